@@ -1,0 +1,3 @@
+"""RecDreamer: text-to-3D by uniform score distillation."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,250 @@
+"""What the add-on and the backend agree on: the job folder, the request, the events.
+
+Standard library only and no imports from its siblings: Blender imports this very file as part of the
+extension, the worker imports it as `recdreamer.protocol`. Files carry data, JSON lines carry events.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+PROTOCOL_VERSION = 1
+
+Method = Literal["usd", "vsd", "sds"]
+PoseMode = Literal["marginal", "camera"]
+Quality = Literal["quick", "standard"]
+Source = Literal["viewport", "turntable", "file", "prior"]
+Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
+
+BUILTIN_PRIOR = "builtin"
+
+# Camera azimuth at which a class is seen, in Blender's own words: numpad 1 is front (the camera stands
+# at -Y), numpad 3 is right (+X). Other labels are allowed; their azimuth comes with the template.
+CLASS_AZIMUTHS_DEG = {"front": 0.0, "right": 90.0, "back": 180.0, "left": 270.0}
+MIN_CLASSES, MAX_CLASSES = 2, 6
+
+
+class RequestError(ValueError):
+    """A request that cannot be run. `message` says what is wrong, `hint` what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(f"{message} {hint}")
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Template:
+    """One picture of one pose class."""
+
+    label: str
+    """Name of the pose class; templates with the same label stand for the same class."""
+    image: str
+    """Path relative to the job folder; RGB or RGBA, alpha is the foreground mask."""
+    source: Source = "file"
+    azimuth_deg: float | None = None
+    """Camera azimuth it was taken from, counter-clockwise seen from above, 0 = front (-Y); None if unknown."""
+    elevation_deg: float | None = None
+    """Camera elevation above the horizon; None if unknown."""
+    mirrored: bool = False
+    """True when the picture is to be flipped left to right before use (one side view serves both sides)."""
+
+
+@dataclass(frozen=True)
+class JobRequest:
+    """What the artist asks for; `job.json`. Written once, atomically, before the worker starts."""
+
+    prompt: str
+    method: Method = "usd"
+    pose_mode: PoseMode = "camera"
+    """usd only: `marginal` is the paper's rectifier, `camera` asks each view for the class of its azimuth (C.5)."""
+    quality: Quality = "standard"
+    seed: int = 0
+    prior: str = BUILTIN_PRIOR
+    """`builtin`, a folder of a StableDiffusionPipeline, or a model id."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:<n>`."""
+    templates: tuple[Template, ...] = ()
+    """Empty: the prior draws its own."""
+    height_m: float = 1.0
+    """Height of the finished mesh."""
+    keep_running: bool = False
+    """Go on when the parent process goes away."""
+    overrides: dict[str, Any] = field(default_factory=dict)
+    """Dotted names of the backend's configuration, e.g. {"optimize.num_steps": 40}."""
+    protocol: int = PROTOCOL_VERSION
+
+    def validate(self) -> None:
+        """Raise RequestError with one clear sentence if the request cannot be run."""
+        if self.protocol != PROTOCOL_VERSION:
+            raise RequestError(
+                f"The request speaks protocol {self.protocol}, this backend speaks {PROTOCOL_VERSION}.",
+                "Install the add-on and the backend from the same release.",
+            )
+        if not self.prompt.strip():
+            raise RequestError("The prompt is empty.", "Describe the object, for example: a red bear.")
+        for name, allowed in (("method", Method), ("pose_mode", PoseMode), ("quality", Quality)):
+            if getattr(self, name) not in get_args(allowed):
+                raise RequestError(
+                    f"Unknown {name} {getattr(self, name)!r}.", f"Choose one of: {', '.join(get_args(allowed))}."
+                )
+        if not self.height_m > 0:
+            raise RequestError(f"The height must be positive, not {self.height_m}.", "Give a height in metres.")
+        labels = self.labels
+        if self.templates and not MIN_CLASSES <= len(labels) <= MAX_CLASSES:
+            raise RequestError(
+                f"The templates show {len(labels)} pose class(es); between {MIN_CLASSES} and {MAX_CLASSES} are needed.",
+                "Add templates of other views, or remove all of them and let the prior draw its own.",
+            )
+        if self.method == "usd" and self.pose_mode == "camera":
+            for template in self.templates:
+                if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
+                    raise RequestError(
+                        f"Nothing says from which side template {template.label!r} is seen.",
+                        "Label it front, right, back or left, give its azimuth, or choose the marginal pose mode.",
+                    )
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Pose classes in the order of first appearance."""
+        return tuple(dict.fromkeys(template.label for template in self.templates))
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> JobRequest:
+        """Parse and validate; unknown fields are ignored so that minor versions can add some."""
+        try:
+            raw = json.loads(text)
+            if not isinstance(raw, dict):
+                raise ValueError("not an object")
+            known = {f.name for f in fields(cls)}
+            values = {name: value for name, value in raw.items() if name in known}
+            known_template = {f.name for f in fields(Template)}
+            values["templates"] = tuple(
+                Template(**{name: value for name, value in item.items() if name in known_template})
+                for item in values.get("templates", ())
+            )
+            request = cls(**values)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise RequestError(
+                f"job.json cannot be read ({error}).", "The file is damaged: start the job again from the panel."
+            ) from error
+        request.validate()
+        return request
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """Paths inside one job; the folder is the only truth about the job."""
+
+    root: Path
+
+    @property
+    def request(self) -> Path:
+        return self.root / "job.json"
+
+    @property
+    def templates(self) -> Path:
+        return self.root / "templates"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "state.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def previews(self) -> Path:
+        return self.root / "previews"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "result"
+
+    @property
+    def log(self) -> Path:
+        return self.root / "log.txt"
+
+    def read_request(self) -> JobRequest:
+        """The request, validated; RequestError when it is missing or damaged."""
+        try:
+            text = self.request.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(
+                f"{self.request} cannot be read ({error}).", "Choose a job folder that holds a job.json."
+            ) from error
+        return JobRequest.from_json(text)
+
+    def read_state(self) -> JobState:
+        """The latest state; a folder without one is a queued job."""
+        try:
+            raw = json.loads(self.state.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return JobState()
+        known = {f.name for f in fields(JobState)}
+        return JobState(**{name: value for name, value in raw.items() if name in known})
+
+
+@dataclass
+class JobState:
+    """`state.json`: where a job stands, replaced atomically. Enough to draw the panel after a restart."""
+
+    status: Status = "queued"
+    pid: int | None = None
+    updated_s: float = 0.0
+    """Unix time of the last heart-beat."""
+    stage: str = ""
+    step: int = 0
+    total: int = 0
+    it_per_s: float = 0.0
+    eta_s: float | None = None
+    """Remaining time of the whole job, not of the stage."""
+    preview: str = ""
+    """Newest preview picture, relative to the job folder."""
+    pose_distribution: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+    """Why it failed, or the latest warning."""
+    hint: str = ""
+
+
+# Events: one JSON object a line on the worker's stdout and in events.jsonl, told apart by "type".
+#   hello(protocol, version, device)      stage(name, index, count)
+#   progress(step, total, it_per_s, eta_s) preview(path)
+#   pose_distribution(probs)              metric(name, value)
+#   warning(message)                      result(path)
+#   error(kind, message, hint)            cancelled()
+# The worker reads "cancel" and "pause" lines on stdin; end of file there means that the parent died.
+# Readers ignore types and fields that they do not know.
+COMMANDS = ("cancel", "pause")
+HEARTBEAT_S = 2.0
+"""The worker renews state.json at least this often."""
+STALE_S = 30.0
+"""A running job whose state is older than this has lost its worker."""
+
+
+def write_atomically(path: Path, data: str | bytes) -> None:
+    """Replace a file in one step: a reader, or a crash, sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data.encode("utf-8") if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

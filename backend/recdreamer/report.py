@@ -1,0 +1,44 @@
+"""What long work tells its caller, and the ways in which it stops early."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+
+class Report(Protocol):
+    """Receiver of progress; the worker turns it into events, the command line into a progress bar."""
+
+    def stage(self, name: str, index: int, count: int) -> None:
+        """A stage begins; `index` counts from 0."""
+        ...
+
+    def progress(self, step: int, total: int) -> None:
+        """`step` of `total` is done. Raises Cancelled or Paused when someone asked for it."""
+        ...
+
+    def preview(self, path: Path) -> None: ...
+
+    def pose_distribution(self, probs: dict[str, float]) -> None: ...
+
+    def metric(self, name: str, value: float) -> None: ...
+
+    def warning(self, message: str) -> None: ...
+
+
+class Cancelled(Exception):
+    """The artist asked to stop for good; what is on disk stays."""
+
+
+class Paused(Exception):
+    """Save and stop now; the job goes on later."""
+
+
+class JobError(Exception):
+    """Expected trouble, in words for the artist: what went wrong, and what to do."""
+
+    def __init__(self, kind: str, message: str, hint: str) -> None:
+        super().__init__(f"{message} {hint}")
+        self.kind = kind
+        self.message = message
+        self.hint = hint
