@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 PROTOCOL_VERSION = 1
 
@@ -48,7 +49,7 @@ class Template:
     """Path relative to the job folder; RGB or RGBA, alpha is the foreground mask."""
     source: Source = "file"
     azimuth_deg: float | None = None
-    """Camera azimuth it was taken from, counter-clockwise seen from above, 0 = front (-Y); None if unknown."""
+    """Camera azimuth, counter-clockwise seen from above, 0 = front (-Y); None if unknown."""
     elevation_deg: float | None = None
     """Camera elevation above the horizon; None if unknown."""
     mirrored: bool = False
@@ -62,7 +63,7 @@ class JobRequest:
     prompt: str
     method: Method = "usd"
     pose_mode: PoseMode = "camera"
-    """usd only: `marginal` is the paper's rectifier, `camera` asks each view for the class of its azimuth (C.5)."""
+    """usd only: `marginal` is the paper's rectifier, `camera` asks a view for its azimuth's class (C.5)."""
     quality: Quality = "standard"
     seed: int = 0
     prior: str = BUILTIN_PRIOR
@@ -90,15 +91,14 @@ class JobRequest:
             raise RequestError("The prompt is empty.", "Describe the object, for example: a red bear.")
         for name, allowed in (("method", Method), ("pose_mode", PoseMode), ("quality", Quality)):
             if getattr(self, name) not in get_args(allowed):
-                raise RequestError(
-                    f"Unknown {name} {getattr(self, name)!r}.", f"Choose one of: {', '.join(get_args(allowed))}."
-                )
-        if not self.height_m > 0:
-            raise RequestError(f"The height must be positive, not {self.height_m}.", "Give a height in metres.")
+                choices = ", ".join(get_args(allowed))
+                raise RequestError(f"Unknown {name} {getattr(self, name)!r}.", f"Choose one of: {choices}.")
+        if not 0 < self.height_m < float("inf"):
+            raise RequestError(f"The height is {self.height_m} metres.", "Give a height above zero.")
         labels = self.labels
         if self.templates and not MIN_CLASSES <= len(labels) <= MAX_CLASSES:
             raise RequestError(
-                f"The templates show {len(labels)} pose class(es); between {MIN_CLASSES} and {MAX_CLASSES} are needed.",
+                f"The templates show {len(labels)} pose class(es); {MIN_CLASSES} to {MAX_CLASSES} are needed.",
                 "Add templates of other views, or remove all of them and let the prior draw its own.",
             )
         if self.method == "usd" and self.pose_mode == "camera":
@@ -106,7 +106,7 @@ class JobRequest:
                 if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
                     raise RequestError(
                         f"Nothing says from which side template {template.label!r} is seen.",
-                        "Label it front, right, back or left, give its azimuth, or choose the marginal pose mode.",
+                        "Label it front, right, back or left, give its azimuth, or take the marginal mode.",
                     )
 
     @property
@@ -121,20 +121,14 @@ class JobRequest:
     def from_json(cls, text: str) -> JobRequest:
         """Parse and validate; unknown fields are ignored so that minor versions can add some."""
         try:
-            raw = json.loads(text)
-            if not isinstance(raw, dict):
-                raise ValueError("not an object")
-            known = {f.name for f in fields(cls)}
-            values = {name: value for name, value in raw.items() if name in known}
-            known_template = {f.name for f in fields(Template)}
+            values = _known_fields(cls, json.loads(text))
             values["templates"] = tuple(
-                Template(**{name: value for name, value in item.items() if name in known_template})
-                for item in values.get("templates", ())
+                Template(**_known_fields(Template, item)) for item in values.get("templates", ())
             )
             request = cls(**values)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError) as error:
             raise RequestError(
-                f"job.json cannot be read ({error}).", "The file is damaged: start the job again from the panel."
+                f"job.json cannot be read ({error}).", "The file is damaged: start the job again."
             ) from error
         request.validate()
         return request
@@ -191,11 +185,9 @@ class JobFolder:
     def read_state(self) -> JobState:
         """The latest state; a folder without one is a queued job."""
         try:
-            raw = json.loads(self.state.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            return JobState(**_known_fields(JobState, json.loads(self.state.read_text(encoding="utf-8"))))
+        except (OSError, ValueError, TypeError):
             return JobState()
-        known = {f.name for f in fields(JobState)}
-        return JobState(**{name: value for name, value in raw.items() if name in known})
 
 
 @dataclass
@@ -225,7 +217,7 @@ class JobState:
 #   progress(step, total, it_per_s, eta_s) preview(path)
 #   pose_distribution(probs)              metric(name, value)
 #   warning(message)                      result(path)
-#   error(kind, message, hint)            cancelled()
+#   error(kind, message, hint)            paused()      cancelled()
 # The worker reads "cancel" and "pause" lines on stdin; end of file there means that the parent died.
 # Readers ignore types and fields that they do not know.
 COMMANDS = ("cancel", "pause")
@@ -233,6 +225,32 @@ HEARTBEAT_S = 2.0
 """The worker renews state.json at least this often."""
 STALE_S = 30.0
 """A running job whose state is older than this has lost its worker."""
+
+
+def _known_fields(cls: type, raw: Any) -> dict[str, Any]:
+    """Those values of a JSON object that `cls` knows; TypeError if one has the wrong type."""
+    if not isinstance(raw, dict):
+        raise TypeError(f"expected an object, not {type(raw).__name__}")
+    hints = get_type_hints(cls)
+    values = {name: value for name, value in raw.items() if name in hints}
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            raise TypeError(f"{name} cannot be {value!r}")
+    return values
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a parsed JSON value has the outer type of a field; what a Literal allows is checked elsewhere."""
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, member) for member in get_args(hint))
+    if get_origin(hint) is Literal:
+        return isinstance(value, str)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    expected = get_origin(hint) or hint
+    return isinstance(value, (list, tuple) if expected is tuple else expected)
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
@@ -244,7 +262,7 @@ def write_atomically(path: Path, data: str | bytes) -> None:
             stream.write(data.encode("utf-8") if isinstance(data, str) else data)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

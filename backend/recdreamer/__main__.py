@@ -1,0 +1,6 @@
+"""`python -m recdreamer ...` is the command `recdreamer ...`."""
+
+from recdreamer.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""Switches shape and type checking on for the whole backend before anything of it is imported.
+
+The hook stands here and not in pytest's options: there the last name of the list is silently taken as the
+checker, so a short list checks nothing. tests/test_shapes_are_checked.py proves that it bites.
+Warp compiles the source of its kernels and needs them bare: write `@no_type_check` (from typing) above
+`@wp.kernel` and `@wp.func`.
+"""
+
+import importlib.util
+import sys
+
+import pytest
+
+# Blender's own environments run tests without the backend's packages.
+if importlib.util.find_spec("jaxtyping") is not None:
+    from jaxtyping import install_import_hook
+
+    early = sorted(name for name in sys.modules if name.split(".")[0] == "recdreamer")
+    if early:
+        raise RuntimeError(f"imported before type checking was switched on: {', '.join(early)}")
+    install_import_hook("recdreamer", "beartype.beartype")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect `gpu` tests, visibly, where there is no CUDA device."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if not marked:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        config.hook.pytest_deselected(items=marked)
+        items[:] = [item for item in items if item not in marked]
