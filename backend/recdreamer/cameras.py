@@ -1,0 +1,105 @@
+"""Cameras that orbit the scene, and the rays through their pixels.
+
+The world is Blender's: Z up, the object faces -Y. Azimuth counts counter-clockwise seen from above,
+0 = camera at -Y (front), 90 = at +X (right), 180 = at +Y (back), 270 = at -X (left). `c2w` has OpenGL
+axes: the camera looks down its -Z, +Y is up in the image and +X is to the right.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Degrees = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A batch of pinhole cameras with square pixels."""
+
+    c2w: Float[Tensor, "views 4 4"]
+    fov_y_rad: Float[Tensor, "views"]
+    azimuth_deg: Float[Tensor, "views"]
+    elevation_deg: Float[Tensor, "views"]
+
+    def __len__(self) -> int:
+        return self.c2w.shape[0]
+
+
+@dataclass(frozen=True)
+class CameraConfig:
+    """Ranges from which training cameras are drawn, each uniformly."""
+
+    elevation_deg: Degrees = (-5.0, 25.0)
+    """Above the horizon."""
+    distance: Degrees = (3.8, 4.2)
+    """From the centre of the scene, in scene units."""
+    fov_y_deg: Degrees = (30.0, 30.0)
+    """Full vertical angle of view."""
+    azimuth_deg: Degrees = (0.0, 360.0)
+    """Cut into one equal slice per view."""
+
+
+def orbit_cameras(
+    azimuth_deg: Float[Tensor, "views"],
+    elevation_deg: Float[Tensor, "views"],
+    distance: float | Float[Tensor, "views"],
+    fov_y_deg: float | Float[Tensor, "views"],
+) -> Cameras:
+    """Cameras on a sphere around the origin, looking at it; device and dtype follow `azimuth_deg`.
+
+    Well defined at the poles too: the image's right axis depends on the azimuth alone.
+    """
+    azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
+    distance = torch.as_tensor(distance, device=azimuth.device, dtype=azimuth.dtype).expand_as(azimuth)
+    fov_y_deg = torch.as_tensor(fov_y_deg, device=azimuth.device, dtype=azimuth.dtype).expand_as(azimuth)
+
+    zeros = torch.zeros_like(azimuth)
+    right = torch.stack([azimuth.cos(), azimuth.sin(), zeros], dim=-1)
+    backward = torch.stack(
+        [elevation.cos() * azimuth.sin(), -elevation.cos() * azimuth.cos(), elevation.sin()], dim=-1
+    )
+    up = torch.linalg.cross(backward, right)
+    c2w = torch.eye(4, device=azimuth.device, dtype=azimuth.dtype).repeat(azimuth.shape[0], 1, 1)
+    c2w[:, :3] = torch.stack([right, up, backward, distance[:, None] * backward], dim=-1)
+    return Cameras(c2w, torch.deg2rad(fov_y_deg), azimuth_deg, elevation_deg)
+
+
+def sample_cameras(
+    config: CameraConfig, num_views: int, generator: torch.Generator, device: torch.device | str
+) -> Cameras:
+    """Random training cameras: view k looks from a random azimuth in the k-th slice of the circle.
+
+    The slices make every batch see the object from all around; each azimuth is equally likely.
+    """
+
+    def uniform(low: float, high: float) -> Float[Tensor, "views"]:
+        return low + (high - low) * torch.rand(num_views, generator=generator, device=generator.device)
+
+    low, high = config.azimuth_deg
+    slices = torch.arange(num_views, device=generator.device) + uniform(0.0, 1.0)
+    azimuth_deg = low + (high - low) * slices / num_views
+    elevation_deg = uniform(*config.elevation_deg)
+    distance, fov_y_deg = uniform(*config.distance), uniform(*config.fov_y_deg)
+    return orbit_cameras(
+        azimuth_deg.to(device), elevation_deg.to(device), distance.to(device), fov_y_deg.to(device)
+    )
+
+
+def camera_rays(
+    cameras: Cameras, height: int, width: int
+) -> tuple[Float[Tensor, "views height width 3"], Float[Tensor, "views height width 3"]]:
+    """Origins and unit directions of the rays through the pixel centres; row 0 is the top."""
+    c2w = cameras.c2w
+    half_height = torch.tan(0.5 * cameras.fov_y_rad)[:, None, None]
+    rows = torch.arange(height, device=c2w.device, dtype=c2w.dtype)
+    columns = torch.arange(width, device=c2w.device, dtype=c2w.dtype)
+    y = half_height * (1 - 2 * (rows[:, None] + 0.5) / height)
+    x = half_height * (2 * (columns + 0.5) - width) / height
+    x, y = torch.broadcast_tensors(x, y)
+    rays_d = torch.einsum("vij,vhwj->vhwi", c2w[:, :3, :3], torch.stack([x, y, -torch.ones_like(x)], dim=-1))
+    rays_o = c2w[:, None, None, :3, 3].expand_as(rays_d)
+    return rays_o, torch.nn.functional.normalize(rays_d, dim=-1)

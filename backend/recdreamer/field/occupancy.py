@@ -1,0 +1,93 @@
+"""Which parts of the cube hold matter: a coarse grid that spares rays the empty space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recdreamer.field.radiance_field import Field
+
+
+@dataclass(frozen=True)
+class OccupancyConfig:
+    """Resolution and upkeep of the occupancy grid."""
+
+    resolution: int = 32
+    """Cells along the cube."""
+    threshold: float = 0.25
+    """Density, per scene unit, above which a cell counts as occupied: 1 % opacity per sample at step 0.04."""
+    decay: float = 0.9
+    """Factor on a cell's remembered density at each look at it."""
+    interval: int = 16
+    """Steps between updates."""
+    warmup_steps: int = 128
+    """Until then an update looks at every cell, later at the occupied ones and a random quarter."""
+
+
+class OccupancyGrid(nn.Module):
+    """Decaying maximum of the density in each cell of [-1, 1]^3, and the cells that rays must sample.
+
+    Everything starts occupied. `state_dict()` holds all that a resumed run needs.
+    """
+
+    def __init__(self, config: OccupancyConfig) -> None:
+        super().__init__()
+        self.config = config
+        shape = (config.resolution,) * 3
+        self.register_buffer("densities", torch.zeros(shape))
+        self.register_buffer("occupied", torch.ones(shape, dtype=torch.bool))
+        self.register_buffer("bounds", torch.tensor([[-1.0] * 3, [1.0] * 3]))
+
+    @torch.no_grad()
+    def update(
+        self,
+        field: Field,
+        step: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Look at the density at one random point of each due cell; does nothing between intervals."""
+        config = self.config
+        if step % config.interval:
+            return
+        cells = torch.ones_like(self.occupied).flatten()
+        if step >= config.warmup_steps:
+            lottery = torch.rand(cells.shape, generator=generator, device=generator.device) < 0.25
+            cells = self.occupied.flatten() | lottery.to(cells.device)
+        index = cells.nonzero()[:, 0]
+        jitter = torch.rand(len(index), 3, generator=generator, device=generator.device).to(index.device)
+        corner = torch.stack(torch.unravel_index(index, self.densities.shape), dim=-1)
+        xyz = (corner + jitter) * (2 / config.resolution) - 1
+        seen = field.density(xyz.to(self.densities.dtype))
+        remembered = self.densities.flatten()[index] * config.decay
+        self.densities.view(-1)[index] = torch.maximum(remembered, seen)
+        self._mark()
+
+    def _mark(self) -> None:
+        # The mean keeps some cells alive in a field that has faded: without samples it could never return.
+        threshold = self.densities.mean().clamp(max=self.config.threshold)
+        matter = (self.densities > threshold).to(self.densities.dtype)
+        # One cell around the matter stays open, so that gradients reach beyond the surface and it can grow.
+        self.occupied.copy_(F.max_pool3d(matter[None], 3, stride=1, padding=1)[0] > 0)
+        cell = 2 / self.config.resolution
+        for axis in range(3):
+            others = tuple(other for other in range(3) if other != axis)
+            inside = self.occupied.any(dim=others).to(torch.uint8)
+            self.bounds[0, axis] = inside.argmax() * cell - 1
+            self.bounds[1, axis] = 1 - inside.flip(0).argmax() * cell
+
+    def contains(self, xyz: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
+        """True where the point lies in an occupied cell; points outside the cube do not."""
+        resolution = self.config.resolution
+        cell = ((xyz + 1) * (resolution / 2)).floor()
+        inside = ((cell >= 0) & (cell < resolution)).all(dim=-1)
+        x, y, z = cell.clamp(0, resolution - 1).long().unbind(-1)
+        return inside & self.occupied[x, y, z]
+
+    @property
+    def share(self) -> float:
+        """Share of the cells that is occupied."""
+        return self.occupied.float().mean().item()

@@ -1,0 +1,107 @@
+"""The scene that is optimized: density and colour at every point of the cube [-1, 1]^3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recdreamer.field.hash_grid import HashGrid
+
+CHUNK_POINTS = 1 << 18
+"""Points per pass where no gradient is needed: bounds the memory of mesh extraction."""
+
+
+class Field(Protocol):
+    """What can be rendered: anything with a density and a colour at each point."""
+
+    def __call__(
+        self, xyz: Float[Tensor, "points 3"]
+    ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]: ...
+
+    def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]: ...
+
+
+@dataclass(frozen=True)
+class FieldConfig:
+    """Size and start of a radiance field."""
+
+    num_levels: int = 8
+    """Resolutions of the hash grid."""
+    features_per_level: int = 2
+    log2_table_size: int = 16
+    """Rows of a hashed level; coarser levels take what they need."""
+    base_resolution: int = 8
+    """Cells along the cube at the coarsest level."""
+    max_resolution: int = 128
+    """Cells along the cube at the finest level: about two per pixel of a 64-pixel picture of the cube."""
+    hidden_width: int = 32
+    """Units of the only hidden layer."""
+    blob_density: float = 5.0
+    """Density at the centre of the start blob, per scene unit; 5 at radius 0.5 is 94 % opaque in the middle."""
+    blob_radius: float = 0.5
+    """Distance at which the blob's bias on the density falls through zero, in scene units."""
+    start_levels: int = 4
+    """Levels that take part from the first step on."""
+    steps_per_level: int = 0
+    """Steps over which each further level fades in; 0 turns all levels on at once."""
+
+
+class RadianceField(nn.Module):
+    """Density and view-independent colour from a hash grid and one hidden layer.
+
+    The density starts as a soft blob: softplus(raw + blob_density · (1 − |x| / blob_radius)), the start of
+    Magic3D (Lin et al. 2023) with this project's sizes.
+    """
+
+    def __init__(self, config: FieldConfig, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.config = config
+        self.grid = HashGrid(
+            config.num_levels,
+            config.features_per_level,
+            config.log2_table_size,
+            config.base_resolution,
+            config.max_resolution,
+            generator,
+        )
+        self.hidden = nn.Linear(self.grid.num_features, config.hidden_width)
+        self.head = nn.Linear(config.hidden_width, 4)
+        for layer in (self.hidden, self.head):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(layer.bias)
+        self.set_progress(0)
+
+    def set_progress(self, step: int) -> None:
+        """Fade the levels in, coarse to fine: level k is full `(k + 1 − start_levels) · steps_per_level` steps in."""
+        config, levels = self.config, torch.arange(self.config.num_levels)
+        shown = (
+            config.start_levels + step / config.steps_per_level
+            if config.steps_per_level
+            else config.num_levels
+        )
+        self.grid.level_weights.copy_((shown - levels).clamp(0, 1))
+
+    def forward(
+        self, xyz: Float[Tensor, "points 3"]
+    ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
+        """Densities per scene unit, and colours in [0, 1] (sRGB as it stands).
+
+        Without gradients the points go through in chunks, so that any number fits into memory.
+        """
+        if not torch.is_grad_enabled() and len(xyz) > CHUNK_POINTS:
+            sigmas, rgbs = zip(*(self(chunk) for chunk in xyz.split(CHUNK_POINTS)), strict=True)
+            return torch.cat(sigmas), torch.cat(rgbs)
+        raw = self.head(F.relu(self.hidden(self.grid(xyz))))
+        radii = torch.linalg.vector_norm(xyz, dim=-1)
+        bias = self.config.blob_density * (1 - radii / self.config.blob_radius)
+        return F.softplus(raw[:, 0] + bias), torch.sigmoid(raw[:, 1:])
+
+    def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        """Densities per scene unit."""
+        return self(xyz)[0]

@@ -1,0 +1,59 @@
+"""What stands behind the object: a learned surrounding, or plain random grounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class BackgroundConfig:
+    """Size of a learned background."""
+
+    num_frequencies: int = 4
+    """Octaves of the direction that the network sees; few keep the background blurred."""
+    hidden_width: int = 32
+
+
+class Background(nn.Module):
+    """Learned colour per ray direction: a surrounding at infinity, blurred on purpose.
+
+    It reaches Stable Diffusion with the object; the embedded prior knows plain grounds only.
+    """
+
+    def __init__(self, config: BackgroundConfig, seed: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.register_buffer("frequencies", 2.0 ** torch.arange(config.num_frequencies), persistent=False)
+        self.hidden = nn.Linear(3 + 6 * config.num_frequencies, config.hidden_width)
+        self.head = nn.Linear(config.hidden_width, 3)
+        for layer in (self.hidden, self.head):
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, rays_d: Float[Tensor, "views height width 3"]) -> Float[Tensor, "views 3 height width"]:
+        """Colours in [0, 1] for unit directions."""
+        phases = (rays_d[..., None, :] * self.frequencies[:, None]).flatten(-2)
+        encoded = torch.cat([rays_d, phases.sin(), phases.cos()], dim=-1)
+        return torch.sigmoid(self.head(F.relu(self.hidden(encoded)))).permute(0, 3, 1, 2)
+
+
+def random_backgrounds(
+    num_views: int,
+    generator: torch.Generator,
+    device: torch.device | str,
+    brightness: tuple[float, float] = (0.4, 1.0),
+    tint: float = 0.1,
+) -> Float[Tensor, "views 3"]:
+    """One plain ground per view: a random grey in `brightness` whose channels differ by up to `tint`.
+
+    An object seen against many grounds cannot hide in any of them, nor turn the ground into fog.
+    """
+    low, high = brightness
+    grey = low + (high - low) * torch.rand(num_views, 1, generator=generator, device=generator.device)
+    shade = tint * (torch.rand(num_views, 3, generator=generator, device=generator.device) - 0.5)
+    return (grey + shade).clamp(0, 1).to(device)

@@ -1,0 +1,43 @@
+"""Front-to-back compositing of packed samples (NeRF, Mildenhall et al. 2020, Eq. 3)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.field.kernels import uses_warp
+from recdreamer.rendering.march import Samples
+
+
+def composite(
+    sigmas: Float[Tensor, "samples"], rgbs: Float[Tensor, "samples 3"], samples: Samples
+) -> tuple[Float[Tensor, "samples"], Float[Tensor, "rays 3"], Float[Tensor, "rays"], Float[Tensor, "rays"]]:
+    """Weights w = T · (1 − exp(−sigma · length)), and per ray the sums of w · rgb, w and w · t.
+
+    Differentiable in `sigmas` and `rgbs`. The weights of a ray add up to its opacity.
+    """
+    if uses_warp(sigmas):
+        from recdreamer.rendering.composite_warp import Composite
+
+        return Composite.apply(sigmas, rgbs, samples.t_starts, samples.t_ends, samples.counts)
+    return composite_reference(sigmas, rgbs, samples)
+
+
+def composite_reference(
+    sigmas: Float[Tensor, "samples"], rgbs: Float[Tensor, "samples 3"], samples: Samples
+) -> tuple[Float[Tensor, "samples"], Float[Tensor, "rays 3"], Float[Tensor, "rays"], Float[Tensor, "rays"]]:
+    """The same in plain torch, through a table of `rays × most samples of a ray`."""
+    counts, rays = samples.counts.long(), samples.ray_indices.long()
+    slots = torch.arange(len(rays), device=rays.device) - (counts.cumsum(0) - counts)[rays]
+    width = int(counts.max()) if len(rays) else 0
+    taus = sigmas.new_zeros(len(counts), width).index_put(
+        (rays, slots), sigmas * (samples.t_ends - samples.t_starts)
+    )
+    trans = torch.exp(taus - taus.cumsum(dim=1))
+    weights = (trans * -torch.expm1(-taus))[rays, slots]
+
+    def sums(values: Tensor) -> Tensor:
+        return values.new_zeros(len(counts), *values.shape[1:]).index_add(0, rays, values)
+
+    return weights, sums(weights[:, None] * rgbs), sums(weights), sums(weights * samples.t_mids)

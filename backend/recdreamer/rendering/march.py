@@ -1,0 +1,99 @@
+"""Samples along rays, in occupied space only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recdreamer.field.kernels import uses_warp
+from recdreamer.field.occupancy import OccupancyGrid
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Samples packed ray after ray; ray r owns `counts[r]` of them, near to far."""
+
+    counts: Int[Tensor, "rays"]
+    ray_indices: Int[Tensor, "samples"]
+    t_starts: Float[Tensor, "samples"]
+    t_ends: Float[Tensor, "samples"]
+    xyz: Float[Tensor, "samples 3"]
+
+    @property
+    def t_mids(self) -> Float[Tensor, "samples"]:
+        return 0.5 * (self.t_starts + self.t_ends)
+
+
+def march(
+    rays_o: Float[Tensor, "rays 3"],
+    rays_d: Float[Tensor, "rays 3"],
+    occupancy: OccupancyGrid,
+    step_size: float,
+    shifts: Float[Tensor, "rays"],
+    begins: Int[Tensor, "rays"],
+    limit: int,
+) -> tuple[Samples, Int[Tensor, "rays"]]:
+    """The next `limit` samples of each ray at most, and the step at which the ray goes on.
+
+    Step k of a ray covers the distances [(k + shift) · step_size, (k + 1 + shift) · step_size], cut to
+    the cube [-1, 1]^3 so that the lengths add up to the chord; its sample is the middle. Steps are counted
+    from the camera, so pruning drops samples and moves none.
+    """
+    if uses_warp(rays_o):
+        from recdreamer.rendering.march_warp import march_warp
+
+        return march_warp(rays_o, rays_d, occupancy, step_size, shifts, begins, limit)
+    return march_reference(rays_o, rays_d, occupancy, step_size, shifts, begins, limit)
+
+
+def march_reference(
+    rays_o: Float[Tensor, "rays 3"],
+    rays_d: Float[Tensor, "rays 3"],
+    occupancy: OccupancyGrid,
+    step_size: float,
+    shifts: Float[Tensor, "rays"],
+    begins: Int[Tensor, "rays"],
+    limit: int,
+) -> tuple[Samples, Int[Tensor, "rays"]]:
+    """The same in plain torch: every step of every ray in one table."""
+    nears, fars = intersect_cube(rays_o, rays_d)
+    first = torch.maximum((nears / step_size - shifts).floor().to(begins.dtype), begins)
+    steps = first[:, None] + torch.arange(max_steps(step_size), device=first.device, dtype=first.dtype)
+    t_starts = (steps + shifts[:, None]) * step_size
+    t_ends = torch.minimum(t_starts + step_size, fars[:, None])
+    t_starts = torch.maximum(t_starts, nears[:, None])
+    t_mids = 0.5 * (t_starts + t_ends)
+    xyz = rays_o[:, None] + t_mids[..., None] * rays_d[:, None]
+    is_live = (t_ends > t_starts) & occupancy.contains(xyz)
+    is_taken = is_live & (is_live.cumsum(dim=1) <= limit)
+    # The first live step that found no room; rays without one are through.
+    is_left = is_live & ~is_taken
+    goes_on = torch.where(is_left.any(dim=1), first + is_left.to(first.dtype).argmax(dim=1), END)
+    ray_indices = is_taken.nonzero()[:, 0]
+    samples = Samples(is_taken.sum(dim=1), ray_indices, t_starts[is_taken], t_ends[is_taken], xyz[is_taken])
+    return samples, goes_on.to(begins.dtype)
+
+
+END = 1 << 30
+"""Step index of a ray that has nothing left to sample."""
+
+
+def max_steps(step_size: float) -> int:
+    """Steps that the longest chord of the cube can touch."""
+    return math.ceil(2 * math.sqrt(3) / step_size) + 2
+
+
+def intersect_cube(
+    rays_o: Float[Tensor, "rays 3"], rays_d: Float[Tensor, "rays 3"]
+) -> tuple[Float[Tensor, "rays"], Float[Tensor, "rays"]]:
+    """Distances at which rays enter and leave [-1, 1]^3; near > far where a ray misses it."""
+    # A component of exactly zero would give 0 · inf on the faces.
+    inverse = 1 / torch.where(rays_d.abs() < 1e-12, 1e-12, rays_d)
+    lower, upper = (-1 - rays_o) * inverse, (1 - rays_o) * inverse
+    nears = torch.minimum(lower, upper).amax(dim=-1).clamp(min=0)
+    fars = torch.maximum(lower, upper).amin(dim=-1)
+    return nears, fars

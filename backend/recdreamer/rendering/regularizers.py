@@ -1,0 +1,70 @@
+"""Regularisers of the rendered volume, one pure function each. Weights belong to the caller."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.field import Field
+from recdreamer.rendering.render import Rendering
+
+
+def sparsity_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor, ""]:
+    """Mean of sqrt(opacity² + 0.01): little matter in the picture (threestudio's `sparsity`)."""
+    return (opacity.square() + 0.01).sqrt().mean()
+
+
+def opaque_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor, ""]:
+    """Binary entropy of each pixel's opacity, in nats: either solid or clear (threestudio's `opaque`)."""
+    opacity = opacity.clamp(1e-3, 1 - 1e-3)
+    return -(opacity * opacity.log() + (1 - opacity) * (1 - opacity).log()).mean()
+
+
+def weight_entropy_loss(weights: Float[Tensor, "samples"]) -> Float[Tensor, ""]:
+    """Mean binary entropy of the samples' weights, in bits: matter in few places of a ray, no fog.
+
+    ProlificDreamer's released code (base 2, per sample).
+    """
+    weights = weights.clamp(1e-5, 1 - 1e-5)
+    entropy = -(weights * weights.log2() + (1 - weights) * (1 - weights).log2())
+    return entropy.sum() / max(len(weights), 1)
+
+
+def z_variance_loss(rendering: Rendering) -> Float[Tensor, ""]:
+    """Mean variance of the distance along rays that are mostly opaque: thin surfaces (HiFA, Zhu et al. 2023)."""
+    opacity, depth = rendering.opacity.flatten(), rendering.depth.flatten()
+    rays = rendering.ray_indices.long()
+    spread = rendering.weights * (rendering.t_mids - depth[rays]).square()
+    variances = torch.zeros_like(depth).index_add(0, rays, spread) / opacity.clamp(min=1e-6)
+    is_hit = opacity.detach() > 0.5
+    return torch.where(is_hit, variances, 0).sum() / is_hit.sum().clamp(min=1)
+
+
+def smoothness_loss(
+    field: Field, rendering: Rendering, radius: float, num_pairs: int, generator: torch.Generator
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Mean squared difference of opacity and of colour between near points: (geometry, colour).
+
+    Pairs are visible samples (drawn by weight) and a neighbour at a normal distance of `radius`. The
+    opacity of a point is that of matter `radius` thick, 1 − exp(−sigma · radius), which stays bounded where
+    densities grow. Colour counts where there is matter. Works on any field: a hash grid has no neighbours
+    whose differences one could sum.
+    """
+    if len(rendering.weights) == 0:
+        zero = rendering.opacity.sum() * 0
+        return zero, zero
+    shares = rendering.weights.detach().cumsum(0)
+    draws = torch.rand(num_pairs, generator=generator, device=generator.device).to(shares) * shares[-1]
+    chosen = torch.searchsorted(shares, draws).clamp(max=len(shares) - 1)
+    points = rendering.xyz[chosen]
+    offsets = torch.randn(num_pairs, 3, generator=generator, device=generator.device).to(points)
+    neighbours = (points + radius * offsets).clamp(-1, 1)
+    sigmas, rgbs = field(torch.cat([points, neighbours]))
+    alphas = -torch.expm1(-radius * sigmas)
+    alpha, alpha_near = alphas.chunk(2)
+    rgb, rgb_near = rgbs.chunk(2)
+    matter = torch.minimum(alpha, alpha_near).detach()
+    geometry = (alpha - alpha_near).square().mean()
+    color = (matter[:, None] * (rgb - rgb_near).square()).mean()
+    return geometry, color

@@ -1,0 +1,100 @@
+"""From field and cameras to pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recdreamer.cameras import Cameras, camera_rays
+from recdreamer.field import Field, OccupancyGrid
+from recdreamer.rendering.composite import composite
+from recdreamer.rendering.march import END, march
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """How finely rays are sampled."""
+
+    step_size: float = 0.04
+    """Distance between samples in scene units; about a pixel of a 64-pixel picture of the cube."""
+    segment_samples: int = 12
+    """Samples of a ray between two looks at its transmittance: small stops early, large launches less."""
+    min_trans: float = 1e-3
+    """A ray that lets less light through stops; the share of the picture that may go missing."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Pictures, and the samples they are made of (packed, in no particular order) for the regularisers."""
+
+    rgb: Float[Tensor, "views 3 height width"]
+    opacity: Float[Tensor, "views 1 height width"]
+    depth: Float[Tensor, "views 1 height width"]
+    """Expected distance from the camera to what a ray hits; 0 where it hits nothing."""
+    weights: Float[Tensor, "samples"]
+    """Share of each sample in its ray; they add up to the ray's opacity."""
+    ray_indices: Int[Tensor, "samples"]
+    """Index into the pixels counted view by view, row by row."""
+    t_mids: Float[Tensor, "samples"]
+    xyz: Float[Tensor, "samples 3"]
+
+
+def render(
+    field: Field,
+    occupancy: OccupancyGrid,
+    cameras: Cameras,
+    height: int,
+    width: int,
+    background: Float[Tensor, "views 3"] | Float[Tensor, "views 3 height width"],
+    config: RenderConfig,
+    generator: torch.Generator | None = None,
+) -> Rendering:
+    """Pictures of the field in front of `background`; samples are jittered when a generator is given.
+
+    Rays advance in segments and stop once they are opaque, so what lies hidden is never evaluated. The
+    segments are composited exactly: colour = first + trans · second, and so on.
+    """
+    rays_o, rays_d = (rays.reshape(-1, 3) for rays in camera_rays(cameras, height, width))
+    num_rays = len(rays_o)
+    shifts = rays_o.new_full((num_rays,), 0.5)
+    if generator is not None:
+        shifts = torch.rand(num_rays, generator=generator, device=generator.device).to(rays_o)
+    begins = torch.zeros(num_rays, dtype=torch.int32, device=rays_o.device)
+
+    rgb, trans, depth = rays_o.new_zeros(num_rays, 3), rays_o.new_ones(num_rays), rays_o.new_zeros(num_rays)
+    parts = []
+    while True:
+        samples, begins = march(
+            rays_o, rays_d, occupancy, config.step_size, shifts, begins, config.segment_samples
+        )
+        if len(samples.xyz) == 0:
+            break
+        weights, rgb_sums, weight_sums, depth_sums = composite(*field(samples.xyz), samples)
+        parts.append((trans[samples.ray_indices] * weights, samples))
+        rgb = rgb + trans[:, None] * rgb_sums
+        depth = depth + trans * depth_sums
+        trans = trans * (1 - weight_sums)
+        begins = begins.masked_fill(trans.detach() < config.min_trans, END)
+
+    num_views = len(cameras)
+    opacity = (1 - trans).view(num_views, 1, height, width)
+    if background.ndim == 2:
+        background = background[:, :, None, None]
+    rgb = rgb.view(num_views, height, width, 3).permute(0, 3, 1, 2) + (1 - opacity) * background
+    depth = depth.view(num_views, 1, height, width) / opacity.clamp(min=1e-6)
+
+    def joined(values: list[Tensor], empty: Tensor) -> Tensor:
+        return torch.cat(values) if values else empty
+
+    return Rendering(
+        rgb,
+        opacity,
+        depth,
+        weights=joined([weights for weights, _ in parts], rays_o.new_zeros(0)),
+        ray_indices=joined([samples.ray_indices for _, samples in parts], begins[:0]),
+        t_mids=joined([samples.t_mids for _, samples in parts], rays_o.new_zeros(0)),
+        xyz=joined([samples.xyz for _, samples in parts], rays_o.new_zeros(0, 3)),
+    )
