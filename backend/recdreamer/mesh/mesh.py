@@ -1,0 +1,126 @@
+"""The triangle mesh, its settings, and what can be measured on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """How a field becomes a textured mesh."""
+
+    resolution: int = 128
+    """Marching cubes cells along the longest side of the object."""
+    threshold: float | None = None
+    """Density of the surface per scene unit; None finds the density that looks most like the renders."""
+    min_component_share: float = 0.01
+    """Loose parts smaller than this share of the largest part's volume are dropped."""
+    smoothing_steps: int = 4
+    """Taubin smoothing steps, which even out the noise of the field but keep the volume; 0 = off."""
+    target_faces: int = 10_000
+    """Triangles after decimation; unwrapping time grows faster than linearly with it."""
+    texture_size_px: int = 1024
+    """Side of the square texture."""
+    padding_px: int = 6
+    """Least distance between the UV islands, filled with the colour of the nearest one."""
+    bake_samples: int = 2
+    """Jittered rays per texel."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("resolution", 8),
+            ("target_faces", 100),
+            ("texture_size_px", 16),
+            ("padding_px", 0),
+            ("bake_samples", 1),
+            ("smoothing_steps", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"mesh.{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.threshold is not None and not self.threshold > 0:
+            raise ValueError(
+                f"mesh.threshold is {self.threshold}; it must be above 0, or None for automatic."
+            )
+        if not 0 <= self.min_component_share <= 1:
+            raise ValueError(
+                f"mesh.min_component_share is {self.min_component_share}; it must lie in [0, 1]."
+            )
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Welded triangle mesh; faces are counter-clockwise seen from outside."""
+
+    verts: Float[np.ndarray, "verts 3"]
+    """Positions; scene units until the exporter makes metres of them. Z up, front at -Y."""
+    faces: Int[np.ndarray, "faces 3"]
+    uvs: Float[np.ndarray, "faces 3 2"] | None = None
+    """Texture coordinates of every face corner; (0, 0) is the lower left of the image, as in Blender."""
+
+
+def face_cross(mesh: Mesh) -> Float[np.ndarray, "faces 3"]:
+    """Face normals whose length is twice the face's area."""
+    a, b, c = (mesh.verts[mesh.faces[:, corner]] for corner in range(3))
+    return np.cross(b - a, c - a)
+
+
+def surface_area(mesh: Mesh) -> float:
+    return float(np.linalg.norm(face_cross(mesh), axis=1).sum() / 2)
+
+
+def signed_volume(mesh: Mesh) -> float:
+    """Enclosed volume; negative when the faces look inward (divergence theorem)."""
+    a, b, c = (mesh.verts[mesh.faces[:, corner]].astype(np.float64) for corner in range(3))
+    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
+
+
+def is_watertight(mesh: Mesh) -> bool:
+    """True when every directed edge is used once and its opposite once: closed, and consistently wound."""
+    if len(mesh.faces) == 0:
+        return False
+    tails = mesh.faces.astype(np.int64).ravel()
+    heads = np.roll(mesh.faces, -1, axis=1).astype(np.int64).ravel()
+    forward = np.sort(tails * len(mesh.verts) + heads)
+    backward = np.sort(heads * len(mesh.verts) + tails)
+    return bool(np.all(forward[1:] != forward[:-1]) and np.array_equal(forward, backward))
+
+
+def euler_characteristic(mesh: Mesh) -> int:
+    """Vertices - edges + faces: 2 for each sphere-like part, 2 less for each handle."""
+    ends = np.stack([mesh.faces, np.roll(mesh.faces, -1, axis=1)], -1).reshape(-1, 2)
+    num_edges = len(np.unique(np.sort(ends, axis=1), axis=0))
+    return len(np.unique(mesh.faces)) - num_edges + len(mesh.faces)
+
+
+def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "verts 3"]:
+    """Smooth unit normals: face normals weighted by the corner angle (Thürmer and Wüthrich 1998)."""
+    corners = mesh.verts[mesh.faces].astype(np.float64)
+    face_normals = _normalized(face_cross(mesh).astype(np.float64))
+    normals = np.zeros((len(mesh.verts), 3))
+    for corner in range(3):
+        to_next = _normalized(corners[:, (corner + 1) % 3] - corners[:, corner])
+        to_last = _normalized(corners[:, (corner + 2) % 3] - corners[:, corner])
+        angles = np.arccos(np.clip(np.einsum("ij,ij->i", to_next, to_last), -1, 1))
+        for axis in range(3):
+            normals[:, axis] += np.bincount(
+                mesh.faces[:, corner], angles * face_normals[:, axis], minlength=len(mesh.verts)
+            )
+    normals = _normalized(normals)
+    # A vertex of nothing but degenerate faces still needs a unit vector: renderers divide by its length.
+    normals[~normals.any(axis=1)] = (0.0, 0.0, 1.0)
+    return normals.astype(np.float32)
+
+
+def without_unused_verts(mesh: Mesh) -> Mesh:
+    used: Bool[np.ndarray, "verts"] = np.zeros(len(mesh.verts), bool)
+    used[mesh.faces] = True
+    new_index = np.cumsum(used) - 1
+    return Mesh(mesh.verts[used], new_index[mesh.faces].astype(np.int32), mesh.uvs)
+
+
+def _normalized(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-20)

@@ -1,0 +1,219 @@
+"""Where in a density field the surface is: the density at which the mesh looks most like the renders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from recdreamer.report import JobError
+
+from .mesh import MeshConfig
+
+Density = Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points"]]
+"""Density per scene unit at points of the scene cube."""
+Tick = Callable[[], None]
+"""Called between chunks of work; may raise to cancel."""
+Warn = Callable[[str], None]
+"""Takes one sentence for the artist."""
+
+CHUNK_POINTS = 1 << 18
+COARSE_RESOLUTION = 64
+DEPTH_TOLERANCE = 0.1  # scene units
+MIN_OPACITY = 0.05  # below it, on every ray, there is nothing to see
+
+
+@dataclass(frozen=True)
+class SurfaceLevel:
+    """The level set that stands for the object, and how sure we are of it."""
+
+    threshold: float
+    """Density at the surface, per scene unit."""
+    agreement: float
+    """Share of the visible surface that the level set reproduces, in [0, 1]; see `surface_agreement`."""
+    max_opacity: float
+    """Opacity of the most opaque ray through the scene along an axis."""
+    percentiles: dict[str, float]
+    """Densities at the percentiles 50, 90, 99, 99.9 and 100 of the cube's volume."""
+    lo: tuple[float, float, float]
+    hi: tuple[float, float, float]
+    """Box around the object, with a margin, inside the cube [-1, 1]^3."""
+
+
+def no_tick() -> None:
+    """Stands in for a tick that nobody gave."""
+
+
+def no_warn(message: str) -> None:
+    """Stands in for a warn that nobody gave."""
+
+
+def sample_box(
+    density: Density,
+    lo: tuple[float, float, float],
+    cells: tuple[int, int, int],
+    cell_size: float,
+    *,
+    device: torch.device | str = "cpu",
+    tick: Tick = no_tick,
+) -> Float[np.ndarray, "x y z"]:
+    """Density at the centres of a box of cubic cells whose lowest corner is `lo`.
+
+    Centres, not corners: the surface between the last cell and the empty space beyond it then lies
+    exactly on the border of the box.
+    """
+    axes = [
+        torch.tensor(lo[axis], device=device) + (torch.arange(cells[axis], device=device) + 0.5) * cell_size
+        for axis in range(3)
+    ]
+    sigmas = torch.empty(cells)
+    # Whole slabs of constant x: the memory in use does not grow with the resolution cubed.
+    slab = max(1, CHUNK_POINTS // (cells[1] * cells[2]))
+    for start in range(0, cells[0], slab):
+        tick()
+        xyz = torch.cartesian_prod(axes[0][start : start + slab], axes[1], axes[2])
+        with torch.no_grad():
+            sigmas[start : start + slab] = density(xyz).float().cpu().reshape(-1, cells[1], cells[2])
+    if not torch.isfinite(sigmas).all():
+        raise JobError(
+            "non_finite",
+            "The density field holds NaN or infinite values.",
+            "Continue from an earlier checkpoint, or start again with a lower learning rate.",
+        )
+    return sigmas.numpy()
+
+
+def find_surface(
+    density: Density,
+    config: MeshConfig,
+    *,
+    device: torch.device | str = "cpu",
+    tick: Tick | None = None,
+    warn: Warn | None = None,
+) -> SurfaceLevel:
+    """Threshold and bounding box of the object, from a coarse look at the whole cube [-1, 1]^3.
+
+    Raises JobError for a field without an object: empty, or solid throughout. A field that has one but
+    will make a poor mesh (fog, a speck, cut by the cube) goes through with a warning.
+    """
+    tick, warn = tick or no_tick, warn or no_warn
+    cell = 2 / COARSE_RESOLUTION
+    sigmas = sample_box(density, (-1.0, -1.0, -1.0), (COARSE_RESOLUTION,) * 3, cell, device=device, tick=tick)
+    ranks = (50, 90, 99, 99.9, 100)
+    percentiles = {f"{r:g}": float(v) for r, v in zip(ranks, np.percentile(sigmas, ranks), strict=True)}
+    spread = ", ".join(f"{rank} %: {value:.3g}" for rank, value in percentiles.items())
+    max_opacity = max(float(-np.expm1(-sigmas.sum(axis).max() * cell)) for axis in range(3))
+    if max_opacity < MIN_OPACITY:
+        raise JobError(
+            "empty_field",
+            f"The generated field is empty: no ray is more than {max_opacity:.1%} opaque "
+            f"(density percentiles {spread}).",
+            "Try another seed, more steps, or a prompt that names one solid object.",
+        )
+
+    if config.threshold is not None:
+        if config.threshold >= sigmas.max():
+            raise JobError(
+                "empty_field",
+                f"The mesh threshold {config.threshold:g} is above the whole field "
+                f"(density percentiles {spread}).",
+                "Lower mesh.threshold, or leave it automatic.",
+            )
+        threshold = config.threshold
+        agreement = surface_agreement(sigmas, cell, [threshold])[0]
+    else:
+        threshold, agreement = choose_threshold(sigmas, cell, tick)
+
+    solid = sigmas >= threshold
+    if solid.mean() > 0.95:
+        raise JobError(
+            "full_field",
+            f"The generated field fills {solid.mean():.0%} of the scene: there is no object in it "
+            f"(density percentiles {spread}).",
+            "Raise the sparsity weight or mesh.threshold, or try another seed.",
+        )
+    lo, hi = _bounds(solid, cell)
+    if max_opacity < 0.5:
+        warn(
+            f"The object is a fog: its densest ray is only {max_opacity:.0%} opaque. More steps or a higher "
+            "opacity weight give a firmer mesh."
+        )
+    elif agreement < 0.5:
+        warn(
+            f"The mesh matches the renders poorly (agreement {agreement:.0%}): the object is soft or hazy. "
+            "More steps or a higher opacity weight give a firmer mesh."
+        )
+    border = max(float(solid.take(end, axis).mean()) for axis in range(3) for end in (0, -1))
+    if border > 0.01:
+        warn(
+            f"The object reaches the border of the scene and is cut flat there ({border:.0%} of one side). "
+            "A smaller start blob or a larger camera distance keeps it inside."
+        )
+    if max(np.subtract(hi, lo)) < 0.3:
+        warn(
+            "The object is a speck: it takes up less than a sixth of the scene's width, so it will have "
+            "little detail. Try another seed or a larger start blob."
+        )
+    return SurfaceLevel(threshold, agreement, max_opacity, percentiles, lo, hi)
+
+
+def choose_threshold(
+    sigmas: Float[np.ndarray, "x y z"], cell_size: float, tick: Tick = no_tick
+) -> tuple[float, float]:
+    """Density whose level set agrees best with the renders, and that agreement.
+
+    A sharp field looks the same for a wide range of thresholds; the middle of that range is taken.
+    """
+    top = float(sigmas.max())
+    candidates = np.geomspace(1e-3 * top, 0.9 * top, 32)
+    scores = np.array(surface_agreement(sigmas, cell_size, list(candidates), tick))
+    best = int(scores.argmax())
+    good = scores >= scores[best] - 0.005
+    first = best - int(np.argmin(good[best::-1])) + 1 if not good[: best + 1].all() else 0
+    last = best + int(np.argmin(good[best:])) - 1 if not good[best:].all() else len(good) - 1
+    return float(np.sqrt(candidates[first] * candidates[last])), float(scores[best])
+
+
+def surface_agreement(
+    sigmas: Float[np.ndarray, "x y z"], cell_size: float, thresholds: list[float], tick: Tick = no_tick
+) -> list[float]:
+    """How far level sets match what volume rendering shows, in six orthographic views along the axes.
+
+    In each view the render has a silhouette (opacity above one half) and a depth (transmittance falls
+    to one half); the level set has a silhouette and a depth too. The score is the silhouettes'
+    intersection over union, where each pixel of the intersection counts exp(-|depth error| / 0.1).
+
+    Silhouettes alone would wrap haze into the object; depths alone would ignore thin parts.
+    """
+    matched = np.zeros(len(thresholds))
+    union = np.zeros(len(thresholds))
+    # In a fog no ray is half opaque: compare at half of what the densest ray reaches.
+    densest = max(float(sigmas.sum(axis).max()) * cell_size for axis in range(3))
+    half = min(np.log(2.0), float(-np.log1p(np.expm1(-densest) / 2)))
+    for axis in range(3):
+        for view in (sigmas, np.flip(sigmas, axis)):
+            tick()
+            view = np.ascontiguousarray(np.moveaxis(view, axis, -1))
+            opaque = np.cumsum(view, axis=-1) * cell_size >= half
+            visible, depth = opaque[..., -1], opaque.argmax(-1)
+            for index, threshold in enumerate(thresholds):
+                solid = view >= threshold
+                hit: Bool[np.ndarray, "height width"] = solid.any(-1)
+                error = np.abs(solid.argmax(-1) - depth) * cell_size
+                matched[index] += np.exp(-error / DEPTH_TOLERANCE)[hit & visible].sum()
+                union[index] += (hit | visible).sum()
+    return list(matched / np.maximum(union, 1))
+
+
+def _bounds(
+    solid: Bool[np.ndarray, "x y z"], cell: float
+) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Box around the solid cells with two cells to spare, clipped to the cube."""
+    where = np.argwhere(solid)
+    lo = np.maximum(-1 + (where.min(0) - 2) * cell, -1.0)
+    hi = np.minimum(-1 + (where.max(0) + 3) * cell, 1.0)
+    return tuple(lo.tolist()), tuple(hi.tolist())
