@@ -1,0 +1,150 @@
+"""From a finished job folder to an object in the scene."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from zipfile import BadZipFile
+
+import bpy
+import numpy as np
+
+from ..backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
+from . import compat
+
+JOB_KEY = "recdreamer_job"
+"""Custom property that ties an object to its job."""
+
+NAME_LENGTH = 40
+
+
+def import_result(job_folder: str | Path, context: bpy.types.Context | None = None) -> bpy.types.Object:
+    """The result of a finished job as an object at the 3D cursor, active and selected.
+
+    An object of the same job that is already in the file gets the new mesh and keeps its transform,
+    modifiers and name. Units are metres, the origin is at the base, the front looks along -Y.
+    Raises RequestError with one clear sentence when the folder holds no whole result.
+    """
+    context = context or bpy.context
+    job = JobFolder(Path(job_folder))
+    request = job.read_request()
+    name = request.prompt.strip()[:NAME_LENGTH]
+    # Everything that can fail comes before the first datablock, so that a failure leaves none behind.
+    verts, faces, uvs = _read_arrays(job.result / "mesh.npz")
+    material = _build_material(name, job.result / "albedo.png")
+    mesh = _build_mesh(name, verts, faces, uvs)
+    mesh.materials.append(material)
+
+    result = find_imported(job.root.name)
+    if result is not None:
+        _replace_mesh(result, mesh)
+        # The old datablocks are gone now, so the new ones can have their names.
+        mesh.name = material.name = name
+    else:
+        result = bpy.data.objects.new(name, mesh)
+        result.location = context.scene.cursor.location
+        context.collection.objects.link(result)
+    _stamp(result, job.root.name, request)
+    _select_only(result, context)
+    return result
+
+
+def find_imported(job_id: str) -> bpy.types.Object | None:
+    """The object that holds the result of this job, or None."""
+    return next((obj for obj in bpy.data.objects if obj.get(JOB_KEY) == job_id and obj.type == "MESH"), None)
+
+
+def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`verts` (verts 3), `faces` (faces 3) and `uvs` (faces 3 2, v up), checked."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            verts = np.ascontiguousarray(arrays["verts"], np.float32)
+            faces = np.ascontiguousarray(arrays["faces"], np.int32)
+            uvs = np.ascontiguousarray(arrays["uvs"], np.float32)
+        shapes_fit = verts.shape[1:] == (3,) and faces.shape[1:] == (3,) and uvs.shape == (len(faces), 3, 2)
+        if not (shapes_fit and len(faces) and 0 <= faces.min() and faces.max() < len(verts)):
+            raise ValueError("the faces do not fit the vertices")
+        if not (np.isfinite(verts).all() and np.isfinite(uvs).all()):
+            raise ValueError("a coordinate is not finite")
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise RequestError(
+            f"The mesh of this job cannot be read ({error}).", "Wait until the job is done, or resume it."
+        ) from error
+    return verts, faces, uvs
+
+
+def _build_mesh(name: str, verts: np.ndarray, faces: np.ndarray, uvs: np.ndarray) -> bpy.types.Mesh:
+    """One welded, smooth mesh; UVs are per corner, so seams need no split vertices."""
+    mesh = bpy.data.meshes.new(name)
+    mesh.vertices.add(len(verts))
+    mesh.vertices.foreach_set("co", verts.ravel())
+    mesh.loops.add(faces.size)
+    mesh.loops.foreach_set("vertex_index", faces.ravel())
+    mesh.polygons.add(len(faces))
+    mesh.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
+    mesh.uv_layers.new(name="UVMap").uv.foreach_set("vector", uvs.ravel())
+    mesh.shade_smooth()
+    mesh.update(calc_edges=True)
+    mesh.validate()
+    return mesh
+
+
+def _build_material(name: str, albedo: Path) -> bpy.types.Material:
+    """Principled BSDF with the albedo packed into the .blend, so that the scene needs no job folder."""
+    try:
+        image = bpy.data.images.load(str(albedo))
+    except RuntimeError as error:
+        raise RequestError(
+            "The texture of this job cannot be read.", "Resume the job to write it again."
+        ) from error
+    image.name = f"{name} albedo"
+    image.colorspace_settings.name = "sRGB"
+    image.pack()
+
+    material = compat.new_node_material(name)
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
+    texture = nodes.new("ShaderNodeTexImage")
+    texture.image = image
+    texture.location = (principled.location.x - 320, principled.location.y)
+    links.new(texture.outputs["Color"], principled.inputs["Base Color"])
+    principled.inputs["Roughness"].default_value = 0.7
+    nodes.active = texture
+    return material
+
+
+def _replace_mesh(obj: bpy.types.Object, mesh: bpy.types.Mesh) -> None:
+    """Swap the data and drop the old mesh, material and image that nothing else uses."""
+    old_mesh = obj.data
+    old_materials = [material for material in old_mesh.materials if material is not None]
+    obj.data = mesh
+    if old_mesh.users == 0:
+        bpy.data.meshes.remove(old_mesh)
+    for material in old_materials:
+        if material.users == 0:
+            images = [
+                node.image for node in material.node_tree.nodes if node.type == "TEX_IMAGE" and node.image
+            ]
+            bpy.data.materials.remove(material)
+            for image in images:
+                if image.users == 0:
+                    bpy.data.images.remove(image)
+
+
+def _stamp(obj: bpy.types.Object, job_id: str, request: JobRequest) -> None:
+    """Write down on the object how it was made."""
+    obj[JOB_KEY] = job_id
+    obj["recdreamer_prompt"] = request.prompt
+    obj["recdreamer_method"] = request.method
+    # Custom properties hold 32-bit integers; a larger seed is kept as text.
+    obj["recdreamer_seed"] = request.seed if abs(request.seed) < 2**31 else str(request.seed)
+    obj["recdreamer_settings"] = json.dumps(asdict(request), ensure_ascii=False)
+
+
+def _select_only(obj: bpy.types.Object, context: bpy.types.Context) -> None:
+    if obj.name not in context.view_layer.objects:
+        return
+    for other in context.view_layer.objects:
+        other.select_set(other is obj)
+    context.view_layer.objects.active = obj
