@@ -1,0 +1,195 @@
+"""Every choice of a generation, typed, with its unit, and the presets that make a request concrete."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from recdreamer.cameras import CameraConfig
+from recdreamer.distillation.gradients import Clamp
+from recdreamer.distillation.timesteps import Schedule
+from recdreamer.field import FieldConfig, OccupancyConfig
+from recdreamer.mesh import MeshConfig
+from recdreamer.pose.classifier import ClassifierConfig
+from recdreamer.protocol import BUILTIN_PRIOR, JobRequest, Method, PoseMode, RequestError
+from recdreamer.rendering import RenderConfig
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """What the prior is asked for, and how strongly."""
+
+    guidance_scale: float = 7.5
+    """Classifier-free guidance in diffusers' convention."""
+    auxiliary_prompt: str = ""
+    """Appended to the prompt so that other poses have a share at all (paper, B.3)."""
+    schedule: Schedule = "back_and_forth"
+    num_intervals: int = 2
+    """n_i of the back-and-forth schedule."""
+    lora_rank: int = 4
+    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    """Layers that the branch may change, by the end of their name."""
+    lora_learning_rate: float = 1e-4
+    lora_warmup_steps: int = 500
+
+
+@dataclass(frozen=True)
+class RectifierConfig:
+    """How the pose distribution is rectified."""
+
+    weight: float = 1.0
+    """Factor on the rectifier's gradient; 1 is Eq. 13 as printed."""
+    clamp: Clamp = "cap"
+    clamp_limit: float = 1.0
+    """Largest norm in units of the denoiser's."""
+    jacobian: bool = True
+    """Differentiate the clean estimate through the U-Net; False takes the noise estimate as constant."""
+    separate_pass: bool = False
+    """Fresh noise and a forward of its own, as the released code; False shares x_t and the forward (Alg. 1)."""
+    num_intervals: int = 10
+    """n_t: intervals of timesteps with a marginal of their own."""
+    n_ema: int = 100
+    """Samples that make up 90 % of a marginal."""
+    classifier: ClassifierConfig = ClassifierConfig()
+
+
+@dataclass(frozen=True)
+class RegularizerConfig:
+    """Weights of the regularisers, against a distillation loss that is summed over latents and averaged over views."""
+
+    sparsity: float = 10.0
+    opaque: float = 10.0
+    """Reached linearly at the end; pushes pixels to either side of half-transparent."""
+    entropy: float = 10.0
+    """Of the samples' weights, reached linearly at the end."""
+    smoothness: float = 30.0
+    color_smoothness: float = 10.0
+
+
+@dataclass(frozen=True)
+class OptimizeConfig:
+    """The first stage: shape and colour by score distillation."""
+
+    num_steps: int = 15_000
+    num_views: int = 1
+    """Cameras per step."""
+    render_px: int = 256
+    grid_learning_rate: float = 1e-2
+    network_learning_rate: float = 1e-3
+    ground: tuple[float, float] = (0.4, 1.0)
+    """Brightness of the plain random ground behind each view."""
+    ground_tint: float = 0.1
+    checkpoint_every_s: float = 30.0
+    preview_every: int = 50
+    """Steps between two preview pictures."""
+
+
+@dataclass(frozen=True)
+class GenerateConfig:
+    """One generation, complete; written to the job folder as config.json."""
+
+    prompt: str
+    method: Method
+    pose_mode: PoseMode
+    seed: int
+    prior: str
+    extractor: str
+    device: str
+    height_m: float
+    optimize: OptimizeConfig = OptimizeConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
+    rectifier: RectifierConfig = RectifierConfig()
+    regularizers: RegularizerConfig = RegularizerConfig()
+    cameras: CameraConfig = field(
+        default_factory=lambda: CameraConfig(elevation_deg=(-10.0, 45.0), distance=(2.6, 3.4), fov_y_deg=(40.0, 50.0))
+    )
+    field: FieldConfig = FieldConfig(num_levels=16, log2_table_size=19, max_resolution=1024, hidden_width=64)
+    occupancy: OccupancyConfig = OccupancyConfig()
+    render: RenderConfig = RenderConfig(step_size=0.01)
+    mesh: MeshConfig = MeshConfig(resolution=256, target_faces=30_000, texture_size_px=2048)
+
+
+def resolve(request: JobRequest) -> GenerateConfig:
+    """The configuration of a request: the preset of its prior and quality, then its overrides."""
+    config = GenerateConfig(
+        prompt=request.prompt.strip(),
+        method=request.method,
+        pose_mode=request.pose_mode,
+        seed=request.seed,
+        prior=request.prior,
+        extractor="builtin" if request.prior == BUILTIN_PRIOR else "facebook/dinov2-with-registers-small",
+        device=request.device,
+        height_m=request.height_m,
+    )
+    if request.prior == BUILTIN_PRIOR:
+        config = _fitted_to_builtin(config)
+    if request.quality == "quick":
+        config = _quick(config)
+    for name, value in request.overrides.items():
+        config = _with(config, name.split("."), name, value)
+    return config
+
+
+def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
+    """64-pixel pictures of one object from the cameras that the embedded prior was shown."""
+    return replace(
+        config,
+        optimize=OptimizeConfig(
+            num_steps=600, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
+            ground=(0.68, 0.92), ground_tint=0.05, preview_every=25,
+        ),
+        guidance=GuidanceConfig(
+            guidance_scale=4.0, lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
+        ),
+        rectifier=RectifierConfig(weight=100.0),
+        regularizers=RegularizerConfig(sparsity=15.0, opaque=10.0, entropy=10.0, smoothness=30.0, color_smoothness=10.0),
+        cameras=CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0)),
+        field=FieldConfig(),
+        render=RenderConfig(),
+        mesh=MeshConfig(),
+    )  # fmt: skip
+
+
+def _quick(config: GenerateConfig) -> GenerateConfig:
+    """A draft: a third of the steps, a coarser mesh."""
+    return replace(
+        config,
+        optimize=replace(config.optimize, num_steps=config.optimize.num_steps // 3),
+        mesh=replace(config.mesh, resolution=96, target_faces=5000, texture_size_px=512, bake_samples=1),
+    )
+
+
+def _with(config: Any, path: list[str], name: str, value: Any) -> Any:
+    """A copy of a nested dataclass with one field replaced. Raises RequestError for a wrong name or type."""
+    if not is_dataclass(config) or path[0] not in {f.name for f in fields(config)}:
+        known = ", ".join(f.name for f in fields(config)) if is_dataclass(config) else "nothing below it"
+        raise RequestError(f"There is no setting {name!r}.", f"Here there are: {known}.")
+    if len(path) > 1:
+        return replace(config, **{path[0]: _with(getattr(config, path[0]), path[1:], name, value)})
+    kind = get_type_hints(type(config))[path[0]]
+    try:
+        return replace(config, **{path[0]: _converted(value, kind)})
+    except (TypeError, ValueError) as error:
+        raise RequestError(f"{value!r} does not fit the setting {name!r} ({error}).", f"Give a {kind}.") from error
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """`value` as JSON has it, in the type that the field asks for."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"choose one of {', '.join(map(str, get_args(kind)))}")
+        return value
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        return tuple(_converted(item, inner) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and not (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
+        raise TypeError(f"expected {kind.__name__}")
+    return value
+
+
+def as_json(config: GenerateConfig) -> dict[str, Any]:
+    """The configuration as plain values."""
+    return dataclasses.asdict(config)

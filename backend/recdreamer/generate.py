@@ -1,0 +1,197 @@
+"""A generation from request to result: the stages in order, each resumed from its newest checkpoint."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from recdreamer.checkpoint import CheckpointStore
+from recdreamer.config import GenerateConfig, as_json
+from recdreamer.mesh import finish_mesh
+from recdreamer.optimize import optimize, optimize_step, orbit, step_generator
+from recdreamer.pose.classifier import PoseClassifier
+from recdreamer.pose.draw import draw_templates
+from recdreamer.pose.features import FeatureExtractor
+from recdreamer.pose.rectifier import Rectifier
+from recdreamer.pose.templates import PoseTemplate, load_templates
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.lora import LoraBranch, LoraTrainer
+from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, write_atomically
+from recdreamer.report import JobError, Report
+from recdreamer.scene import Scene
+
+STAGES = ("prepare", "shape", "mesh")
+
+
+def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
+    """Run a job to its result, or up to where `report` stops it.
+
+    Writes config.json, previews/, checkpoints/ and result/. Raises JobError for expected trouble, Cancelled
+    and Paused after a checkpoint.
+    """
+    device = choose_device(config.device)
+    write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
+    report.stage("prepare", 0, len(STAGES))
+    torch.manual_seed(config.seed)
+    # Half precision where it is native; the embedded prior is too small to gain from it.
+    dtype = torch.bfloat16 if device.type == "cuda" and config.prior != "builtin" else torch.float32
+    prior = DiffusionPrior.load(config.prior, device, dtype)
+    rectifier = prepare_rectifier(job, config, prior, report) if config.method == "usd" else None
+    prompt = ", ".join(part for part in (config.prompt, config.guidance.auxiliary_prompt) if part)
+    cond, uncond = (prior.encode_text([words]) for words in (prompt, ""))
+
+    report.stage("shape", 1, len(STAGES))
+    scene, seconds = shape_stage(job, config, prior, (cond, uncond), rectifier, device, report)
+
+    report.stage("mesh", 2, len(STAGES))
+    started = time.monotonic()
+    scene.field.set_progress(config.optimize.num_steps)
+    progress = iter(range(1, 1_000_000))
+    summary = finish_mesh(
+        scene.field.density,
+        lambda xyz: scene.field(xyz)[1],
+        config.mesh,
+        config.height_m,
+        job.result,
+        seed=config.seed,
+        device=device,
+        tick=lambda: report.progress(min(next(progress), 99), 100),
+        warn=report.warning,
+    )
+    result = {
+        "prompt": config.prompt,
+        "method": config.method,
+        "seed": config.seed,
+        "seconds": {"shape": seconds, "mesh": time.monotonic() - started},
+        "steps": config.optimize.num_steps,
+        "device": str(device),
+        "mesh": summary,
+    }
+    write_atomically(job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False, default=str))
+    report.progress(100, 100)
+
+
+def shape_stage(
+    job: JobFolder,
+    config: GenerateConfig,
+    prior: DiffusionPrior,
+    text: tuple[Tensor, Tensor],
+    rectifier: Rectifier | None,
+    device: torch.device,
+    report: Report,
+) -> tuple[Scene, float]:
+    """Stage 1: shape and colour by score distillation. Returns the scene and the seconds it took, all runs together."""
+    guidance, store = config.guidance, CheckpointStore(job.checkpoints)
+    scene = Scene(config, device)
+    lora = None
+    if config.method != "sds":
+        branch = LoraBranch(prior, guidance.lora_rank, guidance.lora_targets, config.seed)
+        lora = LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
+    first_step, seconds_before = 0, 0.0
+    checkpoint = store.newest("shape")
+    if checkpoint is not None:
+        tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
+        scene.load(tensors)
+        if lora is not None:
+            lora.load(tensors)
+        if rectifier is not None:
+            rectifier.marginal.probs.copy_(tensors["marginal"])
+        first_step, seconds_before = checkpoint.step, checkpoint.meta["seconds"]
+    started, num_steps = time.monotonic(), config.optimize.num_steps
+
+    def save(step: int) -> None:
+        bad = scene.first_bad_step.item()
+        if bad <= step:
+            raise JobError(
+                "non_finite",
+                f"The loss was not a finite number at step {bad:.0f}; the last good checkpoint was kept.",
+                "Run the job again with a lower guidance scale or learning rate, or another seed.",
+            )
+        tensors = scene.tensors()
+        if lora is not None:
+            tensors |= lora.tensors()
+        if rectifier is not None:
+            tensors["marginal"] = rectifier.marginal.probs
+        seconds = seconds_before + time.monotonic() - started
+        store.save("shape", step, tensors, {"seconds": seconds}, final=step == num_steps)
+
+    def after_step(step: int) -> None:
+        if step % config.optimize.preview_every == 0 or step == num_steps:
+            report.preview(write_preview(scene, job.previews, step))
+            if rectifier is not None:
+                shares = rectifier.marginal.overall().tolist()
+                report.pose_distribution(dict(zip(rectifier.classifier.labels, shares, strict=True)))
+        report.progress(step, num_steps)
+
+    optimize(
+        first_step,
+        config,
+        lambda step: optimize_step(step, config, prior, text, scene, lora, rectifier),
+        after_step,
+        save,
+    )
+    if first_step < num_steps:
+        save(num_steps)
+    return scene, seconds_before + time.monotonic() - started
+
+
+def prepare_rectifier(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, report: Report) -> Rectifier:
+    """The classifier of the job's templates; where there are none, the prior draws them first."""
+    extractor = FeatureExtractor(config.extractor).to(prior.device)
+    request = job.read_request()
+    templates = request.templates
+    if not templates:
+        templates = draw_templates(job.templates, prior, extractor, config.prompt, config.seed)
+        templates = tuple(replace(template, image=f"templates/{template.image}") for template in templates)
+    loaded = load_templates(job, templates, prior.image_px)
+    classifier = PoseClassifier(extractor, loaded, config.rectifier.classifier, config.seed)
+    settings = config.rectifier
+    return Rectifier(
+        classifier,
+        config.pose_mode,
+        class_azimuths(loaded, classifier.labels, prior.device) if config.pose_mode == "camera" else None,
+        settings.num_intervals,
+        settings.n_ema,
+        prior.schedule.num_timesteps,
+    )
+
+
+def class_azimuths(templates: list[PoseTemplate], labels: tuple[str, ...], device: torch.device) -> Tensor:
+    """The azimuth of each class in degrees: that of its templates, averaged on the circle, else its name's."""
+    azimuths = []
+    for label in labels:
+        known = [t.azimuth_deg for t in templates if t.label == label and t.azimuth_deg is not None]
+        angles = torch.deg2rad(torch.tensor(known or [CLASS_AZIMUTHS_DEG[label]]))
+        azimuths.append(torch.rad2deg(torch.atan2(angles.sin().mean(), angles.cos().mean())) % 360)
+    return torch.stack(azimuths).to(device)
+
+
+def write_preview(scene: Scene, folder: Path, step: int, num_views: int = 4) -> Path:
+    """Front, right, back and left side by side."""
+    pictures = scene.picture(orbit(num_views, scene.config, scene.device), 96)
+    strip = (pictures.permute(2, 0, 3, 1).flatten(1, 2) * 255).round().byte().cpu().numpy()
+    path = folder / f"step-{step:06d}.png"
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    Image.fromarray(strip).save(temporary, format="PNG")
+    temporary.replace(path)
+    return path
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU when there is one. Raises JobError when the named device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise JobError(
+            "device", f"The device {name!r} cannot be used ({str(error).splitlines()[0]}).", "Choose 'auto' or 'cpu'."
+        ) from error
+    return torch.device(name)

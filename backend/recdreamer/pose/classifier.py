@@ -1,0 +1,175 @@
+"""The training-free pose classifier: matches a picture with templates in texture and in orientation (paper, B.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from recdreamer.pose.features import PATCHES, FeatureExtractor, Features
+from recdreamer.pose.foreground import ForegroundRule, center_hint, horizontal_map
+from recdreamer.pose.templates import PoseTemplate
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    normalization: Literal["centered", "paper", "released"] = "centered"
+    """How scores become logits. `paper`: q / 0.05 (Eq. 17). `released`: q / Σq / 0.01. `centered`: less the
+    templates' own mean score and in units of the margin between right and wrong class, so that a shapeless
+    picture is no longer undecided between all classes, where the marginal ratio would be flat."""
+    temperature: float | None = None
+    """Of the softmax over classes; None takes 0.1, 0.05 or 0.01 after the normalization."""
+    patch_temperature: float = 0.02
+    """Of the soft nearest patch. (Paper and released code: 0.01.)"""
+    branches: Literal["full", "texture", "orientation"] = "full"
+    """Table 6: both scores, or one alone."""
+    template_copies: int = 16
+    """Augmented copies over which the features of a template are averaged."""
+    query_copies: int = 2
+    """Perturbed copies over which the scores of a query are averaged; without them its gradient finds
+    patterns that please the features and no eye."""
+    query_noise: float = 0.06
+    """Deviation of the noise on those copies."""
+
+
+_TEMPERATURES = {"centered": 0.1, "paper": 0.05, "released": 0.01}
+
+
+class PoseClassifier(nn.Module):
+    """p(c|x) for pictures x in [0, 1], differentiable, each picture on its own."""
+
+    def __init__(
+        self, extractor: FeatureExtractor, templates: list[PoseTemplate], config: ClassifierConfig, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.extractor, self.config = extractor, config
+        self.labels = tuple(dict.fromkeys(template.label for template in templates))
+        device = extractor.mean.device
+        generator = torch.Generator(device=device).manual_seed(seed)
+        images = torch.stack([template.image for template in templates]).to(device)
+        classes = torch.tensor([self.labels.index(template.label) for template in templates], device=device)
+        with torch.no_grad():
+            features = self._average_features(images, generator)
+            self.rule = ForegroundRule.fit(features.patches, _foreground_hint(templates, device))
+            mask = self.rule.mask(features.patches)
+            self.template_cls = features.cls
+            # Only the object's patches take part in matching; the rest is padding that no softmax sees.
+            most = int(mask.sum(1).max())
+            order = mask.argsort(dim=1, descending=True, stable=True)[:, :most]
+            self.template_patches = features.patches.gather(1, order[..., None].expand(-1, -1, features.patches.shape[-1]))
+            self.template_mask = mask.gather(1, order)
+            self.template_places = horizontal_map(mask).gather(1, order)
+            # Average over the templates of a class.
+            members = F.one_hot(classes, len(self.labels)).T.float()
+            self.members = members / members.sum(1, keepdim=True)
+            self._calibrate(images, classes)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.labels)
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "batch classes"]:
+        """Log-probabilities of the pose classes. With a generator, averaged over perturbed copies."""
+        copies = self.config.query_copies if generator is not None else 1
+        if generator is not None:
+            images = torch.cat([_perturbed(images, generator, self.config.query_noise) for _ in range(copies)])
+        logits = self._logits(self.scores(images))
+        return logits.unflatten(0, (copies, -1)).mean(0).log_softmax(-1)
+
+    def scores(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
+        """Texture score times orientation score: a soft and-gate (Eq. 15 to 17)."""
+        features = self.extractor(images)
+        texture = features.cls @ self.template_cls.T
+        # As the released code: cosine mapped to [0, 1], so that two bad scores do not make a good one.
+        texture = (texture + 1) / 2
+        if self.config.branches == "texture":
+            return texture @ self.members.T
+        orientation = self._orientation(features)
+        if self.config.branches == "orientation":
+            return orientation @ self.members.T
+        return (texture * orientation) @ self.members.T
+
+    def _orientation(self, features: Features) -> Float[Tensor, "batch templates"]:
+        """1 - expected horizontal displacement between each patch and its soft nearest template patch.
+
+        Eq. 16 as the released code has it; as printed, the weight of a good match would be small.
+        """
+        mask = self.rule.mask(features.patches)
+        places = horizontal_map(mask)
+        # Unit vectors: |a - b|² = 2 - 2 a·b. The floor keeps the root's gradient finite at a perfect match.
+        product = torch.einsum("buf,ivf->biuv", features.patches, self.template_patches)
+        distance = (2 - 2 * product).clamp_min(1e-6).sqrt()
+        logits = -distance / self.config.patch_temperature
+        logits = logits.masked_fill(self.template_mask[None, :, None] == 0, -torch.inf)
+        displacement = (places[:, None, :, None] - self.template_places[None, :, None]).abs()
+        expected = (logits.softmax(-1) * displacement).sum(-1)
+        return 1 - (expected * mask[:, None]).sum(-1) / mask.sum(-1)[:, None]
+
+    def _logits(self, scores: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
+        temperature = self.config.temperature or _TEMPERATURES[self.config.normalization]
+        if self.config.normalization == "centered":
+            return (scores - self.score_mean) / (self.score_margin * temperature)
+        if self.config.normalization == "released":
+            return scores / scores.sum(-1, keepdim=True) / temperature
+        return scores / temperature
+
+    def _average_features(self, images: Float[Tensor, "templates 3 s s"], generator: torch.Generator) -> Features:
+        """Features averaged over augmented copies; those of patches are not moved, so that places stay."""
+        sets = [self.extractor(images)]
+        cls = [sets[0].cls]
+        for _ in range(self.config.template_copies):
+            copy = _perturbed(images, generator, 0.12, max_shift_px=0)
+            sets.append(self.extractor(copy))
+            cls.append(self.extractor(_perturbed(images, generator, 0.12, max_shift_px=2)).cls)
+        return Features(
+            F.normalize(torch.stack(cls).mean(0), dim=-1),
+            F.normalize(torch.stack([features.patches for features in sets]).mean(0), dim=-1),
+        )
+
+    def _calibrate(self, images: Float[Tensor, "templates 3 s s"], classes: Tensor) -> None:
+        """Mean score of each class over the templates, plain and blurred, and the margin of the right class."""
+        blurred = images
+        for _ in range(3):
+            blurred = _box_blur(blurred)
+        scores = self.scores(torch.cat((images, blurred)))
+        self.score_mean = scores.mean(0)
+        centered = scores - self.score_mean
+        right = F.one_hot(classes.repeat(2), self.num_classes).bool()
+        self.score_margin = (centered[right].mean() - centered[~right].mean()).clamp_min(1e-3)
+
+
+def _foreground_hint(templates: list[PoseTemplate], device: torch.device) -> Float[Tensor, "templates places"]:
+    center = center_hint(device)
+    return torch.stack([
+        center if template.mask is None
+        else F.adaptive_avg_pool2d(template.mask.to(device), PATCHES).flatten()
+        for template in templates
+    ])  # fmt: skip
+
+
+def _box_blur(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
+    return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+
+
+def _perturbed(
+    images: Float[Tensor, "batch 3 h w"], generator: torch.Generator, noise: float, max_shift_px: int = 1
+) -> Float[Tensor, "batch 3 h w"]:
+    """Shifted by a pixel, blurred none to twice, a little brighter or darker, and noisy."""
+    draw = lambda *shape: torch.rand(shape, generator=generator, device=generator.device).to(images.device)  # noqa: E731
+    if max_shift_px:
+        shift = ((2 * max_shift_px + 1) * draw(2)).long() - max_shift_px
+        padded = F.pad(images, (max_shift_px,) * 4, mode="replicate")
+        top, left = (max_shift_px + shift).tolist()
+        images = padded[..., top : top + images.shape[-2], left : left + images.shape[-1]]
+    amount = 2 * draw(len(images), 1, 1, 1)
+    once = _box_blur(images)
+    images = torch.lerp(torch.lerp(images, once, amount.clamp(0, 1)), _box_blur(once), (amount - 1).clamp(0, 1))
+    images = images * (0.9 + 0.2 * draw(len(images), 1, 1, 1)) + 0.12 * (draw(len(images), 1, 1, 1) - 0.5)
+    eps = torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
+    return images + noise * draw(len(images), 1, 1, 1) * eps

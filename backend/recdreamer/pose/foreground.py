@@ -1,0 +1,66 @@
+"""Which patches show the object: the first principal component of the patch features (paper, B.1.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.pose.features import PATCHES
+
+
+@dataclass(frozen=True)
+class ForegroundRule:
+    """A half-space of feature space: one and the same rule masks templates and queries.
+
+    (The released code thresholds templates and queries by different rules.)
+    """
+
+    direction: Float[Tensor, "width"]
+    threshold: float
+
+    @staticmethod
+    def fit(
+        patches: Float[Tensor, "templates places width"], hint: Float[Tensor, "templates places"]
+    ) -> ForegroundRule:
+        """The first component of all templates' patches, its sign taken from `hint` (large on the object).
+
+        The threshold is the middle between the two clusters along the component: the mean, as in the paper,
+        would sit inside the ground when the object is small.
+        """
+        flat = patches.flatten(0, 1)
+        center = flat.mean(0)
+        _, _, basis = torch.linalg.svd(flat - center, full_matrices=False)
+        direction = basis[0]
+        along = flat @ direction
+        if torch.dot(along - along.mean(), hint.flatten() - hint.mean()) < 0:
+            direction, along = -direction, -along
+        threshold = along.mean()
+        for _ in range(20):
+            above = along > threshold
+            threshold = 0.5 * (along[above].mean() + along[~above].mean())
+        return ForegroundRule(direction, float(threshold))
+
+    def mask(self, patches: Float[Tensor, "batch places width"]) -> Float[Tensor, "batch places"]:
+        """1 on the object, 0 elsewhere; where nothing would be left, everything is the object."""
+        mask = (patches.detach() @ self.direction > self.threshold).float()
+        return torch.where(mask.sum(-1, keepdim=True) > 0, mask, torch.ones_like(mask))
+
+
+def center_hint(device: torch.device | str) -> Float[Tensor, "places"]:
+    """Large in the middle of the picture: what is known of an object without alpha or attention."""
+    axis = torch.linspace(-1, 1, PATCHES, device=device)
+    return (1 - (axis[:, None] ** 2 + axis[None] ** 2) / 2).flatten()
+
+
+def horizontal_map(mask: Float[Tensor, "batch places"]) -> Float[Tensor, "batch places"]:
+    """-0.5 at the object's leftmost column to 0.5 at its rightmost, linear between and beyond (paper, B.1.2)."""
+    columns = torch.arange(PATCHES, device=mask.device, dtype=mask.dtype)
+    used = mask.unflatten(1, (PATCHES, PATCHES)).amax(1) > 0
+    far = torch.full_like(columns, torch.inf)
+    left = torch.where(used, columns, far).amin(-1, keepdim=True)
+    right = torch.where(used, columns, -far).amax(-1, keepdim=True)
+    coordinate = (columns - left) / (right - left).clamp_min(1) - 0.5
+    return coordinate.repeat(1, PATCHES)

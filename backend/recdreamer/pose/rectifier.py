@@ -1,0 +1,87 @@
+"""The rectifying ratio r(x_t|y), in its two forms."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recdreamer.pose.classifier import PoseClassifier
+from recdreamer.pose.marginal import PoseMarginal
+from recdreamer.protocol import PoseMode
+
+
+def marginal_log_ratio(
+    log_probs: Float[Tensor, "batch classes"],
+    marginal: Float[Tensor, "batch classes"],
+    target: Float[Tensor, "classes"],
+) -> Float[Tensor, "batch"]:
+    """log Σ_c f(c) / p̄_t(c|y) · p(c|x_t, y): Theorem 2 in its discrete form (paper, Sec. 3.3).
+
+    One value for each sample: the released code averages the ratio over the batch before the logarithm.
+    """
+    weights = target / marginal.clamp_min(1e-6)
+    return torch.logsumexp(log_probs + weights.log(), dim=-1)
+
+
+def camera_log_ratio(
+    log_probs: Float[Tensor, "batch classes"], wanted: Float[Tensor, "batch classes"]
+) -> Float[Tensor, "batch"]:
+    """log Σ_c w_c(azimuth) · p(c|x_t, y): pose control (paper, C.5), soft between neighbouring classes."""
+    return torch.logsumexp(log_probs + wanted.clamp_min(1e-12).log(), dim=-1)
+
+
+def wanted_classes(
+    azimuth_deg: Float[Tensor, "batch"], class_azimuth_deg: Float[Tensor, "classes"], ramp_deg: float = 30.0
+) -> Float[Tensor, "batch classes"]:
+    """How much each view asks for each class: 1 near its azimuth, falling to 0 over `ramp_deg` about the border.
+
+    The border lies half way to the nearest other class. A view further than that from every class asks for
+    the nearest one.
+    """
+    gap = _circular_distance(class_azimuth_deg[:, None], class_azimuth_deg[None])
+    gap.fill_diagonal_(360.0)
+    border = gap.amin(1) / 2
+    distance = _circular_distance(azimuth_deg[:, None], class_azimuth_deg[None])
+    wanted = ((border + ramp_deg / 2 - distance) / ramp_deg).clamp(0, 1)
+    nearest = torch.nn.functional.one_hot(distance.argmin(1), len(class_azimuth_deg)).to(wanted.dtype)
+    return torch.where(wanted.sum(1, keepdim=True) > 0, wanted, nearest)
+
+
+def _circular_distance(a_deg: Tensor, b_deg: Tensor) -> Tensor:
+    return ((a_deg - b_deg + 180) % 360 - 180).abs()
+
+
+class Rectifier:
+    """Asks the classifier about clean estimates and says where the latents should go."""
+
+    def __init__(
+        self,
+        classifier: PoseClassifier,
+        mode: PoseMode,
+        class_azimuth_deg: Float[Tensor, "classes"] | None,
+        num_intervals: int,
+        n_ema: int,
+        num_timesteps: int = 1000,
+    ) -> None:
+        self.classifier, self.mode, self.class_azimuth_deg = classifier, mode, class_azimuth_deg
+        device = classifier.template_cls.device
+        self.marginal = PoseMarginal(classifier.num_classes, num_intervals, n_ema, num_timesteps).to(device)
+        self.target = torch.full((classifier.num_classes,), 1 / classifier.num_classes, device=device)
+
+    def log_ratio(
+        self,
+        images: Float[Tensor, "batch 3 height width"],
+        t: Int[Tensor, "batch"],
+        azimuth_deg: Float[Tensor, "batch"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "batch"]:
+        """log r of the decoded clean estimates; the marginal takes them in afterwards (Alg. 1, lines 4 and 5)."""
+        log_probs = self.classifier(images, generator)
+        if self.mode == "camera":
+            assert self.class_azimuth_deg is not None
+            ratio = camera_log_ratio(log_probs, wanted_classes(azimuth_deg, self.class_azimuth_deg))
+        else:
+            ratio = marginal_log_ratio(log_probs, self.marginal.at(t), self.target)
+        self.marginal.update(t, log_probs.exp())
+        return ratio

@@ -1,0 +1,123 @@
+"""The pretrained text-to-image model, frozen: words to embeddings, pictures to latents and back, noise estimates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recdreamer.prior.schedule import NoiseSchedule
+from recdreamer.protocol import BUILTIN_PRIOR
+from recdreamer.report import JobError
+
+BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "prior"
+
+
+@dataclass
+class DiffusionPrior:
+    """Everything that a StableDiffusionPipeline folder holds, ready for distillation."""
+
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    tokenizer: object
+    text_encoder: torch.nn.Module
+    schedule: NoiseSchedule
+    image_px: int
+    """Size of the square pictures that the model was trained on."""
+
+    @staticmethod
+    def load(name: str, device: torch.device | str, dtype: torch.dtype) -> DiffusionPrior:
+        """Load `builtin`, a pipeline folder, or a model id that is already on this machine.
+
+        Raises JobError("prior", ...) when there is no such model. Nothing is downloaded: a model id must be in
+        the local cache already.
+        """
+        source = str(BUILTIN_FOLDER) if name == BUILTIN_PRIOR else name
+        try:
+            pipeline = StableDiffusionPipeline.from_pretrained(
+                source, dtype=dtype, safety_checker=None, local_files_only=True, use_safetensors=True
+            )
+        except (OSError, ValueError, AttributeError, KeyError) as error:
+            raise JobError(
+                "prior",
+                f"{name!r} is not a Stable Diffusion model that can be loaded ({str(error).splitlines()[0][:200]}).",
+                "Choose 'builtin', a folder that holds a model_index.json, or a model that was downloaded before.",
+            ) from error
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            part.requires_grad_(False).eval().to(device)
+        config = pipeline.scheduler.config
+        if config.prediction_type not in ("epsilon", "v_prediction"):
+            raise JobError(
+                "prior", f"{name!r} predicts {config.prediction_type}.", "Choose an eps- or v-prediction model."
+            )
+        schedule = NoiseSchedule(pipeline.scheduler.alphas_cumprod.to(device), config.prediction_type)
+        image_px = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+        return DiffusionPrior(
+            pipeline.unet, pipeline.vae, pipeline.tokenizer, pipeline.text_encoder, schedule, image_px
+        )
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @torch.no_grad()
+    def encode_text(self, prompts: list[str]) -> Float[Tensor, "prompts tokens width"]:
+        """Embeddings as the pipeline makes them: padded to the model's length, no attention mask."""
+        tokens = self.tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
+            return_tensors="pt",
+        )  # fmt: skip
+        return self.text_encoder(tokens.input_ids.to(self.device))[0]
+
+    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch c h w"]:
+        """Pictures in [0, 1] to latents, with gradient. The mean of the posterior, as its noise teaches nothing."""
+        images = torch.nn.functional.interpolate(
+            images, (self.image_px, self.image_px), mode="bilinear", align_corners=False
+        ) if images.shape[-2:] != (self.image_px, self.image_px) else images  # fmt: skip
+        posterior = self.vae.encode((2 * images - 1).to(self.vae.dtype)).latent_dist
+        return posterior.mean.float() * self.vae.config.scaling_factor
+
+    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
+        """Latents to pictures, with gradient; about [0, 1], not clamped so that no gradient is cut off."""
+        return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float() / 2 + 0.5
+
+    def eps(
+        self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
+        text: Float[Tensor, "batch tokens width"],
+    ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
+        """The noise that the pretrained model sees in `latents_t`."""
+        output = self.unet(latents_t.to(self.unet.dtype), t, text.to(self.unet.dtype)).sample.float()
+        return self.schedule.eps_of(output, latents_t, t)
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: list[str], generator: torch.Generator, guidance_scale: float = 3.0, num_steps: int = 25
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Pictures in [0, 1] drawn from the prior by DDIM (eta 0), one for each prompt."""
+        text, empty = self.encode_text(prompts), self.encode_text([""]).expand(len(prompts), -1, -1)
+        shape = (len(prompts), self.unet.config.in_channels, *[self.unet.config.sample_size] * 2)
+        latents = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
+        last = self.schedule.num_timesteps - 1
+        steps = torch.linspace(last, 0, num_steps + 1).round().long().tolist()
+        for now, then in zip(steps[:-1], steps[1:], strict=True):
+            t = torch.full((len(prompts),), now, device=self.device)
+            cond, uncond = self.eps(latents, t, text), self.eps(latents, t, empty)
+            eps = guided(cond, uncond, guidance_scale)
+            latents = self.schedule.add_noise(
+                self.schedule.x0_hat(latents, eps, t), eps, torch.full_like(t, then)
+            )
+        return self.decode(latents).clamp(0, 1)
+
+
+def guided(
+    eps_cond: Float[Tensor, "batch c h w"], eps_uncond: Float[Tensor, "batch c h w"], scale: float
+) -> Float[Tensor, "batch c h w"]:
+    """Classifier-free guidance in diffusers' convention: eps_uncond + scale · (eps_cond - eps_uncond).
+
+    Scale 1 is the conditional estimate; threestudio's SDS means scale + 1 by the same number.
+    """
+    return eps_uncond + scale * (eps_cond - eps_uncond)

@@ -1,0 +1,128 @@
+"""The LoRA branch of VSD: the same network, taught to know the renders and the camera they come from."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from peft import LoraConfig
+from torch import Tensor, nn
+
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.state import load_optimizer, optimizer_tensors
+
+
+class LoraBranch(nn.Module):
+    """eps_phi(x_t, t, c, y): low-rank changes to the attention layers, the camera added to the time embedding.
+
+    Shares all frozen weights with the pretrained model (ProlificDreamer, Sec. 3.3; layout and defaults of its
+    released code: rank 4, camera matrix flattened through a two-layer network).
+    """
+
+    def __init__(self, prior: DiffusionPrior, rank: int, targets: tuple[str, ...], seed: int) -> None:
+        super().__init__()
+        self.prior = (prior,)  # in a tuple, so that the frozen weights are not this module's own
+        unet = prior.unet
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            config = LoraConfig(
+                r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets)
+            )
+            unet.add_adapter(config, adapter_name="phi")
+            width = unet.time_embedding.linear_2.out_features
+            self.camera = nn.Sequential(nn.Linear(16, width), nn.SiLU(), nn.Linear(width, width))
+            # The branch starts as the pretrained model itself, whatever the camera.
+            nn.init.zeros_(self.camera[2].weight)
+            nn.init.zeros_(self.camera[2].bias)
+        self.camera.to(unet.device)
+        self._embedding: Tensor | None = None
+        unet.time_embedding.register_forward_hook(self._add_camera)
+        self.names = [name for name, p in unet.named_parameters() if p.requires_grad]
+        for name in self.names:
+            parameter = unet.get_parameter(name)
+            parameter.data = parameter.data.float()
+        unet.disable_adapters()
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """What training changes, by name: the adapter and the camera network."""
+        unet = self.prior[0].unet
+        own = {f"camera.{name}": parameter for name, parameter in self.camera.named_parameters()}
+        return {name: unet.get_parameter(name) for name in self.names} | own
+
+    def _add_camera(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
+        return None if self._embedding is None else output + self._embedding.to(output.dtype)
+
+    @contextmanager
+    def _active(self, cameras: Float[Tensor, "batch 4 4"]):
+        unet = self.prior[0].unet
+        unet.enable_adapters()
+        self._embedding = self.camera(cameras.flatten(1))
+        try:
+            yield
+        finally:
+            self._embedding = None
+            unet.disable_adapters()
+
+    def output(
+        self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
+        text: Float[Tensor, "batch tokens width"], c2w: Float[Tensor, "batch 4 4"],
+    ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
+        """The branch's raw output, eps or v as the pretrained model has it."""
+        unet = self.prior[0].unet
+        with self._active(c2w):
+            return unet(latents_t.to(unet.dtype), t, text.to(unet.dtype)).sample.float()
+
+    def eps(
+        self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
+        text: Float[Tensor, "batch tokens width"], c2w: Float[Tensor, "batch 4 4"],
+    ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
+        """The noise that the branch sees in `latents_t`."""
+        return self.prior[0].schedule.eps_of(self.output(latents_t, t, text, c2w), latents_t, t)
+
+    def loss(
+        self, latents: Float[Tensor, "batch c h w"], text: Float[Tensor, "batch tokens width"],
+        c2w: Float[Tensor, "batch 4 4"], generator: torch.Generator, camera_dropout: float = 0.1,
+    ) -> Float[Tensor, ""]:  # fmt: skip
+        """Denoising loss on renders, timestep uniform over all (Eq. 8), with the camera dropped now and then."""
+        schedule, device = self.prior[0].schedule, latents.device
+        draw = lambda *shape: torch.randn(shape, generator=generator, device=generator.device).to(device)  # noqa: E731
+        t = torch.randint(
+            schedule.num_timesteps, (len(latents),), generator=generator, device=generator.device
+        ).to(device)
+        eps = draw(*latents.shape)
+        if torch.rand((), generator=generator, device=generator.device) < camera_dropout:
+            c2w = torch.zeros_like(c2w)
+        output = self.output(schedule.add_noise(latents, eps, t), t, text, c2w)
+        return (output - schedule.target_of(latents, eps, t)).square().mean()
+
+
+class LoraTrainer:
+    """The branch with its optimizer: one training step per distillation step (Alg. 1, line 6)."""
+
+    def __init__(self, branch: LoraBranch, learning_rate: float, warmup_steps: int) -> None:
+        self.branch, self.learning_rate, self.warmup_steps = branch, learning_rate, warmup_steps
+        self.optimizer = torch.optim.AdamW(branch.trainable().values(), lr=learning_rate, betas=(0.9, 0.999))
+
+    def step(
+        self, latents: Float[Tensor, "batch c h w"], text: Float[Tensor, "batch tokens width"],
+        c2w: Float[Tensor, "batch 4 4"], step: int, generator: torch.Generator,
+    ) -> None:  # fmt: skip
+        """Learn this step's renders; the rate rises linearly from zero at first."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+        loss = self.branch.loss(latents, text, c2w, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold."""
+        named = {f"lora.{name}": parameter.detach() for name, parameter in self.branch.trainable().items()}
+        return named | optimizer_tensors("lora_optimizer", self.optimizer)
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.branch.trainable().items():
+                parameter.copy_(tensors[f"lora.{name}"])
+        load_optimizer("lora_optimizer", self.optimizer, tensors)

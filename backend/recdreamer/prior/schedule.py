@@ -1,0 +1,61 @@
+"""The noise schedule: how much signal and noise a latent holds at timestep t, and what follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Prediction = Literal["epsilon", "v_prediction"]
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """x_t = alpha_t · x_0 + sigma_t · eps with alpha_t² + sigma_t² = 1 (paper, Sec. 2.1)."""
+
+    alphas_cumprod: Float[Tensor, "timesteps"]
+    prediction: Prediction
+    """What the network's output means."""
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.alphas_cumprod)
+
+    def alpha_t(self, t: Int[Tensor, "batch"]) -> Float[Tensor, "batch 1 1 1"]:
+        return self.alphas_cumprod[t].sqrt()[:, None, None, None]
+
+    def sigma_t(self, t: Int[Tensor, "batch"]) -> Float[Tensor, "batch 1 1 1"]:
+        return (1 - self.alphas_cumprod[t]).sqrt()[:, None, None, None]
+
+    def add_noise(
+        self, latents: Float[Tensor, "batch c h w"], eps: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch c h w"]:
+        return self.alpha_t(t) * latents + self.sigma_t(t) * eps
+
+    def eps_of(
+        self, output: Float[Tensor, "batch c h w"], latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch c h w"]:
+        """The noise that a network output stands for; eps = alpha_t · v + sigma_t · x_t for v-prediction."""
+        if self.prediction == "epsilon":
+            return output
+        return self.alpha_t(t) * output + self.sigma_t(t) * latents_t
+
+    def target_of(
+        self, latents: Float[Tensor, "batch c h w"], eps: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch c h w"]:
+        """What a network of this prediction type is trained to output; v = alpha_t · eps - sigma_t · x_0."""
+        if self.prediction == "epsilon":
+            return eps
+        return self.alpha_t(t) * eps - self.sigma_t(t) * latents
+
+    def x0_hat(
+        self, latents_t: Float[Tensor, "batch c h w"], eps: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"]
+    ) -> Float[Tensor, "batch c h w"]:
+        """Tweedie's estimate of the clean latents, (x_t - sigma_t · eps) / alpha_t (paper, Sec. 3.3)."""
+        return (latents_t - self.sigma_t(t) * eps) / self.alpha_t(t)
+
+    def to(self, device: torch.device | str) -> NoiseSchedule:
+        return NoiseSchedule(self.alphas_cumprod.to(device), self.prediction)

@@ -1,0 +1,104 @@
+"""What is optimized: the radiance field with its occupancy grid and optimizer, and how a gradient moves it."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.cameras import Cameras
+from recdreamer.config import GenerateConfig
+from recdreamer.field import OccupancyGrid, RadianceField
+from recdreamer.rendering import (
+    Rendering,
+    opaque_loss,
+    random_backgrounds,
+    render,
+    smoothness_loss,
+    sparsity_loss,
+    weight_entropy_loss,
+)
+from recdreamer.state import load_optimizer, optimizer_tensors
+
+
+class Scene:
+    """One particle θ."""
+
+    def __init__(self, config: GenerateConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.field = RadianceField(config.field, config.seed).to(device)
+        self.occupancy = OccupancyGrid(config.occupancy).to(device)
+        grid = [p for name, p in self.field.named_parameters() if "grid" in name]
+        network = [p for name, p in self.field.named_parameters() if "grid" not in name]
+        self.optimizer = torch.optim.Adam(
+            [
+                {"params": grid, "lr": config.optimize.grid_learning_rate},
+                {"params": network, "lr": config.optimize.network_learning_rate},
+            ],
+            betas=(0.9, 0.99),
+            eps=1e-15,
+        )
+        self.first_bad_step = torch.full((), torch.inf, device=device)
+        """The first step whose loss was not finite; stays on the device so that no step waits for it."""
+
+    def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
+        """Training pictures: jittered samples, coarse levels first, a plain random ground behind each view."""
+        self.field.set_progress(step)
+        self.occupancy.update(self.field, step, generator)
+        settings = self.config.optimize
+        background = random_backgrounds(
+            len(cameras), generator, self.device, settings.ground, settings.ground_tint
+        )
+        size = settings.render_px
+        return render(self.field, self.occupancy, cameras, size, size, background, self.config.render, generator)
+
+    def descend(
+        self,
+        rendering: Rendering,
+        latents: Float[Tensor, "views c h w"],
+        grad: Float[Tensor, "views c h w"],
+        step: int,
+        generator: torch.Generator,
+    ) -> None:
+        """One optimizer step along `grad` on the latents and along the regularisers.
+
+        The distillation loss is written so that its gradient is grad / views exactly, under any loss scale.
+        """
+        target = (latents - grad).detach()
+        loss = 0.5 * (latents - target).square().sum() / len(latents)
+        loss = loss + self._regularization(rendering, step, generator)
+        self.first_bad_step = torch.where(
+            torch.isfinite(loss.detach()), self.first_bad_step, self.first_bad_step.clamp_max(step)
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+    def _regularization(self, rendering: Rendering, step: int, generator: torch.Generator) -> Float[Tensor, ""]:
+        weights, progress = self.config.regularizers, step / self.config.optimize.num_steps
+        smooth, smooth_color = smoothness_loss(self.field, rendering, 0.04, 4096, generator)
+        return (
+            weights.sparsity * sparsity_loss(rendering.opacity)
+            + weights.opaque * progress * opaque_loss(rendering.opacity)
+            + weights.entropy * progress * weight_entropy_loss(rendering.weights)
+            + weights.smoothness * smooth
+            + weights.color_smoothness * smooth_color
+        )
+
+    @torch.no_grad()
+    def picture(self, cameras: Cameras, size_px: int, ground: float = 0.8) -> Float[Tensor, "views 3 size_px size_px"]:
+        """Clean pictures for looking at and for measuring."""
+        background = torch.full((len(cameras), 3), ground, device=self.device)
+        rendering = render(self.field, self.occupancy, cameras, size_px, size_px, background, self.config.render)
+        return rendering.rgb.clamp(0, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold."""
+        named = {f"field.{k}": v for k, v in self.field.state_dict().items()}
+        named |= {f"occupancy.{k}": v for k, v in self.occupancy.state_dict().items()}
+        return named | optimizer_tensors("optimizer", self.optimizer)
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        for name, module in (("field", self.field), ("occupancy", self.occupancy)):
+            module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
+        load_optimizer("optimizer", self.optimizer, tensors)

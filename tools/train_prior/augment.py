@@ -1,0 +1,63 @@
+"""Degradations and augmentations of pictures, batched and seeded; none of them uses a label."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def _rand(generator: torch.Generator, count: int, low: float = 0.0, high: float = 1.0) -> Tensor:
+    return low + (high - low) * torch.rand(count, generator=generator, device=generator.device)
+
+
+def _column(values: Tensor) -> Tensor:
+    return values[:, None, None, None]
+
+
+def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Blur by up to about 2.5 pixels, noise of deviation up to 0.15, change of brightness and contrast."""
+    count = len(images)
+    blur_amount = _rand(generator, count, 0, 2) * (_rand(generator, count) < 0.5)
+    blurred = F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+    twice = F.avg_pool2d(F.pad(blurred, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
+    once_share, twice_share = _column(blur_amount.clamp(0, 1)), _column((blur_amount - 1).clamp(0, 1))
+    images = torch.lerp(torch.lerp(images, blurred, once_share), twice, twice_share)
+    noise = _column(_rand(generator, count, 0, 0.15) * (_rand(generator, count) < 0.5))
+    images = images + noise * torch.randn(images.shape, generator=generator, device=images.device)
+    gain, offset = _column(_rand(generator, count, 0.85, 1.15)), _column(_rand(generator, count, -0.08, 0.08))
+    return ((images - 0.5) * gain + 0.5 + offset).clamp(0, 1)
+
+
+def jitter_hue(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Turn the colours about the grey axis by any angle on 80 % of the pictures, and make 15 % of them grey."""
+    count = len(images)
+    angle = _rand(generator, count, -math.pi, math.pi) * (_rand(generator, count) < 0.8)
+    cos, third = angle.cos(), 1 / 3
+    sin = angle.sin() * math.sqrt(third)
+    # Rodrigues' rotation about (1, 1, 1) / sqrt(3).
+    same = cos + third * (1 - cos)
+    before, after = third * (1 - cos) - sin, third * (1 - cos) + sin
+    matrix = torch.stack((same, before, after, after, same, before, before, after, same), -1).view(-1, 3, 3)
+    grey = _rand(generator, count) < 0.15
+    matrix = torch.where(grey[:, None, None], torch.full_like(matrix, third), matrix)
+    return torch.einsum("bij,bjhw->bihw", matrix, images).clamp(0, 1)
+
+
+def random_affine(count: int, generator: torch.Generator) -> Tensor:
+    """Maps from output to input coordinates in [-1, 1]: scale 0.8 to 1.25, shift up to 0.15, half of them flipped."""
+    scale = torch.exp(_rand(generator, count, math.log(0.8), math.log(1.25)))
+    flip = torch.where(_rand(generator, count) < 0.5, -1.0, 1.0)
+    theta = torch.zeros(count, 2, 3, device=generator.device)
+    theta[:, 0, 0] = scale * flip
+    theta[:, 1, 1] = scale
+    theta[:, :, 2] = 0.15 * (2 * torch.rand((count, 2), generator=generator, device=generator.device) - 1)
+    return theta
+
+
+def warp(images: Tensor, theta: Tensor) -> Tensor:
+    """Pictures resampled through `theta`; what lies outside repeats the border."""
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

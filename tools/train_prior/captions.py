@@ -1,0 +1,94 @@
+"""The words that the embedded prior knows: captions of the photographs, and a CLIP tokenizer for them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from recdreamer.evaluation.figurines import COLORS, KINDS, POSES
+
+AUXILIARY = "from side view, from back view"
+"""The paper's auxiliary prompt (B.3, Table 7)."""
+VIEWS = {
+    "front": ("from front view", "front view"),
+    "right": ("from side view", "side view", "facing left"),
+    "back": ("from back view", "back view"),
+    "left": ("from side view", "side view", "facing right"),
+}
+"""View phrases by pose; who stands to the right of a figure sees it face left."""
+MAX_TOKENS = 16
+
+_SPECIAL = ("<|startoftext|>", "<|endoftext|>")
+
+
+def caption(kind: str, color: str, pose: str, generator: torch.Generator) -> str:
+    """A caption of one photograph: sometimes empty, sometimes with its view, mostly kind and colour alone."""
+    draw = torch.rand(3, generator=generator).tolist()
+    if draw[0] < 0.10:
+        return ""
+    plain = f"a {color} {kind}"
+    if draw[1] < (0.06 if pose == "front" else 0.25):
+        return f"{plain}, {AUXILIARY}"
+    if draw[1] > 0.60:
+        phrases = VIEWS[pose]
+        return f"{plain}, {phrases[int(draw[2] * len(phrases))]}"
+    return plain
+
+
+class CaptionTable:
+    """Every caption that can occur, tokenized once."""
+
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        phrases = {phrase for views in VIEWS.values() for phrase in views} | {AUXILIARY}
+        plain = [f"a {color} {kind}" for color in COLORS for kind in KINDS]
+        self.texts = ["", *plain, *(f"{text}, {phrase}" for text in plain for phrase in sorted(phrases))]
+        self.index = {text: i for i, text in enumerate(self.texts)}
+        self.tokens: Tensor = tokenizer(
+            self.texts, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
+        ).input_ids
+
+    def draw(self, kind: Tensor, color: Tensor, pose: Tensor, generator: torch.Generator) -> Tensor:
+        """Index of a random caption for each photograph."""
+        colors = list(COLORS)
+        rows = zip(kind.tolist(), color.tolist(), pose.tolist(), strict=True)
+        return torch.tensor(
+            [self.index[caption(KINDS[k], colors[c], POSES[p], generator)] for k, c, p in rows]
+        )
+
+
+def build_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP byte-pair tokenizer in which each word of the captions is one token; others fall into letters."""
+    alphabet = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789.,!?'-")
+    words = sorted({word for text in (*KINDS, *COLORS, AUXILIARY, "a front facing left right view") for word in
+                    text.replace(",", " ").split()})  # fmt: skip
+    merges: list[tuple[str, str]] = []
+    for word in words:
+        symbols = [*word[:-1], f"{word[-1]}</w>"]
+        # Apply the merges known so far in their order, then join what is left: later merges have a higher
+        # rank and so never disturb an earlier word.
+        for left, right in merges:
+            at = 0
+            while at < len(symbols) - 1:
+                if (symbols[at], symbols[at + 1]) == (left, right):
+                    symbols[at : at + 2] = [left + right]
+                else:
+                    at += 1
+        while len(symbols) > 1:
+            merges.append((symbols[0], symbols[1]))
+            symbols[:2] = [symbols[0] + symbols[1]]
+    tokens = [*alphabet, *(f"{letter}</w>" for letter in alphabet)]
+    tokens += list(dict.fromkeys(left + right for left, right in merges)) + list(_SPECIAL)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    tokenizer = CLIPTokenizer(
+        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=MAX_TOKENS
+    )
+    for word in words:
+        ids = tokenizer(word, add_special_tokens=False).input_ids
+        assert len(ids) == 1, f"{word!r} is {len(ids)} tokens"
+    return tokenizer

@@ -1,0 +1,77 @@
+"""The denoiser and its text encoder, trained together by v-prediction on the latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from common import FitConfig, fit
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from vae import LATENT_CHANNELS
+
+from captions import MAX_TOKENS, CaptionTable
+
+TEXT_WIDTH = 96
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's own noise schedule, with v-prediction."""
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction", timestep_spacing="trailing",
+    )  # fmt: skip
+
+
+class Denoiser(nn.Module):
+    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+        super().__init__()
+        self.text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=tokenizer.vocab_size, max_position_embeddings=MAX_TOKENS, hidden_size=TEXT_WIDTH,
+                intermediate_size=2 * TEXT_WIDTH, num_hidden_layers=2, num_attention_heads=4,
+                projection_dim=TEXT_WIDTH, bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+            )
+        )  # fmt: skip
+        self.unet = UNet2DConditionModel(
+            sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
+            block_out_channels=(64, 128), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=TEXT_WIDTH,
+            # Named so by an old mistake of diffusers: it is the number of heads.
+            attention_head_dim=4, norm_num_groups=16,
+        )  # fmt: skip
+
+
+def train_denoiser(
+    latents: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor, Tensor], tokenizer: CLIPTokenizer,
+    num_steps: int, batch: int, rate: float, ema_decay: float, folder: Path, seed: int,
+) -> Denoiser:  # fmt: skip
+    """Train on posterior means and deviations and on (kind, colour, pose) of the same pictures."""
+    means, stds = latents
+    device = means.device
+    torch.manual_seed(seed)
+    denoiser = Denoiser(tokenizer).to(device)
+    table = CaptionTable(tokenizer)
+    tokens = table.tokens.to(device)
+    # Eight captions per picture are drawn beforehand, so that no step waits for the host.
+    words = torch.Generator().manual_seed(seed)
+    captions = torch.stack([table.draw(*(label.cpu() for label in labels), words) for _ in range(8)]).to(device)
+    alphas_cumprod = new_scheduler().alphas_cumprod.to(device)
+
+    def loss_of(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(means), (batch,), generator=generator, device=device)
+        version = torch.randint(len(captions), (batch,), generator=generator, device=device)
+        t = torch.randint(1000, (batch,), generator=generator, device=device)
+        mean, std = means[rows].float(), stds[rows].float()
+        clean = mean + std * torch.randn(mean.shape, generator=generator, device=device)
+        eps = torch.randn(mean.shape, generator=generator, device=device)
+        alpha_t = alphas_cumprod[t].sqrt()[:, None, None, None]
+        sigma_t = (1 - alphas_cumprod[t]).sqrt()[:, None, None, None]
+        text = denoiser.text_encoder(tokens[captions[version, rows]])[0]
+        predicted = denoiser.unet(alpha_t * clean + sigma_t * eps, t, text).sample
+        return (predicted - (alpha_t * eps - sigma_t * clean)).square().mean()
+
+    config = FitConfig(num_steps, rate, ema_decay=ema_decay)
+    return fit("denoiser", denoiser, loss_of, config, folder, seed)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,153 @@
+"""The feature extractor: a tiny DINOv2 trained without any label, by self-distillation of two kinds.
+
+The class token learns by swapped assignment to prototypes (SwAV), the patches by finding the same point of
+the same picture under another augmentation, and by agreeing on prototypes of parts. Half of the pictures
+are first replaced by the prior's own one-step estimate of them from noise, or averaged with their mirror
+image: so the features keep their meaning on what a rectifier sees.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from augment import degrade, jitter_hue, random_affine, warp
+from common import FitConfig, fit
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+PATCHES = 16
+
+
+def new_extractor(width: int, num_layers: int, patch_size: int = 4) -> Dinov2WithRegistersModel:
+    return Dinov2WithRegistersModel(
+        Dinov2WithRegistersConfig(
+            hidden_size=width, num_hidden_layers=num_layers, num_attention_heads=width // 16, mlp_ratio=4,
+            image_size=64, patch_size=patch_size, num_register_tokens=4, layerscale_value=0.1,
+        )
+    )  # fmt: skip
+
+
+class Student(nn.Module):
+    """The extractor with the prototypes that only its training needs."""
+
+    def __init__(self, width: int, num_layers: int, num_image_prototypes: int = 192, num_parts: int = 64) -> None:
+        super().__init__()
+        self.extractor = new_extractor(width, num_layers)
+        self.image_prototypes = nn.Parameter(torch.randn(num_image_prototypes, width))
+        self.part_prototypes = nn.Parameter(torch.randn(num_parts, width))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit class features (batch, width) and unit patch features (batch, width, 16, 16)."""
+        mean = images.new_tensor(IMAGE_MEAN)[:, None, None]
+        std = images.new_tensor(IMAGE_STD)[:, None, None]
+        tokens = self.extractor((images - mean) / std).last_hidden_state
+        patches = tokens[:, 1 + self.extractor.config.num_register_tokens :]
+        patches = F.normalize(patches, dim=-1).transpose(1, 2).unflatten(2, (PATCHES, PATCHES))
+        return F.normalize(tokens[:, 0], dim=-1), patches
+
+
+@torch.no_grad()
+def balanced_assignment(scores: Tensor, sharpness: float = 20.0, rounds: int = 3) -> Tensor:
+    """Soft assignment of rows to prototypes that uses every prototype equally (Sinkhorn-Knopp)."""
+    plan = (sharpness * (scores - scores.amax())).exp()
+    for _ in range(rounds):
+        plan = plan / plan.sum(0, keepdim=True).clamp_min(1e-8)
+        plan = plan / plan.sum(1, keepdim=True).clamp_min(1e-8)
+    return plan
+
+
+def swapped_loss(first: Tensor, second: Tensor, prototypes: Tensor, temperature: float = 0.1) -> Tensor:
+    """Each view predicts the assignment of the other (SwAV)."""
+    unit = F.normalize(prototypes, dim=-1)
+    scores = first @ unit.T, second @ unit.T
+    targets = [balanced_assignment(score) for score in scores]
+    guesses = [F.log_softmax(score / temperature, dim=-1) for score in scores]
+    return -0.5 * ((targets[1] * guesses[0]).sum(-1).mean() + (targets[0] * guesses[1]).sum(-1).mean())
+
+
+def foreground_weight(images: Tensor) -> Tensor:
+    """How much each patch differs from the picture's border: (batch, 16 * 16), in [0, 1]."""
+    border = torch.cat((images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]), dim=-1)
+    distance = (images - border.median(-1).values[..., None, None]).abs().amax(1, keepdim=True)
+    return F.avg_pool2d((distance > 0.12).float(), images.shape[-1] // PATCHES).flatten(1)
+
+
+def patch_loss(first: Tensor, second: Tensor, sampled: Tensor, weight: Tensor, temperature: float = 0.1) -> Tensor:
+    """Each patch of the first view finds its own place in the second among all places of that picture.
+
+    `sampled` holds the features of the second view at the places of the first one's patches. Only patches of
+    the same picture compete, so that the same part of another figure need not be told apart.
+    """
+    anchors, targets = first.flatten(2).transpose(1, 2), F.normalize(sampled.flatten(2).transpose(1, 2), dim=-1)
+    logits = anchors @ targets.transpose(1, 2) / temperature
+    labels = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    return (loss * weight.flatten()).sum() / weight.sum().clamp_min(1)
+
+
+class Estimator:
+    """Replaces pictures by what the prior makes of them from noise: Tweedie's estimate, decoded."""
+
+    def __init__(self, vae: AutoencoderKL, unet: nn.Module, text: Tensor, alphas_cumprod: Tensor) -> None:
+        self.vae, self.unet, self.text, self.alphas_cumprod = vae, unet, text, alphas_cumprod
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, captions: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
+        clean = self.vae.encode(2 * images - 1).latent_dist.mean
+        eps = torch.randn(clean.shape, generator=generator, device=clean.device)
+        alpha_t = self.alphas_cumprod[t].sqrt()[:, None, None, None]
+        sigma_t = (1 - self.alphas_cumprod[t]).sqrt()[:, None, None, None]
+        latents_t = alpha_t * clean + sigma_t * eps
+        velocity = self.unet(latents_t, t, self.text[captions]).sample
+        return (self.vae.decode(alpha_t * latents_t - sigma_t * velocity).sample / 2 + 0.5).clamp(0, 1)
+
+
+def train_extractor(
+    photos: Tensor, captions: Tensor, estimate: Estimator, width: int, num_layers: int,
+    num_steps: int, batch: int, rate: float, folder: Path, seed: int, name: str, part_weight: float = 0.5,
+    max_timestep: int = 700,
+) -> Student:  # fmt: skip
+    """Train on uint8 pictures; `captions` index the texts that the estimator conditions on."""
+    device = photos.device
+    torch.manual_seed(seed)
+    student = Student(width, num_layers).to(device)
+
+    def view(images: Tensor, theta: Tensor, generator: torch.Generator) -> Tensor:
+        return degrade(jitter_hue(warp(images, theta), generator), generator)
+
+    def loss_of(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(photos), (batch,), generator=generator, device=device)
+        images = photos[rows].float() / 255
+        # An eighth are symmetric blobs: pictures of their own kind, so that they resemble no side view.
+        eighth = batch // 8
+        images = torch.cat((0.5 * (images[:eighth] + images[:eighth].flip(-1)), images[eighth:]))
+        t = torch.randint(20, max_timestep, (batch // 2,), generator=generator, device=device)
+        estimated = estimate(images[batch // 2 :], captions[rows[batch // 2 :]], t, generator)
+        other = torch.cat((images[: batch // 2], estimated))
+
+        theta_1, theta_2 = (random_affine(batch, generator) for _ in range(2))
+        cls_1, patches_1 = student(view(images, theta_1, generator))
+        cls_2, patches_2 = student(view(other, theta_2, generator))
+
+        # Where the centres of the first view's patches lie in the second view.
+        places = F.affine_grid(theta_1, [batch, 1, PATCHES, PATCHES], align_corners=False)
+        scale, shift = theta_2[:, :, :2].diagonal(dim1=1, dim2=2), theta_2[:, :, 2]
+        in_second = (places - shift[:, None, None]) / scale[:, None, None]
+        sampled = F.grid_sample(patches_2, in_second, align_corners=False)
+        seen = ((places.abs() < 1).all(-1) & (in_second.abs() < 1).all(-1)).flatten(1)
+        weight = foreground_weight(warp(images, theta_1)) * seen
+
+        keep = weight.flatten().multinomial(8 * batch, replacement=True, generator=generator)
+        parts = [f.flatten(2).transpose(1, 2).flatten(0, 1)[keep] for f in (patches_1, F.normalize(sampled, dim=1))]
+        return (
+            swapped_loss(cls_1, cls_2, student.image_prototypes)
+            + patch_loss(patches_1, patches_2, sampled, weight)
+            + part_weight * swapped_loss(parts[0], parts[1], student.part_prototypes)
+        )
+
+    config = FitConfig(num_steps, rate, warmup_steps=300, weight_decay=0.01)
+    return fit(name, student, loss_of, config, folder, seed)  # pyright: ignore

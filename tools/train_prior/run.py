@@ -1,0 +1,163 @@
+"""Make the embedded prior from nothing: python tools/train_prior/run.py --preset cpu --work out/prior.
+
+Stages in order: autoencoder, denoiser with text encoder, extractor, oracle, then the folders under
+backend/recdreamer/builtin. Every stage is seeded and resumes; --stages chooses among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from captions import CaptionTable, build_tokenizer
+from denoiser import Denoiser, new_scheduler, train_denoiser
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from extractor import IMAGE_MEAN, IMAGE_STD, Estimator, train_extractor
+from oracle_training import oracle_accuracy, train_oracle
+from safetensors.torch import save_file
+from vae import encode_all, new_vae, train_vae
+
+from recdreamer.evaluation.figurines import Photos, photograph, pose_class
+
+BUILTIN = Path(__file__).parents[2] / "backend" / "recdreamer" / "builtin"
+BALANCED = {"front": 0.25, "right": 0.25, "back": 0.25, "left": 0.25}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Pictures and steps of each stage; `cpu` fits into two hours on two cores."""
+
+    num_photos: int
+    vae: tuple[int, int, float]
+    """Steps, batch, learning rate."""
+    denoiser: tuple[int, int, float]
+    denoiser_ema: float
+    extractor: tuple[int, int, float]
+    extractor_size: tuple[int, int]
+    """Width, layers."""
+    oracle: tuple[int, int]
+
+
+PRESETS = {
+    "cpu": Preset(8000, (2400, 8, 2e-3), (4000, 32, 1e-3), 0.998, (1500, 32, 1e-3), (64, 4), (900, 64)),
+    "gpu": Preset(100_000, (7000, 128, 2e-3), (12_000, 512, 1e-3), 0.9995, (4000, 256, 1e-3), (64, 4), (4000, 256)),
+    "smoke": Preset(64, (3, 4, 1e-3), (3, 4, 1e-3), 0.9, (3, 8, 1e-3), (32, 2), (3, 8)),
+}
+
+
+def photos_of(count: int, seed: int, device: str, shares: dict[str, float] | None = None) -> Photos:
+    """Seeded pictures as uint8, rendered in chunks."""
+    generator = torch.Generator(device=device).manual_seed(seed)
+    chunk = 128 if device != "cpu" else 16
+    parts = [photograph(min(chunk, count - i), generator, device, shares=shares) for i in range(0, count, chunk)]
+    images = torch.cat([(part.images * 255).round().byte() for part in parts])
+    labels = [torch.cat([getattr(part, name) for part in parts]) for name in ("azimuth_deg", "kind", "color")]
+    return Photos(images, *labels)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--work", type=Path, default=Path("out/prior"))
+    parser.add_argument("--builtin", type=Path, default=BUILTIN)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--stages", nargs="+", default=["vae", "denoiser", "extractor", "oracle", "export"])
+    parser.add_argument("--part-weight", type=float, default=0.5, help="weight of the agreement on parts")
+    parser.add_argument("--extractor-size", type=int, nargs=2, default=None, help="width and layers")
+    options = parser.parse_args()
+    preset, device, work = PRESETS[options.preset], options.device, options.work
+    width, num_layers = options.extractor_size or preset.extractor_size
+    extractor_name = f"extractor_{width}_{num_layers}_{options.part_weight:g}"
+    (work / "models").mkdir(parents=True, exist_ok=True)
+    torch.set_float32_matmul_precision("high")
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"{time.monotonic() - started:7.1f} s  {text}", flush=True)
+
+    tokenizer = build_tokenizer(work / "tokenizer")
+    biased = photos_of(preset.num_photos, 101, device)
+    say(f"rendered {preset.num_photos} pictures with the biased camera")
+
+    vae_folder = work / "models" / "vae"
+    if "vae" in options.stages:
+        train_vae(biased.images, *preset.vae, work, seed=11).save_pretrained(vae_folder)
+        say("autoencoder done")
+    vae = AutoencoderKL.from_pretrained(vae_folder) if vae_folder.exists() else new_vae()
+    vae = vae.to(device).eval().requires_grad_(False)
+
+    if "denoiser" in options.stages:
+        labels = (biased.kind, biased.color, pose_class(biased.azimuth_deg))
+        latents = encode_all(vae, biased.images)
+        denoiser = train_denoiser(latents, labels, tokenizer, *preset.denoiser, preset.denoiser_ema, work, seed=21)
+        denoiser.unet.save_pretrained(work / "models" / "unet")
+        denoiser.text_encoder.save_pretrained(work / "models" / "text_encoder")
+        say("denoiser done")
+
+    if "extractor" in options.stages or "export" in options.stages:
+        denoiser = Denoiser(tokenizer)
+        denoiser.unet = denoiser.unet.from_pretrained(work / "models" / "unet")
+        denoiser.text_encoder = denoiser.text_encoder.from_pretrained(work / "models" / "text_encoder")
+        denoiser = denoiser.to(device).eval().requires_grad_(False)
+
+        if "extractor" in options.stages:
+            seen = photos_of(preset.num_photos, 303, device, BALANCED)
+            table = CaptionTable(tokenizer)
+            plain = torch.arange(1, 25, device=device)
+            text = denoiser.text_encoder(table.tokens.to(device))[0]
+            estimate = Estimator(vae, denoiser.unet, text, new_scheduler().alphas_cumprod.to(device))
+            # Captions are ordered colour first in the table, kinds within.
+            captions = plain[seen.color * 4 + seen.kind]
+            student = train_extractor(
+                seen.images, captions, estimate, width, num_layers, *preset.extractor, work, 31,
+                extractor_name, options.part_weight,
+            )  # fmt: skip
+            save_extractor(student.extractor, work / "models" / extractor_name)
+            say("extractor done")
+
+    if "oracle" in options.stages:
+        oracle = train_oracle(photos_of(preset.num_photos, 505, device, BALANCED), *preset.oracle, work, seed=41)
+        say(f"oracle done, held-out accuracy {oracle_accuracy(oracle, photos_of(1000, 606, device, BALANCED))}")
+        save_file({k: v.contiguous().cpu() for k, v in oracle.state_dict().items()}, work / "models" / "oracle.safetensors")
+
+    if "export" in options.stages:
+        export(work, vae.cpu(), denoiser.cpu(), tokenizer, work / "models" / extractor_name, options.builtin)
+        say(f"written to {options.builtin}")
+
+
+def save_extractor(extractor: torch.nn.Module, folder: Path) -> None:
+    """The model with the preprocessing that it was trained with."""
+    extractor.save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "BitImageProcessor", "image_mean": IMAGE_MEAN, "image_std": IMAGE_STD,
+                    "size": {"height": 64, "width": 64}, "do_normalize": True, "do_rescale": True,
+                    "do_resize": True}, indent=2)
+    )  # fmt: skip
+
+
+def export(work: Path, vae, denoiser: Denoiser, tokenizer, extractor: Path, builtin: Path) -> None:
+    """The pipeline folder, the extractor and the oracle, as they ship."""
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=denoiser.text_encoder, tokenizer=tokenizer, unet=denoiser.unet,
+        scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    shutil.rmtree(builtin / "prior", ignore_errors=True)
+    pipeline.save_pretrained(builtin / "prior")
+    for config in (builtin / "prior").rglob("*.json"):
+        values = json.loads(config.read_text(encoding="utf-8"))
+        # Training leaves the name of its own folder behind.
+        if isinstance(values, dict) and values.pop("_name_or_path", None) is not None:
+            config.write_text(json.dumps(values, indent=2), encoding="utf-8")
+    shutil.rmtree(builtin / "extractor", ignore_errors=True)
+    shutil.copytree(extractor, builtin / "extractor")
+    (builtin / "oracle").mkdir(parents=True, exist_ok=True)
+    shutil.copy(work / "models" / "oracle.safetensors", builtin / "oracle" / "model.safetensors")
+
+
+if __name__ == "__main__":
+    main()
