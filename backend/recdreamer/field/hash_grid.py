@@ -21,6 +21,9 @@ class HashGrid(nn.Module):
     scales each level; a level of weight zero costs nothing and receives no gradient.
     """
 
+    level_weights: Tensor
+    layout: Tensor
+
     def __init__(
         self,
         num_levels: int,

@@ -34,6 +34,10 @@ class OccupancyGrid(nn.Module):
     Everything starts occupied. `state_dict()` holds all that a resumed run needs.
     """
 
+    densities: Tensor
+    occupied: Tensor
+    bounds: Tensor
+
     def __init__(self, config: OccupancyConfig) -> None:
         super().__init__()
         self.config = config

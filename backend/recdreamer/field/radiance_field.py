@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ CHUNK_POINTS = 1 << 18
 """Points per pass where no gradient is needed: bounds the memory of mesh extraction."""
 
 
+@runtime_checkable
 class Field(Protocol):
     """What can be rendered: anything with a density and a colour at each point."""
 
@@ -42,7 +43,7 @@ class FieldConfig:
     hidden_width: int = 32
     """Units of the only hidden layer."""
     blob_density: float = 5.0
-    """Density at the centre of the start blob, per scene unit; 5 at radius 0.5 is 94 % opaque in the middle."""
+    """Density at the centre of the start blob, per scene unit; with radius 0.5 it is 94 % opaque there."""
     blob_radius: float = 0.5
     """Distance at which the blob's bias on the density falls through zero, in scene units."""
     start_levels: int = 4
@@ -60,6 +61,10 @@ class RadianceField(nn.Module):
 
     def __init__(self, config: FieldConfig, seed: int) -> None:
         super().__init__()
+        if not 1 <= config.start_levels <= config.num_levels:
+            raise ValueError(
+                f"start_levels must be 1 to num_levels = {config.num_levels}, got {config.start_levels}."
+            )
         generator = torch.Generator().manual_seed(seed)
         self.config = config
         self.grid = HashGrid(
@@ -78,7 +83,7 @@ class RadianceField(nn.Module):
         self.set_progress(0)
 
     def set_progress(self, step: int) -> None:
-        """Fade the levels in, coarse to fine: level k is full `(k + 1 − start_levels) · steps_per_level` steps in."""
+        """Show the levels that are due at `step`, the newest faded in; call it again after a resume."""
         config, levels = self.config, torch.arange(self.config.num_levels)
         shown = (
             config.start_levels + step / config.steps_per_level
@@ -97,7 +102,13 @@ class RadianceField(nn.Module):
         if not torch.is_grad_enabled() and len(xyz) > CHUNK_POINTS:
             sigmas, rgbs = zip(*(self(chunk) for chunk in xyz.split(CHUNK_POINTS)), strict=True)
             return torch.cat(sigmas), torch.cat(rgbs)
-        raw = self.head(F.relu(self.hidden(self.grid(xyz))))
+        return self.decode(self.grid(xyz), xyz)
+
+    def decode(
+        self, encoded: Float[Tensor, "points features"], xyz: Float[Tensor, "points 3"]
+    ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
+        """Densities and colours from the features of the grid."""
+        raw = self.head(F.relu(self.hidden(encoded)))
         radii = torch.linalg.vector_norm(xyz, dim=-1)
         bias = self.config.blob_density * (1 - radii / self.config.blob_radius)
         return F.softplus(raw[:, 0] + bias), torch.sigmoid(raw[:, 1:])

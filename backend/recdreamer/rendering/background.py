@@ -25,6 +25,8 @@ class Background(nn.Module):
     It reaches Stable Diffusion with the object; the embedded prior knows plain grounds only.
     """
 
+    frequencies: Tensor
+
     def __init__(self, config: BackgroundConfig, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)

@@ -32,7 +32,7 @@ def weight_entropy_loss(weights: Float[Tensor, "samples"]) -> Float[Tensor, ""]:
 
 
 def z_variance_loss(rendering: Rendering) -> Float[Tensor, ""]:
-    """Mean variance of the distance along rays that are mostly opaque: thin surfaces (HiFA, Zhu et al. 2023)."""
+    """Mean variance of the distance along mostly opaque rays: thin surfaces (HiFA, Zhu et al. 2023)."""
     opacity, depth = rendering.opacity.flatten(), rendering.depth.flatten()
     rays = rendering.ray_indices.long()
     spread = rendering.weights * (rendering.t_mids - depth[rays]).square()

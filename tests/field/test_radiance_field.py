@@ -1,0 +1,87 @@
+"""The radiance field: its start, its levels, and its behaviour as a function of points."""
+
+import math
+
+import pytest
+import torch
+
+from recdreamer.field import FieldConfig, RadianceField
+from recdreamer.field import radiance_field as module
+
+SMALL = FieldConfig(
+    num_levels=3, log2_table_size=6, base_resolution=2, max_resolution=9, hidden_width=8, start_levels=1
+)
+
+
+def sphere_points(radius: float, count: int = 64) -> torch.Tensor:
+    directions = torch.randn(count, 3, generator=torch.Generator().manual_seed(0))
+    return radius * torch.nn.functional.normalize(directions, dim=-1)
+
+
+def test_the_start_is_a_grey_soft_blob():
+    field = RadianceField(FieldConfig(), seed=0)
+    for radius in (0.0, 0.25, 0.5, 1.0):
+        sigmas, rgbs = field(sphere_points(radius))
+        expected = math.log1p(math.exp(5 * (1 - radius / 0.5)))
+        torch.testing.assert_close(sigmas, torch.full((64,), expected), atol=0.02, rtol=0.02)
+        torch.testing.assert_close(rgbs, torch.full((64, 3), 0.5), atol=0.01, rtol=0)
+
+
+def test_levels_fade_in_coarse_to_fine():
+    field = RadianceField(FieldConfig(num_levels=4, start_levels=2, steps_per_level=10), seed=0)
+    for step, expected in [
+        (0, [1, 1, 0, 0]), (5, [1, 1, 0.5, 0]), (10, [1, 1, 1, 0]), (15, [1, 1, 1, 0.5]), (99, [1, 1, 1, 1]),
+    ]:  # fmt: skip
+        field.set_progress(step)
+        assert field.grid.level_weights.tolist() == expected
+
+
+def test_zero_steps_per_level_shows_all_levels():
+    assert RadianceField(SMALL, seed=0).grid.level_weights.tolist() == [1, 1, 1]
+
+
+def test_gradients_agree_with_finite_differences():
+    field = RadianceField(SMALL, seed=0).double()
+    with torch.no_grad():
+        field.grid.table.normal_(generator=torch.Generator().manual_seed(0))
+    names, values = zip(*field.named_parameters(), strict=True)
+    values = tuple(value.detach().requires_grad_() for value in values)
+    xyz = 0.5 * sphere_points(0.7, 5).double()
+
+    def run(*values):
+        return torch.func.functional_call(field, dict(zip(names, values, strict=True)), (xyz,))
+
+    assert torch.autograd.gradcheck(run, values)
+
+
+def test_density_is_the_first_half_of_the_answer():
+    field, xyz = RadianceField(SMALL, seed=0), sphere_points(0.4)
+    assert torch.equal(field.density(xyz), field(xyz)[0])
+
+
+def test_chunks_without_gradients_change_nothing(monkeypatch):
+    field, xyz = RadianceField(SMALL, seed=0), sphere_points(0.4, 50)
+    whole = field(xyz)
+    monkeypatch.setattr(module, "CHUNK_POINTS", 7)
+    with torch.no_grad():
+        parts = field(xyz)
+    torch.testing.assert_close(parts, tuple(value.detach() for value in whole))
+
+
+def test_the_seed_decides_the_start():
+    first, same, other = (RadianceField(SMALL, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["hidden.weight"], other["hidden.weight"])
+
+
+def test_state_dict_restores_the_function():
+    field, other = RadianceField(FieldConfig(steps_per_level=5), seed=1), RadianceField(FieldConfig(), seed=2)
+    field.set_progress(7)
+    other.load_state_dict(field.state_dict())
+    xyz = sphere_points(0.4)
+    torch.testing.assert_close(other(xyz), field(xyz), atol=0, rtol=0)
+
+
+def test_impossible_start_levels_are_refused():
+    with pytest.raises(ValueError, match="start_levels must be 1 to num_levels = 3, got 4"):
+        RadianceField(FieldConfig(num_levels=3), seed=0)
