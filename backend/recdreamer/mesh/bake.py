@@ -10,6 +10,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 from torch import Tensor
 
+from recdreamer.report import JobError
+
 from .mesh import Mesh, vertex_normals
 from .surface import Density, Tick, no_tick
 
@@ -40,7 +42,7 @@ def bake_texture(
     Row 0 is the top (v = 1). Every texel averages `bake_samples` rays jittered over its area. Texels
     beyond the islands take the nearest island's colour, so that mip-mapping finds no background.
     """
-    faces, barycentrics, steps = rasterize_uvs(mesh.uvs, texture_size_px)
+    faces, barycentrics, steps = rasterize_uvs(mesh.uvs_or_error(), texture_size_px)
     rows, columns = np.nonzero(faces >= 0)
     faces_hit = torch.from_numpy(faces[rows, columns]).to(device)
     centres = torch.from_numpy(barycentrics[rows, columns]).to(device)
@@ -69,6 +71,12 @@ def bake_texture(
                 shade = composite_inward(surface, normals, offsets, density, color, threshold, cell_size)
             rgb[part] += shade.float().cpu() / bake_samples
 
+    if not torch.isfinite(rgb).all():
+        raise JobError(
+            "non_finite",
+            "The colour field holds NaN or infinite values.",
+            "Continue from an earlier checkpoint, or start again with a lower learning rate.",
+        )
     texture = np.zeros((texture_size_px, texture_size_px, 3), np.uint8)
     texture[rows, columns] = (rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     is_island = np.zeros(faces.shape, bool)
@@ -113,7 +121,7 @@ def composite_inward(
     points, rays, kept = (
         torch.cat([xyz[rays, samples], surface[is_empty]]),
         torch.cat([rays, torch.nonzero(is_empty)[:, 0]]),
-        torch.cat([kept, torch.ones_like(kept[:1]).expand(int(is_empty.sum()))]),
+        torch.cat([kept, kept.new_ones(int(is_empty.sum()))]),
     )
     rgb = color(points)
     summed = torch.zeros_like(surface, dtype=rgb.dtype).index_add_(0, rays, rgb * kept[:, None].to(rgb.dtype))
@@ -188,5 +196,6 @@ def _cross(a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "n 2"]) -> Float[np
 def _filled_from_nearest(
     texture: UInt8[np.ndarray, "height width 3"], is_island: Bool[np.ndarray, "height width"]
 ) -> UInt8[np.ndarray, "height width 3"]:
-    rows, columns = ndimage.distance_transform_edt(~is_island, return_distances=False, return_indices=True)
-    return texture[rows, columns]
+    nearest = np.empty((2, *is_island.shape), np.int32)
+    ndimage.distance_transform_edt(~is_island, return_distances=False, return_indices=True, indices=nearest)
+    return texture[nearest[0], nearest[1]]

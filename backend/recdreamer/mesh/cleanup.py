@@ -6,8 +6,8 @@ import fast_simplification
 import numpy as np
 from scipy import sparse
 
-from .mesh import Mesh, is_watertight, signed_volume
-from .surface import Warn, no_warn
+from .manifold import separate_pinches
+from .mesh import Mesh, is_watertight
 
 TAUBIN_LAMBDA, TAUBIN_MU = 0.5, -0.53
 
@@ -29,27 +29,13 @@ def smooth(mesh: Mesh, steps: int) -> Mesh:
     return Mesh(verts.astype(np.float32), mesh.faces)
 
 
-def decimate(mesh: Mesh, target_faces: int, warn: Warn = no_warn) -> Mesh:
-    """Mesh of about `target_faces` triangles by quadric edge collapse; watertight if the input is.
+def decimate(mesh: Mesh, target_faces: int) -> Mesh:
+    """Mesh of about `target_faces` triangles by quadric edge collapse; closed if the input is closed.
 
-    The collapses are not guarded against pinched edges, so the result is checked, and gentler and
-    smaller reductions are tried before the mesh is left as it is.
+    Collapses may pinch a thin wall or a narrow tunnel; such places are taken apart afterwards.
     """
     if len(mesh.faces) <= target_faces:
         return mesh
-    must_close = is_watertight(mesh)
-    for target, aggression in ((1, 7), (1, 4), (1.5, 5), (2, 5), (3, 4)):
-        count = int(target * target_faces)
-        if count >= len(mesh.faces):
-            break
-        verts, faces = fast_simplification.simplify(
-            mesh.verts, mesh.faces, target_count=count, agg=aggression
-        )
-        result = Mesh(np.asarray(verts, np.float32), np.asarray(faces, np.int32))
-        if len(faces) and (is_watertight(result) or not must_close) and signed_volume(result) > 0:
-            return result
-    warn(
-        f"The mesh keeps its {len(mesh.faces)} faces: it could not be reduced to {target_faces} without "
-        "tearing. Blender's Decimate modifier may do it."
-    )
-    return mesh
+    simplified = fast_simplification.simplify(mesh.verts, mesh.faces, target_count=target_faces)
+    result = Mesh(simplified[0].astype(np.float32), simplified[1].astype(np.int32))
+    return result if is_watertight(result) else separate_pinches(result)

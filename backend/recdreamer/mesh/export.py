@@ -117,7 +117,7 @@ def npz_bytes(mesh: Mesh) -> bytes:
         stream,
         verts=mesh.verts.astype(np.float32),
         faces=mesh.faces.astype(np.int32),
-        uvs=mesh.uvs.astype(np.float32),
+        uvs=mesh.uvs_or_error().astype(np.float32),
     )
     return stream.getvalue()
 

@@ -15,7 +15,10 @@ from .cleanup import decimate, smooth
 from .mesh import Mesh, MeshConfig, signed_volume, vertex_normals, without_unused_verts
 from .surface import (
     CHUNK_POINTS,
+    CUBE_HI,
+    CUBE_LO,
     Density,
+    Point,
     SurfaceLevel,
     Tick,
     Warn,
@@ -25,8 +28,7 @@ from .surface import (
     sample_box,
 )
 
-CUBE_LO = (-1.0, -1.0, -1.0)
-BISECTIONS = 5
+BISECTIONS = 6
 
 
 def extract_mesh(
@@ -50,12 +52,18 @@ def extract_mesh(
     if _is_cut(sigmas >= level.threshold, level):
         # A part too thin for the coarse look leaves the box: take the whole cube at the same fineness.
         lo = CUBE_LO
-        sigmas = _sample(density, lo, (1.0, 1.0, 1.0), cell, device, tick)
+        sigmas = _sample(density, lo, CUBE_HI, cell, device, tick)
 
     # Bounded to +-1 so that a steep field, hundreds inside and zero outside, does not drag the
     # interpolated crossing towards its empty side.
     signed = np.clip(sigmas / level.threshold, 0, 2) - 1
     solid = solid_parts(signed > 0, config.min_component_share)
+    if not solid.any():
+        raise JobError(
+            "empty_field",
+            f"No part of the field is denser than the mesh threshold {level.threshold:g}, looked at closely.",
+            "Lower mesh.threshold, or try another seed or more steps.",
+        )
     signed = np.where(solid, np.where(signed > 0, signed, 1), np.where(signed > 0, -1, signed))
     # A value of exactly zero would put several vertices on one point.
     signed = np.where(np.abs(signed) < 1e-4, 1e-4 * np.where(solid, 1, -1), signed)
@@ -67,7 +75,7 @@ def extract_mesh(
     mesh = _refined(mesh, density, level.threshold, cell, device, tick)
     mesh = smooth(mesh, config.smoothing_steps)
     tick()
-    return without_unused_verts(decimate(mesh, config.target_faces, warn))
+    return without_unused_verts(decimate(mesh, config.target_faces))
 
 
 def cell_size(level: SurfaceLevel, config: MeshConfig) -> float:
@@ -80,15 +88,19 @@ def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) ->
 
     A field is often hollow; walls that nobody can see would cost half of the faces and of the texture.
     """
-    labels, _ = ndimage.label(solid)
+    labels = np.zeros(solid.shape, np.int32)
+    ndimage.label(solid, output=labels)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
-    return ndimage.binary_fill_holes((sizes >= min_component_share * sizes.max())[labels] & solid)
+    is_large = sizes >= min_component_share * sizes.max()
+    return np.asarray(ndimage.binary_fill_holes(is_large[labels] & solid), bool)
 
 
-def _sample(density, lo, hi, cell, device, tick) -> Float[np.ndarray, "x y z"]:
-    cells = tuple(math.ceil((hi[axis] - lo[axis]) / cell - 1e-6) for axis in range(3))
-    return sample_box(density, lo, cells, cell, device=device, tick=tick)
+def _sample(
+    density: Density, lo: Point, hi: Point, cell: float, device: torch.device | str, tick: Tick
+) -> Float[np.ndarray, "x y z"]:
+    x, y, z = (math.ceil((hi[axis] - lo[axis]) / cell - 1e-6) for axis in range(3))
+    return sample_box(density, lo, (x, y, z), cell, device=device, tick=tick)
 
 
 def _is_cut(solid: Bool[np.ndarray, "x y z"], level: SurfaceLevel) -> bool:
@@ -108,7 +120,7 @@ def _marching_cubes(signed: Float[np.ndarray, "x y z"]) -> tuple[np.ndarray, np.
     else:
         return mcubes.marching_cubes(signed, 0.0)
     try:
-        from skimage.measure import marching_cubes
+        from skimage.measure import marching_cubes  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise JobError(
             "missing_package",
@@ -123,17 +135,19 @@ def _facing_outward(mesh: Mesh) -> Mesh:
     return mesh if signed_volume(mesh) > 0 else Mesh(mesh.verts, mesh.faces[:, ::-1].copy())
 
 
-def _refined(mesh: Mesh, density: Density, threshold: float, cell: float, device, tick: Tick) -> Mesh:
+def _refined(
+    mesh: Mesh, density: Density, threshold: float, cell: float, device: torch.device | str, tick: Tick
+) -> Mesh:
     """Mesh whose vertices lie on the level set itself, not on its linear interpolation between cells.
 
-    Bisection along the vertex normal within half a cell. Vertices on the border caps stay.
+    Bisection along the vertex normal within three quarters of a cell. Vertices on the border caps stay.
     """
     positions = torch.from_numpy(mesh.verts).to(device)
     normals = torch.from_numpy(vertex_normals(mesh)).to(device)
     refined = []
     for verts, dirs in zip(positions.split(CHUNK_POINTS), normals.split(CHUNK_POINTS), strict=True):
         tick()
-        inner = torch.full_like(verts[:, 0], -cell / 2)
+        inner = torch.full_like(verts[:, 0], -0.75 * cell)
         outer = -inner
         with torch.no_grad():
             is_inside = density(verts + inner[:, None] * dirs) >= threshold

@@ -23,10 +23,9 @@ def glb_bytes(mesh: Mesh, png: bytes, name: str = "RecDreamer") -> bytes:
     glTF is Y-up with the front at +Z: (x, y, z) becomes (x, z, -y), so a front at -Y stays a front.
     glTF has one UV per vertex: vertices are split along UV seams, and share their smooth normal.
     """
-    corners = np.concatenate(
-        [mesh.faces.reshape(-1, 1).view(np.int32), mesh.uvs.reshape(-1, 2).astype(np.float32).view(np.int32)],
-        axis=1,
-    )
+    vertex_of_corner = mesh.faces.astype(np.int32).reshape(-1, 1)
+    uv_bits = mesh.uvs_or_error().astype(np.float32).reshape(-1, 2).view(np.int32)
+    corners = np.concatenate([vertex_of_corner, uv_bits], axis=1)
     unique, indices = np.unique(corners, axis=0, return_inverse=True)
     source = unique[:, 0]
     positions = mesh.verts[source] @ Z_UP_TO_Y_UP.T

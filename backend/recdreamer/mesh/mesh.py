@@ -24,7 +24,7 @@ class MeshConfig:
     """Triangles after decimation; unwrapping time grows faster than linearly with it."""
     texture_size_px: int = 1024
     """Side of the square texture."""
-    padding_px: int = 6
+    padding_px: int = 4
     """Least distance between the UV islands, filled with the colour of the nearest one."""
     bake_samples: int = 2
     """Jittered rays per texel."""
@@ -59,6 +59,11 @@ class Mesh:
     faces: Int[np.ndarray, "faces 3"]
     uvs: Float[np.ndarray, "faces 3 2"] | None = None
     """Texture coordinates of every face corner; (0, 0) is the lower left of the image, as in Blender."""
+
+    def uvs_or_error(self) -> Float[np.ndarray, "faces 3 2"]:
+        if self.uvs is None:
+            raise ValueError("The mesh has no UVs yet; unwrap it first.")
+        return self.uvs
 
 
 def face_cross(mesh: Mesh) -> Float[np.ndarray, "faces 3"]:
