@@ -85,7 +85,7 @@ def test_a_projected_point_lies_on_the_ray_of_its_pixel():
 
 
 def test_rays_have_unit_length_and_the_angle_of_view():
-    rays_o, rays_d = camera_rays(cameras_at(33), 400, 3)
+    _, rays_d = camera_rays(cameras_at(33), 400, 3)
     torch.testing.assert_close(rays_d.norm(dim=-1), torch.ones(1, 400, 3, dtype=torch.float64))
     angle_deg = torch.rad2deg(torch.acos((rays_d[0, 0, 1] * rays_d[0, -1, 1]).sum()))
     assert angle_deg == pytest.approx(30 * 399 / 400, abs=0.01)

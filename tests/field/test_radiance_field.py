@@ -2,7 +2,6 @@
 
 import math
 
-import pytest
 import torch
 
 from recdreamer.field import FieldConfig, RadianceField
@@ -80,8 +79,3 @@ def test_state_dict_restores_the_function():
     other.load_state_dict(field.state_dict())
     xyz = sphere_points(0.4)
     torch.testing.assert_close(other(xyz), field(xyz), atol=0, rtol=0)
-
-
-def test_impossible_start_levels_are_refused():
-    with pytest.raises(ValueError, match="start_levels must be 1 to num_levels = 3, got 4"):
-        RadianceField(FieldConfig(num_levels=3), seed=0)

@@ -18,8 +18,8 @@ class OccupancyConfig:
 
     resolution: int = 32
     """Cells along the cube."""
-    threshold: float = 0.25
-    """Density, per scene unit, above which a cell counts as occupied: 1 % opacity per sample at step 0.04."""
+    threshold: float = 0.1
+    """Density per scene unit above which a cell is occupied; what is thinner is left out of the picture."""
     decay: float = 0.9
     """Factor on a cell's remembered density at each look at it."""
     interval: int = 16

@@ -61,10 +61,6 @@ class RadianceField(nn.Module):
 
     def __init__(self, config: FieldConfig, seed: int) -> None:
         super().__init__()
-        if not 1 <= config.start_levels <= config.num_levels:
-            raise ValueError(
-                f"start_levels must be 1 to num_levels = {config.num_levels}, got {config.start_levels}."
-            )
         generator = torch.Generator().manual_seed(seed)
         self.config = config
         self.grid = HashGrid(

@@ -1,0 +1,64 @@
+"""The switch between Warp and torch, and Warp's manners as a guest in the worker."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recdreamer.field import kernels, set_backend
+
+BACKEND = Path(__file__).parents[2] / "backend"
+# One hash encoding, forward and backward, in a process of its own.
+SCRIPT = """
+import torch
+from recdreamer.field import FieldConfig, RadianceField
+sigmas, _ = RadianceField(FieldConfig(num_levels=1), 0)(torch.zeros(4, 3))
+sigmas.sum().backward()
+"""
+
+
+def test_warp_is_asked_for_but_missing(monkeypatch):
+    monkeypatch.setattr(kernels, "warp_is_installed", lambda: False)
+    with pytest.raises(ValueError, match="run pip install warp-lang"):
+        set_backend("warp")
+
+
+def test_without_warp_the_reference_answers(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(kernels, "warp_is_installed", lambda: False)
+    assert not kernels.uses_warp(torch.zeros(1))
+
+
+def test_stdout_stays_empty_and_a_cache_folder_of_any_name_works(tmp_path):
+    cache = tmp_path / "Jürgen Žižka 猫"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache), "PYTHONPATH": str(BACKEND)}
+    environment.pop("WARP_CACHE_PATH", None)
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == ""
+    if sys.platform == "linux":
+        assert list((cache / "recdreamer" / "warp").rglob("*.o"))
+
+
+@pytest.mark.parametrize(
+    ("local", "expected"),
+    [
+        ("C:/Users/Jana/AppData/Local", "C:/Users/Jana/AppData/Local/recdreamer/warp"),
+        ("C:/Users/Jürgen", None),
+    ],
+)
+def test_windows_profiles_with_other_letters_get_an_ascii_folder(monkeypatch, local, expected):
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setenv("LOCALAPPDATA", local)
+    monkeypatch.setenv("PROGRAMDATA", "C:/ProgramData")
+    folder = kernels.kernel_cache_folder().as_posix()
+    assert folder.isascii()
+    if expected is None:
+        assert folder.startswith("C:/ProgramData/recdreamer/")
+    else:
+        assert folder == expected
