@@ -1,4 +1,4 @@
-"""Blender's entry point. Imports stay inside the functions so that tools can import the tree without Blender."""
+"""Entry point of Blender. Imports stay inside the functions: tools import the tree without Blender."""
 
 
 def register() -> None:

@@ -1,7 +1,18 @@
 """The face inside Blender. The modules without bpy can be imported and tested anywhere."""
 
 
-def register() -> None: ...
+def _modules() -> tuple:
+    """In the order of registration: each may use those before it."""
+    from . import backend_operators, operators, panels, preferences, properties, session, template_operators
+
+    return (preferences, properties, operators, template_operators, backend_operators, panels, session)
 
 
-def unregister() -> None: ...
+def register() -> None:
+    for module in _modules():
+        module.register()
+
+
+def unregister() -> None:
+    for module in reversed(_modules()):
+        module.unregister()

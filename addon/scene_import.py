@@ -58,12 +58,12 @@ def find_imported(job_id: str) -> bpy.types.Object | None:
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`verts` (verts 3), `faces` (faces 3) and `uvs` (faces 3 2, v up), checked."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             verts = np.ascontiguousarray(arrays["verts"], np.float32)
             faces = np.ascontiguousarray(arrays["faces"], np.int32)
             uvs = np.ascontiguousarray(arrays["uvs"], np.float32)
         shapes_fit = verts.shape[1:] == (3,) and faces.shape[1:] == (3,) and uvs.shape == (len(faces), 3, 2)
-        if not (shapes_fit and len(faces) and 0 <= faces.min() and faces.max() < len(verts)):
+        if not (shapes_fit and len(faces) and faces.min() >= 0 and faces.max() < len(verts)):
             raise ValueError("the faces do not fit the vertices")
         if not (np.isfinite(verts).all() and np.isfinite(uvs).all()):
             raise ValueError("a coordinate is not finite")

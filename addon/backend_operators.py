@@ -1,0 +1,102 @@
+"""Set-up and check of the backend's environment, from the preferences."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..backend.recdreamer.protocol import RequestError
+from . import backend_env
+from .jobs import writable_folder
+from .operators import why_not
+from .preferences import get_preferences
+from .session import session
+
+
+def _why_busy() -> str:
+    return "Wait for the end, or cancel it." if session.task is not None and session.task.is_running else ""
+
+
+class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
+    """Make a Python environment for the backend in the data folder and download what it needs"""
+
+    bl_idname = "recdreamer.set_up_backend"
+    bl_label = "Set Up"
+
+    @classmethod
+    def poll(cls, context):
+        if not bpy.app.online_access:
+            return why_not(cls, "Allow Online Access in Preferences > System first.")
+        if session.registry.running is not None:
+            return why_not(cls, "A job is running. Pause or cancel it first.")
+        return why_not(cls, _why_busy())
+
+    def execute(self, context):
+        preferences = get_preferences()
+        try:
+            session.task = backend_env.set_up(writable_folder(preferences.folder), preferences.build)
+        except RequestError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_check_backend(bpy.types.Operator):
+    """Ask the backend whether everything it needs is there"""
+
+    bl_idname = "recdreamer.check_backend"
+    bl_label = "Check"
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, _why_busy())
+
+    def execute(self, context):
+        try:
+            session.task = backend_env.check(get_preferences().find_interpreter())
+        except RequestError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_cancel_backend_task(bpy.types.Operator):
+    """Stop the set-up"""
+
+    bl_idname = "recdreamer.cancel_backend_task"
+    bl_label = "Cancel Set-Up"
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, "" if _why_busy() else "Nothing is being set up.")
+
+    def execute(self, context):
+        session.task.cancel()
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_open_preferences(bpy.types.Operator):
+    """Open the preferences of RecDreamer"""
+
+    bl_idname = "recdreamer.open_preferences"
+    bl_label = "Open Preferences"
+
+    def execute(self, context):
+        return bpy.ops.preferences.addon_show(module=get_preferences().bl_idname)
+
+
+CLASSES = (
+    RECDREAMER_OT_set_up_backend,
+    RECDREAMER_OT_check_backend,
+    RECDREAMER_OT_cancel_backend_task,
+    RECDREAMER_OT_open_preferences,
+)
+
+
+def register() -> None:
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+
+
+def unregister() -> None:
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

@@ -1,0 +1,74 @@
+"""Numbers and times in words for the panel. No bpy here."""
+
+from __future__ import annotations
+
+import textwrap
+
+from ..backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobState
+
+OPPOSITE_SIDE = {"left": "right", "right": "left"}
+"""What a label becomes when its picture is mirrored; all others stay."""
+
+
+def duration(seconds: float) -> str:
+    """A span of time with the two units that matter: 45 s, 3 min 20 s, 2 h 5 min."""
+    minutes, rest_s = divmod(round(max(0.0, seconds)), 60)
+    hours, rest_min = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {rest_min} min"
+    return f"{minutes} min {rest_s} s" if minutes else f"{rest_s} s"
+
+
+def age(seconds: float) -> str:
+    """How long ago something was, in its largest unit."""
+    for unit_s, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= unit_s:
+            return f"{seconds // unit_s:.0f} {name} ago"
+    return "just now"
+
+
+def progress(state: JobState) -> tuple[float, str]:
+    """Fraction and text of the progress bar."""
+    name = state.stage.replace("_", " ").capitalize() or "Starting"
+    if not state.total:
+        return 0.0, name
+    return min(1.0, state.step / state.total), f"{name}  {state.step} / {state.total}"
+
+
+def speed(state: JobState) -> str:
+    """Iterations per second and remaining time; empty while neither is known."""
+    parts = []
+    if state.it_per_s:
+        parts.append(f"{state.it_per_s:.2f} it/s")
+    if state.eta_s is not None:
+        parts.append(f"{duration(state.eta_s)} left")
+    return "  ·  ".join(parts)
+
+
+def nearest_label(azimuth_deg: float) -> str:
+    """The pose class whose camera stands nearest."""
+
+    def distance_deg(label: str) -> float:
+        return abs((azimuth_deg - CLASS_AZIMUTHS_DEG[label] + 180) % 360 - 180)
+
+    return min(CLASS_AZIMUTHS_DEG, key=distance_deg)
+
+
+def turntable_label(azimuth_deg: float) -> str:
+    """The class name of a cardinal view, else the azimuth itself, so that every view is a class."""
+    for label, cardinal_deg in CLASS_AZIMUTHS_DEG.items():
+        if abs(azimuth_deg % 360 - cardinal_deg) < 1e-3:
+            return label
+    return f"{azimuth_deg % 360:.0f}°"
+
+
+def label_of_file(stem: str) -> str:
+    """The class that a file name speaks of, or nothing."""
+    words = "".join(character if character.isalpha() else " " for character in stem.lower()).split()
+    return next((label for label in CLASS_AZIMUTHS_DEG if label in words), "")
+
+
+def wrap(text: str, width_px: float, ui_scale: float) -> list[str]:
+    """Lines that fit a sidebar; Blender's labels do not wrap by themselves."""
+    # 6.4 px is the mean advance of Blender's interface font at scale 1, measured on English text.
+    return textwrap.wrap(text, max(16, int((width_px / ui_scale - 50) / 6.4)))

@@ -1,0 +1,272 @@
+"""What the artist does with jobs: generate, stop, go on, look, import, delete."""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+import bpy
+from bpy.props import StringProperty
+
+from ..backend.recdreamer.protocol import RequestError
+from . import backend_env, scene_import
+from .jobs import Job
+from .preferences import get_preferences
+from .properties import metres_per_unit
+from .session import session
+
+
+def why_not_start() -> str:
+    """Why no worker can be started now, whatever the job."""
+    if session.registry.running is not None:
+        return "A job is running. Pause or cancel it first."
+    return get_preferences().why_no_backend
+
+
+def why_not_generate(context: bpy.types.Context) -> str:
+    """Why Generate is grey, in one sentence with what to do; empty when it is not."""
+    reason = why_not_start()
+    if reason:
+        return reason
+    try:
+        context.scene.recdreamer.to_request()
+    except RequestError as error:
+        return str(error)
+    return ""
+
+
+def why_not(cls: type[bpy.types.Operator], reason: str) -> bool:
+    """The answer of a poll function: grey with the reason as its tooltip."""
+    if reason:
+        cls.poll_message_set(reason)
+    return not reason
+
+
+class JobOperator:
+    """What all operators on a job share: which job, and one sentence when there is none."""
+
+    job_id: StringProperty(name="Job", description="Empty: the job in view", options={"SKIP_SAVE"})
+
+    def find(self) -> Job | None:
+        job = session.registry.find(self.job_id) if self.job_id else session.shown
+        if job is None:
+            self.report({"ERROR"}, f"There is no job {self.job_id}" if self.job_id else "There is no job yet")
+        return job
+
+    def refuse(self, reason: object) -> set[str]:
+        self.report({"ERROR"}, str(reason))
+        return {"CANCELLED"}
+
+
+class RECDREAMER_OT_generate(bpy.types.Operator):
+    """Make a 3D object from the prompt, in the background"""
+
+    bl_idname = "recdreamer.generate"
+    bl_label = "Generate"
+
+    overrides: StringProperty(
+        name="Overrides",
+        description='JSON of dotted names of the backend, e.g. {"optimize.num_steps": 40}',
+        options={"SKIP_SAVE"},
+    )
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, why_not_generate(context))
+
+    def execute(self, context):
+        try:
+            overrides = json.loads(self.overrides or "{}")
+            interpreter = get_preferences().find_interpreter()
+            settings = context.scene.recdreamer
+            images = [template.path for template in settings.enabled_templates]
+            job = session.registry.create(settings.to_request(overrides), images)
+            session.registry.start(job, backend_env.run_command(interpreter), backend_env.BACKEND)
+        except (RequestError, json.JSONDecodeError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        session.shown_id = job.id
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
+    """Go on from the newest checkpoint"""
+
+    bl_idname = "recdreamer.resume"
+    bl_label = "Resume"
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, why_not_start())
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        try:
+            command = backend_env.run_command(get_preferences().find_interpreter())
+            session.registry.start(job, command, backend_env.BACKEND)
+        except RequestError as error:
+            return self.refuse(error)
+        session.shown_id = job.id
+        return {"FINISHED"}
+
+
+class StopOperator(JobOperator):
+    """Pause and Cancel, which differ in what they keep going for."""
+
+    keep: bool
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if job.why_not_stop:
+            return self.refuse(job.why_not_stop)
+        session.registry.stop(job, keep=self.keep)
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
+    """Save, free the GPU and stop; Resume goes on later"""
+
+    bl_idname = "recdreamer.pause"
+    bl_label = "Pause"
+    keep = True
+
+
+class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
+    """Stop this job. What was made so far stays in its folder"""
+
+    bl_idname = "recdreamer.cancel"
+    bl_label = "Cancel"
+    keep = False
+
+
+class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
+    """Add the finished object at the 3D cursor, or renew the one that is already there"""
+
+    bl_idname = "recdreamer.import_result"
+    bl_label = "Import"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, "" if context.mode == "OBJECT" else "Leave the edit mode first.")
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if job.why_not_import:
+            return self.refuse(job.why_not_import)
+        is_new = scene_import.find_imported(job.id) is None
+        try:
+            result = scene_import.import_result(job.folder.root, context)
+        except RequestError as error:
+            return self.refuse(error)
+        if is_new:
+            result.scale = [1 / metres_per_unit(context.scene)] * 3
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
+    """Show this job"""
+
+    bl_idname = "recdreamer.show_job"
+    bl_label = "Show Job"
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        session.shown_id = job.id
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
+    """Put the prompt and the settings of this job back into the panel"""
+
+    bl_idname = "recdreamer.use_settings"
+    bl_label = "Use These Settings"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if job.request is None:
+            return self.refuse(job.problem)
+        context.scene.recdreamer.from_request(job.request)
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
+    """Open the folder of this job: previews, result, log"""
+
+    bl_idname = "recdreamer.open_folder"
+    bl_label = "Open Folder"
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        return bpy.ops.wm.path_open(filepath=str(job.folder.root))
+
+
+class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
+    """Delete the folder of this job for good; imported objects stay"""
+
+    bl_idname = "recdreamer.delete_job"
+    bl_label = "Delete Job"
+
+    def invoke(self, context, event):
+        return context.window_manager.invoke_confirm(self, event)
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if not job.why_not_stop or job.client is not None:
+            return self.refuse("This job is running. Cancel it first.")
+        try:
+            session.registry.delete(job)
+        except OSError as error:
+            return self.refuse(f"The job cannot be deleted ({error.strerror or error}).")
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_random_seed(bpy.types.Operator):
+    """Throw the dice"""
+
+    bl_idname = "recdreamer.random_seed"
+    bl_label = "Random Seed"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        context.scene.recdreamer.seed = secrets.randbelow(10**6)
+        return {"FINISHED"}
+
+
+CLASSES = (
+    RECDREAMER_OT_generate,
+    RECDREAMER_OT_resume,
+    RECDREAMER_OT_pause,
+    RECDREAMER_OT_cancel,
+    RECDREAMER_OT_import_result,
+    RECDREAMER_OT_show_job,
+    RECDREAMER_OT_use_settings,
+    RECDREAMER_OT_open_folder,
+    RECDREAMER_OT_delete_job,
+    RECDREAMER_OT_random_seed,
+)
+
+
+def register() -> None:
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+
+
+def unregister() -> None:
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

@@ -1,0 +1,214 @@
+"""The sidebar tab: what to make, the template shelf, the job in view, earlier jobs."""
+
+from __future__ import annotations
+
+import time
+
+import bpy
+
+from . import compat, describe, previews
+from .jobs import Job
+from .operators import why_not_generate
+from .preferences import draw_text, get_preferences
+from .session import CATEGORY, session
+
+CONDITION_ICONS = {
+    "starting": "PLAY",
+    "running": "PLAY",
+    "running elsewhere": "PLAY",
+    "cancelling": "PLAY",
+    "pausing": "PLAY",
+    "stopping": "PLAY",
+    "queued": "TIME",
+    "paused": "PAUSE",
+    "interrupted": "PAUSE",
+    "done": "CHECKMARK",
+    "failed": "ERROR",
+    "damaged": "ERROR",
+    "cancelled": "X",
+}
+
+
+class SidebarPanel:
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+
+
+class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
+    bl_label = "RecDreamer"
+
+    def draw(self, context):
+        settings = context.scene.recdreamer
+        layout = self.layout
+        compat.draw_prompt(layout, settings, "prompt", "A red bear")
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        column = layout.column()
+        column.row().prop(settings, "method", expand=True)
+        if settings.method == "usd":
+            column.row().prop(settings, "pose_mode", expand=True)
+        column.row().prop(settings, "quality", expand=True)
+        row = column.row(align=True)
+        row.prop(settings, "seed")
+        row.operator("recdreamer.random_seed", text="", icon="FILE_REFRESH")
+        column.prop(settings, "height")
+
+
+class RECDREAMER_PT_advanced(SidebarPanel, bpy.types.Panel):
+    bl_label = "Advanced"
+    bl_parent_id = "RECDREAMER_PT_request"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context):
+        settings = context.scene.recdreamer
+        layout = self.layout
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(settings, "prior")
+        layout.prop(settings, "keep_running")
+        layout.prop(get_preferences(), "device")
+
+
+class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
+    bl_label = "Pose Templates"
+
+    def draw_header_preset(self, context):
+        if context.scene.recdreamer.templates:
+            self.layout.operator("recdreamer.clear_templates", text="", icon="TRASH", emboss=False)
+
+    def draw(self, context):
+        layout = self.layout
+        row = layout.row(align=True)
+        row.operator("recdreamer.capture_view", text="View", icon="VIEW3D")
+        row.operator("recdreamer.capture_turntable", icon="CON_ROTLIKE")
+        row.operator("recdreamer.add_files", text="Files", icon="FILE_IMAGE")
+        shelf = context.scene.recdreamer.templates
+        if not shelf:
+            draw_text(layout, "Without templates the prior draws its own.", context, "INFO")
+            return
+        grid = layout.grid_flow(row_major=True, columns=2, even_columns=True, align=False)
+        for index, template in enumerate(shelf):
+            self._draw_card(grid.box().column(align=True), template, index)
+
+    def _draw_card(self, card, template, index):
+        picture = card.column()
+        picture.active = template.enabled
+        if template.path.is_file():
+            picture.template_icon(icon_value=template.icon, scale=4.5)
+        else:
+            picture.label(text="Picture is gone", icon="ERROR")
+        row = card.row(align=True)
+        row.prop(template, "enabled", text="")
+        row.prop(template, "label", text="")
+        row = card.row(align=True)
+        source = template.bl_rna.properties["source"].enum_items[template.source]
+        angle = f"{template.azimuth_deg:.0f}°" if template.has_camera else source.name
+        row.label(text=angle, icon=source.icon)
+        row.operator("recdreamer.mirror_template", text="", icon="MOD_MIRROR", emboss=False).index = index
+        row.operator("recdreamer.remove_template", text="", icon="X", emboss=False).index = index
+
+
+class RECDREAMER_PT_job(SidebarPanel, bpy.types.Panel):
+    bl_label = "Generate"
+
+    def draw(self, context):
+        layout = self.layout
+        button = layout.column()
+        button.scale_y = 1.5
+        button.operator("recdreamer.generate", icon="SHADERFX")
+        reason = why_not_generate(context)
+        if reason and session.registry.running is None:
+            draw_text(layout, reason, context, "INFO")
+            if get_preferences().why_no_backend:
+                layout.operator("recdreamer.open_preferences", icon="PREFERENCES")
+        job = session.shown
+        if job is not None:
+            layout.separator()
+            self._draw_job(layout, job, context)
+
+    def _draw_job(self, layout, job: Job, context):
+        name = job.request.prompt if job.request else job.id
+        layout.label(text=f"{name}  ·  {job.condition}", icon=CONDITION_ICONS[job.condition])
+        if job.client is not None or job.condition == "running elsewhere":
+            factor, text = describe.progress(job.state)
+            layout.progress(factor=factor, text=text)
+            speed = describe.speed(job.state)
+            if speed:
+                layout.label(text=speed, icon="TIME")
+        elif job.condition in ("paused", "interrupted") and job.state.total:
+            factor, text = describe.progress(job.state)
+            layout.progress(factor=factor, text=text)
+        trouble = job.problem or " ".join(filter(None, (job.state.message, job.state.hint)))
+        if trouble:
+            icon = "ERROR" if job.condition in ("failed", "damaged") else "INFO"
+            draw_text(layout, trouble, context, icon)
+        if job.preview is not None:
+            layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
+        self._draw_poses(layout, job)
+        self._draw_actions(layout, job)
+
+    def _draw_poses(self, layout, job: Job):
+        """Bars of the live pose distribution: level bars mean that no side is neglected."""
+        column = layout.column(align=True)
+        for label, share in job.state.pose_distribution.items():
+            column.progress(factor=min(1.0, max(0.0, share)), text=f"{label}  {100 * share:.0f} %")
+
+    def _draw_actions(self, layout, job: Job):
+        row = layout.row(align=True)
+        if job.condition == "done":
+            row.scale_y = 1.3
+            row.operator("recdreamer.import_result", icon="IMPORT").job_id = job.id
+        elif not job.why_not_resume:
+            row.operator("recdreamer.resume", icon="PLAY").job_id = job.id
+        elif job.condition != "damaged":
+            row.enabled = not job.why_not_stop
+            row.operator("recdreamer.pause", icon="PAUSE").job_id = job.id
+            row.operator("recdreamer.cancel", icon="X").job_id = job.id
+
+
+class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
+    bl_label = "Jobs"
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context):
+        layout = self.layout
+        jobs = session.registry.jobs
+        if not jobs:
+            layout.label(text="No jobs yet.")
+            return
+        shown = session.shown
+        column = layout.column(align=True)
+        for job in jobs[: get_preferences().num_jobs]:
+            name = job.request.prompt if job.request else job.id
+            row = column.row(align=True)
+            select = row.operator(
+                "recdreamer.show_job", text=name, icon=CONDITION_ICONS[job.condition], depress=job is shown
+            )
+            select.job_id = job.id
+            side = row.row()
+            side.alignment = "RIGHT"
+            side.label(text=describe.age(time.time() - job.state.updated_s) if job.state.updated_s else "")
+        row = layout.row(align=True)
+        row.operator("recdreamer.use_settings", text="Use Settings", icon="LOOP_BACK").job_id = shown.id
+        row.operator("recdreamer.open_folder", text="Folder", icon="FILE_FOLDER").job_id = shown.id
+        row.operator("recdreamer.delete_job", text="Delete", icon="TRASH").job_id = shown.id
+
+
+CLASSES = (
+    RECDREAMER_PT_request,
+    RECDREAMER_PT_advanced,
+    RECDREAMER_PT_templates,
+    RECDREAMER_PT_job,
+    RECDREAMER_PT_jobs,
+)
+
+
+def register() -> None:
+    for cls in CLASSES:
+        bpy.utils.register_class(cls)
+
+
+def unregister() -> None:
+    for cls in reversed(CLASSES):
+        bpy.utils.unregister_class(cls)

@@ -1,0 +1,137 @@
+"""A stand-in for `python -m recdreamer run <job folder>`: same streams, same files, no torch.
+
+`overrides["fake"]` of the request chooses what it does; by default it makes a textured box in `steps` steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import sys
+import threading
+import time
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+ASKED = {"command": ""}
+
+
+def send(kind: str, **values: object) -> None:
+    print(json.dumps({"type": kind, **values}), flush=True)
+
+
+def listen() -> None:
+    for line in sys.stdin:
+        ASKED["command"] = line.strip()
+    ASKED["command"] = ASKED["command"] or "pause"
+
+
+def write_state(folder: Path, **values: object) -> None:
+    path = folder / "state.json"
+    state = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    state.update(values, pid=os.getpid(), updated_s=time.time())
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(state), encoding="utf-8")
+    temporary.replace(path)
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """`height width 3` bytes, top row first."""
+    height, width = pixels.shape[:2]
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def box(height_m: float) -> dict[str, np.ndarray]:
+    """A box on its base, half as deep as wide; the front (-Y) has the lower left quarter of the texture."""
+    verts = np.array([(x, y, z) for z in (0, 1) for y in (-0.25, 0.25) for x in (-0.5, 0.5)], np.float32)
+    quads = [(0, 1, 5, 4), (1, 3, 7, 5), (3, 2, 6, 7), (2, 0, 4, 6), (4, 5, 7, 6), (2, 3, 1, 0)]
+    corners = np.array([(0, 0), (1, 0), (1, 1), (0, 1)], np.float32) * 0.5
+    faces, uvs = [], []
+    for index, quad in enumerate(quads):
+        shift = np.float32((0, 0) if index == 0 else (0.5, 0.5))
+        for triangle in ((0, 1, 2), (0, 2, 3)):
+            faces.append([quad[corner] for corner in triangle])
+            uvs.append(corners[list(triangle)] + shift)
+    return {"verts": verts * height_m, "faces": np.array(faces, np.int32), "uvs": np.array(uvs, np.float32)}
+
+
+def write_result(folder: Path, height_m: float) -> None:
+    result = folder / "result"
+    result.mkdir(exist_ok=True)
+    np.savez(result / "mesh.npz", **box(height_m))
+    texture = np.full((64, 64, 3), (60, 90, 200), np.uint8)
+    texture[32:, :32] = (220, 40, 30)  # Rows count from the top: this is the lower left quarter.
+    write_png(result / "albedo.png", texture)
+
+
+def write_preview(folder: Path, step: int) -> str:
+    (folder / "previews").mkdir(exist_ok=True)
+    y, x = np.mgrid[-1:1:128j, -1:1:128j]
+    inside = np.hypot(x, y) < 0.35 + 0.04 * (step % 10)
+    pixels = np.where(inside[..., None], (220, 60, 40), (128, 128, 128)).astype(np.uint8)
+    name = f"previews/{step:06d}.png"
+    write_png(folder / name, pixels)
+    return name
+
+
+def main() -> int:
+    folder = Path(sys.argv[-1])
+    request = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    overrides = request["overrides"]
+    mode, steps = overrides.get("fake", "work"), overrides.get("steps", 5)
+    threading.Thread(target=listen, daemon=True).start()
+    if mode == "refuse":
+        print("ModuleNotFoundError: No module named 'torch'", file=sys.stderr)
+        return 1
+    if mode == "mute":
+        time.sleep(600)
+    send("hello", protocol=99 if mode == "other protocol" else request["protocol"], version="0", device="cpu")
+    if mode == "other protocol":
+        time.sleep(600)
+    write_state(folder, status="running")
+    print("a line that is no event", flush=True)
+    send("from the future", anything=[1, 2])
+    if mode == "die":
+        print("Segmentation fault", file=sys.stderr, flush=True)
+        os._exit(7)
+    if mode == "fail":
+        write_state(folder, status="failed", message="The GPU has no memory left.", hint="Choose Quick.")
+        send("error", kind="memory", message="The GPU has no memory left.", hint="Choose Quick.")
+        return 1
+    send("stage", name="optimize", index=0, count=2)
+    for step in range(1, steps + 1):
+        if ASKED["command"] and mode != "stubborn":
+            status = "cancelled" if ASKED["command"] == "cancel" else "paused"
+            write_state(folder, status=status)
+            send(status)
+            return 0
+        time.sleep(overrides.get("step_s", 0.01))
+        probs = {"front": 0.4, "right": 0.2, "back": 0.22, "left": 0.18}
+        now = {"step": step, "total": steps, "it_per_s": 4.0, "eta_s": (steps - step) / 4.0}
+        preview = write_preview(folder, step)
+        write_state(folder, stage="optimize", preview=preview, pose_distribution=probs, **now)
+        send("progress", **now)
+        send("preview", path=preview)
+        send("pose_distribution", probs=probs)
+    write_result(folder, request["height_m"])
+    write_state(folder, status="done", eta_s=None)
+    send("result", path="result")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

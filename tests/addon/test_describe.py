@@ -1,0 +1,54 @@
+"""Words for the panel, and the labels of views."""
+
+import pytest
+from recdreamer_extension.addon import describe
+from recdreamer_extension.backend.recdreamer.protocol import JobState
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (-3, "0 s")]
+)
+def test_duration(seconds, text):
+    assert describe.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3, "just now"), (60, "1 min ago"), (7300, "2 h ago"), (3e5, "3 d ago")]
+)
+def test_age(seconds, text):
+    assert describe.age(seconds) == text
+
+
+def test_progress_and_speed():
+    assert describe.progress(JobState()) == (0.0, "Starting")
+    state = JobState(stage="bake_texture", step=30, total=40, it_per_s=1.5, eta_s=65)
+    assert describe.progress(state) == (0.75, "Bake texture  30 / 40")
+    assert describe.speed(state) == "1.50 it/s  ·  1 min 5 s left"
+    assert describe.speed(JobState()) == ""
+
+
+@pytest.mark.parametrize(
+    ("azimuth_deg", "label"),
+    [(0, "front"), (350, "front"), (44, "front"), (46, "right"), (180, "back"), (-90, "left"), (300, "left")],
+)
+def test_nearest_label(azimuth_deg, label):
+    assert describe.nearest_label(azimuth_deg) == label
+
+
+@pytest.mark.parametrize(
+    ("azimuth_deg", "label"), [(0, "front"), (360, "front"), (90, "right"), (120, "120°")]
+)
+def test_turntable_label(azimuth_deg, label):
+    assert describe.turntable_label(azimuth_deg) == label
+
+
+@pytest.mark.parametrize(
+    ("stem", "label"), [("bear_front_01", "front"), ("LEFT", "left"), ("leftover", ""), ("Bär-back", "back")]
+)
+def test_label_of_file(stem, label):
+    assert describe.label_of_file(stem) == label
+
+
+def test_wrap_never_gives_up():
+    assert describe.wrap("a sentence with some words", 10, 1.0)
+    assert all(len(line) <= 40 for line in describe.wrap("word " * 40, 306, 1.0))

@@ -1,0 +1,287 @@
+"""Job folders and their workers, against a fake worker that speaks the protocol."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from recdreamer_extension.addon import job_client, jobs
+from recdreamer_extension.addon.backend_env import BACKEND
+from recdreamer_extension.addon.job_client import worker_environment
+from recdreamer_extension.addon.jobs import JobRegistry
+from recdreamer_extension.backend.recdreamer.protocol import (
+    STALE_S,
+    JobFolder,
+    JobRequest,
+    JobState,
+    RequestError,
+    Template,
+    write_atomically,
+)
+
+
+@pytest.fixture
+def registry(tmp_path):
+    registry = JobRegistry(tmp_path / "Ünï codé dir")
+    yield registry
+    registry.stop_all(timeout_s=0)
+
+
+@pytest.fixture
+def start(registry, fake_command):
+    def start(**overrides):
+        job = registry.create(JobRequest(prompt="a red bear", overrides=overrides), [])
+        registry.start(job, fake_command, BACKEND)
+        return job
+
+    return start
+
+
+@pytest.fixture
+def settle(registry, wait_until):
+    def settle(job):
+        wait_until(lambda: registry.poll() and job.client is None)
+
+    return settle
+
+
+def is_alive(pid: int) -> bool:
+    """False also for a child that has ended but was not waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_job_runs_to_its_result(registry, start, settle, wait_until):
+    job = start(steps=20, step_s=0.02)
+    assert registry.running is job
+    assert job.condition == "starting"
+    assert job.why_not_resume and job.why_not_import and not job.why_not_stop
+    wait_until(lambda: registry.poll() and job.state.step > 3)
+    assert job.condition == "running"
+    assert job.state.total == 20
+    assert job.state.pose_distribution["front"] == 0.4
+    assert job.preview is not None and job.preview.is_file()
+    settle(job)
+    assert job.condition == "done"
+    assert registry.running is None
+    assert not job.why_not_import and job.why_not_resume and job.why_not_stop
+
+
+def test_the_folder_alone_tells_another_blender(registry, start, settle):
+    job = start()
+    settle(job)
+    other = JobRegistry(registry.data_folder)
+    assert [(found.id, found.condition) for found in other.jobs] == [(job.id, "done")]
+    assert other.jobs[0].request == job.request
+    assert other.jobs[0].state == job.state
+
+
+def test_pause_and_resume(registry, start, settle, wait_until, fake_command):
+    job = start(steps=300, step_s=0.01)
+    wait_until(lambda: registry.poll() and job.state.step > 1)
+    registry.stop(job, keep=True)
+    assert job.condition == "pausing" and job.why_not_stop
+    settle(job)
+    assert job.condition == "paused"
+    before = job.state.step
+    registry.start(job, fake_command, BACKEND)
+    assert job.condition == "starting" and job.state.step == before, "what was there stays in view"
+    registry.stop(job, keep=False)
+    settle(job)
+    assert job.condition == "cancelled"
+
+
+def test_a_worker_that_does_not_follow_is_killed(registry, start, settle, wait_until, monkeypatch):
+    monkeypatch.setattr(job_client, "STOP_GRACE_S", 0.2)
+    job = start(fake="stubborn", steps=3000)
+    wait_until(lambda: registry.poll() and job.state.step > 0)
+    pid = job.client._process.pid
+    registry.stop(job, keep=False)
+    settle(job)
+    assert job.condition == "cancelled"
+    assert not is_alive(pid)
+    assert job.folder.read_state().status == "cancelled", "the folder has the last word"
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [
+        ("refuse", "did not start: ModuleNotFoundError: No module named 'torch'. Check the interpreter"),
+        ("die", "died (code 7: Segmentation fault). Press Resume"),
+        ("other protocol", "speaks protocol 99, this add-on speaks 1. Install the add-on and the backend"),
+        ("fail", "The GPU has no memory left. Choose Quick."),
+    ],
+)
+def test_trouble_is_one_sentence_and_what_to_do(start, settle, mode, sentence):
+    job = start(fake=mode)
+    settle(job)
+    assert job.condition == "failed"
+    assert sentence in f"{job.state.message} {job.state.hint}"
+    assert job.folder.read_state().message == job.state.message
+    assert not job.why_not_resume
+
+
+def test_a_worker_that_never_says_hello(start, settle, monkeypatch):
+    monkeypatch.setattr(job_client, "HELLO_TIMEOUT_S", 0.3)
+    job = start(fake="mute")
+    settle(job)
+    assert job.condition == "failed"
+    assert "did not answer within" in job.state.message
+
+
+def test_killed_worker(registry, start, settle, wait_until):
+    job = start(steps=3000)
+    wait_until(lambda: registry.poll() and job.state.step > 0)
+    os.kill(job.client._process.pid, 9)
+    settle(job)
+    assert job.condition == "failed"
+    assert "memory" in job.state.message
+    assert not job.why_not_resume
+
+
+def test_a_wrong_interpreter(registry):
+    job = registry.create(JobRequest(prompt="a red bear"), [])
+    with pytest.raises(RequestError, match="cannot be started"):
+        registry.start(job, [str(registry.data_folder / "no such python")], BACKEND)
+    assert registry.running is None
+    assert job.condition == "queued"
+
+
+def test_a_program_that_is_no_python(registry, settle):
+    job = registry.create(JobRequest(prompt="a red bear"), [])
+    registry.start(job, ["true"], BACKEND)
+    settle(job)
+    assert job.condition == "failed"
+    assert "did not start: it left with code 0" in job.state.message
+
+
+def test_switching_off_leaves_no_process(registry, start, wait_until):
+    job = start(steps=3000)
+    wait_until(lambda: registry.poll() and job.state.step > 0)
+    pid = job.client._process.pid
+    registry.stop_all(timeout_s=5)
+    assert not is_alive(pid)
+    assert job.folder.read_state().status == "paused"
+    assert job.condition == "paused"
+
+
+# Letting go of a child that runs is what is asked for here; Python warns of it.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_job_may_go_on_alone(registry, fake_command, wait_until):
+    request = JobRequest(prompt="a red bear", keep_running=True, overrides={"fake": "stubborn", "steps": 100})
+    job = registry.create(request, [])
+    registry.start(job, fake_command, BACKEND)
+    wait_until(lambda: registry.poll() and job.state.step > 0)
+    pid = job.client._process.pid
+    registry.stop_all(timeout_s=0)
+    assert is_alive(pid)
+    registry.refresh()
+    assert job.condition == "running elsewhere"
+    assert job.why_not_resume and not job.why_not_stop
+    registry.stop(job, keep=False)
+    wait_until(lambda: not is_alive(pid))
+
+
+def test_a_lost_worker_is_noticed_by_its_age(registry):
+    job = registry.create(JobRequest(prompt="a red bear"), [])
+    lost = JobState(status="running", updated_s=time.time() - STALE_S - 1)
+    write_atomically(job.folder.state, json.dumps(asdict(lost)))
+    assert registry.poll()
+    assert job.condition == "interrupted"
+    assert not job.why_not_resume
+    assert not registry.poll(), "nothing new"
+
+
+def test_templates_are_copied_into_the_job(registry, tmp_path):
+    pictures = [tmp_path / "a b.PNG", tmp_path / "ü.png"]
+    for picture in pictures:
+        picture.write_bytes(picture.name.encode())
+    templates = tuple(Template(label=label, image="elsewhere") for label in ("front", "back"))
+    job = registry.create(JobRequest(prompt="a red bear", templates=templates), pictures)
+    stored = job.folder.read_request().templates
+    assert [template.label for template in stored] == ["front", "back"]
+    for template, picture in zip(stored, pictures, strict=True):
+        assert (job.folder.root / template.image).read_bytes() == picture.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("request_", "sentence"),
+    [
+        (JobRequest(prompt="  "), "The prompt is empty."),
+        (JobRequest(prompt="a bear", templates=(Template("front", "x"),)), "show 1 pose class"),
+    ],
+)
+def test_a_request_that_cannot_run_makes_no_folder(registry, request_, sentence):
+    with pytest.raises(RequestError, match=sentence):
+        registry.create(request_, [Path("x") for _ in request_.templates])
+    assert not registry.root.exists()
+
+
+def test_data_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    registry = JobRegistry(tmp_path / "file" / "data")
+    with pytest.raises(RequestError, match=r"data folder .* cannot be written .*Choose another data folder"):
+        registry.create(JobRequest(prompt="a bear"), [])
+
+
+def test_full_disk_leaves_no_half_job(registry, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    jobs.writable_folder(registry.root)
+    monkeypatch.setattr(jobs, "writable_folder", lambda path: path)
+    monkeypatch.setattr(jobs, "write_atomically", full)
+    with pytest.raises(RequestError, match=r"No space left on device.* Free some space"):
+        registry.create(JobRequest(prompt="a bear"), [])
+    assert not any(registry.root.iterdir())
+
+
+def test_truncated_job_json(registry, fake_command):
+    job = registry.create(JobRequest(prompt="a red bear"), [])
+    job.folder.request.write_text(job.folder.request.read_text()[:40])
+    found = JobRegistry(registry.data_folder).jobs[0]
+    assert found.condition == "damaged"
+    assert "job.json cannot be read" in found.problem
+    assert found.why_not_resume == found.problem
+    with pytest.raises(RequestError, match="cannot be read"):
+        registry.start(found, fake_command, BACKEND)
+
+
+def test_jobs_come_and_go_with_their_folders(registry):
+    first = registry.create(JobRequest(prompt="Ein röter Bär! " * 9), [])
+    assert first.id.isascii() and len(first.id) < 60
+    other = JobRegistry(registry.data_folder)
+    second = registry.create(JobRequest(prompt="日本"), [])
+    assert other.poll()
+    assert {job.id for job in other.jobs} == {first.id, second.id}
+    registry.delete(second)
+    assert other.poll()
+    assert [job.id for job in other.jobs] == [first.id]
+
+
+def test_worker_environment_is_scrubbed(monkeypatch, tmp_path):
+    monkeypatch.setenv("PYTHONHOME", "/blender")
+    monkeypatch.setenv("PYTHONSTARTUP", "x")
+    environment = worker_environment(tmp_path)
+    names = {name for name in environment if name.startswith("PYTHON")}
+    assert names == {"PYTHONPATH", "PYTHONUTF8", "PYTHONNOUSERSITE"}
+    assert environment["PYTHONPATH"] == str(tmp_path)
+    assert "PATH" in environment
+
+
+def test_events_that_are_not_understood_change_nothing():
+    state = JobState(status="running", step=3)
+    before = asdict(state)
+    for event in ({"type": "new"}, {"type": "progress"}, {"type": "stage", "name": 3}, {"type": "preview"}):
+        job_client.apply_event(state, event)
+    assert asdict(state) == before
+
+
+def test_folder_without_state_is_queued(tmp_path):
+    assert jobs.Job(JobFolder(tmp_path), None, "").condition == "queued"

@@ -1,0 +1,142 @@
+"""The extension as an artist gets it: built, installed from its zip, enabled, in a Blender without a window.
+
+Run with the Python of one of .venv/blender-*: `.venv/blender-5.2/bin/python -m pytest tests/blender`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import runpy
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = "bl_ext.user_default.recdreamer"
+
+# Before bpy is imported: neither the user's settings nor the user's jobs are touched.
+_scratch = tempfile.TemporaryDirectory(prefix="recdreamer-test-")
+os.environ["BLENDER_USER_RESOURCES"] = str(Path(_scratch.name, "blender"))
+os.environ["XDG_DATA_HOME"] = str(Path(_scratch.name, "data"))
+
+bpy = pytest.importorskip("bpy", reason="needs one of the Blender environments")
+
+_exit_status = 0
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    global _exit_status
+    _exit_status = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave at once: with any class of a failed test still registered, 4.2 crashes at exit and 4.5 hangs."""
+    _scratch.cleanup()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_exit_status)
+
+
+@pytest.fixture(scope="session")
+def archive() -> Path:
+    return runpy.run_path(str(ROOT / "tools/build_extension.py"))["build"]()
+
+
+@pytest.fixture(scope="session")
+def installed(archive: Path) -> ModuleType:
+    """The extension's package, installed but left to `extension` to enable."""
+    bpy.ops.extensions.package_install_files(
+        filepath=str(archive), repo="user_default", enable_on_install=False
+    )
+    return archive
+
+
+@pytest.fixture
+def extension(installed: Path, tmp_path: Path) -> ModuleType:
+    """The enabled extension, with a data folder of its own and an empty scene."""
+    import addon_utils
+
+    bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
+    package = addon_utils.enable(MODULE, default_set=True)
+    assert package is not None, "the extension cannot be enabled"
+    preferences = bpy.context.preferences.addons[MODULE].preferences
+    preferences.data_folder = str(tmp_path / "Dätä folder")
+    preferences.device = "cpu"
+    yield package
+    addon_utils.disable(MODULE, default_set=True)
+
+
+@pytest.fixture
+def addon(extension: ModuleType) -> Callable[[str], ModuleType]:
+    """A module of the installed add-on by its name."""
+    return lambda name: importlib.import_module(f"{MODULE}.addon.{name}")
+
+
+@pytest.fixture
+def preferences(extension: ModuleType):
+    return bpy.context.preferences.addons[MODULE].preferences
+
+
+@pytest.fixture
+def fake_backend(preferences, tmp_path: Path) -> Path:
+    """The interpreter in the preferences is a stand-in that speaks the protocol at once."""
+    program = tmp_path / "fake python"
+    worker = ROOT / "tests/addon/fake_worker.py"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{worker}" "$@"\n')
+    program.chmod(0o755)
+    preferences.backend_python = str(program)
+    return program
+
+
+@pytest.fixture
+def block_out(extension: ModuleType):
+    """A figure of primitives that looks along -Y: body, head, and a nose."""
+    made = []
+    for add, place, scale, color in (
+        (bpy.ops.mesh.primitive_cube_add, (0, 0, 0.8), (0.5, 0.3, 0.8), (0.8, 0.1, 0.1, 1)),
+        (bpy.ops.mesh.primitive_uv_sphere_add, (0, 0, 2.0), (0.5, 0.5, 0.5), (0.8, 0.1, 0.1, 1)),
+        (bpy.ops.mesh.primitive_cone_add, (0, -0.6, 2.0), (0.15, 0.15, 0.3), (0.9, 0.9, 0.1, 1)),
+    ):
+        add(location=place)
+        bpy.context.object.scale = scale
+        material = bpy.data.materials.new("block-out")
+        material.diffuse_color = color
+        bpy.context.object.data.materials.append(material)
+        made.append(bpy.context.object)
+    made[2].rotation_euler.x = 1.5708
+    for obj in made:
+        obj.select_set(True)
+    return made
+
+
+@pytest.fixture
+def pump_until(addon) -> Callable[..., None]:
+    """Call what Blender's timer calls until something holds."""
+
+    def pump_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, "timed out"
+            addon("session").pump()
+            time.sleep(0.02)
+
+    return pump_until
+
+
+@pytest.fixture
+def settle(addon, pump_until):
+    """The job in view, once its worker has gone."""
+
+    def settle(timeout_s: float = 60.0):
+        session = addon("session").session
+        pump_until(lambda: session.registry.running is None, timeout_s)
+        return session.shown
+
+    return settle

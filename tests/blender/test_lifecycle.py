@@ -1,0 +1,79 @@
+"""What the extension brings, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+
+import addon_utils
+import bpy
+
+MODULE = "bl_ext.user_default.recdreamer"
+
+
+def registered() -> set[str]:
+    """Everything of ours that Blender knows."""
+    classes = {name for name in dir(bpy.types) if name.lower().startswith("recdreamer")}
+    operators = {f"operator {name}" for name in dir(bpy.ops.recdreamer)}
+    properties = {"scene property"} if hasattr(bpy.types.Scene, "recdreamer") else set()
+    handlers = {
+        f"handler {name}"
+        for name in dir(bpy.app.handlers)
+        if isinstance(getattr(bpy.app.handlers, name), list)
+        for function in getattr(bpy.app.handlers, name)
+        if function.__module__.startswith(MODULE)
+    }
+    return classes | operators | properties | handlers
+
+
+def test_disabling_leaves_nothing(extension, fake_backend, addon, pump_until):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate(overrides='{"steps": 3000}')
+    session = addon("session")
+    job = session.session.shown
+    pump_until(lambda: job.state.step > 2)
+    tick, pid = session._tick, job.client._process.pid
+    assert registered() and bpy.app.timers.is_registered(tick)
+
+    addon_utils.disable(MODULE, default_set=True)
+
+    assert registered() == set()
+    assert not bpy.app.timers.is_registered(tick)
+    assert not Path(f"/proc/{pid}").exists()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("recdreamer")]
+    assert job.folder.read_state().status == "paused"
+
+
+def test_enabling_again_finds_the_jobs(extension, fake_backend, addon, settle, preferences):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate()
+    job_id, folder = settle().id, preferences.data_folder
+    addon_utils.disable(MODULE, default_set=True)
+    addon_utils.enable(MODULE, default_set=True)
+    bpy.context.preferences.addons[MODULE].preferences.data_folder = folder
+    assert addon("session").session.shown.id == job_id
+    assert addon("session").session.shown.condition == "done"
+
+
+def test_the_scene_holds_no_job_state(extension):
+    names = set(bpy.context.scene.recdreamer.bl_rna.properties.keys()) - {"rna_type", "name"}
+    assert names == {
+        "prompt", "method", "pose_mode", "quality", "seed", "height", "prior", "keep_running", "templates",
+    }  # fmt: skip
+
+
+def test_only_the_protocol_of_the_backend_is_imported(extension):
+    names = {
+        name.removeprefix(f"{MODULE}.backend") for name in sys.modules if name.startswith(f"{MODULE}.backend")
+    }
+    assert names == {"", ".recdreamer", ".recdreamer.protocol"}
+    assert "torch" not in sys.modules
+
+
+def test_installing_over_itself_works(extension, archive):
+    result = bpy.ops.extensions.package_install_files(
+        filepath=str(archive), repo="user_default", enable_on_install=True
+    )
+    assert result == {"FINISHED"}
+    assert bpy.ops.recdreamer.random_seed() == {"FINISHED"}

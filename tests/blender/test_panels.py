@@ -1,0 +1,193 @@
+"""Panels drawn into a recorder that knows Blender: a wrong property, operator or icon name fails."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import bpy
+import pytest
+
+FUNCTIONS = bpy.types.UILayout.bl_rna.functions
+ICONS = set(FUNCTIONS["label"].parameters["icon"].enum_items.keys())
+ATTRIBUTES = set(bpy.types.UILayout.bl_rna.properties.keys())
+
+
+class RecorderLayout:
+    """Stands for UILayout: checks every call against RNA and keeps the texts and operators."""
+
+    def __init__(self, record=None):
+        object.__setattr__(self, "record", record or SimpleNamespace(texts=[], operators=[], icons=[]))
+
+    def __setattr__(self, name, value):
+        assert name in ATTRIBUTES, f"UILayout has no {name}"
+
+    def __getattr__(self, name):
+        # In background mode every picture is icon number 0, so no number says that it was drawn.
+        assert name in FUNCTIONS, f"UILayout has no {name}"
+        known = set(FUNCTIONS[name].parameters.keys()) | {"text_ctxt"}
+
+        def call(*args, **kwargs):
+            assert not set(kwargs) - known, f"{name} has no {set(kwargs) - known}"
+            if "icon" in kwargs:
+                assert kwargs["icon"] in ICONS, f"there is no icon {kwargs['icon']}"
+                self.record.icons.append(kwargs["icon"])
+            if "text" in kwargs:
+                assert isinstance(kwargs["text"], str)
+                self.record.texts.append(kwargs["text"])
+            if name in ("prop", "textbox"):
+                data, prop = args
+                assert prop in data.bl_rna.properties, f"{data} has no {prop}"
+            if name == "progress":
+                assert 0 <= kwargs["factor"] <= 1
+            if name == "operator":
+                return self._operator(args[0])
+            return RecorderLayout(self.record)
+
+        return call
+
+    def _operator(self, idname):
+        module, name = idname.split(".")
+        rna = getattr(getattr(bpy.ops, module), name).get_rna_type()
+        self.record.operators.append(idname)
+
+        class Properties:
+            def __setattr__(self, prop, value):
+                assert prop in rna.properties, f"{idname} has no {prop}"
+
+        return Properties()
+
+
+@pytest.fixture
+def draw(addon):
+    """Draw all panels and the preferences as Blender would; returns what was recorded."""
+
+    def draw():
+        panels = addon("panels")
+        record = RecorderLayout()
+        for cls in panels.CLASSES:
+            assert cls.is_registered
+            for function in ("draw_header_preset", "draw"):
+                if hasattr(cls, function):
+                    fake = SimpleNamespace(layout=record)
+                    for helper in dir(cls):
+                        if helper.startswith("_draw"):
+                            setattr(fake, helper, getattr(cls, helper).__get__(fake))
+                    getattr(cls, function)(fake, bpy.context)
+        return record.record
+
+    return draw
+
+
+@pytest.fixture
+def draw_preferences(addon, preferences):
+    def draw():
+        layout = RecorderLayout()
+        addon("preferences").draw_backend(layout, preferences, bpy.context)
+        return layout.record
+
+    return draw
+
+
+def test_recorder_bites(extension):
+    layout = RecorderLayout()
+    for wrong in (
+        lambda: layout.label(text="x", icon="NO_SUCH_ICON"),
+        lambda: layout.prop(bpy.context.scene.recdreamer, "promt"),
+        lambda: layout.operator("recdreamer.generate_all").job_id,
+        lambda: setattr(layout.operator("recdreamer.generate"), "job", ""),
+        lambda: layout.labels(text="x"),
+        lambda: setattr(layout, "scale_yy", 2),
+        lambda: layout.progress(factor=2.0),
+    ):
+        with pytest.raises((AssertionError, AttributeError, KeyError)):
+            wrong()
+
+
+def test_without_a_backend(draw):
+    seen = draw()
+    assert "recdreamer.open_preferences" in seen.operators
+    assert "The backend is not set up yet." in " ".join(seen.texts)
+    assert "No jobs yet." in seen.texts
+
+
+def test_idle_says_why_generate_is_grey(draw, fake_backend):
+    seen = draw()
+    assert "The prompt is empty." in " ".join(seen.texts)
+    assert "recdreamer.open_preferences" not in seen.operators
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    assert "The prompt is empty." not in " ".join(draw().texts)
+
+
+def test_shelf(draw, fake_backend, block_out):
+    bpy.ops.recdreamer.capture_turntable()
+    bpy.context.scene.recdreamer.templates[2].path.unlink()
+    seen = draw()
+    assert seen.operators.count("recdreamer.remove_template") == 4
+    assert "Picture is gone" in seen.texts
+    assert "90°" in seen.texts
+
+
+def test_running(draw, fake_backend, addon, pump_until):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"steps": 3000}))
+    session = addon("session").session
+    assert "a bear  ·  starting" in draw().texts
+    pump_until(lambda: session.shown.state.step > 2)
+    seen = draw()
+    assert any(text.startswith("Optimize  ") for text in seen.texts)
+    assert any("it/s" in text and "left" in text for text in seen.texts)
+    assert "front  40 %" in seen.texts
+    assert {"recdreamer.pause", "recdreamer.cancel"} <= set(seen.operators)
+    bpy.ops.recdreamer.pause()
+    assert "a bear  ·  pausing" in draw().texts
+    pump_until(lambda: session.registry.running is None)
+    assert "recdreamer.resume" in draw().operators
+
+
+@pytest.mark.parametrize(
+    ("mode", "word", "operator"),
+    [("work", "done", "recdreamer.import_result"), ("fail", "failed", "recdreamer.resume")],
+)
+def test_ended(draw, fake_backend, settle, mode, word, operator):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": mode}))
+    settle()
+    seen = draw()
+    assert f"a bear  ·  {word}" in seen.texts
+    assert operator in seen.operators
+    assert ("The GPU has no memory left." in " ".join(seen.texts)) == (mode == "fail")
+
+
+def test_damaged_job(draw, fake_backend, addon, settle):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate()
+    settle().folder.request.write_text("{")
+    addon("session").session.stop()
+    seen = draw()
+    assert "job.json cannot be read" in " ".join(seen.texts)
+    assert "recdreamer.delete_job" in seen.operators
+
+
+def test_every_condition_has_an_icon(addon):
+    assert set(addon("panels").CONDITION_ICONS.values()) <= ICONS
+
+
+def test_preferences(draw_preferences, addon, preferences, fake_backend):
+    assert "Ready:" in " ".join(draw_preferences().texts)
+    preferences.backend_python = ""
+    assert "not set up yet" in " ".join(draw_preferences().texts)
+    backend_env = addon("backend_env")
+    session = addon("session").session
+    session.task = backend_env.Task([backend_env.Step("Working", ["sleep", "60"])])
+    seen = draw_preferences()
+    assert "Working (1/1)" in seen.texts and "recdreamer.cancel_backend_task" in seen.operators
+    assert not bpy.ops.recdreamer.check_backend.poll()
+    bpy.ops.recdreamer.cancel_backend_task()
+    session.task.join()
+    assert "Cancelled." in draw_preferences().texts
+
+
+def test_set_up_needs_online_access(extension):
+    assert not bpy.app.online_access
+    assert not bpy.ops.recdreamer.set_up_backend.poll()

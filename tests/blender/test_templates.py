@@ -1,0 +1,170 @@
+"""The template shelf: what is rendered, from where, and what the buttons on a card do."""
+
+from __future__ import annotations
+
+import math
+
+import bpy
+import numpy as np
+import pytest
+from mathutils import Matrix
+
+
+@pytest.fixture
+def shelf(extension):
+    return bpy.context.scene.recdreamer.templates
+
+
+def silhouette(addon, template) -> np.ndarray:
+    return addon("templates").load_pixels(template.path)[..., 3] > 0.5
+
+
+def test_turntable_shows_the_object_from_its_sides(addon, block_out, shelf):
+    assert bpy.ops.recdreamer.capture_turntable() == {"FINISHED"}
+    assert [t.label for t in shelf] == ["front", "right", "back", "left"]
+    assert [t.azimuth_deg for t in shelf] == [0, 90, 180, 270]
+    assert all(t.has_camera and t.source == "turntable" and t.enabled for t in shelf)
+    front, right, back, left = (addon("templates").load_pixels(t.path) for t in shelf)
+    # The figure looks along -Y, so from the right (+X) it faces the left edge of the picture.
+    yellow = (right[..., 0] > 0.4) & (right[..., 1] > 0.4) & (right[..., 2] < 0.3) & (right[..., 3] > 0.5)
+    assert yellow.any()
+    assert np.nonzero(yellow)[1].mean() < np.nonzero(right[..., 3] > 0.5)[1].mean()
+    assert np.abs(front[..., 3] - back[..., 3][:, ::-1]).mean() < 0.02, "silhouettes mirror each other"
+    mirrored = (left[..., 3] > 0.5) == (right[..., 3] > 0.5)[:, ::-1]
+    assert mirrored.mean() > 0.98
+    # Front shows the nose in yellow, back does not.
+    assert ((front[..., 1] > 0.4) & (front[..., 2] < 0.3) & (front[..., 3] > 0.5)).any()
+    assert not ((back[..., 1] > 0.4) & (back[..., 2] < 0.3) & (back[..., 3] > 0.5)).any()
+
+
+def test_pictures_are_isolated_on_neutral_grey(addon, block_out, shelf):
+    bpy.ops.mesh.primitive_cube_add(size=50, location=(0, 0, -30))
+    bpy.context.object.select_set(False)
+    for obj in block_out:
+        obj.select_set(True)
+    bpy.ops.recdreamer.capture_turntable()
+    for template in shelf:
+        pixels = addon("templates").load_pixels(template.path)
+        alpha = pixels[..., 3]
+        assert pixels.shape == (512, 512, 4)
+        assert 0.05 < (alpha > 0.5).mean() < 0.6
+        border = np.concatenate([alpha[0], alpha[-1], alpha[:, 0], alpha[:, -1]])
+        assert not border.any(), "nothing is cut off"
+        assert np.allclose(pixels[0, 0], (0.5, 0.5, 0.5, 0), atol=0.01)
+
+
+def test_turntable_leaves_the_file_as_it_was(block_out, shelf):
+    names = ("scenes", "cameras", "objects", "images", "materials")
+    before = [
+        [item.name for item in getattr(bpy.data, name) if item.name != "Render Result"] for name in names
+    ]
+    bpy.ops.recdreamer.capture_turntable()
+    after = [
+        [item.name for item in getattr(bpy.data, name) if item.name != "Render Result"] for name in names
+    ]
+    assert after == before
+    assert bpy.context.selected_objects == block_out
+
+
+def test_turntable_options(block_out, shelf):
+    bpy.ops.object.select_all(action="DESELECT")
+    bpy.ops.recdreamer.capture_turntable(
+        subject="COLLECTION", num_views=3, elevation=math.radians(30), front="90"
+    )
+    assert [t.label for t in shelf] == ["front", "120°", "240°"]
+    assert [t.elevation_deg for t in shelf] == pytest.approx([30] * 3, abs=1e-4)
+
+
+def test_front_option_turns_the_camera_along(addon, block_out, shelf):
+    bpy.ops.recdreamer.capture_turntable(front="0")
+    for obj in block_out:
+        obj.matrix_world = Matrix.Rotation(math.radians(90), 4, "Z") @ obj.matrix_world
+    bpy.context.view_layer.update()
+    bpy.ops.recdreamer.capture_turntable(front="90")
+    for before, after in zip(shelf[:4], shelf[4:], strict=True):
+        assert before.azimuth_deg == after.azimuth_deg
+        assert (silhouette(addon, before) == silhouette(addon, after)).mean() > 0.995
+
+
+def test_view_is_taken_from_the_camera_where_there_is_no_window(addon, block_out, shelf):
+    templates = addon("templates")
+    for azimuth_deg, label in ((0, "front"), (100, "right"), (190, "back"), (260, "left")):
+        data = bpy.data.cameras.new("camera")
+        camera = bpy.data.objects.new("camera", data)
+        camera.matrix_world = templates.orbit_c2w(azimuth_deg, 20, 8, block_out[0].location)
+        bpy.context.collection.objects.link(camera)
+        bpy.context.scene.camera = camera
+        bpy.context.view_layer.update()
+        assert bpy.ops.recdreamer.capture_view() == {"FINISHED"}
+        template = shelf[-1]
+        assert template.label == label and template.source == "viewport"
+        assert template.azimuth_deg == pytest.approx(azimuth_deg, abs=1e-3)
+        assert template.elevation_deg == pytest.approx(20, abs=1e-3)
+        assert 0.01 < silhouette(addon, template).mean() < 0.8
+
+
+@pytest.mark.parametrize("azimuth_deg", [0, 37, 90, 180, 270, 359])
+@pytest.mark.parametrize("elevation_deg", [-40, 0, 15, 80])
+def test_camera_direction_is_what_was_asked(addon, azimuth_deg, elevation_deg):
+    templates = addon("templates")
+    c2w = templates.orbit_c2w(azimuth_deg, elevation_deg, 3, templates.Vector((1, 2, 3)))
+    assert templates.direction_of(c2w) == pytest.approx((azimuth_deg, elevation_deg), abs=1e-3)
+    assert c2w.col[0].z == pytest.approx(0, abs=1e-6), "the horizon is level"
+    assert c2w.col[1].z > 0
+
+
+def test_offscreen_drawing_of_a_view(addon, block_out, shelf, monkeypatch):
+    """The picture that a window gives, drawn without one where Blender can (5.2)."""
+    import gpu
+
+    if not hasattr(gpu, "init"):
+        pytest.skip("this Blender cannot draw without a window")
+    gpu.init()
+    monkeypatch.setattr(addon("compat"), "can_draw_offscreen", lambda: True)
+    window = bpy.context.window_manager.windows[0]
+    area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
+    region = next(region for region in area.regions if region.type == "WINDOW")
+    c2w = addon("templates").orbit_c2w(100, 20, 10, block_out[0].location)
+    area.spaces.active.region_3d.view_matrix = c2w.inverted()
+    bpy.context.view_layer.update()
+    with bpy.context.temp_override(window=window, area=area, region=region):
+        assert bpy.ops.recdreamer.capture_view() == {"FINISHED"}
+    assert shelf[0].label == "right"
+    assert area.spaces.active.overlay.show_overlays, "put back"
+    pixels = addon("templates").load_pixels(shelf[0].path)
+    assert 0 < (pixels[..., 3] > 0.5).mean() < 1
+
+
+def test_files_get_their_label_from_their_name(addon, block_out, shelf, tmp_path):
+    bpy.ops.recdreamer.capture_turntable(num_views=2)
+    for name in ("my_left_side.png", "ünnamed.png"):
+        (tmp_path / name).write_bytes(shelf[0].path.read_bytes())
+    image = bpy.data.images.new("tiff", 16, 16)
+    image.filepath_raw, image.file_format = str(tmp_path / "right.tif"), "TIFF"
+    image.save()
+    names = ("my_left_side.png", "ünnamed.png", "right.tif")
+    result = bpy.ops.recdreamer.add_files(directory=str(tmp_path), files=[{"name": name} for name in names])
+    assert result == {"FINISHED"}
+    assert [(t.label, t.has_camera) for t in shelf[2:]] == [
+        ("left", False),
+        ("right", False),
+        ("right", False),
+    ]
+    assert [t.path.suffix for t in shelf[2:]] == [".png"] * 3
+    assert all(t.path.is_file() for t in shelf)
+
+
+def test_mirror_remove_clear(block_out, shelf):
+    bpy.ops.recdreamer.capture_turntable()
+    bpy.ops.recdreamer.remove_template(index=3)
+    bpy.ops.recdreamer.mirror_template(index=1)
+    assert [(t.label, t.azimuth_deg, t.mirrored) for t in shelf] == [
+        ("front", 0, False),
+        ("right", 90, False),
+        ("left", 270, True),
+        ("back", 180, False),
+    ]
+    assert shelf[1].image == shelf[2].image
+    picture = shelf[0].path
+    bpy.ops.recdreamer.clear_templates()
+    assert not shelf and picture.is_file(), "undo finds the pictures again"
