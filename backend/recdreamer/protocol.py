@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import UnionType
@@ -82,23 +83,17 @@ class JobRequest:
 
     def validate(self) -> None:
         """Raise RequestError with one clear sentence if the request cannot be run."""
-        if self.protocol != PROTOCOL_VERSION:
-            raise RequestError(
-                f"The request speaks protocol {self.protocol}, this backend speaks {PROTOCOL_VERSION}.",
-                "Install the add-on and the backend from the same release.",
-            )
+        _check_protocol(self.protocol)
         if not self.prompt.strip():
             raise RequestError("The prompt is empty.", "Describe the object, for example: a red bear.")
         for name, allowed in (("method", Method), ("pose_mode", PoseMode), ("quality", Quality)):
-            if getattr(self, name) not in get_args(allowed):
-                choices = ", ".join(get_args(allowed))
-                raise RequestError(f"Unknown {name} {getattr(self, name)!r}.", f"Choose one of: {choices}.")
+            _check_choice(name, getattr(self, name), allowed)
         if not 0 < self.height_m < float("inf"):
             raise RequestError(f"The height is {self.height_m} metres.", "Give a height above zero.")
         labels = self.labels
         if self.templates and not MIN_CLASSES <= len(labels) <= MAX_CLASSES:
             raise RequestError(
-                f"The templates show {len(labels)} pose class(es); {MIN_CLASSES} to {MAX_CLASSES} are needed.",
+                f"The templates show {len(labels)} pose class(es) of {MIN_CLASSES} to {MAX_CLASSES} needed.",
                 "Add templates of other views, or remove all of them and let the prior draw its own.",
             )
         if self.method == "usd" and self.pose_mode == "camera":
@@ -121,11 +116,16 @@ class JobRequest:
     def from_json(cls, text: str) -> JobRequest:
         """Parse and validate; unknown fields are ignored so that minor versions can add some."""
         try:
-            values = _known_fields(cls, json.loads(text))
+            raw = json.loads(text)
+            if isinstance(raw, dict) and type(raw.get("protocol")) is int:
+                _check_protocol(raw["protocol"])
+            values = _known_fields(cls, raw)
             values["templates"] = tuple(
                 Template(**_known_fields(Template, item)) for item in values.get("templates", ())
             )
             request = cls(**values)
+        except RequestError:
+            raise
         except (ValueError, TypeError) as error:
             raise RequestError(
                 f"job.json cannot be read ({error}).", "The file is damaged: start the job again."
@@ -227,30 +227,40 @@ STALE_S = 30.0
 """A running job whose state is older than this has lost its worker."""
 
 
+def _check_protocol(protocol: int) -> None:
+    if protocol != PROTOCOL_VERSION:
+        raise RequestError(
+            f"The request speaks protocol {protocol}, this backend speaks {PROTOCOL_VERSION}.",
+            "Install the add-on and the backend from the same release.",
+        )
+
+
 def _known_fields(cls: type, raw: Any) -> dict[str, Any]:
     """Those values of a JSON object that `cls` knows; TypeError if one has the wrong type."""
     if not isinstance(raw, dict):
         raise TypeError(f"expected an object, not {type(raw).__name__}")
     hints = get_type_hints(cls)
-    values = {name: value for name, value in raw.items() if name in hints}
-    for name, value in values.items():
-        if not _fits(value, hints[name]):
-            raise TypeError(f"{name} cannot be {value!r}")
-    return values
+    return {name: _checked(name, value, hints[name]) for name, value in raw.items() if name in hints}
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a parsed JSON value has the outer type of a field; what a Literal allows is checked elsewhere."""
-    if get_origin(hint) is UnionType:
-        return any(_fits(value, member) for member in get_args(hint))
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """A parsed JSON value for a field of type `hint`. Raises TypeError, or RequestError for a wrong choice."""
+    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    outer = [str if get_origin(kind) is Literal else get_origin(kind) or kind for kind in kinds]
+    if float in outer and type(value) is int:
+        value = float(value)
+    if tuple in outer and isinstance(value, list):
+        value = tuple(value)
+    if type(value) not in outer:
+        raise TypeError(f"{name} cannot be {value!r}")
     if get_origin(hint) is Literal:
-        return isinstance(value, str)
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    expected = get_origin(hint) or hint
-    return isinstance(value, (list, tuple) if expected is tuple else expected)
+        _check_choice(name, value, hint)
+    return value
+
+
+def _check_choice(name: str, value: str, allowed: Any) -> None:
+    if value not in get_args(allowed):
+        raise RequestError(f"Unknown {name} {value!r}.", f"Choose one of: {', '.join(get_args(allowed))}.")
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
@@ -262,7 +272,18 @@ def write_atomically(path: Path, data: str | bytes) -> None:
             stream.write(data.encode("utf-8") if isinstance(data, str) else data)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).replace(path)
+        _replace(Path(temporary), path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _replace(source: Path, target: Path) -> None:
+    """`source.replace(target)`; on Windows a reader that has the target open makes it fail for a moment."""
+    for _ in range(20 if os.name == "nt" else 0):
+        try:
+            source.replace(target)
+            return
+        except PermissionError:
+            time.sleep(0.05)
+    source.replace(target)

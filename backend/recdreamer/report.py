@@ -9,8 +9,12 @@ from typing import Protocol
 class Report(Protocol):
     """Receiver of progress; the worker turns it into events, the command line into a progress bar."""
 
-    def stage(self, name: str, index: int, count: int) -> None:
-        """A stage begins; `index` counts from 0."""
+    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None:
+        """A stage begins; `index` counts from 0.
+
+        `span`: the part of the whole job's time that it usually takes, e.g. (0.05, 0.9); None: all stages
+        take alike. The remaining time of the job is told from it.
+        """
         ...
 
     def progress(self, step: int, total: int) -> None:

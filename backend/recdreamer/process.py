@@ -1,0 +1,152 @@
+"""The worker as a process: whose streams are whose, who may work on a folder, who asked it to stop."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import stat
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from recdreamer.protocol import COMMANDS
+
+DRAIN_S = 5.0
+"""Time that the reader of the events has to take the last ones before the worker leaves."""
+
+
+def fill_standard_descriptors() -> None:
+    """Open what the caller had closed of descriptors 0, 1 and 2, or the next file opened would become one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # Takes the lowest free number.
+
+
+class EventPipe:
+    """Lines to whoever started the worker, over the original standard output.
+
+    A thread writes them: a reader that is busy or gone never holds up the work.
+    """
+
+    def __init__(self) -> None:
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        # Not inherited by child processes, unlike descriptor 1.
+        self._handle: int | None = os.dup(1)
+        self._thread = threading.Thread(target=self._write, name="events", daemon=True)
+        self._thread.start()
+
+    def send(self, line: str) -> None:
+        self._lines.put(line.encode("utf-8") + b"\n")
+
+    def close(self) -> None:
+        """Wait, not for ever, until everything is written."""
+        self._lines.put(None)
+        self._thread.join(DRAIN_S)
+
+    def _write(self) -> None:
+        while (line := self._lines.get()) is not None:
+            while line and self._handle is not None:
+                try:
+                    line = line[os.write(self._handle, line) :]
+                except OSError:  # The reader is gone; events.jsonl still has every line.
+                    self._handle = None
+
+
+def send_prints_to(log: Path) -> None:
+    """Point descriptors 1 and 2 at a file: prints of libraries, C code and child processes land there."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with log.open("ab") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    # The old objects may be tied to a console instead of a descriptor.
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+
+
+class FolderBusy(Exception):
+    """Another process works on the folder."""
+
+
+class FolderLock:
+    """The right to work on a folder, held until the process ends: the system takes it back in any case."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises FolderBusy, or OSError when the folder cannot be written."""
+        self._handle = os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(self._handle, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            os.close(self._handle)
+            raise FolderBusy from error
+
+    def release(self) -> None:
+        os.close(self._handle)
+
+
+class StopRequests:
+    """What was asked for: `asked` is "", "pause" or "cancel"."""
+
+    def __init__(self) -> None:
+        self.asked = ""
+
+    def ask(self, command: str) -> None:
+        """Cancel outweighs pause, whichever comes first."""
+        if command == "cancel" or not self.asked:
+            self.asked = command
+
+    def listen(self, stop_at_end: bool) -> None:
+        """Follow commands on standard input, if it is a pipe, and signals.
+
+        Only the end of a pipe says that the parent died: a terminal, a file or /dev/null says nothing.
+        `stop_at_end`: pause when the pipe ends.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+                number = getattr(signal, name, None)
+                # What the shell or nohup had ignored stays ignored.
+                if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                    signal.signal(number, self._on_signal)
+        mode = os.fstat(0).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            # Libraries and child processes find an empty standard input, they cannot eat a command.
+            handle = os.dup(0)
+            null = os.open(os.devnull, os.O_RDONLY)
+            os.dup2(null, 0)
+            os.close(null)
+            threading.Thread(
+                target=self._follow, args=(handle, stop_at_end), name="stop", daemon=True
+            ).start()
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        """The first one saves and stops; a second one ends the process at once."""
+        self.ask("pause")
+        signal.signal(number, signal.SIG_DFL)
+
+    def _follow(self, handle: int, stop_at_end: bool) -> None:
+        pending = b""
+        while True:
+            try:
+                part = os.read(handle, 4096)
+            except OSError:
+                part = b""
+            if not part:
+                break
+            *lines, pending = (pending + part).split(b"\n")
+            for line in lines:
+                command = line.decode("utf-8", "replace").strip()
+                if command in COMMANDS:
+                    self.ask(command)
+        if stop_at_end:
+            self.ask("pause")

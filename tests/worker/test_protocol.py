@@ -1,0 +1,91 @@
+"""The request and the state survive a round trip and refuse what is not theirs."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from recdreamer.protocol import (
+    PROTOCOL_VERSION,
+    JobFolder,
+    JobRequest,
+    JobState,
+    RequestError,
+    Template,
+    write_atomically,
+)
+
+FRONT, BACK = (
+    Template("front", "templates/front.png"),
+    Template("back", "templates/back.png", azimuth_deg=180.0),
+)
+REQUEST = JobRequest("ein Bär", templates=(FRONT, BACK), seed=5, overrides={"optimize.num_steps": 4})
+
+
+def test_a_request_survives_a_round_trip():
+    assert JobRequest.from_json(REQUEST.to_json()) == REQUEST
+
+
+def test_a_newer_minor_version_may_add_fields():
+    raw = json.loads(REQUEST.to_json()) | {"colour_scheme": "warm"}
+    raw["templates"][0]["depth"] = "front.exr"
+    assert JobRequest.from_json(json.dumps(raw)) == REQUEST
+
+
+def test_whole_numbers_stand_for_fractions():
+    request = JobRequest.from_json('{"prompt": "a bear", "height_m": 2}')
+    assert request.height_m == 2.0 and isinstance(request.height_m, float)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompt": " "}, "The prompt is empty."),
+        ({"method": "dream"}, "Unknown method 'dream'."),
+        ({"pose_mode": "loud"}, "Unknown pose_mode 'loud'."),
+        ({"quality": "best"}, "Unknown quality 'best'."),
+        ({"height_m": 0.0}, "The height is 0.0 metres."),
+        ({"height_m": float("nan")}, "The height is nan metres."),
+        ({"height_m": float("inf")}, "The height is inf metres."),
+        ({"protocol": PROTOCOL_VERSION + 1}, f"The request speaks protocol {PROTOCOL_VERSION + 1},"),
+        ({"templates": (FRONT,)}, "The templates show 1 pose class(es) of 2 to 6 needed."),
+        ({"templates": (FRONT, replace(FRONT, label="top"))}, "Nothing says from which side template 'top'"),
+    ],
+)
+def test_a_bad_request_names_its_fault_and_a_remedy(change, message):
+    with pytest.raises(RequestError) as caught:
+        replace(REQUEST, **change).validate()
+    assert caught.value.message.startswith(message)
+    assert caught.value.hint.endswith(".")
+
+
+@pytest.mark.parametrize(
+    "change", [{"prompt": 3}, {"seed": "one"}, {"seed": True}, {"templates": "front.png"}, {"templates": [3]},
+               {"overrides": []}, {"keep_running": 1}, {"templates": [{"image": "a.png"}]}],
+)  # fmt: skip
+def test_a_wrong_type_is_a_damaged_file(change):
+    with pytest.raises(RequestError, match="cannot be read"):
+        JobRequest.from_json(json.dumps(json.loads(REQUEST.to_json()) | change))
+
+
+def test_another_protocol_is_told_even_if_its_fields_changed_type():
+    with pytest.raises(RequestError, match="speaks protocol 7"):
+        JobRequest.from_json('{"prompt": {"text": "a bear"}, "protocol": 7}')
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"status": 4}', '{"pose_distribution": [1]}'])
+def test_a_state_that_cannot_be_read_is_that_of_a_queued_job(tmp_path, text):
+    job = JobFolder(tmp_path)
+    job.state.write_text(text)
+    assert job.read_state() == JobState()
+
+
+def test_an_atomic_write_replaces_or_leaves_everything(tmp_path):
+    path = tmp_path / "new folder" / "job.json"
+    write_atomically(path, "ä")
+    write_atomically(path, "ö")
+    assert path.read_text(encoding="utf-8") == "ö"
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError):
+        write_atomically(tmp_path / "taken", "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new folder", "taken"]
