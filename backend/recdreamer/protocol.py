@@ -244,7 +244,7 @@ def _known_fields(cls: type, raw: Any) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """A parsed JSON value for a field of type `hint`. Raises TypeError, or RequestError for a wrong choice."""
+    """A parsed JSON value for a field of type `hint`. TypeError or RequestError if it does not fit."""
     kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
     outer = [str if get_origin(kind) is Literal else get_origin(kind) or kind for kind in kinds]
     if float in outer and type(value) is int:

@@ -41,9 +41,6 @@ def test_whole_numbers_stand_for_fractions():
     ("change", "message"),
     [
         ({"prompt": " "}, "The prompt is empty."),
-        ({"method": "dream"}, "Unknown method 'dream'."),
-        ({"pose_mode": "loud"}, "Unknown pose_mode 'loud'."),
-        ({"quality": "best"}, "Unknown quality 'best'."),
         ({"height_m": 0.0}, "The height is 0.0 metres."),
         ({"height_m": float("nan")}, "The height is nan metres."),
         ({"height_m": float("inf")}, "The height is inf metres."),
@@ -57,6 +54,14 @@ def test_a_bad_request_names_its_fault_and_a_remedy(change, message):
         replace(REQUEST, **change).validate()
     assert caught.value.message.startswith(message)
     assert caught.value.hint.endswith(".")
+
+
+@pytest.mark.parametrize("name", ["method", "pose_mode", "quality"])
+def test_a_wrong_choice_names_the_right_ones(name):
+    with pytest.raises(RequestError) as caught:
+        JobRequest.from_json(json.dumps(json.loads(REQUEST.to_json()) | {name: "dream"}))
+    assert caught.value.message == f"Unknown {name} 'dream'."
+    assert caught.value.hint.startswith("Choose one of: ")
 
 
 @pytest.mark.parametrize(
