@@ -70,5 +70,5 @@ def label_of_file(stem: str) -> str:
 
 def wrap(text: str, width_px: float, ui_scale: float) -> list[str]:
     """Lines that fit a sidebar; Blender's labels do not wrap by themselves."""
-    # 6.4 px is the mean advance of Blender's interface font at scale 1, measured on English text.
-    return textwrap.wrap(text, max(16, int((width_px / ui_scale - 50) / 6.4)))
+    # 6.4 px: mean advance of Blender's font on English text. Without a window the scale is 0.
+    return textwrap.wrap(text, max(16, int((width_px / (ui_scale or 1.0) - 50) / 6.4)))

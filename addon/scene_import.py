@@ -92,12 +92,7 @@ def _build_mesh(name: str, verts: np.ndarray, faces: np.ndarray, uvs: np.ndarray
 
 def _build_material(name: str, albedo: Path) -> bpy.types.Material:
     """Principled BSDF with the albedo packed into the .blend, so that the scene needs no job folder."""
-    try:
-        image = bpy.data.images.load(str(albedo))
-    except RuntimeError as error:
-        raise RequestError(
-            "The texture of this job cannot be read.", "Resume the job to write it again."
-        ) from error
+    image = _load_image(albedo)
     image.name = f"{name} albedo"
     image.colorspace_settings.name = "sRGB"
     image.pack()
@@ -112,6 +107,19 @@ def _build_material(name: str, albedo: Path) -> bpy.types.Material:
     principled.inputs["Roughness"].default_value = 0.7
     nodes.active = texture
     return material
+
+
+def _load_image(path: Path) -> bpy.types.Image:
+    problem = RequestError("The texture of this job cannot be read.", "Resume the job to write it again.")
+    try:
+        image = bpy.data.images.load(str(path))
+    except RuntimeError:
+        raise problem from None
+    # Blender loads lazily: only the size tells whether there is a picture in the file.
+    if not (image.size[0] and image.size[1]):
+        bpy.data.images.remove(image)
+        raise problem
+    return image
 
 
 def _replace_mesh(obj: bpy.types.Object, mesh: bpy.types.Mesh) -> None:
@@ -143,6 +151,8 @@ def _stamp(obj: bpy.types.Object, job_id: str, request: JobRequest) -> None:
 
 
 def _select_only(obj: bpy.types.Object, context: bpy.types.Context) -> None:
+    # A view layer learns of new objects when it is next updated.
+    context.view_layer.update()
     if obj.name not in context.view_layer.objects:
         return
     for other in context.view_layer.objects:
