@@ -20,6 +20,8 @@ class FitConfig:
     weight_decay: float = 1e-4
     ema_decay: float = 0.999
     checkpoint_every_s: float = 60.0
+    time_limit_s: float | None = None
+    """On rented time: end, learning rate and all, after so many seconds even if steps are left."""
 
 
 def fit(
@@ -74,7 +76,13 @@ def fit(
     for step in range(first_step, config.num_steps):
         generator.manual_seed(seed * 1_000_003 + step)
         rate = config.learning_rate * min(1.0, (step + 1) / config.warmup_steps)
-        rate *= 0.5 + 0.5 * math.cos(math.pi * step / config.num_steps)
+        progress = step / config.num_steps
+        if config.time_limit_s is not None:
+            progress = max(progress, (time.monotonic() - started) / config.time_limit_s)
+            if progress >= 1:
+                print(f"[{name}] time is up at step {step}, loss {running.item():.4f}", flush=True)
+                break
+        rate *= 0.5 + 0.5 * math.cos(math.pi * progress)
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss = loss_of(generator)

@@ -9,7 +9,6 @@ from common import FitConfig, fit
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from vae import LATENT_CHANNELS
 
 from captions import MAX_TOKENS, CaptionTable
 
@@ -25,7 +24,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 class Denoiser(nn.Module):
-    def __init__(self, tokenizer: CLIPTokenizer) -> None:
+    def __init__(self, tokenizer: CLIPTokenizer, latent_channels: int) -> None:
         super().__init__()
         self.text_encoder = CLIPTextModel(
             CLIPTextConfig(
@@ -36,7 +35,7 @@ class Denoiser(nn.Module):
             )
         )  # fmt: skip
         self.unet = UNet2DConditionModel(
-            sample_size=16, in_channels=LATENT_CHANNELS, out_channels=LATENT_CHANNELS, layers_per_block=1,
+            sample_size=16, in_channels=latent_channels, out_channels=latent_channels, layers_per_block=1,
             block_out_channels=(64, 128), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=TEXT_WIDTH,
             # Named so by an old mistake of diffusers: it is the number of heads.
@@ -47,17 +46,21 @@ class Denoiser(nn.Module):
 def train_denoiser(
     latents: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor, Tensor], tokenizer: CLIPTokenizer,
     num_steps: int, batch: int, rate: float, ema_decay: float, folder: Path, seed: int,
+    time_limit_s: float | None = None,
 ) -> Denoiser:  # fmt: skip
     """Train on posterior means and deviations and on (kind, colour, pose) of the same pictures."""
     means, stds = latents
     device = means.device
     torch.manual_seed(seed)
-    denoiser = Denoiser(tokenizer).to(device)
+    denoiser = Denoiser(tokenizer, means.shape[1]).to(device)
+    denoiser.unet.to(memory_format=torch.channels_last)
     table = CaptionTable(tokenizer)
     tokens = table.tokens.to(device)
     # Eight captions per picture are drawn beforehand, so that no step waits for the host.
     words = torch.Generator().manual_seed(seed)
-    captions = torch.stack([table.draw(*(label.cpu() for label in labels), words) for _ in range(8)]).to(device)
+    captions = torch.stack([table.draw(*(label.cpu() for label in labels), words) for _ in range(8)]).to(
+        device
+    )
     alphas_cumprod = new_scheduler().alphas_cumprod.to(device)
 
     def loss_of(generator: torch.Generator) -> Tensor:
@@ -73,5 +76,5 @@ def train_denoiser(
         predicted = denoiser.unet(alpha_t * clean + sigma_t * eps, t, text).sample
         return (predicted - (alpha_t * eps - sigma_t * clean)).square().mean()
 
-    config = FitConfig(num_steps, rate, ema_decay=ema_decay)
+    config = FitConfig(num_steps, rate, ema_decay=ema_decay, time_limit_s=time_limit_s)
     return fit("denoiser", denoiser, loss_of, config, folder, seed)  # pyright: ignore[reportReturnType]

@@ -34,7 +34,9 @@ def new_extractor(width: int, num_layers: int, patch_size: int = 4) -> Dinov2Wit
 class Student(nn.Module):
     """The extractor with the prototypes that only its training needs."""
 
-    def __init__(self, width: int, num_layers: int, num_image_prototypes: int = 192, num_parts: int = 64) -> None:
+    def __init__(
+        self, width: int, num_layers: int, num_image_prototypes: int = 192, num_parts: int = 64
+    ) -> None:
         super().__init__()
         self.extractor = new_extractor(width, num_layers)
         self.image_prototypes = nn.Parameter(torch.randn(num_image_prototypes, width))
@@ -76,13 +78,18 @@ def foreground_weight(images: Tensor) -> Tensor:
     return F.avg_pool2d((distance > 0.12).float(), images.shape[-1] // PATCHES).flatten(1)
 
 
-def patch_loss(first: Tensor, second: Tensor, sampled: Tensor, weight: Tensor, temperature: float = 0.1) -> Tensor:
+def patch_loss(
+    first: Tensor, second: Tensor, sampled: Tensor, weight: Tensor, temperature: float = 0.1
+) -> Tensor:
     """Each patch of the first view finds its own place in the second among all places of that picture.
 
     `sampled` holds the features of the second view at the places of the first one's patches. Only patches of
     the same picture compete, so that the same part of another figure need not be told apart.
     """
-    anchors, targets = first.flatten(2).transpose(1, 2), F.normalize(sampled.flatten(2).transpose(1, 2), dim=-1)
+    anchors, targets = (
+        first.flatten(2).transpose(1, 2),
+        F.normalize(sampled.flatten(2).transpose(1, 2), dim=-1),
+    )
     logits = anchors @ targets.transpose(1, 2) / temperature
     labels = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
     loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
@@ -109,7 +116,7 @@ class Estimator:
 def train_extractor(
     photos: Tensor, captions: Tensor, estimate: Estimator, width: int, num_layers: int,
     num_steps: int, batch: int, rate: float, folder: Path, seed: int, name: str, part_weight: float = 0.5,
-    max_timestep: int = 700,
+    max_timestep: int = 700, time_limit_s: float | None = None,
 ) -> Student:  # fmt: skip
     """Train on uint8 pictures; `captions` index the texts that the estimator conditions on."""
     device = photos.device
@@ -142,12 +149,14 @@ def train_extractor(
         weight = foreground_weight(warp(images, theta_1)) * seen
 
         keep = weight.flatten().multinomial(8 * batch, replacement=True, generator=generator)
-        parts = [f.flatten(2).transpose(1, 2).flatten(0, 1)[keep] for f in (patches_1, F.normalize(sampled, dim=1))]
+        parts = [
+            f.flatten(2).transpose(1, 2).flatten(0, 1)[keep] for f in (patches_1, F.normalize(sampled, dim=1))
+        ]
         return (
             swapped_loss(cls_1, cls_2, student.image_prototypes)
             + patch_loss(patches_1, patches_2, sampled, weight)
             + part_weight * swapped_loss(parts[0], parts[1], student.part_prototypes)
         )
 
-    config = FitConfig(num_steps, rate, warmup_steps=300, weight_decay=0.01)
+    config = FitConfig(num_steps, rate, warmup_steps=300, weight_decay=0.01, time_limit_s=time_limit_s)
     return fit(name, student, loss_of, config, folder, seed)  # pyright: ignore

@@ -20,7 +20,7 @@ from diffusers import AutoencoderKL, StableDiffusionPipeline
 from extractor import IMAGE_MEAN, IMAGE_STD, Estimator, train_extractor
 from oracle_training import oracle_accuracy, train_oracle
 from safetensors.torch import save_file
-from vae import encode_all, new_vae, train_vae
+from vae import encode_all, train_vae
 
 from recdreamer.evaluation.figurines import Photos, photograph, pose_class
 
@@ -45,7 +45,9 @@ class Preset:
 
 PRESETS = {
     "cpu": Preset(8000, (2400, 8, 2e-3), (4000, 32, 1e-3), 0.998, (1500, 32, 1e-3), (64, 4), (900, 64)),
-    "gpu": Preset(100_000, (7000, 128, 2e-3), (12_000, 512, 1e-3), 0.9995, (4000, 256, 1e-3), (64, 4), (4000, 256)),
+    "gpu": Preset(
+        60_000, (7000, 128, 2e-3), (12_000, 256, 1e-3), 0.9995, (4000, 256, 1e-3), (64, 4), (4000, 256)
+    ),
     "smoke": Preset(64, (3, 4, 1e-3), (3, 4, 1e-3), 0.9, (3, 8, 1e-3), (32, 2), (3, 8)),
 }
 
@@ -54,7 +56,9 @@ def photos_of(count: int, seed: int, device: str, shares: dict[str, float] | Non
     """Seeded pictures as uint8, rendered in chunks."""
     generator = torch.Generator(device=device).manual_seed(seed)
     chunk = 128 if device != "cpu" else 16
-    parts = [photograph(min(chunk, count - i), generator, device, shares=shares) for i in range(0, count, chunk)]
+    parts = [
+        photograph(min(chunk, count - i), generator, device, shares=shares) for i in range(0, count, chunk)
+    ]
     images = torch.cat([(part.images * 255).round().byte() for part in parts])
     labels = [torch.cat([getattr(part, name) for part in parts]) for name in ("azimuth_deg", "kind", "color")]
     return Photos(images, *labels)
@@ -67,6 +71,7 @@ def main() -> None:
     parser.add_argument("--builtin", type=Path, default=BUILTIN)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--stages", nargs="+", default=["vae", "denoiser", "extractor", "oracle", "export"])
+    parser.add_argument("--time-limit", type=float, help="seconds for each of denoiser and extractor")
     parser.add_argument("--part-weight", type=float, default=0.5, help="weight of the agreement on parts")
     parser.add_argument("--extractor-size", type=int, nargs=2, default=None, help="width and layers")
     options = parser.parse_args()
@@ -88,19 +93,21 @@ def main() -> None:
     if "vae" in options.stages:
         train_vae(biased.images, *preset.vae, work, seed=11).save_pretrained(vae_folder)
         say("autoencoder done")
-    vae = AutoencoderKL.from_pretrained(vae_folder) if vae_folder.exists() else new_vae()
-    vae = vae.to(device).eval().requires_grad_(False)
+    vae = AutoencoderKL.from_pretrained(vae_folder).to(device).eval().requires_grad_(False)
 
     if "denoiser" in options.stages:
         labels = (biased.kind, biased.color, pose_class(biased.azimuth_deg))
         latents = encode_all(vae, biased.images)
-        denoiser = train_denoiser(latents, labels, tokenizer, *preset.denoiser, preset.denoiser_ema, work, seed=21)
+        denoiser = train_denoiser(
+            latents, labels, tokenizer, *preset.denoiser, preset.denoiser_ema, work, 21,
+            options.time_limit,
+        )  # fmt: skip
         denoiser.unet.save_pretrained(work / "models" / "unet")
         denoiser.text_encoder.save_pretrained(work / "models" / "text_encoder")
         say("denoiser done")
 
     if "extractor" in options.stages or "export" in options.stages:
-        denoiser = Denoiser(tokenizer)
+        denoiser = Denoiser(tokenizer, vae.config.latent_channels)
         denoiser.unet = denoiser.unet.from_pretrained(work / "models" / "unet")
         denoiser.text_encoder = denoiser.text_encoder.from_pretrained(work / "models" / "text_encoder")
         denoiser = denoiser.to(device).eval().requires_grad_(False)
@@ -115,15 +122,22 @@ def main() -> None:
             captions = plain[seen.color * 4 + seen.kind]
             student = train_extractor(
                 seen.images, captions, estimate, width, num_layers, *preset.extractor, work, 31,
-                extractor_name, options.part_weight,
+                extractor_name, options.part_weight, time_limit_s=options.time_limit,
             )  # fmt: skip
             save_extractor(student.extractor, work / "models" / extractor_name)
             say("extractor done")
 
-    if "oracle" in options.stages:
-        oracle = train_oracle(photos_of(preset.num_photos, 505, device, BALANCED), *preset.oracle, work, seed=41)
-        say(f"oracle done, held-out accuracy {oracle_accuracy(oracle, photos_of(1000, 606, device, BALANCED))}")
-        save_file({k: v.contiguous().cpu() for k, v in oracle.state_dict().items()}, work / "models" / "oracle.safetensors")
+    if "oracle" in options.stages:  # its pictures are its own, so that it stays independent of the rest
+        oracle = train_oracle(
+            photos_of(preset.num_photos, 505, device, BALANCED), *preset.oracle, work, seed=41
+        )
+        say(
+            f"oracle done, held-out accuracy {oracle_accuracy(oracle, photos_of(1000, 606, device, BALANCED))}"
+        )
+        save_file(
+            {k: v.contiguous().cpu() for k, v in oracle.state_dict().items()},
+            work / "models" / "oracle.safetensors",
+        )
 
     if "export" in options.stages:
         export(work, vae.cpu(), denoiser.cpu(), tokenizer, work / "models" / extractor_name, options.builtin)

@@ -1,4 +1,8 @@
-"""The autoencoder of the embedded prior: 64×64 pictures to 16×16×8 latents of unit variance."""
+"""The autoencoder of the embedded prior: 64×64 pictures to 16×16 latents of unit variance.
+
+It is trained with more channels than it needs; those that carry more noise than signal in the end are cut
+off, and a short training heals the cut.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,16 @@ from common import FitConfig, fit
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-LATENT_CHANNELS = 8
+TRAINED_CHANNELS = 8
 
 
-def new_vae() -> AutoencoderKL:
+def new_vae(latent_channels: int) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=(16, 32, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
-        latent_channels=LATENT_CHANNELS,
+        latent_channels=latent_channels,
         norm_num_groups=8,
         sample_size=64,
         mid_block_add_attention=False,
@@ -32,7 +36,9 @@ def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
     error = decoded - images
     luma = error.mean(1, keepdim=True)
     chroma = error - luma
-    edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (error[..., 1:] - error[..., :-1]).abs().mean()
+    edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (
+        error[..., 1:] - error[..., :-1]
+    ).abs().mean()
     return (
         4 * luma.square().mean()
         + 12 * chroma.square().mean()
@@ -42,11 +48,30 @@ def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
     )
 
 
-def train_vae(photos: Tensor, num_steps: int, batch: int, rate: float, folder: Path, seed: int) -> AutoencoderKL:
-    """Train on uint8 `photos` and fold the whitening of the latents into the model."""
+def train_vae(
+    photos: Tensor, num_steps: int, batch: int, rate: float, folder: Path, seed: int
+) -> AutoencoderKL:
+    """Train on uint8 `photos`, prune dead channels, and fold the whitening of the latents into the model."""
     torch.manual_seed(seed)
-    vae = new_vae().to(photos.device)
+    vae = new_vae(TRAINED_CHANNELS).to(photos.device)
+    _fit_vae("vae", vae, photos, batch, FitConfig(num_steps, rate), folder, seed)
+    vae = _without_dead_channels(vae, photos[:2048])
+    _fit_vae(
+        "vae_pruned",
+        vae,
+        photos,
+        batch,
+        FitConfig(num_steps // 10, rate / 4, ema_decay=0.99),
+        folder,
+        seed + 1,
+    )
+    _whiten(vae, photos[:2048])
+    return vae
 
+
+def _fit_vae(
+    name: str, vae: AutoencoderKL, photos: Tensor, batch: int, config: FitConfig, folder: Path, seed: int
+) -> None:
     def loss_of(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(photos), (batch,), generator=generator, device=photos.device)
         images = photos[rows].float() / 127.5 - 1
@@ -57,9 +82,39 @@ def train_vae(photos: Tensor, num_steps: int, batch: int, rate: float, folder: P
         decoded = vae.decode(posterior.mean + posterior.std * noise).sample
         return reconstruction_loss(decoded, images) + 1e-3 * posterior.kl().mean() / posterior.mean[0].numel()
 
-    fit("vae", vae, loss_of, FitConfig(num_steps, rate), folder, seed)
-    _whiten(vae, photos[:2048])
-    return vae
+    fit(name, vae, loss_of, config, folder, seed)
+
+
+@torch.no_grad()
+def _without_dead_channels(vae: AutoencoderKL, photos: Tensor) -> AutoencoderKL:
+    """The same model with the channels whose posterior noise exceeds half of their signal taken out; four stay at least."""
+    means, stds = encode_all(vae, photos)
+    signal, noise = means.float().std((0, 2, 3)), stds.float().mean((0, 2, 3))
+    order = (noise / signal).argsort()
+    alive = order[: max(4, int((noise < 0.5 * signal).sum()))].sort().values
+    print(
+        f"[vae] keeps channels {alive.tolist()} of {len(signal)}; noise / signal {(noise / signal).tolist()}"
+    )
+    pruned = new_vae(len(alive)).to(photos.device)
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    moments = torch.cat((alive, alive + len(signal)))
+    state = vae.state_dict()
+    # Two convolutions in a row are one: 1×1 after 3×3 in the encoder, 1×1 before 3×3 in the decoder.
+    mix = quant.weight[moments, :, 0, 0]
+    state["encoder.conv_out.weight"] = torch.einsum("om,mihw->oihw", mix, vae.encoder.conv_out.weight)
+    state["encoder.conv_out.bias"] = mix @ vae.encoder.conv_out.bias + quant.bias[moments]
+    spread = post.weight[:, :, 0, 0]
+    dead_mean = means.float().mean((0, 2, 3))
+    dead_mean[alive] = 0
+    constant = post.bias + spread @ dead_mean
+    conv_in = vae.decoder.conv_in
+    state["decoder.conv_in.weight"] = torch.einsum("omhw,mi->oihw", conv_in.weight, spread[:, alive])
+    state["decoder.conv_in.bias"] = conv_in.bias + conv_in.weight.sum((2, 3)) @ constant
+    for name, size in (("quant_conv", 2 * len(alive)), ("post_quant_conv", len(alive))):
+        state[f"{name}.weight"] = torch.eye(size, device=photos.device)[:, :, None, None]
+        state[f"{name}.bias"] = torch.zeros(size, device=photos.device)
+    pruned.load_state_dict(state)
+    return pruned
 
 
 @torch.no_grad()

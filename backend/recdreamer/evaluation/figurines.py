@@ -112,7 +112,9 @@ class Figurines:
         lists = [_mirrored_parts(kind, own_color) for kind in KINDS for own_color in COLORS.values()]
         longest = max(map(len, lists))
         empty = (0.0,) * 11
-        table = torch.tensor([parts + [empty] * (longest - len(parts)) for parts in lists], device=kind.device)
+        table = torch.tensor(
+            [parts + [empty] * (longest - len(parts)) for parts in lists], device=kind.device
+        )
         table = table[kind * len(COLORS) + color]
         return Figurines(table[..., 0:3], table[..., 3:6], table[..., 6], table[..., 7], table[..., 8:11])
 
@@ -136,9 +138,8 @@ def _mirrored_parts(kind: str, own_color: tuple[float, float, float]) -> list[tu
     for shape, center, radii, pitch_deg, color in _PARTS[kind]:
         for side in (1, -1) if center[0] > 0 else (1,):
             place = (side * center[0], center[1], center[2])
-            rows.append(
-                (*place, *radii, math.radians(pitch_deg), float(shape == "box"), *(color or own_color))
-            )
+            row = (*place, *radii, math.radians(pitch_deg), shape == "box", *(color or own_color))
+            rows.append(tuple(map(float, row)))
     return rows
 
 

@@ -43,7 +43,9 @@ class Oracle(nn.Module):
     @torch.no_grad()
     def pose_probs(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch poses"]:
         """Probability of each of POSES; pictures of another size are resampled."""
-        images = nn.functional.interpolate(images, (64, 64), mode="bilinear", antialias=True, align_corners=False)
+        images = nn.functional.interpolate(
+            images, (64, 64), mode="bilinear", antialias=True, align_corners=False
+        )
         return self(images)[0].softmax(-1)
 
 

@@ -1,0 +1,74 @@
+"""The rectifying ratio in both forms."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from recdreamer.pose.rectifier import camera_log_ratio, marginal_log_ratio, wanted_classes
+
+AZIMUTHS = torch.tensor([0.0, 90.0, 180.0, 270.0])
+
+
+def test_ratio_is_the_discrete_form_of_theorem_2() -> None:
+    probs = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
+    marginal = torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
+    target = torch.tensor([0.2, 0.3, 0.5])
+    expected = (target / marginal * probs).sum(-1).log()
+    assert torch.allclose(marginal_log_ratio(probs.log(), marginal, target), expected)
+
+
+def test_one_class_gives_no_gradient() -> None:
+    logits = torch.zeros(3, 1, requires_grad=True)
+    ratio = marginal_log_ratio(logits.log_softmax(-1), torch.ones(3, 1), torch.ones(1))
+    (grad,) = torch.autograd.grad(ratio.sum(), logits)
+    assert ratio.abs().max() == 0 and grad.abs().max() == 0
+
+
+def test_a_marginal_that_is_the_target_gives_no_gradient() -> None:
+    logits = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    target = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    (grad,) = torch.autograd.grad(
+        marginal_log_ratio(logits.log_softmax(-1), target.expand(3, 4), target).sum(), logits
+    )
+    assert grad.abs().max() < 1e-6
+
+
+def test_a_rare_class_is_asked_for() -> None:
+    logits = torch.zeros(1, 2, requires_grad=True)
+    ratio = marginal_log_ratio(logits.log_softmax(-1), torch.tensor([[0.9, 0.1]]), torch.tensor([0.5, 0.5]))
+    (grad,) = torch.autograd.grad(ratio.sum(), logits)
+    assert grad[0, 1] > 0 > grad[0, 0]
+
+
+def test_each_view_has_its_own_ratio() -> None:
+    """The released code averages over the batch before the logarithm."""
+    probs = torch.tensor([[0.7, 0.3], [0.1, 0.9]])
+    marginal, target = torch.tensor([[0.8, 0.2]]).expand(2, 2), torch.tensor([0.5, 0.5])
+    both = marginal_log_ratio(probs.log(), marginal, target)
+    alone = marginal_log_ratio(probs[:1].log(), marginal[:1], target)
+    assert torch.equal(both[:1], alone)
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "expected"),
+    [(0, [1, 0, 0, 0]), (30, [1, 0, 0, 0]), (45, [0.5, 0.5, 0, 0]), (52.5, [0.25, 0.75, 0, 0]), (90, [0, 1, 0, 0]),
+     (330, [1, 0, 0, 0]), (315, [0.5, 0, 0, 0.5])],
+)  # fmt: skip
+def test_views_ask_for_the_class_of_their_azimuth(azimuth: float, expected: list[float]) -> None:
+    assert torch.allclose(
+        wanted_classes(torch.tensor([float(azimuth)]), AZIMUTHS), torch.tensor([expected]).float()
+    )
+
+
+def test_every_view_asks_for_something_whatever_the_classes() -> None:
+    azimuth_deg = torch.arange(0, 360, 5.0)
+    for classes in ([0.0, 180.0], [0.0, 20.0], [0.0, 60.0, 120.0, 180.0, 240.0, 300.0]):
+        assert (wanted_classes(azimuth_deg, torch.tensor(classes)).sum(1) > 0).all()
+
+
+def test_camera_ratio_of_one_wanted_class_is_its_log_probability() -> None:
+    probs = torch.tensor([[0.7, 0.2, 0.1]])
+    ratio = camera_log_ratio(probs.log(), torch.tensor([[0.0, 1.0, 0.0]]))
+    assert abs(ratio.item() - math.log(0.2)) < 1e-5

@@ -1,0 +1,89 @@
+"""The LoRA branch: begins as the prior, learns, and leaves the prior alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.lora import LoraBranch, LoraTrainer
+from torch import Tensor
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+
+def inputs(prior: DiffusionPrior, seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    latents = torch.randn(2, prior.unet.config.in_channels, 16, 16, generator=generator)
+    c2w = torch.eye(4).repeat(2, 1, 1) + 0.3 * torch.randn(2, 4, 4, generator=generator)
+    return latents, torch.tensor([100, 700]), prior.encode_text(["a red bear"]).expand(2, -1, -1), c2w
+
+
+@pytest.fixture
+def prior() -> DiffusionPrior:
+    return DiffusionPrior.load("builtin", "cpu", torch.float32)
+
+
+def test_begins_as_the_pretrained_model_for_any_camera(prior: DiffusionPrior) -> None:
+    latents, t, text, c2w = inputs(prior)
+    before = prior.eps(latents, t, text)
+    branch = LoraBranch(prior, 4, TARGETS, seed=0)
+    with torch.no_grad():
+        assert torch.allclose(branch.eps(latents, t, text, c2w), before, atol=1e-5)
+
+
+def test_learns_the_renders_and_leaves_the_prior_alone(prior: DiffusionPrior) -> None:
+    latents, t, text, c2w = inputs(prior)
+    before, frozen = prior.eps(latents, t, text), {n: p.clone() for n, p in prior.unet.named_parameters()}
+    trainer = LoraTrainer(LoraBranch(prior, 8, TARGETS, seed=0), 3e-3, warmup_steps=1)
+
+    def loss() -> float:
+        with torch.no_grad():
+            losses = [
+                trainer.branch.loss(latents, text, c2w, torch.Generator().manual_seed(i)) for i in range(8)
+            ]
+        return torch.stack(losses).mean().item()
+
+    first = loss()
+    for step in range(40):
+        trainer.step(latents, text, c2w, step, torch.Generator().manual_seed(step))
+    assert loss() < 0.8 * first
+    with torch.no_grad():
+        assert torch.equal(prior.eps(latents, t, text), before)
+        assert not torch.allclose(trainer.branch.eps(latents, t, text, c2w), before, atol=1e-2)
+    after = dict(prior.unet.named_parameters())
+    for name, value in frozen.items():
+        twin = after.get(
+            name,
+            after.get(name.replace(".weight", ".base_layer.weight").replace(".bias", ".base_layer.bias")),
+        )
+        assert twin is not None and torch.equal(twin, value), name
+        assert not twin.requires_grad
+
+
+def test_the_camera_matters_once_trained(prior: DiffusionPrior) -> None:
+    latents, t, text, c2w = inputs(prior)
+    trainer = LoraTrainer(LoraBranch(prior, 4, TARGETS, seed=0), 1e-2, warmup_steps=1)
+    for step in range(5):
+        trainer.step(latents, text, c2w, step, torch.Generator().manual_seed(step))
+    with torch.no_grad():
+        outputs = [trainer.branch.eps(latents, t, text, camera) for camera in (c2w, c2w.flip(0))]
+    assert not torch.allclose(*outputs, atol=1e-3)
+
+
+def test_checkpoint_restores_weights_and_optimizer(prior: DiffusionPrior) -> None:
+    latents, t, text, c2w = inputs(prior)
+    trainer = LoraTrainer(LoraBranch(prior, 4, TARGETS, seed=0), 1e-3, warmup_steps=1)
+
+    def train(owner: LoraTrainer, steps: range) -> Tensor:
+        for step in steps:
+            owner.step(latents, text, c2w, step, torch.Generator().manual_seed(step))
+        with torch.no_grad():
+            return owner.branch.eps(latents, t, text, c2w)
+
+    train(trainer, range(3))
+    saved = {name: tensor.clone() for name, tensor in trainer.tensors().items()}
+    straight = train(trainer, range(3, 6))
+    other = DiffusionPrior.load("builtin", "cpu", torch.float32)
+    resumed = LoraTrainer(LoraBranch(other, 4, TARGETS, seed=9), 1e-3, warmup_steps=1)
+    resumed.load(saved)
+    assert torch.equal(train(resumed, range(3, 6)), straight)
