@@ -29,6 +29,7 @@ CHUNK_POINTS = 1 << 18
 COARSE_RESOLUTION = 64
 DEPTH_TOLERANCE = 0.1  # scene units
 MIN_OPACITY = 0.05  # below it, on every ray, there is nothing to see
+SPECK_SIZE = 0.2  # scene units
 POOR_AGREEMENT = 0.2  # an untrained density blob scores 0.25 to 0.4, a firm object 0.6 and more
 
 
@@ -159,9 +160,9 @@ def find_surface(
             f"The object reaches the border of the scene and is cut flat there ({border:.0%} of one side). "
             "A smaller start blob or a larger camera distance keeps it inside."
         )
-    if max(np.subtract(hi, lo)) < 0.3:
+    if max(np.ptp(np.argwhere(solid), axis=0) + 1) * cell < SPECK_SIZE:
         warn(
-            "The object is a speck: it takes up less than a sixth of the scene's width, so it will have "
+            "The object is a speck: it takes up less than a tenth of the scene's width, so it will have "
             "little detail. Try another seed or a larger start blob."
         )
     return SurfaceLevel(threshold, agreement, max_opacity, percentiles, lo, hi)

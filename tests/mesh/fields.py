@@ -1,0 +1,45 @@
+"""Fields with a known surface, and a texture lookup, for the tests of the mesh part."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from recdreamer.mesh import MeshConfig
+
+SMALL = MeshConfig(resolution=64, target_faces=3000, texture_size_px=256)
+
+
+def ball(radius: float, center=(0.0, 0.0, 0.0), sigma: float = 80.0, softness: float = 0.01) -> Callable:
+    """Density of a ball whose level set at half of `sigma` has the given radius."""
+
+    def density(xyz: torch.Tensor) -> torch.Tensor:
+        distance = (xyz - torch.tensor(center, dtype=xyz.dtype)).norm(dim=-1)
+        return sigma * torch.sigmoid((radius - distance) / softness)
+
+    return density
+
+
+def position_color(xyz: torch.Tensor) -> torch.Tensor:
+    """A colour that names the place: the cube [-1, 1]^3 mapped to RGB."""
+    return (xyz / 2 + 0.5).clamp(0, 1)
+
+
+def sample_bilinear(texture: np.ndarray, uvs: np.ndarray) -> np.ndarray:
+    """Bilinear lookup as a GPU does it, in [0, 1]; written apart from the baker on purpose."""
+    size = len(texture)
+    x, y = uvs[:, 0] * size - 0.5, (1 - uvs[:, 1]) * size - 0.5
+    x0, y0 = np.floor(x).astype(int), np.floor(y).astype(int)
+    fx, fy = (x - x0)[:, None], (y - y0)[:, None]
+
+    def at(row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        return texture[row.clip(0, size - 1), column.clip(0, size - 1)] / 255.0
+
+    top = at(y0, x0) * (1 - fx) + at(y0, x0 + 1) * fx
+    bottom = at(y0 + 1, x0) * (1 - fx) + at(y0 + 1, x0 + 1) * fx
+    return top * (1 - fy) + bottom * fy
+
+
+def nose_field(xyz: torch.Tensor) -> torch.Tensor:
+    """A head with a nose that points to -Y, above the middle and to the right (+X)."""
+    return torch.maximum(ball(0.5)(xyz), ball(0.15, (0.1, -0.55, 0.2))(xyz))

@@ -1,0 +1,176 @@
+"""Extraction against spheres whose area and volume are known, and fields made to break it."""
+
+import math
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
+from recdreamer.mesh.extract import solid_parts
+from recdreamer.mesh.mesh import (
+    euler_characteristic,
+    face_cross,
+    is_watertight,
+    signed_volume,
+    surface_area,
+    vertex_normals,
+)
+from recdreamer.report import JobError
+
+from .fields import SMALL, ball, nose_field
+
+
+def test_sphere_has_the_area_volume_and_topology_of_a_sphere() -> None:
+    mesh = extract_mesh(ball(0.6), replace(SMALL, threshold=40.0))
+
+    assert is_watertight(mesh)
+    assert euler_characteristic(mesh) == 2
+    assert signed_volume(mesh) == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.005)
+    assert surface_area(mesh) == pytest.approx(4 * math.pi * 0.6**2, rel=0.005)
+    # Triangles with edges of 0.06 stand almost 0.002 off a sphere of this radius.
+    assert np.abs(np.linalg.norm(mesh.verts, axis=1) - 0.6).max() < 0.003
+    assert len(mesh.faces) <= 1.01 * SMALL.target_faces
+
+
+def test_normals_look_outward_and_are_those_of_the_sphere(sphere_mesh: Mesh) -> None:
+    outward = sphere_mesh.verts / np.linalg.norm(sphere_mesh.verts, axis=1, keepdims=True)
+    assert (vertex_normals(sphere_mesh) * outward).sum(1).min() > 0.98
+    centres = sphere_mesh.verts[sphere_mesh.faces].mean(1)
+    assert (face_cross(sphere_mesh) * centres).sum(1).min() > 0
+
+
+def test_a_steep_field_gives_no_stairs() -> None:
+    # A jump from 0 to 1000 inside one cell: marching cubes alone would be half a cell (0.01) off.
+    config = replace(SMALL, smoothing_steps=0, target_faces=10**6)
+    mesh = extract_mesh(lambda xyz: 1000.0 * (xyz.norm(dim=-1) < 0.6), config)
+    radii = np.linalg.norm(mesh.verts, axis=1)
+    assert np.quantile(np.abs(radii - 0.6), 0.99) < 0.001
+
+
+def test_two_spheres_are_two_parts_and_a_speck_is_dropped() -> None:
+    large, small = ball(0.4, (-0.4, 0.0, 0.0)), ball(0.2, (0.5, 0.0, 0.0))
+    speck = ball(0.06, (0.0, 0.0, 0.8))  # 0.3 % of the large ball's volume
+    mesh = extract_mesh(lambda xyz: large(xyz) + small(xyz) + speck(xyz), replace(SMALL, threshold=40.0))
+
+    assert euler_characteristic(mesh) == 4
+    assert mesh.verts[:, 2].max() < 0.5
+    assert signed_volume(mesh) == pytest.approx(4 / 3 * math.pi * (0.4**3 + 0.2**3), rel=0.01)
+
+
+def test_min_component_share_keeps_only_the_largest_part() -> None:
+    large, small = ball(0.4, (-0.4, 0.0, 0.0)), ball(0.2, (0.5, 0.0, 0.0))
+    config = replace(SMALL, min_component_share=0.5)
+    mesh = extract_mesh(lambda xyz: large(xyz) + small(xyz), config)
+    assert euler_characteristic(mesh) == 2
+    assert mesh.verts[:, 0].max() < 0.1
+
+
+def test_a_hollow_object_has_no_wall_inside() -> None:
+    def shell(xyz: torch.Tensor) -> torch.Tensor:
+        return ball(0.6)(xyz) - ball(0.45)(xyz)
+
+    mesh = extract_mesh(shell, replace(SMALL, threshold=40.0))
+    assert euler_characteristic(mesh) == 2
+    assert np.linalg.norm(mesh.verts, axis=1).min() > 0.59
+
+
+def test_an_object_cut_by_the_scene_is_capped_flat_at_its_border() -> None:
+    warnings: list[str] = []
+    mesh = extract_mesh(ball(0.6, (0.0, 0.0, 1.0)), replace(SMALL, threshold=40.0), warn=warnings.append)
+
+    assert is_watertight(mesh)
+    assert euler_characteristic(mesh) == 2
+    assert mesh.verts[:, 2].max() == pytest.approx(1.0, abs=0.01)
+    assert signed_volume(mesh) == pytest.approx(2 / 3 * math.pi * 0.6**3, rel=0.02)
+    assert len(warnings) == 1
+    assert "cut flat" in warnings[0]
+
+
+def test_a_part_too_thin_for_the_coarse_look_is_not_cut_off() -> None:
+    def with_antenna(xyz: torch.Tensor) -> torch.Tensor:
+        rod = (xyz[:, :2].norm(dim=-1) < 0.015) & (xyz[:, 2].abs() < 0.9)
+        return ball(0.2)(xyz) + 100.0 * rod
+
+    # Between the coarse look's sample points there is no sign of the rod.
+    assert float(with_antenna(torch.tensor([[1 / 64, 1 / 64, 0.5]]))) < 1e-6
+    mesh = extract_mesh(with_antenna, replace(SMALL, resolution=32))
+    assert np.ptp(mesh.verts[:, 2]) == pytest.approx(1.8, abs=0.02)
+    assert is_watertight(mesh)
+
+
+def test_noise_still_gives_a_closed_surface() -> None:
+    grid = torch.randn(1, 1, 24, 24, 24, generator=torch.Generator().manual_seed(0)).clamp(min=0) * 50
+
+    def noise(xyz: torch.Tensor) -> torch.Tensor:
+        place = xyz.reshape(1, -1, 1, 1, 3)
+        return torch.nn.functional.grid_sample(grid, place, align_corners=False).reshape(-1)
+
+    mesh = extract_mesh(noise, replace(SMALL, threshold=15.0), warn=lambda message: None)
+    assert is_watertight(mesh)
+    assert signed_volume(mesh) > 0
+    assert len(mesh.faces) < 2 * SMALL.target_faces
+
+
+def test_axes_are_not_mixed_up() -> None:
+    mesh = extract_mesh(nose_field, SMALL)
+    nose = mesh.verts[mesh.verts[:, 1].argmin()]
+    assert nose == pytest.approx([0.1, -0.7, 0.2], abs=0.03)
+
+
+def test_solid_parts_fills_cavities_and_drops_specks() -> None:
+    solid = np.zeros((12, 12, 12), bool)
+    solid[1:8, 1:8, 1:8] = True
+    solid[3:5, 3:5, 3:5] = False
+    solid[10, 10, 10] = True
+    kept = solid_parts(solid, 0.01)
+    assert kept[1:8, 1:8, 1:8].all()
+    assert kept.sum() == 7**3
+
+
+def test_both_marching_cubes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("skimage", reason="scikit-image stands in only where PyMCubes has no wheel")
+    expected = extract_mesh(nose_field, SMALL)
+    monkeypatch.setitem(sys.modules, "mcubes", None)
+    mesh = extract_mesh(nose_field, SMALL)
+    assert is_watertight(mesh)
+    assert signed_volume(mesh) == pytest.approx(signed_volume(expected), rel=0.005)
+
+
+def test_missing_marching_cubes_is_one_clear_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("mcubes", "skimage", "skimage.measure"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(JobError, match=r"PyMCubes .* or scikit-image"):
+        extract_mesh(ball(0.6), SMALL)
+
+
+def test_every_part_of_the_work_can_be_cancelled() -> None:
+    calls = 0
+
+    def count() -> None:
+        nonlocal calls
+        calls += 1
+
+    extract_mesh(ball(0.6), SMALL, tick=count)
+    for stop_at in range(1, calls + 1, 3):
+        left = stop_at
+
+        def stop() -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            extract_mesh(ball(0.6), SMALL, tick=stop)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("resolution", 2), ("target_faces", 10), ("threshold", 0.0), ("min_component_share", 1.5)],
+)
+def test_a_senseless_setting_is_named(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"mesh.{name} is {value}"):
+        MeshConfig(**{name: value})

@@ -1,0 +1,112 @@
+"""UV islands: inside the page, apart from each other, in proportion."""
+
+import numpy as np
+import pytest
+from scipy import ndimage, sparse
+
+from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
+from recdreamer.mesh.bake import rasterize_uvs
+from recdreamer.mesh.mesh import face_cross
+from recdreamer.mesh.uv import unwrap
+
+from .fields import SMALL, ball, nose_field
+
+
+@pytest.fixture(scope="module")
+def unwrapped() -> tuple[Mesh, int]:
+    return unwrap(extract_mesh(nose_field, SMALL), SMALL)
+
+
+def double_areas(uvs: np.ndarray) -> np.ndarray:
+    a, b, c = uvs[:, 0].astype(float), uvs[:, 1].astype(float), uvs[:, 2].astype(float)
+    return (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+
+
+def island_of_face(mesh: Mesh) -> tuple[int, np.ndarray]:
+    """Faces that share a vertex with the same UV belong to one island."""
+    corners = np.concatenate(
+        [mesh.faces.reshape(-1, 1), mesh.uvs_or_error().reshape(-1, 2).view(np.int32)], axis=1
+    )
+    _, place = np.unique(corners, axis=0, return_inverse=True)
+    place = place.reshape(-1, 3)
+    edges = np.concatenate([place[:, :2], place[:, 1:]])
+    graph = sparse.coo_matrix((np.ones(len(edges)), edges.T), (place.max() + 1,) * 2)
+    count, label = sparse.csgraph.connected_components(graph, directed=False)
+    return count, label[place[:, 0]]
+
+
+def test_uvs_are_welded_mesh_corners_inside_the_page(unwrapped: tuple[Mesh, int]) -> None:
+    mesh, num_islands = unwrapped
+    uvs = mesh.uvs_or_error()
+    assert uvs.shape == (len(mesh.faces), 3, 2)
+    assert uvs.min() >= 0
+    assert uvs.max() <= 1
+    assert np.abs(double_areas(uvs)).min() > 0
+    assert island_of_face(mesh)[0] == num_islands
+
+
+def test_no_point_of_the_page_is_used_twice(unwrapped: tuple[Mesh, int]) -> None:
+    uvs = unwrapped[0].uvs_or_error().astype(float)
+    assert overlaps(uvs) == 0
+    # The check itself must notice one triangle laid over another island.
+    moved = uvs.copy()
+    moved[0] = uvs[0] - uvs[0].mean(0) + uvs[len(uvs) // 2].mean(0)
+    moved[0] = (moved[0] - moved[0].mean(0)) * 3 + moved[0].mean(0)
+    assert overlaps(moved) > 0
+
+
+def overlaps(uvs: np.ndarray, size: int = 512) -> int:
+    """Number of grid points that lie strictly inside more than one triangle."""
+    hits = np.zeros((size, size), int)
+    for triangle, double_area in zip(uvs * size, double_areas(uvs), strict=True):
+        lo = np.floor(triangle.min(0)).astype(int).clip(0, size - 1)
+        hi = np.ceil(triangle.max(0)).astype(int).clip(0, size - 1)
+        x, y = np.meshgrid(np.arange(lo[0], hi[0] + 1), np.arange(lo[1], hi[1] + 1), indexing="ij")
+        inside = np.ones(x.shape, bool)
+        for start, end in zip(triangle, np.roll(triangle, -1, axis=0), strict=True):
+            side = (end - start)[0] * (y - start[1]) - (end - start)[1] * (x - start[0])
+            inside &= side * np.sign(double_area) > 1e-3
+        hits[lo[0] : hi[0] + 1, lo[1] : hi[1] + 1] += inside
+    return int((hits > 1).sum())
+
+
+def test_islands_keep_proportions_and_one_scale(unwrapped: tuple[Mesh, int]) -> None:
+    mesh, _ = unwrapped
+    ratio = np.abs(double_areas(mesh.uvs_or_error())) / np.linalg.norm(face_cross(mesh), axis=1)
+    assert np.quantile(ratio, 0.95) / np.quantile(ratio, 0.05) < 3
+    edges_3d = np.linalg.norm(np.roll(mesh.verts[mesh.faces], -1, 1) - mesh.verts[mesh.faces], axis=-1)
+    edges_uv = np.linalg.norm(np.roll(mesh.uvs, -1, 1) - mesh.uvs, axis=-1)
+    stretch = (edges_uv / edges_3d).max(1) / (edges_uv / edges_3d).min(1)
+    assert np.quantile(stretch, 0.95) < 2
+
+
+def test_islands_stand_at_least_the_padding_apart(unwrapped: tuple[Mesh, int]) -> None:
+    mesh, _ = unwrapped
+    oversampling = 4
+    face_map, _, _ = rasterize_uvs(mesh.uvs_or_error(), oversampling * SMALL.texture_size_px)
+    count, island = island_of_face(mesh)
+    label = np.where(face_map >= 0, island[face_map], -1)
+    assert count > 1
+    for index in range(count):
+        others = (label >= 0) & (label != index)
+        distance_px = ndimage.distance_transform_edt(label != index)[others].min() / oversampling
+        # The rasteriser grows islands by 1.5 of its own texels on either side.
+        assert distance_px + 3 / oversampling >= SMALL.padding_px - 0.25
+
+
+def test_a_tiny_mesh_unwraps_like_a_large_one() -> None:
+    mesh = extract_mesh(ball(0.05), SMALL, warn=lambda message: None)
+    small, num_small = unwrap(mesh, SMALL)
+    _, num_large = unwrap(Mesh(mesh.verts * 20, mesh.faces), SMALL)
+    assert num_small == num_large
+    assert np.abs(double_areas(small.uvs_or_error())).min() > 0
+
+
+def test_a_mesh_without_uvs_says_so(sphere_mesh: Mesh) -> None:
+    with pytest.raises(ValueError, match="unwrap it first"):
+        sphere_mesh.uvs_or_error()
+
+
+def test_settings_are_defaults_that_artists_expect() -> None:
+    assert MeshConfig().texture_size_px == 1024
+    assert MeshConfig().padding_px >= 4
