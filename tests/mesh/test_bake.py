@@ -123,6 +123,15 @@ def test_the_texture_depends_on_the_seed_alone(mesh: Mesh, texture: np.ndarray) 
     assert not np.array_equal(first, other)
 
 
+def test_a_field_in_half_precision_bakes_the_same(mesh: Mesh) -> None:
+    settings = SETTINGS | {"texture_size_px": 64}
+    full, _ = bake_texture(mesh, ball(0.6), position_color, **settings)
+    half, _ = bake_texture(
+        mesh, lambda xyz: ball(0.6)(xyz).half(), lambda xyz: position_color(xyz).half(), **settings
+    )
+    assert np.abs(full.astype(int) - half).max() <= 1
+
+
 def test_bright_and_dark_values_keep_their_code(mesh: Mesh) -> None:
     """Colour is sRGB already: 0.2 becomes 51, with no gamma in between."""
     texture, _ = bake_texture(

@@ -105,7 +105,8 @@ def composite_inward(
     index = torch.arange(RAY_SAMPLES, device=surface.device)
     depths = (index + offsets[:, None]) * step - outside
     xyz = surface[:, None] - depths[..., None] * normals[:, None]
-    sigmas = density(xyz.reshape(-1, 3)).reshape(depths.shape)
+    # Fields under mixed precision answer in half; sums along a ray need more.
+    sigmas = density(xyz.reshape(-1, 3)).reshape(depths.shape).to(xyz.dtype)
     # The space outside the scene is empty, whatever the field says there.
     sigmas = torch.where(xyz.abs().amax(-1) <= 1, sigmas, 0.0)
     optical_depth = torch.cumsum(sigmas * step, dim=1)
@@ -123,8 +124,8 @@ def composite_inward(
         torch.cat([rays, torch.nonzero(is_empty)[:, 0]]),
         torch.cat([kept, kept.new_ones(int(is_empty.sum()))]),
     )
-    rgb = color(points)
-    summed = torch.zeros_like(surface, dtype=rgb.dtype).index_add_(0, rays, rgb * kept[:, None].to(rgb.dtype))
+    rgb = color(points).to(xyz.dtype)
+    summed = torch.zeros_like(surface).index_add_(0, rays, rgb * kept[:, None])
     norm = torch.zeros_like(offsets).index_add_(0, rays, kept)
     return summed / norm[:, None]
 
