@@ -102,7 +102,9 @@ class GenerateConfig:
     rectifier: RectifierConfig = RectifierConfig()
     regularizers: RegularizerConfig = RegularizerConfig()
     cameras: CameraConfig = field(
-        default_factory=lambda: CameraConfig(elevation_deg=(-10.0, 45.0), distance=(2.6, 3.4), fov_y_deg=(40.0, 50.0))
+        default_factory=lambda: CameraConfig(
+            elevation_deg=(-10.0, 45.0), distance=(2.6, 3.4), fov_y_deg=(40.0, 50.0)
+        )
     )
     field: FieldConfig = FieldConfig(num_levels=16, log2_table_size=19, max_resolution=1024, hidden_width=64)
     occupancy: OccupancyConfig = OccupancyConfig()
@@ -171,7 +173,9 @@ def _with(config: Any, path: list[str], name: str, value: Any) -> Any:
     try:
         return replace(config, **{path[0]: _converted(value, kind)})
     except (TypeError, ValueError) as error:
-        raise RequestError(f"{value!r} does not fit the setting {name!r} ({error}).", f"Give a {kind}.") from error
+        raise RequestError(
+            f"{value!r} does not fit the setting {name!r} ({error}).", f"Give a {kind}."
+        ) from error
 
 
 def _converted(value: Any, kind: Any) -> Any:
@@ -185,7 +189,9 @@ def _converted(value: Any, kind: Any) -> Any:
         return tuple(_converted(item, inner) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(kind, type) and not (isinstance(value, kind) and not (kind is int and isinstance(value, bool))):
+    if isinstance(kind, type) and not (
+        isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    ):
         raise TypeError(f"expected {kind.__name__}")
     return value
 

@@ -73,7 +73,9 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
         "device": str(device),
         "mesh": summary,
     }
-    write_atomically(job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False, default=str))
+    write_atomically(
+        job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False, default=str)
+    )
     report.progress(100, 100)
 
 
@@ -141,7 +143,9 @@ def shape_stage(
     return scene, seconds_before + time.monotonic() - started
 
 
-def prepare_rectifier(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, report: Report) -> Rectifier:
+def prepare_rectifier(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, report: Report
+) -> Rectifier:
     """The classifier of the job's templates; where there are none, the prior draws them first."""
     extractor = FeatureExtractor(config.extractor).to(prior.device)
     request = job.read_request()
@@ -192,6 +196,8 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         raise JobError(
-            "device", f"The device {name!r} cannot be used ({str(error).splitlines()[0]}).", "Choose 'auto' or 'cpu'."
+            "device",
+            f"The device {name!r} cannot be used ({str(error).splitlines()[0]}).",
+            "Choose 'auto' or 'cpu'.",
         ) from error
     return torch.device(name)

@@ -42,7 +42,11 @@ def optimize_step(
 
     # Line 3: noise.
     bounds = timestep_range(
-        config.guidance.schedule, step, config.optimize.num_steps, schedule.num_timesteps, config.guidance.num_intervals
+        config.guidance.schedule,
+        step,
+        config.optimize.num_steps,
+        schedule.num_timesteps,
+        config.guidance.num_intervals,
     )
     t = sample_timesteps(bounds, num_views, generator)
     eps = torch.randn(latents.shape, generator=generator, device=latents.device)
@@ -107,12 +111,12 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
     return torch.Generator(device=device).manual_seed((seed * 1_000_003 + step) % (1 << 63))
 
 
-def orbit(num_views: int, config: GenerateConfig, device: torch.device) -> Cameras:
-    """Evenly spaced cameras at the middle of the configured ranges, beginning at the front."""
+def orbit(num_views: int, config: GenerateConfig, device: torch.device, first_deg: float = 0.0) -> Cameras:
+    """Evenly spaced cameras at the middle of the configured ranges."""
     from recdreamer.cameras import orbit_cameras
 
     middle = lambda bounds: sum(bounds) / 2  # noqa: E731
-    azimuth_deg = torch.arange(num_views, device=device) * (360.0 / num_views)
+    azimuth_deg = first_deg + torch.arange(num_views, device=device) * (360.0 / num_views)
     elevation_deg = torch.full((num_views,), middle(config.cameras.elevation_deg), device=device)
     return orbit_cameras(
         azimuth_deg, elevation_deg, middle(config.cameras.distance), middle(config.cameras.fov_y_deg)

@@ -50,7 +50,9 @@ class Scene:
             len(cameras), generator, self.device, settings.ground, settings.ground_tint
         )
         size = settings.render_px
-        return render(self.field, self.occupancy, cameras, size, size, background, self.config.render, generator)
+        return render(
+            self.field, self.occupancy, cameras, size, size, background, self.config.render, generator
+        )
 
     def descend(
         self,
@@ -74,7 +76,9 @@ class Scene:
         loss.backward()
         self.optimizer.step()
 
-    def _regularization(self, rendering: Rendering, step: int, generator: torch.Generator) -> Float[Tensor, ""]:
+    def _regularization(
+        self, rendering: Rendering, step: int, generator: torch.Generator
+    ) -> Float[Tensor, ""]:
         weights, progress = self.config.regularizers, step / self.config.optimize.num_steps
         smooth, smooth_color = smoothness_loss(self.field, rendering, 0.04, 4096, generator)
         return (
@@ -86,10 +90,14 @@ class Scene:
         )
 
     @torch.no_grad()
-    def picture(self, cameras: Cameras, size_px: int, ground: float = 0.8) -> Float[Tensor, "views 3 size_px size_px"]:
+    def picture(
+        self, cameras: Cameras, size_px: int, ground: float = 0.8
+    ) -> Float[Tensor, "views 3 size_px size_px"]:
         """Clean pictures for looking at and for measuring."""
         background = torch.full((len(cameras), 3), ground, device=self.device)
-        rendering = render(self.field, self.occupancy, cameras, size_px, size_px, background, self.config.render)
+        rendering = render(
+            self.field, self.occupancy, cameras, size_px, size_px, background, self.config.render
+        )
         return rendering.rgb.clamp(0, 1)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -100,5 +108,7 @@ class Scene:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         for name, module in (("field", self.field), ("occupancy", self.occupancy)):
-            module.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
+            module.load_state_dict(
+                {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            )
         load_optimizer("optimizer", self.optimizer, tensors)

@@ -10,7 +10,9 @@ def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, 
     """`<name>.<parameter number>.<quantity>` for every tensor that the optimizer keeps."""
     state = optimizer.state_dict()["state"]
     return {
-        f"{name}.{index}.{key}": torch.as_tensor(value) for index, values in state.items() for key, value in values.items()
+        f"{name}.{index}.{key}": torch.as_tensor(value)
+        for index, values in state.items()
+        for key, value in values.items()
     }
 
 

@@ -9,7 +9,7 @@ from recdreamer.evaluation.consistency import measure_consistency
 from recdreamer.evaluation.figurines import COLORS, KINDS, POSES, Figurines, pose_class, render_figurines
 from recdreamer.evaluation.oracle import load_oracle
 
-AZIMUTHS = torch.arange(24) * 15.0
+AZIMUTHS = 7.5 + torch.arange(24) * 15.0
 
 
 def one_hot(classes: torch.Tensor) -> torch.Tensor:

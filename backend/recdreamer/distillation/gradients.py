@@ -12,7 +12,9 @@ Clamp = Literal["none", "cap", "released"]
 
 
 def sds_grad(
-    eps_pretrained: Float[Tensor, "batch c h w"], eps: Float[Tensor, "batch c h w"], w_t: Float[Tensor, "batch 1 1 1"]
+    eps_pretrained: Float[Tensor, "batch c h w"],
+    eps: Float[Tensor, "batch c h w"],
+    w_t: Float[Tensor, "batch 1 1 1"],
 ) -> Float[Tensor, "batch c h w"]:
     """w_t · (eps_pretrained - eps): DreamFusion; paper, Eq. 5."""
     return w_t * (eps_pretrained - eps)

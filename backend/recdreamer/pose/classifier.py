@@ -43,7 +43,11 @@ class PoseClassifier(nn.Module):
     """p(c|x) for pictures x in [0, 1], differentiable, each picture on its own."""
 
     def __init__(
-        self, extractor: FeatureExtractor, templates: list[PoseTemplate], config: ClassifierConfig, seed: int = 0
+        self,
+        extractor: FeatureExtractor,
+        templates: list[PoseTemplate],
+        config: ClassifierConfig,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.extractor, self.config = extractor, config
@@ -60,7 +64,9 @@ class PoseClassifier(nn.Module):
             # Only the object's patches take part in matching; the rest is padding that no softmax sees.
             most = int(mask.sum(1).max())
             order = mask.argsort(dim=1, descending=True, stable=True)[:, :most]
-            self.template_patches = features.patches.gather(1, order[..., None].expand(-1, -1, features.patches.shape[-1]))
+            self.template_patches = features.patches.gather(
+                1, order[..., None].expand(-1, -1, features.patches.shape[-1])
+            )
             self.template_mask = mask.gather(1, order)
             self.template_places = horizontal_map(mask).gather(1, order)
             # Average over the templates of a class.
@@ -78,7 +84,9 @@ class PoseClassifier(nn.Module):
         """Log-probabilities of the pose classes. With a generator, averaged over perturbed copies."""
         copies = self.config.query_copies if generator is not None else 1
         if generator is not None:
-            images = torch.cat([_perturbed(images, generator, self.config.query_noise) for _ in range(copies)])
+            images = torch.cat(
+                [_perturbed(images, generator, self.config.query_noise) for _ in range(copies)]
+            )
         logits = self._logits(self.scores(images))
         return logits.unflatten(0, (copies, -1)).mean(0).log_softmax(-1)
 
@@ -119,7 +127,9 @@ class PoseClassifier(nn.Module):
             return scores / scores.sum(-1, keepdim=True) / temperature
         return scores / temperature
 
-    def _average_features(self, images: Float[Tensor, "templates 3 s s"], generator: torch.Generator) -> Features:
+    def _average_features(
+        self, images: Float[Tensor, "templates 3 s s"], generator: torch.Generator
+    ) -> Features:
         """Features averaged over augmented copies; those of patches are not moved, so that places stay."""
         sets = [self.extractor(images)]
         cls = [sets[0].cls]
@@ -144,7 +154,9 @@ class PoseClassifier(nn.Module):
         self.score_margin = (centered[right].mean() - centered[~right].mean()).clamp_min(1e-3)
 
 
-def _foreground_hint(templates: list[PoseTemplate], device: torch.device) -> Float[Tensor, "templates places"]:
+def _foreground_hint(
+    templates: list[PoseTemplate], device: torch.device
+) -> Float[Tensor, "templates places"]:
     center = center_hint(device)
     return torch.stack([
         center if template.mask is None
@@ -169,7 +181,9 @@ def _perturbed(
         images = padded[..., top : top + images.shape[-2], left : left + images.shape[-1]]
     amount = 2 * draw(len(images), 1, 1, 1)
     once = _box_blur(images)
-    images = torch.lerp(torch.lerp(images, once, amount.clamp(0, 1)), _box_blur(once), (amount - 1).clamp(0, 1))
+    images = torch.lerp(
+        torch.lerp(images, once, amount.clamp(0, 1)), _box_blur(once), (amount - 1).clamp(0, 1)
+    )
     images = images * (0.9 + 0.2 * draw(len(images), 1, 1, 1)) + 0.12 * (draw(len(images), 1, 1, 1) - 0.5)
     eps = torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
     return images + noise * draw(len(images), 1, 1, 1) * eps

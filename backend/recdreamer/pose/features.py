@@ -61,6 +61,10 @@ class FeatureExtractor(nn.Module):
         side = int(patches.shape[-1] ** 0.5)
         patches = patches.unflatten(2, (side, side))
         if side != PATCHES:
-            patches = nn.functional.interpolate(patches, (PATCHES, PATCHES), mode="bilinear", align_corners=False)
+            patches = nn.functional.interpolate(
+                patches, (PATCHES, PATCHES), mode="bilinear", align_corners=False
+            )
         normalize = nn.functional.normalize
-        return Features(normalize(tokens[:, 0], dim=-1), normalize(patches.flatten(2).transpose(1, 2), dim=-1))
+        return Features(
+            normalize(tokens[:, 0], dim=-1), normalize(patches.flatten(2).transpose(1, 2), dim=-1)
+        )

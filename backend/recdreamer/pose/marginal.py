@@ -15,7 +15,9 @@ class PoseMarginal(nn.Module):
 
     probs: Tensor
 
-    def __init__(self, num_classes: int, num_intervals: int = 10, n_ema: int = 100, num_timesteps: int = 1000) -> None:
+    def __init__(
+        self, num_classes: int, num_intervals: int = 10, n_ema: int = 100, num_timesteps: int = 1000
+    ) -> None:
         super().__init__()
         self.rate = 1 - 0.1 ** (1 / n_ema)
         self.interval_length = num_timesteps / num_intervals

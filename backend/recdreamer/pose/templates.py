@@ -41,10 +41,13 @@ def templates_in(folder: Path) -> tuple[Template, ...]:
 
     A single side is mirrored to give the other one. Raises RequestError when the folder holds no picture.
     """
-    pictures = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    pictures = (
+        sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
+    )
     if not pictures:
         raise RequestError(
-            f"No pictures in {folder}.", "Put one picture per pose there, named front.png, back.png, left.png …"
+            f"No pictures in {folder}.",
+            "Put one picture per pose there, named front.png, back.png, left.png …",
         )
     found = []
     for picture in pictures:
@@ -59,7 +62,9 @@ def with_mirrored_sides(templates: tuple[Template, ...]) -> tuple[Template, ...]
     for have, need in (("left", "right"), ("right", "left")):
         if have in labels and need not in labels:
             templates += tuple(
-                replace(template, label=need, azimuth_deg=CLASS_AZIMUTHS_DEG[need], mirrored=not template.mirrored)
+                replace(
+                    template, label=need, azimuth_deg=CLASS_AZIMUTHS_DEG[need], mirrored=not template.mirrored
+                )
                 for template in templates
                 if template.label == have
             )
@@ -74,7 +79,8 @@ def _load(path: Path, template: Template, size_px: int) -> PoseTemplate:
             picture = ImageOps.exif_transpose(file).convert("RGBA")
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise RequestError(
-            f"The template {path.name!r} cannot be read ({error}).", "Replace it by a PNG or JPEG picture, or remove it."
+            f"The template {path.name!r} cannot be read ({error}).",
+            "Replace it by a PNG or JPEG picture, or remove it.",
         ) from error
     rgba = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
     if template.mirrored:
@@ -82,7 +88,8 @@ def _load(path: Path, template: Template, size_px: int) -> PoseTemplate:
     has_alpha = bool((rgba[3] < 0.99).any())
     if has_alpha and not bool((rgba[3] > 0.5).any()):
         raise RequestError(
-            f"The template {path.name!r} is fully transparent.", "Capture it again with the object in view, or remove it."
+            f"The template {path.name!r} is fully transparent.",
+            "Capture it again with the object in view, or remove it.",
         )
     rgb = rgba[:3] * rgba[3:] + GROUND * (1 - rgba[3:]) if has_alpha else rgba[:3]
     rgb, alpha = _square(rgb, size_px), _square(rgba[3:], size_px)

@@ -52,7 +52,9 @@ class DiffusionPrior:
         config = pipeline.scheduler.config
         if config.prediction_type not in ("epsilon", "v_prediction"):
             raise JobError(
-                "prior", f"{name!r} predicts {config.prediction_type}.", "Choose an eps- or v-prediction model."
+                "prior",
+                f"{name!r} predicts {config.prediction_type}.",
+                "Choose an eps- or v-prediction model.",
             )
         schedule = NoiseSchedule(pipeline.scheduler.alphas_cumprod.to(device), config.prediction_type)
         image_px = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
@@ -83,7 +85,10 @@ class DiffusionPrior:
 
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
         """Latents to pictures, with gradient; about [0, 1], not clamped so that no gradient is cut off."""
-        return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float() / 2 + 0.5
+        return (
+            self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float() / 2
+            + 0.5
+        )
 
     def eps(
         self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],

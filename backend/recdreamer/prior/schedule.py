@@ -31,12 +31,18 @@ class NoiseSchedule:
         return (1 - self.alphas_cumprod[t]).sqrt()[:, None, None, None]
 
     def add_noise(
-        self, latents: Float[Tensor, "batch c h w"], eps: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"]
+        self,
+        latents: Float[Tensor, "batch c h w"],
+        eps: Float[Tensor, "batch c h w"],
+        t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
         return self.alpha_t(t) * latents + self.sigma_t(t) * eps
 
     def eps_of(
-        self, output: Float[Tensor, "batch c h w"], latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"]
+        self,
+        output: Float[Tensor, "batch c h w"],
+        latents_t: Float[Tensor, "batch c h w"],
+        t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
         """The noise that a network output stands for; eps = alpha_t · v + sigma_t · x_t for v-prediction."""
         if self.prediction == "epsilon":
@@ -44,7 +50,10 @@ class NoiseSchedule:
         return self.alpha_t(t) * output + self.sigma_t(t) * latents_t
 
     def target_of(
-        self, latents: Float[Tensor, "batch c h w"], eps: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"]
+        self,
+        latents: Float[Tensor, "batch c h w"],
+        eps: Float[Tensor, "batch c h w"],
+        t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
         """What a network of this prediction type is trained to output; v = alpha_t · eps - sigma_t · x_0."""
         if self.prediction == "epsilon":
@@ -52,7 +61,10 @@ class NoiseSchedule:
         return self.alpha_t(t) * eps - self.sigma_t(t) * latents
 
     def x0_hat(
-        self, latents_t: Float[Tensor, "batch c h w"], eps: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"]
+        self,
+        latents_t: Float[Tensor, "batch c h w"],
+        eps: Float[Tensor, "batch c h w"],
+        t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
         """Tweedie's estimate of the clean latents, (x_t - sigma_t · eps) / alpha_t (paper, Sec. 3.3)."""
         return (latents_t - self.sigma_t(t) * eps) / self.alpha_t(t)

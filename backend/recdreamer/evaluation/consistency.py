@@ -1,0 +1,52 @@
+"""How consistent a result is from all sides: pose entropy, azimuth agreement, faces counted around it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.evaluation.figurines import POSES, pose_class
+
+
+@dataclass(frozen=True)
+class Consistency:
+    pose_entropy: float
+    """Entropy of the mean pose probabilities over the views, divided by ln 4 (paper, Eq. 33 with its sign and
+    factor put right): 1 for a figure that shows each side equally, near 0 for one that shows one side only."""
+    azimuth_agreement: float
+    """Share of views whose pose is the true one under the best global rotation; one pose all around gives
+    about 0.27."""
+    agreement_unrotated: float
+    """The same with the front at azimuth 0."""
+    fronts: int
+    """How often around the circle a run of front views begins; -1 when every view is a front."""
+    shares: dict[str, float]
+    """Mean probability of each pose."""
+
+    def as_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def measure_consistency(
+    probs: Float[Tensor, "views poses"], azimuth_deg: Float[Tensor, "views"], num_rotations: int = 72
+) -> Consistency:
+    """From the oracle's pose probabilities of evenly spaced views, in order of azimuth."""
+    shares = probs.mean(0)
+    entropy = -(shares * shares.clamp_min(1e-12).log()).sum().item() / math.log(len(POSES))
+    guess = probs.argmax(-1)
+    rotations = torch.arange(num_rotations, device=azimuth_deg.device) * (360 / num_rotations)
+    truths = torch.stack([pose_class(azimuth_deg + rotation) for rotation in rotations])
+    agreement = (guess == truths).float().mean(1)
+    is_front = guess == POSES.index("front")
+    begins = int((is_front & ~is_front.roll(1)).sum())
+    return Consistency(
+        entropy,
+        agreement.max().item(),
+        agreement[0].item(),
+        -1 if bool(is_front.all()) else begins,
+        dict(zip(POSES, shares.tolist(), strict=True)),
+    )

@@ -1,0 +1,56 @@
+"""Judging a finished job of the embedded world by the oracle, with a contact sheet to look at."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from recdreamer.checkpoint import CheckpointStore
+from recdreamer.config import resolve
+from recdreamer.evaluation.consistency import Consistency, measure_consistency
+from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.generate import choose_device
+from recdreamer.optimize import orbit
+from recdreamer.protocol import JobFolder, write_atomically
+from recdreamer.report import JobError
+from recdreamer.scene import Scene
+
+NUM_VIEWS = 24
+
+
+def judge(job: JobFolder) -> Consistency:
+    """Render 24 views of the job's newest field, ask the oracle, add the answer to result/report.json.
+
+    Also writes result/contact-sheet.png. Raises JobError when nothing has been optimized yet.
+    """
+    config = resolve(job.read_request())
+    device = choose_device(config.device)
+    checkpoint = CheckpointStore(job.checkpoints).newest("shape")
+    if checkpoint is None:
+        raise JobError("evaluate", f"{job.root} holds no checkpoint.", "Run the job first.")
+    scene = Scene(config, device)
+    scene.load({name: tensor.to(device) for name, tensor in checkpoint.tensors.items()})
+    scene.field.set_progress(checkpoint.step)
+    # Half a step off the borders between two poses, where no answer is right.
+    cameras = orbit(NUM_VIEWS, config, device, first_deg=180 / NUM_VIEWS)
+    pictures = scene.picture(cameras, 64)
+    found = measure_consistency(load_oracle(device).pose_probs(pictures), cameras.azimuth_deg)
+    job.result.mkdir(parents=True, exist_ok=True)
+    contact_sheet(pictures[::2], job.result / "contact-sheet.png")
+    report_path = job.result / "report.json"
+    report = json.loads(report_path.read_text(encoding="utf-8")) if report_path.exists() else {}
+    report["oracle"] = found.as_dict()
+    write_atomically(report_path, json.dumps(report, indent=2, ensure_ascii=False))
+    return found
+
+
+def contact_sheet(pictures: Float[Tensor, "views 3 height width"], path: Path, enlarge: int = 2) -> None:
+    """The pictures side by side."""
+    strip = (pictures.clamp(0, 1).permute(2, 0, 3, 1).flatten(1, 2) * 255).round().byte().cpu().numpy()
+    image = Image.fromarray(strip)
+    image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST).save(path)
