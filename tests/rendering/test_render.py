@@ -129,7 +129,7 @@ def test_pruning_hardly_changes_a_picture():
         occupancy.update(field, step, torch.Generator().manual_seed(step))
     full, pruned = picture(field, size=32), picture(field, size=32, occupancy=occupancy)
     assert len(pruned.weights) < 0.6 * len(full.weights)
-    assert (full.opacity - pruned.opacity).abs().max() < 0.03
+    assert (full.opacity - pruned.opacity).abs().max() < 0.04
     # A grid that also lost the matter is seen.
     occupancy.occupied[:16] = False
     assert (full.opacity - picture(field, size=32, occupancy=occupancy).opacity).abs().max() > 0.3
