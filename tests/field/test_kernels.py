@@ -62,3 +62,18 @@ def test_windows_profiles_with_other_letters_get_an_ascii_folder(monkeypatch, lo
         assert folder.startswith("C:/ProgramData/recdreamer/")
     else:
         assert folder == expected
+
+
+def test_all_kernels_compile_for_cuda_without_a_device(tmp_path):
+    """Warp brings NVRTC along, so what would fail on an artist's graphics card fails here first."""
+    pytest.importorskip("warp")
+    wp = kernels.warp_module()
+    architectures = wp.get_cuda_supported_archs()
+    if not architectures:
+        pytest.skip("this build of Warp has no CUDA compiler")
+    from recdreamer.field.hash_grid_warp import make_kernels
+    from recdreamer.rendering import composite_warp, march_warp
+
+    for module in (march_warp, composite_warp, *(kernel.module for kernel in make_kernels(2))):
+        (ptx,) = wp.compile_aot_module(module, arch=architectures[0], module_dir=tmp_path, use_ptx=True)
+        assert ".visible .entry" in ptx.read_text(encoding="utf-8")
