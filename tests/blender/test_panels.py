@@ -23,8 +23,8 @@ class RecorderLayout:
         assert name in ATTRIBUTES, f"UILayout has no {name}"
 
     def __getattr__(self, name):
-        # In background mode every picture is icon number 0, so no number says that it was drawn.
-        assert name in FUNCTIONS, f"UILayout has no {name}"
+        if name not in FUNCTIONS:
+            raise AttributeError(f"UILayout has no {name}")
         known = set(FUNCTIONS[name].parameters.keys()) | {"text_ctxt"}
 
         def call(*args, **kwargs):
