@@ -32,7 +32,7 @@ class QuietReport:
     def __init__(self, pause_at: int | None = None) -> None:
         self.pause_at, self.warnings = pause_at, []
 
-    def stage(self, name: str, index: int, count: int) -> None: ...
+    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
 
     def progress(self, step: int, total: int) -> None:
         if step == self.pause_at:

@@ -32,7 +32,7 @@ class PrintReport:
     def __init__(self, name: str) -> None:
         self.name, self.started = name, time.monotonic()
 
-    def stage(self, name: str, index: int, count: int) -> None: ...
+    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
 
     def progress(self, step: int, total: int) -> None:
         if step % max(1, total // 5) == 0:

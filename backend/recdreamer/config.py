@@ -77,6 +77,8 @@ class OptimizeConfig:
     render_px: int = 256
     grid_learning_rate: float = 1e-2
     network_learning_rate: float = 1e-3
+    final_learning_rate: float = 1.0
+    """Share of the learning rates that is left at the end, reached along a cosine; 1 keeps them constant."""
     ground: tuple[float, float] = (0.4, 1.0)
     """Brightness of the plain random ground behind each view."""
     ground_tint: float = 0.1
@@ -138,14 +140,16 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
     return replace(
         config,
         optimize=OptimizeConfig(
-            num_steps=600, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
-            ground=(0.68, 0.92), ground_tint=0.05, preview_every=25,
+            num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
+            final_learning_rate=0.05, ground=(0.68, 0.92), ground_tint=0.05, preview_every=25,
         ),
         guidance=GuidanceConfig(
             guidance_scale=4.0, lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
         ),
-        rectifier=RectifierConfig(weight=100.0),
-        regularizers=RegularizerConfig(sparsity=15.0, opaque=10.0, entropy=10.0, smoothness=30.0, color_smoothness=10.0),
+        rectifier=RectifierConfig(weight=300.0, n_ema=30),
+        regularizers=RegularizerConfig(
+            sparsity=40.0, opaque=10.0, entropy=10.0, smoothness=100.0, color_smoothness=100.0
+        ),
         cameras=CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0)),
         field=FieldConfig(),
         render=RenderConfig(),

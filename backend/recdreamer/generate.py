@@ -26,7 +26,8 @@ from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.scene import Scene
 
-STAGES = ("prepare", "shape", "mesh")
+STAGES = {"prepare": (0.0, 0.03), "shape": (0.03, 0.93), "mesh": (0.93, 1.0)}
+"""Stages in order, with their share of a job's time."""
 
 
 def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
@@ -37,7 +38,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     """
     device = choose_device(config.device)
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
-    report.stage("prepare", 0, len(STAGES))
+    _begin("prepare", report)
     torch.manual_seed(config.seed)
     # Half precision where it is native; the embedded prior is too small to gain from it.
     dtype = torch.bfloat16 if device.type == "cuda" and config.prior != "builtin" else torch.float32
@@ -46,10 +47,10 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     prompt = ", ".join(part for part in (config.prompt, config.guidance.auxiliary_prompt) if part)
     cond, uncond = (prior.encode_text([words]) for words in (prompt, ""))
 
-    report.stage("shape", 1, len(STAGES))
+    _begin("shape", report)
     scene, seconds = shape_stage(job, config, prior, (cond, uncond), rectifier, device, report)
 
-    report.stage("mesh", 2, len(STAGES))
+    _begin("mesh", report)
     started = time.monotonic()
     scene.field.set_progress(config.optimize.num_steps)
     progress = iter(range(1, 1_000_000))
@@ -77,6 +78,10 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
         job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False, default=str)
     )
     report.progress(100, 100)
+
+
+def _begin(stage: str, report: Report) -> None:
+    report.stage(stage, list(STAGES).index(stage), len(STAGES), STAGES[stage])
 
 
 def shape_stage(

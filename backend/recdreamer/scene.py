@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -72,6 +74,15 @@ class Scene:
         self.first_bad_step = torch.where(
             torch.isfinite(loss.detach()), self.first_bad_step, self.first_bad_step.clamp_max(step)
         )
+        settings = self.config.optimize
+        left = 0.5 + 0.5 * math.cos(math.pi * step / settings.num_steps)
+        left = settings.final_learning_rate + (1 - settings.final_learning_rate) * left
+        for group, rate in zip(
+            self.optimizer.param_groups,
+            (settings.grid_learning_rate, settings.network_learning_rate),
+            strict=True,
+        ):
+            group["lr"] = left * rate
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()

@@ -1,0 +1,262 @@
+"""The command `recdreamer`: generate, run, templates, evaluate, doctor.
+
+Only what a command needs is imported, so that help is quick and `doctor` runs on a broken installation.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from recdreamer.protocol import (
+    BUILTIN_PRIOR,
+    JobFolder,
+    JobRequest,
+    Method,
+    PoseMode,
+    Quality,
+    RequestError,
+    Template,
+    write_atomically,
+)
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Make a textured mesh from a prompt; the same command goes on with a run that was interrupted."""
+
+    prompt: str
+    """What to make, for example "a red bear"."""
+    out: Path
+    """Job folder; the result is in OUT/result."""
+    method: Method = "usd"
+    pose_mode: PoseMode = "camera"
+    """Of usd: ask each view for the class of its azimuth, or rectify the marginal as the paper does."""
+    quality: Quality = "standard"
+    seed: int = 0
+    templates: Path | None = None
+    """Folder of pictures named front.png, back.png, left.png …; without it the prior draws its own."""
+    prior: str = BUILTIN_PRIOR
+    """builtin, a Stable Diffusion folder, or the id of a model that is on this machine."""
+    device: str = "auto"
+    height_m: float = 1.0
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = field(default=())
+    """Single settings, for example optimize.num_steps=300."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run or resume a job folder, as the add-on does: events as JSON lines on standard output."""
+
+    job: tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Let the prior draw pose templates of a prompt into a folder."""
+
+    prompt: str
+    out: Path
+    seed: int = 0
+    prior: str = BUILTIN_PRIOR
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Judge a finished job of the embedded prior by the oracle; adds to its report.json."""
+
+    job: tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Check this installation; every finding comes with its remedy."""
+
+    folder: Path = Path()
+    """Where jobs are to be written."""
+
+
+Command = (
+    Annotated[Generate, tyro.conf.subcommand("generate")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Templates, tyro.conf.subcommand("templates")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code; expected trouble is one sentence and its remedy."""
+    from recdreamer.report import JobError
+
+    command = tyro.cli(Command, args=arguments, prog="recdreamer", config=(tyro.conf.OmitSubcommandPrefixes,))
+    try:
+        sys.exit(_run(command))
+    except (RequestError, JobError) as error:
+        print(f"{error.message} {error.hint}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run(command: Generate | Run | Templates | Evaluate | Doctor) -> int:
+    match command:
+        case Generate():
+            prepare_job(command)
+            return follow(command.out)
+        case Run():
+            from recdreamer.worker import run
+
+            return run(command.job)
+        case Templates():
+            return draw(command)
+        case Evaluate():
+            from recdreamer.evaluation.judge import judge
+
+            print(json.dumps(judge(JobFolder(command.job)).as_dict(), indent=2))
+            return 0
+        case Doctor():
+            from recdreamer.doctor import examine
+
+            return examine(command.folder)
+
+
+def prepare_job(command: Generate) -> JobRequest:
+    """Write the job folder of a request, or take up the one that is there.
+
+    Raises RequestError for a request that cannot be run, and for a folder that holds another one.
+    """
+    job = JobFolder(command.out.absolute())
+    templates: tuple[Template, ...] = ()
+    if command.templates is not None:
+        from recdreamer.pose.templates import templates_in
+
+        templates = templates_in(command.templates)
+    request = JobRequest(
+        prompt=command.prompt,
+        method=command.method,
+        pose_mode=command.pose_mode,
+        quality=command.quality,
+        seed=command.seed,
+        prior=command.prior,
+        device=command.device,
+        height_m=command.height_m,
+        templates=tuple(replace(template, image=f"templates/{template.image}") for template in templates),
+        overrides=dict(_setting(item) for item in command.set),
+    )
+    request.validate()
+    if job.request.exists():
+        if job.read_request() != request:
+            raise RequestError(
+                f"{job.root} holds a job with other settings.", "Repeat its settings to go on with it, or choose another folder."
+            )  # fmt: skip
+        return request
+    for template in templates:
+        job.templates.mkdir(parents=True, exist_ok=True)
+        assert command.templates is not None
+        shutil.copyfile(command.templates / template.image, job.templates / template.image)
+    write_atomically(job.request, request.to_json())
+    return request
+
+
+def _setting(item: str) -> tuple[str, Any]:
+    name, equals, text = item.partition("=")
+    if not equals:
+        raise RequestError(
+            f"{item!r} is no setting.", "Write it as NAME=VALUE, for example optimize.num_steps=300."
+        )
+    try:
+        return name, json.loads(text)
+    except ValueError:
+        return name, text
+
+
+def follow(folder: Path) -> int:
+    """Run the worker on a job folder and show what it tells. Interrupting saves; returns the worker's exit code."""
+    from rich.console import Console
+
+    console = Console()
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "recdreamer", "run", str(folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
+    )  # fmt: skip
+    assert worker.stdin is not None and worker.stdout is not None
+    with console.status("starting …") if console.is_terminal else nullcontext() as status:
+        view = EventView(console, status)
+        while True:
+            try:
+                for line in worker.stdout:
+                    view.show(json.loads(line))
+                break
+            except KeyboardInterrupt:
+                worker.stdin.write("pause\n")
+                worker.stdin.flush()
+    return worker.wait()
+
+
+class EventView:
+    """Events as lines for people: one that moves on a terminal, one for each tenth elsewhere."""
+
+    def __init__(self, console: Any, status: Any) -> None:
+        self.console, self.status = console, status
+        self.stage, self.last_tenth = "", -1
+
+    def show(self, event: dict[str, Any]) -> None:
+        match event.get("type"):
+            case "stage":
+                self.stage, self.last_tenth = event["name"], -1
+            case "progress":
+                self._progress(event)
+            case "warning":
+                self._print(f"Warning: {event['message']}")
+            case "error":
+                self._print(f"{event['message']} {event['hint']}")
+            case "paused":
+                self._print("Saved; the same command goes on from here.")
+            case "cancelled":
+                self._print("Cancelled.")
+            case "result":
+                self._print("Done.")
+
+    def _progress(self, event: dict[str, Any]) -> None:
+        step, total, eta_s = event["step"], event["total"], event["eta_s"]
+        left = "" if eta_s is None else f", {int(eta_s) // 60}:{int(eta_s) % 60:02d} left"
+        line = f"{self.stage} {step}/{total}, {event['it_per_s']:.2f} it/s{left}"
+        if self.status is not None:
+            self.status.update(line)
+        elif (tenth := 10 * step // max(1, total)) != self.last_tenth:
+            self.last_tenth = tenth
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        if self.status is not None:
+            self.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, flush=True)
+
+
+def draw(command: Templates) -> int:
+    """Templates drawn by the prior, as pictures named after their class."""
+    import torch
+
+    from recdreamer.config import resolve
+    from recdreamer.generate import choose_device
+    from recdreamer.pose.draw import draw_templates
+    from recdreamer.pose.features import FeatureExtractor
+    from recdreamer.prior.diffusion import DiffusionPrior
+
+    request = JobRequest(command.prompt, prior=command.prior, device=command.device)
+    request.validate()
+    device = choose_device(command.device)
+    prior = DiffusionPrior.load(command.prior, device, torch.float32)
+    extractor = FeatureExtractor(resolve(request).extractor).to(device)
+    for template in draw_templates(command.out, prior, extractor, command.prompt, command.seed):
+        print(f"{template.label}: {command.out / template.image}{' (mirrored)' if template.mirrored else ''}")
+    return 0

@@ -1,0 +1,148 @@
+"""The virtual environments of the checkout: made on demand, with pinned versions, resumed when interrupted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+VENVS = ROOT / ".venv"
+NODE = ROOT / ".cache" / "node"
+GLTF_VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
+
+
+class SetupError(Exception):
+    """Something on this machine is missing; one sentence that says what, and what to do."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One virtual environment under .venv/."""
+
+    name: str
+    python: str
+    """Minor version, as 3.11."""
+    installs: tuple[tuple[str, ...], ...]
+    """Arguments of pip install, one call each, in order."""
+
+    @property
+    def folder(self) -> Path:
+        return VENVS / self.name
+
+    @property
+    def interpreter(self) -> Path:
+        return self.folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever what must be installed changes."""
+        parts = [self.python, json.dumps(self.installs)]
+        if self.name == "backend":
+            parts.append((ROOT / "backend" / "pyproject.toml").read_text(encoding="utf-8"))
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def ensure(self) -> Path:
+        """The interpreter of the environment, which is completed first if need be."""
+        stamp = self.folder / "complete.txt"
+        if stamp.exists() and stamp.read_text() == self.fingerprint and self.interpreter.exists():
+            return self.interpreter
+        base = find_python(self.python)
+        if self.interpreter.exists() and _version_of(str(self.interpreter)) != self.python:
+            shutil.rmtree(self.folder)
+        if not self.interpreter.exists():
+            run_shown(f"{self.name}: make the environment", [base, "-m", "venv", "--clear", str(self.folder)])
+        stamp.unlink(missing_ok=True)
+        pip = [str(self.interpreter), "-m", "pip", "install", "--disable-pip-version-check"]
+        for arguments in self.installs:
+            run_shown(f"{self.name}: install {' '.join(arguments)}", [*pip, *arguments])
+        stamp.write_text(self.fingerprint)
+        return self.interpreter
+
+
+BACKEND = Environment(
+    "backend",
+    "3.11",
+    # torch first and alone: a range in another package would bring a build of several gigabytes.
+    (("torch==2.13.0",), ("--editable", "./backend[dev]")),
+)
+BLENDERS = (
+    Environment("blender-4.2", "3.11", (("bpy==4.2.23", "pytest==9.2.0"),)),
+    Environment("blender-4.5", "3.11", (("bpy==4.5.15", "pytest==9.2.0"),)),
+    Environment("blender-5.2", "3.13", (("bpy==5.2.3", "pytest==9.2.0"),)),
+)
+
+
+def find_python(version: str) -> str:
+    """An interpreter of that minor version: this one, on the PATH, of pyenv or of uv. Raises SetupError."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [sys.executable, shutil.which(f"python{version}")]
+    candidates += sorted(map(str, pyenv.glob(f"{version}.*/bin/python")))
+    candidates += sorted(map(str, Path.home().glob(f".local/share/uv/python/cpython-{version}.*/bin/python")))
+    candidates += [shutil.which("python3"), shutil.which("python")]
+    for candidate in candidates:
+        if candidate and _version_of(candidate) == version:
+            return candidate
+    raise SetupError(
+        f"Python {version} was not found: install it and make `python{version}` available on the PATH."
+    )
+
+
+def _version_of(interpreter: str) -> str | None:
+    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        found = subprocess.run(
+            [interpreter, "-c", code], check=False, capture_output=True, text=True, timeout=60
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() if found.returncode == 0 else None
+
+
+def ensure_gltf_validator() -> None:
+    """The Khronos glTF validator under .cache/node. Raises SetupError when npm is missing."""
+    if (NODE / "node_modules" / "gltf-validator").exists():
+        return
+    npm = shutil.which("npm")
+    if npm is None:
+        raise SetupError("npm was not found: install Node.js, which runs the glTF validator of the tests.")
+    NODE.mkdir(parents=True, exist_ok=True)
+    run_shown(
+        "glTF validator", [npm, "install", "--no-fund", "--no-audit", "--prefix", str(NODE), GLTF_VALIDATOR]
+    )
+
+
+def run_shown(what: str, command: Sequence[str]) -> None:
+    """Run a set-up step; its output is shown only if it fails. Raises SetupError."""
+    started, log = time.monotonic(), VENVS / "setup.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            while process.poll() is None:
+                _show(f"{what} … {time.monotonic() - started:.0f} s", end="\r")
+                time.sleep(1 if sys.stdout.isatty() else 0.1)
+        except BaseException:
+            process.terminate()
+            raise
+    _show(f"{what}: {time.monotonic() - started:.0f} s", end="\n")
+    if process.returncode:
+        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:]
+        raise SetupError(
+            "\n".join([*tail, f"This step failed: {what}. Repeat the command once the cause is gone."])
+        )
+
+
+def _show(text: str, end: str) -> None:
+    """Progress in place on a terminal; elsewhere only the finished line."""
+    if sys.stdout.isatty():
+        print(f"\r\033[K{text}", end=end, flush=True)
+    elif end == "\n":
+        print(text, flush=True)
