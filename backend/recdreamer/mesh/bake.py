@@ -10,10 +10,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from scipy import ndimage
 from torch import Tensor
 
+from recdreamer.mesh.mesh import Mesh, vertex_normals
+from recdreamer.mesh.surface import Density, Tick, no_tick
 from recdreamer.report import JobError
-
-from .mesh import Mesh, vertex_normals
-from .surface import Density, Tick, no_tick
 
 Color = Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
 """sRGB colour in [0, 1] at points of the scene cube."""

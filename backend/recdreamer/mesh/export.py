@@ -12,14 +12,13 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
+from recdreamer.mesh.bake import Color, bake_texture
+from recdreamer.mesh.extract import cell_size, extract_mesh
+from recdreamer.mesh.gltf import glb_bytes
+from recdreamer.mesh.mesh import Mesh, MeshConfig, is_watertight
+from recdreamer.mesh.surface import Density, Tick, Warn, find_surface, no_tick
+from recdreamer.mesh.uv import unwrap
 from recdreamer.protocol import write_atomically
-
-from .bake import Color, bake_texture
-from .extract import cell_size, extract_mesh
-from .gltf import glb_bytes
-from .mesh import Mesh, MeshConfig, is_watertight
-from .surface import Density, Tick, Warn, find_surface, no_tick
-from .uv import unwrap
 
 
 def finish_mesh(

@@ -9,11 +9,9 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from recdreamer.report import JobError
-
-from .cleanup import decimate, smooth
-from .mesh import Mesh, MeshConfig, signed_volume, vertex_normals, without_unused_verts
-from .surface import (
+from recdreamer.mesh.cleanup import decimate, smooth
+from recdreamer.mesh.mesh import Mesh, MeshConfig, signed_volume, vertex_normals, without_unused_verts
+from recdreamer.mesh.surface import (
     CHUNK_POINTS,
     CUBE_HI,
     CUBE_LO,
@@ -27,6 +25,7 @@ from .surface import (
     no_warn,
     sample_box,
 )
+from recdreamer.report import JobError
 
 BISECTIONS = 6
 

@@ -8,8 +8,7 @@ import struct
 import numpy as np
 
 from recdreamer import __version__
-
-from .mesh import Mesh, vertex_normals
+from recdreamer.mesh.mesh import Mesh, vertex_normals
 
 FLOAT, UINT32 = 5126, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963

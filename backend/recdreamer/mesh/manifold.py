@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import sparse
 
-from .mesh import Mesh
+from recdreamer.mesh.mesh import Mesh
 
 
 def separate_pinches(mesh: Mesh) -> Mesh:

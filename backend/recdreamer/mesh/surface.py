@@ -10,9 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from recdreamer.mesh.mesh import MeshConfig
 from recdreamer.report import JobError
-
-from .mesh import MeshConfig
 
 Density = Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points"]]
 """Density per scene unit at points of the scene cube."""

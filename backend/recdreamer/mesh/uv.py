@@ -9,7 +9,7 @@ import numpy as np
 import xatlas
 from jaxtyping import Float
 
-from .mesh import Mesh, MeshConfig
+from recdreamer.mesh.mesh import Mesh, MeshConfig
 
 PAGE_GROWTH = 1.5  # xatlas's page usually comes out up to this much larger than asked
 ATTEMPTS = 3

@@ -1,0 +1,140 @@
+"""The rules of the architecture, run: who may import what, how long a file may be, what the README points at."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ADDON = sorted((ROOT / "addon").rglob("*.py"))
+BACKEND = sorted((ROOT / "backend" / "recdreamer").rglob("*.py"))
+TOOLS = sorted((ROOT / "tools").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+PROTOCOL = ROOT / "backend" / "recdreamer" / "protocol.py"
+
+BLENDER = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "bpy_extras", "blf", "addon_utils", "bl_ext"}
+BLENDER_SHIPS = {"numpy"}
+MAX_LINES = 400
+
+
+def imports_of(path: Path) -> list[tuple[int, str]]:
+    """(level, module) of every import in a file, wherever it stands; level 0 is absolute."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), path.name)):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found.append((node.level, node.module or ""))
+    return found
+
+
+def roots_of(path: Path) -> set[str]:
+    """Top-level packages that a file imports absolutely."""
+    return {module.split(".")[0] for level, module in imports_of(path) if level == 0}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_the_rules_see_the_code():
+    """A rule over no files would hold, too; and the parser finds imports at every depth."""
+    assert len(ADDON) >= 5 and len(BACKEND) >= 20 and len(TOOLS) >= 3
+    assert "torch" in roots_of(ROOT / "backend" / "recdreamer" / "cli.py"), (
+        "an import inside a function counts"
+    )
+    assert (3, "backend.recdreamer.protocol") not in imports_of(ROOT / "addon" / "jobs.py")
+    assert (2, "backend.recdreamer.protocol") in imports_of(ROOT / "addon" / "jobs.py")
+
+
+@pytest.mark.parametrize("path", [*ADDON, ROOT / "__init__.py"], ids=relative)
+def test_the_addon_needs_blender_and_the_standard_library_only(path):
+    assert roots_of(path) <= sys.stdlib_module_names | BLENDER | BLENDER_SHIPS
+
+
+@pytest.mark.parametrize("path", [*ADDON, ROOT / "__init__.py"], ids=relative)
+def test_of_the_backend_the_addon_knows_the_protocol_only(path):
+    """Relatively, as a part of the extension: its full name depends on the repository it was installed to."""
+    for level, module in imports_of(path):
+        assert not (level == 0 and module.split(".")[0] in ("addon", "backend", "recdreamer"))
+        if module.split(".")[0] == "backend":
+            assert module == "backend.recdreamer.protocol"
+
+
+@pytest.mark.parametrize("path", BACKEND, ids=relative)
+def test_the_backend_knows_no_blender(path):
+    assert not roots_of(path) & (BLENDER | {"addon", "backend"})
+
+
+@pytest.mark.parametrize("path", BACKEND, ids=relative)
+def test_the_backend_imports_itself_by_its_full_name(path):
+    assert all(level == 0 for level, _ in imports_of(path))
+
+
+def test_the_protocol_needs_the_standard_library_only():
+    assert roots_of(PROTOCOL) <= sys.stdlib_module_names
+
+
+def test_the_protocol_can_be_imported_where_there_is_nothing_else():
+    block = (
+        "import sys; sys.modules.update(dict.fromkeys(['torch', 'numpy', 'bpy', 'jaxtyping', 'beartype'])); "
+    )
+    script = f"{block}import recdreamer.protocol as p; assert p.PROTOCOL_VERSION; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT / "backend", capture_output=True, text=True, check=True
+    )
+    ours = {name for name in done.stdout.split() if name.startswith("recdreamer")}
+    assert ours == {"recdreamer", "recdreamer.protocol"}
+    # Negative control: the same lock keeps the field out.
+    script = f"{block}import recdreamer.field"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT / "backend", capture_output=True, check=False
+    )
+    assert done.returncode != 0
+
+
+def test_the_extension_can_be_imported_without_blender():
+    script = "import sys; sys.modules['bpy'] = None; import __init__, addon"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("path", [*ADDON, *BACKEND, *TOOLS, *TESTS], ids=relative)
+def test_no_file_is_too_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+def test_tools_of_the_checkout_need_the_standard_library_only():
+    """They run before anything is installed."""
+    tools = {path.stem: path for path in TOOLS}
+    for name in ("dev", "environments", "build_extension"):
+        assert roots_of(tools[name]) <= sys.stdlib_module_names | {"environments"}
+
+
+def test_no_pickle_no_drawers_no_remote_code():
+    for path in [*ADDON, *BACKEND]:
+        assert not roots_of(path) & {"pickle", "dill", "cloudpickle", "shelve"}, relative(path)
+        assert not {"utils", "helpers", "misc"} & {*path.parts, path.stem}, relative(path)
+        assert "trust_remote_code=True" not in path.read_text(encoding="utf-8"), relative(path)
+
+
+def test_one_version_everywhere():
+    manifest = tomllib.loads((ROOT / "blender_manifest.toml").read_text(encoding="utf-8"))
+    source = (ROOT / "backend" / "recdreamer" / "__init__.py").read_text(encoding="utf-8")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f'__version__ = "{manifest["version"]}"' in source
+    assert re.search(r"^## (\S+)", changes, re.MULTILINE)[1] == manifest["version"]
+
+
+def test_where_is_table_points_at_what_is_there():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.split("## Where is…?")[1].split("\n## ")[0]
+    paths = re.findall(r"`([^`]+)`", table)
+    assert len(paths) >= 10
+    paths += re.findall(r"\]\((?!https?:)([^)#]+)\)", readme)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
