@@ -7,6 +7,7 @@ Environments under .venv/ are made on demand. Standard library only, Python 3.11
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ BLENDER_LIMIT_S = 1500
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="dev.py", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="dev.py", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="make all environments")
     commands.add_parser("check", help="lint, format, types")
@@ -64,21 +65,20 @@ def demo(options: argparse.Namespace) -> int:
     """The main job, into `--out`; a second call goes on where the first was interrupted."""
     python, blender = BACKEND.ensure(), BLENDERS[1].ensure()
     out = options.out.resolve()
-    job = out / "job"
-    command = [python, "-m", "recdreamer", "generate", "--prompt", options.prompt, "--method", options.method]
-    command += [
-        "--seed",
-        str(options.seed),
-        "--quality",
-        "quick" if options.quick else "standard",
-        "--out",
-        job,
-    ]
+    job, settings = out / "job", out / "settings.json"
+    arguments = ["--prompt", options.prompt, "--method", options.method, "--seed", str(options.seed)]
+    arguments += ["--quality", "quick" if options.quick else "standard"]
     if options.templates:
-        command += ["--templates", options.templates.resolve()]
-    if run(command):
+        arguments += ["--templates", str(options.templates.resolve())]
+    if settings.exists() and settings.read_text(encoding="utf-8") != json.dumps(arguments):
+        print("Other settings than last time: starting anew.")
+        shutil.rmtree(job, ignore_errors=True)
+    out.mkdir(parents=True, exist_ok=True)
+    settings.write_text(json.dumps(arguments), encoding="utf-8")
+    if run([python, "-m", "recdreamer", "generate", *arguments, "--out", job]):
         return 1
-    run([python, "-m", "recdreamer.evaluation.judge", job])
+    if run([python, "-m", "recdreamer", "evaluate", job]):
+        return 1
     if run([blender, ROOT / "tools" / "demo_blend.py", job, "--out", out]):
         return 1
     for name in ("model.glb", "report.json"):
@@ -136,10 +136,11 @@ def test(options: argparse.Namespace) -> int:
                 python = environment.ensure()
                 BACKEND.ensure()
             except SetupError as error:
+                print(f"\n{'FAILED' if IN_CI else 'SKIPPED'} {environment.name}: {error}")
                 if IN_CI or options.only:
-                    raise
-                print(f"SKIPPED {environment.name}: {error}")
-                tally.lines.append(f"{environment.name}: SKIPPED")
+                    tally.add(environment.name, 0, 1, time.monotonic())
+                else:
+                    tally.lines.append(f"{environment.name}: SKIPPED. {error}")
                 continue
             run_pytest(environment.name, python, [ROOT / "tests" / "blender"], tally, BLENDER_LIMIT_S)
     print("\n" + "\n".join(tally.lines))
@@ -179,8 +180,11 @@ def run(command: list, limit_s: float | None = None) -> int:
         print(f"Stopped after {limit_s:.0f} s: {command[0]}", file=sys.stderr)
         return 124
     except KeyboardInterrupt:
-        # The program got the same signal and saves its work.
-        process.wait(60)
+        # On a terminal the program got the same signal; it saves its work.
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.terminate()
         raise
 
 

@@ -55,9 +55,7 @@ class Environment:
         if stamp.exists() and stamp.read_text() == self.fingerprint and self.interpreter.exists():
             return self.interpreter
         base = find_python(self.python)
-        if self.interpreter.exists() and _version_of(str(self.interpreter)) != self.python:
-            shutil.rmtree(self.folder)
-        if not self.interpreter.exists():
+        if not self._is_usable():
             run_shown(f"{self.name}: make the environment", [base, "-m", "venv", "--clear", str(self.folder)])
         stamp.unlink(missing_ok=True)
         pip = [str(self.interpreter), "-m", "pip", "install", "--disable-pip-version-check"]
@@ -65,6 +63,11 @@ class Environment:
             run_shown(f"{self.name}: install {' '.join(arguments)}", [*pip, *arguments])
         stamp.write_text(self.fingerprint)
         return self.interpreter
+
+    def _is_usable(self) -> bool:
+        """Of the right Python and with pip; what an interrupted set-up left often is not."""
+        interpreter = str(self.interpreter)
+        return self.interpreter.exists() and (_version_of(interpreter, "import pip") == self.python)
 
 
 BACKEND = Environment(
@@ -95,8 +98,9 @@ def find_python(version: str) -> str:
     )
 
 
-def _version_of(interpreter: str) -> str | None:
-    code = "import sys; print('%d.%d' % sys.version_info[:2])"
+def _version_of(interpreter: str, also: str = "") -> str | None:
+    """Minor version of an interpreter that can run the code `also`; None when there is no such thing."""
+    code = f"{also}\nimport sys; print('%d.%d' % sys.version_info[:2])"
     try:
         found = subprocess.run(
             [interpreter, "-c", code], check=False, capture_output=True, text=True, timeout=60
@@ -130,7 +134,8 @@ def run_shown(what: str, command: Sequence[str]) -> None:
                 _show(f"{what} … {time.monotonic() - started:.0f} s", end="\r")
                 time.sleep(1 if sys.stdout.isatty() else 0.1)
         except BaseException:
-            process.terminate()
+            process.kill()
+            process.wait()
             raise
     _show(f"{what}: {time.monotonic() - started:.0f} s", end="\n")
     if process.returncode:
