@@ -9,7 +9,7 @@ import json
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -54,17 +54,17 @@ class Generate:
 
 @dataclass(frozen=True)
 class Run:
-    """Run or resume a job folder, as the add-on does: events as JSON lines on standard output."""
+    """Run or resume a job folder: progress on a terminal; into a pipe, events as JSON lines for the add-on."""
 
     job: tyro.conf.Positional[Path]
 
 
 @dataclass(frozen=True)
 class Templates:
-    """Let the prior draw pose templates of a prompt into a folder."""
+    """Let the prior draw pose templates of a prompt into a folder; without a prompt, check what is there."""
 
-    prompt: str
     out: Path
+    prompt: str = ""
     seed: int = 0
     prior: str = BUILTIN_PRIOR
     device: str = "auto"
@@ -112,11 +112,13 @@ def _run(command: Generate | Run | Templates | Evaluate | Doctor) -> int:
             prepare_job(command)
             return follow(command.out)
         case Run():
+            if sys.stdout.isatty():
+                return follow(command.job)
             from recdreamer.worker import run
 
             return run(command.job)
         case Templates():
-            return draw(command)
+            return draw(command) if command.prompt else check(command.out)
         case Evaluate():
             from recdreamer.evaluation.judge import judge
 
@@ -155,8 +157,9 @@ def prepare_job(command: Generate) -> JobRequest:
     if job.request.exists():
         if job.read_request() != request:
             raise RequestError(
-                f"{job.root} holds a job with other settings.", "Repeat its settings to go on with it, or choose another folder."
-            )  # fmt: skip
+                f"{job.root} holds a job with other settings.",
+                "Repeat its settings to go on with it, or choose another folder.",
+            )
         return request
     for template in templates:
         job.templates.mkdir(parents=True, exist_ok=True)
@@ -188,7 +191,8 @@ def follow(folder: Path) -> int:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
     )  # fmt: skip
     assert worker.stdin is not None and worker.stdout is not None
-    with console.status("starting …") if console.is_terminal else nullcontext() as status:
+    # Leaving closes the pipes, so a worker whose view failed saves and stops.
+    with worker, console.status("starting …") if console.is_terminal else nullcontext() as status:
         view = EventView(console, status)
         while True:
             try:
@@ -196,8 +200,9 @@ def follow(folder: Path) -> int:
                     view.show(json.loads(line))
                 break
             except KeyboardInterrupt:
-                worker.stdin.write("pause\n")
-                worker.stdin.flush()
+                with suppress(OSError):  # It may be gone already.
+                    worker.stdin.write("pause\n")
+                    worker.stdin.flush()
     return worker.wait()
 
 
@@ -240,6 +245,18 @@ class EventView:
             self.console.print(line, highlight=False, markup=False)
         else:
             print(line, flush=True)
+
+
+def check(folder: Path) -> int:
+    """Read every picture of a folder as a job would. Raises RequestError naming the first that cannot serve."""
+    from recdreamer.pose.templates import load_templates, templates_in
+
+    templates = templates_in(folder)
+    JobRequest("a check", templates=templates).validate()
+    load_templates(JobFolder(folder), templates, size_px=64)
+    for template in templates:
+        print(f"{template.label}: {template.image}{' (mirrored)' if template.mirrored else ''}")
+    return 0
 
 
 def draw(command: Templates) -> int:

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -110,8 +111,13 @@ def _folder(folder: Path) -> str:
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
-    if not os.access(folder, os.W_OK):
-        raise Trouble(f"{folder} cannot be written. Choose another data folder.")
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b"ok")
+    except OSError as error:
+        raise Trouble(
+            f"{folder} cannot be written ({error.strerror}). Choose another data folder."
+        ) from error
     free_mb = shutil.disk_usage(folder).free / 1e6
     if free_mb < LEAST_DISK_MB:
         raise Trouble(
