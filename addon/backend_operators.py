@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bpy
 
+from .. import __package__ as base_package
 from ..backend.recdreamer.protocol import RequestError
 from . import backend_env
 from .jobs import writable_folder
@@ -16,6 +17,15 @@ def _why_busy() -> str:
     return "Wait for the end, or cancel it." if session.task is not None and session.task.is_running else ""
 
 
+def why_not_set_up() -> str:
+    """Why Set Up is grey; empty when it is not."""
+    if not bpy.app.online_access:
+        return "Set Up downloads the backend: allow Online Access in Preferences > System first."
+    if session.registry.running is not None:
+        return "A job is running. Pause or cancel it first."
+    return _why_busy()
+
+
 class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
     """Make a Python environment for the backend in the data folder and download what it needs"""
 
@@ -24,11 +34,7 @@ class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        if not bpy.app.online_access:
-            return why_not(cls, "Allow Online Access in Preferences > System first.")
-        if session.registry.running is not None:
-            return why_not(cls, "A job is running. Pause or cancel it first.")
-        return why_not(cls, _why_busy())
+        return why_not(cls, why_not_set_up())
 
     def execute(self, context):
         preferences = get_preferences()
@@ -81,7 +87,7 @@ class RECDREAMER_OT_open_preferences(bpy.types.Operator):
     bl_label = "Open Preferences"
 
     def execute(self, context):
-        return bpy.ops.preferences.addon_show(module=get_preferences().bl_idname)
+        return bpy.ops.preferences.addon_show(module=base_package)
 
 
 CLASSES = (

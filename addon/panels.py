@@ -1,4 +1,7 @@
-"""The sidebar tab: what to make, the template shelf, the job in view, earlier jobs."""
+"""The sidebar tab: what to make, the job in view, the template shelf, earlier jobs.
+
+The job stands above the shelf, so that progress is in sight on a small screen too.
+"""
 
 from __future__ import annotations
 
@@ -53,21 +56,74 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         row.prop(settings, "seed")
         row.operator("recdreamer.random_seed", text="", icon="FILE_REFRESH")
         column.prop(settings, "height")
+        self._draw_advanced(layout, settings)
+        layout.use_property_split = False
+        self._draw_generate(layout, context)
+        job = session.shown
+        if job is not None:
+            layout.separator()
+            draw_job(layout, job, context)
+
+    def _draw_advanced(self, layout, settings):
+        header, body = layout.panel("RECDREAMER_advanced", default_closed=True)
+        header.label(text="Advanced")
+        if body:
+            body.prop(settings, "prior")
+            body.prop(settings, "keep_running")
+            body.prop(get_preferences(), "device")
+
+    def _draw_generate(self, layout, context):
+        button = layout.column()
+        button.scale_y = 1.5
+        button.operator("recdreamer.generate", icon="SHADERFX")
+        reason = why_not_generate(context)
+        if reason and session.registry.running is None:
+            draw_text(layout, reason, context, "INFO")
+            if get_preferences().why_no_backend:
+                layout.operator("recdreamer.open_preferences", icon="PREFERENCES")
 
 
-class RECDREAMER_PT_advanced(SidebarPanel, bpy.types.Panel):
-    bl_label = "Advanced"
-    bl_parent_id = "RECDREAMER_PT_request"
-    bl_options = {"DEFAULT_CLOSED"}
+def draw_job(layout, job: Job, context):
+    """Where a job stands, what it looks like, and what can be done with it."""
+    name = job.request.prompt if job.request else job.id
+    layout.label(text=f"{name}  ·  {job.condition}", icon=CONDITION_ICONS[job.condition])
+    if job.client is not None or job.condition == "running elsewhere":
+        factor, text = describe.progress(job.state)
+        layout.progress(factor=factor, text=text)
+        speed = describe.speed(job.state)
+        if speed:
+            layout.label(text=speed, icon="TIME")
+    elif job.condition in ("paused", "interrupted") and job.state.total:
+        factor, text = describe.progress(job.state)
+        layout.progress(factor=factor, text=text)
+    trouble = job.problem or " ".join(filter(None, (job.state.message, job.state.hint)))
+    if trouble:
+        icon = "ERROR" if job.condition in ("failed", "damaged") else "INFO"
+        draw_text(layout, trouble, context, icon)
+    if job.preview is not None:
+        layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
+    _draw_poses(layout, job)
+    _draw_actions(layout, job)
 
-    def draw(self, context):
-        settings = context.scene.recdreamer
-        layout = self.layout
-        layout.use_property_split = True
-        layout.use_property_decorate = False
-        layout.prop(settings, "prior")
-        layout.prop(settings, "keep_running")
-        layout.prop(get_preferences(), "device")
+
+def _draw_poses(layout, job: Job):
+    """Bars of the live pose distribution: level bars mean that no side is neglected."""
+    column = layout.column(align=True)
+    for label, share in job.state.pose_distribution.items():
+        column.progress(factor=min(1.0, max(0.0, share)), text=f"{label}  {100 * share:.0f} %")
+
+
+def _draw_actions(layout, job: Job):
+    row = layout.row(align=True)
+    if job.condition == "done":
+        row.scale_y = 1.3
+        row.operator("recdreamer.import_result", icon="IMPORT").job_id = job.id
+    elif not job.why_not_resume:
+        row.operator("recdreamer.resume", icon="PLAY").job_id = job.id
+    elif job.condition != "damaged":
+        row.enabled = not job.why_not_stop
+        row.operator("recdreamer.pause", icon="PAUSE").job_id = job.id
+        row.operator("recdreamer.cancel", icon="X").job_id = job.id
 
 
 class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
@@ -109,64 +165,6 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         row.operator("recdreamer.remove_template", text="", icon="X", emboss=False).index = index
 
 
-class RECDREAMER_PT_job(SidebarPanel, bpy.types.Panel):
-    bl_label = "Generate"
-
-    def draw(self, context):
-        layout = self.layout
-        button = layout.column()
-        button.scale_y = 1.5
-        button.operator("recdreamer.generate", icon="SHADERFX")
-        reason = why_not_generate(context)
-        if reason and session.registry.running is None:
-            draw_text(layout, reason, context, "INFO")
-            if get_preferences().why_no_backend:
-                layout.operator("recdreamer.open_preferences", icon="PREFERENCES")
-        job = session.shown
-        if job is not None:
-            layout.separator()
-            self._draw_job(layout, job, context)
-
-    def _draw_job(self, layout, job: Job, context):
-        name = job.request.prompt if job.request else job.id
-        layout.label(text=f"{name}  ·  {job.condition}", icon=CONDITION_ICONS[job.condition])
-        if job.client is not None or job.condition == "running elsewhere":
-            factor, text = describe.progress(job.state)
-            layout.progress(factor=factor, text=text)
-            speed = describe.speed(job.state)
-            if speed:
-                layout.label(text=speed, icon="TIME")
-        elif job.condition in ("paused", "interrupted") and job.state.total:
-            factor, text = describe.progress(job.state)
-            layout.progress(factor=factor, text=text)
-        trouble = job.problem or " ".join(filter(None, (job.state.message, job.state.hint)))
-        if trouble:
-            icon = "ERROR" if job.condition in ("failed", "damaged") else "INFO"
-            draw_text(layout, trouble, context, icon)
-        if job.preview is not None:
-            layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
-        self._draw_poses(layout, job)
-        self._draw_actions(layout, job)
-
-    def _draw_poses(self, layout, job: Job):
-        """Bars of the live pose distribution: level bars mean that no side is neglected."""
-        column = layout.column(align=True)
-        for label, share in job.state.pose_distribution.items():
-            column.progress(factor=min(1.0, max(0.0, share)), text=f"{label}  {100 * share:.0f} %")
-
-    def _draw_actions(self, layout, job: Job):
-        row = layout.row(align=True)
-        if job.condition == "done":
-            row.scale_y = 1.3
-            row.operator("recdreamer.import_result", icon="IMPORT").job_id = job.id
-        elif not job.why_not_resume:
-            row.operator("recdreamer.resume", icon="PLAY").job_id = job.id
-        elif job.condition != "damaged":
-            row.enabled = not job.why_not_stop
-            row.operator("recdreamer.pause", icon="PAUSE").job_id = job.id
-            row.operator("recdreamer.cancel", icon="X").job_id = job.id
-
-
 class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
     bl_label = "Jobs"
     bl_options = {"DEFAULT_CLOSED"}
@@ -197,9 +195,7 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
 
 CLASSES = (
     RECDREAMER_PT_request,
-    RECDREAMER_PT_advanced,
     RECDREAMER_PT_templates,
-    RECDREAMER_PT_job,
     RECDREAMER_PT_jobs,
 )
 

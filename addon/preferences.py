@@ -70,6 +70,8 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
 
 def draw_backend(layout: bpy.types.UILayout, preferences: RecDreamerPreferences, context) -> None:
     """The backend's state and its buttons."""
+    # Both use this module.
+    from .backend_operators import why_not_set_up
     from .session import session
 
     row = layout.row()
@@ -81,6 +83,9 @@ def draw_backend(layout: bpy.types.UILayout, preferences: RecDreamerPreferences,
     layout.operator("recdreamer.set_up_backend", icon="IMPORT")
 
     task = session.task
+    reason = why_not_set_up()
+    if reason and not (task is not None and task.is_running):
+        draw_text(layout, reason, context, "INFO")
     if task is None:
         problem = preferences.why_no_backend
         text = problem or f"Ready: {preferences.find_interpreter()}"

@@ -24,11 +24,23 @@ def icon(path: Path, *, mirrored: bool = False) -> int:
         return 0
     if key not in _collection:
         preview = _collection.load(key, str(path), "IMAGE")
-        if mirrored:
-            width, height = preview.image_size
+        width, height = preview.image_size
+        is_strip = width == 4 * height > 0
+        if mirrored or is_strip:
             pixels = np.array(preview.image_pixels_float, np.float32).reshape(height, width, 4)
-            preview.image_pixels_float = pixels[:, ::-1].ravel().tolist()
+            pixels = fold(pixels) if is_strip else pixels[:, ::-1]
+            preview.image_size = pixels.shape[1::-1]
+            preview.image_pixels_float = pixels.ravel().tolist()
     return _collection[key].icon_id
+
+
+def fold(strip: np.ndarray) -> np.ndarray:
+    """Four views side by side as two rows of two: icons are square, and so nothing of one is lost.
+
+    `height 4*height 4` to `2*height 2*height 4`; rows of pixels count from the bottom.
+    """
+    left, right = np.split(strip, 2, axis=1)
+    return np.concatenate([right, left], axis=0)
 
 
 def trim() -> None:

@@ -201,6 +201,7 @@ def _isolated(
         scene.view_settings.view_transform = "Standard"
         scene.display.render_aa = "8"
         scene.display.shading.light = "STUDIO"
+        scene.display.shading.show_specular_highlight = False
         # Objects without an image texture are shown in their material's viewport colour.
         scene.display.shading.color_type = "TEXTURE"
         yield scene

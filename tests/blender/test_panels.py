@@ -40,6 +40,8 @@ class RecorderLayout:
                 assert prop in data.bl_rna.properties, f"{data} has no {prop}"
             if name == "progress":
                 assert 0 <= kwargs["factor"] <= 1
+            if name == "panel":
+                return RecorderLayout(self.record), RecorderLayout(self.record)
             if name == "operator":
                 return self._operator(args[0])
             return RecorderLayout(self.record)
@@ -188,6 +190,20 @@ def test_preferences(draw_preferences, addon, preferences, fake_backend):
     assert "Cancelled." in draw_preferences().texts
 
 
-def test_set_up_needs_online_access(extension):
+def test_preferences_open_at_our_place(extension):
+    bpy.context.preferences.active_section = "INTERFACE"
+    # The last thing it does is to open a window, which cannot be done here.
+    with pytest.raises(RuntimeError, match="userpref_show"):
+        bpy.ops.recdreamer.open_preferences()
+    assert bpy.context.preferences.active_section == "ADDONS"
+    assert bpy.context.window_manager.addon_search == "RecDreamer"
+
+
+def test_set_up_needs_online_access(draw_preferences):
     assert not bpy.app.online_access
     assert not bpy.ops.recdreamer.set_up_backend.poll()
+    assert "allow Online Access" in " ".join(draw_preferences().texts)
+    bpy.context.preferences.system.use_online_access = True
+    assert bpy.ops.recdreamer.set_up_backend.poll()
+    assert "allow Online Access" not in " ".join(draw_preferences().texts)
+    bpy.context.preferences.system.use_online_access = False

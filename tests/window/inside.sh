@@ -1,0 +1,30 @@
+#!/bin/bash
+# Runs inside the chroot, called by run.sh: a screen, a Blender on it, a picture whenever the probe asks.
+# The probe writes out/NAME.shot when NAME is to be seen; the picture is taken from outside of Blender,
+# whose own screenshot operator gives black pictures with a software renderer.
+set -euo pipefail
+cd /opt/recdreamer
+export HOME=/root LC_ALL=C.UTF-8 DISPLAY=:79 LIBGL_ALWAYS_SOFTWARE=1 OMP_NUM_THREADS=1
+scratch=$(mktemp -d)
+export XDG_RUNTIME_DIR=$scratch BLENDER_USER_RESOURCES=$scratch/blender XDG_DATA_HOME=$scratch/data
+
+Xvfb $DISPLAY -screen 0 1600x1000x24 +extension GLX -noreset > out/xvfb.log 2>&1 &
+screen=$!
+trap 'kill $screen; rm -rf "$scratch"' EXIT
+for _ in $(seq 100); do [ -S /tmp/.X11-unix/X79 ] && break; sleep 0.1; done
+
+timeout "${LIMIT_S:-900}" blender --factory-startup --offline-mode --no-window-focus -p 0 0 1600 1000 \
+    --python probe.py > out/blender.log 2>&1 &
+blender=$!
+while kill -0 $blender 2>/dev/null; do
+    for request in out/*.shot; do
+        [ -f "$request" ] || continue
+        import -window root "${request%.shot}.png"
+        rm "$request"
+    done
+    sleep 0.1
+done
+status=0
+wait $blender || status=$?
+[ $status = 0 ] || tail -n 40 out/blender.log >&2
+exit $status

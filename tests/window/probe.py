@@ -1,0 +1,184 @@
+"""The main job by hand in a Blender with a window: block-out, templates, Generate, follow, import.
+
+Blender runs this at its start (see inside.sh). A timer takes `script` from pause to pause, so that
+Blender draws in between; `see` waits until the picture of the window is taken.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import bpy
+
+HERE = Path(__file__).resolve().parent
+OUT = HERE / "out"
+MODULE = "bl_ext.user_default.recdreamer"
+SMALL = {
+    "optimize.num_steps": 40,
+    "optimize.preview_every": 5,
+    "mesh.resolution": 48,
+    "mesh.target_faces": 4000,
+    "mesh.texture_size_px": 256,
+}
+"""Too few steps for a likeness, enough to watch."""
+TIME_LIMIT_S = 600
+BROWN, CREAM, DARK = (0.35, 0.12, 0.05, 1), (0.8, 0.6, 0.35, 1), (0.03, 0.02, 0.02, 1)
+
+
+def script() -> Iterator[float]:
+    window = bpy.context.window_manager.windows[0]
+    area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
+    install()
+    sidebar = yield from open_sidebar(area)
+    here = {
+        "window": window,
+        "area": area,
+        "region": next(region for region in area.regions if region.type == "WINDOW"),
+    }
+    yield from see("empty")
+
+    parts = build_block_out()
+    settings = bpy.context.scene.recdreamer
+    settings.prompt, settings.quality, settings.seed = "a brown bear", "quick", 3
+    with bpy.context.temp_override(**here):
+        assert bpy.ops.recdreamer.capture_turntable() == {"FINISHED"}
+        bpy.ops.view3d.view_selected()
+    yield 1.0
+    yield from see("idle")
+
+    with bpy.context.temp_override(**here):
+        assert bpy.ops.recdreamer.capture_view() == {"FINISHED"}
+        settings.templates[len(settings.templates) - 1].enabled = False
+        assert bpy.ops.recdreamer.generate(overrides=json.dumps(SMALL)) == {"FINISHED"}
+    session = importlib.import_module(f"{MODULE}.addon.session").session
+    job = session.shown
+    deadline = time.monotonic() + TIME_LIMIT_S
+    # Nobody calls `pump` here: that the state moves at all shows that Blender's timer does.
+    while job.client is not None:
+        assert time.monotonic() < deadline, "the job does not end"
+        if job.state.total == SMALL["optimize.num_steps"] and job.state.step >= job.state.total // 2:
+            break
+        yield 0.1
+    assert job.client is not None, "the job was over before it could be seen running"
+    yield from see("running")
+    while job.client is not None:
+        assert time.monotonic() < deadline, "the job does not end"
+        yield 0.2
+    assert job.condition == "done", f"{job.condition}: {job.state.message} {job.state.hint}"
+
+    for part in parts:
+        part.hide_set(True)
+    area.spaces.active.shading.color_type = "TEXTURE"
+    with bpy.context.temp_override(**here):
+        assert bpy.ops.recdreamer.import_result() == {"FINISHED"}
+        bpy.ops.view3d.view_selected()
+    yield 1.0
+    yield from see("finished")
+    sidebar_rectangle = (sidebar.x, window.height - sidebar.y - sidebar.height, sidebar.width, sidebar.height)
+    (OUT / "sidebar.txt").write_text("x={} y={} width={} height={}\n".format(*sidebar_rectangle))
+
+    bpy.context.preferences.addons[MODULE].preferences.backend_python = ""
+    bpy.ops.recdreamer.open_preferences()
+    yield from see("preferences")
+
+
+def install() -> None:
+    """Install the built zip, and let the backend use the Python from outside."""
+    (archive,) = HERE.glob("recdreamer-*.zip")
+    bpy.ops.extensions.package_install_files(
+        filepath=str(archive), repo="user_default", enable_on_install=True
+    )
+    preferences = bpy.context.preferences
+    preferences.addons[MODULE].preferences.backend_python = os.environ["BACKEND_PYTHON"]
+    print("Blender", bpy.app.version_string, "Python", sys.version.split()[0], flush=True)
+
+
+def open_sidebar(area: bpy.types.Area) -> Iterator[float]:
+    """Show the tab; it exists only once the sidebar was drawn."""
+    area.spaces.active.show_region_ui = True
+    sidebar = next(region for region in area.regions if region.type == "UI")
+    for _ in range(40):
+        yield 0.25
+        try:
+            sidebar.active_panel_category = "RecDreamer"
+            break
+        except TypeError:
+            area.tag_redraw()
+    assert sidebar.active_panel_category == "RecDreamer", "the sidebar has no such tab"
+    return sidebar
+
+
+def build_block_out() -> list[bpy.types.Object]:
+    """A figure of primitives that looks along -Y: body, head, ears and a snout."""
+    bpy.data.objects.remove(bpy.data.objects["Cube"])
+    parts = [
+        add_ball((0, 0, 0.75), (0.6, 0.5, 0.75), BROWN),
+        add_ball((0, -0.1, 1.75), (0.5, 0.45, 0.45), BROWN),
+        add_ball((0, -0.55, 1.65), (0.22, 0.22, 0.18), CREAM),
+        add_ball((0, -0.76, 1.7), (0.08, 0.06, 0.06), DARK),
+    ]
+    for side in (-1, 1):
+        parts += [
+            add_ball((0.38 * side, -0.05, 2.15), (0.17, 0.1, 0.17), BROWN),
+            add_ball((0.2 * side, -0.5, 1.87), (0.06, 0.05, 0.06), DARK),
+            add_ball((0.32 * side, -0.2, 0.1), (0.22, 0.35, 0.15), BROWN),
+            add_ball((0.62 * side, -0.1, 0.95), (0.18, 0.2, 0.42), BROWN),
+        ]
+    for part in parts:
+        part.select_set(True)
+    return parts
+
+
+def add_ball(
+    location: tuple[float, float, float],
+    scale: tuple[float, float, float],
+    color: tuple[float, float, float, float],
+) -> bpy.types.Object:
+    bpy.ops.mesh.primitive_uv_sphere_add(location=location)
+    ball = bpy.context.object
+    ball.scale = scale
+    bpy.ops.object.shade_smooth()
+    material = bpy.data.materials.new("block-out")
+    material.diffuse_color = color
+    ball.data.materials.append(material)
+    return ball
+
+
+def see(name: str) -> Iterator[float]:
+    """Let Blender draw, then have the window photographed."""
+    yield 0.8
+    request = OUT / f"{name}.shot"
+    request.touch()
+    while request.exists():
+        yield 0.05
+
+
+def main() -> None:
+    # The splash comes up with the window, before any timer.
+    bpy.context.preferences.view.show_splash = False
+    run = script()
+
+    def tick() -> float | None:
+        try:
+            return next(run)
+        except StopIteration:
+            bpy.ops.wm.quit_blender()
+        except BaseException:
+            # Blender would only print it and keep its window open.
+            traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(3)
+        return None
+
+    bpy.app.timers.register(tick, first_interval=0.8)
+
+
+main()

@@ -1,0 +1,47 @@
+#!/bin/bash
+# The built extension in a real window, with the real backend; pictures of what an artist sees.
+#   run.sh CHROOT OUT [BACKEND_PYTHON]
+# CHROOT comes from setup_chroot.sh, OUT gets empty.png, idle.png, running.png, finished.png and the logs.
+# BACKEND_PYTHON is a Python with the backend's dependencies, default .venv/backend/bin/python.
+# Needs root: the backend's Python is mounted into the chroot at its own path, read-only.
+set -euo pipefail
+[ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0"; exit 2; }
+here=$(dirname "$(realpath "$0")")
+checkout=$(realpath "$here/../..")
+root=$(realpath "$1")
+mkdir -p "$2"
+out=$(realpath "$2")
+python=$(realpath -s "${3:-$checkout/.venv/backend/bin/python}")
+
+# The environment, and the Python installation below it.
+mapfile -t folders < <("$python" -c 'import sys; print("\n".join(sorted({sys.prefix, sys.base_prefix})))')
+archive=$checkout/$(cd "$checkout" && python3 tools/dev.py build | tail -n 1)
+[ -f "$archive" ] || { echo "The extension could not be built." >&2; exit 1; }
+
+mounted=()
+clean_up() {
+    # Lazily: a process of the chroot may still be on its way out.
+    for target in "${mounted[@]}"; do umount --lazy "$target"; done
+}
+trap clean_up EXIT
+for folder in "${folders[@]}"; do
+    # A system Python is not that of the chroot; its libraries may differ.
+    case $folder in /usr|/) echo "BACKEND_PYTHON must not be the system's own Python." >&2; exit 1;; esac
+    mkdir -p "$root$folder"
+    mount --bind "$folder" "$root$folder"
+    mounted=("$root$folder" "${mounted[@]}")
+    mount -o remount,bind,ro "$root$folder"
+done
+# torch counts the processors there.
+mount -t proc proc "$root/proc"
+mounted=("$root/proc" "${mounted[@]}")
+
+rm -rf "$root/opt/recdreamer"
+mkdir -p "$root/opt/recdreamer/out"
+cp "$here/inside.sh" "$here/probe.py" "$archive" "$root/opt/recdreamer/"
+status=0
+env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin BACKEND_PYTHON="$python" \
+    chroot "$root" bash /opt/recdreamer/inside.sh || status=$?
+cp -r "$root/opt/recdreamer/out/." "$out/"
+ls "$out"
+exit $status
