@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
+
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, resolve
 from recdreamer.generate import prepare_rectifier, shape_stage
@@ -14,7 +16,6 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError, Paused
 from recdreamer.scene import Scene
-from torch import Tensor
 
 SETTINGS = {
     "optimize.num_steps": 6,

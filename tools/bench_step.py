@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from compare_methods import METHODS, PrintReport
 
 from recdreamer.config import resolve
 from recdreamer.generate import choose_device, prepare_rectifier
@@ -27,6 +26,8 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraBranch, LoraTrainer
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.scene import Scene
+
+from compare_methods import METHODS, PrintReport
 
 
 class Stopwatch:

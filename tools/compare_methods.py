@@ -50,13 +50,13 @@ class PrintReport:
 
 def run_one(folder: Path) -> None:
     """The first stage of the job in `folder`, judged."""
+    import torch
+
     from recdreamer.config import resolve
     from recdreamer.evaluation.judge import judge
     from recdreamer.generate import choose_device, prepare_rectifier, shape_stage
     from recdreamer.prior.diffusion import DiffusionPrior
     from recdreamer.protocol import JobFolder
-
-    import torch
 
     job, report = JobFolder(folder), PrintReport(folder.name)
     config = resolve(job.read_request())
@@ -117,8 +117,9 @@ def main() -> None:
     def launch(folder: Path) -> None:
         if not (folder / "row.json").exists():
             environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
-            with open(folder / "log.txt", "w") as log:
-                subprocess.run([sys.executable, __file__, "--job", folder], env=environment, stderr=log)
+            with (folder / "log.txt").open("w") as log:
+                command = [sys.executable, __file__, "--job", folder]
+                subprocess.run(command, env=environment, stderr=log, check=False)
 
     with ThreadPoolExecutor(options.workers) as pool:
         list(pool.map(launch, folders))

@@ -168,9 +168,9 @@ def _quick(config: GenerateConfig) -> GenerateConfig:
 
 def _with(config: Any, path: list[str], name: str, value: Any) -> Any:
     """A copy of a nested dataclass with one field replaced. Raises RequestError for a wrong name or type."""
-    if not is_dataclass(config) or path[0] not in {f.name for f in fields(config)}:
-        known = ", ".join(f.name for f in fields(config)) if is_dataclass(config) else "nothing below it"
-        raise RequestError(f"There is no setting {name!r}.", f"Here there are: {known}.")
+    known = _names(config)
+    if path[0] not in known:
+        raise RequestError(f"There is no setting {name!r}.", f"Here there are: {', '.join(known) or 'none'}.")
     if len(path) > 1:
         return replace(config, **{path[0]: _with(getattr(config, path[0]), path[1:], name, value)})
     kind = get_type_hints(type(config))[path[0]]
@@ -180,6 +180,10 @@ def _with(config: Any, path: list[str], name: str, value: Any) -> Any:
         raise RequestError(
             f"{value!r} does not fit the setting {name!r} ({error}).", f"Give a {kind}."
         ) from error
+
+
+def _names(config: Any) -> list[str]:
+    return [f.name for f in fields(config)] if is_dataclass(config) else []
 
 
 def _converted(value: Any, kind: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.mesh import finish_mesh
-from recdreamer.optimize import optimize, optimize_step, orbit, step_generator
+from recdreamer.optimize import optimize, optimize_step, orbit
 from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import FeatureExtractor

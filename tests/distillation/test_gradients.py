@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from recdreamer.distillation.gradients import clamped, rectifier_grad, sds_grad, vsd_grad
 from torch import Tensor
+
+from recdreamer.distillation.gradients import clamped, rectifier_grad, sds_grad, vsd_grad
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

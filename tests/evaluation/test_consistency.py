@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from recdreamer.cameras import orbit_cameras
 from recdreamer.evaluation.consistency import measure_consistency
 from recdreamer.evaluation.figurines import COLORS, KINDS, POSES, Figurines, pose_class, render_figurines

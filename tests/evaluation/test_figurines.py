@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from recdreamer.cameras import orbit_cameras
 from recdreamer.evaluation.figurines import (
     KINDS,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from recdreamer.cameras import orbit_cameras
 from recdreamer.evaluation.figurines import COLORS, KINDS, POSES, Figurines, render_figurines
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import PATCHES, FeatureExtractor
 from recdreamer.pose.foreground import ForegroundRule, center_hint, horizontal_map
 from recdreamer.pose.templates import PoseTemplate
-from torch import Tensor
 
 
 def renders(kind: str, color: str, azimuth_deg: list[float], elevation_deg: float = 10.0) -> Tensor:

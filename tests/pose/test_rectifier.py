@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from recdreamer.pose.rectifier import camera_log_ratio, marginal_log_ratio, wanted_classes
 
 AZIMUTHS = torch.tensor([0.0, 90.0, 180.0, 270.0])

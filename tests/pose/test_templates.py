@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
 from recdreamer.pose.templates import load_templates, templates_in, with_mirrored_sides
 from recdreamer.protocol import JobFolder, RequestError, Template
 
@@ -69,7 +70,7 @@ def test_an_unusable_picture_is_named_in_one_sentence(damage: str, tmp_path: Pat
     elif damage == "huge":
         monkeypatch.setattr("recdreamer.pose.templates.MAX_PIXELS", 100)
         picture(path)
-    with pytest.raises(RequestError, match="frönt.png") as caught:
+    with pytest.raises(RequestError, match=r"frönt\.png") as caught:
         load_templates(JobFolder(tmp_path), (Template("front", "frönt.png"),), 32)
     assert "\n" not in caught.value.message and caught.value.hint
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from recdreamer.evaluation.figurines import photograph
 from recdreamer.prior.diffusion import DiffusionPrior, guided
 from recdreamer.report import JobError
@@ -18,6 +19,7 @@ def prior() -> DiffusionPrior:
 
 def test_the_ordinary_pipeline_loads_the_same_weights(prior: DiffusionPrior) -> None:
     from diffusers import StableDiffusionPipeline
+
     from recdreamer.prior.diffusion import BUILTIN_FOLDER
 
     pipeline = StableDiffusionPipeline.from_pretrained(

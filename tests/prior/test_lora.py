@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
+
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraBranch, LoraTrainer
-from torch import Tensor
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 

@@ -9,13 +9,14 @@ import argparse
 from pathlib import Path
 
 import torch
-from captions import AUXILIARY
 from PIL import Image
 from torch import Tensor
 
 from recdreamer.evaluation.figurines import COLORS, KINDS, POSE_SHARES, POSES, photograph
 from recdreamer.evaluation.oracle import load_oracle
 from recdreamer.prior.diffusion import BUILTIN_FOLDER, DiffusionPrior
+
+from captions import AUXILIARY
 
 PHRASES = {
     "none": None,
@@ -105,6 +106,11 @@ Measured on its own samples by the oracle ({len(KINDS) * len(COLORS) * options.p
 {chr(10).join(lines)}
 
 **Autoencoder.** {-10 * error.log10().item():.1f} dB on held-out pictures.
+
+**Training of these weights.** On one H100 with `--preset gpu` and time limits, about 13 minutes in all: autoencoder
+7,000 steps of 128 pictures (out of 100,000), three of its eight channels pruned, 300 steps more; denoiser 6,279
+steps of 256 (out of 60,000 pictures); extractor 1,076 steps of 256; oracle 4,000 steps of 256, 99.6 % right poses on
+held-out pictures. `--preset cpu` makes a smaller training of the same models on two cores.
 
 **Use.** Demonstration, tests, benchmarks. It knows nothing but these figurines.
 

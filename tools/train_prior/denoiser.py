@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from common import FitConfig, fit
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from captions import MAX_TOKENS, CaptionTable
+from common import FitConfig, fit
 
 TEXT_WIDTH = 96
 

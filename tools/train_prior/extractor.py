@@ -12,11 +12,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from augment import degrade, jitter_hue, random_affine, warp
-from common import FitConfig, fit
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+
+from augment import degrade, jitter_hue, random_affine, warp
+from common import FitConfig, fit
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PATCHES = 16

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from augment import degrade
-from common import FitConfig, fit
 from torch import Tensor
 
 from recdreamer.evaluation.figurines import Photos, pose_class
 from recdreamer.evaluation.oracle import Oracle
+
+from augment import degrade
+from common import FitConfig, fit
 
 
 def train_oracle(photos: Photos, num_steps: int, batch: int, folder: Path, seed: int) -> Oracle:

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from captions import CaptionTable, build_tokenizer
-from denoiser import Denoiser, new_scheduler, train_denoiser
 from diffusers import AutoencoderKL, StableDiffusionPipeline
-from extractor import IMAGE_MEAN, IMAGE_STD, Estimator, train_extractor
-from oracle_training import oracle_accuracy, train_oracle
 from safetensors.torch import save_file
-from vae import encode_all, train_vae
 
 from recdreamer.evaluation.figurines import Photos, photograph, pose_class
+
+from captions import CaptionTable, build_tokenizer
+from denoiser import Denoiser, new_scheduler, train_denoiser
+from extractor import IMAGE_MEAN, IMAGE_STD, Estimator, train_extractor
+from oracle_training import oracle_accuracy, train_oracle
+from vae import encode_all, train_vae
 
 BUILTIN = Path(__file__).parents[2] / "backend" / "recdreamer" / "builtin"
 BALANCED = {"front": 0.25, "right": 0.25, "back": 0.25, "left": 0.25}

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from common import FitConfig, fit
 from diffusers import AutoencoderKL
 from torch import Tensor
+
+from common import FitConfig, fit
 
 TRAINED_CHANNELS = 8
 
@@ -87,7 +88,7 @@ def _fit_vae(
 
 @torch.no_grad()
 def _without_dead_channels(vae: AutoencoderKL, photos: Tensor) -> AutoencoderKL:
-    """The same model with the channels whose posterior noise exceeds half of their signal taken out; four stay at least."""
+    """The same model without the channels whose noise exceeds half of their signal; four stay at least."""
     means, stds = encode_all(vae, photos)
     signal, noise = means.float().std((0, 2, 3)), stds.float().mean((0, 2, 3))
     order = (noise / signal).argsort()

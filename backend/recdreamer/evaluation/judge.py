@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor

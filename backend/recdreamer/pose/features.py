@@ -32,6 +32,9 @@ class FeatureExtractor(nn.Module):
     The released code feeds queries in [-1, 1] and templates normalised; here both go the same way.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, name: str = "builtin") -> None:
         super().__init__()
         folder = BUILTIN_FOLDER if name == "builtin" else Path(name)

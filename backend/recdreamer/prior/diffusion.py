@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -21,9 +23,12 @@ BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "prior"
 class DiffusionPrior:
     """Everything that a StableDiffusionPipeline folder holds, ready for distillation."""
 
-    unet: UNet2DConditionModel
-    vae: AutoencoderKL
-    tokenizer: object
+    # Typed loosely where diffusers' own annotations are wrong.
+    unet: Any
+    """A UNet2DConditionModel."""
+    vae: Any
+    """An AutoencoderKL."""
+    tokenizer: Any
     text_encoder: torch.nn.Module
     schedule: NoiseSchedule
     image_px: int
@@ -108,7 +113,7 @@ class DiffusionPrior:
         latents = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
         last = self.schedule.num_timesteps - 1
         steps = torch.linspace(last, 0, num_steps + 1).round().long().tolist()
-        for now, then in zip(steps[:-1], steps[1:], strict=True):
+        for now, then in pairwise(steps):
             t = torch.full((len(prompts),), now, device=self.device)
             cond, uncond = self.eps(latents, t, text), self.eps(latents, t, empty)
             eps = guided(cond, uncond, guidance_scale)

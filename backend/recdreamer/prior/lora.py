@@ -31,10 +31,11 @@ class LoraBranch(nn.Module):
             )
             unet.add_adapter(config, adapter_name="phi")
             width = unet.time_embedding.linear_2.out_features
-            self.camera = nn.Sequential(nn.Linear(16, width), nn.SiLU(), nn.Linear(width, width))
+            last = nn.Linear(width, width)
+            self.camera = nn.Sequential(nn.Linear(16, width), nn.SiLU(), last)
             # The branch starts as the pretrained model itself, whatever the camera.
-            nn.init.zeros_(self.camera[2].weight)
-            nn.init.zeros_(self.camera[2].bias)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         self.camera.to(unet.device)
         self._embedding: Tensor | None = None
         unet.time_embedding.register_forward_hook(self._add_camera)
