@@ -13,7 +13,7 @@ screen=$!
 trap 'kill $screen; rm -rf "$scratch"' EXIT
 for _ in $(seq 100); do [ -S /tmp/.X11-unix/X79 ] && break; sleep 0.1; done
 
-timeout "${LIMIT_S:-900}" blender --factory-startup --offline-mode --no-window-focus -p 0 0 1600 1000 \
+timeout 1800 blender --factory-startup --offline-mode --no-window-focus -p 0 0 1600 1000 \
     --python probe.py > out/blender.log 2>&1 &
 blender=$!
 while kill -0 $blender 2>/dev/null; do

@@ -21,14 +21,14 @@ HERE = Path(__file__).resolve().parent
 OUT = HERE / "out"
 MODULE = "bl_ext.user_default.recdreamer"
 SMALL = {
-    "optimize.num_steps": 40,
+    "optimize.num_steps": int(os.environ["NUM_STEPS"]),
     "optimize.preview_every": 5,
     "mesh.resolution": 48,
     "mesh.target_faces": 4000,
     "mesh.texture_size_px": 256,
 }
-"""Too few steps for a likeness, enough to watch."""
-TIME_LIMIT_S = 600
+"""By default too few steps for a likeness, enough to watch."""
+TIME_LIMIT_S = 1500
 BROWN, CREAM, DARK = (0.35, 0.12, 0.05, 1), (0.8, 0.6, 0.35, 1), (0.03, 0.02, 0.02, 1)
 
 

@@ -3,12 +3,16 @@
 #   run.sh CHROOT OUT [BACKEND_PYTHON]
 # CHROOT comes from setup_chroot.sh, OUT gets empty.png, idle.png, running.png, finished.png and the logs.
 # BACKEND_PYTHON is a Python with the backend's dependencies, default .venv/backend/bin/python.
+# NUM_STEPS in the environment, default 40: more of them for pictures to show around.
 # Needs root: the backend's Python is mounted into the chroot at its own path, read-only.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,6s/^# //p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,7s/^# //p' "$0"; exit 2; }
 here=$(dirname "$(realpath "$0")")
 checkout=$(realpath "$here/../..")
 root=$(realpath "$1")
+# Two runs would share the screen and the mounts.
+exec 9< "$root"
+flock --nonblock 9 || { echo "A run in $root is under way." >&2; exit 1; }
 mkdir -p "$2"
 out=$(realpath "$2")
 python=$(realpath -s "${3:-$checkout/.venv/backend/bin/python}")
@@ -40,7 +44,7 @@ rm -rf "$root/opt/recdreamer"
 mkdir -p "$root/opt/recdreamer/out"
 cp "$here/inside.sh" "$here/probe.py" "$archive" "$root/opt/recdreamer/"
 status=0
-env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin BACKEND_PYTHON="$python" \
+env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin BACKEND_PYTHON="$python" NUM_STEPS="${NUM_STEPS:-40}" \
     chroot "$root" bash /opt/recdreamer/inside.sh || status=$?
 cp -r "$root/opt/recdreamer/out/." "$out/"
 ls "$out"
