@@ -21,6 +21,8 @@ from . import compat
 SIZE_PX = 512
 FOV_DEG = 40.0
 """Of the turntable; close to what product photographs have."""
+MARGIN = 1.1
+"""Reach of the turntable's picture over that of the object."""
 NEUTRAL = 0.5
 """Grey behind the object, for readers that ignore alpha."""
 RENDERABLE = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME"}
@@ -201,6 +203,8 @@ def _isolated(
         scene.view_settings.view_transform = "Standard"
         scene.display.render_aa = "8"
         scene.display.shading.light = "STUDIO"
+        # Bright and soft, so that colours stay near those of the material; the default light darkens them.
+        scene.display.shading.studio_light = "paint.sl"
         scene.display.shading.show_specular_highlight = False
         # Objects without an image texture are shown in their material's viewport colour.
         scene.display.shading.color_type = "TEXTURE"
@@ -221,21 +225,31 @@ def _bounding_sphere(scene: bpy.types.Scene) -> tuple[Vector, float]:
     """Center of the bounding box of all that the scene shows, instances included, and the reach from it."""
     view_layer = scene.view_layers[0]
     view_layer.update()
-    corners = np.array(
-        [
-            instance.matrix_world @ Vector(corner)
-            for instance in view_layer.depsgraph.object_instances
-            if instance.object.type in RENDERABLE
-            for corner in instance.object.bound_box
-        ]
-    )
-    if not len(corners):
+    points = [
+        _surface_points(instance)
+        for instance in view_layer.depsgraph.object_instances
+        if instance.object.type in RENDERABLE
+    ]
+    points = np.concatenate([np.empty((0, 3)), *points])
+    if not len(points):
         raise RequestError("The selection has no surface.", "Select an object that a render can show.")
-    center = (corners.min(0) + corners.max(0)) / 2
-    radius = float(np.linalg.norm(corners - center, axis=1).max())
+    center = (points.min(0) + points.max(0)) / 2
+    radius = float(np.linalg.norm(points - center, axis=1).max())
     if not radius > 0:
         raise RequestError("The selection has no size.", "Select an object that a render can show.")
-    return Vector(center), radius
+    return Vector(center), MARGIN * radius
+
+
+def _surface_points(instance: bpy.types.DepsgraphObjectInstance) -> np.ndarray:
+    """Points `n 3` in the world that span an instance: vertices, which sit tighter than a box, where it has them."""
+    obj = instance.object
+    if obj.type == "MESH":
+        local = np.empty((len(obj.data.vertices), 3), np.float32)
+        obj.data.vertices.foreach_get("co", local.ravel())
+    else:
+        local = np.array([tuple(corner) for corner in obj.bound_box])
+    matrix = np.array(instance.matrix_world)
+    return local @ matrix[:3, :3].T + matrix[:3, 3]
 
 
 def _draw_view(context: bpy.types.Context) -> np.ndarray:

@@ -66,6 +66,18 @@ def test_turntable_leaves_the_file_as_it_was(block_out, shelf):
     assert bpy.context.selected_objects == block_out
 
 
+def test_turntable_fills_the_picture_but_for_a_margin(extension, addon, shelf):
+    bpy.ops.mesh.primitive_uv_sphere_add(segments=64, ring_count=32, radius=3, location=(5, 0, 0))
+    bpy.ops.recdreamer.capture_turntable(num_views=2)
+    templates = addon("templates")
+    half_fov = np.radians(templates.FOV_DEG / 2)
+    share = np.tan(np.arcsin(np.sin(half_fov) / templates.MARGIN)) / np.tan(half_fov)
+    for template in shelf:
+        covered = silhouette(addon, template)
+        for axis in (0, 1):
+            assert covered.any(axis).mean() == pytest.approx(share, abs=0.01)
+
+
 def test_turntable_options(block_out, shelf):
     bpy.ops.object.select_all(action="DESELECT")
     bpy.ops.recdreamer.capture_turntable(
