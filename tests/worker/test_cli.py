@@ -1,6 +1,7 @@
 """The command line as typed: arguments, job folders, sentences, exit codes."""
 
 import dataclasses
+import errno
 import json
 import subprocess
 import sys
@@ -136,6 +137,22 @@ def test_doctor_finds_this_installation_well(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "All is well."
     assert all(line.startswith("ok    ") for line in lines[:-1])
+
+
+def test_doctor_reports_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    def refuse(dir: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(doctor.Trouble, match=r"cannot be written \(Permission denied\)\. Choose another"):
+        doctor._folder(tmp_path / "a folder to come")
+
+
+def test_doctor_reports_a_full_disk(tmp_path, monkeypatch):
+    usage = doctor.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage._replace(free=20_000_000))
+    with pytest.raises(doctor.Trouble, match=r"only 20 MB are free .* A job needs about 500 MB\."):
+        doctor._folder(tmp_path)
 
 
 def test_doctor_names_each_trouble_and_a_remedy(tmp_path, monkeypatch, capsys):

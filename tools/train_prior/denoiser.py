@@ -77,4 +77,4 @@ def train_denoiser(
         return (predicted - (alpha_t * eps - sigma_t * clean)).square().mean()
 
     config = FitConfig(num_steps, rate, ema_decay=ema_decay, time_limit_s=time_limit_s)
-    return fit("denoiser", denoiser, loss_of, config, folder, seed)  # pyright: ignore[reportReturnType]
+    return fit("denoiser", denoiser, loss_of, config, folder, seed)

@@ -160,4 +160,4 @@ def train_extractor(
         )
 
     config = FitConfig(num_steps, rate, warmup_steps=300, weight_decay=0.01, time_limit_s=time_limit_s)
-    return fit(name, student, loss_of, config, folder, seed)  # pyright: ignore
+    return fit(name, student, loss_of, config, folder, seed)

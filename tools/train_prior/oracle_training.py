@@ -25,9 +25,9 @@ def train_oracle(photos: Photos, num_steps: int, batch: int, folder: Path, seed:
         rows = torch.randint(len(pose), (batch,), generator=generator, device=device)
         logits = oracle(degrade(photos.images[rows].float() / 255, generator))
         targets = (pose[rows], photos.kind[rows], photos.color[rows])
-        return sum(F.cross_entropy(guess, target) for guess, target in zip(logits, targets, strict=True))  # pyright: ignore
+        return sum(F.cross_entropy(guess, target) for guess, target in zip(logits, targets, strict=True))
 
-    return fit("oracle", oracle, loss_of, FitConfig(num_steps), folder, seed)  # pyright: ignore[reportReturnType]
+    return fit("oracle", oracle, loss_of, FitConfig(num_steps), folder, seed)
 
 
 @torch.no_grad()
