@@ -1,0 +1,130 @@
+"""A generation in whole, small: from a request to mesh, texture and report, and what stops it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recdreamer.config import resolve
+from recdreamer.generate import STAGES, choose_device, class_azimuths, generate
+from recdreamer.pose.templates import PoseTemplate
+from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
+from recdreamer.report import JobError
+
+SMALL = {
+    "optimize.num_steps": 3,
+    "optimize.num_views": 2,
+    "optimize.render_px": 32,
+    "optimize.preview_every": 2,
+    "mesh.resolution": 24,
+    "mesh.target_faces": 400,
+    "mesh.texture_size_px": 64,
+}
+
+
+class Recorder:
+    """A report that remembers."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.previews: list[Path] = []
+        self.distributions: list[dict[str, float]] = []
+
+    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None:
+        self.stages.append(name)
+
+    def progress(self, step: int, total: int) -> None:
+        assert 0 <= step <= total
+
+    def preview(self, path: Path) -> None:
+        self.previews.append(path)
+
+    def pose_distribution(self, probs: dict[str, float]) -> None:
+        self.distributions.append(probs)
+
+    def metric(self, name: str, value: float) -> None: ...
+
+    def warning(self, message: str) -> None: ...
+
+
+def job_of(folder: Path, **changes) -> tuple[JobFolder, JobRequest]:
+    request = JobRequest("a red bear", device="cpu", height_m=0.5, **{"overrides": SMALL} | changes)
+    write_atomically(folder / "job.json", request.to_json())
+    return JobFolder(folder), request
+
+
+def test_from_a_prompt_to_a_textured_mesh(tmp_path: Path) -> None:
+    job, request = job_of(tmp_path / "jöb with spaces")
+    report = Recorder()
+    generate(job, resolve(request), report)
+    assert report.stages == list(STAGES)
+    assert [path.exists() for path in report.previews] == [True, True]
+    assert report.distributions and sum(report.distributions[-1].values()) == pytest.approx(1, abs=1e-3)
+    mesh = np.load(job.result / "mesh.npz")
+    assert len(mesh["faces"]) > 100 and mesh["uvs"].shape == (len(mesh["faces"]), 3, 2)
+    assert np.ptp(mesh["verts"][:, 2]) == pytest.approx(0.5, rel=1e-3)
+    with Image.open(job.result / "albedo.png") as texture:
+        assert texture.size == (64, 64)
+    written = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
+    assert written["prompt"] == "a red bear" and written["mesh"]["is_watertight"]
+    config = json.loads((job.root / "config.json").read_text(encoding="utf-8"))
+    assert config["optimize"]["num_steps"] == 3
+    drawn = {path.name for path in job.templates.iterdir()}
+    assert {"front-0.png", "back-0.png", "right-0.png"} <= drawn
+
+
+def test_a_wrong_model_folder_stops_the_job_in_one_sentence(tmp_path: Path) -> None:
+    job, request = job_of(tmp_path / "job", prior=str(tmp_path))
+    with pytest.raises(JobError, match="is not a Stable Diffusion model"):
+        generate(job, resolve(request), Recorder())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("optimize.steps", 3, "no setting"),
+        ("optimise.num_steps", 3, "no setting"),
+        ("optimize.num_steps", "many", "does not fit"),
+        ("optimize.num_steps", True, "does not fit"),
+        ("rectifier.clamp", "hard", "does not fit"),
+        ("prompt.text", "x", "no setting"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: object, complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint) as caught:
+        resolve(JobRequest("a red bear", overrides={name: value}))
+    assert name in caught.value.message and caught.value.hint
+
+
+def test_settings_reach_nested_values_and_keep_their_type() -> None:
+    config = resolve(
+        JobRequest("x", overrides={"rectifier.classifier.query_copies": 3, "guidance.guidance_scale": 5})
+    )
+    assert config.rectifier.classifier.query_copies == 3
+    assert config.guidance.guidance_scale == 5.0 and isinstance(config.guidance.guidance_scale, float)
+
+
+def test_quick_is_quicker_and_another_prior_is_larger() -> None:
+    standard, quick = resolve(JobRequest("x")), resolve(JobRequest("x", quality="quick"))
+    large = resolve(JobRequest("x", prior="some/model"))
+    assert quick.optimize.num_steps < standard.optimize.num_steps < large.optimize.num_steps
+    assert large.optimize.render_px > standard.optimize.render_px
+
+
+def test_a_device_that_is_not_there_is_one_sentence() -> None:
+    with pytest.raises(JobError, match="cannot be used"):
+        choose_device("cuda:77")
+
+
+def test_class_azimuths_come_from_the_templates_else_from_the_name() -> None:
+    import torch
+
+    image = torch.zeros(3, 8, 8)
+    templates = [PoseTemplate("front", image, None, 350.0), PoseTemplate("front", image, None, 20.0),
+                 PoseTemplate("left", image, None, None)]  # fmt: skip
+    azimuths = class_azimuths(templates, ("front", "left"), torch.device("cpu"))
+    assert azimuths.tolist() == pytest.approx([5.0, 270.0], abs=1e-3)
