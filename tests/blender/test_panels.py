@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import bpy
+import numpy as np
 import pytest
 
 FUNCTIONS = bpy.types.UILayout.bl_rna.functions
@@ -188,6 +189,29 @@ def test_preferences(draw_preferences, addon, preferences, fake_backend):
     bpy.ops.recdreamer.cancel_backend_task()
     session.task.join()
     assert "Cancelled." in draw_preferences().texts
+
+
+def test_four_views_in_a_strip_are_shown_as_two_rows(addon):
+    views = [np.full((3, 3, 4), number) for number in range(4)]
+    folded = addon("previews").fold(np.concatenate(views, axis=1))
+    assert folded.shape == (6, 6, 4)
+    # Rows count from the bottom: the first two views are on top.
+    assert [folded[row, column, 0] for row in (5, 0) for column in (0, 5)] == [0, 1, 2, 3]
+
+
+def test_pictures_of_a_file(addon, fake_backend, settle):
+    previews = addon("previews")
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate()
+    path = settle().preview
+    for mirrored in (False, True):
+        previews.icon(path, mirrored=mirrored)
+    shown = [
+        np.reshape(preview.image_pixels_float, (128, 128, 4)) for preview in previews._collection.values()
+    ]
+    assert np.allclose(shown[0], shown[1][:, ::-1], atol=0.02)
+    assert previews.icon(path.with_name("gone.png")) == 0
+    previews.clear()
 
 
 def test_preferences_open_at_our_place(extension):

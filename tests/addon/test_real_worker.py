@@ -1,0 +1,62 @@
+"""The job client with the backend's own worker: what the fake one pretends, the real one does."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from recdreamer_extension.addon.backend_env import BACKEND
+from recdreamer_extension.addon.jobs import JobRegistry
+from recdreamer_extension.backend.recdreamer.protocol import JobRequest
+
+COMMAND = [sys.executable, "-m", "recdreamer"]
+TINY = {
+    "optimize.num_steps": 6,
+    "optimize.preview_every": 1,
+    "mesh.resolution": 24,
+    "mesh.target_faces": 400,
+    "mesh.texture_size_px": 64,
+}
+TIME_LIMIT_S = 300
+
+
+@pytest.fixture
+def registry(tmp_path):
+    registry = JobRegistry(tmp_path / "Ünï codé dir")
+    yield registry
+    registry.stop_all(timeout_s=0)
+
+
+def test_pause_resume_and_result(registry, wait_until):
+    job = registry.create(JobRequest(prompt="a red bear", quality="quick", overrides=TINY), [])
+    registry.start(job, COMMAND, BACKEND)
+    wait_until(lambda: registry.poll() and job.state.total == 6 and job.state.step > 0, TIME_LIMIT_S)
+    registry.stop(job, keep=True)
+    wait_until(lambda: registry.poll() and job.client is None, TIME_LIMIT_S)
+    assert job.condition == "paused", f"{job.state.message} {job.state.hint}"
+
+    registry.start(job, COMMAND, BACKEND)
+    wait_until(lambda: registry.poll() and job.client is None, TIME_LIMIT_S)
+    assert job.condition == "done", f"{job.state.message} {job.state.hint}"
+    assert not job.why_not_import
+    assert job.preview is not None
+    assert sum(job.state.pose_distribution.values()) == pytest.approx(1, abs=0.01)
+    assert (job.folder.result / "albedo.png").is_file()
+
+
+def test_a_setting_that_is_not_there_is_one_sentence(registry, wait_until):
+    request = JobRequest(prompt="a red bear", overrides={"optimize.steps": 3})
+    job = registry.create(request, [])
+    registry.start(job, COMMAND, BACKEND)
+    wait_until(lambda: registry.poll() and job.client is None, TIME_LIMIT_S)
+    assert job.condition == "failed"
+    assert "There is no setting 'optimize.steps'" in job.state.message
+
+
+def test_switching_off_while_it_works(registry, wait_until):
+    job = registry.create(JobRequest(prompt="a red bear", overrides=TINY | {"optimize.num_steps": 5000}), [])
+    registry.start(job, COMMAND, BACKEND)
+    wait_until(lambda: registry.poll() and job.state.total == 5000 and job.state.step > 0, TIME_LIMIT_S)
+    registry.stop_all(timeout_s=60)
+    assert job.folder.read_state().status == "paused"
+    assert not job.why_not_resume
