@@ -29,7 +29,7 @@ SMALL = {
 }
 """By default too few steps for a likeness, enough to watch."""
 TIME_LIMIT_S = 1500
-BROWN, CREAM, DARK = (0.35, 0.12, 0.05, 1), (0.8, 0.6, 0.35, 1), (0.03, 0.02, 0.02, 1)
+RED, CREAM, DARK = (0.67, 0.013, 0.011, 1), (0.8, 0.6, 0.35, 1), (0.03, 0.02, 0.02, 1)
 
 
 def script() -> Iterator[float]:
@@ -46,7 +46,7 @@ def script() -> Iterator[float]:
 
     parts = build_block_out()
     settings = bpy.context.scene.recdreamer
-    settings.prompt, settings.quality, settings.seed = "a brown bear", "quick", 3
+    settings.prompt, settings.quality, settings.seed = "a red bear", "quick", 3
     with bpy.context.temp_override(**here):
         assert bpy.ops.recdreamer.capture_turntable() == {"FINISHED"}
         bpy.ops.view3d.view_selected()
@@ -119,17 +119,17 @@ def build_block_out() -> list[bpy.types.Object]:
     """A figure of primitives that looks along -Y: body, head, ears and a snout."""
     bpy.data.objects.remove(bpy.data.objects["Cube"])
     parts = [
-        add_ball((0, 0, 0.75), (0.6, 0.5, 0.75), BROWN),
-        add_ball((0, -0.1, 1.75), (0.5, 0.45, 0.45), BROWN),
+        add_ball((0, 0, 0.75), (0.6, 0.5, 0.75), RED),
+        add_ball((0, -0.1, 1.75), (0.5, 0.45, 0.45), RED),
         add_ball((0, -0.55, 1.65), (0.22, 0.22, 0.18), CREAM),
         add_ball((0, -0.76, 1.7), (0.08, 0.06, 0.06), DARK),
     ]
     for side in (-1, 1):
         parts += [
-            add_ball((0.38 * side, -0.05, 2.15), (0.17, 0.1, 0.17), BROWN),
+            add_ball((0.38 * side, -0.05, 2.15), (0.17, 0.1, 0.17), RED),
             add_ball((0.2 * side, -0.5, 1.87), (0.06, 0.05, 0.06), DARK),
-            add_ball((0.32 * side, -0.2, 0.1), (0.22, 0.35, 0.15), BROWN),
-            add_ball((0.62 * side, -0.1, 0.95), (0.18, 0.2, 0.42), BROWN),
+            add_ball((0.32 * side, -0.2, 0.1), (0.22, 0.35, 0.15), RED),
+            add_ball((0.62 * side, -0.1, 0.95), (0.18, 0.2, 0.42), RED),
         ]
     for part in parts:
         part.select_set(True)
