@@ -51,6 +51,9 @@ Work = Callable[[JobFolder, JobRequest, Report], None]
 
 def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     """The real work. Imported late: a damaged request is answered before torch is loaded."""
+    # torch's threads wait for each other by spinning. Beside a busy Blender they would spin against its work:
+    # eight times slower on two shared cores. Read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from recdreamer.config import resolve
     from recdreamer.generate import generate
 
