@@ -171,7 +171,8 @@ def run_pytest(part: str, python: Path, arguments: list, tally: Tally, limit_s: 
 
 def run(command: list, limit_s: float | None = None) -> int:
     """Run a program in the checkout, its output shown; returns its exit code, 124 when the limit passed."""
-    environment = os.environ | {"PYTHONUTF8": "1"}
+    # Threads that wait by spinning crawl on a machine that does something else as well.
+    environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONUTF8": "1"}
     process = subprocess.Popen([str(part) for part in command], cwd=ROOT, env=environment)
     try:
         return process.wait(limit_s)
