@@ -18,7 +18,7 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from environments import BACKEND, BLENDERS, ROOT, SetupError, ensure_gltf_validator
+from environments import BACKEND, BLENDERS, ROOT, SetupError, ensure_gltf_validator, run_shown
 
 IN_CI = bool(os.environ.get("CI"))
 BLENDER_LIMIT_S = 1500
@@ -79,8 +79,8 @@ def demo(options: argparse.Namespace) -> int:
         return 1
     if run([python, "-m", "recdreamer", "evaluate", job]):
         return 1
-    if run([blender, ROOT / "tools" / "demo_blend.py", job, "--out", out]):
-        return 1
+    script = [blender, ROOT / "tools" / "demo_blend.py", job, "--out", out]
+    run_shown("model.blend and turntable.png", [str(part) for part in script])
     for name in ("model.glb", "report.json"):
         shutil.copyfile(job / "result" / name, out / name)
     print(f"In {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
