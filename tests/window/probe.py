@@ -77,7 +77,14 @@ def script() -> Iterator[float]:
         part.hide_set(True)
     area.spaces.active.shading.color_type = "TEXTURE"
     with bpy.context.temp_override(**here):
-        assert bpy.ops.recdreamer.import_result() == {"FINISHED"}
+        # What a script does leaves no step to undo, what a button does leaves one.
+        bpy.ops.ed.undo_push(message="before the import")
+        assert bpy.ops.recdreamer.import_result("EXEC_DEFAULT", True) == {"FINISHED"}
+        names = {obj.name for obj in bpy.data.objects}
+        bpy.ops.ed.undo()
+        assert names - {obj.name for obj in bpy.data.objects} == {job.request.prompt}, "one undo, one object"
+        bpy.ops.ed.redo()
+        assert names == {obj.name for obj in bpy.data.objects}
         bpy.ops.view3d.view_selected()
     yield 1.0
     yield from see("finished")
