@@ -39,6 +39,7 @@ def addon_module(name: str):
 def write_demo(job_folder: Path, out: Path) -> None:
     """Import the job into an empty file, save it, and take its turntable."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.context.preferences.filepaths.save_version = 0  # No model.blend1 beside it when it is made again.
     obj = addon_module("scene_import").import_result(job_folder)
     templates = addon_module("templates")
     with tempfile.TemporaryDirectory() as folder:
