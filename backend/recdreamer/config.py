@@ -144,11 +144,11 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
             final_learning_rate=0.05, ground=(0.68, 0.92), ground_tint=0.05, preview_every=25,
         ),
         guidance=GuidanceConfig(
-            guidance_scale=4.0, lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
+            guidance_scale=3.0, lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
         ),
         rectifier=RectifierConfig(weight=300.0, n_ema=30),
         regularizers=RegularizerConfig(
-            sparsity=40.0, opaque=10.0, entropy=10.0, smoothness=100.0, color_smoothness=100.0
+            sparsity=10.0, opaque=1000.0, entropy=30.0, smoothness=100.0, color_smoothness=100.0
         ),
         cameras=CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0)),
         field=FieldConfig(),
