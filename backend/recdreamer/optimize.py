@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.cameras import Cameras, sample_cameras
+from recdreamer.cameras import Cameras, orbit_cameras, sample_cameras
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.gradients import clamped, rectifier_grad, sds_grad, vsd_grad
 from recdreamer.distillation.timesteps import sample_timesteps, timestep_range
@@ -113,8 +113,6 @@ def step_generator(seed: int, step: int, device: torch.device) -> torch.Generato
 
 def orbit(num_views: int, config: GenerateConfig, device: torch.device, first_deg: float = 0.0) -> Cameras:
     """Evenly spaced cameras at the middle of the configured ranges."""
-    from recdreamer.cameras import orbit_cameras
-
     middle = lambda bounds: sum(bounds) / 2  # noqa: E731
     azimuth_deg = first_deg + torch.arange(num_views, device=device) * (360.0 / num_views)
     elevation_deg = torch.full((num_views,), middle(config.cameras.elevation_deg), device=device)
