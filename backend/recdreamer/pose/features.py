@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel
+from transformers.utils.hub import cached_file
 
 from recdreamer.report import JobError
 
@@ -37,10 +38,12 @@ class FeatureExtractor(nn.Module):
 
     def __init__(self, name: str = "builtin") -> None:
         super().__init__()
-        folder = BUILTIN_FOLDER if name == "builtin" else Path(name)
+        source = str(BUILTIN_FOLDER) if name == "builtin" else name
         try:
-            self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-            prepare = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+            # Resolved to a folder first: given an id, the model's loader would ask the network for adapters.
+            path = Path(str(cached_file(source, "preprocessor_config.json", local_files_only=True)))
+            self.model = AutoModel.from_pretrained(path.parent, local_files_only=True, use_safetensors=True)
+            prepare = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise JobError(
                 "extractor", f"{name!r} is not a DINOv2 folder that can be loaded ({str(error).splitlines()[0][:200]}).",
