@@ -128,6 +128,7 @@ class JobClient:
         with self._process.stdout as stream:
             for line in stream:
                 self._lines.put(line)
+        self._process.wait()  # Here, so that a worker that was let go is waited for as well.
         self._lines.put(None)
 
     def _ask(self, command: str) -> None:

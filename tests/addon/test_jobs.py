@@ -171,8 +171,6 @@ def test_switching_off_leaves_no_process(registry, start, wait_until):
     assert job.condition == "paused"
 
 
-# Letting go of a child that runs is what is asked for here; Python warns of it.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_job_may_go_on_alone(registry, fake_command, wait_until):
     request = JobRequest(prompt="a red bear", keep_running=True, overrides={"fake": "stubborn", "steps": 100})
     job = registry.create(request, [])
