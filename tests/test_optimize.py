@@ -11,6 +11,7 @@ from torch import Tensor
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, resolve
 from recdreamer.generate import prepare_rectifier, shape_stage
+from recdreamer.optimize import orbit
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
@@ -72,10 +73,13 @@ def moved(scene: Scene, config: GenerateConfig) -> dict[str, Tensor]:
     return {name: value - start[name] for name, value in scene.field.state_dict().items()}
 
 
-@pytest.mark.parametrize("pose_mode", ["marginal", "camera"])
-def test_a_paused_run_ends_exactly_as_an_uninterrupted_one(pose_mode: str, tmp_path: Path) -> None:
-    straight, _ = run_shape(*make_job(tmp_path / "straight", pose_mode=pose_mode))
-    job, config = make_job(tmp_path / "paused", pose_mode=pose_mode)
+@pytest.mark.parametrize(
+    "settings",
+    [{"pose_mode": "marginal"}, {"pose_mode": "camera", "overrides": {"optimize.background": "learned"}}],
+)
+def test_a_paused_run_ends_exactly_as_an_uninterrupted_one(settings: dict, tmp_path: Path) -> None:
+    straight, _ = run_shape(*make_job(tmp_path / "straight", **settings))
+    job, config = make_job(tmp_path / "paused", **settings)
     with pytest.raises(Paused):
         run_shape(job, config, pause_at=2)
     assert CheckpointStore(job.checkpoints).newest("shape").step == 2
@@ -122,6 +126,18 @@ def test_the_marginal_follows_what_the_classifier_saw(tmp_path: Path) -> None:
     probs = rectifier.marginal.probs
     assert torch.allclose(probs.sum(1), torch.ones(len(probs)), atol=1e-5)
     assert (probs[5:] - 0.25).abs().max() > 1e-3, "the first half draws from high timesteps"
+
+
+def test_a_learned_background_is_seen_in_half_of_the_views_and_learns(tmp_path: Path) -> None:
+    job, config = make_job(tmp_path, method="sds", overrides={"optimize.background": "learned"})
+    start, cameras = Scene(config, torch.device("cpu")), orbit(64, config, torch.device("cpu"))
+    corners = start.render(cameras, 0, torch.Generator().manual_seed(0)).rgb[..., 0, :8]
+    is_plain = corners.std(-1).sum(1) < 1e-4
+    assert 16 < int(is_plain.sum()) < 48
+    end, _ = run_shape(job, config)
+    for name, value in start.tensors().items():
+        if name.startswith("surrounding."):
+            assert (value - end.tensors()[name]).abs().max() > 1e-4, name
 
 
 def test_the_distillation_gradient_on_the_latents_is_grad_over_views(tmp_path: Path) -> None:

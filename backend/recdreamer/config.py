@@ -65,6 +65,8 @@ class RegularizerConfig:
     """Of the samples' weights, reached linearly at the end."""
     smoothness: float = 30.0
     color_smoothness: float = 10.0
+    z_variance: float = 0.0
+    """Of depth along each ray that hits something (HiFA)."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,11 @@ class OptimizeConfig:
     network_learning_rate: float = 1e-3
     final_learning_rate: float = 1.0
     """Share of the learning rates that is left at the end, reached along a cosine; 1 keeps them constant."""
+    background: Literal["plain", "learned"] = "learned"
+    """`plain`: a random ground behind each view. `learned`: a learned surrounding instead, in half of the views
+    (as ProlificDreamer)."""
     ground: tuple[float, float] = (0.4, 1.0)
-    """Brightness of the plain random ground behind each view."""
+    """Brightness of a plain random ground."""
     ground_tint: float = 0.1
     checkpoint_every_s: float = 30.0
     preview_every: int = 50
@@ -141,7 +146,7 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
         config,
         optimize=OptimizeConfig(
             num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
-            final_learning_rate=0.05, ground=(0.68, 0.92), ground_tint=0.05, preview_every=25,
+            final_learning_rate=0.05, background="plain", ground=(0.68, 0.92), ground_tint=0.05, preview_every=25,
         ),
         guidance=GuidanceConfig(
             guidance_scale=3.0, lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,

@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.cameras import Cameras
+from recdreamer.cameras import Cameras, camera_rays
 from recdreamer.config import GenerateConfig
 from recdreamer.field import OccupancyGrid, RadianceField
 from recdreamer.rendering import (
+    Background,
+    BackgroundConfig,
     Rendering,
     opaque_loss,
     random_backgrounds,
@@ -19,6 +21,7 @@ from recdreamer.rendering import (
     smoothness_loss,
     sparsity_loss,
     weight_entropy_loss,
+    z_variance_loss,
 )
 from recdreamer.state import load_optimizer, optimizer_tensors
 
@@ -30,8 +33,12 @@ class Scene:
         self.config, self.device = config, device
         self.field = RadianceField(config.field, config.seed).to(device)
         self.occupancy = OccupancyGrid(config.occupancy).to(device)
+        self.surrounding = None
+        if config.optimize.background == "learned":
+            self.surrounding = Background(BackgroundConfig(), config.seed).to(device)
         grid = [p for name, p in self.field.named_parameters() if "grid" in name]
         network = [p for name, p in self.field.named_parameters() if "grid" not in name]
+        network += self.surrounding.parameters() if self.surrounding is not None else []
         self.optimizer = torch.optim.Adam(
             [
                 {"params": grid, "lr": config.optimize.grid_learning_rate},
@@ -44,14 +51,17 @@ class Scene:
         """The first step whose loss was not finite; stays on the device so that no step waits for it."""
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
-        """Training pictures: jittered samples, coarse levels first, a plain random ground behind each view."""
+        """Training pictures: jittered samples, coarse levels first, a ground behind each view."""
         self.field.set_progress(step)
         self.occupancy.update(self.field, step, generator)
-        settings = self.config.optimize
+        settings, size = self.config.optimize, self.config.optimize.render_px
         background = random_backgrounds(
             len(cameras), generator, self.device, settings.ground, settings.ground_tint
         )
-        size = settings.render_px
+        if self.surrounding is not None:
+            is_plain = torch.rand(len(cameras), 1, 1, 1, generator=generator, device=generator.device) < 0.5
+            learned = self.surrounding(camera_rays(cameras, size, size)[1])
+            background = torch.where(is_plain.to(self.device), background[:, :, None, None], learned)
         return render(
             self.field, self.occupancy, cameras, size, size, background, self.config.render, generator
         )
@@ -98,6 +108,7 @@ class Scene:
             + weights.entropy * progress * weight_entropy_loss(rendering.weights)
             + weights.smoothness * smooth
             + weights.color_smoothness * smooth_color
+            + weights.z_variance * z_variance_loss(rendering)
         )
 
     @torch.no_grad()
@@ -115,10 +126,15 @@ class Scene:
         """Everything that a checkpoint must hold."""
         named = {f"field.{k}": v for k, v in self.field.state_dict().items()}
         named |= {f"occupancy.{k}": v for k, v in self.occupancy.state_dict().items()}
+        if self.surrounding is not None:
+            named |= {f"surrounding.{k}": v for k, v in self.surrounding.state_dict().items()}
         return named | optimizer_tensors("optimizer", self.optimizer)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        for name, module in (("field", self.field), ("occupancy", self.occupancy)):
+        modules = {"field": self.field, "occupancy": self.occupancy, "surrounding": self.surrounding}
+        for name, module in modules.items():
+            if module is None:
+                continue
             module.load_state_dict(
                 {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             )
