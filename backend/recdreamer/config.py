@@ -38,8 +38,9 @@ class GuidanceConfig:
 class RectifierConfig:
     """How the pose distribution is rectified."""
 
-    weight: float = 1.0
-    """Factor on the rectifier's gradient; 1 is Eq. 13 as printed."""
+    weight: float = 16_384.0
+    """Factor on the rectifier's gradient. Eq. 13 prints 1; the released code multiplies by the number of latent
+    entries, here those of Stable Diffusion, so that the cap decides. docs/evaluation.md has what 1 does."""
     clamp: Clamp = "cap"
     clamp_limit: float = 1.0
     """Largest norm in units of the denoiser's."""
