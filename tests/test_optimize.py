@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, resolve
-from recdreamer.generate import prepare_rectifier, shape_stage
+from recdreamer.generate import prepare_guide, shape_stage
 from recdreamer.optimize import orbit
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.prior.diffusion import DiffusionPrior
@@ -62,10 +62,9 @@ def run_shape(
 ) -> tuple[Scene, Rectifier | None]:
     prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
     report = QuietReport(pause_at)
-    rectifier = prepare_rectifier(job, config, prior, report) if config.method == "usd" else None
-    text = prior.encode_text(["a red bear"]), prior.encode_text([""])
-    scene, _ = shape_stage(job, config, prior, text, rectifier, torch.device("cpu"), report)
-    return scene, rectifier
+    guide = prepare_guide(job, config, prior)
+    scene, _ = shape_stage(job, config, prior, guide, torch.device("cpu"), report)
+    return scene, guide.rectifier
 
 
 def moved(scene: Scene, config: GenerateConfig) -> dict[str, Tensor]:

@@ -20,14 +20,14 @@ from typing import Any
 import torch
 
 from recdreamer.config import resolve
-from recdreamer.generate import choose_device, prepare_rectifier
+from recdreamer.generate import choose_device, prepare_guide
 from recdreamer.optimize import optimize_step
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.prior.lora import LoraBranch, LoraTrainer
+from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.scene import Scene
 
-from compare_methods import METHODS, PrintReport
+from compare_methods import METHODS
 
 
 class Stopwatch:
@@ -69,28 +69,26 @@ def measure(method: str, num_steps: int, settings: dict[str, Any], device_name: 
     write_atomically(folder / "job.json", request.to_json())
     config, device = resolve(request), choose_device(device_name)
     prior = DiffusionPrior.load(config.prior, device, torch.float32)
-    job, report = JobFolder(folder), PrintReport(method)
-    rectifier = prepare_rectifier(job, config, prior, report) if config.method == "usd" else None
+    guide = prepare_guide(JobFolder(folder), config, prior)
     scene, lora, watch = Scene(config, device), None, Stopwatch(device)
-    if config.method != "sds":
-        branch = LoraBranch(prior, config.guidance.lora_rank, config.guidance.lora_targets, 0)
-        lora = LoraTrainer(branch, config.guidance.lora_learning_rate, config.guidance.lora_warmup_steps)
-        watch.wrap(branch, "eps", "LoRA estimate")
+    if guide.denoiser.branch is not None:
+        lora = LoraTrainer(
+            guide.denoiser.branch, config.guidance.lora_learning_rate, config.guidance.lora_warmup_steps
+        )
         watch.wrap(lora, "step", "LoRA training")
-    text = prior.encode_text(["a red bear"]), prior.encode_text([""])
     watch.wrap(scene, "render", "render")
     watch.wrap(scene, "descend", "field and encoder backward, update")
     watch.wrap(prior, "encode", "encode")
-    watch.wrap(prior, "eps", "prior")
+    watch.wrap(guide.denoiser, "ask", "noise estimates")
     watch.wrap(prior, "decode", "decode")
-    if rectifier is not None:
-        watch.wrap(rectifier, "log_ratio", "classifier")
+    if guide.rectifier is not None:
+        watch.wrap(guide.rectifier, "log_ratio", "classifier")
     original = torch.autograd.grad
     watch.wrap(torch.autograd, "grad", "rectifier backward")
     try:
         for step in range(num_steps + 3):
             started = watch.now()
-            optimize_step(step, config, prior, text, scene, lora, rectifier)
+            optimize_step(step, config, prior, scene, guide, lora)
             watch.end_step(watch.now() - started)
     finally:
         torch.autograd.grad = original

@@ -19,8 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 METHODS = {
-    "sds": {"method": "sds"},
-    "vsd": {"method": "vsd"},
+    **{name: {"method": name} for name in ("sds", "debiased_sds", "perp_neg", "sds_bridge", "vsd", "esd")},
     "usd-marginal": {"method": "usd", "pose_mode": "marginal"},
     "usd-camera": {"method": "usd", "pose_mode": "camera"},
 }
@@ -54,7 +53,7 @@ def run_one(folder: Path) -> None:
 
     from recdreamer.config import resolve
     from recdreamer.evaluation.judge import judge
-    from recdreamer.generate import choose_device, prepare_rectifier, shape_stage
+    from recdreamer.generate import choose_device, prepare_guide, shape_stage
     from recdreamer.prior.diffusion import DiffusionPrior
     from recdreamer.protocol import JobFolder
 
@@ -62,10 +61,8 @@ def run_one(folder: Path) -> None:
     config = resolve(job.read_request())
     device = choose_device(config.device)
     prior = DiffusionPrior.load(config.prior, device, torch.float32)
-    rectifier = prepare_rectifier(job, config, prior, report) if config.method == "usd" else None
-    prompt = ", ".join(part for part in (config.prompt, config.guidance.auxiliary_prompt) if part)
-    text = (prior.encode_text([prompt]), prior.encode_text([""]))
-    _, seconds = shape_stage(job, config, prior, text, rectifier, device, report)
+    guide = prepare_guide(job, config, prior)
+    _, seconds = shape_stage(job, config, prior, guide, device, report)
     found = judge(job).as_dict() | {
         "seconds": seconds,
         "steps": config.optimize.num_steps,

@@ -7,52 +7,18 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from recdreamer.cameras import CameraConfig
-from recdreamer.distillation.gradients import Clamp
-from recdreamer.distillation.timesteps import Schedule
+from recdreamer.distillation.methods import GuidanceConfig, RectifierConfig
 from recdreamer.field import FieldConfig, OccupancyConfig
 from recdreamer.mesh import MeshConfig
-from recdreamer.pose.classifier import ClassifierConfig
+from recdreamer.prior.prompts import ViewConfig
 from recdreamer.protocol import BUILTIN_PRIOR, JobRequest, Method, PoseMode, RequestError
 from recdreamer.rendering import RenderConfig
 
-
-@dataclass(frozen=True)
-class GuidanceConfig:
-    """What the prior is asked for, and how strongly."""
-
-    guidance_scale: float = 7.5
-    """Classifier-free guidance in diffusers' convention."""
-    auxiliary_prompt: str = ""
-    """Appended to the prompt so that other poses have a share at all (paper, B.3)."""
-    schedule: Schedule = "back_and_forth"
-    num_intervals: int = 2
-    """n_i of the back-and-forth schedule."""
-    lora_rank: int = 4
-    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    """Layers that the branch may change, by the end of their name."""
-    lora_learning_rate: float = 1e-4
-    lora_warmup_steps: int = 500
-
-
-@dataclass(frozen=True)
-class RectifierConfig:
-    """How the pose distribution is rectified."""
-
-    weight: float = 16_384.0
-    """Factor on the rectifier's gradient. Eq. 13 prints 1; the released code multiplies by the number of latent
-    entries, here those of Stable Diffusion, so that the cap decides. docs/evaluation.md has what 1 does."""
-    clamp: Clamp = "cap"
-    clamp_limit: float = 1.0
-    """Largest norm in units of the denoiser's."""
-    jacobian: bool = True
-    """Differentiate the clean estimate through the U-Net; False takes the noise estimate as constant."""
-    separate_pass: bool = False
-    """Fresh noise and a forward of its own, as the released code; False shares x_t and the forward (Alg. 1)."""
-    num_intervals: int = 10
-    """n_t: intervals of timesteps with a marginal of their own."""
-    n_ema: int = 100
-    """Samples that make up 90 % of a marginal."""
-    classifier: ClassifierConfig = ClassifierConfig()
+BUILTIN_VIEWS = ViewConfig(
+    front="from front view", right="facing left", back="from back view", left="facing right",
+    overhead="from front view", front_width_deg=90.0,
+)  # fmt: skip
+"""Who stands to the right of a figure sees it face left."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +98,7 @@ def resolve(request: JobRequest) -> GenerateConfig:
         device=request.device,
         height_m=request.height_m,
     )
+    config = _as_cited(config)
     if request.prior == BUILTIN_PRIOR:
         config = _fitted_to_builtin(config)
     if request.quality == "quick":
@@ -139,6 +106,33 @@ def resolve(request: JobRequest) -> GenerateConfig:
     for name, value in request.overrides.items():
         config = _with(config, name.split("."), name, value)
     return config
+
+
+def _as_cited(config: GenerateConfig) -> GenerateConfig:
+    """The configuration in which each method was published, as far as this field has its parts.
+
+    USD: paper, B.3. VSD: ProlificDreamer's released code. ESD: the same with its λ. The others: threestudio, by which
+    the paper ran them, with its guidance scales in diffusers' convention.
+    """
+    guidance, optimize = config.guidance, config.optimize
+    match config.method:
+        case "usd":
+            # Released code's auxiliary prompt; B.3 has the same words.
+            guidance = replace(guidance, auxiliary_prompt="from side view, from back view")
+        case "vsd" | "esd":
+            guidance = replace(guidance, view_prompts=True, schedule="annealed")
+            optimize = replace(optimize, num_steps=25_000)
+        case "sds_bridge":
+            guidance = replace(guidance, guidance_scale=100.0, view_prompts=True, schedule="annealed")
+            optimize = replace(optimize, num_steps=25_000)
+        case "sds" | "debiased_sds":
+            # Its 100 multiplies (eps_text - eps_empty) on top of eps_text.
+            guidance = replace(guidance, guidance_scale=101.0, view_prompts=True, schedule="uniform")
+            optimize = replace(optimize, num_steps=10_000, render_px=64)
+        case "perp_neg":
+            guidance = replace(guidance, guidance_scale=100.0, view_prompts=True, schedule="uniform")
+            optimize = replace(optimize, num_steps=10_000, render_px=64)
+    return replace(config, guidance=guidance, optimize=optimize)
 
 
 def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
@@ -149,8 +143,13 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
             num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
             final_learning_rate=0.05, background="plain", ground=(0.68, 0.92), ground_tint=0.05, preview_every=25,
         ),
-        guidance=GuidanceConfig(
-            guidance_scale=3.0, lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
+        # Its words for a view are obeyed nearly always, which leaves no bias to correct: only methods that are made of
+        # such words have them.
+        guidance=replace(
+            config.guidance, guidance_scale=3.0, auxiliary_prompt="", schedule="back_and_forth",
+            view_prompts=config.method in ("perp_neg", "debiased_sds"), views=BUILTIN_VIEWS,
+            lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
+            clip_limits=(0.5, 2.0), bridge_source="", bridge_weight=3.0,
         ),
         rectifier=RectifierConfig(weight=300.0, n_ema=30),
         regularizers=RegularizerConfig(
@@ -198,6 +197,8 @@ def _converted(value: Any, kind: Any) -> Any:
         if value not in get_args(kind):
             raise ValueError(f"choose one of {', '.join(map(str, get_args(kind)))}")
         return value
+    if get_origin(kind) is dict:
+        return {str(key): _converted(item, get_args(kind)[1]) for key, item in dict(value).items()}
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
         return tuple(_converted(item, inner) for item in value)

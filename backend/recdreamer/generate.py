@@ -13,6 +13,8 @@ from torch import Tensor
 
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, as_json
+from recdreamer.distillation.debiasing import PromptDebiaser
+from recdreamer.distillation.methods import LORA_METHODS, GuidanceConfig, Guide, add_noise
 from recdreamer.mesh import finish_mesh
 from recdreamer.optimize import optimize, optimize_step, orbit
 from recdreamer.pose.classifier import PoseClassifier
@@ -20,8 +22,10 @@ from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.pose.templates import PoseTemplate, load_templates
+from recdreamer.prior.denoiser import Denoiser
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraBranch, LoraTrainer
+from recdreamer.prior.prompts import VIEWS, Prompts
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.scene import Scene
@@ -43,12 +47,10 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     # Half precision where it is native; the embedded prior is too small to gain from it.
     dtype = torch.bfloat16 if device.type == "cuda" and config.prior != "builtin" else torch.float32
     prior = DiffusionPrior.load(config.prior, device, dtype)
-    rectifier = prepare_rectifier(job, config, prior, report) if config.method == "usd" else None
-    prompt = ", ".join(part for part in (config.prompt, config.guidance.auxiliary_prompt) if part)
-    cond, uncond = (prior.encode_text([words]) for words in (prompt, ""))
+    guide = prepare_guide(job, config, prior)
 
     _begin("shape", report)
-    scene, seconds = shape_stage(job, config, prior, (cond, uncond), rectifier, device, report)
+    scene, seconds = shape_stage(job, config, prior, guide, device, report)
 
     _begin("mesh", report)
     started = time.monotonic()
@@ -88,18 +90,14 @@ def shape_stage(
     job: JobFolder,
     config: GenerateConfig,
     prior: DiffusionPrior,
-    text: tuple[Tensor, Tensor],
-    rectifier: Rectifier | None,
+    guide: Guide,
     device: torch.device,
     report: Report,
 ) -> tuple[Scene, float]:
     """Stage 1: shape and colour by score distillation. Returns the scene and the seconds it took, all runs together."""
-    guidance, store = config.guidance, CheckpointStore(job.checkpoints)
-    scene = Scene(config, device)
-    lora = None
-    if config.method != "sds":
-        branch = LoraBranch(prior, guidance.lora_rank, guidance.lora_targets, config.seed)
-        lora = LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
+    guidance, store, rectifier = config.guidance, CheckpointStore(job.checkpoints), guide.rectifier
+    scene, branch = Scene(config, device), guide.denoiser.branch
+    lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
     first_step, seconds_before = 0, 0.0
     checkpoint = store.newest("shape")
     if checkpoint is not None:
@@ -134,12 +132,14 @@ def shape_stage(
             if rectifier is not None:
                 shares = rectifier.marginal.overall().tolist()
                 report.pose_distribution(dict(zip(rectifier.classifier.labels, shares, strict=True)))
+                for name, norm in guide.norms.items():
+                    report.metric(f"norm_{name}", norm.mean().item())
         report.progress(step, num_steps)
 
     optimize(
         first_step,
         config,
-        lambda step: optimize_step(step, config, prior, text, scene, lora, rectifier),
+        lambda step: optimize_step(step, config, prior, scene, guide, lora),
         after_step,
         save,
     )
@@ -148,9 +148,29 @@ def shape_stage(
     return scene, seconds_before + time.monotonic() - started
 
 
-def prepare_rectifier(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, report: Report
-) -> Rectifier:
+def prepare_guide(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> Guide:
+    """The job's method with all it asks: the branch, the prompt in its forms, the rectifier."""
+    guidance, branch = config.guidance, None
+    rectifier = prepare_rectifier(job, config, prior) if config.method == "usd" else None
+    if config.method in LORA_METHODS:
+        branch = LoraBranch(prior, guidance.lora_rank, guidance.lora_targets, config.seed)
+    prompts = prepare_prompts(config.prompt, guidance, prior)
+    return Guide(config.method, Denoiser(prior, branch), prompts, guidance, rectifier, config.rectifier)
+
+
+def prepare_prompts(prompt: str, guidance: GuidanceConfig, prior: DiffusionPrior) -> Prompts:
+    """The prompt in every form that a method asks for. Raises JobError when the masked language model is missing."""
+    reduced = None
+    if guidance.masked_lm:
+        by_direction = PromptDebiaser(guidance.masked_lm).reduced(prompt, guidance.debias_words)
+        reduced = {view: by_direction[view if view in by_direction else "side"] for view in VIEWS}
+    if guidance.auxiliary_prompt:
+        prompt = f"{prompt}, {guidance.auxiliary_prompt}"
+    source = f"{prompt}, {guidance.bridge_source}" if guidance.bridge_source else ""
+    return Prompts.encode(prior.encode_text, prompt, guidance.views, guidance.view_prompts, reduced, source)
+
+
+def prepare_rectifier(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> Rectifier:
     """The classifier of the job's templates; where there are none, the prior draws them first."""
     extractor = FeatureExtractor(config.extractor).to(prior.device)
     request = job.read_request()
@@ -161,14 +181,38 @@ def prepare_rectifier(
     loaded = load_templates(job, templates, prior.image_px)
     classifier = PoseClassifier(extractor, loaded, config.rectifier.classifier, config.seed)
     settings = config.rectifier
-    return Rectifier(
+    rectifier = Rectifier(
         classifier,
         config.pose_mode,
         class_azimuths(loaded, classifier.labels, prior.device) if config.pose_mode == "camera" else None,
         settings.num_intervals,
         settings.n_ema,
         prior.schedule.num_timesteps,
+        settings.target,
     )
+    if settings.marginal == "sampled":
+        _fix_marginal(rectifier, config, prior)
+    return rectifier
+
+
+def _fix_marginal(
+    rectifier: Rectifier, config: GenerateConfig, prior: DiffusionPrior, count: int = 64
+) -> None:
+    """Classify the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
+    generator = torch.Generator(device=prior.device).manual_seed(config.seed)
+    prompts = prepare_prompts(config.prompt, config.guidance, prior)
+    text = prompts.plain.expand(count, -1, -1)
+    with torch.no_grad():
+        latents = prior.encode(
+            prior.sample([config.prompt] * count, generator, config.guidance.guidance_scale)
+        )
+
+        def estimates(t: Tensor) -> Tensor:
+            noised = add_noise(latents, t.expand(count), None, 0, 1, prior.schedule, generator)
+            eps = prior.eps(noised.latents_t, noised.t, text)
+            return prior.decode(prior.schedule.x0_hat(noised.latents_t, eps, noised.t))
+
+        rectifier.fix_marginal(estimates, generator)
 
 
 def class_azimuths(templates: list[PoseTemplate], labels: tuple[str, ...], device: torch.device) -> Tensor:

@@ -1,4 +1,4 @@
-"""Algorithm 1 of RecDreamer: uniform score distillation, with VSD and SDS as its special cases."""
+"""Algorithm 1 of RecDreamer, uniform score distillation, and the other methods in its place."""
 
 from __future__ import annotations
 
@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from recdreamer.cameras import Cameras, orbit_cameras, sample_cameras
 from recdreamer.config import GenerateConfig
-from recdreamer.distillation.gradients import clamped, rectifier_grad, sds_grad, vsd_grad
+from recdreamer.distillation.methods import GuidanceConfig, Guide, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps, timestep_range
-from recdreamer.pose.rectifier import Rectifier
-from recdreamer.prior.diffusion import DiffusionPrior, guided
+from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
+from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.scene import Scene
 
 
@@ -23,17 +21,13 @@ def optimize_step(
     step: int,
     config: GenerateConfig,
     prior: DiffusionPrior,
-    text: tuple[Float[Tensor, "1 tokens width"], Float[Tensor, "1 tokens width"]],
     scene: Scene,
+    guide: Guide,
     lora: LoraTrainer | None,
-    rectifier: Rectifier | None,
 ) -> None:
-    """One pass through Algorithm 1. Without `rectifier` it is VSD, without `lora` as well it is SDS.
-
-    `text` holds the embeddings of the prompt and of the empty prompt.
-    """
+    """One pass through Algorithm 1. Other methods differ in line 4; those without a branch have no line 6."""
     generator = step_generator(config.seed, step, scene.device)
-    schedule, num_views = prior.schedule, config.optimize.num_views
+    num_views, num_steps = config.optimize.num_views, config.optimize.num_steps
 
     # Line 2: render the particle from random cameras.
     cameras = sample_cameras(config.cameras, num_views, generator, scene.device)
@@ -41,48 +35,25 @@ def optimize_step(
     latents = prior.encode(rendering.rgb)
 
     # Line 3: noise.
-    bounds = timestep_range(
-        config.guidance.schedule,
-        step,
-        config.optimize.num_steps,
-        schedule.num_timesteps,
-        config.guidance.num_intervals,
-    )
-    t = sample_timesteps(bounds, num_views, generator)
-    eps = torch.randn(latents.shape, generator=generator, device=latents.device)
-    latents_t = schedule.add_noise(latents.detach(), eps, t)
-    w_t = schedule.sigma_t(t).square()
+    t = sample_timesteps(timesteps_of(config.guidance, prior.schedule, step, num_steps), num_views, generator)
+    noised = add_noise(latents, t, cameras, step, num_steps, prior.schedule, generator)
 
-    # Line 4: what the prior sees less what the branch knows of the renders, and the way to the wanted poses.
-    cond, uncond = (embedding.expand(num_views, -1, -1) for embedding in text)
-    shares_pass = rectifier is not None and not config.rectifier.separate_pass
-    latents_t.requires_grad_(shares_pass)
-    with torch.set_grad_enabled(shares_pass and config.rectifier.jacobian):
-        eps_cond = prior.eps(latents_t, t, cond)
-    with torch.no_grad():
-        eps_pretrained = guided(eps_cond, prior.eps(latents_t, t, uncond), config.guidance.guidance_scale)
-        if lora is None:
-            grad = sds_grad(eps_pretrained, eps, w_t)
-        else:
-            grad = vsd_grad(eps_pretrained, lora.branch.eps(latents_t, t, cond, cameras.c2w), w_t)
-    if rectifier is not None:
-        if not shares_pass:
-            eps = torch.randn(latents.shape, generator=generator, device=latents.device)
-            latents_t = schedule.add_noise(latents.detach(), eps, t).requires_grad_()
-            with torch.set_grad_enabled(config.rectifier.jacobian):
-                eps_cond = prior.eps(latents_t, t, cond)
-        images = prior.decode(schedule.x0_hat(latents_t, eps_cond, t))
-        # Line 5, the update of the marginal, happens inside, after its use.
-        log_ratio = rectifier.log_ratio(images, t, cameras.azimuth_deg, generator)
-        (towards,) = torch.autograd.grad(log_ratio.sum(), latents_t)
-        alpha_t, sigma_t = schedule.alpha_t(t), schedule.sigma_t(t)
-        rectifying = config.rectifier.weight * rectifier_grad(alpha_t * towards, alpha_t, sigma_t, w_t)
-        grad = grad + clamped(rectifying, grad, config.rectifier.clamp, config.rectifier.clamp_limit)
+    # Lines 4 and 5: what the prior sees less what the branch knows of the renders, and the way to the wanted poses.
+    grad = guide.grad(noised, generator)
     scene.descend(rendering, latents, grad, step, generator)
 
     # Line 6: the branch learns the renders.
-    if lora is not None:
-        lora.step(latents.detach(), cond, cameras.c2w, step, generator)
+    if lora is not None and step % config.guidance.lora_every == 0:
+        lora.step(noised.latents, guide.prompts.plain.expand(num_views, -1, -1), cameras.c2w, step, generator)
+
+
+def timesteps_of(
+    guidance: GuidanceConfig, schedule: NoiseSchedule, step: int, num_steps: int
+) -> tuple[int, int]:
+    """Lowest and highest timestep (exclusive) of a step."""
+    return timestep_range(
+        guidance.schedule, step, num_steps, schedule.num_timesteps, guidance.num_intervals, guidance.anneal_at
+    )
 
 
 def optimize(

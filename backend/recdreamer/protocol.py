@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 PROTOCOL_VERSION = 1
 
-Method = Literal["usd", "vsd", "sds"]
+Method = Literal["usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_bridge"]
 PoseMode = Literal["marginal", "camera"]
 Quality = Literal["quick", "standard"]
 Source = Literal["viewport", "turntable", "file", "prior"]

@@ -25,9 +25,11 @@ def test_every_step_has_a_range_even_if_steps_do_not_divide(num_steps: int) -> N
         assert 20 <= low < high <= 980
 
 
-def test_annealed_halves_the_upper_end() -> None:
-    assert timestep_range("annealed", 49, 100) == (20, 980)
-    assert timestep_range("annealed", 50, 100) == (20, 500)
+def test_annealed_halves_the_upper_end_once() -> None:
+    assert timestep_range("annealed", 4_999, 25_000) == (20, 980)
+    assert timestep_range("annealed", 5_000, 25_000) == (20, 500), "as ProlificDreamer"
+    assert timestep_range("annealed", 49, 100, anneal_at=0.5) == (20, 980)
+    assert timestep_range("annealed", 50, 100, anneal_at=0.5) == (20, 500)
 
 
 def test_samples_fill_the_range() -> None:

@@ -178,7 +178,9 @@ def test_only_the_end_of_a_pipe_means_that_the_parent_died(job, kind):
 
 def test_ctrl_c_saves_and_stops(job):
     write(job, step_s=0.01)
-    process = start(job, stdin=subprocess.DEVNULL)
+    # Tests in the background of a shell inherit that Ctrl-C is ignored.
+    listening = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    process = start(job, stdin=subprocess.DEVNULL, **listening)
     wait_for_step(job, 5)
     process.send_signal(signal.SIGINT)
     code, events = finish(process)

@@ -12,17 +12,23 @@ Schedule = Literal["uniform", "annealed", "back_and_forth"]
 
 
 def timestep_range(
-    schedule: Schedule, step: int, num_steps: int, num_timesteps: int = 1000, num_intervals: int = 2
+    schedule: Schedule,
+    step: int,
+    num_steps: int,
+    num_timesteps: int = 1000,
+    num_intervals: int = 2,
+    anneal_at: float = 0.2,
 ) -> tuple[int, int]:
     """Lowest and highest timestep (exclusive) at `step` of `num_steps`.
 
-    `uniform`: 2 % to 98 % throughout. `annealed`: the upper end falls to 50 % at half time (ProlificDreamer).
+    `uniform`: 2 % to 98 % throughout. `annealed`: the upper end falls to 50 % once the share
+    `anneal_at` of the steps is done (ProlificDreamer: 5,000 of 25,000).
     `back_and_forth`: paper B.3 with n_i = `num_intervals`; the lower end falls from T - T/n_i to 2 %, then the
     upper end falls from 98 % to T/n_i.
     """
     low, high = round(0.02 * num_timesteps), round(0.98 * num_timesteps)
     if schedule == "annealed":
-        return (low, high) if step < num_steps // 2 else (low, num_timesteps // 2)
+        return (low, high) if step < anneal_at * num_steps else (low, num_timesteps // 2)
     if schedule == "back_and_forth":
         phase = min(step * 2 * num_intervals // num_steps, 2 * num_intervals - 1)
         part = num_timesteps // num_intervals

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.marginal import PoseMarginal
-from recdreamer.protocol import PoseMode
+from recdreamer.protocol import PoseMode, RequestError
 
 
 def marginal_log_ratio(
@@ -48,6 +50,20 @@ def wanted_classes(
     return torch.where(wanted.sum(1, keepdim=True) > 0, wanted, nearest)
 
 
+def target_distribution(target: Mapping[str, float], labels: Sequence[str]) -> Float[Tensor, "classes"]:
+    """f(c) in the order of `labels`, adding up to 1; empty is uniform. Raises RequestError."""
+    if not target:
+        return torch.full((len(labels),), 1 / len(labels))
+    unknown = set(target) - set(labels)
+    shares = torch.tensor([float(target.get(label, 0.0)) for label in labels])
+    if unknown or bool((shares < 0).any()) or not 0 < float(shares.sum()) < float("inf"):
+        raise RequestError(
+            f"The target distribution {dict(target)} does not fit the pose classes {', '.join(labels)}.",
+            "Give a share of zero or more to these classes, and to one at least more than zero.",
+        )
+    return shares / shares.sum()
+
+
 def _circular_distance(a_deg: Tensor, b_deg: Tensor) -> Tensor:
     return ((a_deg - b_deg + 180) % 360 - 180).abs()
 
@@ -63,25 +79,42 @@ class Rectifier:
         num_intervals: int,
         n_ema: int,
         num_timesteps: int = 1000,
+        target: Mapping[str, float] | None = None,
     ) -> None:
+        """`target` is f(c) by label, in any unit; none or empty is uniform. Raises RequestError for unknown labels."""
         self.classifier, self.mode, self.class_azimuth_deg = classifier, mode, class_azimuth_deg
         device = classifier.template_cls.device
         self.marginal = PoseMarginal(classifier.num_classes, num_intervals, n_ema, num_timesteps).to(device)
-        self.target = torch.full((classifier.num_classes,), 1 / classifier.num_classes, device=device)
+        self.target = target_distribution(target or {}, classifier.labels).to(device)
+        self.is_running = True
+        """False once the marginal is fixed."""
 
     def log_ratio(
         self,
         images: Float[Tensor, "batch 3 height width"],
         t: Int[Tensor, "batch"],
-        azimuth_deg: Float[Tensor, "batch"],
+        azimuth_deg: Float[Tensor, "batch"] | None,
         generator: torch.Generator,
     ) -> Float[Tensor, "batch"]:
         """log r of the decoded clean estimates; the marginal takes them in afterwards (Alg. 1, lines 4 and 5)."""
         log_probs = self.classifier(images, generator)
         if self.mode == "camera":
-            assert self.class_azimuth_deg is not None
+            assert self.class_azimuth_deg is not None and azimuth_deg is not None
             ratio = camera_log_ratio(log_probs, wanted_classes(azimuth_deg, self.class_azimuth_deg))
         else:
             ratio = marginal_log_ratio(log_probs, self.marginal.at(t), self.target)
-        self.marginal.update(t, log_probs.exp())
+        if self.is_running:
+            self.marginal.update(t, log_probs.exp())
         return ratio
+
+    @torch.no_grad()
+    def fix_marginal(self, estimates: Callable[[Tensor], Tensor], generator: torch.Generator) -> None:
+        """Set every interval's marginal from `estimates(t)`, clean estimates of the prior's own samples, for good.
+
+        The ablation of p(c|y) in Sec. 4.4.
+        """
+        intervals = len(self.marginal.probs)
+        middles = ((torch.arange(intervals) + 0.5) * self.marginal.interval_length).long()
+        for interval, t in enumerate(middles.to(self.marginal.probs.device)):
+            self.marginal.probs[interval] = self.classifier(estimates(t), generator).exp().mean(0)
+        self.is_running = False

@@ -5,8 +5,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from recdreamer.prior.diffusion import DiffusionPrior
@@ -39,11 +40,12 @@ class LoraBranch(nn.Module):
         self.camera.to(unet.device)
         self._embedding: Tensor | None = None
         unet.time_embedding.register_forward_hook(self._add_camera)
+        self.layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
         self.names = [name for name, p in unet.named_parameters() if p.requires_grad]
         for name in self.names:
             parameter = unet.get_parameter(name)
             parameter.data = parameter.data.float()
-        unet.disable_adapters()
+        self._switch(on=False)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """What training changes, by name: the adapter and the camera network."""
@@ -55,31 +57,49 @@ class LoraBranch(nn.Module):
         return None if self._embedding is None else output + self._embedding.to(output.dtype)
 
     @contextmanager
-    def _active(self, cameras: Float[Tensor, "batch 4 4"]):
+    def _active(
+        self,
+        cameras: Float[Tensor, "batch 4 4"],
+        of_branch: Bool[Tensor, "batch"] | None,
+        has_camera: Bool[Tensor, "batch"] | None,
+    ):
         unet = self.prior[0].unet
-        unet.enable_adapters()
-        self._embedding = self.camera(cameras.flatten(1))
+        self._switch(on=True)
+        # The scale of the low-rank change, row by row: rows that are not the branch's get the frozen weights alone.
+        scale = 1.0 if of_branch is None else of_branch.to(unet.dtype)[:, None, None]
+        for layer in self.layers:
+            layer.scaling["phi"] = scale
+        embedding = self.camera(cameras.flatten(1))
+        self._embedding = embedding if has_camera is None else embedding * has_camera[:, None]
         try:
             yield
         finally:
             self._embedding = None
+            self._switch(on=False)
+
+    def _switch(self, on: bool) -> None:
+        unet = self.prior[0].unet
+        if on:
+            unet.enable_adapters()
+        else:
             unet.disable_adapters()
+        # peft freezes what it switches off, and a backward pass that is still to come would leave it untrained.
+        for name in self.names:
+            unet.get_parameter(name).requires_grad_(True)
 
     def output(
         self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
         text: Float[Tensor, "batch tokens width"], c2w: Float[Tensor, "batch 4 4"],
+        of_branch: Bool[Tensor, "batch"] | None = None, has_camera: Bool[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
-        """The branch's raw output, eps or v as the pretrained model has it."""
-        unet = self.prior[0].unet
-        with self._active(c2w):
-            return unet(latents_t.to(unet.dtype), t, text.to(unet.dtype)).sample.float()
+        """The raw output, eps or v as the pretrained model has it.
 
-    def eps(
-        self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
-        text: Float[Tensor, "batch tokens width"], c2w: Float[Tensor, "batch 4 4"],
-    ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
-        """The noise that the branch sees in `latents_t`."""
-        return self.prior[0].schedule.eps_of(self.output(latents_t, t, text, c2w), latents_t, t)
+        Rows where `of_branch` is False are the pretrained model's; those where `has_camera` is False know no
+        camera. None means all are, and all do.
+        """
+        unet = self.prior[0].unet
+        with self._active(c2w, of_branch, has_camera):
+            return unet(latents_t.to(unet.dtype), t, text.to(unet.dtype)).sample.float()
 
     def loss(
         self, latents: Float[Tensor, "batch c h w"], text: Float[Tensor, "batch tokens width"],

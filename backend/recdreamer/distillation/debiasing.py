@@ -1,0 +1,59 @@
+"""Prompt debiasing of Debiased-SDS (Hong et al. 2023): leave out of each view's prompt what contradicts the view."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from recdreamer.report import JobError
+
+DIRECTIONS = ("side", "front", "back", "overhead")
+THRESHOLD = 0.95
+
+
+class PromptDebiaser:
+    """A masked language model that says how well a view fits a prompt."""
+
+    def __init__(self, name: str) -> None:
+        """Load a folder, or the id of a model that is on this machine. Raises JobError when there is none."""
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
+            self.model = AutoModelForMaskedLM.from_pretrained(
+                name, local_files_only=True, use_safetensors=True
+            )
+        except (OSError, ValueError) as error:
+            raise JobError(
+                "masked_lm",
+                f"{name!r} is not a masked language model that can be loaded ({str(error).splitlines()[0][:200]}).",
+                "Choose a folder with a model like bert-base-uncased, or empty guidance.masked_lm to clip scores only.",
+            ) from error
+        self.model.eval()
+
+    @torch.no_grad()
+    def view_probs(self, prompt: str) -> dict[str, float]:
+        """Probability of each direction in "This image is depicting a [MASK] view of <prompt>", among the four."""
+        text = f"This image is depicting a {self.tokenizer.mask_token} view of {prompt}"
+        inputs = self.tokenizer(text, return_tensors="pt", truncation=True)
+        place = (inputs.input_ids[0] == self.tokenizer.mask_token_id).nonzero()[0, 0]
+        logits = self.model(**inputs).logits[0, place]
+        ids = self.tokenizer.convert_tokens_to_ids(list(DIRECTIONS))
+        return dict(zip(DIRECTIONS, logits[ids].softmax(-1).tolist(), strict=True))
+
+    def reduced(self, prompt: str, candidates: Sequence[str] = ()) -> dict[str, str]:
+        """The prompt of each direction without the words that make the direction unlikely.
+
+        A word goes when p(view | prompt) / (½ p(view | prompt) + ½ p(view | prompt without it)) < 0.95: threestudio's
+        form of the paper's rule. `candidates` are the words that may go; none means all.
+        """
+        words = prompt.split()
+        whole = self.view_probs(prompt)
+        kept: dict[str, list[str]] = {view: [] for view in DIRECTIONS}
+        for index, word in enumerate(words):
+            may_go = len(words) > 1 and (not candidates or word.strip(",.;:!?").lower() in candidates)
+            without = self.view_probs(" ".join(words[:index] + words[index + 1 :])) if may_go else whole
+            for view in DIRECTIONS:
+                if whole[view] / (0.5 * whole[view] + 0.5 * without[view]) >= THRESHOLD:
+                    kept[view].append(word)
+        return {view: " ".join(left) or prompt for view, left in kept.items()}

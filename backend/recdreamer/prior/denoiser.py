@@ -1,0 +1,55 @@
+"""Noise estimates of the pretrained model and of its LoRA branch, several questions in one forward."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.lora import LoraBranch
+from recdreamer.prior.schedule import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class Question:
+    """What noise is seen, given a text; `of_branch` asks the LoRA branch, with `c2w` or with no camera."""
+
+    text: Float[Tensor, "batch tokens width"]
+    of_branch: bool = False
+    c2w: Float[Tensor, "batch 4 4"] | None = None
+
+
+class Denoiser:
+    """eps_pretrain(x_t, t, y) and eps_phi(x_t, t, c, y), which share their frozen weights."""
+
+    def __init__(self, prior: DiffusionPrior, branch: LoraBranch | None = None) -> None:
+        self.prior, self.branch = prior, branch
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        return self.prior.schedule
+
+    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
+        return self.prior.decode(latents)
+
+    def ask(
+        self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"], *questions: Question
+    ) -> list[Float[Tensor, "batch c h w"]]:
+        """One estimate for each question; all are rows of one batch, where the branch is gated row by row."""
+        rows = len(questions)
+        latents_t, t = latents_t.repeat(rows, 1, 1, 1), t.repeat(rows)
+        text = torch.cat([question.text for question in questions])
+        if not any(question.of_branch for question in questions):
+            return list(self.prior.eps(latents_t, t, text).chunk(rows))
+        assert self.branch is not None
+        batch = len(latents_t) // rows
+        repeat = lambda values: torch.tensor(values, device=t.device).repeat_interleave(batch)  # noqa: E731
+        of_branch = repeat([question.of_branch for question in questions])
+        has_camera = repeat([question.c2w is not None for question in questions])
+        nowhere = torch.zeros(batch, 4, 4, device=t.device)
+        c2w = torch.cat([nowhere if question.c2w is None else question.c2w for question in questions])
+        output = self.branch.output(latents_t, t, text, c2w, of_branch, has_camera)
+        return list(self.schedule.eps_of(output, latents_t, t).chunk(rows))

@@ -1,0 +1,78 @@
+"""The prompt in every form that a step may ask about, encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+VIEWS = ("front", "right", "back", "left", "overhead")
+Encode = Callable[[list[str]], Float[Tensor, "prompts tokens width"]]
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How a camera's place is put into words, and from where on."""
+
+    front: str = "front view"
+    right: str = "side view"
+    back: str = "back view"
+    left: str = "side view"
+    overhead: str = "overhead view"
+    front_width_deg: float = 60.0
+    """Azimuths around front and around back that are called so; the rest is a side (ProlificDreamer: 60)."""
+    overhead_elevation_deg: float = 60.0
+
+    def phrases(self) -> list[str]:
+        """In the order of VIEWS."""
+        return [getattr(self, name) for name in VIEWS]
+
+    def of(
+        self, azimuth_deg: Float[Tensor, "batch"], elevation_deg: Float[Tensor, "batch"]
+    ) -> Int[Tensor, "batch"]:
+        """Index into VIEWS of what each camera sees."""
+        from_front = (azimuth_deg + 180) % 360 - 180
+        view = torch.where(from_front > 0, VIEWS.index("right"), VIEWS.index("left"))
+        half = self.front_width_deg / 2
+        view = view.masked_fill(from_front.abs() <= half, VIEWS.index("front"))
+        view = view.masked_fill(from_front.abs() >= 180 - half, VIEWS.index("back"))
+        return view.masked_fill(elevation_deg > self.overhead_elevation_deg, VIEWS.index("overhead"))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Embeddings of the prompt, alone and with each view's words, and of the prompts that guide away from."""
+
+    plain: Float[Tensor, "1 tokens width"]
+    empty: Float[Tensor, "1 tokens width"]
+    views: Float[Tensor, "views tokens width"]
+    """In the order of VIEWS; all the plain prompt where views are not put into words."""
+    source: Float[Tensor, "1 tokens width"]
+    """What SDS-Bridge takes the renders for in its second stage."""
+    view_config: ViewConfig
+
+    @staticmethod
+    def encode(
+        encode: Encode,
+        prompt: str,
+        view_config: ViewConfig,
+        with_views: bool,
+        reduced: dict[str, str] | None = None,
+        source: str = "",
+    ) -> Prompts:
+        """Ask the text encoder once. `reduced` has a shorter prompt for some views (Debiased-SDS)."""
+        texts = {view: (reduced or {}).get(view, prompt) for view in VIEWS}
+        if with_views:
+            phrases = dict(zip(VIEWS, view_config.phrases(), strict=True))
+            texts = {view: f"{text}, {phrases[view]}" for view, text in texts.items()}
+        rows = encode([prompt, "", source, *(texts[view] for view in VIEWS)])
+        return Prompts(rows[:1], rows[1:2], rows[3:], rows[2:3], view_config)
+
+    def seen_from(
+        self, azimuth_deg: Float[Tensor, "batch"], elevation_deg: Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        """The prompt with the words of each camera's view."""
+        return self.views[self.view_config.of(azimuth_deg, elevation_deg)]
