@@ -48,7 +48,7 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         column = layout.column()
-        column.row().prop(settings, "method", expand=True)
+        column.prop(settings, "method")
         if settings.method == "usd":
             column.row().prop(settings, "pose_mode", expand=True)
         column.row().prop(settings, "quality", expand=True)

@@ -30,7 +30,15 @@ from .preferences import get_preferences
 METHODS = (
     ("usd", "USD", "Uniform score distillation: every side of the object gets its share, so no second face"),
     ("vsd", "VSD", "Variational score distillation: crisp, but follows the front bias of the prior"),
+    ("esd", "ESD", "Entropic score distillation: VSD whose branch half forgets the camera"),
     ("sds", "SDS", "Score distillation sampling: simple and smooth, follows the front bias of the prior"),
+    (
+        "debiased_sds",
+        "Debiased SDS",
+        "SDS with clipped scores, and prompts that say from where they are seen",
+    ),
+    ("perp_neg", "Perp-Neg", "SDS that is pushed away from the views that a camera does not see"),
+    ("sds_bridge", "SDS-Bridge", "SDS, then steps from bad pictures of the prompt to good ones"),
 )
 POSE_MODES = (
     ("camera", "By Camera", "Ask each view for the pose that its camera looks at"),

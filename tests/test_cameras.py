@@ -123,3 +123,13 @@ def test_the_seed_decides():
     )
     assert torch.equal(first, same)
     assert not torch.equal(first, other)
+
+
+def test_q_sampling_looks_at_each_bin_as_often_as_asked() -> None:
+    config = CameraConfig(azimuth_probs=(0.1, 0.6, 0.15, 0.15))
+    azimuth_deg = sample_cameras(config, 20_000, torch.Generator().manual_seed(0), "cpu").azimuth_deg
+    bins = ((azimuth_deg + 45) % 360 // 90).long().bincount(minlength=4) / len(azimuth_deg)
+    # Slices leave no chance but at their ends.
+    assert torch.allclose(bins, torch.tensor(config.azimuth_probs), atol=1e-3)
+    right = azimuth_deg[(azimuth_deg > 45) & (azimuth_deg < 135)]
+    assert abs(right.mean() - 90) < 0.5 and 44 < (right - 90).abs().max() <= 45

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from recdreamer.config import resolve
 from recdreamer.generate import STAGES, choose_device, class_azimuths, generate
 from recdreamer.pose.templates import PoseTemplate
-from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
+from recdreamer.protocol import JobFolder, JobRequest, Method, RequestError, write_atomically
 from recdreamer.report import JobError
 
 SMALL = {
@@ -113,6 +114,27 @@ def test_quick_is_quicker_and_another_prior_is_larger() -> None:
     large = resolve(JobRequest("x", prior="some/model"))
     assert quick.optimize.num_steps < standard.optimize.num_steps < large.optimize.num_steps
     assert large.optimize.render_px > standard.optimize.render_px
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_every_method_has_its_published_setting(method: Method) -> None:
+    """The table of the paper's comparison: guidance scale, steps, words for views."""
+    expected = {
+        "usd": (7.5, 15_000, False), "vsd": (7.5, 25_000, True), "esd": (7.5, 25_000, True),
+        "sds": (101.0, 10_000, True), "debiased_sds": (101.0, 10_000, True), "perp_neg": (100.0, 10_000, True),
+        "sds_bridge": (100.0, 25_000, True),
+    }[method]  # fmt: skip
+    config = resolve(JobRequest("x", method=method, prior="some/model"))
+    guidance = config.guidance
+    assert (guidance.guidance_scale, config.optimize.num_steps, guidance.view_prompts) == expected
+    assert bool(guidance.auxiliary_prompt) == (method == "usd")
+
+
+def test_a_distribution_is_a_setting() -> None:
+    config = resolve(JobRequest("x", overrides={"rectifier.target": {"front": 1, "back": 2.5}}))
+    assert config.rectifier.target == {"front": 1.0, "back": 2.5}
+    with pytest.raises(RequestError, match="does not fit"):
+        resolve(JobRequest("x", overrides={"rectifier.target": {"front": "much"}}))
 
 
 def test_a_device_that_is_not_there_is_one_sentence() -> None:

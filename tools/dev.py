@@ -36,7 +36,11 @@ def main() -> int:
     test.add_argument("--only", choices=["check", "backend", *(b.name for b in BLENDERS)], help="one part")
     demo = commands.add_parser("demo", help="generate a textured mesh with the embedded prior")
     demo.add_argument("--prompt", default="a red bear")
-    demo.add_argument("--method", choices=["usd", "vsd", "sds"], default="usd")
+    demo.add_argument(
+        "--method",
+        choices=["usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_bridge"],
+        default="usd",
+    )
     demo.add_argument("--seed", type=int, default=1)
     demo.add_argument(
         "--templates", type=Path, help="folder of pictures named front.png, back.png, left.png …"

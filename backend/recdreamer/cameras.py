@@ -40,7 +40,10 @@ class CameraConfig:
     fov_y_deg: Degrees = (30.0, 30.0)
     """Full vertical angle of view."""
     azimuth_deg: Degrees = (0.0, 360.0)
-    """Cut into one equal slice per view."""
+    """Cut into one slice per view, all equally likely."""
+    azimuth_probs: tuple[float, ...] = ()
+    """How often the bins of `azimuth_deg` are looked at; empty is uniform. Four bins stand around front, right, back
+    and left (q-sampling, the ablation of Fig. 9)."""
 
 
 def orbit_cameras(
@@ -73,7 +76,8 @@ def sample_cameras(
 ) -> Cameras:
     """Random training cameras: view k looks from a random azimuth in the k-th slice of the circle.
 
-    The slices make every batch see the object from all around; each azimuth is equally likely.
+    The slices make every batch see the object from all around; each azimuth is equally likely, or each bin as
+    likely as `azimuth_probs` says.
     """
 
     def uniform(low: float, high: float) -> Float[Tensor, "views"]:
@@ -81,12 +85,28 @@ def sample_cameras(
 
     low, high = config.azimuth_deg
     slices = torch.arange(num_views, device=generator.device) + uniform(0.0, 1.0)
-    azimuth_deg = low + (high - low) * slices / num_views
+    shares = slices / num_views
+    if config.azimuth_probs:
+        shares = _within_bins(shares, config.azimuth_probs)
+    azimuth_deg = low + (high - low) * shares
     elevation_deg = uniform(*config.elevation_deg)
     distance, fov_y_deg = uniform(*config.distance), uniform(*config.fov_y_deg)
     return orbit_cameras(
         azimuth_deg.to(device), elevation_deg.to(device), distance.to(device), fov_y_deg.to(device)
     )
+
+
+def _within_bins(shares: Float[Tensor, "views"], probs: tuple[float, ...]) -> Float[Tensor, "views"]:
+    """Uniform shares of the circle as shares in which each bin is as likely as it should be.
+
+    The first bin stands around 0, as in the released code.
+    """
+    weights = torch.tensor(probs, device=shares.device)
+    ends = (weights / weights.sum()).cumsum(0)
+    starts = ends - weights / weights.sum()
+    index = torch.searchsorted(ends, shares, right=True).clamp_max(len(probs) - 1)
+    inside = (shares - starts[index]) / (ends - starts)[index].clamp_min(1e-12)
+    return (index + inside - 0.5) / len(probs) % 1.0
 
 
 def camera_rays(

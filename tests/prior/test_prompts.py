@@ -1,0 +1,48 @@
+"""Which words a camera's view gets."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from recdreamer.prior.prompts import VIEWS, Prompts, ViewConfig
+
+
+class Recorder:
+    """An encoder whose embedding is the number of the text."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, texts: list[str]) -> Tensor:
+        self.texts += texts
+        return torch.arange(float(len(texts)))[:, None, None].expand(-1, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("azimuth", "elevation", "view"),
+    [(0, 0, "front"), (30, 0, "front"), (31, 0, "right"), (-31, 0, "left"), (329, 0, "left"), (90, 0, "right"),
+     (150, 0, "back"), (149, 0, "right"), (211, 0, "left"), (210, 0, "back"), (0, 61, "overhead"), (90, 60, "right")],
+)  # fmt: skip
+def test_a_camera_sees_the_view_of_its_place(azimuth: float, elevation: float, view: str) -> None:
+    index = ViewConfig().of(torch.tensor([float(azimuth)]), torch.tensor([float(elevation)]))
+    assert VIEWS[index.item()] == view
+
+
+def test_each_view_has_its_words_and_its_own_reduced_prompt() -> None:
+    encode = Recorder()
+    prompts = Prompts.encode(encode, "a smiling dog", ViewConfig(), True, {"back": "a dog"}, "a bad dog")
+    assert encode.texts == [
+        "a smiling dog", "", "a bad dog", "a smiling dog, front view", "a smiling dog, side view",
+        "a dog, back view", "a smiling dog, side view", "a smiling dog, overhead view",
+    ]  # fmt: skip
+    seen = prompts.seen_from(torch.tensor([0.0, 180.0]), torch.zeros(2))[:, 0, 0]
+    assert [encode.texts[int(i)] for i in seen] == ["a smiling dog, front view", "a dog, back view"]
+    assert (prompts.plain[0, 0, 0], prompts.empty[0, 0, 0], prompts.source[0, 0, 0]) == (0, 1, 2)
+
+
+def test_without_view_prompts_every_camera_gets_the_prompt_alone() -> None:
+    encode = Recorder()
+    Prompts.encode(encode, "a dog", ViewConfig(), False)
+    assert encode.texts[3:] == ["a dog"] * len(VIEWS)
