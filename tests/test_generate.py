@@ -59,7 +59,8 @@ def job_of(folder: Path, **changes) -> tuple[JobFolder, JobRequest]:
 
 
 def test_from_a_prompt_to_a_textured_mesh(tmp_path: Path) -> None:
-    job, request = job_of(tmp_path / "jöb with spaces")
+    two = SMALL | {"optimize.num_particles": 2}
+    job, request = job_of(tmp_path / "jöb with spaces", overrides=two)
     report = Recorder()
     generate(job, resolve(request), report)
     assert report.stages == list(STAGES)
@@ -70,8 +71,11 @@ def test_from_a_prompt_to_a_textured_mesh(tmp_path: Path) -> None:
     assert np.ptp(mesh["verts"][:, 2]) == pytest.approx(0.5, rel=1e-3)
     with Image.open(job.result / "albedo.png") as texture:
         assert texture.size == (64, 64)
+    other = np.load(job.result / "particle-1" / "mesh.npz")
+    assert not np.array_equal(other["verts"], mesh["verts"])
     written = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
-    assert written["prompt"] == "a red bear" and written["mesh"]["is_watertight"]
+    assert written["prompt"] == "a red bear" and len(written["meshes"]) == 2
+    assert all(summary["is_watertight"] for summary in written["meshes"])
     config = json.loads((job.root / "config.json").read_text(encoding="utf-8"))
     assert config["optimize"]["num_steps"] == 3
     drawn = {path.name for path in job.templates.iterdir()}

@@ -63,8 +63,8 @@ def run_shape(
     prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
     report = QuietReport(pause_at)
     guide = prepare_guide(job, config, prior)
-    scene, _ = shape_stage(job, config, prior, guide, torch.device("cpu"), report)
-    return scene, guide.rectifier
+    particles, _ = shape_stage(job, config, prior, guide, torch.device("cpu"), report)
+    return particles.scenes[-1], guide.rectifier
 
 
 def moved(scene: Scene, config: GenerateConfig) -> dict[str, Tensor]:
@@ -74,7 +74,10 @@ def moved(scene: Scene, config: GenerateConfig) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"pose_mode": "marginal"}, {"pose_mode": "camera", "overrides": {"optimize.background": "learned"}}],
+    [
+        {"pose_mode": "marginal", "overrides": {"optimize.num_particles": 2}},
+        {"pose_mode": "camera", "overrides": {"optimize.background": "learned"}},
+    ],
 )
 def test_a_paused_run_ends_exactly_as_an_uninterrupted_one(settings: dict, tmp_path: Path) -> None:
     straight, _ = run_shape(*make_job(tmp_path / "straight", **settings))
@@ -109,7 +112,10 @@ def test_methods_move_the_field_in_different_ways(tmp_path: Path) -> None:
         "perp-neg": {"method": "perp_neg"},
         "debiased": {"method": "debiased_sds"},
         "bridge": {"method": "sds_bridge", "overrides": {"guidance.bridge_from": 0.5}},
-        "sampled marginal": {"pose_mode": "marginal", "overrides": {"rectifier.marginal": "sampled"}},
+        "sampled marginal": {
+            "pose_mode": "marginal",
+            "overrides": {"rectifier.marginal": "sampled", "rectifier.marginal_samples": 4},
+        },
         "noisy": {"pose_mode": "marginal", "overrides": {"rectifier.estimate": "noisy"}},
         "lazy": {"pose_mode": "marginal", "overrides": {"rectifier.lazy_steps": 5}},
         "front only": {"pose_mode": "marginal", "overrides": {"rectifier.target": {"front": 1.0}}},

@@ -1,4 +1,4 @@
-"""The command `recdreamer`: generate, run, templates, evaluate, doctor.
+"""The command `recdreamer`: generate, run, templates, particles, evaluate, doctor.
 
 Only what a command needs is imported, so that help is quick and `doctor` runs on a broken installation.
 """
@@ -6,6 +6,7 @@ Only what a command needs is imported, so that help is quick and `doctor` runs o
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -71,6 +72,27 @@ class Templates:
 
 
 @dataclass(frozen=True)
+class Particles:
+    """Optimize pictures instead of an object, to see how a method spreads poses (paper, App. E)."""
+
+    prompt: str
+    out: Path
+    """Job folder: sheets/, particles.png, marginal.png, trace.json, result/report.json."""
+    method: Method = "usd"
+    n: int = 16
+    """Pictures."""
+    steps: int = 4000
+    seed: int = 0
+    learning_rate: float = 0.03
+    """Of the latents (Adam)."""
+    templates: Path | None = None
+    prior: str = BUILTIN_PRIOR
+    device: str = "auto"
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = field(default=())
+    """Single settings; optimize.num_views is how many pictures a step moves."""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Judge a finished job of the embedded prior by the oracle; adds to its report.json."""
 
@@ -85,10 +107,14 @@ class Doctor:
     """Where jobs are to be written."""
 
 
+PARTICLES_WORKER = ("recdreamer.evaluation.plots",)
+"""By name: only the worker may know how a run is judged."""
+
 Command = (
     Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Templates, tyro.conf.subcommand("templates")]
+    | Annotated[Particles, tyro.conf.subcommand("particles")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
@@ -106,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _run(command: Generate | Run | Templates | Evaluate | Doctor) -> int:
+def _run(command: Generate | Run | Templates | Particles | Evaluate | Doctor) -> int:
     match command:
         case Generate():
             prepare_job(command)
@@ -119,6 +145,9 @@ def _run(command: Generate | Run | Templates | Evaluate | Doctor) -> int:
             return run(command.job)
         case Templates():
             return draw(command) if command.prompt else check(command.out)
+        case Particles():
+            prepare_particles(command)
+            return follow(command.out, PARTICLES_WORKER)
         case Evaluate():
             from recdreamer.evaluation.judge import judge
 
@@ -169,6 +198,36 @@ def prepare_job(command: Generate) -> JobRequest:
     return request
 
 
+def prepare_particles(command: Particles) -> JobRequest:
+    """Write the job folder of 2D particles, or take up the one that is there. Raises RequestError."""
+    from recdreamer.config import resolve
+    from recdreamer.particles import check_config
+
+    settings = (
+        f"optimize.num_particles={command.n}",
+        f"optimize.num_steps={command.steps}",
+        f"optimize.grid_learning_rate={command.learning_rate}",
+        *command.set,
+    )
+    request = JobRequest(command.prompt, command.method, "marginal", prior=command.prior,
+                         overrides=dict(map(_setting, settings)))  # fmt: skip
+    request.validate()
+    check_config(resolve(request))
+    return prepare_job(
+        Generate(
+            command.prompt,
+            command.out,
+            command.method,
+            "marginal",
+            seed=command.seed,
+            templates=command.templates,
+            prior=command.prior,
+            device=command.device,
+            set=settings,
+        )
+    )
+
+
 def _setting(item: str) -> tuple[str, Any]:
     name, equals, text = item.partition("=")
     if not equals:
@@ -181,14 +240,15 @@ def _setting(item: str) -> tuple[str, Any]:
         return name, text
 
 
-def follow(folder: Path) -> int:
-    """Run the worker on a job folder and show what it tells. Interrupting saves; returns the worker's exit code."""
+def follow(folder: Path, worker_command: tuple[str, ...] = ("recdreamer", "run")) -> int:
+    """Run a worker on a job folder and show what it tells. Interrupting saves; returns the worker's exit code."""
     from rich.console import Console
 
     console = Console()
     worker = subprocess.Popen(
-        [sys.executable, "-m", "recdreamer", "run", str(folder)],
+        [sys.executable, "-m", *worker_command, str(folder)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
+        env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,  # before the worker loads torch; see worker.py
     )  # fmt: skip
     assert worker.stdin is not None and worker.stdout is not None
     # Leaving closes the pipes, so a worker whose view failed saves and stops.

@@ -41,6 +41,8 @@ class OptimizeConfig:
     """The first stage: shape and colour by score distillation."""
 
     num_steps: int = 15_000
+    num_particles: int = 1
+    """Objects that are made together; the steps are shared out among them."""
     num_views: int = 1
     """Cameras per step."""
     render_px: int = 256

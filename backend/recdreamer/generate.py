@@ -28,7 +28,7 @@ from recdreamer.prior.lora import LoraBranch, LoraTrainer
 from recdreamer.prior.prompts import VIEWS, Prompts
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, write_atomically
 from recdreamer.report import JobError, Report
-from recdreamer.scene import Scene
+from recdreamer.scene import Particles
 
 STAGES = {"prepare": (0.0, 0.03), "shape": (0.03, 0.93), "mesh": (0.93, 1.0)}
 """Stages in order, with their share of a job's time."""
@@ -50,23 +50,26 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     guide = prepare_guide(job, config, prior)
 
     _begin("shape", report)
-    scene, seconds = shape_stage(job, config, prior, guide, device, report)
+    particles, seconds = shape_stage(job, config, prior, guide, device, report)
 
     _begin("mesh", report)
-    started = time.monotonic()
-    scene.field.set_progress(config.optimize.num_steps)
+    started, summaries = time.monotonic(), []
     progress = iter(range(1, 1_000_000))
-    summary = finish_mesh(
-        scene.field.density,
-        lambda xyz: scene.field(xyz)[1],
-        config.mesh,
-        config.height_m,
-        job.result,
-        seed=config.seed,
-        device=device,
-        tick=lambda: report.progress(min(next(progress), 99), 100),
-        warn=report.warning,
-    )
+    for index, scene in enumerate(particles.scenes):
+        scene.field.set_progress(config.optimize.num_steps)
+        summaries.append(
+            finish_mesh(
+                scene.field.density,
+                lambda xyz, field=scene.field: field(xyz)[1],
+                config.mesh,
+                config.height_m,
+                job.result / f"particle-{index}" if index else job.result,
+                seed=config.seed,
+                device=device,
+                tick=lambda: report.progress(min(next(progress), 99), 100),
+                warn=report.warning,
+            )
+        )
     result = {
         "prompt": config.prompt,
         "method": config.method,
@@ -74,7 +77,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
         "seconds": {"shape": seconds, "mesh": time.monotonic() - started},
         "steps": config.optimize.num_steps,
         "device": str(device),
-        "mesh": summary,
+        "meshes": summaries,
     }
     write_atomically(
         job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False, default=str)
@@ -93,16 +96,16 @@ def shape_stage(
     guide: Guide,
     device: torch.device,
     report: Report,
-) -> tuple[Scene, float]:
-    """Stage 1: shape and colour by score distillation. Returns the scene and the seconds it took, all runs together."""
+) -> tuple[Particles, float]:
+    """Stage 1: shape and colour by score distillation. Returns the particles and the seconds of all runs."""
     guidance, store, rectifier = config.guidance, CheckpointStore(job.checkpoints), guide.rectifier
-    scene, branch = Scene(config, device), guide.denoiser.branch
+    particles, branch = Particles(config, device), guide.denoiser.branch
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
     first_step, seconds_before = 0, 0.0
     checkpoint = store.newest("shape")
     if checkpoint is not None:
         tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
-        scene.load(tensors)
+        particles.load(tensors)
         if lora is not None:
             lora.load(tensors)
         if rectifier is not None:
@@ -111,14 +114,14 @@ def shape_stage(
     started, num_steps = time.monotonic(), config.optimize.num_steps
 
     def save(step: int) -> None:
-        bad = scene.first_bad_step.item()
+        bad = particles.first_bad_step
         if bad <= step:
             raise JobError(
                 "non_finite",
                 f"The loss was not a finite number at step {bad:.0f}; the last good checkpoint was kept.",
                 "Run the job again with a lower guidance scale or learning rate, or another seed.",
             )
-        tensors = scene.tensors()
+        tensors = particles.tensors()
         if lora is not None:
             tensors |= lora.tensors()
         if rectifier is not None:
@@ -128,7 +131,7 @@ def shape_stage(
 
     def after_step(step: int) -> None:
         if step % config.optimize.preview_every == 0 or step == num_steps:
-            report.preview(write_preview(scene, job.previews, step))
+            report.preview(write_preview(particles, job.previews, step))
             if rectifier is not None:
                 shares = rectifier.marginal.overall().tolist()
                 report.pose_distribution(dict(zip(rectifier.classifier.labels, shares, strict=True)))
@@ -139,13 +142,13 @@ def shape_stage(
     optimize(
         first_step,
         config,
-        lambda step: optimize_step(step, config, prior, scene, guide, lora),
+        lambda step: optimize_step(step, config, prior, particles.at(step), guide, lora),
         after_step,
         save,
     )
     if first_step < num_steps:
         save(num_steps)
-    return scene, seconds_before + time.monotonic() - started
+    return particles, seconds_before + time.monotonic() - started
 
 
 def prepare_guide(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> Guide:
@@ -200,6 +203,7 @@ def _fix_marginal(
 ) -> None:
     """Classify the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
     generator = torch.Generator(device=prior.device).manual_seed(config.seed)
+    count = config.rectifier.marginal_samples
     prompts = prepare_prompts(config.prompt, config.guidance, prior)
     text = prompts.plain.expand(count, -1, -1)
     with torch.no_grad():
@@ -225,10 +229,13 @@ def class_azimuths(templates: list[PoseTemplate], labels: tuple[str, ...], devic
     return torch.stack(azimuths).to(device)
 
 
-def write_preview(scene: Scene, folder: Path, step: int, num_views: int = 4) -> Path:
-    """Front, right, back and left side by side."""
-    pictures = scene.picture(orbit(num_views, scene.config, scene.device), 96)
-    strip = (pictures.permute(2, 0, 3, 1).flatten(1, 2) * 255).round().byte().cpu().numpy()
+def write_preview(particles: Particles, folder: Path, step: int, num_views: int = 4) -> Path:
+    """Front, right, back and left side by side, a row for each particle."""
+    rows = []
+    for scene in particles.scenes:
+        pictures = scene.picture(orbit(num_views, scene.config, scene.device), 96)
+        rows.append(pictures.permute(2, 0, 3, 1).flatten(1, 2))
+    strip = (torch.cat(rows) * 255).round().byte().cpu().numpy()
     path = folder / f"step-{step:06d}.png"
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")

@@ -1,4 +1,4 @@
-"""What is optimized: the radiance field with its occupancy grid and optimizer, and how a gradient moves it."""
+"""What is optimized: radiance fields with their occupancy grid and optimizer, and how a gradient moves them."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from recdreamer.state import load_optimizer, optimizer_tensors
 class Scene:
     """One particle θ."""
 
-    def __init__(self, config: GenerateConfig, device: torch.device) -> None:
+    def __init__(self, config: GenerateConfig, device: torch.device, index: int = 0) -> None:
         self.config, self.device = config, device
-        self.field = RadianceField(config.field, config.seed).to(device)
+        seed = config.seed + 7919 * index
+        self.field = RadianceField(config.field, seed).to(device)
         self.occupancy = OccupancyGrid(config.occupancy).to(device)
         self.surrounding = None
         if config.optimize.background == "learned":
-            self.surrounding = Background(BackgroundConfig(), config.seed).to(device)
+            self.surrounding = Background(BackgroundConfig(), seed).to(device)
         grid = [p for name, p in self.field.named_parameters() if "grid" in name]
         network = [p for name, p in self.field.named_parameters() if "grid" not in name]
         network += self.surrounding.parameters() if self.surrounding is not None else []
@@ -139,3 +140,32 @@ class Scene:
                 {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             )
         load_optimizer("optimizer", self.optimizer, tensors)
+
+
+class Particles:
+    """The particles θ¹ … θⁿ, a field each (paper, Sec. 3.3); they share the branch and the pose marginal."""
+
+    def __init__(self, config: GenerateConfig, device: torch.device) -> None:
+        self.scenes = [Scene(config, device, index) for index in range(config.optimize.num_particles)]
+
+    def at(self, step: int) -> Scene:
+        """The particle that a step moves: in turn, so that all see timesteps alike (released code: a random one)."""
+        return self.scenes[step % len(self.scenes)]
+
+    @property
+    def first_bad_step(self) -> float:
+        """The first step whose loss was not finite, else infinity. Waits for the device."""
+        return min(scene.first_bad_step.item() for scene in self.scenes)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold."""
+        return {
+            f"particle.{index}.{name}": tensor
+            for index, scene in enumerate(self.scenes)
+            for name, tensor in scene.tensors().items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        for index, scene in enumerate(self.scenes):
+            prefix = f"particle.{index}."
+            scene.load({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})

@@ -95,6 +95,8 @@ class RectifierConfig:
     """Picture that the classifier sees: the clean estimate, or x_t itself (ablation of p(c|x_t, y), Sec. 4.4)."""
     marginal: Literal["running", "sampled"] = "running"
     """p̄: followed while optimizing, or fixed by pictures drawn beforehand (ablation of p(c|y), Sec. 4.4)."""
+    marginal_samples: int = 64
+    """Pictures that are drawn for the fixed marginal."""
     target: dict[str, float] = field(default_factory=dict)
     """f(c) by class, in any unit; empty is uniform, a single class is pose control (C.5)."""
     lazy_steps: int = 0

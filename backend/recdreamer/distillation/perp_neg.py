@@ -90,8 +90,8 @@ def _decay(scale: float, rate: float, offset: float) -> Callable[[Tensor], Tenso
 
 def _threestudio_weights(r: Float[Tensor, "batch"], is_front: Tensor) -> Float[Tensor, "2 batch"]:
     """Weights of (front, side); the constants make the curves 0 at 1, but for the first below."""
-    front_behind, side_behind = _decay(1, 0.5, 0.967), _decay(1, 0.5, -math.exp(-0.5))
-    frontal = _decay(4, 0.5, -4 * math.exp(-0.5))
+    front_behind, side_behind = _decay(1.0, 0.5, 0.967), _decay(1.0, 0.5, -math.exp(-0.5))
+    frontal = _decay(4.0, 0.5, -4.0 * math.exp(-0.5))
     return torch.stack([
         torch.where(is_front, -frontal(r), -front_behind(r)),
         torch.where(is_front, -frontal(1 - r), -side_behind(r)),

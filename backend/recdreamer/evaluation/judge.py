@@ -17,13 +17,13 @@ from recdreamer.generate import choose_device
 from recdreamer.optimize import orbit
 from recdreamer.protocol import JobFolder, write_atomically
 from recdreamer.report import JobError
-from recdreamer.scene import Scene
+from recdreamer.scene import Particles
 
 NUM_VIEWS = 24
 
 
 def judge(job: JobFolder) -> Consistency:
-    """Render 24 views of the job's newest field, ask the oracle, add the answer to result/report.json.
+    """Render 24 views of the job's first particle, ask the oracle, add the answer to result/report.json.
 
     Also writes result/contact-sheet.png. Raises JobError when nothing has been optimized yet.
     """
@@ -32,8 +32,9 @@ def judge(job: JobFolder) -> Consistency:
     checkpoint = CheckpointStore(job.checkpoints).newest("shape")
     if checkpoint is None:
         raise JobError("evaluate", f"{job.root} holds no checkpoint.", "Run the job first.")
-    scene = Scene(config, device)
-    scene.load({name: tensor.to(device) for name, tensor in checkpoint.tensors.items()})
+    particles = Particles(config, device)
+    particles.load({name: tensor.to(device) for name, tensor in checkpoint.tensors.items()})
+    scene = particles.scenes[0]
     scene.field.set_progress(checkpoint.step)
     # Half a step off the borders between two poses, where no answer is right.
     cameras = orbit(NUM_VIEWS, config, device, first_deg=180 / NUM_VIEWS)
