@@ -30,8 +30,8 @@ def main() -> int:
     commands.add_parser("setup", help="make all environments")
     commands.add_parser("check", help="lint, format, types")
     commands.add_parser("build", help="make and validate the extension's zip under dist/")
-    bench = commands.add_parser("bench", help="time one step, split by part")
-    bench.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to tools/bench_step.py")
+    bench = commands.add_parser("bench", help="time one step of each method, split by part")
+    bench.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to `recdreamer bench`")
     test = commands.add_parser("test", help="check and all tests")
     test.add_argument("--only", choices=["check", "backend", *(b.name for b in BLENDERS)], help="one part")
     demo = commands.add_parser("demo", help="generate a textured mesh with the embedded prior")
@@ -96,7 +96,7 @@ def build(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    return run([BACKEND.ensure(), ROOT / "tools" / "bench_step.py", *options.arguments])
+    return run([BACKEND.ensure(), "-m", "recdreamer", "bench", *options.arguments])
 
 
 def check(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""The command `recdreamer`: generate, run, templates, particles, evaluate, doctor.
+"""The command `recdreamer`: generate, run, templates, particles, evaluate, bench, doctor.
 
 Only what a command needs is imported, so that help is quick and `doctor` runs on a broken installation.
 """
@@ -13,7 +13,7 @@ import sys
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -100,6 +100,23 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Bench:
+    """Time one iteration of each method, split by part, with its FLOPs and the peak memory."""
+
+    what: tyro.conf.Positional[Literal["step"]] = "step"
+    methods: tuple[Method, ...] = get_args(Method)
+    prior: str = BUILTIN_PRIOR
+    """builtin, a Stable Diffusion folder, or random-sd21: the size of Stable Diffusion 2.1, made on the spot."""
+    steps: int = 10
+    """Measured steps, after three that are not counted."""
+    device: str = "auto"
+    out: Path | None = None
+    """JSON file for the figures."""
+    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = field(default=())
+    """Single settings."""
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Check this installation; every finding comes with its remedy."""
 
@@ -116,6 +133,7 @@ Command = (
     | Annotated[Templates, tyro.conf.subcommand("templates")]
     | Annotated[Particles, tyro.conf.subcommand("particles")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -132,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _run(command: Generate | Run | Templates | Particles | Evaluate | Doctor) -> int:
+def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Doctor) -> int:
     match command:
         case Generate():
             prepare_job(command)
@@ -152,6 +170,21 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Doctor) ->
             from recdreamer.evaluation.judge import judge
 
             print(json.dumps(judge(JobFolder(command.job)).as_dict(), indent=2))
+            return 0
+        case Bench():
+            from recdreamer.evaluation.benchmark import as_table, bench_step
+
+            found = bench_step(
+                command.methods,
+                command.prior,
+                command.steps,
+                command.device,
+                dict(map(_setting, command.set)),
+            )
+            print(as_table(found))
+            print(f"{found['device']}, {found['threads']} thread(s), prior {found['prior']}")
+            if command.out is not None:
+                write_atomically(command.out, json.dumps(found, indent=2))
             return 0
         case Doctor():
             from recdreamer.doctor import examine
