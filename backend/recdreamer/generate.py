@@ -48,6 +48,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     dtype = torch.bfloat16 if device.type == "cuda" and config.prior != "builtin" else torch.float32
     prior = DiffusionPrior.load(config.prior, device, dtype)
     guide = prepare_guide(job, config, prior)
+    prior.free_text_encoder()
 
     _begin("shape", report)
     particles, seconds = shape_stage(job, config, prior, guide, device, report)

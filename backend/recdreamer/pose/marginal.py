@@ -33,8 +33,9 @@ class PoseMarginal(nn.Module):
     @torch.no_grad()
     def update(self, t: Int[Tensor, "batch"], pose_probs: Float[Tensor, "batch classes"]) -> None:
         """Take in the samples one after another; samples of a batch may share an interval."""
-        for interval, probs in zip(self.interval(t), pose_probs.detach(), strict=True):
-            self.probs[interval] = torch.lerp(self.probs[interval], probs, self.rate)
+        # Indices stay tensors, so that a GPU is not waited for.
+        for interval, probs in zip(self.interval(t).split(1), pose_probs.detach().split(1), strict=True):
+            self.probs.index_copy_(0, interval, torch.lerp(self.probs[interval], probs, self.rate))
 
     def overall(self) -> Float[Tensor, "classes"]:
         """Average over the intervals."""

@@ -54,6 +54,8 @@ class DiffusionPrior:
             ) from error
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             part.requires_grad_(False).eval().to(device)
+            if torch.device(device).type == "cuda":
+                part.to(memory_format=torch.channels_last)
         config = pipeline.scheduler.config
         if config.prediction_type not in ("epsilon", "v_prediction"):
             raise JobError(
@@ -79,6 +81,10 @@ class DiffusionPrior:
             return_tensors="pt",
         )  # fmt: skip
         return self.text_encoder(tokens.input_ids.to(self.device))[0]
+
+    def free_text_encoder(self) -> None:
+        """Give its memory back once all prompts are encoded."""
+        self.text_encoder = torch.nn.Identity()
 
     def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch c h w"]:
         """Pictures in [0, 1] to latents, with gradient. The mean of the posterior, as its noise teaches nothing."""

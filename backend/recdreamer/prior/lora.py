@@ -112,8 +112,8 @@ class LoraBranch(nn.Module):
             schedule.num_timesteps, (len(latents),), generator=generator, device=generator.device
         ).to(device)
         eps = draw(*latents.shape)
-        if torch.rand((), generator=generator, device=generator.device) < camera_dropout:
-            c2w = torch.zeros_like(c2w)
+        is_kept = torch.rand((), generator=generator, device=generator.device) >= camera_dropout
+        c2w = c2w * is_kept.to(c2w)
         output = self.output(schedule.add_noise(latents, eps, t), t, text, c2w)
         return (output - schedule.target_of(latents, eps, t)).square().mean()
 
