@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from recdreamer.report import JobError
 
 DIRECTIONS = ("side", "front", "back", "overhead")
 THRESHOLD = 0.95
+CURE = "Choose a folder with a model like bert-base-uncased, or empty guidance.masked_lm to clip scores only."
 
 
 class PromptDebiaser:
@@ -23,22 +25,31 @@ class PromptDebiaser:
             self.model = AutoModelForMaskedLM.from_pretrained(
                 name, local_files_only=True, use_safetensors=True
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise JobError(
                 "masked_lm",
                 f"{name!r} is not a masked language model that can be loaded ({str(error).splitlines()[0][:200]}).",
-                "Choose a folder with a model like bert-base-uncased, or empty guidance.masked_lm to clip scores only.",
+                CURE,
             ) from error
+        unknown = [word for word in DIRECTIONS if self._id(word) == self.tokenizer.unk_token_id]
+        if unknown or self.tokenizer.mask_token_id is None:
+            # Given no vocabulary, the library makes up one that knows nothing.
+            missing = ", ".join(unknown) or "a mask"
+            raise JobError("masked_lm", f"The vocabulary of {name!r} lacks {missing}.", CURE)
         self.model.eval()
+
+    def _id(self, word: str) -> int:
+        return self.tokenizer.convert_tokens_to_ids(word)
 
     @torch.no_grad()
     def view_probs(self, prompt: str) -> dict[str, float]:
         """Probability of each direction in "This image is depicting a [MASK] view of <prompt>", among the four."""
         text = f"This image is depicting a {self.tokenizer.mask_token} view of {prompt}"
-        inputs = self.tokenizer(text, return_tensors="pt", truncation=True)
+        limit = self.model.config.max_position_embeddings
+        inputs = self.tokenizer(text, return_tensors="pt", truncation=True, max_length=limit)
         place = (inputs.input_ids[0] == self.tokenizer.mask_token_id).nonzero()[0, 0]
         logits = self.model(**inputs).logits[0, place]
-        ids = self.tokenizer.convert_tokens_to_ids(list(DIRECTIONS))
+        ids = [self._id(word) for word in DIRECTIONS]
         return dict(zip(DIRECTIONS, logits[ids].softmax(-1).tolist(), strict=True))
 
     def reduced(self, prompt: str, candidates: Sequence[str] = ()) -> dict[str, str]:
@@ -47,11 +58,11 @@ class PromptDebiaser:
         A word goes when p(view | prompt) / (½ p(view | prompt) + ½ p(view | prompt without it)) < 0.95: threestudio's
         form of the paper's rule. `candidates` are the words that may go; none means all.
         """
-        words = prompt.split()
+        words, allowed = prompt.split(), {word.lower() for word in candidates}
         whole = self.view_probs(prompt)
         kept: dict[str, list[str]] = {view: [] for view in DIRECTIONS}
         for index, word in enumerate(words):
-            may_go = len(words) > 1 and (not candidates or word.strip(",.;:!?").lower() in candidates)
+            may_go = len(words) > 1 and (not allowed or word.strip(",.;:!?").lower() in allowed)
             without = self.view_probs(" ".join(words[:index] + words[index + 1 :])) if may_go else whole
             for view in DIRECTIONS:
                 if whole[view] / (0.5 * whole[view] + 0.5 * without[view]) >= THRESHOLD:

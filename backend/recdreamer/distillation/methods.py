@@ -167,7 +167,8 @@ class Guide:
         rectifier: Rectifier | None = None,
         rectifier_config: RectifierConfig | None = None,
     ) -> None:
-        self.method, self.denoiser, self.prompts, self.config = method, denoiser, prompts, config
+        self.method: Method = method
+        self.denoiser, self.prompts, self.config = denoiser, prompts, config
         self.rectifier, self.rectifier_config = rectifier, rectifier_config or RectifierConfig()
         self.norms: dict[str, Tensor] = {}
         """Norms of both terms of USD at the latest step, per view; on the device."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -14,7 +15,7 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.schedule import NoiseSchedule
 
-UNET = {
+UNET: dict[str, Any] = {
     "sample_size": 64, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
     "block_out_channels": (320, 640, 1280, 1280), "cross_attention_dim": 1024,
     "attention_head_dim": (5, 10, 20, 20), "use_linear_projection": True,
@@ -22,13 +23,13 @@ UNET = {
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 }  # fmt: skip
 """As Stable Diffusion 2.1-base's own config.json has it."""
-VAE = {
+VAE: dict[str, Any] = {
     "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": 2, "sample_size": 512,
     "block_out_channels": (128, 256, 512, 512), "scaling_factor": 0.18215,
     "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
 }  # fmt: skip
 TEXT_SHAPE = (77, 1024)
-DINOV2_SMALL = {
+DINOV2_SMALL: dict[str, Any] = {
     "hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6, "patch_size": 14, "image_size": 518,
     "num_register_tokens": 4,
 }  # fmt: skip
@@ -45,8 +46,9 @@ def random_sd21(device: torch.device, dtype: torch.dtype) -> RandomPrior:
     """865 million weights, made on the spot."""
     torch.manual_seed(0)
     with torch.device(device):
-        unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
-    for part in (unet, vae):
+        parts: list[Any] = [UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)]
+    unet, vae = parts
+    for part in parts:
         part.requires_grad_(False).eval().to(device, dtype)
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     schedule = NoiseSchedule(scheduler.alphas_cumprod.to(device), "epsilon")

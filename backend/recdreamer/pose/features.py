@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel
 from transformers.utils.hub import cached_file
@@ -44,7 +45,7 @@ class FeatureExtractor(nn.Module):
             path = Path(str(cached_file(source, "preprocessor_config.json", local_files_only=True)))
             self.model = AutoModel.from_pretrained(path.parent, local_files_only=True, use_safetensors=True)
             prepare = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise JobError(
                 "extractor", f"{name!r} is not a DINOv2 folder that can be loaded ({str(error).splitlines()[0][:200]}).",
                 "Choose 'builtin' or a folder with the model and its preprocessor_config.json.",

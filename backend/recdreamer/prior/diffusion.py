@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import StableDiffusionPipeline
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from torch import Tensor
 
 from recdreamer.prior.schedule import NoiseSchedule
@@ -46,7 +47,7 @@ class DiffusionPrior:
             pipeline = StableDiffusionPipeline.from_pretrained(
                 source, dtype=dtype, safety_checker=None, local_files_only=True, use_safetensors=True
             )
-        except (OSError, ValueError, AttributeError, KeyError) as error:
+        except (OSError, ValueError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
             raise JobError(
                 "prior",
                 f"{name!r} is not a Stable Diffusion model that can be loaded ({str(error).splitlines()[0][:200]}).",

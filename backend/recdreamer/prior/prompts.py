@@ -64,10 +64,10 @@ class Prompts:
         source: str = "",
     ) -> Prompts:
         """Ask the text encoder once. `reduced` has a shorter prompt for some views (Debiased-SDS)."""
-        texts = {view: (reduced or {}).get(view, prompt) for view in VIEWS}
+        texts: dict[str, str] = {view: (reduced or {}).get(view, prompt) for view in VIEWS}
         if with_views:
-            phrases = dict(zip(VIEWS, view_config.phrases(), strict=True))
-            texts = {view: f"{text}, {phrases[view]}" for view, text in texts.items()}
+            for view, phrase in zip(VIEWS, view_config.phrases(), strict=True):
+                texts[view] += f", {phrase}"
         rows = encode([prompt, "", source, *(texts[view] for view in VIEWS)])
         return Prompts(rows[:1], rows[1:2], rows[3:], rows[2:3], view_config)
 
