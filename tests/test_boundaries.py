@@ -152,3 +152,13 @@ def test_where_is_table_points_at_what_is_there():
     assert len(paths) >= 10
     paths += re.findall(r"\]\((?!https?:)([^)#]+)\)", readme)
     assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("path", ["tools/dev.py", "addon/properties.py"])
+def test_every_method_can_be_chosen(path):
+    """Both keep a list of their own: the one imports nothing of the backend, the other describes each for people."""
+    text = (ROOT / path).read_text(encoding="utf-8")
+    choices = PROTOCOL.read_text(encoding="utf-8").split("Method = Literal[")[1].split("]")[0]
+    assert len(choices.split(",")) == 7
+    for name in choices.split(", "):
+        assert name in text

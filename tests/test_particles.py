@@ -15,7 +15,7 @@ from recdreamer import cli
 from recdreamer.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.config import resolve
 from recdreamer.evaluation.figurines import POSES
-from recdreamer.evaluation.plots import particles_job, poses_of, write_sheet
+from recdreamer.evaluation.particle_job import particles_job, poses_of, write_sheet
 from recdreamer.generate import prepare_guide, prepare_rectifier
 from recdreamer.particles import STAGE, LatentParticles, PoseObserver, check_config, is_due, particle_step
 from recdreamer.pose.templates import templates_in

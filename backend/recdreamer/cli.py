@@ -124,7 +124,7 @@ class Doctor:
     """Where jobs are to be written."""
 
 
-PARTICLES_WORKER = ("recdreamer.evaluation.plots",)
+PARTICLES_WORKER = ("recdreamer.evaluation.particle_job",)
 """By name: only the worker may know how a run is judged."""
 
 Command = (

@@ -14,9 +14,9 @@ from torch import Tensor
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.distillation.debiasing import PromptDebiaser
-from recdreamer.distillation.methods import LORA_METHODS, GuidanceConfig, Guide, add_noise
+from recdreamer.distillation.methods import LORA_METHODS, Guide, add_noise
 from recdreamer.mesh import finish_mesh
-from recdreamer.optimize import optimize, optimize_step, orbit
+from recdreamer.optimize import optimize, optimize_step, orbit, report_poses
 from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import FeatureExtractor
@@ -26,7 +26,7 @@ from recdreamer.prior.denoiser import Denoiser
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraBranch, LoraTrainer
 from recdreamer.prior.prompts import VIEWS, Prompts
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, write_atomically
+from recdreamer.protocol import BUILTIN_PRIOR, CLASS_AZIMUTHS_DEG, JobFolder, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.scene import Particles
 
@@ -44,9 +44,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
     _begin("prepare", report)
     torch.manual_seed(config.seed)
-    # Half precision where it is native; the embedded prior is too small to gain from it.
-    dtype = torch.bfloat16 if device.type == "cuda" and config.prior != "builtin" else torch.float32
-    prior = DiffusionPrior.load(config.prior, device, dtype)
+    prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guide = prepare_guide(job, config, prior)
     prior.free_text_encoder()
 
@@ -99,22 +97,18 @@ def shape_stage(
     report: Report,
 ) -> tuple[Particles, float]:
     """Stage 1: shape and colour by score distillation. Returns the particles and the seconds of all runs."""
-    guidance, store, rectifier = config.guidance, CheckpointStore(job.checkpoints), guide.rectifier
-    particles, branch = Particles(config, device), guide.denoiser.branch
+    particles, branch, rectifier = Particles(config, device), guide.denoiser.branch, guide.rectifier
+    guidance, num_steps = config.guidance, config.optimize.num_steps
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
-    first_step, seconds_before = 0, 0.0
-    checkpoint = store.newest("shape")
-    if checkpoint is not None:
-        tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
-        particles.load(tensors)
-        if lora is not None:
-            lora.load(tensors)
-        if rectifier is not None:
-            rectifier.marginal.probs.copy_(tensors["marginal"])
-        first_step, seconds_before = checkpoint.step, checkpoint.meta["seconds"]
-    started, num_steps = time.monotonic(), config.optimize.num_steps
 
-    def save(step: int) -> None:
+    def after_step(step: int) -> None:
+        if step % config.optimize.preview_every == 0 or step == num_steps:
+            report.preview(write_preview(particles, job.previews, step))
+            if rectifier is not None:
+                report_poses(report, rectifier.classifier.labels, rectifier.marginal, guide)
+        report.progress(step, num_steps)
+
+    def check(step: int) -> None:
         bad = particles.first_bad_step
         if bad <= step:
             raise JobError(
@@ -122,54 +116,44 @@ def shape_stage(
                 f"The loss was not a finite number at step {bad:.0f}; the last good checkpoint was kept.",
                 "Run the job again with a lower guidance scale or learning rate, or another seed.",
             )
-        tensors = particles.tensors()
-        if lora is not None:
-            tensors |= lora.tensors()
-        if rectifier is not None:
-            tensors["marginal"] = rectifier.marginal.probs
-        seconds = seconds_before + time.monotonic() - started
-        store.save("shape", step, tensors, {"seconds": seconds}, final=step == num_steps)
 
-    def after_step(step: int) -> None:
-        if step % config.optimize.preview_every == 0 or step == num_steps:
-            report.preview(write_preview(particles, job.previews, step))
-            if rectifier is not None:
-                shares = rectifier.marginal.overall().tolist()
-                report.pose_distribution(dict(zip(rectifier.classifier.labels, shares, strict=True)))
-                for name, norm in guide.norms.items():
-                    report.metric(f"norm_{name}", norm.mean().item())
-        report.progress(step, num_steps)
-
-    optimize(
-        first_step,
+    seconds = optimize(
+        "shape",
+        CheckpointStore(job.checkpoints),
         config,
+        device,
+        [part for part in (particles, lora, rectifier) if part is not None],
         lambda step: optimize_step(step, config, prior, particles.at(step), guide, lora),
         after_step,
-        save,
+        check,
     )
-    if first_step < num_steps:
-        save(num_steps)
-    return particles, seconds_before + time.monotonic() - started
+    return particles, seconds
 
 
 def prepare_guide(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> Guide:
     """The job's method with all it asks: the branch, the prompt in its forms, the rectifier."""
-    guidance, branch = config.guidance, None
-    rectifier = prepare_rectifier(job, config, prior) if config.method == "usd" else None
+    guidance, branch, rectifier = config.guidance, None, None
+    prompts = prepare_prompts(config, prior)
+    if config.method == "usd":
+        rectifier = prepare_rectifier(job, config, prior)
+        if config.rectifier.marginal == "sampled":
+            _fix_marginal(rectifier, config, prior, prompts)
     if config.method in LORA_METHODS:
         branch = LoraBranch(prior, guidance.lora_rank, guidance.lora_targets, config.seed)
-    prompts = prepare_prompts(config.prompt, guidance, prior)
     return Guide(config.method, Denoiser(prior, branch), prompts, guidance, rectifier, config.rectifier)
 
 
-def prepare_prompts(prompt: str, guidance: GuidanceConfig, prior: DiffusionPrior) -> Prompts:
+def full_prompt(config: GenerateConfig) -> str:
+    """The prompt with the auxiliary prompt."""
+    return ", ".join(part for part in (config.prompt, config.guidance.auxiliary_prompt) if part)
+
+
+def prepare_prompts(config: GenerateConfig, prior: DiffusionPrior) -> Prompts:
     """The prompt in every form that a method asks for. Raises JobError when the masked language model is missing."""
-    reduced = None
+    guidance, prompt, reduced = config.guidance, full_prompt(config), None
     if guidance.masked_lm:
         by_direction = PromptDebiaser(guidance.masked_lm).reduced(prompt, guidance.debias_words)
         reduced = {view: by_direction[view if view in by_direction else "side"] for view in VIEWS}
-    if guidance.auxiliary_prompt:
-        prompt = f"{prompt}, {guidance.auxiliary_prompt}"
     source = f"{prompt}, {guidance.bridge_source}" if guidance.bridge_source else ""
     return Prompts.encode(prior.encode_text, prompt, guidance.views, guidance.view_prompts, reduced, source)
 
@@ -185,7 +169,7 @@ def prepare_rectifier(job: JobFolder, config: GenerateConfig, prior: DiffusionPr
     loaded = load_templates(job, templates, prior.image_px)
     classifier = PoseClassifier(extractor, loaded, config.rectifier.classifier, config.seed)
     settings = config.rectifier
-    rectifier = Rectifier(
+    return Rectifier(
         classifier,
         config.pose_mode,
         class_azimuths(loaded, classifier.labels, prior.device) if config.pose_mode == "camera" else None,
@@ -194,22 +178,18 @@ def prepare_rectifier(job: JobFolder, config: GenerateConfig, prior: DiffusionPr
         prior.schedule.num_timesteps,
         settings.target,
     )
-    if settings.marginal == "sampled":
-        _fix_marginal(rectifier, config, prior)
-    return rectifier
 
 
 def _fix_marginal(
-    rectifier: Rectifier, config: GenerateConfig, prior: DiffusionPrior, count: int = 64
+    rectifier: Rectifier, config: GenerateConfig, prior: DiffusionPrior, prompts: Prompts
 ) -> None:
     """Classify the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
     generator = torch.Generator(device=prior.device).manual_seed(config.seed)
     count = config.rectifier.marginal_samples
-    prompts = prepare_prompts(config.prompt, config.guidance, prior)
     text = prompts.plain.expand(count, -1, -1)
     with torch.no_grad():
         latents = prior.encode(
-            prior.sample([config.prompt] * count, generator, config.guidance.guidance_scale)
+            prior.sample([full_prompt(config)] * count, generator, config.guidance.guidance_scale)
         )
 
         def estimates(t: Tensor) -> Tensor:
@@ -243,6 +223,11 @@ def write_preview(particles: Particles, folder: Path, step: int, num_views: int 
     Image.fromarray(strip).save(temporary, format="PNG")
     temporary.replace(path)
     return path
+
+
+def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
+    """Half precision where it is native; the embedded prior is too small to gain from it."""
+    return torch.bfloat16 if device.type == "cuda" and prior != BUILTIN_PRIOR else torch.float32
 
 
 def choose_device(name: str) -> torch.device:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
+from torch import Tensor
 
 from recdreamer.cameras import Cameras, orbit_cameras, sample_cameras
+from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import GuidanceConfig, Guide, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps, timestep_range
+from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.prior.schedule import NoiseSchedule
+from recdreamer.report import Report
 from recdreamer.scene import Scene
 
 
@@ -56,15 +61,47 @@ def timesteps_of(
     )
 
 
+@runtime_checkable
+class Resumable(Protocol):
+    """A part of a stage whose state a checkpoint holds."""
+
+    def tensors(self) -> dict[str, Tensor]: ...
+
+    def load(self, tensors: dict[str, Tensor]) -> None: ...
+
+
 def optimize(
-    first_step: int,
+    stage: str,
+    store: CheckpointStore,
     config: GenerateConfig,
+    device: torch.device,
+    parts: Sequence[Resumable],
     run_step: Callable[[int], None],
     after_step: Callable[[int], None],
-    save: Callable[[int], None],
-) -> None:
-    """Run the steps from `first_step` on; save now and then, and whatever ends the run early."""
-    num_steps, last_save = config.optimize.num_steps, time.monotonic()
+    check: Callable[[int], None] = lambda step: None,
+) -> float:
+    """Run the steps of a stage that are left after its newest checkpoint. Returns the seconds of all runs.
+
+    Saves now and then, at the end, and whatever ends the run early. `check(step)` raises what must keep a state from
+    being saved.
+    """
+    num_steps, first_step, seconds_before = config.optimize.num_steps, 0, 0.0
+    checkpoint = store.newest(stage)
+    if checkpoint is not None:
+        tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
+        for part in parts:
+            part.load(tensors)
+        first_step, seconds_before = checkpoint.step, checkpoint.meta["seconds"]
+    started = last_save = time.monotonic()
+
+    def seconds() -> float:
+        return seconds_before + time.monotonic() - started
+
+    def save(step: int) -> None:
+        check(step)
+        tensors = {name: tensor for part in parts for name, tensor in part.tensors().items()}
+        store.save(stage, step, tensors, {"seconds": seconds()}, final=step == num_steps)
+
     for step in range(first_step, num_steps):
         run_step(step)
         try:
@@ -75,6 +112,16 @@ def optimize(
         if time.monotonic() - last_save > config.optimize.checkpoint_every_s:
             save(step + 1)
             last_save = time.monotonic()
+    if first_step < num_steps:
+        save(num_steps)
+    return seconds()
+
+
+def report_poses(report: Report, labels: Sequence[str], marginal: PoseMarginal, guide: Guide) -> None:
+    """Tell the pose distribution, and how large both terms of USD are."""
+    report.pose_distribution(dict(zip(labels, marginal.overall().tolist(), strict=True)))
+    for name, norm in guide.norms.items():
+        report.metric(f"norm_{name}", norm.mean().item())
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:

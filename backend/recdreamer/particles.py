@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import AnyDenoiser, Guide, Noised, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps
-from recdreamer.optimize import optimize, step_generator, timesteps_of
+from recdreamer.optimize import optimize, report_poses, step_generator, timesteps_of
 from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.prior.denoiser import Question
@@ -200,53 +199,30 @@ def particle_stage(
     record: Callable[[Sight], None],
 ) -> tuple[LatentParticles, float]:
     """All steps, resumed from the newest checkpoint. Returns the particles and the seconds of all runs together."""
-    guidance, store, rectifier = config.guidance, CheckpointStore(job.checkpoints), guide.rectifier
     particles, branch, lora = LatentParticles(config, prior), guide.denoiser.branch, None
+    guidance, num_steps = config.guidance, config.optimize.num_steps
     if branch is not None:
         # Without a camera nothing is to be learnt of it, and its part of the branch stays the zero it begins as.
         branch.camera.requires_grad_(False)
         lora = LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
-    first_step, seconds_before, num_steps = 0, 0.0, config.optimize.num_steps
-    checkpoint = store.newest(STAGE)
-    if checkpoint is not None:
-        tensors = {name: tensor.to(prior.device) for name, tensor in checkpoint.tensors.items()}
-        particles.load(tensors)
-        observer.load(tensors)
-        if lora is not None:
-            lora.load(tensors)
-        if rectifier is not None:
-            rectifier.marginal.probs.copy_(tensors["marginal"])
-        first_step, seconds_before = checkpoint.step, checkpoint.meta["seconds"]
-    started = time.monotonic()
-
-    def save(step: int) -> None:
-        tensors = particles.tensors() | observer.tensors()
-        if lora is not None:
-            tensors |= lora.tensors()
-        if rectifier is not None:
-            tensors["marginal"] = rectifier.marginal.probs
-        seconds = seconds_before + time.monotonic() - started
-        store.save(STAGE, step, tensors, {"seconds": seconds}, final=step == num_steps)
 
     def after_step(step: int) -> None:
         if is_due(step, num_steps, NUM_RECORDS):
             marginal, labels = observer.marginal, observer.classifier.labels
             record(Sight(step, particles.pictures(), labels, marginal.probs.clone(), observer.sum / step))
-            report.pose_distribution(dict(zip(labels, marginal.overall().tolist(), strict=True)))
-            for name, norm in guide.norms.items():
-                report.metric(f"norm_{name}", norm.mean().item())
+            report_poses(report, labels, marginal, guide)
         report.progress(step, num_steps)
 
-    optimize(
-        first_step,
+    seconds = optimize(
+        STAGE,
+        CheckpointStore(job.checkpoints),
         config,
+        prior.device,
+        [part for part in (particles, observer, lora, guide.rectifier) if part is not None],
         lambda step: particle_step(step, particles, guide, lora, observer),
         after_step,
-        save,
     )
-    if first_step < num_steps:
-        save(num_steps)
-    return particles, seconds_before + time.monotonic() - started
+    return particles, seconds
 
 
 def is_due(step: int, num_steps: int, times: int) -> bool:

@@ -103,13 +103,15 @@ class Scene:
     ) -> Float[Tensor, ""]:
         weights, progress = self.config.regularizers, step / self.config.optimize.num_steps
         smooth, smooth_color = smoothness_loss(self.field, rendering, 0.04, 4096, generator)
+        # Unlike the others mostly off, and with the samples of all rays to go through.
+        z_variance = weights.z_variance * z_variance_loss(rendering) if weights.z_variance else 0.0
         return (
             weights.sparsity * sparsity_loss(rendering.opacity)
             + weights.opaque * progress * opaque_loss(rendering.opacity)
             + weights.entropy * progress * weight_entropy_loss(rendering.weights)
             + weights.smoothness * smooth
             + weights.color_smoothness * smooth_color
-            + weights.z_variance * z_variance_loss(rendering)
+            + z_variance
         )
 
     @torch.no_grad()

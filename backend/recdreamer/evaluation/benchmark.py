@@ -20,11 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recdreamer.config import GenerateConfig, resolve
 from recdreamer.evaluation.random_sd import random_dinov2, random_sd21
-from recdreamer.generate import choose_device, prepare_guide
+from recdreamer.generate import choose_device, choose_dtype, prepare_guide
 from recdreamer.optimize import optimize_step
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
-from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, Method, Template, write_atomically
+from recdreamer.protocol import JobFolder, JobRequest, Method, Template, write_atomically
 from recdreamer.scene import Scene
 
 RANDOM_SD21 = "random-sd21"
@@ -65,8 +65,7 @@ def _measure(
 ) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         job, config = _job(Path(folder), method, prior_name, str(device), settings)
-        # As a generation does: half precision where it is native.
-        dtype = torch.bfloat16 if device.type == "cuda" and prior_name != BUILTIN_PRIOR else torch.float32
+        dtype = choose_dtype(prior_name, device)
         prior = (
             random_sd21(device, dtype)
             if prior_name == RANDOM_SD21

@@ -118,3 +118,10 @@ class Rectifier:
         for interval, t in enumerate(middles.to(self.marginal.probs.device)):
             self.marginal.probs[interval] = self.classifier(estimates(t), generator).exp().mean(0)
         self.is_running = False
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold."""
+        return {"marginal": self.marginal.probs}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        self.marginal.probs.copy_(tensors["marginal"])

@@ -1,6 +1,6 @@
 """The 2D validation as a job (paper, App. E): its pictures, its numbers, and the oracle's word on its poses.
 
-`python -m recdreamer.evaluation.plots <job folder>` works on a folder that `recdreamer particles` prepared, with
+`python -m recdreamer.evaluation.particle_job <job folder>` works on a folder that `recdreamer particles` prepared, with
 the events and exit codes of any worker.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 from recdreamer.config import as_json, resolve
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
-from recdreamer.generate import choose_device, prepare_guide, prepare_rectifier
+from recdreamer.generate import choose_device, choose_dtype, prepare_guide, prepare_rectifier
 from recdreamer.particles import PoseObserver, Sight, check_config, is_due, particle_stage
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically
@@ -43,8 +43,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
     report.stage("prepare", 0, 2, (0.0, 0.03))
     torch.manual_seed(config.seed)
-    dtype = torch.bfloat16 if device.type == "cuda" and config.prior != BUILTIN_PRIOR else torch.float32
-    prior = DiffusionPrior.load(config.prior, device, dtype)
+    prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guide = prepare_guide(job, config, prior)
     rectifier = guide.rectifier or prepare_rectifier(job, config, prior)
     observer = PoseObserver(guide, rectifier.classifier, config)
