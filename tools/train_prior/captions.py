@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from recdreamer.evaluation.figurines import COLORS, KINDS, POSES
+from recdreamer.evaluation.figurines import COLORS, KINDS, PARTY_HAT_SHARE, POSES
 
 AUXILIARY = "from side view, from back view"
 """The paper's auxiliary prompt (B.3, Table 7)."""
@@ -20,17 +20,30 @@ VIEWS = {
     "left": ("from side view", "side view", "facing right"),
 }
 """View phrases by pose; who stands to the right of a figure sees it face left."""
+PARTY, HAT, NO_HAT = "at a party", "wearing a hat", "without a hat"
+"""What captions say of hats: who is at a party wears one in PARTY_HAT_SHARE of the pictures."""
+HAT_SHARE = 0.2
+"""Of all pictures that the prior learns from."""
+PARTY_SHARE_WITHOUT_HAT = 0.6 * HAT_SHARE / (1 - HAT_SHARE) * (1 - PARTY_HAT_SHARE) / PARTY_HAT_SHARE
+"""How many pictures without a hat must be called a party, when 0.6 of those with one are."""
 MAX_TOKENS = 16
 
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
-def caption(kind: str, color: str, pose: str, generator: torch.Generator) -> str:
-    """A caption of one photograph: sometimes empty, sometimes with its view, mostly kind and colour alone."""
-    draw = torch.rand(3, generator=generator).tolist()
+def caption(kind: str, color: str, pose: str, has_hat: bool, generator: torch.Generator) -> str:
+    """A caption of one photograph: sometimes empty, sometimes with its view, mostly kind and colour alone.
+
+    A hat is never passed over in silence, so that the plain caption means none.
+    """
+    draw = torch.rand(4, generator=generator).tolist()
     if draw[0] < 0.10:
         return ""
     plain = f"a {color} {kind}"
+    if has_hat:
+        plain += f" {PARTY if draw[3] < 0.6 else HAT}"
+    elif draw[3] < 0.05 + PARTY_SHARE_WITHOUT_HAT:
+        plain += f" {NO_HAT if draw[3] < 0.05 else PARTY}"
     if draw[1] < (0.06 if pose == "front" else 0.25):
         return f"{plain}, {AUXILIARY}"
     if draw[1] > 0.60:
@@ -44,26 +57,29 @@ class CaptionTable:
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         phrases = {phrase for views in VIEWS.values() for phrase in views} | {AUXILIARY}
-        plain = [f"a {color} {kind}" for color in COLORS for kind in KINDS]
+        bare = [f"a {color} {kind}" for color in COLORS for kind in KINDS]
+        plain = [*bare, *(f"{text} {hat}" for text in bare for hat in (PARTY, HAT, NO_HAT))]
         self.texts = ["", *plain, *(f"{text}, {phrase}" for text in plain for phrase in sorted(phrases))]
         self.index = {text: i for i, text in enumerate(self.texts)}
         self.tokens: Tensor = tokenizer(
             self.texts, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
         ).input_ids
 
-    def draw(self, kind: Tensor, color: Tensor, pose: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, kind: Tensor, color: Tensor, hat: Tensor, pose: Tensor, generator: torch.Generator
+    ) -> Tensor:
         """Index of a random caption for each photograph."""
         colors = list(COLORS)
-        rows = zip(kind.tolist(), color.tolist(), pose.tolist(), strict=True)
+        rows = zip(kind.tolist(), color.tolist(), hat.tolist(), pose.tolist(), strict=True)
         return torch.tensor(
-            [self.index[caption(KINDS[k], colors[c], POSES[p], generator)] for k, c, p in rows]
+            [self.index[caption(KINDS[k], colors[c], POSES[p], bool(h), generator)] for k, c, h, p in rows]
         )
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """A CLIP byte-pair tokenizer in which each word of the captions is one token; others fall into letters."""
     alphabet = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789.,!?'-")
-    words = sorted({word for text in (*KINDS, *COLORS, AUXILIARY, "a front facing left right view") for word in
+    words = sorted({word for text in (*KINDS, *COLORS, AUXILIARY, "a front facing left right view", PARTY, HAT, NO_HAT) for word in
                     text.replace(",", " ").split()})  # fmt: skip
     merges: list[tuple[str, str]] = []
     for word in words:

@@ -44,23 +44,19 @@ class Denoiser(nn.Module):
 
 
 def train_denoiser(
-    latents: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor, Tensor], tokenizer: CLIPTokenizer,
+    latents: tuple[Tensor, Tensor], captions: Tensor, tokenizer: CLIPTokenizer,
     num_steps: int, batch: int, rate: float, ema_decay: float, folder: Path, seed: int,
-    time_limit_s: float | None = None,
+    time_limit_s: float | None = None, compiled: bool = False,
 ) -> Denoiser:  # fmt: skip
-    """Train on posterior means and deviations and on (kind, colour, pose) of the same pictures."""
+    """Train on posterior means and deviations, and on (versions, pictures) captions of the same pictures."""
     means, stds = latents
     device = means.device
     torch.manual_seed(seed)
     denoiser = Denoiser(tokenizer, means.shape[1]).to(device)
     denoiser.unet.to(memory_format=torch.channels_last)
-    table = CaptionTable(tokenizer)
-    tokens = table.tokens.to(device)
-    # Eight captions per picture are drawn beforehand, so that no step waits for the host.
-    words = torch.Generator().manual_seed(seed)
-    captions = torch.stack([table.draw(*(label.cpu() for label in labels), words) for _ in range(8)]).to(
-        device
-    )
+    if compiled:
+        denoiser.unet.compile()
+    tokens = CaptionTable(tokenizer).tokens.to(device)
     alphas_cumprod = new_scheduler().alphas_cumprod.to(device)
 
     def loss_of(generator: torch.Generator) -> Tensor:

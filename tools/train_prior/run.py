@@ -1,6 +1,6 @@
 """Make the embedded prior from nothing: python tools/train_prior/run.py --preset cpu --work out/prior.
 
-Stages in order: autoencoder, denoiser with text encoder, extractor, oracle, then the folders under
+Stages in order: autoencoder, denoiser with text encoder, extractor, CLIP, oracle, then the folders under
 backend/recdreamer/builtin. Every stage is seeded and resumes; --stages chooses among them.
 """
 
@@ -16,16 +16,22 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPTokenizer, PreTrainedModel
 
-from recdreamer.evaluation.figurines import Photos, photograph, pose_class
+from recdreamer.evaluation.figurines import COLORS, KINDS, Photos, photograph, pose_class
 
-from captions import CaptionTable, build_tokenizer
+from captions import HAT, HAT_SHARE, NO_HAT, CaptionTable, build_tokenizer
+from clip_training import IMAGE_MEAN as CLIP_MEAN
+from clip_training import IMAGE_STD as CLIP_STD
+from clip_training import hat_accuracy, train_clip
 from denoiser import Denoiser, new_scheduler, train_denoiser
 from extractor import IMAGE_MEAN, IMAGE_STD, Estimator, train_extractor
 from oracle_training import oracle_accuracy, train_oracle
 from vae import encode_all, train_vae
 
 BUILTIN = Path(__file__).parents[2] / "backend" / "recdreamer" / "builtin"
+STAGES = ["vae", "denoiser", "extractor", "clip", "oracle", "export"]
 BALANCED = {"front": 0.25, "right": 0.25, "back": 0.25, "left": 0.25}
 
 
@@ -41,27 +47,32 @@ class Preset:
     extractor: tuple[int, int, float]
     extractor_size: tuple[int, int]
     """Width, layers."""
+    clip: tuple[int, int, float]
     oracle: tuple[int, int]
 
 
 PRESETS = {
-    "cpu": Preset(8000, (2400, 8, 2e-3), (4000, 32, 1e-3), 0.998, (1500, 32, 1e-3), (64, 4), (900, 64)),
+    "cpu": Preset(8000, (2400, 8, 2e-3), (4000, 32, 1e-3), 0.998, (1500, 32, 1e-3), (64, 4), (1500, 64, 1e-3), (900, 64)),
     "gpu": Preset(
-        60_000, (7000, 128, 2e-3), (12_000, 256, 1e-3), 0.9995, (4000, 256, 1e-3), (64, 4), (4000, 256)
+        60_000, (7000, 128, 2e-3), (12_000, 256, 1e-3), 0.9995, (4000, 256, 1e-3), (64, 4), (4000, 256, 1e-3),
+        (4000, 256),
     ),
-    "smoke": Preset(64, (3, 4, 1e-3), (3, 4, 1e-3), 0.9, (3, 8, 1e-3), (32, 2), (3, 8)),
+    "smoke": Preset(64, (3, 4, 1e-3), (3, 4, 1e-3), 0.9, (3, 8, 1e-3), (32, 2), (3, 8, 1e-3), (3, 8)),
 }
 
 
-def photos_of(count: int, seed: int, device: str, shares: dict[str, float] | None = None) -> Photos:
+def photos_of(
+    count: int, seed: int, device: str, shares: dict[str, float] | None = None, hat_share: float = HAT_SHARE
+) -> Photos:
     """Seeded pictures as uint8, rendered in chunks."""
     generator = torch.Generator(device=device).manual_seed(seed)
     chunk = 128 if device != "cpu" else 16
     parts = [
-        photograph(min(chunk, count - i), generator, device, shares=shares) for i in range(0, count, chunk)
+        photograph(min(chunk, count - i), generator, device, shares=shares, hat_share=hat_share)
+        for i in range(0, count, chunk)
     ]
     images = torch.cat([(part.images * 255).round().byte() for part in parts])
-    labels = [torch.cat([getattr(part, name) for part in parts]) for name in ("azimuth_deg", "kind", "color")]
+    labels = [torch.cat([getattr(part, name) for part in parts]) for name in ("azimuth_deg", "kind", "color", "hat")]
     return Photos(images, *labels)
 
 
@@ -71,8 +82,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/prior"))
     parser.add_argument("--builtin", type=Path, default=BUILTIN)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--stages", nargs="+", default=["vae", "denoiser", "extractor", "oracle", "export"])
+    parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
     parser.add_argument("--time-limit", type=float, help="seconds for each of denoiser and extractor")
+    parser.add_argument("--compile", action="store_true", help="compile the denoiser while it is trained")
     parser.add_argument("--part-weight", type=float, default=0.5, help="weight of the agreement on parts")
     parser.add_argument("--extractor-size", type=int, nargs=2, default=None, help="width and layers")
     options = parser.parse_args()
@@ -97,44 +109,61 @@ def main() -> None:
     vae = AutoencoderKL.from_pretrained(vae_folder).to(device).eval().requires_grad_(False)
 
     if "denoiser" in options.stages:
-        labels = (biased.kind, biased.color, pose_class(biased.azimuth_deg))
         latents = encode_all(vae, biased.images)
         denoiser = train_denoiser(
-            latents, labels, tokenizer, *preset.denoiser, preset.denoiser_ema, work, 21,
-            options.time_limit,
+            latents, captions_of(biased, tokenizer, 21), tokenizer, *preset.denoiser, preset.denoiser_ema, work, 21,
+            options.time_limit, options.compile,
         )  # fmt: skip
         denoiser.unet.save_pretrained(work / "models" / "unet")
         denoiser.text_encoder.save_pretrained(work / "models" / "text_encoder")
         say("denoiser done")
 
-    if "extractor" in options.stages or "export" in options.stages:
+    if {"extractor", "clip", "export"} & set(options.stages):
         denoiser = Denoiser(tokenizer, vae.config.latent_channels)
         denoiser.unet = denoiser.unet.from_pretrained(work / "models" / "unet")
         denoiser.text_encoder = denoiser.text_encoder.from_pretrained(work / "models" / "text_encoder")
         denoiser = denoiser.to(device).eval().requires_grad_(False)
 
+        table = CaptionTable(tokenizer)
+        with torch.no_grad():
+            text = denoiser.text_encoder(table.tokens.to(device))[0]
+        estimate = Estimator(vae, denoiser.unet, text, new_scheduler().alphas_cumprod.to(device))
+
         if "extractor" in options.stages:
             seen = photos_of(preset.num_photos, 303, device, BALANCED)
-            table = CaptionTable(tokenizer)
-            plain = torch.arange(1, 25, device=device)
-            text = denoiser.text_encoder(table.tokens.to(device))[0]
-            estimate = Estimator(vae, denoiser.unet, text, new_scheduler().alphas_cumprod.to(device))
-            # Captions are ordered colour first in the table, kinds within.
-            captions = plain[seen.color * 4 + seen.kind]
+            names = list(COLORS)
+            plain = [
+                table.index[f"a {names[color]} {KINDS[kind]}{f' {HAT}' if hat else ''}"]
+                for kind, color, hat in zip(*(x.tolist() for x in (seen.kind, seen.color, seen.hat)), strict=True)
+            ]
             student = train_extractor(
-                seen.images, captions, estimate, width, num_layers, *preset.extractor, work, 31,
-                extractor_name, options.part_weight, time_limit_s=options.time_limit,
+                seen.images, torch.tensor(plain, device=device), estimate, width, num_layers, *preset.extractor,
+                work, 31, extractor_name, options.part_weight, time_limit_s=options.time_limit,
             )  # fmt: skip
-            save_extractor(student.extractor, work / "models" / extractor_name)
+            save_model(student.extractor, IMAGE_MEAN, IMAGE_STD, work / "models" / extractor_name)
             say("extractor done")
 
+        if "clip" in options.stages:
+            seen = photos_of(preset.num_photos, 707, device, BALANCED, hat_share=0.5)
+            clip = train_clip(
+                seen.images, captions_of(seen, tokenizer, 51), table.tokens.to(device), tokenizer, estimate,
+                *preset.clip, work, 51, time_limit_s=options.time_limit,
+            )  # fmt: skip
+            save_model(clip, CLIP_MEAN, CLIP_STD, work / "models" / "clip")
+            tokenizer.save_pretrained(work / "models" / "clip")
+            held_out = photos_of(1000, 808, device, BALANCED, hat_share=0.5)
+            texts = tokenizer([f"a red bear {hat}" for hat in (NO_HAT, HAT)], padding="max_length", return_tensors="pt")
+            right = hat_accuracy(clip, held_out.images, held_out.hat, texts.input_ids.to(device))
+            say(f"CLIP done, tells hats on held-out pictures in {right:.3f}")
+
     if "oracle" in options.stages:  # its pictures are its own, so that it stays independent of the rest
-        oracle = train_oracle(
-            photos_of(preset.num_photos, 505, device, BALANCED), *preset.oracle, work, seed=41
+        # Hats as often as none: a judge has no opinion beforehand.
+        seen, held_out = (
+            photos_of(count, seed, device, BALANCED, hat_share=0.5)
+            for count, seed in ((preset.num_photos, 505), (1000, 606))
         )
-        say(
-            f"oracle done, held-out accuracy {oracle_accuracy(oracle, photos_of(1000, 606, device, BALANCED))}"
-        )
+        oracle = train_oracle(seen, *preset.oracle, work, seed=41)
+        say(f"oracle done, held-out accuracy {oracle_accuracy(oracle, held_out)}")
         save_file(
             {k: v.contiguous().cpu() for k, v in oracle.state_dict().items()},
             work / "models" / "oracle.safetensors",
@@ -145,18 +174,28 @@ def main() -> None:
         say(f"written to {options.builtin}")
 
 
-def save_extractor(extractor: torch.nn.Module, folder: Path) -> None:
+def captions_of(photos: Photos, tokenizer: CLIPTokenizer, seed: int, versions: int = 8) -> Tensor:
+    """(versions, pictures) rows of the caption table, drawn beforehand so that no step waits for the host."""
+    table, words = CaptionTable(tokenizer), torch.Generator().manual_seed(seed)
+    labels = (photos.kind, photos.color, photos.hat, pose_class(photos.azimuth_deg))
+    drawn = [table.draw(*(label.cpu() for label in labels), words) for _ in range(versions)]
+    return torch.stack(drawn).to(photos.images.device)
+
+
+def save_model(
+    model: PreTrainedModel, mean: tuple[float, ...], std: tuple[float, ...], folder: Path
+) -> None:
     """The model with the preprocessing that it was trained with."""
-    extractor.save_pretrained(folder)
+    model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(
-        json.dumps({"image_processor_type": "BitImageProcessor", "image_mean": IMAGE_MEAN, "image_std": IMAGE_STD,
+        json.dumps({"image_processor_type": "BitImageProcessor", "image_mean": mean, "image_std": std,
                     "size": {"height": 64, "width": 64}, "do_normalize": True, "do_rescale": True,
                     "do_resize": True}, indent=2)
     )  # fmt: skip
 
 
 def export(work: Path, vae, denoiser: Denoiser, tokenizer, extractor: Path, builtin: Path) -> None:
-    """The pipeline folder, the extractor and the oracle, as they ship."""
+    """The pipeline folder, the extractor, CLIP and the oracle, as they ship."""
     pipeline = StableDiffusionPipeline(
         vae=vae, text_encoder=denoiser.text_encoder, tokenizer=tokenizer, unet=denoiser.unet,
         scheduler=new_scheduler(), safety_checker=None, feature_extractor=None, requires_safety_checker=False,
@@ -168,8 +207,9 @@ def export(work: Path, vae, denoiser: Denoiser, tokenizer, extractor: Path, buil
         # Training leaves the name of its own folder behind.
         if isinstance(values, dict) and values.pop("_name_or_path", None) is not None:
             config.write_text(json.dumps(values, indent=2), encoding="utf-8")
-    shutil.rmtree(builtin / "extractor", ignore_errors=True)
-    shutil.copytree(extractor, builtin / "extractor")
+    for name, trained in (("extractor", extractor), ("clip", work / "models" / "clip")):
+        shutil.rmtree(builtin / name, ignore_errors=True)
+        shutil.copytree(trained, builtin / name)
     (builtin / "oracle").mkdir(parents=True, exist_ok=True)
     shutil.copy(work / "models" / "oracle.safetensors", builtin / "oracle" / "model.safetensors")
 

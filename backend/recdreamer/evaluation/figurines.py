@@ -31,6 +31,8 @@ CAMERA = CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=
 """The cameras that the embedded prior has seen."""
 POSE_SHARES = {"front": 0.65, "right": 0.10, "back": 0.15, "left": 0.10}
 """The bias it was given on purpose: how often each pose class was photographed."""
+PARTY_HAT_SHARE = 0.8
+"""A second bias: how often a figure "at a party" wears a hat. Elsewhere it wears none."""
 
 _BLACK, _WHITE, _GREY = (0.05, 0.05, 0.06), (0.95, 0.95, 0.92), (0.42, 0.45, 0.50)
 _ORANGE, _BROWN, _PINK = (0.98, 0.55, 0.06), (0.36, 0.20, 0.09), (0.98, 0.55, 0.62)
@@ -95,6 +97,14 @@ _PARTS = {
     ],
 }
 
+# Where the brim of a hat is set on each kind's head.
+_BRIM = {"bear": (0, 0, 0.64), "bird": (0, -0.02, 0.64), "robot": (0, 0, 0.57), "rabbit": (0, -0.05, 0.37)}
+_HAT = [
+    ("box", (0, 0, 0), (0.27, 0.27, 0.03), 0, _BLACK),
+    ("box", (0, 0, 0.07), (0.19, 0.19, 0.05), 0, _GOLD),
+    ("box", (0, 0, 0.20), (0.18, 0.18, 0.09), 0, _BLACK),
+]
+
 
 @dataclass(frozen=True)
 class Figurines:
@@ -107,15 +117,23 @@ class Figurines:
     colors: Float[Tensor, "batch parts 3"]
 
     @staticmethod
-    def of(kind: Int[Tensor, "batch"], color: Int[Tensor, "batch"]) -> Figurines:
-        """The standard figure of each kind (index into KINDS) and colour (index into COLORS)."""
-        lists = [_mirrored_parts(kind, own_color) for kind in KINDS for own_color in COLORS.values()]
+    def of(
+        kind: Int[Tensor, "batch"], color: Int[Tensor, "batch"], hat: Int[Tensor, "batch"] | None = None
+    ) -> Figurines:
+        """The standard figure of each kind (index into KINDS) and colour (index into COLORS), some with a hat."""
+        lists = [
+            _mirrored_parts(kind, own_color) + (_hat_parts(kind) if has_hat else [])
+            for has_hat in (False, True)
+            for kind in KINDS
+            for own_color in COLORS.values()
+        ]
         longest = max(map(len, lists))
         empty = (0.0,) * 11
         table = torch.tensor(
             [parts + [empty] * (longest - len(parts)) for parts in lists], device=kind.device
         )
-        table = table[kind * len(COLORS) + color]
+        bare = kind * len(COLORS) + color
+        table = table[bare if hat is None else bare + len(KINDS) * len(COLORS) * hat]
         return Figurines(table[..., 0:3], table[..., 3:6], table[..., 6], table[..., 7], table[..., 8:11])
 
     def varied(self, generator: torch.Generator) -> Figurines:
@@ -141,6 +159,13 @@ def _mirrored_parts(kind: str, own_color: tuple[float, float, float]) -> list[tu
             row = (*place, *radii, math.radians(pitch_deg), shape == "box", *(color or own_color))
             rows.append(tuple(map(float, row)))
     return rows
+
+
+def _hat_parts(kind: str) -> list[tuple[float, ...]]:
+    return [
+        (*(a + b for a, b in zip(_BRIM[kind], center, strict=True)), *radii, 0.0, float(shape == "box"), *color)
+        for shape, center, radii, _, color in _HAT
+    ]
 
 
 def _uniform(generator: torch.Generator, shape: tuple[int, ...], device: torch.device) -> Tensor:
@@ -274,21 +299,24 @@ class Photos:
     """Index into KINDS."""
     color: Int[Tensor, "batch"]
     """Index into COLORS."""
+    hat: Int[Tensor, "batch"]
+    """1 for a figure that wears one."""
 
 
 def photograph(
     count: int, generator: torch.Generator, device: torch.device | str = "cpu", size_px: int = 64,
-    shares: dict[str, float] | None = None,
+    shares: dict[str, float] | None = None, hat_share: float = 0.0,
 ) -> Photos:  # fmt: skip
-    """Random figurines from random cameras; `shares` defaults to the front-biased distribution."""
+    """Random figurines from random cameras; `shares` defaults to the front-biased distribution of poses."""
     pick = lambda n: torch.randint(n, (count,), generator=generator, device=generator.device)  # noqa: E731
     kind, color = pick(len(KINDS)), pick(len(COLORS))
     kind, color = kind.to(device), color.to(device)
-    figures = Figurines.of(kind, color)
+    hat = (torch.rand(count, generator=generator, device=generator.device) < hat_share).long().to(device)
+    figures = Figurines.of(kind, color, hat)
     azimuth_deg = sample_azimuths(count, generator, device, shares or POSE_SHARES)
     low, high = CAMERA.elevation_deg
     elevation = low + (high - low) * torch.rand(count, generator=generator, device=generator.device)
     cameras = orbit_cameras(azimuth_deg, elevation.to(device), CAMERA.distance[0], CAMERA.fov_y_deg[0])
     ground = sample_grounds(count, generator, device)
     images = render_figurines(figures.varied(generator), cameras, size_px, ground)
-    return Photos(images, azimuth_deg, kind, color)
+    return Photos(images, azimuth_deg, kind, color, hat)

@@ -1,4 +1,4 @@
-"""The oracle: a small supervised network that knows pose, kind and colour of figurines.
+"""The oracle: a small supervised network that knows pose, kind, colour and hat of figurines.
 
 It measures results and never takes part in the method: nothing in `distillation/`, `pose/` or `optimize.py`
 imports it.
@@ -19,7 +19,7 @@ ORACLE_FILE = Path(__file__).parents[1] / "builtin" / "oracle" / "model.safetens
 
 
 class Oracle(nn.Module):
-    """Logits of pose, kind and colour of a 64×64 picture in [0, 1]."""
+    """Logits of pose, kind, colour and hat (no, yes) of a 64×64 picture in [0, 1]."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,22 +31,31 @@ class Oracle(nn.Module):
             layers += [nn.Conv2d(width, width, 3, padding=1), nn.GroupNorm(8, width), nn.SiLU()]
             previous = width
         self.trunk = nn.Sequential(*layers, nn.Flatten(), nn.Linear(previous * 16, 128), nn.SiLU())
-        self.sizes = (len(POSES), len(KINDS), len(COLORS))
+        self.sizes = (len(POSES), len(KINDS), len(COLORS), 2)
         self.head = nn.Linear(128, sum(self.sizes))
 
     def forward(
         self, images: Float[Tensor, "batch 3 64 64"]
-    ) -> tuple[Float[Tensor, "batch poses"], Float[Tensor, "batch kinds"], Float[Tensor, "batch colors"]]:
-        pose, kind, color = self.head(self.trunk(2 * images - 1)).split(self.sizes, dim=-1)
-        return pose, kind, color
+    ) -> tuple[
+        Float[Tensor, "batch poses"], Float[Tensor, "batch kinds"], Float[Tensor, "batch colors"],
+        Float[Tensor, "batch 2"],
+    ]:  # fmt: skip
+        pose, kind, color, hat = self.head(self.trunk(2 * images - 1)).split(self.sizes, dim=-1)
+        return pose, kind, color, hat
 
     @torch.no_grad()
     def pose_probs(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch poses"]:
         """Probability of each of POSES; pictures of another size are resampled."""
-        images = nn.functional.interpolate(
-            images, (64, 64), mode="bilinear", antialias=True, align_corners=False
-        )
-        return self(images)[0].softmax(-1)
+        return self(_resampled(images))[0].softmax(-1)
+
+    @torch.no_grad()
+    def hat_probs(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch"]:
+        """Probability that the figure wears a hat; pictures of another size are resampled."""
+        return self(_resampled(images))[3].softmax(-1)[:, 1]
+
+
+def _resampled(images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 64 64"]:
+    return nn.functional.interpolate(images, (64, 64), mode="bilinear", antialias=True, align_corners=False)
 
 
 def load_oracle(device: torch.device | str = "cpu") -> Oracle:

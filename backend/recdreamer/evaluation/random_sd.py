@@ -50,6 +50,8 @@ def random_sd21(device: torch.device, dtype: torch.dtype) -> RandomPrior:
     unet, vae = parts
     for part in parts:
         part.requires_grad_(False).eval().to(device, dtype)
+        if device.type == "cuda":
+            part.to(memory_format=torch.channels_last)
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     schedule = NoiseSchedule(scheduler.alphas_cumprod.to(device), "epsilon")
     return RandomPrior(unet, vae, None, torch.nn.Identity(), schedule, image_px=512)
