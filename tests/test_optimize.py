@@ -64,7 +64,7 @@ def run_shape(
     report = QuietReport(pause_at)
     guide = prepare_guide(job, config, prior)
     particles, _ = shape_stage(job, config, prior, guide, torch.device("cpu"), report)
-    return particles.scenes[-1], guide.rectifier
+    return particles.scenes[-1], guide.rectifiers[0] if guide.rectifiers else None
 
 
 def moved(scene: Scene, config: GenerateConfig) -> dict[str, Tensor]:

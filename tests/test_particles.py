@@ -16,7 +16,7 @@ from recdreamer.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.config import resolve
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.particle_job import particles_job, poses_of, write_sheet
-from recdreamer.generate import prepare_guide, prepare_rectifier
+from recdreamer.generate import prepare_guide, prepare_rectifiers
 from recdreamer.particles import STAGE, LatentParticles, PoseObserver, check_config, is_due, particle_step
 from recdreamer.pose.templates import templates_in
 from recdreamer.prior.diffusion import DiffusionPrior
@@ -154,7 +154,7 @@ def test_vsd_is_the_same_whether_it_is_observed_or_not(tmp_path: Path, pictures:
         prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
         guide, observer = prepare_guide(job, config, prior), None
         if is_observed:
-            observer = PoseObserver(guide, prepare_rectifier(job, config, prior).classifier, config)
+            observer = PoseObserver(guide, prepare_rectifiers(job, config, prior)[0].classifier, config)
         assert guide.denoiser.branch is not None
         lora = LoraTrainer(guide.denoiser.branch, 1e-3, 1)
         particles = LatentParticles(config, prior)

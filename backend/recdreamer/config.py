@@ -143,7 +143,7 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
         config,
         optimize=OptimizeConfig(
             num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
-            final_learning_rate=0.05, background="plain", ground=(0.68, 0.92), ground_tint=0.05, preview_every=25,
+            final_learning_rate=0.05, background="plain", ground=(0.45, 1.0), ground_tint=0.2, preview_every=25,
         ),
         # Its words for a view are obeyed nearly always, which leaves no bias to correct: only methods that are made of
         # such words have them.
@@ -153,7 +153,7 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
             lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
             clip_limits=(0.5, 2.0), bridge_source="", bridge_weight=3.0,
         ),
-        rectifier=RectifierConfig(weight=300.0, n_ema=30),
+        rectifier=RectifierConfig(weight=300.0, n_ema=30, attribute_classifier="builtin"),
         regularizers=RegularizerConfig(
             sparsity=10.0, opaque=1000.0, entropy=30.0, smoothness=100.0, color_smoothness=100.0
         ),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,16 +19,17 @@ from recdreamer.distillation.debiasing import PromptDebiaser
 from recdreamer.distillation.methods import LORA_METHODS, Guide, add_noise
 from recdreamer.mesh import finish_mesh
 from recdreamer.optimize import optimize, optimize_step, orbit, report_poses
+from recdreamer.pose.attributes import AttributeClassifier
 from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.pose.templates import PoseTemplate, load_templates
 from recdreamer.prior.denoiser import Denoiser
-from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
 from recdreamer.prior.lora import LoraBranch, LoraTrainer
 from recdreamer.prior.prompts import VIEWS, Prompts
-from recdreamer.protocol import BUILTIN_PRIOR, CLASS_AZIMUTHS_DEG, JobFolder, write_atomically
+from recdreamer.protocol import BUILTIN_PRIOR, CLASS_AZIMUTHS_DEG, JobFolder, RequestError, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.scene import Particles
 
@@ -97,15 +100,15 @@ def shape_stage(
     report: Report,
 ) -> tuple[Particles, float]:
     """Stage 1: shape and colour by score distillation. Returns the particles and the seconds of all runs."""
-    particles, branch, rectifier = Particles(config, device), guide.denoiser.branch, guide.rectifier
+    particles, branch, rectifiers = Particles(config, device), guide.denoiser.branch, guide.rectifiers
     guidance, num_steps = config.guidance, config.optimize.num_steps
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
 
     def after_step(step: int) -> None:
         if step % config.optimize.preview_every == 0 or step == num_steps:
             report.preview(write_preview(particles, job.previews, step))
-            if rectifier is not None:
-                report_poses(report, rectifier.classifier.labels, rectifier.marginal, guide)
+            if rectifiers:
+                report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal, guide)
         report.progress(step, num_steps)
 
     def check(step: int) -> None:
@@ -122,7 +125,7 @@ def shape_stage(
         CheckpointStore(job.checkpoints),
         config,
         device,
-        [part for part in (particles, lora, rectifier) if part is not None],
+        [part for part in (particles, lora, *rectifiers) if part is not None],
         lambda step: optimize_step(step, config, prior, particles.at(step), guide, lora),
         after_step,
         check,
@@ -131,16 +134,23 @@ def shape_stage(
 
 
 def prepare_guide(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> Guide:
-    """The job's method with all it asks: the branch, the prompt in its forms, the rectifier."""
-    guidance, branch, rectifier = config.guidance, None, None
+    """The job's method with all it asks: the branch, the prompt in its forms, the rectifiers."""
+    guidance, branch, rectifiers = config.guidance, None, []
     prompts = prepare_prompts(config, prior)
     if config.method == "usd":
-        rectifier = prepare_rectifier(job, config, prior)
+        rectifiers = prepare_rectifiers(job, config, prior)
         if config.rectifier.marginal == "sampled":
-            _fix_marginal(rectifier, config, prior, prompts)
+            _fix_marginals(rectifiers, config, prior, prompts)
     if config.method in LORA_METHODS:
         branch = LoraBranch(prior, guidance.lora_rank, guidance.lora_targets, config.seed)
-    return Guide(config.method, Denoiser(prior, branch), prompts, guidance, rectifier, config.rectifier)
+    if guidance.checkpointing:
+        prior.unet.enable_gradient_checkpointing()
+    if guidance.compile:
+        prior.unet.compile()
+    decoder = TinyDecoder(config.rectifier.tiny_decoder, prior) if config.rectifier.tiny_decoder else None
+    return Guide(
+        config.method, Denoiser(prior, branch, decoder), prompts, guidance, rectifiers, config.rectifier
+    )
 
 
 def full_prompt(config: GenerateConfig) -> str:
@@ -158,30 +168,46 @@ def prepare_prompts(config: GenerateConfig, prior: DiffusionPrior) -> Prompts:
     return Prompts.encode(prior.encode_text, prompt, guidance.views, guidance.view_prompts, reduced, source)
 
 
-def prepare_rectifier(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> Rectifier:
-    """The classifier of the job's templates; where there are none, the prior draws them first."""
+def prepare_rectifiers(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> list[Rectifier]:
+    """That of the pose, and that of another attribute, as far as they are wanted. Raises RequestError for neither."""
+    settings, rectifiers = config.rectifier, []
+    build = partial(
+        Rectifier, num_intervals=settings.num_intervals, n_ema=settings.n_ema,
+        num_timesteps=prior.schedule.num_timesteps, device=prior.device,
+    )  # fmt: skip
+    if settings.pose:
+        classifier, templates = prepare_classifier(job, config, prior)
+        is_camera = config.pose_mode == "camera"
+        azimuths = class_azimuths(templates, classifier.labels, prior.device) if is_camera else None
+        rectifiers.append(build(classifier, config.pose_mode, azimuths, target=settings.target))
+    if settings.attribute:
+        attribute = AttributeClassifier(settings.attribute_classifier, settings.attribute).to(prior.device)
+        rectifiers.append(
+            build(attribute, "marginal", None, target=settings.attribute_target, name="attribute")
+        )
+    if not rectifiers:
+        raise RequestError(
+            "Neither the pose nor an attribute is to be rectified.",
+            "Leave rectifier.pose on, name the classes of rectifier.attribute, or take the method vsd.",
+        )
+    return rectifiers
+
+
+def prepare_classifier(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior
+) -> tuple[PoseClassifier, list[PoseTemplate]]:
+    """The classifier of the job's templates, and these; where there are none, the prior draws them first."""
     extractor = FeatureExtractor(config.extractor).to(prior.device)
-    request = job.read_request()
-    templates = request.templates
+    templates = job.read_request().templates
     if not templates:
         templates = draw_templates(job.templates, prior, extractor, config.prompt, config.seed)
         templates = tuple(replace(template, image=f"templates/{template.image}") for template in templates)
     loaded = load_templates(job, templates, prior.image_px)
-    classifier = PoseClassifier(extractor, loaded, config.rectifier.classifier, config.seed)
-    settings = config.rectifier
-    return Rectifier(
-        classifier,
-        config.pose_mode,
-        class_azimuths(loaded, classifier.labels, prior.device) if config.pose_mode == "camera" else None,
-        settings.num_intervals,
-        settings.n_ema,
-        prior.schedule.num_timesteps,
-        settings.target,
-    )
+    return PoseClassifier(extractor, loaded, config.rectifier.classifier, config.seed), loaded
 
 
-def _fix_marginal(
-    rectifier: Rectifier, config: GenerateConfig, prior: DiffusionPrior, prompts: Prompts
+def _fix_marginals(
+    rectifiers: Sequence[Rectifier], config: GenerateConfig, prior: DiffusionPrior, prompts: Prompts
 ) -> None:
     """Classify the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
     generator = torch.Generator(device=prior.device).manual_seed(config.seed)
@@ -197,7 +223,8 @@ def _fix_marginal(
             eps = prior.eps(noised.latents_t, noised.t, text)
             return prior.decode(prior.schedule.x0_hat(noised.latents_t, eps, noised.t))
 
-        rectifier.fix_marginal(estimates, generator)
+        for rectifier in rectifiers:
+            rectifier.fix_marginal(estimates, generator)
 
 
 def class_azimuths(templates: list[PoseTemplate], labels: tuple[str, ...], device: torch.device) -> Tensor:

@@ -15,8 +15,8 @@ from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import AnyDenoiser, Guide, Noised, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps
 from recdreamer.optimize import optimize, report_poses, step_generator, timesteps_of
-from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.marginal import PoseMarginal
+from recdreamer.pose.rectifier import Classifier
 from recdreamer.prior.denoiser import Question
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
@@ -111,16 +111,16 @@ class OverheardDenoiser:
 
 
 class PoseObserver:
-    """The poses of every step's clean estimates, as USD sees them, for any method.
+    """The poses (or another attribute) of every step's clean estimates, as USD sees them, for any method.
 
     It draws no random numbers and answers nothing, so that a run is the same with it and without it.
     """
 
-    def __init__(self, guide: Guide, classifier: PoseClassifier, config: GenerateConfig) -> None:
+    def __init__(self, guide: Guide, classifier: Classifier, config: GenerateConfig) -> None:
         guide.denoiser = self.denoiser = OverheardDenoiser(guide.denoiser)
         self.classifier, schedule = classifier, guide.denoiser.schedule
         self.marginal = PoseMarginal(
-            classifier.num_classes,
+            len(classifier.labels),
             config.rectifier.num_intervals,
             config.rectifier.n_ema,
             schedule.num_timesteps,
@@ -218,7 +218,7 @@ def particle_stage(
         CheckpointStore(job.checkpoints),
         config,
         prior.device,
-        [part for part in (particles, observer, lora, guide.rectifier) if part is not None],
+        [part for part in (particles, observer, lora, *guide.rectifiers) if part is not None],
         lambda step: particle_step(step, particles, guide, lora, observer),
         after_step,
     )

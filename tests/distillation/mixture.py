@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from recdreamer.cameras import Cameras
 from recdreamer.distillation.methods import GuidanceConfig, Guide, Noised, RectifierConfig, add_noise
-from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.prior.denoiser import Question
 from recdreamer.prior.prompts import Prompts, ViewConfig
@@ -173,26 +172,25 @@ def words(
     return Prompts(rows[plain][None], rows[empty][None], seen, rows[source][None], ViewConfig())
 
 
-class ExactClassifier(PoseClassifier):
-    """p(c|x_0) of a mixture, or p(c|x_t) once `t` is set: a PoseClassifier without pictures."""
+class ExactClassifier(nn.Module):
+    """p(c|x_0) of a mixture, or p(c|x_t) once `t` is set."""
 
     def __init__(self, mixture: Mixture) -> None:
-        nn.Module.__init__(self)
+        super().__init__()
         self.mixture, self.t = mixture, None
         self.labels = tuple("abcdefgh"[: mixture.num_classes])
-        self.template_cls = mixture.means
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return self.mixture.log_posterior(images[:, :2], *(NO_NOISE if self.t is None else rates(self.t)))
 
 
 def rectifier_of(
-    classifier: PoseClassifier, target: Tensor | None = None, marginal: Tensor | None = None, n_ema: int = 100
+    classifier: nn.Module, target: Tensor | None = None, marginal: Tensor | None = None, n_ema: int = 100
 ) -> Rectifier:
     """In float64. Without a target uniform; with a marginal this one for good, without it the running one."""
     rectifier = Rectifier(classifier, "marginal", None, num_intervals=10, n_ema=n_ema)
     rectifier.marginal.double()
-    classes = classifier.num_classes
+    classes = len(classifier.labels)
     uniform = torch.full((classes,), 1 / classes, dtype=DOUBLE)
     rectifier.target = uniform if target is None else target
     rectifier.marginal.probs[:] = uniform if marginal is None else marginal
@@ -264,4 +262,4 @@ def usd_guide(
     classifier.t = t if config.estimate == "noisy" else None
     rectifier = rectifier_of(classifier, target, prior.class_probs)
     denoiser = MixtureDenoiser(prior, q=Q.eps)
-    return Guide("usd", denoiser, words(1), GuidanceConfig(guidance_scale=1.0), rectifier, config)
+    return Guide("usd", denoiser, words(1), GuidanceConfig(guidance_scale=1.0), [rectifier], config)

@@ -329,7 +329,7 @@ def test_lazy_steps_are_vsd_and_feed_the_marginal() -> None:
     rectifier = rectifier_of(classifier)
     denoiser = MixtureDenoiser(P, q=Q.eps)
     config = RectifierConfig(weight=1.0, clamp="none", lazy_steps=5)
-    usd = Guide("usd", denoiser, words(1), GuidanceConfig(guidance_scale=1.0), rectifier, config)
+    usd = Guide("usd", denoiser, words(1), GuidanceConfig(guidance_scale=1.0), [rectifier], config)
     assert torch.equal(usd.grad(x, generator()), usd.vsd(x))
     changed = (rectifier.marginal.probs != 1 / 3).any(1).nonzero().flatten()
     assert changed.tolist() == sorted(set((TIMES // 100).tolist()))

@@ -64,7 +64,14 @@ def flow(
     x = 1.5 * torch.randn(N, 2, 1, 1, generator=generator, dtype=DOUBLE) if start is None else start
     denoiser = MixtureDenoiser(P)
     config = RectifierConfig(estimate="noisy", **settings)
-    guide = Guide(method, denoiser, words(1), GuidanceConfig(guidance_scale=1.0), rectifier, config)
+    guide = Guide(
+        method,
+        denoiser,
+        words(1),
+        GuidanceConfig(guidance_scale=1.0),
+        [rectifier] if rectifier else [],
+        config,
+    )
     for step in range(STEPS):
         t = torch.randint(*times, (N,), generator=generator)
         denoiser.q = Mixture.around(x).eps

@@ -79,8 +79,8 @@ class CaptionTable:
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """A CLIP byte-pair tokenizer in which each word of the captions is one token; others fall into letters."""
     alphabet = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789.,!?'-")
-    words = sorted({word for text in (*KINDS, *COLORS, AUXILIARY, "a front facing left right view", PARTY, HAT, NO_HAT) for word in
-                    text.replace(",", " ").split()})  # fmt: skip
+    texts = (*KINDS, *COLORS, AUXILIARY, "a front facing left right view", PARTY, HAT, NO_HAT)
+    words = sorted({word for text in texts for word in text.replace(",", " ").split()})
     merges: list[tuple[str, str]] = []
     for word in words:
         symbols = [*word[:-1], f"{word[-1]}</w>"]

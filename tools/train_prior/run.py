@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from clip_training import IMAGE_MEAN as CLIP_MEAN
+from clip_training import IMAGE_STD as CLIP_STD
+from clip_training import hat_accuracy, train_clip
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,9 +25,6 @@ from transformers import CLIPTokenizer, PreTrainedModel
 from recdreamer.evaluation.figurines import COLORS, KINDS, Photos, photograph, pose_class
 
 from captions import HAT, HAT_SHARE, NO_HAT, CaptionTable, build_tokenizer
-from clip_training import IMAGE_MEAN as CLIP_MEAN
-from clip_training import IMAGE_STD as CLIP_STD
-from clip_training import hat_accuracy, train_clip
 from denoiser import Denoiser, new_scheduler, train_denoiser
 from extractor import IMAGE_MEAN, IMAGE_STD, Estimator, train_extractor
 from oracle_training import oracle_accuracy, train_oracle
@@ -52,9 +52,17 @@ class Preset:
 
 
 PRESETS = {
-    "cpu": Preset(8000, (2400, 8, 2e-3), (4000, 32, 1e-3), 0.998, (1500, 32, 1e-3), (64, 4), (1500, 64, 1e-3), (900, 64)),
+    "cpu": Preset(
+        8000, (2400, 8, 2e-3), (4000, 32, 1e-3), 0.998, (1500, 32, 1e-3), (64, 4), (1500, 64, 1e-3), (900, 64)
+    ),
     "gpu": Preset(
-        60_000, (7000, 128, 2e-3), (12_000, 256, 1e-3), 0.9995, (4000, 256, 1e-3), (64, 4), (4000, 256, 1e-3),
+        60_000,
+        (7000, 128, 2e-3),
+        (12_000, 256, 1e-3),
+        0.9995,
+        (4000, 256, 1e-3),
+        (64, 4),
+        (4000, 256, 1e-3),
         (4000, 256),
     ),
     "smoke": Preset(64, (3, 4, 1e-3), (3, 4, 1e-3), 0.9, (3, 8, 1e-3), (32, 2), (3, 8, 1e-3), (3, 8)),
@@ -72,7 +80,9 @@ def photos_of(
         for i in range(0, count, chunk)
     ]
     images = torch.cat([(part.images * 255).round().byte() for part in parts])
-    labels = [torch.cat([getattr(part, name) for part in parts]) for name in ("azimuth_deg", "kind", "color", "hat")]
+    labels = [
+        torch.cat([getattr(part, name) for part in parts]) for name in ("azimuth_deg", "kind", "color", "hat")
+    ]
     return Photos(images, *labels)
 
 
@@ -134,7 +144,9 @@ def main() -> None:
             names = list(COLORS)
             plain = [
                 table.index[f"a {names[color]} {KINDS[kind]}{f' {HAT}' if hat else ''}"]
-                for kind, color, hat in zip(*(x.tolist() for x in (seen.kind, seen.color, seen.hat)), strict=True)
+                for kind, color, hat in zip(
+                    *(x.tolist() for x in (seen.kind, seen.color, seen.hat)), strict=True
+                )
             ]
             student = train_extractor(
                 seen.images, torch.tensor(plain, device=device), estimate, width, num_layers, *preset.extractor,
@@ -152,7 +164,9 @@ def main() -> None:
             save_model(clip, CLIP_MEAN, CLIP_STD, work / "models" / "clip")
             tokenizer.save_pretrained(work / "models" / "clip")
             held_out = photos_of(1000, 808, device, BALANCED, hat_share=0.5)
-            texts = tokenizer([f"a red bear {hat}" for hat in (NO_HAT, HAT)], padding="max_length", return_tensors="pt")
+            texts = tokenizer(
+                [f"a red bear {hat}" for hat in (NO_HAT, HAT)], padding="max_length", return_tensors="pt"
+            )
             right = hat_accuracy(clip, held_out.images, held_out.hat, texts.input_ids.to(device))
             say(f"CLIP done, tells hats on held-out pictures in {right:.3f}")
 
@@ -182,9 +196,7 @@ def captions_of(photos: Photos, tokenizer: CLIPTokenizer, seed: int, versions: i
     return torch.stack(drawn).to(photos.images.device)
 
 
-def save_model(
-    model: PreTrainedModel, mean: tuple[float, ...], std: tuple[float, ...], folder: Path
-) -> None:
+def save_model(model: PreTrainedModel, mean: tuple[float, ...], std: tuple[float, ...], folder: Path) -> None:
     """The model with the preprocessing that it was trained with."""
     model.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(

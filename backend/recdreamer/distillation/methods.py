@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
@@ -55,6 +56,10 @@ class GuidanceConfig:
     """Layers that the branch may change, by the end of their name."""
     lora_learning_rate: float = 1e-4
     lora_warmup_steps: int = 500
+    checkpointing: bool = False
+    """Compute the U-Net's activations twice instead of keeping them: less memory, more time."""
+    compile: bool = False
+    """Compile the U-Net first (minutes, once a run); for Linux with a GPU."""
     lora_every: int = 1
     """Steps between two training steps of the branch."""
     entropy_weight: float = 0.5
@@ -79,7 +84,16 @@ class GuidanceConfig:
 
 @dataclass(frozen=True)
 class RectifierConfig:
-    """How the pose distribution is rectified."""
+    """How the distribution of poses, or of another attribute, is rectified."""
+
+    pose: bool = True
+    """Rectify the pose; False leaves it to the prior."""
+    attribute: dict[str, str] = field(default_factory=dict)
+    """Classes of another attribute that is rectified, each with the words that CLIP knows it by (paper, Fig. 15)."""
+    attribute_target: dict[str, float] = field(default_factory=dict)
+    """f(c) of the attribute, as `target`."""
+    attribute_classifier: str = "openai/clip-vit-base-patch32"
+    """`builtin`, or a folder or id of a CLIP model, or of an image classifier whose own classes `attribute` names."""
 
     weight: float = 16_384.0
     """Factor on the rectifier's gradient. Eq. 13 prints 1; the released code multiplies by the number of latent
@@ -106,6 +120,9 @@ class RectifierConfig:
     n_ema: int = 100
     """Samples that make up 90 % of a marginal."""
     classifier: ClassifierConfig = ClassifierConfig()
+    tiny_decoder: str = ""
+    """Folder or id of an AutoencoderTiny (TAESD: madebyollin/taesd) that decodes for the classifier; empty takes
+    the prior's own decoder, which costs more than the classifier itself at Stable Diffusion's size."""
 
 
 @runtime_checkable
@@ -164,12 +181,12 @@ class Guide:
         denoiser: AnyDenoiser,
         prompts: Prompts,
         config: GuidanceConfig,
-        rectifier: Rectifier | None = None,
+        rectifiers: Sequence[Rectifier] = (),
         rectifier_config: RectifierConfig | None = None,
     ) -> None:
         self.method: Method = method
         self.denoiser, self.prompts, self.config = denoiser, prompts, config
-        self.rectifier, self.rectifier_config = rectifier, rectifier_config or RectifierConfig()
+        self.rectifiers, self.rectifier_config = rectifiers, rectifier_config or RectifierConfig()
         self.norms: dict[str, Tensor] = {}
         """Norms of both terms of USD at the latest step, per view; on the device."""
 
@@ -238,7 +255,7 @@ class Guide:
 
     def usd(self, x: Noised, generator: torch.Generator) -> Float[Tensor, "batch c h w"]:
         """Alg. 1, lines 4 and 5: VSD, and the way to the wanted poses."""
-        assert self.rectifier is not None
+        assert self.rectifiers, "USD without a rectifier is VSD."
         settings, schedule = self.rectifier_config, self.denoiser.schedule
         is_lazy = x.step < settings.lazy_steps
         latents_t = x.latents_t.clone().requires_grad_(not is_lazy)
@@ -261,10 +278,10 @@ class Guide:
             )
             # Line 5, the update of the marginal, happens inside, after its use.
             azimuth_deg = None if x.cameras is None else x.cameras.azimuth_deg
-            log_ratio = self.rectifier.log_ratio(images, x.t, azimuth_deg, generator)
+            log_ratios = [r.log_ratio(images, x.t, azimuth_deg, generator) for r in self.rectifiers]
         if is_lazy:
             return grad
-        (towards,) = torch.autograd.grad(log_ratio.sum(), latents_t)
+        (towards,) = torch.autograd.grad(torch.stack(log_ratios).sum(), latents_t)
         alpha_t, sigma_t = schedule.alpha_t(x.t), schedule.sigma_t(x.t)
         rectifying = settings.weight * rectifier_grad(alpha_t * towards, alpha_t, sigma_t, x.w_t)
         kept = clamped(rectifying, grad, settings.clamp, settings.clamp_limit)

@@ -94,8 +94,8 @@ def _measure(
     parts.wrap(guide.denoiser, "ask", "noise estimates")
     parts.wrap(prior, "decode", "decode")
     parts.wrap(scene, "descend", "field and encoder backward, update")
-    if guide.rectifier is not None:
-        parts.wrap(guide.rectifier, "log_ratio", "classifier")
+    for rectifier in guide.rectifiers:
+        parts.wrap(rectifier, "log_ratio", "classifier")
     if lora is not None:
         parts.wrap(lora, "step", "branch training")
     # What the rectifier differentiates; nothing else in a step calls this function.

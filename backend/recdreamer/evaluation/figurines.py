@@ -162,10 +162,11 @@ def _mirrored_parts(kind: str, own_color: tuple[float, float, float]) -> list[tu
 
 
 def _hat_parts(kind: str) -> list[tuple[float, ...]]:
-    return [
-        (*(a + b for a, b in zip(_BRIM[kind], center, strict=True)), *radii, 0.0, float(shape == "box"), *color)
-        for shape, center, radii, _, color in _HAT
-    ]
+    rows = []
+    for shape, center, radii, _, color in _HAT:
+        place = (a + b for a, b in zip(_BRIM[kind], center, strict=True))
+        rows.append(tuple(map(float, (*place, *radii, 0, shape == "box", *color))))
+    return rows
 
 
 def _uniform(generator: torch.Generator, shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from recdreamer.config import as_json, resolve
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
-from recdreamer.generate import choose_device, choose_dtype, prepare_guide, prepare_rectifier
+from recdreamer.generate import choose_device, choose_dtype, prepare_guide, prepare_rectifiers
 from recdreamer.particles import PoseObserver, Sight, check_config, is_due, particle_stage
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically
@@ -45,8 +45,8 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     torch.manual_seed(config.seed)
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guide = prepare_guide(job, config, prior)
-    rectifier = guide.rectifier or prepare_rectifier(job, config, prior)
-    observer = PoseObserver(guide, rectifier.classifier, config)
+    rectifiers = guide.rectifiers or prepare_rectifiers(job, config, prior)
+    observer = PoseObserver(guide, rectifiers[0].classifier, config)
     album = Album(job, config.optimize.num_steps, config.prior == BUILTIN_PRIOR, report)
 
     report.stage("particles", 1, 2, (0.03, 1.0))
@@ -98,14 +98,16 @@ class Album:
 
 
 def poses_of(pictures: Float[Tensor, "particles 3 height width"]) -> dict[str, Any]:
-    """What the oracle sees: how many pictures of each pose, their shares, and the entropy of these over ln 4."""
-    probs = load_oracle(pictures.device).pose_probs(pictures)
+    """What the oracle sees: how many pictures of each pose, their shares, the entropy of these over ln 4, and hats."""
+    oracle = load_oracle(pictures.device)
+    probs = oracle.pose_probs(pictures)
     shares, counts = probs.mean(0), probs.argmax(-1).bincount(minlength=len(POSES))
     entropy = -(shares * shares.clamp_min(1e-12).log()).sum().item() / math.log(len(POSES))
     return {
         "counts": dict(zip(POSES, counts.tolist(), strict=True)),
         "shares": dict(zip(POSES, shares.tolist(), strict=True)),
         "pose_entropy": entropy,
+        "hats": int((oracle.hat_probs(pictures) > 0.5).sum()),
     }
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.diffusion import DiffusionPrior, freeze
 from recdreamer.prior.schedule import NoiseSchedule
 
 UNET: dict[str, Any] = {
@@ -49,9 +49,7 @@ def random_sd21(device: torch.device, dtype: torch.dtype) -> RandomPrior:
         parts: list[Any] = [UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)]
     unet, vae = parts
     for part in parts:
-        part.requires_grad_(False).eval().to(device, dtype)
-        if device.type == "cuda":
-            part.to(memory_format=torch.channels_last)
+        freeze(part.to(dtype), device)
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     schedule = NoiseSchedule(scheduler.alphas_cumprod.to(device), "epsilon")
     return RandomPrior(unet, vae, None, torch.nn.Identity(), schedule, image_px=512)

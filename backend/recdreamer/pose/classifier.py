@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from recdreamer.pose.features import PATCHES, FeatureExtractor, Features
 from recdreamer.pose.foreground import ForegroundRule, center_hint, horizontal_map
+from recdreamer.pose.perturbation import averaged_logits, box_blur, perturbed
 from recdreamer.pose.templates import PoseTemplate
 
 
@@ -58,7 +59,9 @@ class PoseClassifier(nn.Module):
         classes = torch.tensor([self.labels.index(template.label) for template in templates], device=device)
         with torch.no_grad():
             features = self._average_features(images, generator)
-            self.rule = ForegroundRule.fit(features.patches, _foreground_hint(templates, device))
+            self.rule = ForegroundRule.fit(
+                features.patches, _foreground_hint(templates, device).to(features.patches.dtype)
+            )
             mask = self.rule.mask(features.patches)
             self.template_cls = features.cls
             # Only the object's patches take part in matching; the rest is padding that no softmax sees.
@@ -70,7 +73,7 @@ class PoseClassifier(nn.Module):
             self.template_mask = mask.gather(1, order)
             self.template_places = horizontal_map(mask).gather(1, order)
             # Average over the templates of a class.
-            members = F.one_hot(classes, len(self.labels)).T.float()
+            members = F.one_hot(classes, len(self.labels)).T.to(features.cls.dtype)
             self.members = members / members.sum(1, keepdim=True)
             self._calibrate(images, classes)
 
@@ -82,13 +85,11 @@ class PoseClassifier(nn.Module):
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch classes"]:
         """Log-probabilities of the pose classes. With a generator, averaged over perturbed copies."""
-        copies = self.config.query_copies if generator is not None else 1
-        if generator is not None:
-            images = torch.cat(
-                [_perturbed(images, generator, self.config.query_noise) for _ in range(copies)]
-            )
-        logits = self._logits(self.scores(images))
-        return logits.unflatten(0, (copies, -1)).mean(0).log_softmax(-1)
+        logits_of = lambda pictures: self._logits(self.scores(pictures))  # noqa: E731
+        settings = self.config
+        return averaged_logits(
+            logits_of, images, generator, settings.query_copies, settings.query_noise
+        ).log_softmax(-1)
 
     def scores(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
         """Texture score times orientation score: a soft and-gate (Eq. 15 to 17)."""
@@ -134,9 +135,9 @@ class PoseClassifier(nn.Module):
         sets = [self.extractor(images)]
         cls = [sets[0].cls]
         for _ in range(self.config.template_copies):
-            copy = _perturbed(images, generator, 0.12, max_shift_px=0)
+            copy = perturbed(images, generator, 0.12, max_shift_px=0)
             sets.append(self.extractor(copy))
-            cls.append(self.extractor(_perturbed(images, generator, 0.12, max_shift_px=2)).cls)
+            cls.append(self.extractor(perturbed(images, generator, 0.12, max_shift_px=2)).cls)
         return Features(
             F.normalize(torch.stack(cls).mean(0), dim=-1),
             F.normalize(torch.stack([features.patches for features in sets]).mean(0), dim=-1),
@@ -146,7 +147,7 @@ class PoseClassifier(nn.Module):
         """Mean score of each class over the templates, plain and blurred, and the margin of the right class."""
         blurred = images
         for _ in range(3):
-            blurred = _box_blur(blurred)
+            blurred = box_blur(blurred)
         scores = self.scores(torch.cat((images, blurred)))
         self.score_mean = scores.mean(0)
         centered = scores - self.score_mean
@@ -163,27 +164,3 @@ def _foreground_hint(
         else F.adaptive_avg_pool2d(template.mask.to(device), PATCHES).flatten()
         for template in templates
     ])  # fmt: skip
-
-
-def _box_blur(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
-    return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-
-
-def _perturbed(
-    images: Float[Tensor, "batch 3 h w"], generator: torch.Generator, noise: float, max_shift_px: int = 1
-) -> Float[Tensor, "batch 3 h w"]:
-    """Shifted by a pixel, blurred none to twice, a little brighter or darker, and noisy."""
-    draw = lambda *shape: torch.rand(shape, generator=generator, device=generator.device).to(images.device)  # noqa: E731
-    if max_shift_px:
-        shift = ((2 * max_shift_px + 1) * draw(2)).long() - max_shift_px
-        padded = F.pad(images, (max_shift_px,) * 4, mode="replicate")
-        top, left = (max_shift_px + shift).tolist()
-        images = padded[..., top : top + images.shape[-2], left : left + images.shape[-1]]
-    amount = 2 * draw(len(images), 1, 1, 1)
-    once = _box_blur(images)
-    images = torch.lerp(
-        torch.lerp(images, once, amount.clamp(0, 1)), _box_blur(once), (amount - 1).clamp(0, 1)
-    )
-    images = images * (0.9 + 0.2 * draw(len(images), 1, 1, 1)) + 0.12 * (draw(len(images), 1, 1, 1) - 0.5)
-    eps = torch.randn(images.shape, generator=generator, device=generator.device).to(images.device)
-    return images + noise * draw(len(images), 1, 1, 1) * eps

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.protocol import PoseMode, RequestError
 
@@ -68,23 +68,41 @@ def _circular_distance(a_deg: Tensor, b_deg: Tensor) -> Tensor:
     return ((a_deg - b_deg + 180) % 360 - 180).abs()
 
 
+@runtime_checkable
+class Classifier(Protocol):
+    """p(c|x) of pictures in [0, 1], with gradient: of poses, or of any attribute."""
+
+    labels: tuple[str, ...]
+
+    def __call__(
+        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "batch classes"]:
+        """Log-probabilities; a generator perturbs the pictures."""
+        ...
+
+
 class Rectifier:
     """Asks the classifier about clean estimates and says where the latents should go."""
 
     def __init__(
         self,
-        classifier: PoseClassifier,
+        classifier: Classifier,
         mode: PoseMode,
         class_azimuth_deg: Float[Tensor, "classes"] | None,
         num_intervals: int,
         n_ema: int,
         num_timesteps: int = 1000,
         target: Mapping[str, float] | None = None,
+        device: torch.device | str = "cpu",
+        name: str = "",
     ) -> None:
-        """`target` is f(c) by label, in any unit; none or empty is uniform. Raises RequestError for unknown labels."""
+        """`target` is f(c) by label, in any unit; none or empty is uniform. `name` tells it apart in a checkpoint.
+
+        Raises RequestError for unknown labels.
+        """
         self.classifier, self.mode, self.class_azimuth_deg = classifier, mode, class_azimuth_deg
-        device = classifier.template_cls.device
-        self.marginal = PoseMarginal(classifier.num_classes, num_intervals, n_ema, num_timesteps).to(device)
+        self.key = f"{name}.marginal" if name else "marginal"
+        self.marginal = PoseMarginal(len(classifier.labels), num_intervals, n_ema, num_timesteps).to(device)
         self.target = target_distribution(target or {}, classifier.labels).to(device)
         self.is_running = True
         """False once the marginal is fixed."""
@@ -121,7 +139,7 @@ class Rectifier:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold."""
-        return {"marginal": self.marginal.probs}
+        return {self.key: self.marginal.probs}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        self.marginal.probs.copy_(tensors["marginal"])
+        self.marginal.probs.copy_(tensors[self.key])

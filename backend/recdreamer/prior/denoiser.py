@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.schedule import NoiseSchedule
 
@@ -25,15 +25,17 @@ class Question:
 class Denoiser:
     """eps_pretrain(x_t, t, y) and eps_phi(x_t, t, c, y), which share their frozen weights."""
 
-    def __init__(self, prior: DiffusionPrior, branch: LoraBranch | None = None) -> None:
-        self.prior, self.branch = prior, branch
+    def __init__(
+        self, prior: DiffusionPrior, branch: LoraBranch | None = None, decoder: TinyDecoder | None = None
+    ) -> None:
+        self.prior, self.branch, self.decoder = prior, branch, decoder or prior
 
     @property
     def schedule(self) -> NoiseSchedule:
         return self.prior.schedule
 
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
-        return self.prior.decode(latents)
+        return self.decoder.decode(latents)
 
     def ask(
         self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"], *questions: Question

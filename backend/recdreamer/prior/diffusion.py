@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor
@@ -54,9 +54,7 @@ class DiffusionPrior:
                 "Choose 'builtin', a folder that holds a model_index.json, or a model that was downloaded before.",
             ) from error
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-            part.requires_grad_(False).eval().to(device)
-            if torch.device(device).type == "cuda":
-                part.to(memory_format=torch.channels_last)
+            freeze(part, device)
         config = pipeline.scheduler.config
         if config.prediction_type not in ("epsilon", "v_prediction"):
             raise JobError(
@@ -128,6 +126,42 @@ class DiffusionPrior:
                 self.schedule.x0_hat(latents, eps, t), eps, torch.full_like(t, then)
             )
         return self.decode(latents).clamp(0, 1)
+
+
+class TinyDecoder:
+    """A distilled decoder in the place of the autoencoder's own, for pictures that only a classifier sees."""
+
+    def __init__(self, name: str, prior: DiffusionPrior) -> None:
+        """`name` is a folder or an id of an AutoencoderTiny on this machine. Raises JobError when it does not fit."""
+        try:
+            self.model: Any = AutoencoderTiny.from_pretrained(
+                name, dtype=prior.unet.dtype, local_files_only=True, use_safetensors=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise JobError(
+                "decoder",
+                f"{name!r} is not an AutoencoderTiny that can be loaded ({str(error).splitlines()[0][:200]}).",
+                "Choose a folder or id that was downloaded before, or leave rectifier.tiny_decoder empty.",
+            ) from error
+        theirs, ours = self.model.config.latent_channels, prior.unet.config.in_channels
+        if theirs != ours:
+            raise JobError(
+                "decoder",
+                f"{name!r} decodes {theirs} latent channels, the model has {ours}.",
+                "Choose the tiny decoder that was made for this model.",
+            )
+        freeze(self.model, prior.device)
+
+    def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
+        """As DiffusionPrior.decode; it takes latents in the scale that the denoiser has them."""
+        return self.model.decode(latents.to(self.model.dtype)).sample.float() / 2 + 0.5
+
+
+def freeze(part: torch.nn.Module, device: torch.device | str) -> None:
+    """For use alone: no gradients to the weights, and on a GPU the layout that its convolutions like best."""
+    part.requires_grad_(False).eval().to(device)
+    if torch.device(device).type == "cuda":
+        part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def guided(
