@@ -128,5 +128,5 @@ def test_what_cannot_be_a_classifier_is_said_in_a_sentence(tmp_path: Path, vit_f
         AttributeClassifier(str(tmp_path), WORDS)
     with pytest.raises(RequestError, match="1 class"):
         AttributeClassifier("builtin", {"hat": "a hat"})
-    with pytest.raises(RequestError, match="no class 'wig'.*cat, hat, mat"):
+    with pytest.raises(RequestError, match="no class 'wig'"):
         AttributeClassifier(str(vit_folder), {"a": "wig", "b": "cat"})

@@ -155,12 +155,10 @@ class PoseClassifier(nn.Module):
         self.score_margin = (centered[right].mean() - centered[~right].mean()).clamp_min(1e-3)
 
 
-def _foreground_hint(
-    templates: list[PoseTemplate], device: torch.device
-) -> Float[Tensor, "templates places"]:
-    center = center_hint(device)
+def _foreground_hint(templates: list[PoseTemplate], like: Tensor) -> Float[Tensor, "templates places"]:
+    center = center_hint(like.device)
     return torch.stack([
         center if template.mask is None
-        else F.adaptive_avg_pool2d(template.mask.to(device), PATCHES).flatten()
+        else F.adaptive_avg_pool2d(template.mask.to(like.device), PATCHES).flatten()
         for template in templates
-    ])  # fmt: skip
+    ]).to(like.dtype)  # fmt: skip
