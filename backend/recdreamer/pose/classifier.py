@@ -59,9 +59,7 @@ class PoseClassifier(nn.Module):
         classes = torch.tensor([self.labels.index(template.label) for template in templates], device=device)
         with torch.no_grad():
             features = self._average_features(images, generator)
-            self.rule = ForegroundRule.fit(
-                features.patches, _foreground_hint(templates, device).to(features.patches.dtype)
-            )
+            self.rule = ForegroundRule.fit(features.patches, _foreground_hint(templates, features.patches))
             mask = self.rule.mask(features.patches)
             self.template_cls = features.cls
             # Only the object's patches take part in matching; the rest is padding that no softmax sees.
