@@ -80,7 +80,8 @@ def test_the_backend_imports_itself_by_its_full_name(path):
 
 
 COMMANDS = {
-    f"recdreamer.evaluation.{name}" for name in ("judge.judge", "benchmark.as_table", "benchmark.bench_step")
+    f"recdreamer.evaluation.{name}"
+    for name in ("judge.judge", "benchmark.as_table", "benchmark.bench_step", "particle_job.particles_job")
 }
 
 

@@ -224,7 +224,13 @@ def test_the_command_line_from_end_to_end(tmp_path: Path, pictures: Path, capsys
         assert "Done." in capsys.readouterr().out
     request = JobFolder(out).read_request()
     assert request.pose_mode == "marginal" and request.overrides["optimize.num_particles"] == 3
-    assert json.loads((out / "result" / "report.json").read_text(encoding="utf-8"))["method"] == "vsd"
+    report = out / "result" / "report.json"
+    assert json.loads(report.read_text(encoding="utf-8"))["method"] == "vsd"
+    # The folder itself says what is made in it.
+    report.unlink()
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["run", str(out)])
+    assert json.loads(report.read_text(encoding="utf-8"))["particles"] == 3
     with pytest.raises(SystemExit, match="1"):
         cli.main([*command, "--seed", "5"])
     assert "other settings" in capsys.readouterr().err

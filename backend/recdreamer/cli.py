@@ -21,6 +21,7 @@ from recdreamer.protocol import (
     BUILTIN_PRIOR,
     JobFolder,
     JobRequest,
+    Kind,
     Method,
     PoseMode,
     Quality,
@@ -28,6 +29,7 @@ from recdreamer.protocol import (
     Template,
     write_atomically,
 )
+from recdreamer.report import Report
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,6 @@ class Doctor:
     """Where jobs are to be written."""
 
 
-PARTICLES_WORKER = ("recdreamer.evaluation.particle_job",)
-"""By name: only the worker may know how a run is judged."""
-
 Command = (
     Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Run, tyro.conf.subcommand("run")]
@@ -160,12 +159,12 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
                 return follow(command.job)
             from recdreamer.worker import run
 
-            return run(command.job)
+            return run(command.job, work)
         case Templates():
             return draw(command) if command.prompt else check(command.out)
         case Particles():
             prepare_particles(command)
-            return follow(command.out, PARTICLES_WORKER)
+            return follow(command.out)
         case Evaluate():
             from recdreamer.evaluation.judge import judge
 
@@ -192,7 +191,19 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
             return examine(command.folder)
 
 
-def prepare_job(command: Generate) -> JobRequest:
+def work(job: JobFolder, request: JobRequest, report: Report) -> None:
+    """What a worker does for a request."""
+    if request.kind == "object":
+        from recdreamer.worker import generate_job
+
+        generate_job(job, request, report)
+    else:
+        from recdreamer.evaluation.particle_job import particles_job
+
+        particles_job(job, request, report)
+
+
+def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
     """Write the job folder of a request, or take up the one that is there.
 
     Raises RequestError for a request that cannot be run, and for a folder that holds another one.
@@ -205,6 +216,7 @@ def prepare_job(command: Generate) -> JobRequest:
         templates = templates_in(command.templates)
     request = JobRequest(
         prompt=command.prompt,
+        kind=kind,
         method=command.method,
         pose_mode=command.pose_mode,
         quality=command.quality,
@@ -242,7 +254,7 @@ def prepare_particles(command: Particles) -> JobRequest:
         f"optimize.grid_learning_rate={command.learning_rate}",
         *command.set,
     )
-    request = JobRequest(command.prompt, command.method, "marginal", prior=command.prior,
+    request = JobRequest(command.prompt, "particles", command.method, "marginal", prior=command.prior,
                          overrides=dict(map(_setting, settings)))  # fmt: skip
     request.validate()
     check_config(resolve(request))
@@ -257,7 +269,8 @@ def prepare_particles(command: Particles) -> JobRequest:
             prior=command.prior,
             device=command.device,
             set=settings,
-        )
+        ),
+        "particles",
     )
 
 
@@ -273,13 +286,13 @@ def _setting(item: str) -> tuple[str, Any]:
         return name, text
 
 
-def follow(folder: Path, worker_command: tuple[str, ...] = ("recdreamer", "run")) -> int:
+def follow(folder: Path) -> int:
     """Run a worker on a job folder and show what it tells. Interrupting saves; returns the worker's exit code."""
     from rich.console import Console
 
     console = Console()
     worker = subprocess.Popen(
-        [sys.executable, "-m", *worker_command, str(folder)],
+        [sys.executable, "-m", "recdreamer", "run", str(folder)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
         env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,  # before the worker loads torch; see worker.py
     )  # fmt: skip

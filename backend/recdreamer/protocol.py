@@ -20,6 +20,7 @@ PROTOCOL_VERSION = 1
 Method = Literal["usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_bridge"]
 PoseMode = Literal["marginal", "camera"]
 Quality = Literal["quick", "standard"]
+Kind = Literal["object", "particles"]
 Source = Literal["viewport", "turntable", "file", "prior"]
 Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
@@ -62,6 +63,8 @@ class JobRequest:
     """What the artist asks for; `job.json`. Written once, atomically, before the worker starts."""
 
     prompt: str
+    kind: Kind = "object"
+    """What is made: a mesh, or pictures without one (paper, App. E)."""
     method: Method = "usd"
     pose_mode: PoseMode = "camera"
     """usd only: `marginal` is the paper's rectifier, `camera` asks a view for its azimuth's class (C.5)."""
@@ -86,7 +89,8 @@ class JobRequest:
         _check_protocol(self.protocol)
         if not self.prompt.strip():
             raise RequestError("The prompt is empty.", "Describe the object, for example: a red bear.")
-        for name, allowed in (("method", Method), ("pose_mode", PoseMode), ("quality", Quality)):
+        choices = {"kind": Kind, "method": Method, "pose_mode": PoseMode, "quality": Quality}
+        for name, allowed in choices.items():
             _check_choice(name, getattr(self, name), allowed)
         if not 0 < self.height_m < float("inf"):
             raise RequestError(f"The height is {self.height_m} metres.", "Give a height above zero.")

@@ -44,7 +44,7 @@ def test_the_arguments_are_the_fields_of_the_request():
     """One name, one type, one default; a field added to the request must be reachable from here."""
     request = {f.name: f for f in dataclasses.fields(JobRequest)}
     arguments = {f.name: f for f in dataclasses.fields(cli.Generate)}
-    elsewhere = {"protocol", "overrides", "keep_running"}
+    elsewhere = {"protocol", "overrides", "keep_running", "kind"}
     assert set(arguments) == (set(request) - elsewhere) | {"out", "set"}
     for name in set(arguments) & set(request) - {"templates"}:
         assert arguments[name].default == request[name].default, name

@@ -1,15 +1,10 @@
-"""The 2D validation as a job (paper, App. E): its pictures, its numbers, and the oracle's word on its poses.
-
-`python -m recdreamer.evaluation.particle_job <job folder>` works on a folder that `recdreamer particles` prepared, with
-the events and exit codes of any worker.
-"""
+"""The 2D validation as a job (paper, App. E): its pictures, its numbers, and the oracle's word on its poses."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +21,6 @@ from recdreamer.particles import PoseObserver, Sight, check_config, is_due, part
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError, Report
-from recdreamer.worker import run
 
 NUM_SHEETS = 10
 
@@ -161,7 +155,3 @@ def _new_figure(**settings: Any) -> Any:
             "Install the backend with its extra: pip install './backend[figures]'.",
         ) from error
     return Figure(**settings)
-
-
-if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1]), particles_job))
