@@ -228,6 +228,7 @@ def test_the_command_line_from_end_to_end(tmp_path: Path, pictures: Path, capsys
     assert json.loads(report.read_text(encoding="utf-8"))["method"] == "vsd"
     # The folder itself says what is made in it.
     report.unlink()
+    JobFolder(out).state.unlink()
     with pytest.raises(SystemExit, match="0"):
         cli.main(["run", str(out)])
     assert json.loads(report.read_text(encoding="utf-8"))["particles"] == 3
