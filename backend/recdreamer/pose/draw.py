@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import FeatureExtractor
-from recdreamer.pose.templates import with_mirrored_sides
+from recdreamer.pose.templates import PoseTemplate, with_mirrored_sides
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Template, write_atomically
 
@@ -35,9 +36,11 @@ def draw_templates(
         if not all((folder / name).exists() for name in names):
             generator = torch.Generator(device=prior.device).manual_seed(seed * 31 + index)
             samples = prior.sample([f"{prompt}, {phrase}"] * num_samples, generator)
-            # The odd one out is often a sample that did not obey.
-            cls = extractor(samples).cls
-            central = (cls @ cls.T).sum(1).argsort(descending=True)[:per_class]
+            # The odd one out is often a sample that did not obey; told with orientation, as a side seen from the
+            # wrong side has the same texture.
+            alone = [PoseTemplate(str(i), sample, None, None) for i, sample in enumerate(samples)]
+            likeness = PoseClassifier(extractor, alone, ClassifierConfig(template_copies=0)).scores(samples)
+            central = likeness.sum(1).argsort(descending=True)[:per_class]
             for name, sample in zip(names, samples[central], strict=True):
                 _write(folder / name, sample)
         azimuth_deg = CLASS_AZIMUTHS_DEG[label]
