@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdreamer.cameras import orbit_cameras
+from recdreamer.cameras import Cameras, orbit_cameras
 from recdreamer.config import GenerateConfig, resolve
 from recdreamer.distillation.methods import Guide, Noised, add_noise
 from recdreamer.generate import generate, prepare_guide
@@ -55,6 +55,12 @@ def guide_on(
     return prepare_guide(job, config, DiffusionPrior.load("builtin", device, torch.float32))
 
 
+def cameras_on(device: str) -> Cameras:
+    return orbit_cameras(
+        80 * torch.arange(4.0, device=device), torch.full((4,), 10.0, device=device), 4.0, 30.0
+    )
+
+
 def grad_of(guide: Guide, device: str) -> Tensor:
     """The method's gradient of the same noised latents, drawn on the CPU."""
     generator = torch.Generator().manual_seed(1)
@@ -62,7 +68,7 @@ def grad_of(guide: Guide, device: str) -> Tensor:
     latents = torch.randn(4, 5, 16, 16, generator=generator)
     t = torch.tensor([60, 300, 600, 900])
     cpu = add_noise(latents, t, None, 480, 500, schedule.to("cpu"), generator)
-    cameras = orbit_cameras(torch.arange(4.0) * 80, torch.full((4,), 10.0), 4.0, 30.0).to(device)
+    cameras = cameras_on(device)
     moved = (getattr(cpu, name).to(device) for name in ("latents", "latents_t", "eps", "t", "w_t"))
     x = Noised(*moved, cameras, cpu.step, cpu.progress)
     return guide.grad(x, torch.Generator().manual_seed(2)).cpu()
@@ -99,6 +105,23 @@ def test_half_precision_points_the_same_way(tmp_path: Path, templates: tuple[Tem
         torch.nn.functional.cosine_similarity(grad_of(guide, "cuda").flatten(), wanted.flatten(), dim=0)
         > 0.99
     )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_guidance_never_waits_for_the_device(
+    method: Method, tmp_path: Path, templates: tuple[Template, ...]
+) -> None:
+    guide = guide_on("cuda", tmp_path, templates, method)
+    generator = torch.Generator("cuda").manual_seed(0)
+    latents, t = torch.randn(4, 5, 16, 16, device="cuda"), torch.tensor([60, 300, 600, 900], device="cuda")
+    cameras = cameras_on("cuda")
+    x = add_noise(latents, t, cameras, 480, 500, guide.denoiser.schedule, generator)
+    guide.grad(x, generator)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        guide.grad(x, generator)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 class QuietReport:

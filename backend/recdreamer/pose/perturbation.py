@@ -34,10 +34,11 @@ def perturbed(
     """Shifted by a pixel, blurred none to twice, a little brighter or darker, and noisy."""
     draw = lambda *shape: torch.rand(shape, generator=generator, device=generator.device).to(images)  # noqa: E731
     if max_shift_px:
-        shift = ((2 * max_shift_px + 1) * draw(2)).long() - max_shift_px
-        padded = F.pad(images, (max_shift_px,) * 4, mode="replicate")
-        top, left = (max_shift_px + shift).tolist()
-        images = padded[..., top : top + images.shape[-2], left : left + images.shape[-1]]
+        down, right = ((2 * max_shift_px + 1) * draw(2)).long() - max_shift_px
+        # Places stay on the device: reading them would wait for it. The border repeats itself.
+        for dim, shift in ((-2, down), (-1, right)):
+            places = torch.arange(images.shape[dim], device=images.device) + shift
+            images = images.index_select(dim, places.clamp(0, images.shape[dim] - 1))
     amount = 2 * draw(len(images), 1, 1, 1)
     once = box_blur(images)
     images = torch.lerp(

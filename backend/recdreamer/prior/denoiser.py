@@ -48,9 +48,10 @@ class Denoiser:
             return list(self.prior.eps(latents_t, t, text).chunk(rows))
         assert self.branch is not None
         batch = len(latents_t) // rows
-        repeat = lambda values: torch.tensor(values, device=t.device).repeat_interleave(batch)  # noqa: E731
-        of_branch = repeat([question.of_branch for question in questions])
-        has_camera = repeat([question.c2w is not None for question in questions])
+        # Filled on the device: a list would be copied there, and the copy waited for.
+        rows_of = lambda flags: torch.cat([torch.full((batch,), flag, device=t.device) for flag in flags])  # noqa: E731
+        of_branch = rows_of([question.of_branch for question in questions])
+        has_camera = rows_of([question.c2w is not None for question in questions])
         nowhere = torch.zeros(batch, 4, 4, device=t.device)
         c2w = torch.cat([nowhere if question.c2w is None else question.c2w for question in questions])
         output = self.branch.output(latents_t, t, text, c2w, of_branch, has_camera)
