@@ -12,7 +12,6 @@ from ..backend.recdreamer.protocol import RequestError
 from . import backend_env, scene_import
 from .jobs import Job
 from .preferences import get_preferences
-from .properties import metres_per_unit
 from .session import session
 
 
@@ -160,13 +159,10 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
             return {"CANCELLED"}
         if job.why_not_import:
             return self.refuse(job.why_not_import)
-        is_new = scene_import.find_imported(job.id) is None
         try:
-            result = scene_import.import_result(job.folder.root, context)
+            scene_import.import_result(job.folder.root, context)
         except RequestError as error:
             return self.refuse(error)
-        if is_new:
-            result.scale = [1 / metres_per_unit(context.scene)] * 3
         return {"FINISHED"}
 
 

@@ -12,47 +12,63 @@ import numpy as np
 
 from ..backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
 from . import compat
+from .properties import metres_per_unit
 
 JOB_KEY = "recdreamer_job"
 """Custom property that ties an object to its job."""
+PARTICLE_KEY = "recdreamer_particle"
+"""Custom property that tells the objects of one job apart, from 0."""
 
 NAME_LENGTH = 40
+_GAP = 1.2
+"""Distance between neighbours in a row, in widths."""
 
 
-def import_result(job_folder: str | Path, context: bpy.types.Context | None = None) -> bpy.types.Object:
-    """The result of a finished job as an object at the 3D cursor, active and selected.
+def import_result(job_folder: str | Path, context: bpy.types.Context | None = None) -> list[bpy.types.Object]:
+    """The result of a finished job: an object for each particle, selected, the first one active.
 
-    An object of the same job that is already in the file gets the new mesh and keeps its transform,
-    modifiers and name. Units are metres, the origin is at the base, the front looks along -Y.
-    Raises RequestError with one clear sentence when the folder holds no whole result.
+    New ones stand in a row along X from the 3D cursor. An object of the same job that is already in the file gets
+    the new mesh and keeps its transform, modifiers and name. Meshes are in metres and scaled to the scene's unit, the
+    origin is at the base, the front looks along -Y. Raises RequestError with one clear sentence when the folder holds
+    no whole result.
     """
     context = context or bpy.context
     job = JobFolder(Path(job_folder))
     request = job.read_request()
     name = request.prompt.strip()[:NAME_LENGTH]
-    # Everything that can fail comes before the first datablock, so that a failure leaves none behind.
-    verts, faces, uvs = _read_arrays(job.result / "mesh.npz")
-    material = _build_material(name, job.result / "albedo.png")
-    mesh = _build_mesh(name, verts, faces, uvs)
-    mesh.materials.append(material)
+    # Everything that can fail comes before the first object, so that a failure leaves nothing behind.
+    folders = [job.result, *sorted(job.result.glob("particle-*"), key=lambda path: int(path.name[9:]))]
+    arrays = [_read_arrays(folder / "mesh.npz") for folder in folders]
+    materials = _build_materials(name, [folder / "albedo.png" for folder in folders])
 
-    result = find_imported(job.root.name)
-    if result is not None:
-        _replace_mesh(result, mesh)
-        # The old datablocks are gone now, so the new ones can have their names.
-        mesh.name = material.name = name
-    else:
-        result = bpy.data.objects.new(name, mesh)
-        result.location = context.scene.cursor.location
-        context.collection.objects.link(result)
-    _stamp(result, job.root.name, request)
-    _select_only(result, context)
-    return result
+    results, right, scale = [], 0.0, 1 / metres_per_unit(context.scene)
+    for index, ((verts, faces, uvs), material) in enumerate(zip(arrays, materials, strict=True)):
+        mesh = _build_mesh(name, verts, faces, uvs)
+        mesh.materials.append(material)
+        result = find_imported(job.root.name, index)
+        if result is not None:
+            _replace_mesh(result, mesh)
+            # The old datablocks are gone now, so the new ones can have their names.
+            mesh.name = material.name = name
+        else:
+            result = bpy.data.objects.new(name, mesh)
+            result.location = context.scene.cursor.location
+            result.location.x += right * scale
+            result.scale = (scale,) * 3
+            context.collection.objects.link(result)
+        right += _GAP * float(np.ptp(verts[:, 0]))
+        _stamp(result, job.root.name, index, request)
+        results.append(result)
+    _select_only(results, context)
+    return results
 
 
-def find_imported(job_id: str) -> bpy.types.Object | None:
-    """The object that holds the result of this job, or None."""
-    return next((obj for obj in bpy.data.objects if obj.get(JOB_KEY) == job_id and obj.type == "MESH"), None)
+def find_imported(job_id: str, particle: int = 0) -> bpy.types.Object | None:
+    """The object that holds this result of this job, or None."""
+    for obj in bpy.data.objects:
+        if obj.get(JOB_KEY) == job_id and obj.get(PARTICLE_KEY, 0) == particle and obj.type == "MESH":
+            return obj
+    return None
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -88,6 +104,18 @@ def _build_mesh(name: str, verts: np.ndarray, faces: np.ndarray, uvs: np.ndarray
     mesh.update(calc_edges=True)
     mesh.validate()
     return mesh
+
+
+def _build_materials(name: str, albedos: list[Path]) -> list[bpy.types.Material]:
+    materials: list[bpy.types.Material] = []
+    try:
+        for albedo in albedos:
+            materials.append(_build_material(name, albedo))
+    except RequestError:
+        for material in materials:
+            _remove_material(material)
+        raise
+    return materials
 
 
 def _build_material(name: str, albedo: Path) -> bpy.types.Material:
@@ -130,19 +158,23 @@ def _replace_mesh(obj: bpy.types.Object, mesh: bpy.types.Mesh) -> None:
     if old_mesh.users == 0:
         bpy.data.meshes.remove(old_mesh)
     for material in old_materials:
-        if material.users == 0:
-            images = [
-                node.image for node in material.node_tree.nodes if node.type == "TEX_IMAGE" and node.image
-            ]
-            bpy.data.materials.remove(material)
-            for image in images:
-                if image.users == 0:
-                    bpy.data.images.remove(image)
+        _remove_material(material)
 
 
-def _stamp(obj: bpy.types.Object, job_id: str, request: JobRequest) -> None:
+def _remove_material(material: bpy.types.Material) -> None:
+    """With its images, unless something else uses them."""
+    if material.users == 0:
+        images = [node.image for node in material.node_tree.nodes if node.type == "TEX_IMAGE" and node.image]
+        bpy.data.materials.remove(material)
+        for image in images:
+            if image.users == 0:
+                bpy.data.images.remove(image)
+
+
+def _stamp(obj: bpy.types.Object, job_id: str, particle: int, request: JobRequest) -> None:
     """Write down on the object how it was made."""
     obj[JOB_KEY] = job_id
+    obj[PARTICLE_KEY] = particle
     obj["recdreamer_prompt"] = request.prompt
     obj["recdreamer_method"] = request.method
     # Custom properties hold 32-bit integers; a larger seed is kept as text.
@@ -150,11 +182,12 @@ def _stamp(obj: bpy.types.Object, job_id: str, request: JobRequest) -> None:
     obj["recdreamer_settings"] = json.dumps(asdict(request), ensure_ascii=False)
 
 
-def _select_only(obj: bpy.types.Object, context: bpy.types.Context) -> None:
+def _select_only(objects: list[bpy.types.Object], context: bpy.types.Context) -> None:
     # A view layer learns of new objects when it is next updated.
     context.view_layer.update()
-    if obj.name not in context.view_layer.objects:
+    visible = [obj for obj in objects if obj.name in context.view_layer.objects]
+    if not visible:
         return
     for other in context.view_layer.objects:
-        other.select_set(other is obj)
-    context.view_layer.objects.active = obj
+        other.select_set(other in visible)
+    context.view_layer.objects.active = visible[0]

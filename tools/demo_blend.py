@@ -40,7 +40,7 @@ def write_demo(job_folder: Path, out: Path) -> None:
     """Import the job into an empty file, save it, and take its turntable."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.context.preferences.filepaths.save_version = 0  # No model.blend1 beside it when it is made again.
-    obj = addon_module("scene_import").import_result(job_folder)
+    obj, *_ = addon_module("scene_import").import_result(job_folder)
     templates = addon_module("templates")
     with tempfile.TemporaryDirectory() as folder:
         views = templates.capture_turntable(

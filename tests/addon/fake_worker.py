@@ -69,9 +69,15 @@ def box(height_m: float) -> dict[str, np.ndarray]:
     return {"verts": verts * height_m, "faces": np.array(faces, np.int32), "uvs": np.array(uvs, np.float32)}
 
 
-def write_result(folder: Path, height_m: float) -> None:
-    result = folder / "result"
-    result.mkdir(exist_ok=True)
+def write_results(folder: Path, request: dict) -> None:
+    for index in range(request["overrides"].get("optimize.num_particles", 1)):
+        write_result(
+            folder / "result" / f"particle-{index}" if index else folder / "result", request["height_m"]
+        )
+
+
+def write_result(result: Path, height_m: float) -> None:
+    result.mkdir(parents=True, exist_ok=True)
     np.savez(result / "mesh.npz", **box(height_m))
     texture = np.full((64, 64, 3), (60, 90, 200), np.uint8)
     texture[32:, :32] = (220, 40, 30)  # Rows count from the top: this is the lower left quarter.
@@ -127,7 +133,7 @@ def main() -> int:
         send("progress", **now)
         send("preview", path=preview)
         send("pose_distribution", probs=probs)
-    write_result(folder, request["height_m"])
+    write_results(folder, request)
     write_state(folder, status="done", eta_s=None)
     send("result", path="result")
     return 0

@@ -110,6 +110,42 @@ def test_it_lands_at_the_cursor_in_real_size(fake_backend, settle):
     assert bpy.context.object.dimensions.z == pytest.approx(180, rel=1e-5)
 
 
+def test_particles_stand_in_a_row_and_come_back_to_their_own_objects(fake_backend, settle):
+    scene = bpy.context.scene
+    scene.unit_settings.scale_length = 0.01
+    scene.cursor.location = (5, 6, 7)
+    scene.recdreamer.prompt = "a bear"
+    press_generate(**{"optimize.num_particles": 3})
+    settle()
+    bpy.ops.recdreamer.import_result()
+    bpy.context.view_layer.update()
+    bears = bpy.context.selected_objects
+    assert [bear["recdreamer_particle"] for bear in bears] == [0, 1, 2] and bpy.context.object == bears[0]
+    width = bears[0].dimensions.x
+    assert [bear.location.x for bear in bears] == pytest.approx(
+        [5 + 1.2 * width * i for i in range(3)], rel=1e-5
+    )
+    assert {(bear.location.y, bear.location.z) for bear in bears} == {(6, 7)}
+    assert len({bear.data.as_pointer() for bear in bears}) == 3
+    bears[1].location, bears[2].name = (0, 0, 0), "the third"
+    bpy.data.objects.remove(bears[0])
+    bpy.ops.recdreamer.import_result()
+    assert tuple(bears[1].location) == (0, 0, 0) and bears[2].name == "the third"
+    assert sorted(bear["recdreamer_particle"] for bear in bpy.context.selected_objects) == [0, 1, 2]
+    assert len(bpy.data.objects) == 3
+
+
+def test_a_broken_particle_leaves_nothing_behind(fake_backend, settle):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    press_generate(**{"optimize.num_particles": 2})
+    job = settle()
+    (job.folder.result / "particle-1" / "albedo.png").write_bytes(b"no picture")
+    counts = [len(getattr(bpy.data, name)) for name in ("objects", "meshes", "materials", "images")]
+    with pytest.raises(RuntimeError, match="texture of this job cannot be read"):
+        bpy.ops.recdreamer.import_result()
+    assert [len(getattr(bpy.data, name)) for name in ("objects", "meshes", "materials", "images")] == counts
+
+
 def test_pause_resume_cancel(fake_backend, addon, settle, pump_until):
     bpy.context.scene.recdreamer.prompt = "a bear"
     press_generate(steps=2000)
