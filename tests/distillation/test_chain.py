@@ -220,6 +220,29 @@ def test_nothing_frozen_gets_a_gradient(plain: tuple[Guide, Noised, Tensor]) -> 
     assert all((parameter.grad is not None) == (id(parameter) in trained) for parameter in everything)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_the_branch_is_trained_to_what_its_network_predicts(prediction: Prediction) -> None:
+    """Noise for an eps-network; alpha_t · eps - sigma_t · x_0 for a v-network; and it answers in noise either way."""
+    prior = small_prior(torch.float32, prediction)
+    prior.schedule = NoiseSchedule(prior.schedule.alphas_cumprod.float(), prediction)
+    branch, generator = LoraBranch(prior, 2, TARGETS, 0), torch.Generator().manual_seed(4)
+    latents, text = torch.randn(2, 4, 8, 8), torch.randn(2, 5, 12)
+    c2w = torch.eye(4).expand(2, 4, 4)
+    loss = branch.loss(latents, text, c2w, generator, camera_dropout=0.0)
+    generator.manual_seed(4)
+    t = torch.randint(1000, (2,), generator=generator)
+    eps = torch.randn(latents.shape, generator=generator)
+    alpha, sigma = prior.schedule.alpha_t(t), prior.schedule.sigma_t(t)
+    latents_t = alpha * latents + sigma * eps
+    # At its start the branch is the pretrained network, whatever the camera.
+    output = prior.unet(latents_t, t, text).sample
+    wanted = eps if prediction == "epsilon" else alpha * eps - sigma * latents
+    assert torch.allclose(loss, (output - wanted).square().mean(), rtol=1e-5)
+    (asked,) = Denoiser(prior, branch).ask(latents_t, t, Question(text, True, c2w))
+    in_noise = output if prediction == "epsilon" else alpha * output + sigma * latents_t
+    assert torch.allclose(asked, in_noise, atol=1e-5)
+
+
 def test_a_tiny_decoder_is_asked_in_the_autoencoders_place(tmp_path: Path) -> None:
     prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
     channels = prior.unet.config.in_channels

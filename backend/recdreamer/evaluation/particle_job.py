@@ -121,13 +121,13 @@ def write_sheet(pictures: Float[Tensor, "particles 3 height width"], path: Path,
 
 
 def draw_marginal(trace: dict[str, Any], path: Path, title: str) -> None:
-    """p̄_t(c|y) over the intervals of timesteps: at the end, and on average over the steps (Fig. 14)."""
+    """p̄_t(c|y) over the intervals of timesteps, at the end and on average over the steps (Fig. 14), and over the steps."""
     labels, last = trace["labels"], trace["records"][-1]
-    figure = _new_figure(figsize=(9, 3.2), layout="constrained")
+    figure = _new_figure(figsize=(12, 3.2), layout="constrained")
     figure.suptitle(title)
-    panels = figure.subplots(1, 2, sharey=True)
+    panels = figure.subplots(1, 3, sharey=True)
     for axes, key, name in zip(
-        panels, ("marginal", "mean_marginal"), (f"step {last['step']}", "mean over the steps"), strict=True
+        panels, ("marginal", "mean_marginal"), (f"step {last['step']}", "mean over the steps"), strict=False
     ):
         shares = torch.tensor(last[key])
         below = torch.zeros(len(shares))
@@ -138,7 +138,13 @@ def draw_marginal(trace: dict[str, Any], path: Path, title: str) -> None:
             axes.axhline(k / len(labels), color="black", linewidth=0.7, linestyle=":")
         axes.set(title=name, xlabel="interval of timesteps, of little noise to much", ylim=(0, 1))
     panels[0].set_ylabel("p̄(c|y)")
-    panels[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    over_steps = torch.tensor([record["marginal"] for record in trace["records"]]).mean(1)
+    steps = [record["step"] for record in trace["records"]]
+    for label, shares in zip(labels, over_steps.T.tolist(), strict=True):
+        panels[2].plot(steps, shares, label=label)
+    panels[2].axhline(1 / len(labels), color="black", linewidth=0.7, linestyle=":")
+    panels[2].set(title="mean over the intervals", xlabel="step")
+    panels[2].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=100)
     write_atomically(path, data.getvalue())
