@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import resource
 import statistics
 import sys
@@ -63,6 +64,11 @@ def as_table(found: dict[str, Any]) -> str:
 def _measure(
     method: Method, prior_name: str, num_steps: int, device: torch.device, settings: dict[str, Any]
 ) -> dict[str, Any]:
+    # What was measured before hangs together in circles, and would count as this method's memory.
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
     with tempfile.TemporaryDirectory() as folder:
         job, config = _job(Path(folder), method, prior_name, str(device), settings)
         dtype = choose_dtype(prior_name, device)
@@ -77,8 +83,6 @@ def _measure(
         branch, config.guidance.lora_learning_rate, config.guidance.lora_warmup_steps
     )
     step = lambda number: optimize_step(number, config, prior, scene, guide, lora)  # noqa: E731
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     for number in range(WARM_UP_STEPS):
         step(number)
     with FlopCounterMode(display=False) as flops:

@@ -121,7 +121,7 @@ def write_sheet(pictures: Float[Tensor, "particles 3 height width"], path: Path,
 
 
 def draw_marginal(trace: dict[str, Any], path: Path, title: str) -> None:
-    """p̄_t(c|y) over the intervals of timesteps, at the end and on average over the steps (Fig. 14), and over the steps."""
+    """p̄_t(c|y) over the intervals of timesteps, at the end and on average (Fig. 14), and over the steps."""
     labels, last = trace["labels"], trace["records"][-1]
     figure = _new_figure(figsize=(12, 3.2), layout="constrained")
     figure.suptitle(title)
