@@ -177,6 +177,24 @@ def test_checkpointing_changes_nothing(plain: tuple[Guide, Noised, Tensor]) -> N
     assert relative_error(again(guide, x), wanted) < 1e-5
 
 
+def test_checkpointing_changes_nothing_for_the_branch(plain: tuple[Guide, Noised, Tensor]) -> None:
+    """Its activations are computed again when it is off already, and questions were asked in between."""
+    guide, x, _ = plain
+    branch, grads = guide.denoiser.branch, []
+    assert branch is not None and x.c2w is not None
+    for is_checkpointing in (False, True):
+        if is_checkpointing:
+            guide.denoiser.prior.unet.enable_gradient_checkpointing()
+        guide.usd(x, torch.Generator().manual_seed(0))
+        loss = branch.loss(x.latents, guide._text(x), x.c2w, torch.Generator().manual_seed(0), 0.0)
+        for parameter in branch.trainable().values():
+            parameter.grad = None
+        branch.backward(loss)
+        grads.append(torch.cat([p.grad.flatten() for p in branch.trainable().values() if p.grad is not None]))
+    assert grads[0].norm() > 0
+    assert relative_error(grads[1], grads[0]) < 1e-5
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_unet_answers_alike(plain: tuple[Guide, Noised, Tensor]) -> None:
     """Captured whole, forward and backward, with the gated branch in it; code is generated in tests/gpu only."""

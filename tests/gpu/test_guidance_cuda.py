@@ -107,6 +107,7 @@ def test_half_precision_points_the_same_way(tmp_path: Path, templates: tuple[Tem
     )
 
 
+@pytest.mark.filterwarnings("ignore")  # Torch warns that it does not know of every wait.
 @pytest.mark.parametrize("method", METHODS)
 def test_the_guidance_never_waits_for_the_device(
     method: Method, tmp_path: Path, templates: tuple[Template, ...]
@@ -117,8 +118,8 @@ def test_the_guidance_never_waits_for_the_device(
     cameras = cameras_on("cuda")
     x = add_noise(latents, t, cameras, 480, 500, guide.denoiser.schedule, generator)
     guide.grad(x, generator)
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         guide.grad(x, generator)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -64,7 +64,6 @@ class LoraBranch(nn.Module):
         has_camera: Bool[Tensor, "batch"] | None,
     ):
         unet = self.prior[0].unet
-        self._switch(on=True)
         # The scale of the low-rank change, row by row: rows that are not the branch's get the frozen weights alone.
         scale = 1.0 if of_branch is None else of_branch.to(unet.dtype)[:, None, None]
         for layer in self.layers:
@@ -72,9 +71,17 @@ class LoraBranch(nn.Module):
         embedding = self.camera(cameras.flatten(1))
         self._embedding = embedding if has_camera is None else embedding * has_camera[:, None]
         try:
-            yield
+            with self._switched_on():
+                yield
         finally:
             self._embedding = None
+
+    @contextmanager
+    def _switched_on(self):
+        self._switch(on=True)
+        try:
+            yield
+        finally:
             self._switch(on=False)
 
     def _switch(self, on: bool) -> None:
@@ -117,6 +124,11 @@ class LoraBranch(nn.Module):
         output = self.output(schedule.add_noise(latents, eps, t), t, text, c2w)
         return (output - schedule.target_of(latents, eps, t)).square().mean()
 
+    def backward(self, loss: Float[Tensor, ""]) -> None:
+        """Gradients of the latest `loss`. Activations that were not kept are computed again, so the branch is on."""
+        with self._switched_on():
+            loss.backward()
+
 
 class LoraTrainer:
     """The branch with its optimizer: one training step per distillation step (Alg. 1, line 6)."""
@@ -134,7 +146,7 @@ class LoraTrainer:
             group["lr"] = self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
         loss = self.branch.loss(latents, text, c2w, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        self.branch.backward(loss)
         self.optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
