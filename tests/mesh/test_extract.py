@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
-from recdreamer.mesh.extract import solid_parts
+from recdreamer.mesh.extract import solid_parts, without_gaps
 from recdreamer.mesh.mesh import (
     euler_characteristic,
     face_cross,
@@ -174,3 +174,29 @@ def test_every_part_of_the_work_can_be_cancelled() -> None:
 def test_a_senseless_setting_is_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"mesh.{name} is {value}"):
         MeshConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("tunnel", "closed_gap", "euler"), [(0.02, 0.06, 2), (0.02, 0.0, 0), (0.12, 0.06, 0)]
+)
+def test_narrow_tunnels_are_closed_and_wide_ones_stay(tunnel: float, closed_gap: float, euler: int) -> None:
+    """A ball with a tunnel through it is a torus."""
+
+    def field(xyz: torch.Tensor) -> torch.Tensor:
+        return ball(0.6)(xyz) * (xyz[:, :2].norm(dim=1) > tunnel)
+
+    config = replace(SMALL, threshold=40.0, resolution=96, closed_gap=closed_gap, smoothing_steps=0)
+    mesh = extract_mesh(field, config)
+    assert is_watertight(mesh)
+    assert euler_characteristic(mesh) == euler
+    assert signed_volume(mesh) == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.08)
+
+
+def test_closing_changes_nothing_where_the_ball_fits() -> None:
+    solid = np.zeros((40, 40, 40), bool)
+    solid[:10, 5:35, 5:35] = solid[22:, 5:35, 5:35] = True
+    assert (without_gaps(solid, 3) == solid).all()
+    solid[14:22, 5:35, 5:35] = True
+    closed = without_gaps(solid, 3)
+    assert closed[:, 5:35, 5:35][10:14, 5:25, 5:25].all()
+    assert (closed | ~solid).all()

@@ -57,6 +57,7 @@ def extract_mesh(
     # interpolated crossing towards its empty side.
     signed = np.clip(sigmas / level.threshold, 0, 2) - 1
     solid = solid_parts(signed > 0, config.min_component_share)
+    solid = without_gaps(solid, round(config.closed_gap / 2 * config.resolution))
     if not solid.any():
         raise JobError(
             "empty_field",
@@ -93,6 +94,18 @@ def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) ->
     sizes[0] = 0
     is_large = sizes >= min_component_share * sizes.max()
     return np.asarray(ndimage.binary_fill_holes(is_large[labels] & solid), bool)
+
+
+def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:
+    """Solid cells with all gaps filled that no ball of this radius fits into: a morphological closing."""
+    if radius_cells == 0 or not solid.any():
+        return solid
+    # Room for the swollen object, so that the borders of the box count as empty.
+    swollen = np.pad(solid, 2 * radius_cells)
+    swollen = ndimage.distance_transform_edt(~swollen) <= radius_cells
+    inner = (slice(2 * radius_cells, -2 * radius_cells),) * 3
+    closed = (ndimage.distance_transform_edt(swollen) > radius_cells)[inner]
+    return np.asarray(ndimage.binary_fill_holes(closed | solid), bool)
 
 
 def _sample(

@@ -18,6 +18,9 @@ class MeshConfig:
     """Density of the surface per scene unit; None finds the density that looks most like the renders."""
     min_component_share: float = 0.01
     """Loose parts smaller than this share of the largest part's volume are dropped."""
+    closed_gap: float = 0.04
+    """Gaps up to this width, as a share of the longest side, are filled: a field is often porous where it is flat
+    coloured; 0 = off."""
     smoothing_steps: int = 4
     """Taubin smoothing steps, which even out the noise of the field but keep the volume; 0 = off."""
     target_faces: int = 10_000
@@ -44,6 +47,8 @@ class MeshConfig:
             raise ValueError(
                 f"mesh.threshold is {self.threshold}; it must be above 0, or None for automatic."
             )
+        if not 0 <= self.closed_gap <= 0.5:
+            raise ValueError(f"mesh.closed_gap is {self.closed_gap}; it must lie in [0, 0.5].")
         if not 0 <= self.min_component_share <= 1:
             raise ValueError(
                 f"mesh.min_component_share is {self.min_component_share}; it must lie in [0, 1]."
