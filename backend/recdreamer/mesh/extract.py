@@ -101,10 +101,10 @@ def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np
     if radius_cells == 0 or not solid.any():
         return solid
     # Room for the swollen object, so that the borders of the box count as empty.
-    swollen = np.pad(solid, 2 * radius_cells)
-    swollen = ndimage.distance_transform_edt(~swollen) <= radius_cells
+    padded = np.pad(solid, 2 * radius_cells)
+    swollen = np.asarray(ndimage.distance_transform_edt(~padded)) <= radius_cells
     inner = (slice(2 * radius_cells, -2 * radius_cells),) * 3
-    closed = (ndimage.distance_transform_edt(swollen) > radius_cells)[inner]
+    closed = (np.asarray(ndimage.distance_transform_edt(swollen)) > radius_cells)[inner]
     return np.asarray(ndimage.binary_fill_holes(closed | solid), bool)
 
 
