@@ -117,6 +117,13 @@ def test_quick_is_quicker_and_another_prior_is_larger() -> None:
     standard, quick = resolve(JobRequest("x")), resolve(JobRequest("x", quality="quick"))
     large = resolve(JobRequest("x", prior="some/model"))
     assert quick.optimize.num_steps < standard.optimize.num_steps < large.optimize.num_steps
+    work = [c.optimize.num_steps * c.optimize.num_views for c in (quick, standard)]
+    assert work[0] == pytest.approx(work[1] / 3, rel=0.01)
+    quick_large = resolve(JobRequest("x", prior="somewhere", quality="quick"))
+    assert (
+        quick_large.optimize.num_steps == large.optimize.num_steps // 3
+        and quick_large.optimize.num_views == 1
+    )
     assert large.optimize.render_px > standard.optimize.render_px
 
 

@@ -165,10 +165,15 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
 
 
 def _quick(config: GenerateConfig) -> GenerateConfig:
-    """A draft: a third of the steps, a coarser mesh."""
+    """A draft in a third of the time, of a coarser mesh.
+
+    Fewer views are saved before steps: a schedule cut to a third leaves no time for the details.
+    """
+    settings = config.optimize
+    num_views, share = (settings.num_views // 2, 2 / 3) if settings.num_views > 1 else (1, 1 / 3)
     return replace(
         config,
-        optimize=replace(config.optimize, num_steps=config.optimize.num_steps // 3),
+        optimize=replace(settings, num_views=num_views, num_steps=round(share * settings.num_steps)),
         mesh=replace(config.mesh, resolution=96, target_faces=5000, texture_size_px=512, bake_samples=1),
     )
 
