@@ -41,5 +41,5 @@ def test_the_random_extractor_is_loaded_as_the_real_one(tmp_path) -> None:
     extractor = FeatureExtractor(str(random_dinov2(tmp_path)))
     features = extractor(torch.rand(1, 3, 64, 64))
     assert features.cls.shape == (1, 384) and features.patches.shape == (1, 256, 384)
-    assert extractor.size_px == 224
+    assert extractor.prepare.size_px == 224
     assert features.cls.norm().item() == pytest.approx(1, abs=1e-4)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+from recdreamer.pretrained import loading
 from recdreamer.report import JobError
 
 DIRECTIONS = ("side", "front", "back", "overhead")
@@ -20,17 +20,11 @@ class PromptDebiaser:
 
     def __init__(self, name: str) -> None:
         """Load a folder, or the id of a model that is on this machine. Raises JobError when there is none."""
-        try:
+        with loading("masked_lm", name, "a masked language model", CURE):
             self.tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
             self.model = AutoModelForMaskedLM.from_pretrained(
                 name, local_files_only=True, use_safetensors=True
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise JobError(
-                "masked_lm",
-                f"{name!r} is not a masked language model that can be loaded ({str(error).splitlines()[0][:200]}).",
-                CURE,
-            ) from error
         unknown = [word for word in DIRECTIONS if self._id(word) == self.tokenizer.unk_token_id]
         if unknown or self.tokenizer.mask_token_id is None:
             # Given no vocabulary, the library makes up one that knows nothing.

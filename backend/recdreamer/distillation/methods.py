@@ -56,10 +56,6 @@ class GuidanceConfig:
     """Layers that the branch may change, by the end of their name."""
     lora_learning_rate: float = 1e-4
     lora_warmup_steps: int = 500
-    checkpointing: bool = False
-    """Compute the U-Net's activations twice instead of keeping them: less memory, more time."""
-    compile: bool = False
-    """Compile the U-Net first (minutes, once a run); for Linux with a GPU."""
     lora_every: int = 1
     """Steps between two training steps of the branch."""
     entropy_weight: float = 0.5
@@ -80,6 +76,10 @@ class GuidanceConfig:
     )
     """What the renders are taken for in the second stage, appended to the prompt."""
     bridge_weight: float = 1.0
+    checkpointing: bool = False
+    """Compute the U-Net's activations twice instead of keeping them: less memory, more time."""
+    compile: bool = False
+    """Compile the U-Net first (minutes, once a run); for Linux with a GPU."""
 
 
 @dataclass(frozen=True)

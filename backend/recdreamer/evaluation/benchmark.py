@@ -96,7 +96,7 @@ def _measure(
     parts.wrap(scene, "render", "render")
     parts.wrap(prior, "encode", "encode")
     parts.wrap(guide.denoiser, "ask", "noise estimates")
-    parts.wrap(prior, "decode", "decode")
+    parts.wrap(guide.denoiser, "decode", "decode")
     parts.wrap(scene, "descend", "field and encoder backward, update")
     for rectifier in guide.rectifiers:
         parts.wrap(rectifier, "log_ratio", "classifier")

@@ -38,9 +38,10 @@ _BLACK, _WHITE, _GREY = (0.05, 0.05, 0.06), (0.95, 0.95, 0.92), (0.42, 0.45, 0.5
 _ORANGE, _BROWN, _PINK = (0.98, 0.55, 0.06), (0.36, 0.20, 0.09), (0.98, 0.55, 0.62)
 _RED, _CYAN, _GOLD = (0.92, 0.10, 0.10), (0.20, 0.92, 0.98), (0.96, 0.74, 0.16)
 
+_Part = tuple[str, tuple, tuple, int, tuple | None]
 # (shape, centre, radii or half sides, pitch in degrees about X, colour; None is the figure's own colour).
 # A part whose centre has x > 0 stands for itself and its mirror image.
-_PARTS = {
+_PARTS: dict[str, list[_Part]] = {
     "bear": [
         ("ball", (0, 0.02, -0.30), (0.37, 0.32, 0.40), 0, None),
         ("ball", (0, -0.14, -0.30), (0.27, 0.24, 0.30), 0, _WHITE),
@@ -99,7 +100,7 @@ _PARTS = {
 
 # Where the brim of a hat is set on each kind's head.
 _BRIM = {"bear": (0, 0, 0.64), "bird": (0, -0.02, 0.64), "robot": (0, 0, 0.57), "rabbit": (0, -0.05, 0.37)}
-_HAT = [
+_HAT: list[_Part] = [
     ("box", (0, 0, 0), (0.27, 0.27, 0.03), 0, _BLACK),
     ("box", (0, 0, 0.07), (0.19, 0.19, 0.05), 0, _GOLD),
     ("box", (0, 0, 0.20), (0.18, 0.18, 0.09), 0, _BLACK),
@@ -122,7 +123,7 @@ class Figurines:
     ) -> Figurines:
         """The standard figure of each kind (index into KINDS) and colour (index into COLORS), some with a hat."""
         lists = [
-            _mirrored_parts(kind, own_color) + (_hat_parts(kind) if has_hat else [])
+            _mirrored_parts(_PARTS[kind] + (_hat_of(kind) if has_hat else []), own_color)
             for has_hat in (False, True)
             for kind in KINDS
             for own_color in COLORS.values()
@@ -151,9 +152,9 @@ class Figurines:
         )
 
 
-def _mirrored_parts(kind: str, own_color: tuple[float, float, float]) -> list[tuple[float, ...]]:
+def _mirrored_parts(parts: list[_Part], own_color: tuple[float, float, float]) -> list[tuple[float, ...]]:
     rows = []
-    for shape, center, radii, pitch_deg, color in _PARTS[kind]:
+    for shape, center, radii, pitch_deg, color in parts:
         for side in (1, -1) if center[0] > 0 else (1,):
             place = (side * center[0], center[1], center[2])
             row = (*place, *radii, math.radians(pitch_deg), shape == "box", *(color or own_color))
@@ -161,12 +162,12 @@ def _mirrored_parts(kind: str, own_color: tuple[float, float, float]) -> list[tu
     return rows
 
 
-def _hat_parts(kind: str) -> list[tuple[float, ...]]:
-    rows = []
-    for shape, center, radii, _, color in _HAT:
-        place = (a + b for a, b in zip(_BRIM[kind], center, strict=True))
-        rows.append(tuple(map(float, (*place, *radii, 0, shape == "box", *color))))
-    return rows
+def _hat_of(kind: str) -> list[_Part]:
+    x, y, z = _BRIM[kind]
+    return [
+        (shape, (x + center[0], y + center[1], z + center[2]), radii, pitch_deg, color)
+        for shape, center, radii, pitch_deg, color in _HAT
+    ]
 
 
 def _uniform(generator: torch.Generator, shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -57,13 +57,13 @@ def extract_mesh(
     # interpolated crossing towards its empty side.
     signed = np.clip(sigmas / level.threshold, 0, 2) - 1
     solid = solid_parts(signed > 0, config.min_component_share)
-    solid = without_gaps(solid, round(config.closed_gap / 2 * config.resolution))
     if not solid.any():
         raise JobError(
             "empty_field",
             f"No part of the field is denser than the mesh threshold {level.threshold:g}, looked at closely.",
             "Lower mesh.threshold, or try another seed or more steps.",
         )
+    solid = without_gaps(solid, round(config.closed_gap / 2 * config.resolution))
     signed = np.where(solid, np.where(signed > 0, signed, 1), np.where(signed > 0, -1, signed))
     # A value of exactly zero would put several vertices on one point.
     signed = np.where(np.abs(signed) < 1e-4, 1e-4 * np.where(solid, 1, -1), signed)
@@ -97,15 +97,18 @@ def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) ->
 
 
 def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:
-    """Solid cells with all gaps filled that no ball of this radius fits into: a morphological closing."""
-    if radius_cells == 0 or not solid.any():
+    """`solid`, which holds a cell at least, with the gaps filled that no ball of this radius fits into.
+
+    A morphological closing, and cavities that it leaves inside.
+    """
+    if radius_cells == 0:
         return solid
     # Room for the swollen object, so that the borders of the box count as empty.
     padded = np.pad(solid, 2 * radius_cells)
     swollen = np.asarray(ndimage.distance_transform_edt(~padded)) <= radius_cells
     inner = (slice(2 * radius_cells, -2 * radius_cells),) * 3
     closed = (np.asarray(ndimage.distance_transform_edt(swollen)) > radius_cells)[inner]
-    return np.asarray(ndimage.binary_fill_holes(closed | solid), bool)
+    return np.asarray(ndimage.binary_fill_holes(closed), bool)
 
 
 def _sample(

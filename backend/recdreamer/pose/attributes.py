@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel, CLIPTokenizer
-from transformers.utils.hub import cached_file
 
 from recdreamer.pose.perturbation import averaged_logits
+from recdreamer.pretrained import Preprocessing, loading, model_folder
 from recdreamer.protocol import RequestError
-from recdreamer.report import JobError
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "clip"
 COPIES, NOISE = 2, 0.06
@@ -26,8 +23,7 @@ COPIES, NOISE = 2, 0.06
 class AttributeClassifier(nn.Module):
     """p(c|x) for pictures x in [0, 1], differentiable, each picture on its own."""
 
-    mean: Tensor
-    std: Tensor
+    texts: Tensor
 
     def __init__(self, name: str, classes: Mapping[str, str]) -> None:
         """`classes` has for each label its text (CLIP), or the name of one of the model's own classes.
@@ -41,26 +37,17 @@ class AttributeClassifier(nn.Module):
                 f"The attribute has {len(classes)} class(es).", "Give two or more, each with its words."
             )
         self.labels = tuple(classes)
-        try:
-            path = Path(_resolved(name))
-            prepare = json.loads((path / "preprocessor_config.json").read_text(encoding="utf-8"))
-            self.is_clip = AutoConfig.from_pretrained(path, local_files_only=True).model_type == "clip"
+        hint = "Choose 'builtin', or a folder with a CLIP or image classification model that was downloaded before."
+        with loading("classifier", name, "an image classifier", hint):
+            folder = model_folder(name, BUILTIN_FOLDER)
+            self.prepare = Preprocessing(folder, "bicubic")
+            self.is_clip = AutoConfig.from_pretrained(folder, local_files_only=True).model_type == "clip"
             kind: Any = CLIPModel if self.is_clip else AutoModelForImageClassification
-            self.model = kind.from_pretrained(path, local_files_only=True, use_safetensors=True)
-            self.model.requires_grad_(False).eval()
-            texts = self._text_features(path, list(classes.values())) if self.is_clip else torch.empty(0)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise JobError(
-                "classifier",
-                f"{name!r} is not an image classifier that can be loaded ({str(error).splitlines()[0][:200]}).",
-                "Choose 'builtin', or a folder with a CLIP or image classification model that was downloaded before.",
-            ) from error
+            self.model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            texts = self._text_features(folder, list(classes.values())) if self.is_clip else torch.empty(0)
+        self.model.requires_grad_(False).eval()
         self.register_buffer("texts", texts)
         self.columns = [] if self.is_clip else self._columns(name, classes)
-        size = prepare.get("crop_size") or prepare["size"]
-        self.size_px: int = size.get("height") or size["shortest_edge"]
-        self.register_buffer("mean", torch.tensor(prepare["image_mean"])[:, None, None])
-        self.register_buffer("std", torch.tensor(prepare["image_std"])[:, None, None])
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
@@ -69,11 +56,7 @@ class AttributeClassifier(nn.Module):
         return averaged_logits(self._logits, images, generator, COPIES, NOISE).log_softmax(-1)
 
     def _logits(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
-        if images.shape[-2:] != (self.size_px, self.size_px):
-            images = nn.functional.interpolate(
-                images, (self.size_px, self.size_px), mode="bicubic", antialias=True, align_corners=False
-            )
-        images = (images - self.mean) / self.std
+        images = self.prepare(images)
         if not self.is_clip:
             return self.model(pixel_values=images).logits[:, self.columns]
         features = self.model.visual_projection(self.model.vision_model(pixel_values=images).pooler_output)
@@ -97,10 +80,3 @@ class AttributeClassifier(nn.Module):
                 f"{name!r} has no class {missing[0]!r}.", f"Its classes are: {', '.join(list(known)[:20])}."
             )
         return [known[own] for own in classes.values()]
-
-
-def _resolved(name: str) -> str:
-    """The folder of a model. Given an id, the loaders would ask the network for more than they need."""
-    if name == "builtin":
-        return str(BUILTIN_FOLDER)
-    return str(Path(str(cached_file(name, "preprocessor_config.json", local_files_only=True))).parent)

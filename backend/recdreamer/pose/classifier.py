@@ -53,7 +53,7 @@ class PoseClassifier(nn.Module):
         super().__init__()
         self.extractor, self.config = extractor, config
         self.labels = tuple(dict.fromkeys(template.label for template in templates))
-        device = extractor.mean.device
+        device = extractor.prepare.mean.device
         generator = torch.Generator(device=device).manual_seed(seed)
         images = torch.stack([template.image for template in templates]).to(device)
         classes = torch.tensor([self.labels.index(template.label) for template in templates], device=device)
@@ -74,10 +74,6 @@ class PoseClassifier(nn.Module):
             members = F.one_hot(classes, len(self.labels)).T.to(features.cls.dtype)
             self.members = members / members.sum(1, keepdim=True)
             self._calibrate(images, classes)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.labels)
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
@@ -149,7 +145,7 @@ class PoseClassifier(nn.Module):
         scores = self.scores(torch.cat((images, blurred)))
         self.score_mean = scores.mean(0)
         centered = scores - self.score_mean
-        right = F.one_hot(classes.repeat(2), self.num_classes).bool()
+        right = F.one_hot(classes.repeat(2), len(self.labels)).bool()
         self.score_margin = (centered[right].mean() - centered[~right].mean()).clamp_min(1e-3)
 
 

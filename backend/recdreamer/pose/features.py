@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoModel
-from transformers.utils.hub import cached_file
 
-from recdreamer.report import JobError
+from recdreamer.pretrained import Preprocessing, loading, model_folder
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "extractor"
 PATCHES = 16
@@ -34,36 +30,19 @@ class FeatureExtractor(nn.Module):
     The released code feeds queries in [-1, 1] and templates normalised; here both go the same way.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, name: str = "builtin") -> None:
         super().__init__()
-        source = str(BUILTIN_FOLDER) if name == "builtin" else name
-        try:
-            # Resolved to a folder first: given an id, the model's loader would ask the network for adapters.
-            path = Path(str(cached_file(source, "preprocessor_config.json", local_files_only=True)))
-            self.model = AutoModel.from_pretrained(path.parent, local_files_only=True, use_safetensors=True)
-            prepare = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise JobError(
-                "extractor", f"{name!r} is not a DINOv2 folder that can be loaded ({str(error).splitlines()[0][:200]}).",
-                "Choose 'builtin' or a folder with the model and its preprocessor_config.json.",
-            ) from error  # fmt: skip
+        hint = "Choose 'builtin' or a folder with the model and its preprocessor_config.json."
+        with loading("extractor", name, "a DINOv2 folder", hint):
+            folder = model_folder(name, BUILTIN_FOLDER)
+            self.prepare = Preprocessing(folder, "bilinear")
+            self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         self.model.requires_grad_(False).eval()
-        size = prepare.get("crop_size") or prepare["size"]
-        self.size_px: int = size.get("height") or size["shortest_edge"]
-        self.register_buffer("mean", torch.tensor(prepare["image_mean"])[:, None, None])
-        self.register_buffer("std", torch.tensor(prepare["image_std"])[:, None, None])
         self.num_prefix = 1 + getattr(self.model.config, "num_register_tokens", 0)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
         """Features of pictures in [0, 1], with gradient to the pictures."""
-        if images.shape[-2:] != (self.size_px, self.size_px):
-            images = nn.functional.interpolate(
-                images, (self.size_px, self.size_px), mode="bilinear", antialias=True, align_corners=False
-            )
-        tokens = self.model((images - self.mean) / self.std).last_hidden_state
+        tokens = self.model(self.prepare(images)).last_hidden_state
         patches = tokens[:, self.num_prefix :].transpose(1, 2)
         side = int(patches.shape[-1] ** 0.5)
         patches = patches.unflatten(2, (side, side))

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
 from torch import Tensor
 
+from recdreamer.pretrained import loading
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.protocol import BUILTIN_PRIOR
 from recdreamer.report import JobError
@@ -43,16 +43,13 @@ class DiffusionPrior:
         the local cache already.
         """
         source = str(BUILTIN_FOLDER) if name == BUILTIN_PRIOR else name
-        try:
+        hint = (
+            "Choose 'builtin', a folder that holds a model_index.json, or a model that was downloaded before."
+        )
+        with loading("prior", name, "a Stable Diffusion model", hint):
             pipeline = StableDiffusionPipeline.from_pretrained(
                 source, dtype=dtype, safety_checker=None, local_files_only=True, use_safetensors=True
             )
-        except (OSError, ValueError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
-            raise JobError(
-                "prior",
-                f"{name!r} is not a Stable Diffusion model that can be loaded ({str(error).splitlines()[0][:200]}).",
-                "Choose 'builtin', a folder that holds a model_index.json, or a model that was downloaded before.",
-            ) from error
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             freeze(part, device)
         config = pipeline.scheduler.config
@@ -133,16 +130,11 @@ class TinyDecoder:
 
     def __init__(self, name: str, prior: DiffusionPrior) -> None:
         """`name` is a folder or an id of an AutoencoderTiny on this machine. Raises JobError when it does not fit."""
-        try:
+        hint = "Choose a folder or id that was downloaded before, or leave rectifier.tiny_decoder empty."
+        with loading("decoder", name, "an AutoencoderTiny", hint):
             self.model: Any = AutoencoderTiny.from_pretrained(
                 name, dtype=prior.unet.dtype, local_files_only=True, use_safetensors=True
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise JobError(
-                "decoder",
-                f"{name!r} is not an AutoencoderTiny that can be loaded ({str(error).splitlines()[0][:200]}).",
-                "Choose a folder or id that was downloaded before, or leave rectifier.tiny_decoder empty.",
-            ) from error
         theirs, ours = self.model.config.latent_channels, prior.unet.config.in_channels
         if theirs != ours:
             raise JobError(

@@ -1,0 +1,65 @@
+"""What loading any pretrained model has in common: one sentence when it fails, and the preparation of pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers.utils.hub import cached_file
+
+from recdreamer.report import JobError
+
+PREPROCESSOR = "preprocessor_config.json"
+
+
+@contextmanager
+def loading(kind: str, name: str, what: str, hint: str) -> Iterator[None]:
+    """Turns whatever the libraries raise about a folder that is no such model into JobError(kind, …)."""
+    try:
+        yield
+    except (OSError, ValueError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise JobError(kind, f"{name!r} is not {what} that can be loaded ({reason}).", hint) from error
+
+
+def model_folder(name: str, builtin: Path) -> Path:
+    """Folder of a model with a preprocessor: `builtin`, a folder, or an id whose files are on this machine.
+
+    Resolved first, because given an id the models' loaders would ask the network for adapters.
+    """
+    source = str(builtin) if name == "builtin" else name
+    return Path(str(cached_file(source, PREPROCESSOR, local_files_only=True))).parent
+
+
+class Preprocessing(nn.Module):
+    """Pictures in [0, 1] of any size to what a model was trained on, with gradient."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, folder: Path, resampling: Literal["bilinear", "bicubic"]) -> None:
+        super().__init__()
+        prepare = json.loads((folder / PREPROCESSOR).read_text(encoding="utf-8"))
+        size = prepare.get("crop_size") or prepare["size"]
+        self.size_px: int = size.get("height") or size["shortest_edge"]
+        self.resampling = resampling
+        self.register_buffer("mean", torch.tensor(prepare["image_mean"])[:, None, None])
+        self.register_buffer("std", torch.tensor(prepare["image_std"])[:, None, None])
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 size size"]:
+        if images.shape[-2:] != (self.size_px, self.size_px):
+            images = nn.functional.interpolate(
+                images,
+                (self.size_px, self.size_px),
+                mode=self.resampling,
+                antialias=True,
+                align_corners=False,
+            )
+        return (images - self.mean) / self.std
