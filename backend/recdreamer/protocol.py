@@ -21,7 +21,7 @@ Method = Literal["usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_br
 PoseMode = Literal["marginal", "camera"]
 Quality = Literal["quick", "standard"]
 Kind = Literal["object", "particles"]
-Source = Literal["viewport", "turntable", "file", "prior"]
+Source = Literal["viewport", "turntable", "file", "clipboard", "sketch", "prior", "novel_view"]
 Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
 BUILTIN_PRIOR = "builtin"
@@ -56,6 +56,8 @@ class Template:
     """Camera elevation above the horizon; None if unknown."""
     mirrored: bool = False
     """True when the picture is to be flipped left to right before use (one side view serves both sides)."""
+    weight: float = 1.0
+    """Its say among the templates of its class, against theirs."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,12 @@ class JobRequest:
                 f"The templates show {len(labels)} pose class(es) of {MIN_CLASSES} to {MAX_CLASSES} needed.",
                 "Add templates of other views, or remove all of them and let the prior draw its own.",
             )
+        for template in self.templates:
+            if not 0 < template.weight < float("inf"):
+                raise RequestError(
+                    f"The weight of template {template.label!r} is {template.weight}.",
+                    "Give a weight above zero, or leave the template out.",
+                )
         if self.method == "usd" and self.pose_mode == "camera":
             for template in self.templates:
                 if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
