@@ -81,7 +81,7 @@ def demo(options: argparse.Namespace) -> int:
     settings.write_text(json.dumps(arguments), encoding="utf-8")
     if run([python, "-m", "recdreamer", "generate", *arguments, "--out", job]):
         return 1
-    if run([python, "-m", "recdreamer", "evaluate", job]):
+    if run([python, "-m", "recdreamer", "evaluate", "job", job]):
         return 1
     script = [blender, ROOT / "tools" / "demo_blend.py", job, "--out", out]
     run_shown("model.blend and turntable.png", [str(part) for part in script])

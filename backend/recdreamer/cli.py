@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
+from recdreamer.evaluate_commands import Evaluate, run_evaluate
 from recdreamer.protocol import (
     BUILTIN_PRIOR,
     JobFolder,
@@ -30,6 +31,7 @@ from recdreamer.protocol import (
     write_atomically,
 )
 from recdreamer.report import Report
+from recdreamer.template_commands import Templates, run_templates
 
 
 @dataclass(frozen=True)
@@ -63,17 +65,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Templates:
-    """Let the prior draw pose templates of a prompt into a folder; without a prompt, check what is there."""
-
-    out: Path
-    prompt: str = ""
-    seed: int = 0
-    prior: str = BUILTIN_PRIOR
-    device: str = "auto"
-
-
-@dataclass(frozen=True)
 class Particles:
     """Optimize pictures instead of an object, to see how a method spreads poses (paper, App. E)."""
 
@@ -92,13 +83,6 @@ class Particles:
     device: str = "auto"
     set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = field(default=())
     """Single settings; optimize.num_views is how many pictures a step moves."""
-
-
-@dataclass(frozen=True)
-class Evaluate:
-    """Judge a finished job of the embedded prior by the oracle; adds to its report.json."""
-
-    job: tyro.conf.Positional[Path]
 
 
 @dataclass(frozen=True)
@@ -161,15 +145,12 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
 
             return run(command.job, work)
         case Templates():
-            return draw(command) if command.prompt else check(command.out)
+            return run_templates(command)
         case Particles():
             prepare_particles(command)
             return follow(command.out)
         case Evaluate():
-            from recdreamer.evaluation.judge import judge
-
-            print(json.dumps(judge(JobFolder(command.job)).as_dict(), indent=2))
-            return 0
+            return run_evaluate(command)
         case Bench():
             from recdreamer.evaluation.benchmark import as_table, bench_step
 
@@ -351,35 +332,3 @@ class EventView:
             self.console.print(line, highlight=False, markup=False)
         else:
             print(line, flush=True)
-
-
-def check(folder: Path) -> int:
-    """Read every picture of a folder as a job would. Raises RequestError naming the first that cannot serve."""
-    from recdreamer.pose.templates import load_templates, templates_in
-
-    templates = templates_in(folder)
-    JobRequest("a check", templates=templates).validate()
-    load_templates(JobFolder(folder), templates, size_px=64)
-    for template in templates:
-        print(f"{template.label}: {template.image}{' (mirrored)' if template.mirrored else ''}")
-    return 0
-
-
-def draw(command: Templates) -> int:
-    """Templates drawn by the prior, as pictures named after their class."""
-    import torch
-
-    from recdreamer.config import resolve
-    from recdreamer.generate import choose_device
-    from recdreamer.pose.draw import draw_templates
-    from recdreamer.pose.features import FeatureExtractor
-    from recdreamer.prior.diffusion import DiffusionPrior
-
-    request = JobRequest(command.prompt, prior=command.prior, device=command.device)
-    request.validate()
-    device = choose_device(command.device)
-    prior = DiffusionPrior.load(command.prior, device, torch.float32)
-    extractor = FeatureExtractor(resolve(request).extractor).to(device)
-    for template in draw_templates(command.out, prior, extractor, command.prompt, command.seed):
-        print(f"{template.label}: {command.out / template.image}{' (mirrored)' if template.mirrored else ''}")
-    return 0

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from recdreamer.cache import cache_folder
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.distillation.debiasing import PromptDebiaser
@@ -22,9 +23,10 @@ from recdreamer.optimize import optimize, optimize_step, orbit, report_poses
 from recdreamer.pose.attributes import AttributeClassifier
 from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.draw import draw_templates
-from recdreamer.pose.features import FeatureExtractor
+from recdreamer.pose.features import PATCHES, FeatureExtractor
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.pose.templates import PoseTemplate, load_templates
+from recdreamer.prior.attention import attention_to_prompt
 from recdreamer.prior.denoiser import Denoiser
 from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
 from recdreamer.prior.lora import LoraBranch, LoraTrainer
@@ -203,7 +205,13 @@ def prepare_classifier(
         templates = draw_templates(job.templates, prior, extractor, config.prompt, config.seed)
         templates = tuple(replace(template, image=f"templates/{template.image}") for template in templates)
     loaded = load_templates(job, templates, prior.image_px)
-    return PoseClassifier(extractor, loaded, config.rectifier.classifier, config.seed), loaded
+    images = torch.stack([template.image for template in loaded]).to(prior.device)
+    generator = torch.Generator(device=prior.device).manual_seed(config.seed)
+    attention = attention_to_prompt(prior, images, config.prompt, PATCHES, generator)
+    classifier = PoseClassifier(
+        extractor, loaded, config.rectifier.classifier, config.seed, attention, cache_folder("features")
+    )
+    return classifier, loaded
 
 
 def _fix_marginals(

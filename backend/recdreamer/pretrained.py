@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+import diffusers.utils.logging
 import torch
+import transformers.utils.logging
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -17,6 +19,13 @@ from transformers.utils.hub import cached_file
 from recdreamer.report import JobError
 
 PREPROCESSOR = "preprocessor_config.json"
+
+
+def quieten() -> None:
+    """No bars and hints of the libraries between the lines of a command."""
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
 
 
 @contextmanager
@@ -48,7 +57,8 @@ class Preprocessing(nn.Module):
         super().__init__()
         prepare = json.loads((folder / PREPROCESSOR).read_text(encoding="utf-8"))
         size = prepare.get("crop_size") or prepare["size"]
-        self.size_px: int = size.get("height") or size["shortest_edge"]
+        # Older files hold a number.
+        self.size_px: int = size if isinstance(size, int) else size.get("height") or size["shortest_edge"]
         self.resampling = resampling
         self.register_buffer("mean", torch.tensor(prepare["image_mean"])[:, None, None])
         self.register_buffer("std", torch.tensor(prepare["image_std"])[:, None, None])

@@ -45,25 +45,6 @@ def test_stdout_stays_empty_and_a_cache_folder_of_any_name_works(tmp_path):
         assert list((cache / "recdreamer" / "warp").rglob("*.o"))
 
 
-@pytest.mark.parametrize(
-    ("local", "expected"),
-    [
-        ("C:/Users/Jana/AppData/Local", "C:/Users/Jana/AppData/Local/recdreamer/warp"),
-        ("C:/Users/Jürgen", None),
-    ],
-)
-def test_windows_profiles_with_other_letters_get_an_ascii_folder(monkeypatch, local, expected):
-    monkeypatch.setattr(sys, "platform", "win32")
-    monkeypatch.setenv("LOCALAPPDATA", local)
-    monkeypatch.setenv("PROGRAMDATA", "C:/ProgramData")
-    folder = kernels.kernel_cache_folder().as_posix()
-    assert folder.isascii()
-    if expected is None:
-        assert folder.startswith("C:/ProgramData/recdreamer/")
-    else:
-        assert folder == expected
-
-
 def test_all_kernels_compile_for_cuda_without_a_device(tmp_path):
     """Warp brings NVRTC along, so what would fail on an artist's graphics card fails here first."""
     pytest.importorskip("warp")

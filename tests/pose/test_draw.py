@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,11 @@ import torch
 
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
-from recdreamer.pose.draw import draw_templates
+from recdreamer.pose.draw import NUM_SAMPLES, draw_gallery, draw_templates
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.templates import load_templates
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder
+from recdreamer.protocol import JobFolder, Template
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,31 @@ def test_samples_that_look_to_the_wrong_side_are_left_out(
     images = torch.stack([template.image for template in load_templates(JobFolder(tmp_path), drawn, 64)])
     seen = [POSES[pose] for pose in load_oracle().pose_probs(images).argmax(1)]
     assert seen == [template.label for template in drawn]
+
+
+def test_front_and_back_come_with_their_mirror_images(prior: DiffusionPrior, tmp_path: Path) -> None:
+    drawn = draw_templates(tmp_path, prior, FeatureExtractor(), "a red bear", seed=1)
+    for label in POSES:
+        shown = sorted((t.image, t.mirrored) for t in drawn if t.label == label)
+        assert len(shown) == (4 if label in ("front", "back") else 2)
+        assert {mirrored for _, mirrored in shown} == (
+            {False, True} if label in ("front", "back") else {label == "left"}
+        )
+
+
+def test_the_gallery_holds_every_sample_under_what_it_shows(prior: DiffusionPrior, tmp_path: Path) -> None:
+    listed = draw_gallery(tmp_path, prior, FeatureExtractor(), "a red bear", seed=1)
+    assert len(listed) == 3 * NUM_SAMPLES == len(list(tmp_path.glob("*.png")))
+    report = json.loads((tmp_path / "gallery.json").read_text())
+    assert [sample["image"] for sample in report["samples"]] == [sample.image for sample in listed]
+    for label in {sample.label for sample in listed}:
+        shares = [sample.share for sample in listed if sample.label == label]
+        assert shares == sorted(shares, reverse=True)
+    sure = [sample for sample in listed if sample.share > 0.8]
+    templates = tuple(Template(sample.label, sample.image) for sample in sure)
+    images = torch.stack([template.image for template in load_templates(JobFolder(tmp_path), templates, 64)])
+    seen = [POSES[pose] for pose in load_oracle().pose_probs(images).argmax(1)]
+    assert len(sure) > 12 and seen == [sample.label for sample in sure]
 
 
 def test_what_is_there_is_not_drawn_again(prior: DiffusionPrior, tmp_path: Path) -> None:

@@ -90,14 +90,14 @@ def test_a_bad_request_is_one_sentence_and_leaves_nothing(arguments, sentence, t
 
 
 def test_templates_checks_a_folder(pictures, capsys):
-    assert call("templates", "--out", pictures) == 0
+    assert call("templates", "check", pictures) == 0
     assert "right: left.png (mirrored)" in capsys.readouterr().out
     (pictures / "front.png").write_bytes(b"")
-    assert call("templates", "--out", pictures) == 1
+    assert call("templates", "check", pictures) == 1
     assert "'front.png' cannot be read" in capsys.readouterr().err
     for name in ("back-1.png", "back-2.png", "left.png"):
         (pictures / name).unlink()
-    assert call("templates", "--out", pictures) == 1
+    assert call("templates", "check", pictures) == 1
     assert "1 pose class(es) of 2 to 6" in capsys.readouterr().err
 
 

@@ -188,7 +188,7 @@ def render_figurines(
     """
     fine_px = size_px * oversampling
     rays_o, rays_d = (rays.flatten(1, 2) for rays in camera_rays(cameras, fine_px, fine_px))
-    depth, normals, colors = _nearest_hit(figures, rays_o, rays_d)
+    depth, normals, colors = nearest_hit(figures, rays_o, rays_d)
     facing = -(normals * rays_d).sum(-1, keepdim=True)
     shade = 0.74 + 0.20 * normals[..., 2:3] + 0.08 * facing
     image = torch.where(depth[..., None].isfinite(), (colors * shade).clamp(0, 1), ground[:, None])
@@ -196,7 +196,7 @@ def render_figurines(
     return torch.nn.functional.avg_pool2d(image, oversampling)
 
 
-def _nearest_hit(
+def nearest_hit(
     figures: Figurines, rays_o: Float[Tensor, "batch rays 3"], rays_d: Float[Tensor, "batch rays 3"]
 ) -> tuple[Float[Tensor, "batch rays"], Float[Tensor, "batch rays 3"], Float[Tensor, "batch rays 3"]]:
     """Distance (inf for a miss), outward normal and colour of the first part that each ray meets."""

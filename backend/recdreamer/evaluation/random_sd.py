@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
@@ -40,6 +40,9 @@ class RandomPrior(DiffusionPrior):
 
     def encode_text(self, prompts: list[str]) -> Float[Tensor, "prompts tokens width"]:
         return torch.randn(len(prompts), *TEXT_SHAPE, device=self.device)
+
+    def has_meaning(self, prompt: str) -> Bool[Tensor, "tokens"]:
+        return torch.arange(TEXT_SHAPE[0], device=self.device) > 0
 
 
 def random_sd21(device: torch.device, dtype: torch.dtype) -> RandomPrior:

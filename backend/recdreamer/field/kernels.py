@@ -7,17 +7,16 @@ everything else goes to the reference, which the tests compare the kernels with.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from recdreamer.cache import cache_folder
 
 Backend = Literal["auto", "warp", "torch"]
 
@@ -49,26 +48,9 @@ def warp_module() -> ModuleType:
 
     wp.config.log_level = wp.LOG_ERROR
     if wp.config.kernel_cache_dir is None and "WARP_CACHE_PATH" not in os.environ:
-        wp.config.kernel_cache_dir = str(kernel_cache_folder())
+        wp.config.kernel_cache_dir = str(cache_folder("warp"))
     wp.init()
     return wp
-
-
-def kernel_cache_folder() -> Path:
-    """Folder of this user for compiled kernels.
-
-    On Windows the CUDA loader reads paths in the system's code page, so a profile folder with other
-    letters is replaced by one in ProgramData, named by a hash of it.
-    """
-    if sys.platform == "win32":
-        local = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-        if not str(local).isascii():
-            shared = Path(os.environ.get("PROGRAMDATA", "C:/ProgramData"))
-            return shared / "recdreamer" / hashlib.sha256(str(local).encode()).hexdigest()[:16] / "warp"
-        return local / "recdreamer" / "warp"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "recdreamer" / "warp"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recdreamer" / "warp"
 
 
 def launch(kernel: Any, dim: Sequence[int] | int, arguments: Sequence[Any]) -> None:

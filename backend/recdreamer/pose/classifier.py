@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -10,15 +11,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recdreamer.pose.features import PATCHES, FeatureExtractor, Features
-from recdreamer.pose.foreground import ForegroundRule, center_hint, horizontal_map
-from recdreamer.pose.perturbation import averaged_logits, box_blur, perturbed
+from recdreamer.pose.features import FeatureExtractor, Features
+from recdreamer.pose.foreground import ForegroundRule, foreground_hint, horizontal_map
+from recdreamer.pose.perturbation import averaged_logits, box_blur
+from recdreamer.pose.template_features import template_features
 from recdreamer.pose.templates import PoseTemplate
+
+Normalization = Literal["centered", "paper", "released"]
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    normalization: Literal["centered", "paper", "released"] = "centered"
+    normalization: Normalization = "centered"
     """How scores become logits. `paper`: q / 0.05 (Eq. 17). `released`: q / Σq / 0.01. `centered`: less the
     templates' own mean score and in units of the margin between right and wrong class, so that a shapeless
     picture is no longer undecided between all classes, where the marginal ratio would be flat."""
@@ -49,17 +53,21 @@ class PoseClassifier(nn.Module):
         templates: list[PoseTemplate],
         config: ClassifierConfig,
         seed: int = 0,
+        attention: Float[Tensor, "templates places"] | None = None,
+        cache: Path | None = None,
     ) -> None:
+        """`attention`, of the prior to the prompt's words, says which side of the first component is the object, for
+        templates without alpha. `cache` is a folder for the templates' features.
+        """
         super().__init__()
         self.extractor, self.config = extractor, config
         self.labels = tuple(dict.fromkeys(template.label for template in templates))
         device = extractor.prepare.mean.device
-        generator = torch.Generator(device=device).manual_seed(seed)
         images = torch.stack([template.image for template in templates]).to(device)
         classes = torch.tensor([self.labels.index(template.label) for template in templates], device=device)
         with torch.no_grad():
-            features = self._average_features(images, generator)
-            self.rule = ForegroundRule.fit(features.patches, _foreground_hint(templates, features.patches))
+            features = template_features(extractor, images, config.template_copies, seed, cache)
+            self.rule = ForegroundRule.fit(features.patches, foreground_hint(templates, attention, device))
             mask = self.rule.mask(features.patches)
             self.template_cls = features.cls
             # Only the object's patches take part in matching; the rest is padding that no softmax sees.
@@ -70,8 +78,9 @@ class PoseClassifier(nn.Module):
             )
             self.template_mask = mask.gather(1, order)
             self.template_places = horizontal_map(mask).gather(1, order)
-            # Average over the templates of a class.
+            # Average over the templates of a class, each with its weight.
             members = F.one_hot(classes, len(self.labels)).T.to(features.cls.dtype)
+            members = members * torch.tensor([template.weight for template in templates]).to(members)
             self.members = members / members.sum(1, keepdim=True)
             self._calibrate(images, classes)
 
@@ -98,21 +107,28 @@ class PoseClassifier(nn.Module):
             return orientation @ self.members.T
         return (texture * orientation) @ self.members.T
 
-    def _orientation(self, features: Features) -> Float[Tensor, "batch templates"]:
-        """1 - expected horizontal displacement between each patch and its soft nearest template patch.
+    def displacement(
+        self, features: Features, mask: Float[Tensor, "batch places"]
+    ) -> Float[Tensor, "batch templates places"]:
+        """Expected horizontal distance, in widths of the object, between each patch and its match in a template.
 
-        Eq. 16 as the released code has it; as printed, the weight of a good match would be small.
+        Matches are soft nearest neighbours (Eq. 16 as the released code has it; as printed, the weight of a good
+        match would be small).
         """
-        mask = self.rule.mask(features.patches)
         places = horizontal_map(mask)
         # Unit vectors: |a - b|² = 2 - 2 a·b. The floor keeps the root's gradient finite at a perfect match.
         product = torch.einsum("buf,ivf->biuv", features.patches, self.template_patches)
         distance = (2 - 2 * product).clamp_min(1e-6).sqrt()
         logits = -distance / self.config.patch_temperature
         logits = logits.masked_fill(self.template_mask[None, :, None] == 0, -torch.inf)
-        displacement = (places[:, None, :, None] - self.template_places[None, :, None]).abs()
-        expected = (logits.softmax(-1) * displacement).sum(-1)
-        return 1 - (expected * mask[:, None]).sum(-1) / mask.sum(-1)[:, None]
+        apart = (places[:, None, :, None] - self.template_places[None, :, None]).abs()
+        return (logits.softmax(-1) * apart).sum(-1)
+
+    def _orientation(self, features: Features) -> Float[Tensor, "batch templates"]:
+        """1 - displacement, averaged over the patches of the object."""
+        mask = self.rule.mask(features.patches)
+        displacement = self.displacement(features, mask)
+        return 1 - (displacement * mask[:, None]).sum(-1) / mask.sum(-1)[:, None]
 
     def _logits(self, scores: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
         temperature = self.config.temperature or _TEMPERATURES[self.config.normalization]
@@ -121,21 +137,6 @@ class PoseClassifier(nn.Module):
         if self.config.normalization == "released":
             return scores / scores.sum(-1, keepdim=True) / temperature
         return scores / temperature
-
-    def _average_features(
-        self, images: Float[Tensor, "templates 3 s s"], generator: torch.Generator
-    ) -> Features:
-        """Features averaged over augmented copies; those of patches are not moved, so that places stay."""
-        sets = [self.extractor(images)]
-        cls = [sets[0].cls]
-        for _ in range(self.config.template_copies):
-            copy = perturbed(images, generator, 0.12, max_shift_px=0)
-            sets.append(self.extractor(copy))
-            cls.append(self.extractor(perturbed(images, generator, 0.12, max_shift_px=2)).cls)
-        return Features(
-            F.normalize(torch.stack(cls).mean(0), dim=-1),
-            F.normalize(torch.stack([features.patches for features in sets]).mean(0), dim=-1),
-        )
 
     def _calibrate(self, images: Float[Tensor, "templates 3 s s"], classes: Tensor) -> None:
         """Mean score of each class over the templates, plain and blurred, and the margin of the right class."""
@@ -147,12 +148,3 @@ class PoseClassifier(nn.Module):
         centered = scores - self.score_mean
         right = F.one_hot(classes.repeat(2), len(self.labels)).bool()
         self.score_margin = (centered[right].mean() - centered[~right].mean()).clamp_min(1e-3)
-
-
-def _foreground_hint(templates: list[PoseTemplate], like: Tensor) -> Float[Tensor, "templates places"]:
-    center = center_hint(like.device)
-    return torch.stack([
-        center if template.mask is None
-        else F.adaptive_avg_pool2d(template.mask.to(like.device), PATCHES).flatten()
-        for template in templates
-    ]).to(like.dtype)  # fmt: skip

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from PIL import Image
+from jaxtyping import Float
+from torch import Tensor
 
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import FeatureExtractor
+from recdreamer.pose.gallery import Sample, write_gallery, write_picture
 from recdreamer.pose.templates import PoseTemplate, with_mirrored_sides
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Template, write_atomically
+from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Template
 
 VIEW_PHRASES = {"front": "from front view", "back": "from back view", "right": "facing left"}
 """Who stands to the right of a figure sees it face left; the other side is the mirror image."""
+NUM_SAMPLES = 8
+"""Of each phrase."""
 
 
 def draw_templates(
@@ -24,34 +30,73 @@ def draw_templates(
     prompt: str,
     seed: int,
     per_class: int = 2,
-    num_samples: int = 8,
 ) -> tuple[Template, ...]:
     """Draw pictures of each pose and keep those that resemble the others of their pose most.
 
-    Images are relative to `folder`. Samples that are already there are not drawn again.
+    Images are relative to `folder`. Samples that are already there are not drawn again. What is drawn from the front
+    or from behind is seen a little from one side or the other; with its mirror image beside it neither is preferred.
     """
     templates = []
-    for index, (label, phrase) in enumerate(VIEW_PHRASES.items()):
+    for label in VIEW_PHRASES:
         names = [f"{label}-{rank}.png" for rank in range(per_class)]
         if not all((folder / name).exists() for name in names):
-            generator = torch.Generator(device=prior.device).manual_seed(seed * 31 + index)
-            samples = prior.sample([f"{prompt}, {phrase}"] * num_samples, generator)
-            # The odd one out is often a sample that did not obey; told with orientation, as a side seen from the
-            # wrong side has the same texture.
-            alone = [PoseTemplate(str(i), sample, None, None) for i, sample in enumerate(samples)]
-            likeness = PoseClassifier(extractor, alone, ClassifierConfig(template_copies=0)).scores(samples)
-            central = likeness.sum(1).argsort(descending=True)[:per_class]
-            for name, sample in zip(names, samples[central], strict=True):
-                _write(folder / name, sample)
-        azimuth_deg = CLASS_AZIMUTHS_DEG[label]
-        templates += [Template(label, name, "prior", azimuth_deg) for name in names]
-    return with_mirrored_sides(tuple(templates))
+            samples = _sample(prior, prompt, label, seed)
+            for name, sample in zip(names, samples[_most_typical(extractor, samples)], strict=False):
+                write_picture(folder / name, sample)
+        templates += [Template(label, name, "prior", CLASS_AZIMUTHS_DEG[label]) for name in names]
+    for_both_sides = [replace(template, mirrored=True) for template in templates if template.label != "right"]
+    return with_mirrored_sides((*templates, *for_both_sides))
 
 
-def _write(path: Path, image: torch.Tensor) -> None:
-    pixels = (image.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    Image.fromarray(pixels).save(temporary, format="PNG")
-    write_atomically(path, temporary.read_bytes())
-    temporary.unlink()
+def draw_gallery(
+    folder: Path,
+    prior: DiffusionPrior,
+    extractor: FeatureExtractor,
+    prompt: str,
+    seed: int,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Sample]:
+    """Write all samples of each phrase into `folder` for an artist to pick from, sorted by what they show.
+
+    What they show is told by a classifier of the most typical ones. Each is named after its class, the surest first,
+    and listed in gallery.json.
+    """
+    drawn, typical = [], []
+    for index, label in enumerate(VIEW_PHRASES):
+        tick(index, len(VIEW_PHRASES))
+        samples = _sample(prior, prompt, label, seed)
+        drawn.append(samples)
+        mirrored_label = "left" if label == "right" else label
+        for sample in samples[_most_typical(extractor, samples)[:2]]:
+            typical.append(PoseTemplate(label, sample, None, None))
+            typical.append(PoseTemplate(mirrored_label, sample.flip(-1), None, None))
+    tick(len(VIEW_PHRASES), len(VIEW_PHRASES))
+    samples = torch.cat(drawn)
+    classifier = PoseClassifier(extractor, typical, ClassifierConfig(template_copies=4), seed)
+    share, guess = classifier(samples).exp().max(1)
+    listed = []
+    for index, label in enumerate(classifier.labels):
+        of_label = (guess == index).nonzero()[:, 0]
+        for rank, sample in enumerate(of_label[share[of_label].argsort(descending=True)].tolist()):
+            name = f"{label}-{rank}.png"
+            write_picture(folder / name, samples[sample])
+            listed.append(Sample(name, label, share[sample].item(), CLASS_AZIMUTHS_DEG[label]))
+    write_gallery(folder, listed)
+    return listed
+
+
+def _sample(prior: DiffusionPrior, prompt: str, label: str, seed: int) -> Float[Tensor, "samples 3 s s"]:
+    index = list(VIEW_PHRASES).index(label)
+    generator = torch.Generator(device=prior.device).manual_seed(seed * 31 + index)
+    return prior.sample([f"{prompt}, {VIEW_PHRASES[label]}"] * NUM_SAMPLES, generator)
+
+
+def _most_typical(extractor: FeatureExtractor, samples: Float[Tensor, "samples 3 s s"]) -> Tensor:
+    """Indices of the samples, those that resemble all others most first.
+
+    The odd one out is often a sample that did not obey; told with orientation, as a side seen from the wrong side has
+    the same texture.
+    """
+    alone = [PoseTemplate(str(i), sample, None, None) for i, sample in enumerate(samples)]
+    likeness = PoseClassifier(extractor, alone, ClassifierConfig(template_copies=0)).scores(samples)
+    return likeness.sum(1).argsort(descending=True)

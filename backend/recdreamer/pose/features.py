@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel
@@ -38,6 +40,8 @@ class FeatureExtractor(nn.Module):
             self.prepare = Preprocessing(folder, "bilinear")
             self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         self.model.requires_grad_(False).eval()
+        self.fingerprint = _fingerprint(self.model)
+        """Names the weights, whatever folder they came from."""
         self.num_prefix = 1 + getattr(self.model.config, "num_register_tokens", 0)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
@@ -54,3 +58,11 @@ class FeatureExtractor(nn.Module):
         return Features(
             normalize(tokens[:, 0], dim=-1), normalize(patches.flatten(2).transpose(1, 2), dim=-1)
         )
+
+
+def _fingerprint(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from recdreamer.pose.features import PATCHES
+from recdreamer.pose.templates import PoseTemplate
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class ForegroundRule:
         threshold = along.mean()
         for _ in range(20):
             above = along > threshold
+            if bool(above.all()) or not bool(above.any()):
+                break  # Pictures without any structure: there is nothing to part.
             threshold = 0.5 * (along[above].mean() + along[~above].mean())
         return ForegroundRule(direction, float(threshold))
 
@@ -47,6 +51,25 @@ class ForegroundRule:
         """1 on the object, 0 elsewhere; where nothing would be left, everything is the object."""
         mask = (patches.detach() @ self.direction > self.threshold).float()
         return torch.where(mask.sum(-1, keepdim=True) > 0, mask, torch.ones_like(mask))
+
+
+def foreground_hint(
+    templates: list[PoseTemplate],
+    attention: Float[Tensor, "templates places"] | None,
+    device: torch.device | str,
+) -> Float[Tensor, "templates places"]:
+    """Large on the object, in [0, 1]: a template's alpha, else the prior's attention to it, else the middle."""
+    hints = []
+    for index, template in enumerate(templates):
+        if template.mask is not None:
+            hint = F.adaptive_avg_pool2d(template.mask.to(device), PATCHES).flatten()
+        elif attention is not None:
+            hint = attention[index].to(device)
+            hint = (hint - hint.amin()) / (hint.amax() - hint.amin()).clamp_min(1e-12)
+        else:
+            hint = center_hint(device)
+        hints.append(hint)
+    return torch.stack(hints)
 
 
 def center_hint(device: torch.device | str) -> Float[Tensor, "places"]:

@@ -1,7 +1,8 @@
-"""Perturbed copies of a picture: what a classifier thinks of all of them has a gradient that an eye can follow."""
+"""Changed copies of pictures: those of templates make them robust, those of queries give their gradient a meaning."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -31,7 +32,10 @@ def box_blur(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w
 def perturbed(
     images: Float[Tensor, "batch 3 h w"], generator: torch.Generator, noise: float, max_shift_px: int = 1
 ) -> Float[Tensor, "batch 3 h w"]:
-    """Shifted by a pixel, blurred none to twice, a little brighter or darker, and noisy."""
+    """Shifted by a pixel, blurred none to twice, a little brighter or darker, and noisy.
+
+    What all such copies agree on has a gradient that an eye can follow.
+    """
     draw = lambda *shape: torch.rand(shape, generator=generator, device=generator.device).to(images)  # noqa: E731
     if max_shift_px:
         down, right = ((2 * max_shift_px + 1) * draw(2)).long() - max_shift_px
@@ -47,3 +51,42 @@ def perturbed(
     images = images * (0.9 + 0.2 * draw(len(images), 1, 1, 1)) + 0.12 * (draw(len(images), 1, 1, 1) - 0.5)
     eps = torch.randn(images.shape, generator=generator, device=generator.device).to(images)
     return images + noise * draw(len(images), 1, 1, 1) * eps
+
+
+def jittered_color(
+    images: Float[Tensor, "batch 3 h w"],
+    generator: torch.Generator,
+    grey_share: float = 0.2,
+    max_turn: float = 0.1,
+) -> Float[Tensor, "batch 3 h w"]:
+    """Hue turned by up to `max_turn` of the circle, saturation within a fifth, and a share of the copies grey."""
+    count = len(images)
+    draw = lambda: torch.rand(count, generator=generator, device=generator.device).to(images)  # noqa: E731
+    angle, saturation = 2 * math.pi * max_turn * (2 * draw() - 1), 0.8 + 0.4 * draw()
+    saturation = torch.where(draw() < grey_share, 0.0, saturation)
+    # Rodrigues' rotation about the grey axis, shrunk towards it.
+    cos, sin, third = saturation * angle.cos(), saturation * angle.sin() / math.sqrt(3), 1 / 3
+    same, before, after = cos + third * (1 - cos), third * (1 - cos) - sin, third * (1 - cos) + sin
+    matrix = torch.stack((same, before, after, after, same, before, before, after, same), -1).view(-1, 3, 3)
+    return torch.einsum("bij,bjhw->bihw", matrix, images)
+
+
+def moved(
+    images: Float[Tensor, "batch 3 h w"],
+    generator: torch.Generator,
+    max_shift: float = 0.06,
+    max_scale: float = 1.1,
+    max_shear: float = 0.05,
+) -> Float[Tensor, "batch 3 h w"]:
+    """Shifted (in halves of the picture), scaled and sheared at random; what lies outside repeats the border."""
+    count = len(images)
+    draw = lambda *shape: (  # noqa: E731
+        2 * torch.rand(count, *shape, generator=generator, device=generator.device) - 1
+    ).to(images)
+    scale, shear = (math.log(max_scale) * draw()).exp(), max_shear * draw()
+    theta = torch.zeros(count, 2, 3, device=images.device, dtype=images.dtype)
+    theta[:, 0, 0] = theta[:, 1, 1] = scale
+    theta[:, 0, 1] = shear
+    theta[:, :, 2] = max_shift * draw(2)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import io
+import re
+import struct
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, RequestError, Template
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+MIN_SIDE_PX = 8
+"""Anything smaller shows no pose; it is a damaged export or the wrong file."""
 MAX_PIXELS = 64_000_000
+MIN_COVERAGE = 1e-4
+"""Share of the picture that must be opaque: a few thin lines are enough, a stray pixel is not."""
 GROUND = 0.8
 """Grey behind a template with alpha."""
+
+# SyntaxError and the two before it are what Pillow raises for some broken files.
+_UNREADABLE = (
+    OSError, ValueError, EOFError, struct.error, SyntaxError,
+    Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,8 @@ class PoseTemplate:
     mask: Float[Tensor, "1 size size"] | None
     """Alpha, when the picture has one."""
     azimuth_deg: float | None
+    weight: float = 1.0
+    """Its say among the templates of its class, against theirs."""
 
 
 def load_templates(job: JobFolder, templates: tuple[Template, ...], size_px: int) -> list[PoseTemplate]:
@@ -37,13 +53,12 @@ def load_templates(job: JobFolder, templates: tuple[Template, ...], size_px: int
 
 
 def templates_in(folder: Path) -> tuple[Template, ...]:
-    """Templates of a folder of pictures named after their class: front.png, back-2.jpg, left.png …
+    """Templates of a folder of pictures named after their class: front.png, back-2.jpg, left_sketch.png …
 
-    A single side is mirrored to give the other one. Raises RequestError when the folder holds no picture.
+    A single side is mirrored to give the other one. What has "sketch" in its name is a sketch. Hidden files and
+    folders are passed over. Raises RequestError when the folder holds no picture.
     """
-    pictures = (
-        sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if folder.is_dir() else []
-    )
+    pictures = sorted(p for p in folder.iterdir() if _is_picture(p)) if folder.is_dir() else []
     if not pictures:
         raise RequestError(
             f"No pictures in {folder}.",
@@ -51,9 +66,23 @@ def templates_in(folder: Path) -> tuple[Template, ...]:
         )
     found = []
     for picture in pictures:
-        label = picture.stem.split("-")[0].split("_")[0].lower()
-        found.append(Template(label, picture.name, "file", CLASS_AZIMUTHS_DEG.get(label)))
+        label = _label(picture.stem.lower())
+        source = "sketch" if "sketch" in picture.stem.lower() else "file"
+        found.append(Template(label, picture.name, source, CLASS_AZIMUTHS_DEG.get(label)))
     return with_mirrored_sides(tuple(found))
+
+
+def _is_picture(path: Path) -> bool:
+    # macOS leaves "._front.png" beside "front.png" on foreign disks.
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _label(stem: str) -> str:
+    """The class in a file name: its first word that is not "sketch"; "front2" counts as "front"."""
+    words = [word for word in re.split(r"[-_ .(]+", stem.replace("sketch", "")) if word]
+    label = words[0] if words else stem
+    without_number = label.rstrip("0123456789")
+    return without_number if without_number in CLASS_AZIMUTHS_DEG else label
 
 
 def with_mirrored_sides(templates: tuple[Template, ...]) -> tuple[Template, ...]:
@@ -73,27 +102,73 @@ def with_mirrored_sides(templates: tuple[Template, ...]) -> tuple[Template, ...]
 
 def _load(path: Path, template: Template, size_px: int) -> PoseTemplate:
     try:
-        with Image.open(path) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise ValueError(f"{file.width} × {file.height} pixels are too many")
-            picture = ImageOps.exif_transpose(file).convert("RGBA")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        picture = _read(path)
+    except _UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(
-            f"The template {path.name!r} cannot be read ({error}).",
+            f"The template {path.name!r} cannot be read ({reason}).",
             "Replace it by a PNG or JPEG picture, or remove it.",
         ) from error
+    alpha = np.asarray(picture.getchannel("A"))
+    has_alpha = bool((alpha < 0.99 * 255).any())
+    if has_alpha and (alpha > 0.5 * 255).mean() < MIN_COVERAGE:
+        raise RequestError(
+            f"The template {path.name!r} is transparent (almost) everywhere.",
+            "Capture it again with the object in view, or remove it.",
+        )
+    # Before it is squared in floating point, where 20 000 × 20 pixels would become 5 GB.
+    picture.thumbnail((4 * size_px, 4 * size_px), Image.Resampling.BOX)
     rgba = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
     if template.mirrored:
         rgba = rgba.flip(-1)
-    has_alpha = bool((rgba[3] < 0.99).any())
-    if has_alpha and not bool((rgba[3] > 0.5).any()):
-        raise RequestError(
-            f"The template {path.name!r} is fully transparent.",
-            "Capture it again with the object in view, or remove it.",
-        )
     rgb = rgba[:3] * rgba[3:] + GROUND * (1 - rgba[3:]) if has_alpha else rgba[:3]
-    rgb, alpha = _square(rgb, size_px), _square(rgba[3:], size_px)
-    return PoseTemplate(template.label, rgb, alpha if has_alpha else None, template.azimuth_deg)
+    rgb, mask = _square(rgb, size_px), _square(rgba[3:], size_px)
+    return PoseTemplate(
+        template.label, rgb, mask if has_alpha else None, template.azimuth_deg, template.weight
+    )
+
+
+def _read(path: Path) -> Image.Image:
+    """The picture upright in 8-bit sRGB with alpha; of an animation the first frame.
+
+    Raises one of _UNREADABLE with the reason.
+    """
+    if not path.exists():
+        raise ValueError("there is no such file")
+    if not path.is_file():
+        raise ValueError("it is a folder")
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty")
+    # Pillow warns of too many pixels and raises only at twice the number; here both are too many.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            file = Image.open(path)
+        except UnidentifiedImageError as error:
+            raise ValueError("it is no picture, or a damaged one") from error
+        with file:
+            size = f"{file.width} × {file.height} pixels"
+            if file.width * file.height > MAX_PIXELS:
+                raise ValueError(f"{size} are too many")
+            if min(file.size) < MIN_SIDE_PX:
+                raise ValueError(f"{size} are too few")
+            return _as_rgba(ImageOps.exif_transpose(file))
+
+
+def _as_rgba(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):
+        # Pillow's own conversion clips: everything above 255 of 65535 turns white.
+        picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+    elif picture.mode in ("I", "F"):
+        raise ValueError("it has 32 bits per channel, 8 or 16 are understood")
+    elif picture.mode == "CMYK" and (profile := picture.info.get("icc_profile")):
+        try:
+            ink = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            screen = ImageCms.createProfile("sRGB")
+            picture = ImageCms.profileToProfile(picture, ink, screen, outputMode="RGB") or picture
+        except (ImageCms.PyCMSError, OSError):
+            pass  # A damaged profile costs the exact colours, not the picture.
+    return picture.convert("RGBA")
 
 
 def _square(image: Float[Tensor, "c height width"], size_px: int) -> Float[Tensor, "c size size"]:

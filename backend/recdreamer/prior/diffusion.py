@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderTiny, StableDiffusionPipeline
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recdreamer.pretrained import loading
@@ -77,6 +77,19 @@ class DiffusionPrior:
             return_tensors="pt",
         )  # fmt: skip
         return self.text_encoder(tokens.input_ids.to(self.device))[0]
+
+    def has_meaning(self, prompt: str) -> Bool[Tensor, "tokens"]:
+        """Which tokens of the padded prompt can carry its meaning: all from the first word that is no article.
+
+        The text encoder looks back only, so what comes before that word is the same whatever the prompt says.
+        """
+        tokens = self.tokenizer(
+            prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length
+        ).input_ids
+        first = 1
+        while self.tokenizer.decode(tokens[first]).strip().lower() in ("a", "an", "the"):
+            first += 1
+        return torch.arange(len(tokens), device=self.device) >= first
 
     def free_text_encoder(self) -> None:
         """Give its memory back once all prompts are encoded."""

@@ -1,0 +1,25 @@
+"""Where this user's caches lie: compiled kernels, features of templates. All of it can be made again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+
+def cache_folder(name: str) -> Path:
+    """Folder of one cache.
+
+    On Windows the CUDA loader reads paths in the system's code page, so a profile folder with other letters is
+    replaced by one in ProgramData, named by a hash of it.
+    """
+    if sys.platform == "win32":
+        local = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+        if not str(local).isascii():
+            shared = Path(os.environ.get("PROGRAMDATA", "C:/ProgramData"))
+            return shared / "recdreamer" / hashlib.sha256(str(local).encode()).hexdigest()[:16] / name
+        return local / "recdreamer" / name
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "recdreamer" / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "recdreamer" / name

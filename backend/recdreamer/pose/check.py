@@ -1,0 +1,238 @@
+"""What the classifier makes of templates, told before any time is spent: overlays, confusion, advice."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
+from recdreamer.pose.features import PATCHES, FeatureExtractor, Features
+from recdreamer.pose.gallery import write_picture
+from recdreamer.pose.templates import PoseTemplate
+from recdreamer.protocol import Template, write_atomically
+
+SMALL, HUGE = 0.04, 0.97
+"""Coverage of the picture below which an object is too small, and above which it has no ground."""
+SURE, UNLIKELY = 0.6, 0.2
+"""A label is doubted when another class is at least so sure, and its own at most so likely."""
+CONFUSED = 0.35
+"""Two classes cannot be told apart when the pictures of each are so likely the other's."""
+TINT = (0.10, 0.85, 0.45)
+"""Of what is taken for the object."""
+COLD, WARM = (0.15, 0.20, 0.55), (1.0, 0.85, 0.20)
+"""Of patches that any pose has, and of those that tell this one from the others."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class TemplateVerdict:
+    image: str
+    label: str
+    reads_as: str
+    """By the other templates, or by the prior's own pictures of the poses; its label where neither can tell."""
+    pose_probs: dict[str, float]
+    coverage: float
+    """Share of the picture that is taken for the object."""
+    overlay: str
+    match: str
+    warnings: list[Advice] = field(default_factory=list)
+
+
+def check_templates(
+    folder: Path,
+    templates: tuple[Template, ...],
+    loaded: list[PoseTemplate],
+    extractor: FeatureExtractor,
+    attention: Float[Tensor, "templates places"] | None,
+    reference: PoseClassifier | None = None,
+    cache: Path | None = None,
+) -> tuple[list[TemplateVerdict], list[Advice]]:
+    """Verdicts on the templates of a folder, in their order, and advice on them as a whole.
+
+    `reference` knows poses from elsewhere, such as from the prior's own pictures. Writes check/check.json, and for
+    each template check/overlay-N.png (what is taken for the object) and check/match-N.png (what tells its pose from
+    the others).
+    """
+    config = ClassifierConfig()
+    classifier = PoseClassifier(extractor, loaded, config, 0, attention, cache)
+    device = classifier.template_mask.device
+    images = torch.stack([template.image for template in loaded]).to(device)
+    with torch.no_grad():
+        features = extractor(images)
+        masks = classifier.rule.mask(features.patches)
+        for index, template in enumerate(loaded):
+            if template.mask is not None:
+                alpha = F.adaptive_avg_pool2d(template.mask.to(device), PATCHES).flatten()
+                masks[index] = (alpha > 0.5).float() if bool((alpha > 0.5).any()) else alpha.ceil()
+        probs = torch.stack([
+            _probs(classifier, extractor, loaded, attention, index, cache) for index in range(len(loaded))
+        ])  # fmt: skip
+        told = None if reference is None else reference(images).exp()
+    verdicts = []
+    for index, template in enumerate(templates):
+        reads_as, doubt = _reading(template.label, probs[index], told, index, classifier, reference)
+        advice = [doubt] if doubt else []
+        advice += _frame_advice(masks[index], loaded[index])
+        names = f"check/overlay-{index}.png", f"check/match-{index}.png"
+        write_picture(folder / names[0], overlay(images[index], masks[index]))
+        write_picture(folder / names[1], match_map(classifier, features, masks, index))
+        verdicts.append(
+            TemplateVerdict(
+                template.image,
+                template.label,
+                reads_as,
+                _by_label(classifier.labels, probs[index]),
+                coverage(masks[index], loaded[index]),
+                *names,
+                advice,
+            )
+        )
+    advice = _confusion_advice(classifier.labels, templates, probs, images)
+    report = {"templates": [asdict(v) for v in verdicts], "warnings": [asdict(a) for a in advice]}
+    write_atomically(folder / "check" / "check.json", json.dumps(report, indent=2, ensure_ascii=False))
+    return verdicts, advice
+
+
+def _probs(
+    classifier: PoseClassifier,
+    extractor: FeatureExtractor,
+    loaded: list[PoseTemplate],
+    attention: Tensor | None,
+    index: int,
+    cache: Path | None,
+) -> Float[Tensor, "classes"]:
+    """How the other templates read this one; where it is alone in its class, all do."""
+    others = [template for i, template in enumerate(loaded) if i != index]
+    judge = classifier
+    if any(template.label == loaded[index].label for template in others):
+        rows = [i for i in range(len(loaded)) if i != index]
+        rest = None if attention is None else attention[rows]
+        judge = PoseClassifier(extractor, others, classifier.config, 0, rest, cache)
+    probs = judge(loaded[index].image[None].to(classifier.template_mask.device))[0].exp()
+    return probs[[judge.labels.index(label) for label in classifier.labels]]
+
+
+def _reading(
+    label: str,
+    own: Float[Tensor, "classes"],
+    told: Float[Tensor, "templates known"] | None,
+    index: int,
+    classifier: PoseClassifier,
+    reference: PoseClassifier | None,
+) -> tuple[str, Advice | None]:
+    """What a template reads as, and a doubt about its label."""
+    labels, probs = classifier.labels, own
+    if told is not None and reference is not None and label in reference.labels:
+        labels, probs = reference.labels, told[index]
+    best = int(probs.argmax())
+    is_doubted = probs[best] >= SURE and probs[labels.index(label)] <= UNLIKELY
+    if not is_doubted:
+        return label, None
+    return labels[best], Advice(
+        f"This view reads as {labels[best]}, you labelled it {label}.",
+        "Change its label, mirror it if it looks to the other side, or take another picture.",
+    )
+
+
+def _frame_advice(mask: Float[Tensor, "places"], template: PoseTemplate) -> list[Advice]:
+    covered, grid = coverage(mask, template), mask.unflatten(0, (PATCHES, PATCHES)) > 0
+    if covered > HUGE:
+        return [
+            Advice(
+                "The object cannot be told from its ground.", "Use a plain ground, or cut it out with alpha."
+            )
+        ]
+    if covered < SMALL:
+        return [
+            Advice(
+                f"The object is too small in the frame ({100 * covered:.0f} %).",
+                "Move closer or crop the picture.",
+            )
+        ]
+    # Sides and top: many an object stands on the lower edge.
+    cut = [
+        name for name, edge in (("left", grid[:, 0]), ("right", grid[:, -1]), ("top", grid[0])) if edge.any()
+    ]
+    if cut:
+        return [Advice(f"The object is cut off ({', '.join(cut)}).", "Leave a margin around it.")]
+    return []
+
+
+def coverage(mask: Float[Tensor, "places"], template: PoseTemplate) -> float:
+    """Share of the picture that shows the object: by alpha, else by its patches or by what is not of the border's
+    colour, whichever is less, as the features of a tiny object spill over its surroundings.
+    """
+    if template.mask is not None:
+        return template.mask.mean().item()
+    image = template.image
+    border = torch.cat((image[:, 0], image[:, -1], image[..., 0], image[..., -1]), dim=-1).median(-1).values
+    differs = ((image - border[:, None, None]).abs().amax(0) > 0.08).float().mean().item()
+    return min(mask.mean().item(), differs)
+
+
+def _confusion_advice(
+    labels: tuple[str, ...],
+    templates: tuple[Template, ...],
+    probs: Float[Tensor, "templates classes"],
+    images: Float[Tensor, "templates 3 s s"],
+) -> list[Advice]:
+    """Pairs of classes whose pictures are alike."""
+    members = {label: [i for i, t in enumerate(templates) if t.label == label] for label in labels}
+    advice = []
+    for a, first in enumerate(labels):
+        for b in range(a + 1, len(labels)):
+            second = labels[b]
+            same = (images[members[first]][:, None] - images[members[second]][None]).abs().amax((2, 3, 4))
+            confused = torch.stack((probs[members[first], b].mean(), probs[members[second], a].mean()))
+            if bool((same < 1e-3).any()):
+                message, hint = f"{first} and {second} share a picture.", "Mirror one of them, or remove it."
+            elif bool((confused > CONFUSED).all()):
+                message, hint = (
+                    f"{first} and {second} cannot be told apart.",
+                    "Take pictures that differ more, or make them one class.",
+                )
+            else:
+                continue
+            advice.append(Advice(message[0].upper() + message[1:], hint))
+    return advice
+
+
+def overlay(
+    image: Float[Tensor, "3 size size"], mask: Float[Tensor, "places"]
+) -> Float[Tensor, "3 size size"]:
+    """The picture with a tint on what is taken for the object, and everything else faded."""
+    grid = F.interpolate(mask.view(1, 1, PATCHES, PATCHES), image.shape[-2:], mode="nearest")[0]
+    tint = torch.tensor(TINT, device=image.device)[:, None, None]
+    return torch.where(grid > 0, 0.7 * image + 0.3 * tint, 0.35 * image + 0.65)
+
+
+def match_map(
+    classifier: PoseClassifier,
+    features: Features,
+    masks: Float[Tensor, "templates places"],
+    index: int,
+) -> Float[Tensor, "3 side side"]:
+    """Which patches of a template tell its pose from the others: how far their match is moved in every other class."""
+    of_one = Features(features.cls[index : index + 1], features.patches[index : index + 1])
+    own = int(classifier.members[:, index].argmax())
+    rivals = classifier.members[own] == 0
+    moved = classifier.displacement(of_one, masks[index : index + 1])[0, rivals]
+    strength = (moved.amin(0) / 0.25).clamp(0, 1) * masks[index]
+    cold, warm = (torch.tensor(color, device=moved.device)[:, None] for color in (COLD, WARM))
+    heat = torch.lerp(cold, warm, strength).unflatten(1, (PATCHES, PATCHES))
+    return F.interpolate(heat[None], scale_factor=8, mode="bilinear", align_corners=False)[0]
+
+
+def _by_label(labels: tuple[str, ...], probs: Float[Tensor, "classes"]) -> dict[str, float]:
+    return {label: round(prob, 4) for label, prob in zip(labels, probs.tolist(), strict=True)}

@@ -1,0 +1,39 @@
+"""A folder of pictures to pick templates from, listed in gallery.json."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from recdreamer.protocol import write_atomically
+
+
+@dataclass(frozen=True)
+class Sample:
+    image: str
+    """File name in the folder."""
+    label: str
+    share: float
+    """How sure the label is, in [0, 1]."""
+    azimuth_deg: float | None = None
+    elevation_deg: float | None = None
+
+
+def write_gallery(folder: Path, samples: list[Sample]) -> None:
+    """Written last, so whoever finds it finds all pictures."""
+    listed = {"samples": [asdict(sample) for sample in samples]}
+    write_atomically(folder / "gallery.json", json.dumps(listed, indent=2))
+
+
+def write_picture(path: Path, image: Float[Tensor, "3 height width"]) -> None:
+    """A picture in [0, 1] as PNG, in one step."""
+    pixels = (image.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG")
+    write_atomically(path, stream.getvalue())

@@ -1,0 +1,74 @@
+"""Where a pretrained model looks for its words: cross-attention maps of given pictures."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from recdreamer.prior.diffusion import DiffusionPrior
+
+
+class QueriesAndKeys:
+    """Records what goes into each cross-attention's softmax, whichever processor computes it."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.of: dict[str, dict[str, Tensor]] = {}
+        self.handles = []
+        for name, module in unet.named_modules():
+            if name.endswith("attn2"):
+                for part in ("to_q", "to_k"):
+                    store = self.of.setdefault(name, {})
+                    self.handles.append(
+                        getattr(module, part).register_forward_hook(
+                            lambda _, __, output, store=store, part=part: store.update({part: output})
+                        )
+                    )
+        self.heads = {name: unet.get_submodule(name).heads for name in self.of}
+
+    def __enter__(self) -> QueriesAndKeys:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+    def maps(self, name: str) -> Float[Tensor, "batch places tokens"]:
+        """Attention of a module, averaged over its heads."""
+        query, key = (
+            self.of[name][part].float().unflatten(-1, (self.heads[name], -1)) for part in ("to_q", "to_k")
+        )
+        logits = torch.einsum("bphd,bthd->bhpt", query, key) / query.shape[-1] ** 0.5
+        return logits.softmax(-1).mean(1)
+
+
+@torch.no_grad()
+def attention_to_prompt(
+    prior: DiffusionPrior,
+    images: Float[Tensor, "batch 3 height width"],
+    prompt: str,
+    side: int,
+    generator: torch.Generator,
+    t: int = 300,
+) -> Float[Tensor, "batch places"]:
+    """How much each of side × side places attends to what the prompt means, averaged over all layers.
+
+    The pictures, in [0, 1], are noised to timestep `t` first. (Paper, B.1.3. Released code: all tokens up to the
+    number of words, an article among them, which in the embedded prior draws the ground's attention.)
+    """
+    has_meaning = prior.has_meaning(prompt)
+    latents = prior.encode(images)
+    t_batch = torch.full((len(images),), t, device=prior.device)
+    eps = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents)
+    latents_t = prior.schedule.add_noise(latents, eps, t_batch)
+    with QueriesAndKeys(prior.unet) as seen:
+        prior.eps(latents_t, t_batch, prior.encode_text([prompt]).expand(len(images), -1, -1))
+    height, width = latents.shape[-2:]
+    found = []
+    for name in seen.of:
+        of_meaning = seen.maps(name)[..., has_meaning].sum(-1)
+        scale = round((height * width / of_meaning.shape[-1]) ** 0.5)
+        grid = of_meaning.unflatten(-1, (height // scale, width // scale))[:, None]
+        found.append(F.interpolate(grid, (side, side), mode="bilinear", align_corners=False).flatten(1))
+    return torch.stack(found).mean(0)
