@@ -3,9 +3,33 @@
 
 def _modules() -> tuple:
     """In the order of registration: each may use those before it."""
-    from . import backend_operators, operators, panels, preferences, properties, session, template_operators
+    from . import (
+        backend_operators,
+        capture_operators,
+        front_gizmo,
+        gallery_operators,
+        operators,
+        panels,
+        preferences,
+        properties,
+        session,
+        shelf_panels,
+        template_operators,
+    )
 
-    return (preferences, properties, operators, template_operators, backend_operators, panels, session)
+    return (
+        preferences,
+        properties,
+        operators,
+        template_operators,
+        capture_operators,
+        gallery_operators,
+        backend_operators,
+        panels,
+        shelf_panels,
+        front_gizmo,
+        session,
+    )
 
 
 def register() -> None:

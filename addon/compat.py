@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bpy
 
+from ..backend.recdreamer.protocol import RequestError
+
 
 def new_node_material(name: str) -> bpy.types.Material:
     """A material with the default Principled BSDF; from 5.0 on, node trees are always there."""
@@ -24,3 +26,34 @@ def draw_prompt(layout: bpy.types.UILayout, data: object, name: str, placeholder
 def can_draw_offscreen() -> bool:
     """True when a window's graphics context exists; background mode renders instead."""
     return not bpy.app.background
+
+
+def new_node_world(name: str) -> bpy.types.World:
+    """A world with a Background node."""
+    world = bpy.data.worlds.new(name)
+    if bpy.app.version < (5, 0, 0):
+        world.use_nodes = True
+    return world
+
+
+def set_png(settings: bpy.types.ImageFormatSettings) -> None:
+    """8-bit PNG with alpha; from 5.0 on, the kind of media comes before the format."""
+    if hasattr(settings, "media_type"):
+        settings.media_type = "IMAGE"
+    settings.file_format = "PNG"
+    settings.color_mode = "RGBA"
+    settings.color_depth = "8"
+
+
+def set_preview_engine(scene: bpy.types.Scene, samples: int) -> None:
+    """EEVEE; without a window, where there may be no graphics driver, Cycles on the processor."""
+    if not bpy.app.background:
+        scene.render.engine = "BLENDER_EEVEE" if bpy.app.version >= (5, 0, 0) else "BLENDER_EEVEE_NEXT"
+        return
+    try:
+        scene.render.engine = "CYCLES"
+    except TypeError:
+        raise RequestError(
+            "Without a window, Material Preview needs the Cycles add-on.", "Enable it, or choose Solid."
+        ) from None
+    scene.cycles.device, scene.cycles.samples = "CPU", samples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 from ..backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobState
@@ -43,6 +44,18 @@ def speed(state: JobState) -> str:
     if state.eta_s is not None:
         parts.append(f"{duration(state.eta_s)} left")
     return "  ·  ".join(parts)
+
+
+def fraction(line: str) -> float | None:
+    """How much is done, from a line such as "picture 3 of 16" or "3/16"; None if it does not say."""
+    found = re.search(r"(\d+) ?(?:/|of) ?(\d+)", line)
+    done, total = map(int, found.groups()) if found else (0, 0)
+    return min(1.0, done / total) if total else None
+
+
+def with_share(label: str, share: float | None) -> str:
+    """A class and how surely it was recognized."""
+    return label if share is None else f"{label}  {100 * share:.0f} %"
 
 
 def nearest_label(azimuth_deg: float) -> str:

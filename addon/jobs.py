@@ -145,21 +145,7 @@ class JobRegistry:
         request.validate()
         writable_folder(self.root)
         folder = JobFolder(self.root / new_job_id(request.prompt))
-        try:
-            folder.templates.mkdir(parents=True)
-            templates = []
-            for index, (template, image) in enumerate(zip(request.templates, images, strict=True)):
-                copy = folder.templates / f"{index}{image.suffix.lower()}"
-                shutil.copyfile(image, copy)
-                templates.append(replace(template, image=copy.relative_to(folder.root).as_posix()))
-            request = replace(request, templates=tuple(templates))
-            write_atomically(folder.request, request.to_json())
-        except OSError as error:
-            shutil.rmtree(folder.root, ignore_errors=True)
-            raise RequestError(
-                f"The job cannot be written to {self.root} ({error.strerror or error}).",
-                "Free some space or choose another data folder in the preferences.",
-            ) from error
+        request = write_request(folder, request, images)
         job = Job(folder, request, "")
         self.jobs.insert(0, job)
         return job
@@ -249,6 +235,26 @@ class JobRegistry:
         self._stamps[job.id] = stamp
         job.state = job.folder.read_state()
         return True
+
+
+def write_request(folder: JobFolder, request: JobRequest, images: Sequence[Path]) -> JobRequest:
+    """Write one image for each template, then job.json; the request as written. Raises RequestError."""
+    try:
+        folder.templates.mkdir(parents=True)
+        templates = []
+        for index, (template, image) in enumerate(zip(request.templates, images, strict=True)):
+            copy = folder.templates / f"{index}{image.suffix.lower()}"
+            shutil.copyfile(image, copy)
+            templates.append(replace(template, image=copy.relative_to(folder.root).as_posix()))
+        request = replace(request, templates=tuple(templates))
+        write_atomically(folder.request, request.to_json())
+    except OSError as error:
+        shutil.rmtree(folder.root, ignore_errors=True)
+        raise RequestError(
+            f"The job cannot be written to {folder.root.parent} ({error.strerror or error}).",
+            "Free some space or choose another data folder in the preferences.",
+        ) from error
+    return request
 
 
 def new_job_id(prompt: str) -> str:

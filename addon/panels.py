@@ -1,4 +1,4 @@
-"""The sidebar tab: what to make, the job in view, the template shelf, earlier jobs.
+"""The sidebar tab: what to make, the job in view, earlier jobs. The template shelf is in shelf_panels.
 
 The job stands above the shelf, so that progress is in sight on a small screen too.
 """
@@ -40,6 +40,7 @@ class SidebarPanel:
 
 class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
     bl_label = "RecDreamer"
+    bl_order = 0
 
     def draw(self, context):
         settings = context.scene.recdreamer
@@ -126,47 +127,9 @@ def _draw_actions(layout, job: Job):
         row.operator("recdreamer.cancel", icon="X").job_id = job.id
 
 
-class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
-    bl_label = "Pose Templates"
-
-    def draw_header_preset(self, context):
-        if context.scene.recdreamer.templates:
-            self.layout.operator("recdreamer.clear_templates", text="", icon="TRASH", emboss=False)
-
-    def draw(self, context):
-        layout = self.layout
-        row = layout.row(align=True)
-        row.operator("recdreamer.capture_view", text="View", icon="VIEW3D")
-        row.operator("recdreamer.capture_turntable", icon="CON_ROTLIKE")
-        row.operator("recdreamer.add_files", text="Files", icon="FILE_IMAGE")
-        shelf = context.scene.recdreamer.templates
-        if not shelf:
-            draw_text(layout, "Without templates the prior draws its own.", context, "INFO")
-            return
-        grid = layout.grid_flow(row_major=True, columns=2, even_columns=True, align=False)
-        for index, template in enumerate(shelf):
-            self._draw_card(grid.box().column(align=True), template, index)
-
-    def _draw_card(self, card, template, index):
-        picture = card.column()
-        picture.active = template.enabled
-        if template.path.is_file():
-            picture.template_icon(icon_value=template.icon, scale=4.5)
-        else:
-            picture.label(text="Picture is gone", icon="ERROR")
-        row = card.row(align=True)
-        row.prop(template, "enabled", text="")
-        row.prop(template, "label", text="")
-        row = card.row(align=True)
-        source = template.bl_rna.properties["source"].enum_items[template.source]
-        angle = f"{template.azimuth_deg:.0f}°" if template.has_camera else source.name
-        row.label(text=angle, icon=source.icon)
-        row.operator("recdreamer.mirror_template", text="", icon="MOD_MIRROR", emboss=False).index = index
-        row.operator("recdreamer.remove_template", text="", icon="X", emboss=False).index = index
-
-
 class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
     bl_label = "Jobs"
+    bl_order = 2
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context):
@@ -195,7 +158,6 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
 
 CLASSES = (
     RECDREAMER_PT_request,
-    RECDREAMER_PT_templates,
     RECDREAMER_PT_jobs,
 )
 

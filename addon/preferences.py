@@ -39,6 +39,11 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
     )
     build: EnumProperty(name="Build for", description="Which PyTorch Set Up fetches", items=BUILDS)
     device: EnumProperty(name="Device", description="Where jobs run", items=DEVICES)
+    views_model: StringProperty(
+        name="Novel-View Model",
+        description="Folder of a model in diffusers format that turns one picture (Zero-1-to-3 and its kin)",
+        subtype="DIR_PATH",
+    )
     num_jobs: IntProperty(
         name="Jobs Listed", description="Earlier jobs in the panel", default=8, min=1, max=100
     )
@@ -64,6 +69,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         self.layout.use_property_decorate = False
         self.layout.prop(self, "data_folder")
         self.layout.prop(self, "device")
+        self.layout.prop(self, "views_model", placeholder="to make other views of one picture")
         self.layout.prop(self, "num_jobs")
         draw_backend(self.layout.box(), self, context)
 
@@ -105,10 +111,16 @@ def draw_backend(layout: bpy.types.UILayout, preferences: RecDreamerPreferences,
     draw_text(layout, text, context, icon)
 
 
-def draw_text(layout: bpy.types.UILayout, text: str, context: bpy.types.Context, icon: str = "NONE") -> None:
-    """A label of as many lines as the region needs."""
+def draw_text(
+    layout: bpy.types.UILayout,
+    text: str,
+    context: bpy.types.Context,
+    icon: str = "NONE",
+    columns: int = 1,
+) -> None:
+    """A label of as many lines as the region needs, or one of equal columns of the region."""
     column = layout.column(align=True)
-    width_px = context.region.width if context.region else 300
+    width_px = (context.region.width if context.region else 300) / columns
     for index, line in enumerate(describe.wrap(text, width_px, context.preferences.system.ui_scale)):
         column.label(text=line, icon=icon if index == 0 else ("BLANK1" if icon != "NONE" else "NONE"))
 

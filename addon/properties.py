@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from bpy.props import (
     CollectionProperty,
     EnumProperty,
     FloatProperty,
+    FloatVectorProperty,
     IntProperty,
     PointerProperty,
     StringProperty,
 )
+from mathutils import Matrix
 
 from ..backend.recdreamer.protocol import (
     BUILTIN_PRIOR,
@@ -24,8 +27,10 @@ from ..backend.recdreamer.protocol import (
     RequestError,
     Template,
 )
-from . import previews
+from . import previews, studio
 from .preferences import get_preferences
+from .shelf_tasks import CardKey
+from .templates import Camera
 
 METHODS = (
     ("usd", "USD", "Uniform score distillation: every side of the object gets its share, so no second face"),
@@ -49,10 +54,18 @@ QUALITIES = (
     ("standard", "Standard", "The full number of iterations"),
 )
 SOURCES = (
-    ("viewport", "Viewport", "Captured from a 3D view", "VIEW3D", 0),
-    ("turntable", "Turntable", "Rendered from an object", "CON_ROTLIKE", 1),
+    ("viewport", "View", "Captured from a 3D view", "VIEW3D", 0),
+    ("turntable", "Turntable", "Rendered from objects", "CON_ROTLIKE", 1),
     ("file", "File", "An image file", "FILE_IMAGE", 2),
     ("prior", "Prior", "Drawn by the prior", "SHADERFX", 3),
+    ("clipboard", "Pasted", "From the clipboard", "PASTEDOWN", 4),
+    ("sketch", "Sketch", "A drawing: an image file, or Grease Pencil", "GREASEPENCIL", 5),
+    ("novel_view", "Novel View", "Another view of a picture, drawn by a novel-view model", "CAMERA_DATA", 6),
+)
+SHELF_VIEWS = (
+    ("PICTURE", "Picture", "The pictures themselves"),
+    ("MASK", "Mask", "What the machine takes for the object"),
+    ("MATCH", "Match", "How well each place fits the other templates of the pose"),
 )
 
 
@@ -71,13 +84,38 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
         search_options={"SUGGESTION"},
     )
     enabled: BoolProperty(name="Use", description="Use this template", default=True)
+    weight: FloatProperty(
+        name="Weight",
+        description="Its say among the templates of the same pose",
+        default=1.0,
+        min=0.01,
+        soft_max=10.0,
+    )
     source: EnumProperty(name="Source", items=SOURCES, default="file")
     mirrored: BoolProperty(name="Mirrored", description="The picture is flipped left to right before use")
     has_camera: BoolProperty(name="Camera Known")
     azimuth_deg: FloatProperty(
-        name="Azimuth", description="Degrees counter-clockwise seen from above; 0 is the front (-Y)"
+        name="Azimuth", description="Degrees counter-clockwise seen from above; 0 is the front"
     )
     elevation_deg: FloatProperty(name="Elevation", description="Degrees above the horizon")
+    c2w: FloatVectorProperty(name="Camera", description="Where it was taken from, by rows", size=16)
+    projection: FloatVectorProperty(name="Lens", description="All zero: taken by no camera", size=16)
+    look: EnumProperty(name="Look", items=studio.LOOKS, default="SOLID")
+
+    @property
+    def camera(self) -> Camera | None:
+        """The camera that took it, or None."""
+        if not any(self.projection):
+            return None
+        return Camera(
+            *(Matrix([rows[i : i + 4] for i in (0, 4, 8, 12)]) for rows in (self.c2w, self.projection))
+        )
+
+    @camera.setter
+    def camera(self, camera: Camera) -> None:
+        self.c2w, self.projection = (
+            [value for row in matrix for value in row] for matrix in (camera.c2w, camera.projection)
+        )
 
     @property
     def path(self) -> Path:
@@ -87,14 +125,20 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
     def icon(self) -> int:
         return previews.icon(self.path, mirrored=self.mirrored)
 
+    @property
+    def key(self) -> CardKey:
+        """What a verdict on this template depends on."""
+        return (self.image, self.label.strip(), self.mirrored)
+
     def to_protocol(self) -> Template:
         return Template(
             label=self.label.strip(),
             image=self.image,
             source=self.source,
             azimuth_deg=self.azimuth_deg if self.has_camera else None,
-            elevation_deg=self.elevation_deg if self.has_camera else None,
+            elevation_deg=self.elevation_deg if any(self.projection) else None,
             mirrored=self.mirrored,
+            weight=self.weight,
         )
 
 
@@ -126,14 +170,34 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         description="Go on when Blender is closed; otherwise the job saves itself and waits for Resume",
     )
     templates: CollectionProperty(type=RecDreamerTemplate)
+    front: FloatProperty(
+        name="Front",
+        description="Which way the object's front looks: 0° is -Y, 90° is +X. Captures count from there",
+        subtype="ANGLE",
+    )
+    show_front: BoolProperty(
+        name="Show Front", description="Show the front as an arrow in the 3D view; turn it by its ring"
+    )
+    shelf_view: EnumProperty(name="Show", description="What the cards show", items=SHELF_VIEWS)
+
+    @property
+    def front_deg(self) -> float:
+        return math.degrees(self.front)
 
     @property
     def enabled_templates(self) -> list[RecDreamerTemplate]:
         return [template for template in self.templates if template.enabled]
 
-    def to_request(self, overrides: dict[str, Any] | None = None) -> JobRequest:
+    def to_request(
+        self,
+        overrides: dict[str, Any] | None = None,
+        *,
+        prompt_if_empty: str = "",
+        with_templates: bool = True,
+    ) -> JobRequest:
         """The request as it stands. Raises RequestError when it cannot be run."""
-        for template in self.enabled_templates:
+        templates = self.enabled_templates if with_templates else []
+        for template in templates:
             if not template.label.strip():
                 raise RequestError("A template has no pose.", "Name its pose, for example: front.")
             if not template.path.is_file():
@@ -142,14 +206,14 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
                     "Remove the template or make it anew.",
                 )
         request = JobRequest(
-            prompt=self.prompt.strip(),
+            prompt=self.prompt.strip() or prompt_if_empty,
             method=self.method,
             pose_mode=self.pose_mode,
             quality=self.quality,
             seed=self.seed,
             prior=self.prior.strip() or BUILTIN_PRIOR,
             device=get_preferences().device,
-            templates=tuple(template.to_protocol() for template in self.enabled_templates),
+            templates=tuple(template.to_protocol() for template in templates),
             height_m=self.height * metres_per_unit(self.id_data),
             keep_running=self.keep_running,
             overrides=overrides or {},

@@ -12,6 +12,7 @@ import bpy
 from . import backend_env, previews
 from .jobs import Job, JobRegistry
 from .preferences import get_preferences
+from .shelf_tasks import Check, Errand, Gallery
 
 CATEGORY = "RecDreamer"
 """Name of the sidebar tab."""
@@ -27,6 +28,12 @@ class Session:
         """Set-up or check of the backend, running or the last one."""
         self.shown_id = ""
         """The job that the artist clicked; empty: the newest."""
+        self.errand: Errand | None = None
+        """Background work for the shelf, running or the last one."""
+        self.gallery: Gallery | None = None
+        """Pictures that wait to be picked."""
+        self.check: Check | None = None
+        """What the machine makes of the shelf."""
         self._registry: JobRegistry | None = None
 
     @property
@@ -47,12 +54,14 @@ class Session:
 
     def stop(self) -> None:
         """End or let go of everything that runs."""
-        if self.task is not None:
-            self.task.cancel()
-            self.task.join()
+        for task in (self.task, self.errand and self.errand.task):
+            if task is not None:
+                task.cancel()
+                task.join()
         if self._registry is not None:
             self._registry.stop_all()
-        self.task, self.shown_id, self._registry = None, "", None
+        self.task = self.errand = self.gallery = self.check = self._registry = None
+        self.shown_id = ""
 
 
 session = Session()
@@ -64,6 +73,8 @@ def pump() -> bool:
     if session.task is not None and session.task.poll():
         changed = True
         _redraw("PREFERENCES", "")
+    if session.errand is not None and session.errand.poll():
+        changed = True
     previews.trim()
     if changed:
         _redraw("VIEW_3D", CATEGORY)
@@ -87,7 +98,8 @@ def _tick() -> float:
     except Exception:
         # A timer that raises is dropped by Blender, and the panel would stand still for ever.
         traceback.print_exc()
-    is_busy = session.registry.running is not None or (session.task is not None and session.task.is_running)
+    tasks = (session.task, session.errand and session.errand.task)
+    is_busy = session.registry.running is not None or any(task and task.is_running for task in tasks)
     return BUSY_S if is_busy else IDLE_S
 
 

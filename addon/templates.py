@@ -1,10 +1,8 @@
-"""Pictures of poses: the viewport, a turntable of objects, image files. PNG with the mask in alpha."""
+"""Pose templates from the scene: what a 3D view shows, a turntable of objects, Grease Pencil drawings."""
 
 from __future__ import annotations
 
 import math
-import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,15 +15,26 @@ from mathutils import Matrix, Vector
 
 from ..backend.recdreamer.protocol import RequestError
 from . import compat
+from .pictures import fill_outline, load_pixels, new_picture, save_png
+from .studio import (
+    FOV_DEG,
+    GREASE_PENCIL,
+    RENDERABLE,
+    SIZE_PX,
+    bounding_sphere,
+    place_camera,
+    render,
+    studio,
+)
 
-SIZE_PX = 512
-FOV_DEG = 40.0
-"""Of the turntable; close to what product photographs have."""
-MARGIN = 1.1
-"""Reach of the turntable's picture over that of the object."""
-NEUTRAL = 0.5
-"""Grey behind the object, for readers that ignore alpha."""
-RENDERABLE = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME"}
+
+@dataclass(frozen=True)
+class Camera:
+    """Where a picture was taken from, well enough to take it again."""
+
+    c2w: Matrix
+    projection: Matrix
+    """Of a square picture."""
 
 
 @dataclass(frozen=True)
@@ -33,94 +42,132 @@ class View:
     """A picture and where its camera stood."""
 
     path: Path
+    camera: Camera
     azimuth_deg: float
-    """Counter-clockwise seen from above, 0 = front (-Y)."""
+    """Counter-clockwise seen from above, 0 = the front."""
     elevation_deg: float
 
 
-def capture_view(context: bpy.types.Context, folder: Path) -> View:
+def capture_view(
+    context: bpy.types.Context,
+    folder: Path,
+    *,
+    front_deg: float = 0.0,
+    camera: Camera | None = None,
+    is_sketch: bool = False,
+) -> View:
     """What the 3D view shows now, or, where there is no window, what the scene's camera sees.
 
-    Overlays are left out; the picture is the middle square of the region.
+    Only the subjects, without overlays and background; the picture is the middle square of the region. With
+    `camera` it is taken from there; with `is_sketch` only Grease Pencil is shown, on paper.
     """
+    camera = camera or current_camera(context)
+    objects = subjects(context, GREASE_PENCIL if is_sketch else RENDERABLE)
     path = new_picture(folder)
     if compat.can_draw_offscreen():
-        if getattr(context.space_data, "type", "") != "VIEW_3D":
-            raise RequestError("There is no 3D view to capture.", "Press the button in a 3D view's sidebar.")
-        c2w = context.region_data.view_matrix.inverted()
-        save_png(_draw_view(context), path)
+        with _alone(objects, context):
+            save_png(_draw_view(context, camera), path)
     else:
-        camera = context.scene.camera
-        if camera is None:
-            raise RequestError("The scene has no camera.", "Add one, or use the turntable.")
-        c2w = camera.matrix_world
-        with _isolated(visible(context.view_layer.objects, context), context) as scene:
-            scene.camera = camera
-            _render(scene, path)
-    return View(path, *direction_of(c2w))
+        with studio(objects, context) as scene:
+            place_camera(scene, camera.c2w, bounding_sphere(scene), camera.projection)
+            render(scene, path)
+    if is_sketch:
+        save_png(fill_outline(load_pixels(path)), path)
+    return View(path, camera, *direction_of(camera.c2w, front_deg))
 
 
 def capture_turntable(
     objects: Iterable[bpy.types.Object],
     azimuths_deg: Sequence[float],
-    elevation_deg: float,
+    elevations_deg: Sequence[float],
     context: bpy.types.Context,
     folder: Path,
     *,
     front_deg: float = 0.0,
+    look: str = "SOLID",
     size_px: int = SIZE_PX,
 ) -> list[View]:
     """The objects alone, seen from all around, filling the picture the same way in each view.
 
-    `front_deg` says which way the front looks: 0 is -Y, 90 is +X. Raises RequestError when there is
-    nothing to see.
+    `front_deg` says which way the front looks: 0 is -Y, 90 is +X. `look` is one of studio.LOOKS. Raises
+    RequestError when there is nothing to see.
     """
-    objects = visible([*objects, *(child for obj in objects for child in obj.children_recursive)], context)
+    objects = visible(_with_children(objects), context)
     if not objects:
         raise RequestError(
             "Nothing is selected that a render could show.",
             "Select the object, or take the whole collection.",
         )
     views = []
-    with _isolated(objects, context, size_px) as scene:
-        center, radius = _bounding_sphere(scene)
+    with studio(objects, context, look, size_px) as scene:
+        center, radius = bounding_sphere(scene)
         distance = radius / math.sin(math.radians(FOV_DEG) / 2)
         for azimuth_deg in azimuths_deg:
-            c2w = orbit_c2w(azimuth_deg + front_deg, elevation_deg, distance, center)
-            scene.camera.matrix_world = c2w
-            # A tight depth range, whatever the size of the object.
-            scene.camera.data.clip_start, scene.camera.data.clip_end = distance - radius, distance + radius
-            path = new_picture(folder)
-            _render(scene, path)
-            views.append(View(path, azimuth_deg % 360, elevation_deg))
+            for elevation_deg in elevations_deg:
+                c2w = orbit_c2w(azimuth_deg + front_deg, elevation_deg, distance, center)
+                place_camera(scene, c2w, (center, radius))
+                path = new_picture(folder)
+                render(scene, path)
+                camera = Camera(c2w, _projection(scene.camera, context))
+                views.append(View(path, camera, azimuth_deg % 360, elevation_deg))
     return views
 
 
-def import_picture(source: Path, folder: Path) -> Path:
-    """A copy of an image file in the folder. Raises RequestError when it holds no picture."""
-    try:
-        image = bpy.data.images.load(str(source))
-    except RuntimeError:
-        raise RequestError(f"The image {source.name} cannot be read.", "Choose another file.") from None
-    try:
-        if not (image.size[0] and image.size[1]):
-            raise RequestError(
-                f"The image {source.name} is empty or not an image.", "Choose a PNG or JPEG file."
-            )
-        if source.suffix.lower() in (".png", ".jpg", ".jpeg"):
-            path = new_picture(folder, source.suffix.lower())
-            shutil.copyfile(source, path)
-        else:
-            path = new_picture(folder)
-            image.file_format = "PNG"
-            image.save(filepath=str(path))
-    finally:
-        bpy.data.images.remove(image)
-    return path
+def recapture_turntable(
+    context: bpy.types.Context, folder: Path, camera: Camera, look: str, front_deg: float
+) -> View:
+    """One view of a turntable anew, from the same camera, of what is selected or shown now."""
+    path = new_picture(folder)
+    with studio(subjects(context), context, look) as scene:
+        place_camera(scene, camera.c2w, bounding_sphere(scene), camera.projection)
+        render(scene, path)
+    return View(path, camera, *direction_of(camera.c2w, front_deg))
 
 
-def new_picture(folder: Path, suffix: str = ".png") -> Path:
-    return folder / f"{uuid.uuid4().hex}{suffix}"
+def current_camera(context: bpy.types.Context) -> Camera:
+    """That of the 3D view, or of the scene where there is no window. Raises RequestError when there is none."""
+    if not compat.can_draw_offscreen():
+        if context.scene.camera is None:
+            raise RequestError("The scene has no camera.", "Add one, or use the turntable.")
+        return Camera(context.scene.camera.matrix_world.copy(), _projection(context.scene.camera, context))
+    if getattr(context.space_data, "type", "") != "VIEW_3D":
+        raise RequestError("There is no 3D view to capture.", "Press the button in a 3D view's sidebar.")
+    region = _window_region(context)
+    side = min(region.width, region.height)
+    crop = Matrix.Diagonal((region.width / side, region.height / side, 1, 1))
+    view = context.region_data
+    return Camera(view.view_matrix.inverted(), crop @ view.window_matrix)
+
+
+def subjects(context: bpy.types.Context, kinds: set[str] = RENDERABLE) -> list[bpy.types.Object]:
+    """What a picture is of: the selected objects with their children, else all that the view shows.
+
+    Raises RequestError when that is nothing.
+    """
+    chosen = visible(_with_children(context.selected_objects), context, kinds)
+    chosen = chosen or visible(context.view_layer.objects, context, kinds)
+    if not chosen and kinds is GREASE_PENCIL:
+        raise RequestError(
+            "There is no Grease Pencil drawing in view.",
+            "Draw one, or add a picture of the sketch from a file.",
+        )
+    if not chosen:
+        raise RequestError("There is nothing to see.", "Show an object, or choose pictures from files.")
+    return chosen
+
+
+def visible(
+    objects: Iterable[bpy.types.Object], context: bpy.types.Context, kinds: set[str] = RENDERABLE
+) -> list[bpy.types.Object]:
+    """Those that the view shows, each once; a 3D view in local view shows fewer than the view layer."""
+    space = context.space_data
+    viewport = space if getattr(space, "type", "") == "VIEW_3D" else None
+    return [
+        obj
+        for obj in dict.fromkeys(objects)
+        if (obj.type in kinds or (obj.instance_type == "COLLECTION" and kinds is RENDERABLE))
+        and obj.visible_get(view_layer=context.view_layer, viewport=viewport)
+    ]
 
 
 def orbit_c2w(azimuth_deg: float, elevation_deg: float, distance: float, center: Vector) -> Matrix:
@@ -137,138 +184,61 @@ def orbit_c2w(azimuth_deg: float, elevation_deg: float, distance: float, center:
     return Matrix.Translation(center + distance * toward_camera) @ rotation
 
 
-def direction_of(c2w: Matrix) -> tuple[float, float]:
-    """Azimuth and elevation, in degrees, of a camera that looks down its -Z."""
+def direction_of(c2w: Matrix, front_deg: float = 0.0) -> tuple[float, float]:
+    """Azimuth from the front and elevation, in degrees, of a camera that looks down its -Z."""
     toward_camera = c2w.col[2].xyz.normalized()
-    azimuth_deg = math.degrees(math.atan2(toward_camera.x, -toward_camera.y)) % 360
-    return azimuth_deg, math.degrees(math.asin(max(-1.0, min(1.0, toward_camera.z))))
+    azimuth_deg = math.degrees(math.atan2(toward_camera.x, -toward_camera.y)) - front_deg
+    return azimuth_deg % 360, math.degrees(math.asin(max(-1.0, min(1.0, toward_camera.z))))
 
 
-def visible(objects: Iterable[bpy.types.Object], context: bpy.types.Context) -> list[bpy.types.Object]:
-    """Those that a render shows, each once."""
-    return [
-        obj
-        for obj in dict.fromkeys(objects)
-        if (obj.type in RENDERABLE or obj.instance_type == "COLLECTION")
-        and not obj.hide_render
-        and obj.visible_get(view_layer=context.view_layer)
-    ]
+def _with_children(objects: Iterable[bpy.types.Object]) -> list[bpy.types.Object]:
+    objects = list(objects)
+    return [*objects, *(child for obj in objects for child in obj.children_recursive)]
 
 
-def save_png(pixels: np.ndarray, path: Path) -> None:
-    """Write `height width 4` values in [0, 1], bottom row first, sRGB; transparent texels turn grey."""
-    pixels = np.where(pixels[..., 3:] > 0, pixels, np.float32([NEUTRAL] * 3 + [0]))
-    height, width = pixels.shape[:2]
-    image = bpy.data.images.new(path.stem, width, height, alpha=True)
-    try:
-        image.pixels.foreach_set(pixels.astype(np.float32).ravel())
-        image.filepath_raw = str(path)
-        image.file_format = "PNG"
-        image.save()
-    finally:
-        bpy.data.images.remove(image)
+def _projection(camera: bpy.types.Object, context: bpy.types.Context) -> Matrix:
+    return camera.calc_matrix_camera(context.evaluated_depsgraph_get(), x=SIZE_PX, y=SIZE_PX)
 
 
-def load_pixels(path: Path) -> np.ndarray:
-    """Values of an image file, `height width 4` in [0, 1], bottom row first."""
-    image = bpy.data.images.load(str(path))
-    try:
-        pixels = np.empty(image.size[0] * image.size[1] * 4, np.float32)
-        image.pixels.foreach_get(pixels)
-        return pixels.reshape(image.size[1], image.size[0], 4)
-    finally:
-        bpy.data.images.remove(image)
+def _window_region(context: bpy.types.Context) -> bpy.types.Region:
+    return next(region for region in context.area.regions if region.type == "WINDOW")
 
 
 @contextmanager
-def _isolated(
-    objects: Iterable[bpy.types.Object], context: bpy.types.Context, size_px: int = SIZE_PX
-) -> Iterator[bpy.types.Scene]:
-    """A scene of its own with only these objects, a camera and Workbench; gone afterwards."""
-    scene = bpy.data.scenes.new("RecDreamer")
-    camera_data = bpy.data.cameras.new("RecDreamer")
-    camera = bpy.data.objects.new("RecDreamer", camera_data)
+def _alone(objects: list[bpy.types.Object], context: bpy.types.Context) -> Iterator[None]:
+    """Hide everything else that can be seen, but not the lights, while a view is drawn."""
+    others = set(visible(context.view_layer.objects, context)) - set(objects)
+    # Hiding deselects.
+    selected = [obj for obj in others if obj.select_get(view_layer=context.view_layer)]
     try:
-        for obj in objects:
-            scene.collection.objects.link(obj)
-        scene.collection.objects.link(camera)
-        camera_data.angle = math.radians(FOV_DEG)
-        scene.camera = camera
-        scene.frame_set(context.scene.frame_current)
-        scene.render.engine = "BLENDER_WORKBENCH"
-        scene.render.resolution_x = scene.render.resolution_y = size_px
-        scene.render.film_transparent = True
-        scene.render.image_settings.file_format = "PNG"
-        scene.render.image_settings.color_mode = "RGBA"
-        scene.view_settings.view_transform = "Standard"
-        scene.display.render_aa = "8"
-        scene.display.shading.light = "STUDIO"
-        # Bright and soft, so that colours stay near those of the material; the default light darkens them.
-        scene.display.shading.studio_light = "paint.sl"
-        scene.display.shading.show_specular_highlight = False
-        # Objects without an image texture are shown in their material's viewport colour.
-        scene.display.shading.color_type = "TEXTURE"
-        yield scene
+        for obj in others:
+            obj.hide_set(True, view_layer=context.view_layer)
+        yield
     finally:
-        bpy.data.scenes.remove(scene)
-        bpy.data.objects.remove(camera)
-        bpy.data.cameras.remove(camera_data)
+        for obj in others:
+            obj.hide_set(False, view_layer=context.view_layer)
+        for obj in selected:
+            obj.select_set(True, view_layer=context.view_layer)
 
 
-def _render(scene: bpy.types.Scene, path: Path) -> None:
-    scene.render.filepath = str(path)
-    bpy.ops.render.render(write_still=True, scene=scene.name)
-    save_png(load_pixels(path), path)
-
-
-def _bounding_sphere(scene: bpy.types.Scene) -> tuple[Vector, float]:
-    """Center of the bounding box of all that the scene shows, instances included, and the reach from it."""
-    view_layer = scene.view_layers[0]
-    view_layer.update()
-    points = [
-        _surface_points(instance)
-        for instance in view_layer.depsgraph.object_instances
-        if instance.object.type in RENDERABLE
-    ]
-    points = np.concatenate([np.empty((0, 3)), *points])
-    if not len(points):
-        raise RequestError("The selection has no surface.", "Select an object that a render can show.")
-    center = (points.min(0) + points.max(0)) / 2
-    radius = float(np.linalg.norm(points - center, axis=1).max())
-    if not radius > 0:
-        raise RequestError("The selection has no size.", "Select an object that a render can show.")
-    return Vector(center), MARGIN * radius
-
-
-def _surface_points(instance: bpy.types.DepsgraphObjectInstance) -> np.ndarray:
-    """Points `n 3` in the world that span an instance: vertices, which sit tighter than a box, where it has them."""
-    obj = instance.object
-    if obj.type == "MESH":
-        local = np.empty((len(obj.data.vertices), 3), np.float32)
-        obj.data.vertices.foreach_get("co", local.ravel())
-    else:
-        local = np.array([tuple(corner) for corner in obj.bound_box])
-    matrix = np.array(instance.matrix_world)
-    return local @ matrix[:3, :3].T + matrix[:3, 3]
-
-
-def _draw_view(context: bpy.types.Context) -> np.ndarray:
-    """Pixels of the middle square of the 3D view, drawn again without overlays and background."""
-    space, region = context.space_data, context.region_data
-    window_region = next(r for r in context.area.regions if r.type == "WINDOW")
-    side = min(window_region.width, window_region.height)
-    crop = Matrix.Diagonal((window_region.width / side, window_region.height / side, 1, 1))
-    shows_overlays = space.overlay.show_overlays
+def _draw_view(context: bpy.types.Context, camera: Camera) -> np.ndarray:
+    """Pixels of the 3D view from a camera, drawn again without overlays and background."""
+    space = context.space_data
+    render_settings = context.scene.render
+    shows_overlays, is_transparent = space.overlay.show_overlays, render_settings.film_transparent
     offscreen = gpu.types.GPUOffScreen(SIZE_PX, SIZE_PX)
     try:
         space.overlay.show_overlays = False
+        # Else a rendered view shows the world behind the objects.
+        render_settings.film_transparent = True
+        context.view_layer.update()
         offscreen.draw_view3d(
             context.scene,
             context.view_layer,
             space,
-            window_region,
-            region.view_matrix,
-            crop @ region.window_matrix,
+            _window_region(context),
+            camera.c2w.inverted(),
+            camera.projection,
             do_color_management=True,
             draw_background=False,
         )
@@ -276,6 +246,7 @@ def _draw_view(context: bpy.types.Context) -> np.ndarray:
             buffer = gpu.state.active_framebuffer_get().read_color(0, 0, SIZE_PX, SIZE_PX, 4, 0, "UBYTE")
     finally:
         space.overlay.show_overlays = shows_overlays
+        render_settings.film_transparent = is_transparent
         offscreen.free()
     buffer.dimensions = SIZE_PX * SIZE_PX * 4
     return np.array(buffer, np.float32).reshape(SIZE_PX, SIZE_PX, 4) / 255

@@ -16,6 +16,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 METHODS = {
@@ -74,6 +75,7 @@ def run_one(folder: Path) -> None:
 
 
 def main() -> None:
+    from recdreamer.pose.templates import templates_in
     from recdreamer.protocol import JobRequest, write_atomically
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -87,6 +89,13 @@ def main() -> None:
     parser.add_argument(
         "--variants", type=Path, help="JSON file: name -> settings, each run with every method"
     )
+    parser.add_argument(
+        "--templates",
+        type=Path,
+        nargs="*",
+        default=[],
+        help="folders, each with a folder of pictures for each prompt",
+    )
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1, help="threads of each worker")
@@ -99,17 +108,20 @@ def main() -> None:
     common = {name: json.loads(value) for name, value in (item.split("=", 1) for item in options.settings)}
     variants = json.loads(options.variants.read_text()) if options.variants else {"": {}}
     folders = []
-    for variant, settings in variants.items():
-        for prompt in options.prompts:
-            for seed in options.seeds:
-                for method in options.methods:
-                    name = "_".join(filter(None, (variant, method, prompt.replace(" ", "-"), str(seed))))
-                    request = JobRequest(
-                        prompt, seed=seed, device=options.device, overrides=common | settings
-                    )
-                    request = replace(request, **METHODS[method])
-                    folders.append(options.out / name)
-                    write_atomically(folders[-1] / "job.json", request.to_json())
+    cells = product(options.templates or [None], variants, options.prompts, options.seeds, options.methods)
+    for source, variant, prompt, seed, method in cells:
+        slug = prompt.replace(" ", "-")
+        name = "_".join(filter(None, (source and source.name, variant, method, slug, str(seed))))
+        request = JobRequest(prompt, seed=seed, device=options.device, overrides=common | variants[variant])
+        templates = ()
+        if source is not None:
+            templates = tuple(
+                replace(template, image=str((source / slug / template.image).absolute()))
+                for template in templates_in(source / slug)
+            )
+        request = replace(request, templates=templates, **METHODS[method])
+        folders.append(options.out / name)
+        write_atomically(folders[-1] / "job.json", request.to_json())
 
     def launch(folder: Path) -> None:
         if not (folder / "row.json").exists():

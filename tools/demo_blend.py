@@ -46,7 +46,7 @@ def write_demo(job_folder: Path, out: Path) -> None:
         views = templates.capture_turntable(
             [obj],
             [360 / NUM_VIEWS * index for index in range(NUM_VIEWS)],
-            ELEVATION_DEG,
+            [ELEVATION_DEG],
             bpy.context,
             Path(folder),
             size_px=SIZE_PX,

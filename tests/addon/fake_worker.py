@@ -14,6 +14,7 @@ import time
 import zlib
 from pathlib import Path
 
+import fake_templates
 import numpy as np
 
 ASKED = {"command": ""}
@@ -95,6 +96,8 @@ def write_preview(folder: Path, step: int) -> str:
 
 
 def main() -> int:
+    if "templates" in sys.argv:
+        return fake_templates.main(sys.argv[sys.argv.index("templates") + 1 :], write_png)
     folder = Path(sys.argv[-1])
     request = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     overrides = request["overrides"]

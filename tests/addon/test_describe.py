@@ -28,6 +28,19 @@ def test_progress_and_speed():
 
 
 @pytest.mark.parametrize(
+    ("line", "fraction"),
+    [("Picture 3 of 12", 0.25), ("3/4 done", 0.75), ("5 / 4", 1.0), ("loading", None), ("0 of 0", None)],
+)
+def test_fraction(line, fraction):
+    assert describe.fraction(line) == fraction
+
+
+def test_with_share():
+    assert describe.with_share("front", 0.974) == "front  97 %"
+    assert describe.with_share("front", None) == "front"
+
+
+@pytest.mark.parametrize(
     ("azimuth_deg", "label"),
     [(0, "front"), (350, "front"), (44, "front"), (46, "right"), (180, "back"), (-90, "left"), (300, "left")],
 )

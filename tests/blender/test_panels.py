@@ -66,10 +66,12 @@ def draw(addon):
     """Draw all panels and the preferences as Blender would; returns what was recorded."""
 
     def draw():
-        panels = addon("panels")
         record = RecorderLayout()
-        for cls in panels.CLASSES:
+        classes = (*addon("panels").CLASSES, *addon("shelf_panels").CLASSES)
+        for cls in sorted(classes, key=lambda cls: getattr(cls, "bl_order", 9)):
             assert cls.is_registered
+            if cls.__name__ == "RECDREAMER_MT_card":
+                continue  # It needs a card.
             for function in ("draw_header_preset", "draw"):
                 if hasattr(cls, function):
                     fake = SimpleNamespace(layout=record)
@@ -231,3 +233,58 @@ def test_set_up_needs_online_access(draw_preferences):
     assert bpy.ops.recdreamer.set_up_backend.poll()
     assert "allow Online Access" not in " ".join(draw_preferences().texts)
     bpy.context.preferences.system.use_online_access = False
+
+
+def test_verdicts_on_the_cards(draw, fake_backend, block_out, addon, pump_until, monkeypatch):
+    bpy.ops.recdreamer.capture_turntable(num_views=2)
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    shown = []
+    monkeypatch.setattr(addon("previews"), "icon", lambda path, **_: shown.append(path) or 1)
+    assert "recdreamer.check_templates" in draw().operators
+    bpy.ops.recdreamer.check_templates()
+    session = addon("session").session
+    assert "recdreamer.cancel_errand" in draw().operators
+    pump_until(lambda: not session.errand.task.is_running)
+    seen = draw()
+    assert seen.texts.count("front  75 %") == 2
+    assert {"ERROR", "CHECKMARK"} <= set(seen.icons)
+    assert "This picture reads as front. Is it back?" in " ".join(seen.texts)
+    assert "No template shows the left. Mirror the right one." in " ".join(seen.texts)
+    for view, name in (("MASK", "overlay"), ("MATCH", "match"), ("PICTURE", "")):
+        bpy.context.scene.recdreamer.shelf_view = view
+        shown.clear()
+        draw()
+        assert all(path.name.startswith(name) for path in shown) and len(shown) == 2
+    bpy.context.scene.recdreamer.templates[1].label = "left"
+    seen = draw()
+    assert seen.texts.count("front  75 %") == 1
+    assert "No template shows the left." not in " ".join(seen.texts)
+
+
+def test_gallery_to_pick_from(draw, fake_backend, addon, pump_until):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.draw_samples()
+    session = addon("session").session
+    pump_until(lambda: session.gallery)
+    bpy.ops.recdreamer.pick_sample(index=1)
+    seen = draw()
+    assert seen.operators.count("recdreamer.pick_sample") == 3
+    assert {"front  97 %", "front  81 %", "back  66 %", "Add Picked (1)"} <= set(seen.texts)
+    bpy.context.scene.recdreamer.prompt = "a broken bear"
+    bpy.ops.recdreamer.draw_samples()
+    pump_until(lambda: not session.errand.task.is_running)
+    assert "The prior has no memory left." in " ".join(draw().texts)
+
+
+def test_card_menu(extension, addon, block_out):
+    bpy.ops.recdreamer.capture_turntable(num_views=2)
+    layout = RecorderLayout()
+    scene = bpy.context.scene
+    context = SimpleNamespace(scene=scene, recdreamer_template=scene.recdreamer.templates[1])
+    addon("shelf_panels").RECDREAMER_MT_card.draw(SimpleNamespace(layout=layout), context)
+    assert layout.record.operators == ["recdreamer.redo_template", "recdreamer.draw_novel_views"]
+
+
+def test_every_button_has_a_tooltip(extension):
+    for name in dir(bpy.ops.recdreamer):
+        assert getattr(bpy.ops.recdreamer, name).get_rna_type().description, name

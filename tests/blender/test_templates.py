@@ -69,9 +69,9 @@ def test_turntable_leaves_the_file_as_it_was(block_out, shelf):
 def test_turntable_fills_the_picture_but_for_a_margin(extension, addon, shelf):
     bpy.ops.mesh.primitive_uv_sphere_add(segments=64, ring_count=32, radius=3, location=(5, 0, 0))
     bpy.ops.recdreamer.capture_turntable(num_views=2)
-    templates = addon("templates")
-    half_fov = np.radians(templates.FOV_DEG / 2)
-    share = np.tan(np.arcsin(np.sin(half_fov) / templates.MARGIN)) / np.tan(half_fov)
+    studio = addon("studio")
+    half_fov = np.radians(studio.FOV_DEG / 2)
+    share = np.tan(np.arcsin(np.sin(half_fov) / studio.MARGIN)) / np.tan(half_fov)
     for template in shelf:
         covered = silhouette(addon, template)
         for axis in (0, 1):
@@ -80,19 +80,65 @@ def test_turntable_fills_the_picture_but_for_a_margin(extension, addon, shelf):
 
 def test_turntable_options(block_out, shelf):
     bpy.ops.object.select_all(action="DESELECT")
-    bpy.ops.recdreamer.capture_turntable(
-        subject="COLLECTION", num_views=3, elevation=math.radians(30), front="90"
-    )
+    bpy.ops.recdreamer.capture_turntable(subject="COLLECTION", num_views=3, elevation=math.radians(30))
     assert [t.label for t in shelf] == ["front", "120°", "240°"]
     assert [t.elevation_deg for t in shelf] == pytest.approx([30] * 3, abs=1e-4)
 
 
-def test_front_option_turns_the_camera_along(addon, block_out, shelf):
-    bpy.ops.recdreamer.capture_turntable(front="0")
+def test_turntable_of_several_elevations(block_out, shelf):
+    bpy.ops.recdreamer.capture_turntable(
+        num_views=2, num_elevations=3, elevation=math.radians(70), elevation_step=math.radians(20)
+    )
+    assert [t.label for t in shelf] == ["front"] * 3 + ["back"] * 3
+    assert [t.elevation_deg for t in shelf] == pytest.approx([50, 70, 85] * 2, abs=1e-4), "below the pole"
+    elevations = bpy.ops.recdreamer.capture_turntable(num_views=2, num_elevations=2) and shelf[6:]
+    assert [t.elevation_deg for t in elevations] == pytest.approx([-2.5, 22.5] * 2, abs=1e-4)
+
+
+def test_material_preview_has_neutral_light(addon, extension, shelf):
+    """A material without viewport colour, in a black scene."""
+    bpy.ops.mesh.primitive_uv_sphere_add()
+    material = addon("compat").new_node_material("green")
+    next(n for n in material.node_tree.nodes if n.type == "BSDF_PRINCIPLED").inputs["Base Color"].default_value = (
+        0.05, 0.6, 0.05, 1,
+    )  # fmt: skip
+    bpy.context.object.data.materials.append(material)
+    names = ("scenes", "worlds", "lights", "cameras", "objects")
+    before = {name: len(getattr(bpy.data, name)) for name in names}
+    bpy.ops.recdreamer.capture_turntable(num_views=2, look="MATERIAL")
+    for template in shelf:
+        pixels = addon("templates").load_pixels(template.path)
+        red, green, blue = pixels[pixels[..., 3] > 0.9][:, :3].mean(0)
+        assert green > 0.5 and red < 0.5 and blue < 0.5
+        assert pixels[0, 0, 3] == 0 and template.look == "MATERIAL"
+    assert {name: len(getattr(bpy.data, name)) for name in names} == before
+
+
+def test_rendered_look_is_that_of_the_scene(addon, extension, shelf):
+    scene = bpy.context.scene
+    bpy.ops.object.light_add(type="SUN")
+    bpy.context.object.data.color = (1, 0, 0)
+    bpy.context.object.data.energy = 5
+    bpy.ops.mesh.primitive_cube_add(size=100, location=(0, 0, -60))
+    bpy.ops.object.select_all(action="DESELECT")
+    bpy.ops.mesh.primitive_uv_sphere_add()
+    scene.render.engine, scene.cycles.device, scene.cycles.samples = "CYCLES", "CPU", 4
+    before = [obj.name for obj in scene.objects]
+    bpy.ops.recdreamer.capture_turntable(num_views=2, elevation=math.radians(60), look="RENDERED")
+    pixels = addon("templates").load_pixels(shelf[0].path)
+    red, green, _blue = pixels[pixels[..., 3] > 0.9][:, :3].mean(0)
+    assert red > 0.2 and green < red / 3, "the scene's sun, and no light of ours"
+    assert pixels[0, 0, 3] == 0, "the ground is left out"
+    assert [obj.name for obj in scene.objects] == before and len(bpy.data.scenes) == 1
+
+
+def test_the_front_turns_the_camera_along(addon, block_out, shelf):
+    bpy.ops.recdreamer.capture_turntable()
     for obj in block_out:
         obj.matrix_world = Matrix.Rotation(math.radians(90), 4, "Z") @ obj.matrix_world
     bpy.context.view_layer.update()
-    bpy.ops.recdreamer.capture_turntable(front="90")
+    bpy.ops.recdreamer.set_front(direction="90")
+    bpy.ops.recdreamer.capture_turntable()
     for before, after in zip(shelf[:4], shelf[4:], strict=True):
         assert before.azimuth_deg == after.azimuth_deg
         assert (silhouette(addon, before) == silhouette(addon, after)).mean() > 0.995
@@ -139,12 +185,59 @@ def test_offscreen_drawing_of_a_view(addon, block_out, shelf, monkeypatch):
     c2w = addon("templates").orbit_c2w(100, 20, 10, block_out[0].location)
     area.spaces.active.region_3d.view_matrix = c2w.inverted()
     bpy.context.view_layer.update()
+    block_out[0].select_set(False)
     with bpy.context.temp_override(window=window, area=area, region=region):
         assert bpy.ops.recdreamer.capture_view() == {"FINISHED"}
-    assert shelf[0].label == "right"
+        bpy.ops.object.select_all(action="DESELECT")
+        assert bpy.ops.recdreamer.capture_view() == {"FINISHED"}
+        area.spaces.active.region_3d.view_matrix = c2w
+        assert bpy.ops.recdreamer.redo_template(index=1) == {"FINISHED"}
+    assert silhouette(addon, shelf[0]).sum() < silhouette(addon, shelf[1]).sum(), "without the body"
+    assert block_out[0].visible_get() and not bpy.context.scene.render.film_transparent
+    assert shelf[0].label == shelf[1].label == "right"
+    assert shelf[1].azimuth_deg == pytest.approx(shelf[0].azimuth_deg, abs=1e-3), "anew from its own camera"
     assert area.spaces.active.overlay.show_overlays, "put back"
     pixels = addon("templates").load_pixels(shelf[0].path)
     assert 0 < (pixels[..., 3] > 0.5).mean() < 1
+
+
+@pytest.fixture
+def front_camera(addon, block_out):
+    """The scene's camera before the block-out."""
+    camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    camera.matrix_world = addon("templates").orbit_c2w(0, 10, 12, block_out[0].location)
+    bpy.context.collection.objects.link(camera)
+    bpy.context.scene.camera = camera
+    bpy.context.view_layer.update()
+    return camera
+
+
+def test_a_view_is_of_the_selected_objects_else_of_everything(addon, front_camera, block_out, shelf):
+    child = bpy.data.objects.new("child", block_out[1].data)
+    child.parent, child.location = block_out[0], (0, 0, 3)
+    bpy.context.collection.objects.link(child)
+    for select in ("all", "body", "camera"):
+        for obj in block_out:
+            obj.select_set(select == "all" or (select == "body" and obj is block_out[0]))
+        front_camera.select_set(select == "camera")
+        bpy.ops.recdreamer.capture_view()
+    everything, body, none = (silhouette(addon, template).mean() for template in shelf)
+    assert 0 < body < everything
+    assert none == everything
+    bare = body
+    child.hide_set(True)
+    block_out[0].select_set(True)
+    front_camera.select_set(False)
+    bpy.ops.recdreamer.capture_view()
+    assert silhouette(addon, shelf[-1]).mean() < bare, "children belong to it, hidden ones do not"
+
+
+def test_the_front_counts_for_a_view(front_camera, shelf):
+    bpy.context.scene.recdreamer.front = math.radians(90)
+    bpy.ops.recdreamer.capture_view()
+    assert shelf[0].label == "left" and shelf[0].azimuth_deg == pytest.approx(270, abs=1e-3)
+    bpy.ops.recdreamer.set_front(direction="VIEW")
+    assert bpy.context.scene.recdreamer.front_deg == pytest.approx(0, abs=1e-3)
 
 
 def test_files_get_their_label_from_their_name(addon, block_out, shelf, tmp_path):

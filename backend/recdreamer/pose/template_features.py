@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -58,7 +60,8 @@ def _of_one(
     path = cache / f"{digest.hexdigest()}.safetensors"
     try:
         kept = load_file(path, device=str(image.device))
-        path.touch()
+        with suppress(OSError):
+            os.utime(path)
         return kept
     except (OSError, SafetensorError):
         made = _average(extractor, image, copies, content_seed)
@@ -93,6 +96,8 @@ def _average(
 
 def _prune(cache: Path) -> None:
     """Let go of those that were not asked for longest."""
-    kept = sorted(cache.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in kept[MAX_KEPT:]:
-        path.unlink(missing_ok=True)
+    kept = list(cache.glob("*.safetensors"))
+    if len(kept) > MAX_KEPT:
+        with suppress(OSError):  # Another job may tidy up, too.
+            for path in sorted(kept, key=lambda path: path.stat().st_mtime)[:-MAX_KEPT]:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,89 @@
+"""A stand-in for `python -m recdreamer templates gallery|views|check`: same files, no torch.
+
+A word in the prompt chooses what it does: "slow" never ends, "broken" fails, "damaged" writes half a file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+SAMPLES = (
+    {"image": "front-0.png", "label": "front", "share": 0.97},
+    {"image": "front-1.png", "label": "front", "share": 0.81},
+    {"image": "back-0.png", "label": "back", "share": 0.66},
+)
+VIEWS = tuple(
+    {"image": f"view-{azimuth_deg}.png", "label": "", "azimuth_deg": azimuth_deg}
+    for azimuth_deg in (0, 90, 180)
+)
+
+
+def main(arguments: list[str], write_png) -> int:
+    parser = argparse.ArgumentParser()
+    commands = parser.add_subparsers(dest="command", required=True)
+    gallery, views, check = (commands.add_parser(name) for name in ("gallery", "views", "check"))
+    for name in ("prompt", "out", "seed", "prior", "device"):
+        gallery.add_argument(f"--{name}", required=True)
+    for name in ("image", "model", "out"):
+        views.add_argument(f"--{name}", required=True)
+    check.add_argument("folder", type=Path)
+    asked = parser.parse_args(arguments)
+    if asked.command == "check":
+        request = json.loads((asked.folder / "job.json").read_text(encoding="utf-8"))
+        misbehave(request["prompt"])
+        return write_check(asked.folder, request, write_png)
+    if asked.command == "gallery":
+        misbehave(asked.prompt)
+    else:
+        assert Path(asked.image).is_file()
+    out = Path(asked.out)
+    samples = SAMPLES if asked.command == "gallery" else VIEWS
+    for number, sample in enumerate(samples, 1):
+        print(f"Picture {number} of {len(samples)}", flush=True)
+        write_png(out / sample["image"], np.full((32, 32, 3), 60 * number, np.uint8))
+    text = json.dumps({"samples": samples})
+    if asked.command == "gallery" and "damaged" in asked.prompt:
+        text = text[:20]
+    (out / "gallery.json").write_text(text, encoding="utf-8")
+    return 0
+
+
+def misbehave(prompt: str) -> None:
+    if "slow" in prompt:
+        print("Picture 1 of 4", flush=True)
+        time.sleep(600)
+    if "broken" in prompt:
+        print("The prior has no memory left.", flush=True)
+        raise SystemExit(1)
+
+
+def write_check(folder: Path, request: dict, write_png) -> int:
+    """Every template reads as front; those that are not called so get a warning."""
+    (folder / "check").mkdir()
+    templates = []
+    for index, template in enumerate(request["templates"]):
+        assert (folder / template["image"]).is_file()
+        pictures = {name: f"check/{name}-{index}.png" for name in ("overlay", "match")}
+        for picture in pictures.values():
+            write_png(folder / picture, np.full((32, 32, 3), 200, np.uint8))
+        warning = {"message": "This picture reads as front.", "hint": f"Is it {template['label']}?"}
+        templates.append(
+            {
+                "image": template["image"],
+                "label": template["label"],
+                "reads_as": "front",
+                "pose_probs": {"front": 0.75, "back": 0.25},
+                "coverage": 0.3,
+                "warnings": [] if template["label"] == "front" else [warning],
+                **pictures,
+            }
+        )
+    warnings = [{"message": "No template shows the left.", "hint": "Mirror the right one."}]
+    report = {"templates": templates, "warnings": warnings}
+    (folder / "check" / "check.json").write_text(json.dumps(report), encoding="utf-8")
+    return 0
