@@ -61,3 +61,17 @@ def warp(images: Tensor, theta: Tensor) -> Tensor:
     """Pictures resampled through `theta`; what lies outside repeats the border."""
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def as_sketch(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Dark lines on light paper where the picture changes; how easily a line is drawn differs from picture to picture."""
+    count = len(images)
+    smooth = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    across = F.pad(smooth, (1, 1, 0, 0), mode="replicate")
+    along = F.pad(smooth, (0, 0, 1, 1), mode="replicate")
+    change = (across[..., 2:] - across[..., :-2]).square() + (along[..., 2:, :] - along[..., :-2, :]).square()
+    change = change.amax(1, keepdim=True).sqrt()
+    threshold = _column(_rand(generator, count, 0.06, 0.16))
+    lines = ((change - threshold) / 0.08).clamp(0, 1)
+    paper, ink = _column(_rand(generator, count, 0.85, 1.0)), _column(_rand(generator, count, 0.0, 0.4))
+    return (paper + (ink - paper) * lines).expand(-1, 3, -1, -1)

@@ -3,7 +3,8 @@
 The class token learns by swapped assignment to prototypes (SwAV), the patches by finding the same point of
 the same picture under another augmentation, and by agreeing on prototypes of parts. Half of the pictures
 are first replaced by the prior's own one-step estimate of them from noise, or averaged with their mirror
-image: so the features keep their meaning on what a rectifier sees.
+image: so the features keep their meaning on what a rectifier sees. Some are matched with a line drawing of
+themselves, so that a sketch is read like a picture.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-from augment import degrade, jitter_hue, random_affine, warp
+from augment import as_sketch, degrade, jitter_hue, random_affine, warp
 from common import FitConfig, fit
 
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -117,12 +118,17 @@ class Estimator:
 def train_extractor(
     photos: Tensor, captions: Tensor, estimate: Estimator, width: int, num_layers: int,
     num_steps: int, batch: int, rate: float, folder: Path, seed: int, name: str, part_weight: float = 0.5,
-    max_timestep: int = 700, time_limit_s: float | None = None,
+    max_timestep: int = 700, sketch_share: float = 0.3, start: Path | None = None, time_limit_s: float | None = None,
 ) -> Student:  # fmt: skip
-    """Train on uint8 pictures; `captions` index the texts that the estimator conditions on."""
+    """Train on uint8 pictures; `captions` index the texts that the estimator conditions on.
+
+    `start` is the folder of an extractor to go on from.
+    """
     device = photos.device
     torch.manual_seed(seed)
     student = Student(width, num_layers).to(device)
+    if start is not None:
+        student.extractor = student.extractor.from_pretrained(start).to(device)
 
     def view(images: Tensor, theta: Tensor, generator: torch.Generator) -> Tensor:
         return degrade(jitter_hue(warp(images, theta), generator), generator)
@@ -136,6 +142,8 @@ def train_extractor(
         t = torch.randint(20, max_timestep, (batch // 2,), generator=generator, device=device)
         estimated = estimate(images[batch // 2 :], captions[rows[batch // 2 :]], t, generator)
         other = torch.cat((images[: batch // 2], estimated))
+        is_sketch = torch.rand(batch, generator=generator, device=device) < sketch_share
+        other = torch.where(is_sketch[:, None, None, None], as_sketch(other, generator), other)
 
         theta_1, theta_2 = (random_affine(batch, generator) for _ in range(2))
         cls_1, patches_1 = student(view(images, theta_1, generator))

@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile the denoiser while it is trained")
     parser.add_argument("--part-weight", type=float, default=0.5, help="weight of the agreement on parts")
     parser.add_argument("--extractor-size", type=int, nargs=2, default=None, help="width and layers")
+    parser.add_argument("--extractor-start", type=Path, help="folder of an extractor to go on from")
     options = parser.parse_args()
     preset, device, work = PRESETS[options.preset], options.device, options.work
     width, num_layers = options.extractor_size or preset.extractor_size
@@ -150,7 +151,8 @@ def main() -> None:
             ]
             student = train_extractor(
                 seen.images, torch.tensor(plain, device=device), estimate, width, num_layers, *preset.extractor,
-                work, 31, extractor_name, options.part_weight, time_limit_s=options.time_limit,
+                work, 31, extractor_name, options.part_weight,
+                start=options.extractor_start, time_limit_s=options.time_limit,
             )  # fmt: skip
             save_model(student.extractor, IMAGE_MEAN, IMAGE_STD, work / "models" / extractor_name)
             say("extractor done")
