@@ -65,7 +65,7 @@ SOURCES = (
 SHELF_VIEWS = (
     ("PICTURE", "Picture", "The pictures themselves"),
     ("MASK", "Mask", "What the machine takes for the object"),
-    ("MATCH", "Match", "How well each place fits the other templates of the pose"),
+    ("MATCH", "Match", "Which places tell this pose from the others: bright ones do"),
 )
 
 

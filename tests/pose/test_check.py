@@ -119,3 +119,16 @@ def test_alpha_is_the_mask(extractor: FeatureExtractor, tmp_path: Path) -> None:
     loaded = load_templates(JobFolder(tmp_path), templates, 64)
     verdicts, _ = check_templates(tmp_path, templates, loaded, extractor, None)
     assert verdicts[0].coverage == 0.25
+
+
+def test_a_reference_that_cannot_tell_a_block_out_is_not_heeded(
+    extractor: FeatureExtractor, tmp_path: Path
+) -> None:
+    """A body of one colour: the prior's figures say nothing about its sides, and nobody's label is doubted."""
+    axis = torch.linspace(-1, 1, 64)
+    shown = []
+    for index, (label, _) in enumerate(FOUR):
+        body = ((axis[None] / (0.3 + 0.02 * index)) ** 2 + (axis[:, None] / 0.7) ** 2 < 1).float()
+        shown.append((label, 0.8 - body * torch.tensor([0.0, 0.5, 0.6])[:, None, None]))
+    verdicts, _ = check(tmp_path, extractor, shown)
+    assert [verdict.reads_as for verdict in verdicts] == [label for label, _ in FOUR]

@@ -56,8 +56,10 @@ def script() -> Iterator[float]:
     with bpy.context.temp_override(**here):
         assert bpy.ops.recdreamer.capture_view() == {"FINISHED"}
         settings.templates[len(settings.templates) - 1].enabled = False
-        assert bpy.ops.recdreamer.generate(overrides=json.dumps(SMALL)) == {"FINISHED"}
     session = importlib.import_module(f"{MODULE}.addon.session").session
+    yield from check_and_pick(session, settings, area)
+    with bpy.context.temp_override(**here):
+        assert bpy.ops.recdreamer.generate(overrides=json.dumps(SMALL)) == {"FINISHED"}
     job = session.shown
     deadline = time.monotonic() + TIME_LIMIT_S
     # Nobody calls `pump` here: that the state moves at all shows that Blender's timer does.
@@ -94,6 +96,33 @@ def script() -> Iterator[float]:
     bpy.context.preferences.addons[MODULE].preferences.backend_python = ""
     bpy.ops.recdreamer.open_preferences()
     yield from see("preferences")
+
+
+def check_and_pick(session, settings, area: bpy.types.Area) -> Iterator[float]:
+    """Have the shelf checked, then let the prior draw a gallery and throw it away again."""
+    assert bpy.ops.recdreamer.check_templates() == {"FINISHED"}
+    yield from wait_for_errand(session)
+    assert len(session.check.verdicts) == len(settings.enabled_templates)
+    for view in ("MASK", "MATCH"):
+        settings.shelf_view = view
+        area.tag_redraw()  # A click would.
+        yield from see(f"checked-{view.lower()}")
+    settings.shelf_view = "PICTURE"
+    assert bpy.ops.recdreamer.draw_samples() == {"FINISHED"}
+    yield from wait_for_errand(session)
+    assert len(session.gallery.samples) == 24
+    assert bpy.ops.recdreamer.pick_sample(index=0) == {"FINISHED"}
+    area.tag_redraw()
+    yield from see("gallery")
+    bpy.ops.recdreamer.discard_gallery()
+
+
+def wait_for_errand(session) -> Iterator[float]:
+    deadline = time.monotonic() + TIME_LIMIT_S
+    while session.errand.task.is_running:
+        assert time.monotonic() < deadline, "the errand does not end"
+        yield 0.2
+    assert not session.errand.task.problem, session.errand.task.problem
 
 
 def install() -> None:

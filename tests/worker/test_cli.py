@@ -101,6 +101,27 @@ def test_templates_checks_a_folder(pictures, capsys):
     assert "1 pose class(es) of 2 to 6" in capsys.readouterr().err
 
 
+def test_a_gallery_is_drawn_and_checked(tmp_path, capsys):
+    """The three commands that follow one another: gallery, check, generate."""
+    out = tmp_path / "Bär"
+    assert call("templates", "gallery", "--prompt", "a red bear", "--out", out) == 0
+    told = capsys.readouterr().out
+    assert "3 of 3" in told and told.count(".png (") == 24
+    assert call("templates", "check", out, "--prompt", "a red bear") == 0
+    assert (out / "check" / "check.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [("nowhere.png", "'nowhere.png' cannot be read"), ("front.png", "is not a Zero-1-to-3 model")],
+)
+def test_views_of_what_is_not_there_are_one_sentence(pictures, tmp_path, capsys, image, told):
+    arguments = ["--image", pictures / image, "--model", tmp_path, "--out", tmp_path / "out"]
+    assert call("templates", "views", *arguments) == 1
+    error = capsys.readouterr().err
+    assert told in error and "Traceback" not in error
+
+
 def test_a_failing_job_is_shown_and_gives_its_code(tmp_path, capsys):
     """Through a real worker: the setting exists nowhere, and only the backend can know."""
     out = tmp_path / "job"

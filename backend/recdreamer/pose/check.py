@@ -79,9 +79,14 @@ def check_templates(
             _probs(classifier, extractor, loaded, attention, index, cache) for index in range(len(loaded))
         ])  # fmt: skip
         told = None if reference is None else reference(images).exp()
+    if told is not None and not _knows_these(told, templates):
+        told = None
     verdicts = []
     for index, template in enumerate(templates):
-        reads_as, doubt = _reading(template.label, probs[index], told, index, classifier, reference)
+        labels, read = classifier.labels, probs[index]
+        if told is not None and reference is not None and template.label in reference.labels:
+            labels, read = reference.labels, told[index]
+        reads_as, doubt = _reading(template.label, labels, read)
         advice = [doubt] if doubt else []
         advice += _frame_advice(masks[index], loaded[index])
         names = f"check/overlay-{index}.png", f"check/match-{index}.png"
@@ -92,7 +97,7 @@ def check_templates(
                 template.image,
                 template.label,
                 reads_as,
-                _by_label(classifier.labels, probs[index]),
+                _by_label(labels, read),
                 coverage(masks[index], loaded[index]),
                 *names,
                 advice,
@@ -123,18 +128,19 @@ def _probs(
     return probs[[judge.labels.index(label) for label in classifier.labels]]
 
 
+def _knows_these(told: Float[Tensor, "templates known"], templates: tuple[Template, ...]) -> bool:
+    """Whether a reference tells the templates apart at all.
+
+    A block-out without details looks the same from all sides to who knows the finished thing, and its reading of each
+    would only mislead.
+    """
+    return len(told.argmax(1).unique()) >= len({template.label for template in templates}) - 1
+
+
 def _reading(
-    label: str,
-    own: Float[Tensor, "classes"],
-    told: Float[Tensor, "templates known"] | None,
-    index: int,
-    classifier: PoseClassifier,
-    reference: PoseClassifier | None,
+    label: str, labels: tuple[str, ...], probs: Float[Tensor, "classes"]
 ) -> tuple[str, Advice | None]:
     """What a template reads as, and a doubt about its label."""
-    labels, probs = classifier.labels, own
-    if told is not None and reference is not None and label in reference.labels:
-        labels, probs = reference.labels, told[index]
     best = int(probs.argmax())
     is_doubted = probs[best] >= SURE and probs[labels.index(label)] <= UNLIKELY
     if not is_doubted:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -25,7 +27,7 @@ class QueriesAndKeys:
                             lambda _, __, output, store=store, part=part: store.update({part: output})
                         )
                     )
-        self.heads = {name: unet.get_submodule(name).heads for name in self.of}
+        self.heads: dict[str, Any] = {name: unet.get_submodule(name).heads for name in self.of}
 
     def __enter__(self) -> QueriesAndKeys:
         return self
