@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
+from transformers import (
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+)
 
 from recdreamer.cameras import orbit_cameras
 from recdreamer.evaluation.figurines import COLORS, KINDS, POSES, Figurines, render_figurines
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import PATCHES, FeatureExtractor
-from recdreamer.pose.foreground import ForegroundRule, center_hint, horizontal_map
+from recdreamer.pose.foreground import ForegroundRule, center_hint, foreground_hint, horizontal_map
 from recdreamer.pose.templates import PoseTemplate
 
 
@@ -94,6 +104,69 @@ def test_two_classes_are_enough(extractor: FeatureExtractor) -> None:
     assert pair(renders("robot", "red", [0.0, 180.0])).argmax(-1).tolist() == [0, 1]
 
 
+def test_half_precision_gives_the_same_answers(classifier: PoseClassifier) -> None:
+    extractor = FeatureExtractor()
+    extractor.model.to(torch.bfloat16)
+    half = PoseClassifier(extractor, templates_of("bird", "blue"), ClassifierConfig())
+    images = renders("bird", "blue", [22.5 * i + 5 for i in range(16)])
+    with torch.no_grad():
+        answers, in_half = classifier(images).exp(), half(images.to(torch.bfloat16)).exp()
+    assert in_half.dtype == torch.float32 and torch.isfinite(in_half).all()
+    assert (answers - in_half).abs().mean() < 0.03
+
+
+def test_a_weight_says_which_template_of_a_class_counts(extractor: FeatureExtractor) -> None:
+    """A class of a right and a wrong picture is read by the one that weighs more."""
+    images = renders("bird", "blue", [0.0, 180.0])
+
+    def read(right: float, wrong: float) -> list[int]:
+        front, back = renders("bird", "blue", [0.0, 180.0], 4.0)
+        templates = [
+            PoseTemplate("front", front, None, None, right),
+            PoseTemplate("front", back, None, None, wrong),
+            PoseTemplate("back", back, None, None, right),
+            PoseTemplate("back", front, None, None, wrong),
+        ]
+        config = ClassifierConfig(template_copies=0, normalization="paper")
+        return PoseClassifier(extractor, templates, config)(images).argmax(-1).tolist()
+
+    assert read(3.0, 1.0) == [0, 1] and read(1.0, 3.0) == [1, 0]
+
+
+def dinov2_folder(folder: Path, with_registers: bool) -> Path:
+    """A tiny model in the form in which DINOv2 comes, with or without registers, 14 pixels a patch."""
+    settings = {
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "patch_size": 14,
+        "image_size": 98,
+    }
+    torch.manual_seed(0)
+    if with_registers:
+        Dinov2WithRegistersModel(
+            Dinov2WithRegistersConfig(**settings, num_register_tokens=4)
+        ).save_pretrained(folder)
+    else:
+        Dinov2Model(Dinov2Config(**settings)).save_pretrained(folder)
+    prepare = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "crop_size": {"height": 98, "width": 98}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(prepare))
+    return folder
+
+
+@pytest.mark.parametrize("with_registers", [True, False])
+def test_dinov2_with_and_without_registers(tmp_path: Path, with_registers: bool) -> None:
+    extractor = FeatureExtractor(str(dinov2_folder(tmp_path / "Bär", with_registers)))
+    features = extractor(renders("bird", "blue", [0.0, 90.0]))
+    assert features.cls.shape == (2, 32) and features.patches.shape == (2, PATCHES**2, 32)
+    with torch.no_grad():
+        tokens = extractor.model(extractor.prepare(renders("bird", "blue", [0.0]))).last_hidden_state[0]
+    assert len(tokens) == 1 + 4 * with_registers + 49
+    # The first place of the map is the first patch, not a register.
+    first = torch.nn.functional.normalize(tokens[1 + 4 * with_registers], dim=0)
+    assert torch.dot(features.patches[0, 0], first) > 0.999
+
+
 @pytest.mark.parametrize("normalization", ["centered", "paper", "released"])
 @pytest.mark.parametrize("branches", ["full", "texture", "orientation"])
 def test_all_variants_give_probabilities(extractor: FeatureExtractor, normalization, branches) -> None:
@@ -123,6 +196,42 @@ def test_foreground_rule_finds_the_object_and_its_sign() -> None:
     rule = ForegroundRule.fit(flat, hint)
     assert torch.equal(rule.mask(flat)[0], expected.flatten())
     assert torch.equal(ForegroundRule.fit(flat, -hint).mask(flat)[0], 1 - expected.flatten())
+
+
+def test_alpha_tells_the_object_then_attention_then_the_middle() -> None:
+    alpha, picture = torch.zeros(1, 64, 64), torch.zeros(3, 64, 64)
+    alpha[:, :32] = 1
+    attention = torch.arange(3.0 * PATCHES**2).view(3, -1)
+    cut_out, plain = PoseTemplate("a", picture, alpha, None), PoseTemplate("b", picture, None, None)
+    with_attention = foreground_hint([cut_out, plain, plain], attention, "cpu")
+    assert with_attention[0].unflatten(0, (PATCHES, PATCHES))[:, 0].tolist() == [1.0] * 8 + [0.0] * 8
+    assert torch.allclose(with_attention[1], torch.linspace(0, 1, PATCHES**2))
+    assert torch.equal(foreground_hint([plain], None, "cpu")[0], center_hint("cpu"))
+
+
+def test_attention_signs_the_mask_where_the_middle_would_not(extractor: FeatureExtractor) -> None:
+    """A figure so near that its ground shows only in the corners and between its parts."""
+    torch.manual_seed(0)
+    patches = torch.zeros(1, PATCHES, PATCHES, 2)
+    patches[..., 0] = 1.0
+    patches[:, 4:12, 4:12] = torch.tensor([0.0, 1.0])  # ground in the middle, as through a ring
+    patches = (patches + 0.02 * torch.randn(patches.shape)).flatten(1, 2)
+    ring = torch.ones(PATCHES, PATCHES)
+    ring[4:12, 4:12] = 0
+    picture = PoseTemplate("ring", torch.zeros(3, 64, 64), None, None)
+    by_attention = ForegroundRule.fit(patches, foreground_hint([picture], ring.view(1, -1), "cpu"))
+    by_middle = ForegroundRule.fit(patches, foreground_hint([picture], None, "cpu"))
+    assert torch.equal(by_attention.mask(patches)[0], ring.flatten())
+    assert torch.equal(by_middle.mask(patches)[0], 1 - ring.flatten())
+
+
+def test_pictures_without_any_structure_make_no_trouble(extractor: FeatureExtractor) -> None:
+    same = torch.ones(2, PATCHES**2, 4)
+    rule = ForegroundRule.fit(same, center_hint("cpu").expand(2, -1))
+    assert math.isfinite(rule.threshold) and rule.mask(same).sum() > 0
+    flat = [PoseTemplate(label, torch.full((3, 64, 64), 0.5), None, None) for label in ("front", "back")]
+    answers = PoseClassifier(extractor, flat, ClassifierConfig(template_copies=0))(torch.rand(2, 3, 64, 64))
+    assert torch.isfinite(answers).all()
 
 
 def test_a_picture_without_object_is_all_object() -> None:

@@ -97,7 +97,8 @@ whole method can be run, tested and measured on any computer, by the code that l
   text encoder with a tokenizer of {prior.tokenizer.vocab_size} tokens.
 - **extractor/** is a `Dinov2WithRegistersModel` trained without labels: class tokens by swapped assignment to
   prototypes, patch tokens by finding the same point in another augmentation, on pictures with all azimuths
-  alike, half of them replaced by the prior's one-step estimates from noise.
+  alike, half of them replaced by the prior's one-step estimates from noise, three in ten matched with a line
+  drawing of themselves.
 - **clip/** is a `CLIPModel` trained on pictures and captions, half of the pictures one-step estimates: an
   image classifier by text.
 - **oracle/** is a supervised network that reads pose, kind, colour and hat. It measures results and is never part of
@@ -118,9 +119,10 @@ was not trained on.
 
 **Training of these weights.** On H100s with `--preset gpu` and time limits, about 20 minutes in all: autoencoder
 7,000 steps of 128 pictures (out of 100,000), three of its eight channels pruned, 300 steps more; denoiser 11,079
-steps of 256 (out of 60,000 pictures, `--compile`); extractor 1,076 steps of 256; CLIP 2,708 steps of 256, tells hats
+steps of 256 (out of 60,000 pictures, `--compile`); extractor 1,076 steps of 256, then
+1,899 with line drawings (out of 24,000 pictures, `--extractor-start`); CLIP 2,708 steps of 256, tells hats
 on 1,000 held-out pictures without a mistake; oracle 4,000 steps of 256, 99.8 % right poses on held-out pictures.
-Autoencoder and extractor are older than the hats, and saw none. `--preset cpu` makes a smaller training of the same
+The autoencoder is older than the hats, and saw none. `--preset cpu` makes a smaller training of the same
 models on two cores.
 
 **Use.** Demonstration, tests, benchmarks. It knows nothing but these figurines.

@@ -45,8 +45,11 @@ class FeatureExtractor(nn.Module):
         self.num_prefix = 1 + getattr(self.model.config, "num_register_tokens", 0)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
-        """Features of pictures in [0, 1], with gradient to the pictures."""
-        tokens = self.model(self.prepare(images)).last_hidden_state
+        """Features of pictures in [0, 1], with gradient to the pictures.
+
+        In single precision whatever the model's: a soft nearest neighbour lives on small differences of distance.
+        """
+        tokens = self.model(self.prepare(images).to(self.model.dtype)).last_hidden_state.float()
         patches = tokens[:, self.num_prefix :].transpose(1, 2)
         side = int(patches.shape[-1] ** 0.5)
         patches = patches.unflatten(2, (side, side))
