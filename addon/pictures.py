@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import uuid
 from pathlib import Path
 
@@ -31,12 +32,12 @@ def import_picture(source: Path, folder: Path) -> Path:
     except RuntimeError:
         raise RequestError(f"The image {source.name} cannot be read.", "Choose another file.") from None
     try:
-        return import_image(image, source.name, folder)
+        return import_image(image, source.name, folder, exif_orientation(source))
     finally:
         bpy.data.images.remove(image)
 
 
-def import_image(image: bpy.types.Image, name: str, folder: Path) -> Path:
+def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: int = 1) -> Path:
     """As `import_picture`, of an image that Blender holds; `name` is what the artist calls it."""
     width, height = image.size
     if not (width and height):
@@ -50,7 +51,7 @@ def import_image(image: bpy.types.Image, name: str, folder: Path) -> Path:
         )
     if shrink < 1:
         image.scale(round(width * shrink), round(height * shrink))
-    pixels = _to_srgb(image)
+    pixels = upright(_to_srgb(image), orientation)
     if (pixels[..., 3] > 0.5).mean() < MIN_COVERAGE:
         raise RequestError(
             f"The image {name} shows nothing: it is transparent all over.",
@@ -59,6 +60,35 @@ def import_image(image: bpy.types.Image, name: str, folder: Path) -> Path:
     path = new_picture(folder)
     save_png(pixels, path)
     return path
+
+
+def exif_orientation(path: Path) -> int:
+    """How a camera was held, 1 to 8; 1, upright, where a JPEG file does not say. Blender does not look at it."""
+    data = path.read_bytes()[:65536]
+    start = data.find(b"Exif\0\0")
+    if data[:2] != b"\xff\xd8" or start < 0:
+        return 1
+    tiff = data[start + 6 :]
+    order = "<" if tiff[:2] == b"II" else ">"
+    try:
+        (directory,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, directory)
+        for entry in range(count):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, directory + 2 + 12 * entry)
+            if tag == 0x0112:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels, bottom row first, turned as EXIF's `orientation` says."""
+    top_first = pixels[::-1]
+    if orientation in (2, 4, 5, 7):
+        top_first = top_first[:, ::-1]
+    turns = {3: 2, 4: 2, 5: 1, 6: -1, 7: -1, 8: 1}.get(orientation, 0)
+    return np.ascontiguousarray(np.rot90(top_first, turns)[::-1])
 
 
 def mirror_picture(source: Path, folder: Path) -> Path:

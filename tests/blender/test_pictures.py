@@ -136,6 +136,33 @@ def cmyk_tiff(width: int, height: int, ink: tuple[int, int, int, int]) -> bytes:
     return head + struct.pack("<I", 0) + struct.pack("<4H", 8, 8, 8, 8) + data
 
 
+def test_a_photograph_stands_upright_however_the_camera_was_held(shelf, addon, tmp_path):
+    """A picture with its top half dark, stored lying on its side as phones do, with the note how to turn it."""
+    # EXIF 6: the stored picture is turned clockwise to stand, so its left edge is the top.
+    stored = np.full((40, 60, 4), (0.9, 0.9, 0.9, 1.0), np.float32)
+    stored[:, :30, :3] = 0.1
+    image = bpy.data.images.new("stored", 60, 40)
+    image.pixels.foreach_set(stored.ravel())
+    image.filepath_raw, image.file_format = str(tmp_path / "plain.jpg"), "JPEG"
+    image.save()
+    jpeg = (tmp_path / "plain.jpg").read_bytes()
+    for name, order in (("little.jpg", "<"), ("big.jpg", ">")):
+        head = b"II*\0" if order == "<" else b"MM\0*"
+        tiff = head + struct.pack(order + "IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+        exif = b"Exif\0\0" + tiff
+        (tmp_path / name).write_bytes(
+            jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+        )
+    add(tmp_path, "little.jpg", "big.jpg", "plain.jpg")
+    little, big, plain = (addon("pictures").load_pixels(template.path) for template in shelf)
+    assert plain.shape == (40, 60, 4)
+    for pixels in (little, big):
+        assert pixels.shape == (60, 40, 4)
+        assert (
+            pixels[:25, :, 0].mean() > 0.7 and pixels[35:, :, 0].mean() < 0.3
+        )  # The bottom row comes first.
+
+
 def test_sketches_from_files(shelf, tmp_path):
     (tmp_path / "left sketch.png").write_bytes(png(HALF))
     assert add(tmp_path, "left sketch.png", are_sketches=True) == ""
