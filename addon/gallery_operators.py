@@ -9,7 +9,7 @@ from pathlib import Path
 import bpy
 from bpy.props import IntProperty
 
-from ..backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, RequestError
+from ..backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, NO_PROMPT, RequestError
 from . import backend_env, describe, pictures, shelf_tasks
 from .backend_env import Task
 from .operators import why_not, why_not_start
@@ -92,7 +92,8 @@ class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
             session.gallery = Gallery("novel_view", shelf_tasks.read_gallery(folder), start_deg)
 
         model = bpy.path.abspath(get_preferences().views_model)
-        return shelf_tasks.views_task(command, picture, model, folder), collect
+        device = get_preferences().device
+        return shelf_tasks.views_task(command, picture, model, device, folder), collect
 
 
 class RECDREAMER_OT_check_templates(ErrandOperator):
@@ -110,7 +111,7 @@ class RECDREAMER_OT_check_templates(ErrandOperator):
 
     def start(self, context, command):
         settings = context.scene.recdreamer
-        request = settings.to_request(prompt_if_empty="a check")
+        request = settings.to_request(prompt_if_empty=NO_PROMPT)
         cards = settings.enabled_templates
         keys = [template.key for template in cards]
         folder = shelf_tasks.new_folder(get_preferences().folder / "checks", request.prompt)

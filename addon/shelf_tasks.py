@@ -101,9 +101,9 @@ def gallery_task(command: Sequence[str], request: JobRequest, folder: Path) -> T
     return Task([Step("Drawing", [*command, "templates", "gallery", *arguments])])
 
 
-def views_task(command: Sequence[str], image: Path, model: str, folder: Path) -> Task:
+def views_task(command: Sequence[str], image: Path, model: str, device: str, folder: Path) -> Task:
     """Let a novel-view model draw a picture from all around."""
-    arguments = ["--image", str(image), "--model", model, "--out", str(folder)]
+    arguments = ["--image", str(image), "--model", model, "--out", str(folder), "--device", device]
     return Task([Step("Turning", [*command, "templates", "views", *arguments])])
 
 

@@ -7,7 +7,9 @@ Warp compiles the source of its kernels and needs them bare: write `@no_type_che
 """
 
 import importlib.util
+import os
 import sys
+import tempfile
 
 import pytest
 
@@ -19,6 +21,13 @@ if importlib.util.find_spec("jaxtyping") is not None:
     if early:
         raise RuntimeError(f"imported before type checking was switched on: {', '.join(early)}")
     install_import_hook("recdreamer", "beartype.beartype")
+
+    # Compiled kernels are worth keeping; everything else starts from nothing, as on another machine.
+    from recdreamer.cache import cache_folder
+
+    os.environ.setdefault("WARP_CACHE_PATH", str(cache_folder("warp")))
+    _scratch = tempfile.TemporaryDirectory(prefix="recdreamer-cache-")
+    os.environ["XDG_CACHE_HOME"] = _scratch.name
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

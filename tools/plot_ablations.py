@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import torch
 
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import resolve
+from recdreamer.pose.draw import VIEW_PHRASES
 from recdreamer.protocol import JobFolder
 
 DPI = 110
@@ -30,18 +32,20 @@ def plot_n_ema(folder: Path, path: Path) -> None:
         assert checkpoint is not None
         n_ema = resolve(job.read_request()).rectifier.n_ema
         groups[n_ema].append((checkpoint.tensors["marginal"], row_of(job)))
-    figure, axes = plt.subplots(1, len(groups), figsize=(3.4 * len(groups), 3.0), sharey=True)
-    for axis, (n_ema, runs) in zip(axes, sorted(groups.items()), strict=True):
-        mean = sum(marginal for marginal, _ in runs) / len(runs)
-        for index, label in enumerate(("front", "back", "right", "left")):
+    # Of templates that the prior drew.
+    labels = (*VIEW_PHRASES, "left")
+    figure, axes = plt.subplots(1, len(groups), figsize=(3.4 * len(groups), 3.0), sharey=True, squeeze=False)
+    for axis, (n_ema, runs) in zip(axes[0], sorted(groups.items()), strict=True):
+        mean = torch.stack([marginal for marginal, _ in runs]).mean(0)
+        for index, label in enumerate(labels):
             axis.plot(mean[:, index], label=label)
         entropy = sum(row["pose_entropy"] for _, row in runs) / len(runs)
         agreement = sum(row["azimuth_agreement"] for _, row in runs) / len(runs)
         axis.set_title(f"n_ema {n_ema}: entropy {entropy:.2f}, agreement {agreement:.2f}", fontsize=9)
         axis.set_xlabel("interval of t")
         axis.set_ylim(0, 1)
-    axes[0].set_ylabel("running marginal")
-    axes[0].legend(fontsize=8)
+    axes[0, 0].set_ylabel("running marginal")
+    axes[0, 0].legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(path, dpi=DPI)
 

@@ -31,6 +31,7 @@ from recdreamer.protocol import (
     write_atomically,
 )
 from recdreamer.report import Report
+from recdreamer.settings import Settings, parse_setting
 from recdreamer.template_commands import Templates, run_templates
 
 
@@ -53,7 +54,7 @@ class Generate:
     """builtin, a Stable Diffusion folder, or the id of a model that is on this machine."""
     device: str = "auto"
     height_m: float = 1.0
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = field(default=())
+    set: Settings = field(default=())
     """Single settings, for example optimize.num_steps=300."""
 
 
@@ -81,7 +82,7 @@ class Particles:
     templates: Path | None = None
     prior: str = BUILTIN_PRIOR
     device: str = "auto"
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = field(default=())
+    set: Settings = field(default=())
     """Single settings; optimize.num_views is how many pictures a step moves."""
 
 
@@ -98,7 +99,7 @@ class Bench:
     device: str = "auto"
     out: Path | None = None
     """JSON file for the figures."""
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = field(default=())
+    set: Settings = field(default=())
     """Single settings."""
 
 
@@ -159,7 +160,7 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
                 command.prior,
                 command.steps,
                 command.device,
-                dict(map(_setting, command.set)),
+                dict(map(parse_setting, command.set)),
             )
             print(as_table(found))
             print(f"{found['device']}, {found['threads']} thread(s), prior {found['prior']}")
@@ -206,7 +207,7 @@ def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
         device=command.device,
         height_m=command.height_m,
         templates=tuple(replace(template, image=f"templates/{template.image}") for template in templates),
-        overrides=dict(_setting(item) for item in command.set),
+        overrides=dict(parse_setting(item) for item in command.set),
     )
     request.validate()
     if job.request.exists():
@@ -236,7 +237,7 @@ def prepare_particles(command: Particles) -> JobRequest:
         *command.set,
     )
     request = JobRequest(command.prompt, "particles", command.method, "marginal", prior=command.prior,
-                         overrides=dict(map(_setting, settings)))  # fmt: skip
+                         overrides=dict(map(parse_setting, settings)))  # fmt: skip
     request.validate()
     check_config(resolve(request))
     return prepare_job(
@@ -253,18 +254,6 @@ def prepare_particles(command: Particles) -> JobRequest:
         ),
         "particles",
     )
-
-
-def _setting(item: str) -> tuple[str, Any]:
-    name, equals, text = item.partition("=")
-    if not equals:
-        raise RequestError(
-            f"{item!r} is no setting.", "Write it as NAME=VALUE, for example optimize.num_steps=300."
-        )
-    try:
-        return name, json.loads(text)
-    except ValueError:
-        return name, text
 
 
 def follow(folder: Path) -> int:

@@ -25,6 +25,8 @@ Source = Literal["viewport", "turntable", "file", "clipboard", "sketch", "prior"
 Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
 BUILTIN_PRIOR = "builtin"
+NO_PROMPT = "no prompt yet"
+"""Stands in a request whose templates are only to be checked."""
 
 # Camera azimuth at which a class is seen, in Blender's own words: numpad 1 is front (the camera stands
 # at -Y), numpad 3 is right (+X). Other labels are allowed; their azimuth comes with the template.

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, Template
+from recdreamer.protocol import (
+    BUILTIN_PRIOR,
+    NO_PROMPT,
+    JobFolder,
+    JobRequest,
+    RequestError,
+    Template,
+)
+from recdreamer.settings import Settings, parse_setting
 
 if TYPE_CHECKING:
-    from recdreamer.pose.classifier import PoseClassifier
+    from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
     from recdreamer.pose.features import FeatureExtractor
     from recdreamer.prior.diffusion import DiffusionPrior
+
+MAX_REFERENCES = 20
+"""Prompts whose pictures are kept for the next check."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +38,8 @@ class Draw:
     seed: int = 0
     prior: str = BUILTIN_PRIOR
     device: str = "auto"
+    set: Settings = field(default=())
+    """Single settings, for example extractor=FOLDER."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +51,8 @@ class Gallery:
     seed: int = 0
     prior: str = BUILTIN_PRIOR
     device: str = "auto"
+    set: Settings = field(default=())
+    """Single settings, for example extractor=FOLDER."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +77,13 @@ class Check:
     folder: tyro.conf.Positional[Path]
     """Pictures named front.png, back.png, left.png …, or a job folder."""
     prompt: str = ""
-    """Lets the prior's own pictures of the prompt say whether a label is right."""
-    prior: str = BUILTIN_PRIOR
-    device: str = "auto"
+    """Lets the prior's own pictures of the prompt say whether a label is right. Of a job: its own."""
+    prior: str = ""
+    """Of a job: its own; else builtin."""
+    device: str = ""
+    """Of a job: its own; else auto."""
+    set: Settings = field(default=())
+    """Single settings, for example extractor=FOLDER."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +114,11 @@ def run_templates(command: Templates) -> int:
 def draw(command: Draw) -> int:
     from recdreamer.pose.draw import draw_templates
 
-    prior, extractor = _models(command.prompt, command.prior, command.device)
-    for template in draw_templates(command.out, prior, extractor, command.prompt, command.seed):
+    if any(command.out.glob("*.png")):
+        raise RequestError(f"{command.out} holds pictures already.", "Choose another folder, or empty it.")
+    request = _request(command)
+    prior, extractor, _ = _models(request)
+    for template in draw_templates(command.out, prior, extractor, request.prompt, request.seed):
         _tell(template, command.out)
     return 0
 
@@ -103,9 +126,9 @@ def draw(command: Draw) -> int:
 def gallery(command: Gallery) -> int:
     from recdreamer.pose.draw import draw_gallery
 
-    prior, extractor = _models(command.prompt, command.prior, command.device)
-    listed = draw_gallery(command.out, prior, extractor, command.prompt, command.seed, _tick)
-    for sample in listed:
+    request = _request(command)
+    prior, extractor, _ = _models(request)
+    for sample in draw_gallery(command.out, prior, extractor, request.prompt, request.seed, _tick):
         print(f"{sample.label}: {command.out / sample.image} ({100 * sample.share:.0f} %)")
     return 0
 
@@ -116,7 +139,9 @@ def views(command: Views) -> int:
     from recdreamer.generate import choose_device
     from recdreamer.pose.novel_views import NovelViews, write_views
     from recdreamer.pose.templates import load_templates
+    from recdreamer.pretrained import quieten
 
+    quieten()
     # Read at twice the size of the views, as its object is cut out.
     (picture,) = load_templates(JobFolder(Path()), (Template("front", str(command.image.absolute())),), 512)
     device = choose_device(command.device)
@@ -135,28 +160,23 @@ def check(command: Check) -> int:
     from recdreamer.cache import cache_folder
     from recdreamer.pose.check import check_templates
     from recdreamer.pose.features import PATCHES
-    from recdreamer.pose.templates import load_templates, templates_in
+    from recdreamer.pose.templates import load_templates
     from recdreamer.prior.attention import attention_to_prompt
 
-    job, prompt, prior_name = JobFolder(command.folder), command.prompt, command.prior
-    if job.request.exists():
-        request = job.read_request()
-        templates, prompt, prior_name = request.templates, prompt or request.prompt, request.prior
-    else:
-        templates = templates_in(command.folder)
-    JobRequest(prompt or "a check", pose_mode="marginal", templates=templates).validate()
-    prior, extractor = _models(prompt or "a check", prior_name, command.device)
-    loaded = load_templates(job, templates, prior.image_px)
+    job = JobFolder(command.folder)
+    request = _request_to_check(job, command)
+    prior, extractor, config = _models(request)
+    loaded = load_templates(job, request.templates, prior.image_px)
     attention = reference = None
-    if prompt:
+    if request.prompt != NO_PROMPT:
         images = torch.stack([template.image for template in loaded]).to(prior.device)
         generator = torch.Generator(device=prior.device).manual_seed(0)
-        attention = attention_to_prompt(prior, images, prompt, PATCHES, generator)
-        reference = _reference(prior, extractor, prompt, prior_name)
+        attention = attention_to_prompt(prior, images, request.prompt, PATCHES, generator)
+        reference = _reference(prior, extractor, request)
     verdicts, advice = check_templates(
-        command.folder, templates, loaded, extractor, attention, reference, cache_folder("features")
+        job.root, request.templates, loaded, extractor, attention, reference, cache_folder("features"), config
     )
-    for template, verdict in zip(templates, verdicts, strict=True):
+    for template, verdict in zip(request.templates, verdicts, strict=True):
         _tell(template)
         shares = ", ".join(f"{label} {100 * prob:.0f} %" for label, prob in verdict.pose_probs.items())
         print(f"  {shares}; object on {100 * verdict.coverage:.0f} % of the picture")
@@ -164,39 +184,68 @@ def check(command: Check) -> int:
             print(f"  {warning.message} {warning.hint}")
     for warning in advice:
         print(f"{warning.message} {warning.hint}")
-    print(f"Masks and matches are in {command.folder / 'check'}.")
+    print(f"Masks and matches are in {job.root / 'check'}.")
     return 0
 
 
-def _reference(
-    prior: DiffusionPrior, extractor: FeatureExtractor, prompt: str, prior_name: str
-) -> PoseClassifier:
+def _request_to_check(job: JobFolder, command: Check) -> JobRequest:
+    """That of a job folder, or one for a folder of pictures; what the command says comes first."""
+    from recdreamer.pose.templates import templates_in
+
+    if job.request.exists():
+        request = job.read_request()
+        if not request.templates:  # The prior drew its own.
+            drawn = templates_in(job.templates)
+            drawn = tuple(replace(template, image=f"templates/{template.image}") for template in drawn)
+            request = replace(request, templates=drawn)
+    else:
+        request = JobRequest(NO_PROMPT, pose_mode="marginal", templates=templates_in(job.root))
+    said = {"prompt": command.prompt, "prior": command.prior, "device": command.device}
+    request = replace(request, **{name: value for name, value in said.items() if value})
+    request = replace(request, overrides=request.overrides | dict(map(parse_setting, command.set)))
+    request.validate()
+    return request
+
+
+def _reference(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobRequest) -> PoseClassifier:
     """A classifier of the prior's own pictures of the prompt, which are kept for the next check."""
+    from recdreamer import __version__
     from recdreamer.cache import cache_folder
     from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
     from recdreamer.pose.draw import draw_templates
     from recdreamer.pose.templates import load_templates
 
-    key = hashlib.sha256(f"{prior_name}\n{extractor.fingerprint}\n{prompt}".encode()).hexdigest()[:24]
-    folder = cache_folder("drawn") / key
-    drawn = draw_templates(folder, prior, extractor, prompt, seed=0)
+    name = Path(request.prior).resolve() if Path(request.prior).is_dir() else request.prior
+    key = f"{__version__}\n{name}\n{extractor.fingerprint}\n{request.prompt}"
+    folder = cache_folder("drawn") / hashlib.sha256(key.encode()).hexdigest()[:24]
+    for old in sorted(folder.parent.glob("*"), key=lambda path: path.stat().st_mtime)[:-MAX_REFERENCES]:
+        shutil.rmtree(old, ignore_errors=True)
+    drawn = draw_templates(folder, prior, extractor, request.prompt, seed=0)
     loaded = load_templates(JobFolder(folder), drawn, prior.image_px)
     return PoseClassifier(extractor, loaded, ClassifierConfig(), cache=cache_folder("features"))
 
 
-def _models(prompt: str, prior_name: str, device_name: str) -> tuple[DiffusionPrior, FeatureExtractor]:
+def _request(command: Draw | Gallery) -> JobRequest:
+    request = JobRequest(
+        command.prompt, seed=command.seed, prior=command.prior, device=command.device,
+        overrides=dict(map(parse_setting, command.set)),
+    )  # fmt: skip
+    request.validate()
+    return request
+
+
+def _models(request: JobRequest) -> tuple[DiffusionPrior, FeatureExtractor, ClassifierConfig]:
+    """The prior and the extractor of a request, and the settings of its classifier."""
     from recdreamer.config import resolve
     from recdreamer.generate import choose_device, choose_dtype
     from recdreamer.pose.features import FeatureExtractor
     from recdreamer.pretrained import quieten
     from recdreamer.prior.diffusion import DiffusionPrior
 
-    request = JobRequest(prompt, prior=prior_name, device=device_name)
-    request.validate()
     quieten()
-    device = choose_device(device_name)
-    prior = DiffusionPrior.load(prior_name, device, choose_dtype(prior_name, device))
-    return prior, FeatureExtractor(resolve(request).extractor).to(device)
+    config, device = resolve(request), choose_device(request.device)
+    prior = DiffusionPrior.load(request.prior, device, choose_dtype(request.prior, device))
+    return prior, FeatureExtractor(config.extractor).to(device), config.rectifier.classifier
 
 
 def _tell(template: Template, folder: Path = Path()) -> None:

@@ -5,6 +5,8 @@ The networks are small and random, of the classes that Stable Diffusion and DINO
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -204,8 +206,14 @@ def test_a_compiled_unet_answers_alike(plain: tuple[Guide, Noised, Tensor]) -> N
 
 
 def test_half_precision_points_the_same_way(plain: tuple[Guide, Noised, Tensor]) -> None:
-    """bfloat16 has 8 binary digits: the direction holds to a few per cent through three networks."""
-    guide, x, wanted = plain
+    """bfloat16 has 8 binary digits: the direction holds to a few per cent through three networks.
+
+    Everything is the object here: on the noise of random networks a patch easily changes sides of the mask.
+    """
+    guide, x, _ = plain
+    classifier = guide.rectifiers[0].classifier
+    classifier.rule = replace(classifier.rule, threshold=-math.inf)
+    wanted = again(guide, x)
     for part in (guide.denoiser.prior.unet, guide.denoiser.prior.vae):
         part.to(torch.bfloat16)
     found = again(guide, x)

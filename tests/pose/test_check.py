@@ -119,6 +119,9 @@ def test_alpha_is_the_mask(extractor: FeatureExtractor, tmp_path: Path) -> None:
     loaded = load_templates(JobFolder(tmp_path), templates, 64)
     verdicts, _ = check_templates(tmp_path, templates, loaded, extractor, None)
     assert verdicts[0].coverage == 0.25
+    shown = np.asarray(Image.open(tmp_path / verdicts[0].overlay))
+    green = shown[..., 1] > shown[..., 0] + 10
+    assert green[16:48, 16:48].all() and green.mean() == 0.25
 
 
 def test_a_reference_that_cannot_tell_a_block_out_is_not_heeded(

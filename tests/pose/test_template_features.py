@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,14 @@ def test_old_files_go(
     extractor: FeatureExtractor, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_KEPT", 2)
-    template_features(extractor, images, 0, 0, tmp_path)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    for age, image in enumerate(images[:2]):
+        before = set(tmp_path.iterdir())
+        template_features(extractor, image[None], 0, 0, tmp_path)
+        (made,) = set(tmp_path.iterdir()) - before
+        os.utime(made, (age + 1, age + 1))
+    template_features(extractor, images[:1], 0, 0, tmp_path)  # Asked for again, so it is the newest now.
+    template_features(extractor, images[2:], 0, 0, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2 and made not in tmp_path.iterdir()
 
 
 def test_grey_copies_are_grey_and_their_brightness_stays() -> None:

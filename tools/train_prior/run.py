@@ -102,6 +102,8 @@ def main() -> None:
     preset, device, work = PRESETS[options.preset], options.device, options.work
     width, num_layers = options.extractor_size or preset.extractor_size
     extractor_name = f"extractor_{width}_{num_layers}_{options.part_weight:g}"
+    if options.extractor_start is not None:
+        extractor_name += "_on"  # With a checkpoint of its own, or it would take up that of the start.
     (work / "models").mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("high")
     started = time.monotonic()

@@ -79,6 +79,7 @@ def ascent(bench: ClassifierBench, subjects: list[Subject], per_class: int = 2) 
         columns = torch.tensor([classifier.labels.index(POSES[int(pose)]) for pose in wanted])
         ends = {"before": start}
         for name, keep in (("with the Jacobian", True), ("without", False)):
+            bench.generator.manual_seed(bench.seed)  # Both have the same noise.
             ends[name] = _climb(
                 bench, subject, start, keep,
                 lambda images, classifier=classifier, columns=columns: classifier(
@@ -135,13 +136,16 @@ def leaving_a_state(bench: ClassifierBench, subjects: list[Subject], count: int 
     and after steps along it, taken with the marginal running.
     """
     found = {}
+    starts = []
+    for subject in subjects:
+        photo = bench.photos(subject, torch.tensor([90.0], device=bench.device))
+        blob = bench.prior.encode(0.5 * (photo + photo.flip(-1))).detach()
+        starts.append(blob.expand(count, -1, -1, -1).contiguous())
     for normalization in get_args(Normalization):
+        bench.generator.manual_seed(bench.seed)  # Each has the same noise.
         slopes, before, after = [], [], []
-        for subject in subjects:
+        for subject, start in zip(subjects, starts, strict=True):
             classifier = bench.classifier(subject, normalization=normalization)
-            photo = bench.photos(subject, torch.tensor([90.0], device=bench.device))
-            blob = bench.prior.encode(0.5 * (photo + photo.flip(-1))).detach()
-            start = blob.expand(count, -1, -1, -1).contiguous()
             marginal = PoseMarginal(len(classifier.labels), num_intervals=1, n_ema=32).to(bench.device)
             target = torch.full((len(classifier.labels),), 1 / len(classifier.labels), device=bench.device)
             everywhere = torch.zeros(count, dtype=torch.long, device=bench.device)

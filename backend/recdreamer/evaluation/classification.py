@@ -44,7 +44,7 @@ def measure_classifier(
             subjects.append(bench.subject(kind, color))
             say(f"templates of {subjects[-1].prompt}")
     one_of_each = subjects[:: len(COLORS) + 1]
-    found: dict[str, Any] = {"views": count, "extractor": extractor}
+    found: dict[str, Any] = {"extractor": extractor}
     found |= on_renders(bench, subjects, count, say)
     say("estimates of the prior")
     found["estimates"] = on_estimates(bench, subjects, max(1, count // 5 // len(subjects)))
@@ -115,7 +115,7 @@ def on_renders(
         rows = torch.zeros_like(far)
         rows[index * len(COLORS) * each : (index + 1) * len(COLORS) * each] = True
         by_kind[kind] = right[rows & far].mean().item()
-    return {"renders": table, "clear_views": int(far.sum()), "by_kind": by_kind}
+    return {"renders": table, "views": len(truth), "clear_views": int(far.sum()), "by_kind": by_kind}
 
 
 def on_estimates(bench: ClassifierBench, subjects: list[Subject], each: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import PATCHES, FeatureExtractor, Features
+from recdreamer.pose.foreground import template_masks
 from recdreamer.pose.gallery import write_picture
 from recdreamer.pose.templates import PoseTemplate
 from recdreamer.protocol import Template, write_atomically
@@ -57,6 +58,7 @@ def check_templates(
     attention: Float[Tensor, "templates places"] | None,
     reference: PoseClassifier | None = None,
     cache: Path | None = None,
+    config: ClassifierConfig | None = None,
 ) -> tuple[list[TemplateVerdict], list[Advice]]:
     """Verdicts on the templates of a folder, in their order, and advice on them as a whole.
 
@@ -64,22 +66,17 @@ def check_templates(
     each template check/overlay-N.png (what is taken for the object) and check/match-N.png (what tells its pose from
     the others).
     """
-    config = ClassifierConfig()
-    classifier = PoseClassifier(extractor, loaded, config, 0, attention, cache)
+    classifier = PoseClassifier(extractor, loaded, config or ClassifierConfig(), 0, attention, cache)
     device = classifier.template_mask.device
     images = torch.stack([template.image for template in loaded]).to(device)
     with torch.no_grad():
         features = extractor(images)
-        masks = classifier.rule.mask(features.patches)
-        for index, template in enumerate(loaded):
-            if template.mask is not None:
-                alpha = F.adaptive_avg_pool2d(template.mask.to(device), PATCHES).flatten()
-                masks[index] = (alpha > 0.5).float() if bool((alpha > 0.5).any()) else alpha.ceil()
+        masks = template_masks(classifier.rule, features.patches, loaded)
         probs = torch.stack([
             _probs(classifier, extractor, loaded, attention, index, cache) for index in range(len(loaded))
         ])  # fmt: skip
         told = None if reference is None else reference(images).exp()
-    if told is not None and not _knows_these(told, templates):
+    if told is not None and reference is not None and not _knows_these(told, templates, reference.labels):
         told = None
     verdicts = []
     for index, template in enumerate(templates):
@@ -128,13 +125,17 @@ def _probs(
     return probs[[judge.labels.index(label) for label in classifier.labels]]
 
 
-def _knows_these(told: Float[Tensor, "templates known"], templates: tuple[Template, ...]) -> bool:
-    """Whether a reference tells the templates apart at all.
+def _knows_these(
+    told: Float[Tensor, "templates known"], templates: tuple[Template, ...], known: tuple[str, ...]
+) -> bool:
+    """Whether a reference tells the templates of its poses apart at all.
 
     A block-out without details looks the same from all sides to who knows the finished thing, and its reading of each
     would only mislead.
     """
-    return len(told.argmax(1).unique()) >= len({template.label for template in templates}) - 1
+    rows = [index for index, template in enumerate(templates) if template.label in known]
+    labels = {templates[index].label for index in rows}
+    return len(told[rows].argmax(1).unique()) >= max(2, len(labels) - 1)
 
 
 def _reading(

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recdreamer.pose.features import FeatureExtractor, Features
-from recdreamer.pose.foreground import ForegroundRule, foreground_hint, horizontal_map
+from recdreamer.pose.foreground import ForegroundRule, foreground_hint, horizontal_map, template_masks
 from recdreamer.pose.perturbation import averaged_logits, box_blur
 from recdreamer.pose.template_features import template_features
 from recdreamer.pose.templates import PoseTemplate
@@ -68,7 +68,7 @@ class PoseClassifier(nn.Module):
         with torch.no_grad():
             features = template_features(extractor, images, config.template_copies, seed, cache)
             self.rule = ForegroundRule.fit(features.patches, foreground_hint(templates, attention, device))
-            mask = self.rule.mask(features.patches)
+            mask = template_masks(self.rule, features.patches, templates)
             self.template_cls = features.cls
             # Only the object's patches take part in matching; the rest is padding that no softmax sees.
             most = int(mask.sum(1).max())

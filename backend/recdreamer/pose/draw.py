@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import FeatureExtractor
-from recdreamer.pose.gallery import Sample, write_gallery, write_picture
+from recdreamer.pose.gallery import Sample, remove_gallery, write_gallery, write_picture
 from recdreamer.pose.templates import PoseTemplate, with_mirrored_sides
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Template
@@ -61,6 +61,7 @@ def draw_gallery(
     What they show is told by a classifier of the most typical ones. Each is named after its class, the surest first,
     and listed in gallery.json.
     """
+    remove_gallery(folder)
     drawn, typical = [], []
     for index, label in enumerate(VIEW_PHRASES):
         tick(index, len(VIEW_PHRASES))

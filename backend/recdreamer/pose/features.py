@@ -40,16 +40,17 @@ class FeatureExtractor(nn.Module):
             self.prepare = Preprocessing(folder, "bilinear")
             self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         self.model.requires_grad_(False).eval()
-        self.fingerprint = _fingerprint(self.model)
-        """Names the weights, whatever folder they came from."""
+        self.fingerprint = _fingerprint(self.model, self.prepare)
+        """Names weights and preparation, whatever folder they came from."""
         self.num_prefix = 1 + getattr(self.model.config, "num_register_tokens", 0)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
         """Features of pictures in [0, 1], with gradient to the pictures.
 
-        In single precision whatever the model's: a soft nearest neighbour lives on small differences of distance.
+        Never in half precision, whatever the model's: a soft nearest neighbour lives on small differences of distance.
         """
-        tokens = self.model(self.prepare(images).to(self.model.dtype)).last_hidden_state.float()
+        tokens = self.model(self.prepare(images).to(self.model.dtype)).last_hidden_state
+        tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
         patches = tokens[:, self.num_prefix :].transpose(1, 2)
         side = int(patches.shape[-1] ** 0.5)
         patches = patches.unflatten(2, (side, side))
@@ -63,9 +64,10 @@ class FeatureExtractor(nn.Module):
         )
 
 
-def _fingerprint(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().view(torch.uint8).numpy())
+def _fingerprint(model: nn.Module, prepare: Preprocessing) -> str:
+    digest = hashlib.sha256(str(prepare.size_px).encode())
+    for part in (model, prepare):
+        for name, tensor in part.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().view(torch.uint8).numpy())
     return digest.hexdigest()

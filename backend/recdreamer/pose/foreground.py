@@ -37,7 +37,7 @@ class ForegroundRule:
         _, _, basis = torch.linalg.svd(flat - center, full_matrices=False)
         direction = basis[0]
         along = flat @ direction
-        if torch.dot(along - along.mean(), hint.flatten() - hint.mean()) < 0:
+        if torch.dot(along - along.mean(), (hint.flatten() - hint.mean()).to(along)) < 0:
             direction, along = -direction, -along
         threshold = along.mean()
         for _ in range(20):
@@ -51,6 +51,19 @@ class ForegroundRule:
         """1 on the object, 0 elsewhere; where nothing would be left, everything is the object."""
         mask = (patches.detach() @ self.direction > self.threshold).float()
         return torch.where(mask.sum(-1, keepdim=True) > 0, mask, torch.ones_like(mask))
+
+
+def template_masks(
+    rule: ForegroundRule, patches: Float[Tensor, "templates places width"], templates: list[PoseTemplate]
+) -> Float[Tensor, "templates places"]:
+    """1 on the object: by a template's alpha where it has one, else by the rule."""
+    masks = rule.mask(patches)
+    for index, template in enumerate(templates):
+        if template.mask is not None:
+            alpha = F.adaptive_avg_pool2d(template.mask.to(patches), PATCHES).flatten()
+            # Thin lines fill no place by half.
+            masks[index] = (alpha > min(0.5, alpha.amax().item() / 2)).to(masks)
+    return masks
 
 
 def foreground_hint(

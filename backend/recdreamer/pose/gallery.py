@@ -31,6 +31,17 @@ def write_gallery(folder: Path, samples: list[Sample]) -> None:
     write_atomically(folder / "gallery.json", json.dumps(listed, indent=2))
 
 
+def remove_gallery(folder: Path) -> None:
+    """Take away the pictures of an earlier gallery, so that they do not mix with those of the next."""
+    try:
+        listed = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))["samples"]
+        names = [str(sample["image"]) for sample in listed]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in ("gallery.json", *names):
+        (folder / Path(name).name).unlink(missing_ok=True)
+
+
 def write_picture(path: Path, image: Float[Tensor, "3 height width"]) -> None:
     """A picture in [0, 1] as PNG, in one step."""
     pixels = (image.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()

@@ -51,12 +51,9 @@ def _of_one(
     if cache is None:
         return _average(extractor, image, copies, content_seed)
     # The code of the augmentation is part of the key, so that a changed one finds nothing.
-    for part in (
-        extractor.fingerprint,
-        f"{copies}, {seed}, {NOISE}",
-        Path(perturbation.__file__).read_text(),
-    ):
-        digest.update(part.encode())
+    for code in (perturbation.__file__, __file__):
+        digest.update(Path(code).read_bytes())
+    digest.update(f"{extractor.fingerprint}, {copies}, {seed}".encode())
     path = cache / f"{digest.hexdigest()}.safetensors"
     try:
         kept = load_file(path, device=str(image.device))
@@ -65,8 +62,9 @@ def _of_one(
         return kept
     except (OSError, SafetensorError):
         made = _average(extractor, image, copies, content_seed)
-        write_atomically(path, save({name: tensor.contiguous() for name, tensor in made.items()}))
-        _prune(cache)
+        with suppress(OSError):  # A cache that cannot be written is no reason to stop.
+            write_atomically(path, save({name: tensor.contiguous() for name, tensor in made.items()}))
+            _prune(cache)
         return made
 
 

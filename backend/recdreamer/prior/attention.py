@@ -6,10 +6,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from recdreamer.prior.diffusion import DiffusionPrior
+
+CHUNK = 4
 
 
 class QueriesAndKeys:
@@ -59,13 +61,27 @@ def attention_to_prompt(
     The pictures, in [0, 1], are noised to timestep `t` first. (Paper, B.1.3. Released code: all tokens up to the
     number of words, an article among them, which in the embedded prior draws the ground's attention.)
     """
-    has_meaning = prior.has_meaning(prompt)
+    text, has_meaning = prior.encode_text([prompt]), prior.has_meaning(prompt)
+    # A few at a time: at Stable Diffusion's size the encoder's activations would not fit otherwise.
+    chunks = images.split(CHUNK)
+    return torch.cat([_attention(prior, few, text, has_meaning, side, generator, t) for few in chunks])
+
+
+def _attention(
+    prior: DiffusionPrior,
+    images: Float[Tensor, "batch 3 height width"],
+    text: Float[Tensor, "1 tokens features"],
+    has_meaning: Bool[Tensor, "tokens"],
+    side: int,
+    generator: torch.Generator,
+    t: int,
+) -> Float[Tensor, "batch places"]:
     latents = prior.encode(images)
     t_batch = torch.full((len(images),), t, device=prior.device)
     eps = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents)
     latents_t = prior.schedule.add_noise(latents, eps, t_batch)
     with QueriesAndKeys(prior.unet) as seen:
-        prior.eps(latents_t, t_batch, prior.encode_text([prompt]).expand(len(images), -1, -1))
+        prior.eps(latents_t, t_batch, text.expand(len(images), -1, -1))
     height, width = latents.shape[-2:]
     found = []
     for name in seen.of:
