@@ -29,7 +29,7 @@ def main(arguments: list[str], write_png) -> int:
     gallery, views, check = (commands.add_parser(name) for name in ("gallery", "views", "check"))
     for name in ("prompt", "out", "seed", "prior", "device"):
         gallery.add_argument(f"--{name}", required=True)
-    for name in ("image", "model", "out"):
+    for name in ("image", "model", "out", "device"):
         views.add_argument(f"--{name}", required=True)
     check.add_argument("folder", type=Path)
     asked = parser.parse_args(arguments)
