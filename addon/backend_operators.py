@@ -96,13 +96,4 @@ CLASSES = (
     RECDREAMER_OT_cancel_backend_task,
     RECDREAMER_OT_open_preferences,
 )
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -246,13 +246,4 @@ CLASSES = (
     RECDREAMER_OT_add_files,
     RECDREAMER_OT_paste_picture,
 )
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -256,13 +256,4 @@ CLASSES = (
     RECDREAMER_OT_delete_job,
     RECDREAMER_OT_random_seed,
 )
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -160,13 +160,4 @@ CLASSES = (
     RECDREAMER_PT_request,
     RECDREAMER_PT_jobs,
 )
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -175,13 +175,4 @@ def _icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int
 
 
 CLASSES = (RECDREAMER_MT_sources, RECDREAMER_MT_card, RECDREAMER_PT_templates)
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -146,13 +146,4 @@ CLASSES = (
     RECDREAMER_OT_remove_template,
     RECDREAMER_OT_clear_templates,
 )
-
-
-def register() -> None:
-    for cls in CLASSES:
-        bpy.utils.register_class(cls)
-
-
-def unregister() -> None:
-    for cls in reversed(CLASSES):
-        bpy.utils.unregister_class(cls)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

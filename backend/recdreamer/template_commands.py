@@ -43,16 +43,8 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Gallery:
+class Gallery(Draw):
     """Let the prior draw many pictures of a prompt, sorted by pose, to pick from: delete those that do not fit."""
-
-    prompt: str
-    out: Path
-    seed: int = 0
-    prior: str = BUILTIN_PRIOR
-    device: str = "auto"
-    set: Settings = field(default=())
-    """Single settings, for example extractor=FOLDER."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +93,10 @@ class Templates:
 def run_templates(command: Templates) -> int:
     """Raises RequestError and JobError."""
     match command.do:
+        case Gallery():  # Before Draw, which it extends.
+            return gallery(command.do)
         case Draw():
             return draw(command.do)
-        case Gallery():
-            return gallery(command.do)
         case Views():
             return views(command.do)
         case Check():
@@ -225,7 +217,7 @@ def _reference(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobR
     return PoseClassifier(extractor, loaded, ClassifierConfig(), cache=cache_folder("features"))
 
 
-def _request(command: Draw | Gallery) -> JobRequest:
+def _request(command: Draw) -> JobRequest:
     request = JobRequest(
         command.prompt, seed=command.seed, prior=command.prior, device=command.device,
         overrides=dict(map(parse_setting, command.set)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from statistics import fmean
 from typing import Any, get_args
 
 import torch
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recdreamer.evaluation.classifier_bench import ClassifierBench, Subject
+from recdreamer.evaluation.consistency import pose_entropy
 from recdreamer.evaluation.figurines import POSES, pose_class, render_figurines
 from recdreamer.pose.classifier import Normalization
 from recdreamer.pose.marginal import PoseMarginal
@@ -76,7 +78,8 @@ def ascent(bench: ClassifierBench, subjects: list[Subject], per_class: int = 2) 
         photos = bench.photos(subject, azimuth_deg)
         start = bench.prior.encode(0.5 * (photos + photos.flip(-1))).detach()
         classifier = bench.classifier(subject)
-        columns = torch.tensor([classifier.labels.index(POSES[int(pose)]) for pose in wanted])
+        places = [classifier.labels.index(POSES[int(pose)]) for pose in wanted]
+        columns = torch.tensor(places, device=bench.device)[:, None]
         ends = {"before": start}
         for name, keep in (("with the Jacobian", True), ("without", False)):
             bench.generator.manual_seed(bench.seed)  # Both have the same noise.
@@ -84,7 +87,7 @@ def ascent(bench: ClassifierBench, subjects: list[Subject], per_class: int = 2) 
                 bench, subject, start, keep,
                 lambda images, classifier=classifier, columns=columns: classifier(
                     images, bench.generator
-                ).gather(1, columns.to(bench.device)[:, None])[:, 0],
+                ).gather(1, columns)[:, 0],
             )  # fmt: skip
         for name, latents in ends.items():
             images = _seen(bench, subject, latents)
@@ -165,15 +168,13 @@ def leaving_a_state(bench: ClassifierBench, subjects: list[Subject], count: int 
             latents = start.clone().requires_grad_()
             images = bench.estimates(subject, latents, t)
             (grad,) = torch.autograd.grad(log_ratio(images).sum(), latents)
-            slopes.append(grad.flatten(1).norm(dim=1).mean())
+            slopes.append(grad.flatten(1).norm(dim=1).mean().item())
             end = _climb(bench, subject, start, True, log_ratio)
-            with torch.no_grad():
-                for latents_now, into in ((start, before), (end, after)):
-                    shares = bench.oracle.pose_probs(_seen(bench, subject, latents_now)).mean(0)
-                    into.append(-(shares * shares.clamp_min(1e-12).log()).sum() / torch.tensor(4.0).log())
+            for latents_now, into in ((start, before), (end, after)):
+                into.append(pose_entropy(bench.oracle.pose_probs(_seen(bench, subject, latents_now)).mean(0)))
         found[normalization] = {
-            "slope": torch.stack(slopes).mean().item(),
-            "entropy before": torch.stack(before).mean().item(),
-            "entropy after": torch.stack(after).mean().item(),
+            "slope": fmean(slopes),
+            "entropy before": fmean(before),
+            "entropy after": fmean(after),
         }
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,7 +19,7 @@ from recdreamer.evaluation.ascent import ascent, leaving_a_state, on_shapeless
 from recdreamer.evaluation.classifier_bench import ClassifierBench, Subject
 from recdreamer.evaluation.figurines import CAMERA, COLORS, KINDS, POSES, Figurines, pose_class
 from recdreamer.evaluation.sketches import draw_sketches
-from recdreamer.pose.classifier import ClassifierConfig, Normalization, PoseClassifier
+from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.templates import PoseTemplate
 
 TIMESTEPS = (100, 300, 500, 700, 900)
@@ -86,7 +86,8 @@ def on_renders(
 ) -> dict[str, Any]:
     """Table 6 on held-out renders, for the branches and for the three normalisations."""
     variants: dict[str, dict[str, Any]] = {branch: {"branches": branch} for branch in BRANCHES}
-    variants |= {name: {"normalization": name} for name in get_args(Normalization)}
+    # Centred is the default, and so the normalisation of the full one already.
+    variants |= {name: {"normalization": name} for name in ("paper", "released")}
     azimuths, guesses = [], {name: [] for name in variants}
     surety: dict[str, list[Tensor]] = {name: [] for name in variants}
     each = -(-count // len(subjects))

@@ -31,12 +31,16 @@ class Consistency:
         return asdict(self)
 
 
+def pose_entropy(shares: Float[Tensor, "poses"]) -> float:
+    """Of a distribution over the poses, divided by that of the uniform one."""
+    return -(shares * shares.clamp_min(1e-12).log()).sum().item() / math.log(len(shares))
+
+
 def measure_consistency(
     probs: Float[Tensor, "views poses"], azimuth_deg: Float[Tensor, "views"], num_rotations: int = 72
 ) -> Consistency:
     """From the oracle's pose probabilities of evenly spaced views, in order of azimuth."""
     shares = probs.mean(0)
-    entropy = -(shares * shares.clamp_min(1e-12).log()).sum().item() / math.log(len(POSES))
     guess = probs.argmax(-1)
     rotations = torch.arange(num_rotations, device=azimuth_deg.device) * (360 / num_rotations)
     truths = torch.stack([pose_class(azimuth_deg + rotation) for rotation in rotations])
@@ -44,7 +48,7 @@ def measure_consistency(
     is_front = guess == POSES.index("front")
     begins = int((is_front & ~is_front.roll(1)).sum())
     return Consistency(
-        entropy,
+        pose_entropy(shares),
         agreement.max().item(),
         agreement[0].item(),
         -1 if bool(is_front.all()) else begins,

@@ -76,16 +76,18 @@ def check_templates(
             _probs(classifier, extractor, loaded, attention, index, cache) for index in range(len(loaded))
         ])  # fmt: skip
         told = None if reference is None else reference(images).exp()
-    if told is not None and reference is not None and not _knows_these(told, templates, reference.labels):
-        told = None
+    known: tuple[str, ...] = ()
+    if told is not None and reference is not None and _knows_these(told, templates, reference.labels):
+        known = reference.labels
     verdicts = []
     for index, template in enumerate(templates):
         labels, read = classifier.labels, probs[index]
-        if told is not None and reference is not None and template.label in reference.labels:
-            labels, read = reference.labels, told[index]
+        if told is not None and template.label in known:
+            labels, read = known, told[index]
+        covered = coverage(masks[index], loaded[index])
         reads_as, doubt = _reading(template.label, labels, read)
         advice = [doubt] if doubt else []
-        advice += _frame_advice(masks[index], loaded[index])
+        advice += _frame_advice(masks[index], covered)
         names = f"check/overlay-{index}.png", f"check/match-{index}.png"
         write_picture(folder / names[0], overlay(images[index], masks[index]))
         write_picture(folder / names[1], match_map(classifier, features, masks, index))
@@ -95,7 +97,7 @@ def check_templates(
                 template.label,
                 reads_as,
                 _by_label(labels, read),
-                coverage(masks[index], loaded[index]),
+                covered,
                 *names,
                 advice,
             )
@@ -152,8 +154,8 @@ def _reading(
     )
 
 
-def _frame_advice(mask: Float[Tensor, "places"], template: PoseTemplate) -> list[Advice]:
-    covered, grid = coverage(mask, template), mask.unflatten(0, (PATCHES, PATCHES)) > 0
+def _frame_advice(mask: Float[Tensor, "places"], covered: float) -> list[Advice]:
+    grid = mask.unflatten(0, (PATCHES, PATCHES)) > 0
     if covered > HUGE:
         return [
             Advice(
