@@ -83,6 +83,7 @@ if __name__ == "__main__":
     parser.add_argument("--classes", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     if options.n_ema:
         plot_n_ema(options.n_ema, options.out / "n-ema.png")
     if options.classes:

@@ -203,6 +203,7 @@ def _reference(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobR
     """A classifier of the prior's own pictures of the prompt, which are kept for the next check."""
     from recdreamer import __version__
     from recdreamer.cache import cache_folder
+    from recdreamer.pose.check import NORMALIZATION
     from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
     from recdreamer.pose.draw import draw_templates
     from recdreamer.pose.templates import load_templates
@@ -214,7 +215,8 @@ def _reference(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobR
         shutil.rmtree(old, ignore_errors=True)
     drawn = draw_templates(folder, prior, extractor, request.prompt, seed=0)
     loaded = load_templates(JobFolder(folder), drawn, prior.image_px)
-    return PoseClassifier(extractor, loaded, ClassifierConfig(), cache=cache_folder("features"))
+    settings = ClassifierConfig(normalization=NORMALIZATION)
+    return PoseClassifier(extractor, loaded, settings, cache=cache_folder("features"))
 
 
 def _request(command: Draw) -> JobRequest:

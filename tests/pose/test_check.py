@@ -12,7 +12,7 @@ from PIL import Image
 
 from recdreamer.cameras import orbit_cameras
 from recdreamer.evaluation.figurines import COLORS, KINDS, Figurines, render_figurines
-from recdreamer.pose.check import Advice, TemplateVerdict, check_templates
+from recdreamer.pose.check import NORMALIZATION, Advice, TemplateVerdict, check_templates
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.gallery import write_picture
@@ -48,7 +48,9 @@ def check(
         for template in known:
             write_picture(folder / template.image, view(CLASS_AZIMUTHS_DEG[template.label], 4.0))
         reference = PoseClassifier(
-            extractor, load_templates(JobFolder(folder), tuple(known), 64), ClassifierConfig()
+            extractor,
+            load_templates(JobFolder(folder), tuple(known), 64),
+            ClassifierConfig(normalization=NORMALIZATION),
         )
     loaded = load_templates(JobFolder(folder), tuple(templates), 64)
     return check_templates(folder, tuple(templates), loaded, extractor, None, reference)

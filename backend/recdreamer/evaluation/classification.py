@@ -86,8 +86,8 @@ def on_renders(
 ) -> dict[str, Any]:
     """Table 6 on held-out renders, for the branches and for the three normalisations."""
     variants: dict[str, dict[str, Any]] = {branch: {"branches": branch} for branch in BRANCHES}
-    # Centred is the default, and so the normalisation of the full one already.
-    variants |= {name: {"normalization": name} for name in ("paper", "released")}
+    # That of the released code is the default, and so that of the full one already.
+    variants |= {name: {"normalization": name} for name in ("paper", "centered")}
     azimuths, guesses = [], {name: [] for name in variants}
     surety: dict[str, list[Tensor]] = {name: [] for name in variants}
     each = -(-count // len(subjects))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
+from recdreamer.pose.classifier import ClassifierConfig, Normalization, PoseClassifier
 from recdreamer.pose.features import PATCHES, FeatureExtractor, Features
 from recdreamer.pose.foreground import template_masks
 from recdreamer.pose.gallery import write_picture
@@ -24,6 +24,8 @@ SURE, UNLIKELY = 0.6, 0.2
 """A label is doubted when another class is at least so sure, and its own at most so likely."""
 CONFUSED = 0.35
 """Two classes cannot be told apart when the pictures of each are so likely the other's."""
+NORMALIZATION: Normalization = "centered"
+"""In units of the margin between right and wrong class, so that these thresholds fit any templates."""
 TINT = (0.10, 0.85, 0.45)
 """Of what is taken for the object."""
 COLD, WARM = (0.15, 0.20, 0.55), (1.0, 0.85, 0.20)
@@ -66,7 +68,8 @@ def check_templates(
     each template check/overlay-N.png (what is taken for the object) and check/match-N.png (what tells its pose from
     the others).
     """
-    classifier = PoseClassifier(extractor, loaded, config or ClassifierConfig(), 0, attention, cache)
+    settings = replace(config or ClassifierConfig(), normalization=NORMALIZATION)
+    classifier = PoseClassifier(extractor, loaded, settings, 0, attention, cache)
     device = classifier.template_mask.device
     images = torch.stack([template.image for template in loaded]).to(device)
     with torch.no_grad():

@@ -22,10 +22,10 @@ Normalization = Literal["centered", "paper", "released"]
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    normalization: Normalization = "centered"
-    """How scores become logits. `paper`: q / 0.05 (Eq. 17). `released`: q / Σq / 0.01. `centered`: less the
-    templates' own mean score and in units of the margin between right and wrong class, so that a shapeless
-    picture is no longer undecided between all classes, where the marginal ratio would be flat."""
+    normalization: Normalization = "released"
+    """How scores become logits. `released`: q / Σq / 0.01, which held best over prompts, templates and seeds
+    (docs/evaluation.md). `paper`: q / 0.05 (Eq. 17). `centered`: less the templates' own mean score and in units of
+    the margin between right and wrong class, so that a shapeless picture is not undecided between all classes."""
     temperature: float | None = None
     """Of the softmax over classes; None takes 0.1, 0.05 or 0.01 after the normalization."""
     patch_temperature: float = 0.02
