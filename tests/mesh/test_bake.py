@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from recdreamer.mesh import Mesh, extract_mesh
-from recdreamer.mesh.bake import bake_texture, composite_inward, rasterize_uvs
+from recdreamer.mesh.bake import bake_texture, composite_inward
+from recdreamer.mesh.raster import TexelPoints, rasterize_uvs
 from recdreamer.mesh.uv import unwrap
 from recdreamer.report import JobError
 
@@ -81,7 +82,7 @@ def test_seams_cannot_be_seen(mesh: Mesh, texture: np.ndarray) -> None:
 
 def test_without_padding_the_seams_would_show(mesh: Mesh, texture: np.ndarray) -> None:
     """Negative control: the islands alone, cut at their outline, on black."""
-    faces, _, _ = rasterize_uvs(mesh.uvs_or_error(), len(texture))
+    faces = rasterize_uvs(mesh.uvs_or_error(), len(texture)).faces
     inside = strictly_inside(mesh, faces)
     bare = np.where(inside[..., None], texture, 0)
     left, right = seam_points(mesh)
@@ -129,7 +130,8 @@ def test_a_field_in_half_precision_bakes_the_same(mesh: Mesh) -> None:
     half, _ = bake_texture(
         mesh, lambda xyz: ball(0.6)(xyz).half(), lambda xyz: position_color(xyz).half(), **settings
     )
-    assert np.abs(full.astype(int) - half).max() <= 1
+    # One byte by rounding, one more where a seam that is just visible is levelled in one of them.
+    assert np.abs(full.astype(int) - half).max() <= 2
 
 
 def test_bright_and_dark_values_keep_their_code(mesh: Mesh) -> None:
@@ -197,13 +199,21 @@ def test_a_colour_that_is_not_a_number_is_an_error(mesh: Mesh) -> None:
 def test_rasterised_barycentrics_lead_back_to_the_texel() -> None:
     mesh = unwrap(extract_mesh(nose_field, SMALL), SMALL)[0]
     size = 128
-    faces, barycentrics, steps = rasterize_uvs(mesh.uvs_or_error(), size)
-    inside = strictly_inside(mesh, faces)
+    texel_map = rasterize_uvs(mesh.uvs_or_error(), size)
+    inside = strictly_inside(mesh, texel_map.faces)
     rows, columns = np.nonzero(inside)
-    corners = mesh.uvs_or_error()[faces[rows, columns]]
-    uvs = np.einsum("nc,ncd->nd", barycentrics[rows, columns], corners)
-    assert np.abs(uvs[:, 0] * size - (columns + 0.5)).max() < 1e-2
-    assert np.abs((1 - uvs[:, 1]) * size - (rows + 0.5)).max() < 1e-2
-    # One texel to the right is one texel to the right in UV.
-    moved = np.einsum("nc,ncd->nd", steps[faces[rows, columns], 0], corners)
-    assert np.abs(moved * size - (1, 0)).max() < 1e-2
+    corners = torch.from_numpy(mesh.verts[mesh.faces])
+    places = TexelPoints(texel_map, corners, corners)
+    for right, down in ((0.0, 0.0), (0.25, 0.0), (0.0, -0.25)):
+        offsets_px = torch.tensor([[right, down]]).repeat(len(rows), 1)
+        texels = places.at(np.flatnonzero(inside), offsets_px)
+        assert torch.equal(texels.faces, torch.from_numpy(texel_map.faces[inside]))
+        # Texels whose moved point has left the face stay on it.
+        kept = (texels.weights > 0).all(1).numpy()
+        assert kept.mean() > 0.5
+        weights, face = texels.weights.numpy(), texel_map.faces[inside]
+        uvs = np.einsum("nc,ncd->nd", weights, mesh.uvs_or_error()[face])
+        assert np.abs(uvs[:, 0] * size - (columns + 0.5 + right))[kept].max() < 1e-2
+        assert np.abs((1 - uvs[:, 1]) * size - (rows + 0.5 + down))[kept].max() < 1e-2
+        points = np.einsum("nc,ncd->nd", weights, mesh.verts[mesh.faces][face])
+        assert np.abs(points - texels.points.numpy()).max() < 1e-5

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from recdreamer.mesh import Mesh
-from recdreamer.mesh.cleanup import decimate, smooth
+from recdreamer.mesh.cleanup import decimate, smooth, without_small_parts
 from recdreamer.mesh.extract import _marching_cubes, solid_parts
 from recdreamer.mesh.manifold import separate_pinches
 from recdreamer.mesh.mesh import euler_characteristic, is_watertight, signed_volume, vertex_normals
@@ -42,6 +42,18 @@ def test_decimation_reaches_its_target_and_stays_closed_and_smooth(sphere_mesh: 
     assert signed_volume(mesh) == pytest.approx(signed_volume(sphere_mesh), rel=0.01)
     outward = mesh.verts / np.linalg.norm(mesh.verts, axis=1, keepdims=True)
     assert np.degrees(np.arccos((vertex_normals(mesh) * outward).sum(1).clip(-1, 1))).mean() < 1
+
+
+def test_loose_parts_below_the_share_and_inward_ones_go(sphere_mesh: Mesh) -> None:
+    def also(scale: float, faces: np.ndarray) -> Mesh:
+        verts = np.concatenate([sphere_mesh.verts, sphere_mesh.verts * np.float32(scale) + np.float32(3)])
+        return Mesh(verts, np.concatenate([sphere_mesh.faces, faces + np.int32(len(sphere_mesh.verts))]))
+
+    num_faces = len(sphere_mesh.faces)
+    # 0.2^3 is 0.8 % of the volume, 0.25^3 is 1.6 %.
+    assert len(without_small_parts(also(0.2, sphere_mesh.faces), 0.01).faces) == num_faces
+    assert len(without_small_parts(also(0.25, sphere_mesh.faces), 0.01).faces) == 2 * num_faces
+    assert len(without_small_parts(also(0.25, sphere_mesh.faces[:, ::-1]), 0.01).faces) == num_faces
 
 
 def test_decimation_leaves_a_small_mesh_alone(sphere_mesh: Mesh) -> None:

@@ -14,10 +14,10 @@ import pytest
 import trimesh
 from PIL import Image
 
-from recdreamer.mesh import Mesh, finish_mesh
-from recdreamer.mesh.export import stand_on_origin
+from recdreamer.mesh import Mesh, bake_normal_map, finish_mesh, stand_on_origin, write_mesh
 from recdreamer.mesh.gltf import glb_bytes
 from recdreamer.mesh.mesh import is_watertight, vertex_normals
+from recdreamer.mesh.tangents import tangent_frames
 from recdreamer.report import JobError
 
 from .fields import SMALL, ball, nose_field, position_color, sample_bilinear
@@ -128,6 +128,9 @@ def test_the_report_is_plain_json(folder: Path, mesh: Mesh) -> None:
     assert report["size_m"][2] == pytest.approx(HEIGHT_M, rel=1e-5)
     assert report["warnings"] == []
     assert 0.3 < report["texture_use"] < 1
+    assert report["components"] == 1
+    assert report["uv_stretch"]["l2"] < 1.05
+    assert report["seam_error"]["p99"] < 2 / 255
     assert report["density_percentiles"]["100"] > report["threshold"] > 0
 
 
@@ -217,8 +220,34 @@ def test_glb_passes_the_khronos_validator(folder: Path, validate) -> None:
     assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
 
 
+def test_glb_with_a_normal_map_passes_the_khronos_validator(mesh: Mesh, tmp_path: Path, validate) -> None:
+    normals = bake_normal_map(mesh, lambda points, normals: normals, texture_size_px=64)
+    write_mesh(tmp_path, mesh, normals.tiles, normals.tiles)
+    issues = validate(tmp_path / "model.glb")
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
+
+
+def test_glb_tangents_are_unit_and_turned_with_the_mesh(mesh: Mesh, tmp_path: Path) -> None:
+    image = {1001: png_of_one_pixel()}
+    (tmp_path / "model.glb").write_bytes(glb_bytes(mesh, image, image))
+    positions, normals, tangents = (read_accessor(tmp_path / "model.glb", index) for index in (0, 1, 3))
+    assert np.allclose(np.linalg.norm(tangents[:, :3], axis=1), 1, atol=1e-5)
+    assert np.abs((tangents[:, :3] * normals).sum(1)).max() < 1e-5
+    assert set(np.unique(tangents[:, 3])) <= {-1.0, 1.0}
+    frames = tangent_frames(mesh)
+    turned = np.stack([frames.tangents[..., 0], frames.tangents[..., 2], -frames.tangents[..., 1]], -1)
+    place = np.stack([mesh.verts[:, 0], mesh.verts[:, 2], -mesh.verts[:, 1]], 1)[mesh.faces]
+
+    def rounded(places: np.ndarray, directions: np.ndarray) -> set[tuple[int, ...]]:
+        rows = np.concatenate([places.reshape(-1, 3), directions.reshape(-1, 3)], axis=1)
+        return set(map(tuple, np.round(1000 * rows).astype(int).tolist()))
+
+    expected, found = rounded(place, turned), rounded(positions, tangents[:, :3])
+    assert len(expected & found) > 0.95 * len(expected)
+
+
 def test_the_khronos_validator_notices_a_broken_glb(mesh: Mesh, tmp_path: Path, validate) -> None:
-    data = bytearray(glb_bytes(mesh, png_of_one_pixel()))
+    data = bytearray(glb_bytes(mesh, {1001: png_of_one_pixel()}))
     (json_length,) = struct.unpack_from("<I", data, 12)
     document = json.loads(data[20 : 20 + json_length])
     normals = document["bufferViews"][document["accessors"][1]["bufferView"]]["byteOffset"]

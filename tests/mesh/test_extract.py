@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
-from recdreamer.mesh.extract import solid_parts, without_gaps
+from recdreamer.mesh.extract import _within, solid_parts, without_gaps
 from recdreamer.mesh.mesh import (
     euler_characteristic,
     face_cross,
@@ -190,6 +191,13 @@ def test_narrow_tunnels_are_closed_and_wide_ones_stay(tunnel: float, closed_gap:
     assert is_watertight(mesh)
     assert euler_characteristic(mesh) == euler
     assert signed_volume(mesh) == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.08)
+
+
+@pytest.mark.parametrize("radius_cells", [1, 3, 16])
+def test_cells_within_a_radius_are_those_of_the_distance_transform(radius_cells: int) -> None:
+    solid = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(50, 40, 60)), 2) > 0.2
+    expected = ndimage.distance_transform_edt(~solid) <= radius_cells
+    assert (_within(solid, radius_cells) == expected).all()
 
 
 def test_closing_changes_nothing_where_the_ball_fits() -> None:

@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage, sparse
 
 from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
-from recdreamer.mesh.bake import rasterize_uvs
 from recdreamer.mesh.mesh import face_cross
+from recdreamer.mesh.raster import rasterize_uvs
 from recdreamer.mesh.uv import unwrap
 
 from .fields import SMALL, ball, nose_field
@@ -83,7 +83,7 @@ def test_islands_keep_proportions_and_one_scale(unwrapped: tuple[Mesh, int]) -> 
 def test_islands_stand_at_least_the_padding_apart(unwrapped: tuple[Mesh, int]) -> None:
     mesh, _ = unwrapped
     oversampling = 4
-    face_map, _, _ = rasterize_uvs(mesh.uvs_or_error(), oversampling * SMALL.texture_size_px)
+    face_map = rasterize_uvs(mesh.uvs_or_error(), oversampling * SMALL.texture_size_px).faces
     count, island = island_of_face(mesh)
     label = np.where(face_map >= 0, island[face_map], -1)
     assert count > 1

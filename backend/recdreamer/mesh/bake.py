@@ -1,4 +1,4 @@
-"""Texture baking: the field's colour, composited along short inward rays, into the UV islands."""
+"""Texture baking: values asked at the surface points of the texels, into the UV islands."""
 
 from __future__ import annotations
 
@@ -6,21 +6,51 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
-from scipy import ndimage
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from recdreamer.mesh.mesh import Mesh, vertex_normals
+from recdreamer.mesh.raster import TexelPoints, Texels, rasterize_uvs, tiles_of_faces, uvs_in_tile
+from recdreamer.mesh.seams import level_seams
 from recdreamer.mesh.surface import Density, Tick, no_tick
+from recdreamer.mesh.texture import Texture, fill_padding
 from recdreamer.report import JobError
 
 Color = Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
 """sRGB colour in [0, 1] at points of the scene cube."""
+Shade = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
+"""sRGB colour in [0, 1] at points of the surface, whose outward unit normals come second."""
 
-CHUNK_CANDIDATES = 1 << 21
-CHUNK_RAYS = 1 << 15
+CHUNK_TEXELS = 1 << 16
 RAY_SAMPLES = 8
-REACH_PX = 1.5  # texels this far outside an island still take their own colour: bilinear lookups see them
+
+
+def bake_color(
+    mesh: Mesh,
+    shade: Shade,
+    *,
+    texture_size_px: int,
+    bake_samples: int = 2,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    tick: Tick = no_tick,
+) -> Texture:
+    """sRGB base colour of a mesh with UVs, in the mesh's own units; an image for each UV tile in use.
+
+    Both sides of every UV seam agree (see `level_seams`). Texels beyond the islands take the nearest colour.
+    """
+    texture = bake_texels(
+        mesh,
+        lambda texels: shade(texels.points, texels.normals),
+        encode_colors,
+        texture_size_px=texture_size_px,
+        bake_samples=bake_samples,
+        seed=seed,
+        device=device,
+        tick=tick,
+    )
+    tick()
+    return fill_padding(level_seams(mesh, texture))
 
 
 def bake_texture(
@@ -36,51 +66,88 @@ def bake_texture(
     device: torch.device | str = "cpu",
     tick: Tick = no_tick,
 ) -> tuple[UInt8[np.ndarray, "height width 3"], float]:
-    """sRGB texture of a mesh in scene units, and the share of it that the islands cover.
+    """Base colour of a radiance field on a mesh in scene units with one UV tile, and the islands' share of it."""
+    texture = bake_color(
+        mesh,
+        field_shade(density, color, threshold, cell_size, seed),
+        texture_size_px=texture_size_px,
+        bake_samples=bake_samples,
+        seed=seed,
+        device=device,
+        tick=tick,
+    )
+    (image,) = texture.tiles.values()
+    return image, texture.coverage
 
-    Row 0 is the top (v = 1). Every texel averages `bake_samples` rays jittered over its area. Texels
-    beyond the islands take the nearest island's colour, so that mip-mapping finds no background.
-    """
-    faces, barycentrics, steps = rasterize_uvs(mesh.uvs_or_error(), texture_size_px)
-    rows, columns = np.nonzero(faces >= 0)
-    faces_hit = torch.from_numpy(faces[rows, columns]).to(device)
-    centres = torch.from_numpy(barycentrics[rows, columns]).to(device)
-    barycentric_steps = torch.from_numpy(steps).to(device)
-    corner_verts = torch.from_numpy(mesh.verts[mesh.faces]).to(device)
-    corner_normals = torch.from_numpy(vertex_normals(mesh)[mesh.faces]).to(device)
+
+def field_shade(density: Density, color: Color, threshold: float, cell_size: float, seed: int = 0) -> Shade:
+    """Shade of a radiance field: its colour, composited along short inward rays (`composite_inward`)."""
     # Drawn on the CPU: the same texture on every device.
     generator = torch.Generator().manual_seed(seed)
 
-    rgb = torch.zeros(len(faces_hit), 3)
-    for start in range(0, len(faces_hit), CHUNK_RAYS):
-        tick()
-        part = slice(start, start + CHUNK_RAYS)
-        face = faces_hit[part]
-        for _ in range(bake_samples):
-            jitter_px = (torch.rand(len(face), 2, generator=generator) - 0.5).to(device)
-            weights = centres[part] + torch.einsum("np,npc->nc", jitter_px, barycentric_steps[face])
-            weights = weights.clamp(min=0)
-            weights = weights / weights.sum(1, keepdim=True)
-            surface = torch.einsum("nc,ncd->nd", weights, corner_verts[face])
-            normals = torch.nn.functional.normalize(
-                torch.einsum("nc,ncd->nd", weights, corner_normals[face]), dim=1
-            )
-            offsets = torch.rand(len(face), generator=generator).to(device)
-            with torch.no_grad():
-                shade = composite_inward(surface, normals, offsets, density, color, threshold, cell_size)
-            rgb[part] += shade.float().cpu() / bake_samples
+    def shade(
+        points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]
+    ) -> Float[Tensor, "points 3"]:
+        offsets = torch.rand(len(points), generator=generator).to(points.device)
+        return composite_inward(points, normals, offsets, density, color, threshold, cell_size)
 
-    if not torch.isfinite(rgb).all():
-        raise JobError(
-            "non_finite",
-            "The colour field holds NaN or infinite values.",
-            "Continue from an earlier checkpoint, or start again with a lower learning rate.",
+    return shade
+
+
+def bake_texels(
+    mesh: Mesh,
+    value_at: Callable[[Texels], Float[Tensor, "points 3"]],
+    encode: Callable[[Float[Tensor, "points 3"]], UInt8[Tensor, "points 3"]],
+    *,
+    texture_size_px: int,
+    bake_samples: int = 1,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    tick: Tick = no_tick,
+) -> Texture:
+    """Values of the islands' texels, each the mean of `bake_samples` places in it; zero elsewhere.
+
+    One place is the texel's centre, several are drawn over its area.
+    What is kept grows with the texels by five bytes each, however fine the values.
+    """
+    tile_of_face = tiles_of_faces(mesh.uvs_or_error())
+    corner_verts = torch.from_numpy(mesh.verts[mesh.faces]).float().to(device)
+    corner_normals = torch.from_numpy(vertex_normals(mesh)[mesh.faces]).to(device)
+    # Drawn on the CPU: the same texture on every device.
+    generator = torch.Generator().manual_seed(seed)
+    images, islands = {}, {}
+    for tile in np.unique(tile_of_face).tolist():
+        tick()
+        texel_map = rasterize_uvs(
+            uvs_in_tile(mesh.uvs_or_error(), tile), texture_size_px, tile_of_face == tile
         )
-    texture = np.zeros((texture_size_px, texture_size_px, 3), np.uint8)
-    texture[rows, columns] = (rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
-    is_island = np.zeros(faces.shape, bool)
-    is_island[rows, columns] = True
-    return _filled_from_nearest(texture, is_island), float(is_island.mean())
+        images[tile] = np.zeros((texture_size_px, texture_size_px, 3), np.uint8)
+        islands[tile] = texel_map.faces >= 0
+        places = TexelPoints(texel_map, corner_verts, corner_normals)
+        hit = np.flatnonzero(islands[tile])
+        for start in range(0, len(hit), CHUNK_TEXELS):
+            tick()
+            part = hit[start : start + CHUNK_TEXELS]
+            mean = torch.zeros(len(part), 3)
+            for _ in range(bake_samples):
+                offsets_px = torch.zeros(len(part), 2)
+                if bake_samples > 1:
+                    offsets_px = torch.rand(len(part), 2, generator=generator) - 0.5
+                with torch.no_grad():
+                    mean += value_at(places.at(part, offsets_px)).float().cpu() / bake_samples
+            if not torch.isfinite(mean).all():
+                raise JobError(
+                    "non_finite",
+                    "The colour field holds NaN or infinite values.",
+                    "Continue from an earlier checkpoint, or start again with a lower learning rate.",
+                )
+            images[tile].reshape(-1, 3)[part] = encode(mean).numpy()
+    return Texture(images, islands)
+
+
+def encode_colors(rgb: Float[Tensor, "points 3"]) -> UInt8[Tensor, "points 3"]:
+    """Bytes of sRGB values in [0, 1]."""
+    return (rgb.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def composite_inward(
@@ -127,75 +194,3 @@ def composite_inward(
     summed = torch.zeros_like(surface).index_add_(0, rays, rgb * kept[:, None])
     norm = torch.zeros_like(offsets).index_add_(0, rays, kept)
     return summed / norm[:, None]
-
-
-def rasterize_uvs(
-    uvs: Float[np.ndarray, "faces 3 2"], size_px: int
-) -> tuple[
-    Int[np.ndarray, "height width"],
-    Float[np.ndarray, "height width 3"],
-    Float[np.ndarray, "faces 2 3"],
-]:
-    """For every texel its face (-1: none) and barycentrics; for every face their change per texel.
-
-    A texel belongs to the face that its centre lies in, or else to the nearest within REACH_PX, with
-    barycentrics of a point on that face. Row 0 is the top (v = 1).
-    """
-    # Texel units with texel centres at whole numbers.
-    corners = np.stack([uvs[..., 0], 1 - uvs[..., 1]], -1).astype(np.float64) * size_px - 0.5
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    double_area = _cross(b - a, c - a)
-    safe_area = np.where(np.abs(double_area) < 1e-9, np.inf, double_area)
-    # Barycentric i is affine in the texel: the perpendicular of its opposite edge over the area.
-    opposite = np.stack([c - b, a - c, b - a], 1)
-    per_x = -opposite[..., 1] / safe_area[:, None]
-    per_y = opposite[..., 0] / safe_area[:, None]
-    heights = np.abs(safe_area)[:, None] / np.maximum(np.linalg.norm(opposite, axis=-1), 1e-12)
-
-    lo = np.clip(np.ceil(corners.min(1) - REACH_PX), 0, size_px - 1).astype(np.int64)
-    hi = np.clip(np.floor(corners.max(1) + REACH_PX), 0, size_px - 1).astype(np.int64)
-    width, height = (hi - lo + 1).clip(min=0).T
-    candidates = np.where(np.isfinite(safe_area), width * height, 0)
-    ends = np.cumsum(candidates)
-
-    best = np.full(size_px * size_px, -np.inf)
-    face_map = np.full(size_px * size_px, -1, np.int32)
-    barycentrics = np.zeros((size_px * size_px, 3), np.float32)
-    first = 0
-    while first < len(uvs):
-        done = ends[first - 1] if first else 0
-        last = max(int(np.searchsorted(ends, done + CHUNK_CANDIDATES)), first + 1)
-        face = np.repeat(np.arange(first, last), candidates[first:last])
-        local = np.arange(len(face)) - np.repeat(
-            ends[first:last] - candidates[first:last] - done, candidates[first:last]
-        )
-        x, y = lo[face, 0] + local % width[face], lo[face, 1] + local // width[face]
-        weights = (
-            per_x[face] * (x - a[face, 0])[:, None]
-            + per_y[face] * (y - a[face, 1])[:, None]
-            + np.array([1.0, 0.0, 0.0])
-        )
-        distance = (weights * heights[face]).min(1)
-        texel = y * size_px + x
-        keep = np.flatnonzero((distance >= -REACH_PX) & (distance > best[texel]))
-        keep = keep[np.argsort(distance[keep], kind="stable")]  # the nearest face writes last
-        best[texel[keep]] = distance[keep]
-        face_map[texel[keep]] = face[keep]
-        inside = weights[keep].clip(min=0)
-        barycentrics[texel[keep]] = inside / inside.sum(1, keepdims=True)
-        first = last
-    shape = (size_px, size_px)
-    steps = np.stack([per_x, per_y], 1).astype(np.float32)
-    return face_map.reshape(shape), barycentrics.reshape(*shape, 3), steps
-
-
-def _cross(a: Float[np.ndarray, "n 2"], b: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n"]:
-    return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-
-
-def _filled_from_nearest(
-    texture: UInt8[np.ndarray, "height width 3"], is_island: Bool[np.ndarray, "height width"]
-) -> UInt8[np.ndarray, "height width 3"]:
-    nearest = np.empty((2, *is_island.shape), np.int32)
-    ndimage.distance_transform_edt(~is_island, return_distances=False, return_indices=True, indices=nearest)
-    return texture[nearest[0], nearest[1]]

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 
 from recdreamer.mesh.manifold import separate_pinches
-from recdreamer.mesh.mesh import Mesh, is_watertight
+from recdreamer.mesh.mesh import Mesh, connected_components, is_watertight, without_unused_verts
 
 TAUBIN_LAMBDA, TAUBIN_MU = 0.5, -0.53
 # The gentlest that reaches the target: on a sphere of 10,000 faces the library's default, 7, bends the
@@ -30,6 +30,17 @@ def smooth(mesh: Mesh, steps: int) -> Mesh:
         for factor in (TAUBIN_LAMBDA, TAUBIN_MU):
             verts = verts + factor * (np.asarray(neighbours @ verts / counts) - verts)
     return Mesh(verts.astype(np.float32), mesh.faces)
+
+
+def without_small_parts(mesh: Mesh, min_share: float) -> Mesh:
+    """Mesh without loose parts that hold less than `min_share` of the largest part's volume, or face inward."""
+    labels = connected_components(mesh)
+    a, b, c = (mesh.verts[mesh.faces[:, corner]].astype(np.float64) for corner in range(3))
+    volumes = np.bincount(labels, np.einsum("ij,ij->i", a, np.cross(b, c)) / 6)
+    keep = (volumes > 0) & (volumes >= min_share * volumes.max())
+    if keep.all() or not keep.any():
+        return mesh
+    return without_unused_verts(Mesh(mesh.verts, mesh.faces[keep[labels]]))
 
 
 def decimate(mesh: Mesh, target_faces: int) -> Mesh:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from scipy import ndimage
 
-from recdreamer.mesh.cleanup import decimate, smooth
+from recdreamer.mesh.cleanup import decimate, smooth, without_small_parts
 from recdreamer.mesh.mesh import Mesh, MeshConfig, signed_volume, vertex_normals, without_unused_verts
 from recdreamer.mesh.surface import (
     CHUNK_POINTS,
@@ -75,7 +75,9 @@ def extract_mesh(
     mesh = _refined(mesh, density, level.threshold, cell, device, tick)
     mesh = smooth(mesh, config.smoothing_steps)
     tick()
-    return without_unused_verts(decimate(mesh, config.target_faces))
+    # Decimation may leave specks where it takes pinched places apart.
+    mesh = without_small_parts(decimate(mesh, config.target_faces), config.min_component_share)
+    return without_unused_verts(mesh)
 
 
 def cell_size(level: SurfaceLevel, config: MeshConfig) -> float:
@@ -105,10 +107,33 @@ def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np
         return solid
     # Room for the swollen object, so that the borders of the box count as empty.
     padded = np.pad(solid, 2 * radius_cells)
-    swollen = np.asarray(ndimage.distance_transform_edt(~padded)) <= radius_cells
+    swollen = _within(padded, radius_cells)
     inner = (slice(2 * radius_cells, -2 * radius_cells),) * 3
-    closed = (np.asarray(ndimage.distance_transform_edt(swollen)) > radius_cells)[inner]
+    closed = ~_within(~swollen, radius_cells)[inner]
     return np.asarray(ndimage.binary_fill_holes(closed), bool)
+
+
+def _within(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:
+    """Cells at most `radius_cells` from a solid one, measured between their centres.
+
+    The squared distance is a minimum along one axis after the other. Up to a small radius a few shifted copies of
+    bytes find it in a fraction of the time and memory of a distance transform.
+    """
+    dtype = np.uint8 if radius_cells**2 < 255 else np.uint16
+    far = np.iinfo(dtype).max
+    squares = np.where(solid, dtype(0), dtype(far))
+    for axis in range(3):
+        nearest = squares.copy()
+        # Saturated, so that sums of far values stay far.
+        for shift in range(1, radius_cells + 1):
+            raised = np.minimum(squares, far - shift**2) + dtype(shift**2)
+            to, of = [slice(None)] * 3, [slice(None)] * 3
+            to[axis], of[axis] = slice(shift, None), slice(None, -shift)
+            for target, source in ((to, of), (of, to)):
+                view = nearest[tuple(target)]
+                np.minimum(view, raised[tuple(source)], out=view)
+        squares = nearest
+    return squares <= radius_cells**2
 
 
 def _sample(

@@ -9,6 +9,8 @@ import numpy as np
 
 from recdreamer import __version__
 from recdreamer.mesh.mesh import Mesh, vertex_normals
+from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
+from recdreamer.mesh.tangents import tangent_frames
 
 FLOAT, UINT32 = 5126, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -16,82 +18,119 @@ REPEAT, LINEAR, LINEAR_MIPMAP_LINEAR = 10497, 9729, 9987
 Z_UP_TO_Y_UP = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32)
 
 
-def glb_bytes(mesh: Mesh, png: bytes, name: str = "RecDreamer") -> bytes:
-    """GLB of a Z-up mesh with UVs and a base colour texture (sRGB PNG); metallic 0, roughness 0.9.
+def glb_bytes(
+    mesh: Mesh,
+    albedo: dict[int, bytes],
+    normal_map: dict[int, bytes] | None = None,
+    name: str = "RecDreamer",
+) -> bytes:
+    """GLB of a Z-up mesh with UVs, base colour (sRGB PNG) and, if given, tangent-space normals (PNG).
 
-    glTF is Y-up with the front at +Z: (x, y, z) becomes (x, z, -y), so a front at -Y stays a front.
-    glTF has one UV per vertex: vertices are split along UV seams, and share their smooth normal.
+    Pictures go by UDIM number. glTF knows no UDIM: each tile becomes a primitive with a material of its own, metallic
+    0, roughness 0.9. glTF is Y-up with the front at +Z: (x, y, z) becomes (x, z, -y), so a front at -Y stays a front.
+    It has one UV per vertex: vertices are split along UV seams, and share their smooth normal.
     """
-    vertex_of_corner = mesh.faces.astype(np.int32).reshape(-1, 1)
-    uv_bits = mesh.uvs_or_error().astype(np.float32).reshape(-1, 2).view(np.int32)
-    corners = np.concatenate([vertex_of_corner, uv_bits], axis=1)
-    unique, indices = np.unique(corners, axis=0, return_inverse=True)
-    source = unique[:, 0]
-    positions = mesh.verts[source] @ Z_UP_TO_Y_UP.T
-    normals = vertex_normals(mesh)[source] @ Z_UP_TO_Y_UP.T
-    uvs = np.ascontiguousarray(unique[:, 1:]).view(np.float32) * (1, -1) + (0, 1)  # v grows downward
+    frames = None if normal_map is None else tangent_frames(mesh)
+    tile_of_face = tiles_of_faces(mesh.uvs_or_error())
+    normals = vertex_normals(mesh)
+    writer = _Writer()
+    primitives, materials, textures, images = [], [], [], []
 
-    chunks: list[bytes] = []
-    views: list[dict] = []
+    def add_texture(kind: str, tile: int, png: bytes) -> int:
+        suffix = "" if len(albedo) == 1 else f".{tile}"
+        images.append({"name": kind + suffix, "bufferView": writer.add_view(png), "mimeType": "image/png"})
+        textures.append({"sampler": 0, "source": len(images) - 1})
+        return len(textures) - 1
 
-    def add_view(data: bytes, **extra: int) -> int:
-        views.append({"buffer": 0, "byteOffset": sum(map(len, chunks)), "byteLength": len(data)} | extra)
-        chunks.append(data + bytes(-len(data) % 4))
-        return len(views) - 1
-
-    accessors: list[dict] = []
-
-    def add_accessor(array: np.ndarray, kind: str, target: int) -> int:
-        view = add_view(array.tobytes(), target=target)
-        component = UINT32 if array.dtype == np.uint32 else FLOAT
-        accessors.append({"bufferView": view, "componentType": component, "count": len(array), "type": kind})
-        return len(accessors) - 1
-
-    positions = positions.astype("<f4")
-    position = add_accessor(positions, "VEC3", ARRAY_BUFFER)
-    accessors[position] |= {"min": positions.min(0).tolist(), "max": positions.max(0).tolist()}
-    attributes = {
-        "POSITION": position,
-        "NORMAL": add_accessor(normals.astype("<f4"), "VEC3", ARRAY_BUFFER),
-        "TEXCOORD_0": add_accessor(uvs.astype("<f4"), "VEC2", ARRAY_BUFFER),
-    }
-    index = add_accessor(indices.ravel().astype("<u4"), "SCALAR", ELEMENT_ARRAY_BUFFER)
-    image = add_view(png)
-    binary = b"".join(chunks)
+    for tile, png in albedo.items():
+        chosen = tile_of_face == tile
+        signs = np.ones(len(mesh.faces)) if frames is None else frames.signs
+        uvs = uvs_in_tile(mesh.uvs_or_error(), tile)[chosen].astype(np.float32).clip(0, 1)
+        keys = np.concatenate(
+            [
+                mesh.faces[chosen].reshape(-1, 1).astype(np.int32),
+                np.repeat(signs[chosen], 3).astype(np.int32)[:, None],
+                uvs.reshape(-1, 2).view(np.int32),
+            ],
+            axis=1,
+        )
+        unique, corner, indices = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+        positions = (mesh.verts[unique[:, 0]] @ Z_UP_TO_Y_UP.T).astype("<f4")
+        attributes = {"POSITION": writer.add_accessor(positions, "VEC3", has_bounds=True)}
+        attributes["NORMAL"] = writer.add_accessor(normals[unique[:, 0]] @ Z_UP_TO_Y_UP.T, "VEC3")
+        flipped = np.ascontiguousarray(unique[:, 2:]).view(np.float32) * (1, -1) + (0, 1)  # v grows downward
+        attributes["TEXCOORD_0"] = writer.add_accessor(flipped, "VEC2")
+        if frames is not None:
+            tangents = frames.tangents[chosen].reshape(-1, 3)[corner] @ Z_UP_TO_Y_UP.T
+            attributes["TANGENT"] = writer.add_accessor(np.concatenate([tangents, unique[:, 1:2]], 1), "VEC4")
+        index = writer.add_indices(indices)
+        primitives.append({"attributes": attributes, "indices": index, "material": len(materials)})
+        material: dict = {
+            "name": name if len(albedo) == 1 else f"{name}.{tile}",
+            "pbrMetallicRoughness": {
+                "baseColorTexture": {"index": add_texture("albedo", tile, png)},
+                "metallicFactor": 0.0,
+                "roughnessFactor": 0.9,
+            },
+        }
+        if normal_map is not None:
+            material["normalTexture"] = {"index": add_texture("normal", tile, normal_map[tile])}
+        materials.append(material)
     document = {
         "asset": {"version": "2.0", "generator": f"RecDreamer {__version__}"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": name}],
-        "meshes": [
-            {"name": name, "primitives": [{"attributes": attributes, "indices": index, "material": 0}]}
-        ],
-        "materials": [
-            {
-                "name": name,
-                "pbrMetallicRoughness": {
-                    "baseColorTexture": {"index": 0},
-                    "metallicFactor": 0.0,
-                    "roughnessFactor": 0.9,
-                },
-            }
-        ],
-        "textures": [{"sampler": 0, "source": 0}],
+        "meshes": [{"name": name, "primitives": primitives}],
+        "materials": materials,
+        "textures": textures,
         "samplers": [
             {"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, "wrapS": REPEAT, "wrapT": REPEAT}
         ],
-        "images": [{"name": "albedo", "bufferView": image, "mimeType": "image/png"}],
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(binary)}],
+        "images": images,
     }
-    text = json.dumps(document, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    header = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(binary))
-    return (
-        header
-        + struct.pack("<I4s", len(text), b"JSON")
-        + text
-        + struct.pack("<I4s", len(binary), b"BIN\0")
-        + binary
-    )
+    return writer.finished(document)
+
+
+class _Writer:
+    """Collects the binary part of a GLB, and the views and accessors that describe it."""
+
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.views: list[dict] = []
+        self.accessors: list[dict] = []
+
+    def add_view(self, data: bytes, **extra: int) -> int:
+        offset = sum(map(len, self.chunks))
+        self.views.append({"buffer": 0, "byteOffset": offset, "byteLength": len(data)} | extra)
+        self.chunks.append(data + bytes(-len(data) % 4))
+        return len(self.views) - 1
+
+    def add_accessor(self, array: np.ndarray, kind: str, *, has_bounds: bool = False) -> int:
+        array = array.astype("<f4")
+        view = self.add_view(array.tobytes(), target=ARRAY_BUFFER)
+        accessor = {"bufferView": view, "componentType": FLOAT, "count": len(array), "type": kind}
+        if has_bounds:
+            accessor |= {"min": array.min(0).tolist(), "max": array.max(0).tolist()}
+        self.accessors.append(accessor)
+        return len(self.accessors) - 1
+
+    def add_indices(self, indices: np.ndarray) -> int:
+        view = self.add_view(indices.astype("<u4").tobytes(), target=ELEMENT_ARRAY_BUFFER)
+        self.accessors.append(
+            {"bufferView": view, "componentType": UINT32, "count": indices.size, "type": "SCALAR"}
+        )
+        return len(self.accessors) - 1
+
+    def finished(self, document: dict) -> bytes:
+        length = sum(map(len, self.chunks))
+        document |= {
+            "accessors": self.accessors,
+            "bufferViews": self.views,
+            "buffers": [{"byteLength": length}],
+        }
+        text = json.dumps(document, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 4)
+        header = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + length)
+        parts = (header, struct.pack("<I4s", len(text), b"JSON"), text, struct.pack("<I4s", length, b"BIN\0"))
+        return b"".join((*parts, *self.chunks))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy import sparse
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,16 @@ class MeshConfig:
     coloured; 0 = off."""
     smoothing_steps: int = 4
     """Taubin smoothing steps, which even out the noise of the field but keep the volume; 0 = off."""
-    target_faces: int = 10_000
-    """Triangles after decimation; unwrapping time grows faster than linearly with it."""
+    target_faces: int = 30_000
+    """Triangles after decimation: 2,000 for a game's background, 500,000 for sculpting; never more than were found."""
     texture_size_px: int = 1024
-    """Side of the square texture."""
+    """Side of the square texture: 512 to 4096, at most 8192."""
     padding_px: int = 4
     """Least distance between the UV islands, filled with the colour of the nearest one."""
     bake_samples: int = 2
     """Jittered rays per texel."""
+    normal_map: bool = True
+    """Also bake the field's own normals: detail that the decimated surface has lost."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -43,6 +46,10 @@ class MeshConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"mesh.{name} is {getattr(self, name)}; it must be at least {least}.")
+        if self.texture_size_px > 8192:
+            raise ValueError(
+                f"mesh.texture_size_px is {self.texture_size_px}; at most 8192 fit into memory and into a GPU."
+            )
         if self.threshold is not None and not self.threshold > 0:
             raise ValueError(
                 f"mesh.threshold is {self.threshold}; it must be above 0, or None for automatic."
@@ -77,6 +84,11 @@ def face_cross(mesh: Mesh) -> Float[np.ndarray, "faces 3"]:
     return np.cross(b - a, c - a)
 
 
+def face_normals(mesh: Mesh) -> Float[np.ndarray, "faces 3"]:
+    """Unit normals; zero where a face has no area."""
+    return _normalized(face_cross(mesh))
+
+
 def surface_area(mesh: Mesh) -> float:
     return float(np.linalg.norm(face_cross(mesh), axis=1).sum() / 2)
 
@@ -96,6 +108,39 @@ def is_watertight(mesh: Mesh) -> bool:
     forward = np.sort(tails * len(mesh.verts) + heads)
     backward = np.sort(heads * len(mesh.verts) + tails)
     return bool(np.all(forward[1:] != forward[:-1]) and np.array_equal(forward, backward))
+
+
+def opposite_half_edges(mesh: Mesh) -> Int[np.ndarray, "half_edges"]:
+    """For half-edge 3 f + i, which leaves corner i of face f for the next one, the one across the edge.
+
+    -1 where there is none, where more than two faces meet, and where the winding changes.
+    """
+    tails = mesh.faces.astype(np.int64).ravel()
+    heads = np.roll(mesh.faces, -1, axis=1).astype(np.int64).ravel()
+    keys, reverse = tails * len(mesh.verts) + heads, heads * len(mesh.verts) + tails
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    first = np.searchsorted(ordered, reverse)
+    is_single = (np.searchsorted(ordered, reverse, "right") - first == 1) & (
+        np.searchsorted(ordered, keys, "right") - np.searchsorted(ordered, keys) == 1
+    )
+    return np.where(is_single, order[np.minimum(first, len(order) - 1)], -1)
+
+
+def face_neighbours(mesh: Mesh) -> Int[np.ndarray, "faces 3"]:
+    """The face across each edge, from corner i to the next one; -1 where there is none (see above)."""
+    opposite = opposite_half_edges(mesh)
+    return np.where(opposite >= 0, opposite // 3, -1).reshape(-1, 3)
+
+
+def connected_components(mesh: Mesh) -> Int[np.ndarray, "faces"]:
+    """Number of the loose part that each face belongs to, from 0; parts share no vertex."""
+    corners = mesh.faces.astype(np.int64)
+    ends = np.concatenate([corners[:, :2], corners[:, 1:]])
+    links = (np.ones(len(ends), bool), (ends[:, 0], ends[:, 1]))
+    graph = sparse.coo_matrix(links, (len(mesh.verts), len(mesh.verts)))
+    labels = sparse.csgraph.connected_components(graph, directed=False)[1][corners[:, 0]]
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
 def euler_characteristic(mesh: Mesh) -> int:

@@ -1,4 +1,4 @@
-"""UV unwrapping by xatlas."""
+"""UV unwrapping: the surface in flat charts, packed onto one page."""
 
 from __future__ import annotations
 
@@ -10,40 +10,52 @@ import xatlas
 from jaxtyping import Float
 
 from recdreamer.mesh.mesh import Mesh, MeshConfig
+from recdreamer.mesh.parametrize import Chart, make_charts
+from recdreamer.mesh.surface import Tick, no_tick
 
 PAGE_GROWTH = 1.5  # xatlas's page usually comes out up to this much larger than asked
 ATTEMPTS = 3
+PAGE_PX = 384
+"""Largest side of the page on which charts are laid out: finer ones take longer and save little."""
 
 
-def unwrap(mesh: Mesh, config: MeshConfig) -> tuple[Mesh, int]:
+def unwrap(mesh: Mesh, config: MeshConfig, tick: Tick = no_tick) -> tuple[Mesh, int]:
     """The same welded mesh with a UV per face corner, and the number of islands.
 
     Islands lie inside [0, 1]^2, do not overlap, keep their proportions, and stand `padding_px` apart at
-    `texture_size_px`. Cannot be interrupted: one call into xatlas.
+    `texture_size_px`. `tick` is called between charts and may raise to cancel.
     """
-    # Small triangles would fall below the areas that xatlas takes for degenerate.
-    verts = (mesh.verts - mesh.verts.mean(0)) * np.float32(10 / np.ptp(mesh.verts, axis=0).max())
-    padding = math.ceil(PAGE_GROWTH * config.padding_px)
+    charts = make_charts(mesh, tick)
+    page_px = min(config.texture_size_px, PAGE_PX)
+    least = config.padding_px * page_px / config.texture_size_px
+    padding = math.ceil(PAGE_GROWTH * least)
     for _ in range(ATTEMPTS):
-        uvs, page_px, num_islands = _packed(verts, mesh, config.texture_size_px, padding)
-        growth = page_px / config.texture_size_px
-        if padding >= growth * config.padding_px:
+        tick()
+        uvs, side_px = _packed(charts, len(mesh.faces), page_px, padding)
+        growth = side_px / page_px
+        if padding >= growth * least:
             break
-        padding = math.ceil(1.1 * growth * config.padding_px)
-    return replace(mesh, uvs=uvs), num_islands
+        padding = math.ceil(1.1 * growth * least)
+    return replace(mesh, uvs=uvs), len(charts)
 
 
 def _packed(
-    verts: Float[np.ndarray, "verts 3"], mesh: Mesh, size_px: int, padding_px: int
-) -> tuple[Float[np.ndarray, "faces 3 2"], int, int]:
-    """UVs per corner, side of the square page that they fill in xatlas's own pixels, number of islands."""
+    charts: list[Chart], num_faces: int, page_px: int, padding_px: int
+) -> tuple[Float[np.ndarray, "faces 3 2"], int]:
+    """UVs per corner, and the side of the square page that they fill, in xatlas's own pixels."""
     atlas = xatlas.Atlas()
-    atlas.add_mesh(verts, mesh.faces.astype(np.uint32))
+    # xatlas takes small triangles for degenerate and leaves them where they are.
+    span = max(float(np.ptp(chart.uvs, axis=0).max()) for chart in charts)
+    for chart in charts:
+        atlas.add_uv_mesh((chart.uvs * (1000 / span)).astype(np.float32), chart.faces.astype(np.uint32))
     options = xatlas.PackOptions()
-    options.resolution, options.padding = size_px, padding_px
+    options.resolution, options.padding, options.bruteForce = page_px, padding_px, True
     atlas.generate(pack_options=options)
-    _, corners, uvs = atlas.get_mesh(0)
     # xatlas divides by the width and by the height of a page that is not quite square.
     side = max(atlas.width, atlas.height)
-    uvs = uvs * (np.array([atlas.width, atlas.height], np.float32) / side)
-    return np.clip(uvs[corners], 0, 1).astype(np.float32), side, atlas.chart_count
+    proportions = np.array([atlas.width, atlas.height], np.float32) / side
+    uvs = np.zeros((num_faces, 3, 2), np.float32)
+    for number, chart in enumerate(charts):
+        _, corners, packed = atlas.get_mesh(number)
+        uvs[chart.index] = packed[corners] * proportions
+    return np.clip(uvs, 0, 1), side

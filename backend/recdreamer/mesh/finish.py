@@ -1,0 +1,125 @@
+"""From a field, or from a mesh and its colours, to the files of a textured mesh, step by step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recdreamer.mesh.bake import Color, Shade, bake_color, field_shade
+from recdreamer.mesh.export import stand_on_origin, write_mesh
+from recdreamer.mesh.extract import cell_size, extract_mesh
+from recdreamer.mesh.mesh import Mesh, MeshConfig
+from recdreamer.mesh.normals import NormalAt, bake_normal_map, level_set_normals
+from recdreamer.mesh.quality import mesh_report
+from recdreamer.mesh.surface import Density, Tick, Warn, find_surface, no_tick
+from recdreamer.mesh.uv import unwrap
+
+
+def finish_mesh(
+    density: Density,
+    color: Color,
+    config: MeshConfig,
+    height_m: float,
+    folder: Path,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    tick: Tick | None = None,
+    warn: Warn | None = None,
+) -> dict[str, Any]:
+    """Make the textured mesh of a field and write mesh.npz, the textures and model.glb into `folder`.
+
+    `density` (per scene unit) and `color` (sRGB in [0, 1]) are asked on `device` at points of the cube
+    [-1, 1]^3. The written mesh is `height_m` metres high, stands with the centre of its base on the
+    origin, is Z-up and looks to -Y. `tick` is called between chunks of work and may raise to cancel;
+    nothing is written before everything is made. Raises JobError where the field holds no object.
+
+    Returns a report of plain numbers and strings; the warnings in it were also passed to `warn`.
+    """
+    tick = tick or no_tick
+    warnings: list[str] = []
+
+    def note(message: str) -> None:
+        warnings.append(message)
+        if warn is not None:
+            warn(message)
+
+    started = time.perf_counter()
+    level = find_surface(density, config, device=device, tick=tick, warn=note)
+    mesh = extract_mesh(density, config, level=level, device=device, tick=tick, warn=note)
+    extracted = time.perf_counter()
+    cell = cell_size(level, config)
+    report = dress_mesh(
+        mesh,
+        field_shade(density, color, level.threshold, cell, seed),
+        level_set_normals(density, level.threshold, cell) if config.normal_map else None,
+        config,
+        folder,
+        place=lambda mesh: stand_on_origin(mesh, height_m),
+        seed=seed,
+        device=device,
+        tick=tick,
+    )
+    return {
+        "threshold": level.threshold,
+        "agreement": level.agreement,
+        "max_opacity": level.max_opacity,
+        "density_percentiles": level.percentiles,
+        **report,
+        "warnings": warnings,
+        "seconds": {"extract": extracted - started, **report["seconds"]},
+    }
+
+
+def dress_mesh(
+    mesh: Mesh,
+    shade: Shade,
+    normal_at: NormalAt | None,
+    config: MeshConfig,
+    folder: Path,
+    *,
+    place: Callable[[Mesh], Mesh],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    tick: Tick = no_tick,
+) -> dict[str, Any]:
+    """Give a mesh in scene units its textures, and write mesh.npz, the textures and model.glb into `folder`.
+
+    UVs are made where it has none. `shade` gives colours; with `normal_at` the normals of a finer surface are baked,
+    too. `place` puts the mesh where it is written; what lies in the scene is asked before. Nothing is written before
+    everything is made. Returns a report of plain numbers and strings.
+    """
+    clock = time.perf_counter
+    started, num_islands = clock(), None
+    if mesh.uvs is None:
+        tick()
+        mesh, num_islands = unwrap(mesh, config, tick)
+    unwrapped = clock()
+    size_px = config.texture_size_px
+    texture = bake_color(
+        mesh,
+        shade,
+        texture_size_px=size_px,
+        bake_samples=config.bake_samples,
+        seed=seed,
+        device=device,
+        tick=tick,
+    )
+    normal_map = None
+    if normal_at is not None:
+        normal_map = bake_normal_map(mesh, normal_at, texture_size_px=size_px, device=device, tick=tick)
+    baked = clock()
+    placed = place(mesh)
+    report = mesh_report(placed, texture)
+    tick()
+    files = write_mesh(folder, placed, texture.tiles, normal_map and normal_map.tiles)
+    return {
+        **report,
+        "uv_islands": num_islands,
+        "files": files,
+        "seconds": {"unwrap": unwrapped - started, "bake": baked - unwrapped, "write": clock() - baked},
+    }

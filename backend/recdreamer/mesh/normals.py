@@ -1,0 +1,103 @@
+"""Normal maps: what a finer surface's normals are, seen from the frame of the mesh. OpenGL convention, +Y up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from recdreamer.mesh.bake import bake_texels
+from recdreamer.mesh.mesh import Mesh
+from recdreamer.mesh.raster import Texels
+from recdreamer.mesh.surface import Density, Tick, no_tick
+from recdreamer.mesh.tangents import tangent_frames, to_tangent_space
+from recdreamer.mesh.texture import Texture, fill_padding
+
+NormalAt = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
+"""Unit normals of the fine surface near points of the mesh, whose own unit normals come second."""
+
+BISECTIONS = 5
+REACH_CELLS = 2.0
+
+
+def bake_normal_map(
+    mesh: Mesh,
+    normal_at: NormalAt,
+    *,
+    texture_size_px: int,
+    bake_samples: int = 1,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    tick: Tick = no_tick,
+) -> Texture:
+    """Tangent-space normal map: non-colour data, 128 is 0 and 255 is 1; (128, 128, 255) leaves the mesh's normal.
+
+    Frames are those of MikkTSpace, so that Blender and glTF viewers turn the map into the fine normals again.
+    """
+    frames = tangent_frames(mesh)
+    normals, tangents, signs = (
+        torch.from_numpy(values).float().to(device)
+        for values in (frames.normals, frames.tangents, frames.signs)
+    )
+
+    def value_at(texels: Texels) -> Float[Tensor, "points 3"]:
+        fine = normal_at(texels.points, texels.normals).to(texels.points.dtype)
+        return to_tangent_space(
+            fine,
+            torch.einsum("nc,ncd->nd", texels.weights, normals[texels.faces]),
+            torch.einsum("nc,ncd->nd", texels.weights, tangents[texels.faces]),
+            signs[texels.faces],
+        )
+
+    texture = bake_texels(
+        mesh,
+        value_at,
+        encode_normals,
+        texture_size_px=texture_size_px,
+        bake_samples=bake_samples,
+        seed=seed,
+        device=device,
+        tick=tick,
+    )
+    return fill_padding(texture)
+
+
+def encode_normals(normals: Float[Tensor, "points 3"]) -> UInt8[Tensor, "points 3"]:
+    """Bytes of tangent-space directions of any length: 128 is 0, 255 is 1, 1 is -1."""
+    normals = torch.nn.functional.normalize(normals, dim=1)
+    return (normals * 127 + 128).round().clamp(0, 255).to(torch.uint8)
+
+
+def level_set_normals(density: Density, threshold: float, cell_size: float) -> NormalAt:
+    """Normals of the level set of a density field: its falling direction, by central differences of half a cell.
+
+    Asked where the level set crosses the mesh's normal within two cells; where it does not cross, or the field does
+    not change, or turns away from the mesh, the mesh's normal is the answer.
+    """
+
+    def normal_at(
+        points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]
+    ) -> Float[Tensor, "points 3"]:
+        with torch.no_grad():
+            inner = torch.full_like(points[:, 0], -REACH_CELLS * cell_size)
+            outer = -inner
+            crosses = density(points + inner[:, None] * normals) >= threshold
+            crosses &= density(points + outer[:, None] * normals) < threshold
+            for _ in range(BISECTIONS):
+                middle = (inner + outer) / 2
+                is_solid = density(points + middle[:, None] * normals) >= threshold
+                inner, outer = torch.where(is_solid, middle, inner), torch.where(is_solid, outer, middle)
+            surface = points + ((inner + outer) / 2)[:, None] * normals
+            gradient = torch.empty_like(points)
+            for axis in range(3):
+                step = torch.zeros(3, device=points.device, dtype=points.dtype)
+                step[axis] = cell_size / 2
+                gradient[:, axis] = (density(surface - step) - density(surface + step)).to(points.dtype)
+            length = gradient.norm(dim=1, keepdim=True)
+            fine = gradient / length.clamp(min=1e-20)
+            is_defined = crosses & (length[:, 0] > 1e-4 * threshold) & ((fine * normals).sum(1) > 0)
+            return torch.where(is_defined[:, None], fine, normals)
+
+    return normal_at

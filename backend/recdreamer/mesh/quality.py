@@ -1,0 +1,77 @@
+"""Numbers that say how good a mesh and its UVs are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from recdreamer.mesh.mesh import Mesh, connected_components, is_watertight
+from recdreamer.mesh.parametrize import flat_faces, jacobians
+from recdreamer.mesh.seams import seam_error
+from recdreamer.mesh.texture import Texture
+
+
+def uv_stretch(mesh: Mesh) -> dict[str, float]:
+    """How far the UVs distort the surface; every number is 1 for an isometry.
+
+    From the singular values G >= g of the map from UV to surface (Sander et al. 2001, "Texture Mapping Progressive
+    Meshes"), in units in which both have the same area:
+    `l2`: sqrt of the area-weighted mean of (G^2 + g^2) / 2, their L2 stretch.
+    `area_p99`, `area_max`: max(Gg, 1 / Gg) of a face, over the faces with 99 % of the area and over all but 0.01 %.
+    `angle_p99`, `angle_max`: G / g, the same way. Slivers of rounding size would make a plain maximum meaningless.
+    Infinite where that much of the surface has no area in UV.
+    """
+    uvs = mesh.uvs_or_error().astype(np.float64)
+    flat = flat_faces(Mesh(mesh.verts.astype(np.float64), mesh.faces))
+    surface_areas = np.abs(_cross(flat)) / 2
+    uv_areas = np.abs(_cross(uvs)) / 2
+    scale = np.sqrt(uv_areas.sum() / surface_areas.sum())
+    maps = jacobians(uvs, flat * scale)
+    squares = np.square(maps).sum((1, 2)) / 2
+    area = np.abs(np.linalg.det(maps))
+    spread = np.sqrt(np.maximum(np.square(squares) - np.square(area), 0))
+    is_flat = area < 1e-12
+    largest, smallest = np.sqrt(squares + spread), np.sqrt(np.maximum(squares - spread, 1e-30))
+    with np.errstate(divide="ignore"):
+        area_error = np.where(is_flat, np.inf, np.maximum(area, 1 / area))
+        angle_error = np.where(is_flat, np.inf, largest / smallest)
+    shares = surface_areas / surface_areas.sum()
+    mean = (squares * shares)[~is_flat].sum() / max(shares[~is_flat].sum(), 1e-30)
+    return {
+        "l2": float(np.sqrt(mean)),
+        "area_p99": _quantile(area_error, shares, 0.99),
+        "area_max": _quantile(area_error, shares, 0.9999),
+        "angle_p99": _quantile(angle_error, shares, 0.99),
+        "angle_max": _quantile(angle_error, shares, 0.9999),
+    }
+
+
+def mesh_report(mesh: Mesh, texture: Texture | None = None) -> dict[str, Any]:
+    """Plain numbers about a mesh, its UVs if it has them, and its base colour if given."""
+    report: dict[str, Any] = {
+        "verts": len(mesh.verts),
+        "faces": len(mesh.faces),
+        "components": int(connected_components(mesh).max()) + 1,
+        "is_watertight": is_watertight(mesh),
+        "size_m": np.ptp(mesh.verts, axis=0).tolist(),
+    }
+    if mesh.uvs is not None:
+        report["uv_stretch"] = uv_stretch(mesh)
+    if texture is not None:
+        report["texture_size_px"] = texture.size_px
+        report["texture_tiles"] = sorted(texture.tiles)
+        report["texture_use"] = texture.coverage
+        report["seam_error"] = seam_error(mesh, texture.tiles)
+    return report
+
+
+def _cross(corners: np.ndarray) -> np.ndarray:
+    b, c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]
+
+
+def _quantile(values: np.ndarray, shares: np.ndarray, rank: float) -> float:
+    order = np.argsort(values)
+    reached = np.searchsorted(np.cumsum(shares[order]), rank)
+    return float(values[order][min(reached, len(order) - 1)])

@@ -1,0 +1,204 @@
+"""Which face every texel belongs to, for one UV tile or several (UDIM)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import no_type_check
+
+import numpy as np
+import torch
+import warp as wp
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from recdreamer.field.kernels import launch
+
+wp.set_module_options({"enable_backward": False})
+
+REACH_PX = 1.5  # texels this far outside an island still take their own colour: bilinear lookups see them
+FIRST_TILE, TILES_PER_ROW = 1001, 10
+EDGE = 1e-4  # a UV this little beyond the border of its tile is rounding
+
+
+@dataclass(frozen=True)
+class TexelMap:
+    """The texels of one tile. Row 0 is the top (v = 1)."""
+
+    faces: Int[np.ndarray, "height width"]
+    """Face whose value a texel takes, -1 where no island is near."""
+    origins: Float[np.ndarray, "faces 3"]
+    """Barycentrics of every face, carried on to the centre of the first texel."""
+    steps: Float[np.ndarray, "faces 6"]
+    """Their change from one texel to the next: three to the right, then three downward."""
+
+
+@dataclass(frozen=True)
+class Texels:
+    """Points of the surface, one in each of some texels."""
+
+    faces: Int[Tensor, "points"]
+    weights: Float[Tensor, "points 3"]
+    """Barycentrics in their face."""
+    points: Float[Tensor, "points 3"]
+    normals: Float[Tensor, "points 3"]
+    """Smooth unit normals of the mesh."""
+
+
+def tiles_of_faces(uvs: Float[np.ndarray, "faces 3 2"]) -> Int[np.ndarray, "faces"]:
+    """UDIM number of each face's tile: 1001 for [0, 1)^2, one more per column, ten more per row.
+
+    Raises ValueError where a face leaves its tile or lies where UDIM has none.
+    """
+    corner = np.floor(uvs.mean(1).astype(np.float64)).astype(np.int64)
+    low, high = corner.min(0), corner.max(0)
+    if low.min() < 0 or high[0] >= TILES_PER_ROW:
+        raise ValueError(
+            f"The UVs reach from tile column {low[0]}, row {low[1]} to column {high[0]}, row {high[1]}; "
+            f"UDIM tiles lie in the columns 0 to {TILES_PER_ROW - 1} and the rows from 0. Move the islands there."
+        )
+    local = uvs - corner[:, None]
+    crossing = int((np.abs(local - 0.5) > 0.5 + EDGE).any((1, 2)).sum())
+    if crossing:
+        raise ValueError(
+            f"{crossing} faces reach over the border of their UV tile. Move or scale the islands into the tiles."
+        )
+    return FIRST_TILE + corner[:, 0] + TILES_PER_ROW * corner[:, 1]
+
+
+def uvs_in_tile(uvs: Float[np.ndarray, "*corners 2"], tile: int) -> Float[np.ndarray, "*corners 2"]:
+    """UVs with the corner of a UDIM tile at the origin."""
+    row, column = divmod(tile - FIRST_TILE, TILES_PER_ROW)
+    return uvs - np.array([column, row], uvs.dtype)
+
+
+def rasterize_uvs(
+    uvs: Float[np.ndarray, "faces 3 2"], size_px: int, chosen: Bool[np.ndarray, "faces"] | None = None
+) -> TexelMap:
+    """The texels of a square tile with its corner at the UV origin; of the `chosen` faces only.
+
+    A texel belongs to the face that its centre lies in, or else to the nearest within REACH_PX.
+    """
+    # Texel units with texel centres at whole numbers.
+    corners = np.stack([uvs[..., 0], 1 - uvs[..., 1]], -1).astype(np.float64) * size_px - 0.5
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    double_area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
+    is_drawn = np.abs(double_area) >= 1e-9
+    safe_area = np.where(is_drawn, double_area, np.inf)
+    # Barycentric i is affine in the texel: the perpendicular of its opposite edge over the area.
+    opposite = np.stack([c - b, a - c, b - a], 1)
+    steps = np.concatenate([-opposite[..., 1], opposite[..., 0]], 1) / safe_area[:, None]
+    origins = np.array([1.0, 0.0, 0.0]) - a[:, :1] * steps[:, :3] - a[:, 1:] * steps[:, 3:]
+    heights = np.abs(safe_area)[:, None] / np.maximum(np.linalg.norm(opposite, axis=-1), 1e-12)
+
+    lo = np.clip(np.ceil(corners.min(1) - REACH_PX), 0, size_px - 1).astype(np.int32)
+    hi = np.clip(np.floor(corners.max(1) + REACH_PX), -1, size_px - 1).astype(np.int32)
+    order = np.flatnonzero(is_drawn if chosen is None else is_drawn & chosen).astype(np.int32)
+    best = torch.full((size_px * size_px,), -torch.inf)
+    faces = torch.full((size_px * size_px,), -1, dtype=torch.int32)
+    arrays = (order, np.concatenate([lo, hi], 1), origins, steps, heights)
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
+    # One thread: faces compete for texels.
+    launch(_fill, 1, [len(order), size_px, *tensors, best, faces])
+    return TexelMap(faces.numpy().reshape(size_px, size_px), origins, steps)
+
+
+class TexelPoints:
+    """Where on a mesh the texels of a tile lie."""
+
+    def __init__(
+        self,
+        texel_map: TexelMap,
+        corner_verts: Float[Tensor, "faces 3 3"],
+        corner_normals: Float[Tensor, "faces 3 3"],
+    ) -> None:
+        self.corner_verts, self.corner_normals = corner_verts, corner_normals
+        self.width = texel_map.faces.shape[1]
+        self.faces = texel_map.faces.reshape(-1)
+        self.origins, self.steps = (
+            torch.from_numpy(np.ascontiguousarray(values)).to(corner_verts.device)
+            for values in (texel_map.origins, texel_map.steps)
+        )
+
+    def at(self, texels: Int[np.ndarray, "texels"], offsets_px: Float[Tensor, "texels 2"]) -> Texels:
+        """Points of some texels, numbered through the flattened tile, that far from the texels' centres.
+
+        Outside its face a texel takes a point on the face.
+        """
+        device = self.corner_verts.device
+        faces = torch.from_numpy(self.faces[texels]).to(device)
+        numbers = torch.from_numpy(texels.astype(np.int32)).to(device)
+        weights, points, normals = (torch.empty(len(texels), 3, device=device) for _ in range(3))
+        arguments = [
+            self.width, numbers, offsets_px.to(device), faces, self.origins, self.steps, self.corner_verts,
+            self.corner_normals, weights, points, normals,
+        ]  # fmt: skip
+        launch(_interpolate, len(texels), arguments)
+        return Texels(faces, weights, points, normals)
+
+
+@wp.kernel
+@no_type_check
+def _fill(
+    count: int,
+    size: int,
+    order: wp.array(dtype=int),
+    boxes: wp.array2d(dtype=int),
+    origins: wp.array2d(dtype=wp.float64),
+    steps: wp.array2d(dtype=wp.float64),
+    heights: wp.array2d(dtype=wp.float64),
+    best: wp.array(dtype=float),
+    faces: wp.array(dtype=int),
+):
+    reach = wp.float64(-REACH_PX)
+    for i in range(count):
+        face = order[i]
+        for y in range(boxes[face, 1], boxes[face, 3] + 1):
+            for x in range(boxes[face, 0], boxes[face, 2] + 1):
+                column, row = wp.float64(x), wp.float64(y)
+                u = origins[face, 0] + steps[face, 0] * column + steps[face, 3] * row
+                v = origins[face, 1] + steps[face, 1] * column + steps[face, 4] * row
+                w = origins[face, 2] + steps[face, 2] * column + steps[face, 5] * row
+                # Distance to the nearest side; negative outside.
+                distance = wp.min(wp.min(u * heights[face, 0], v * heights[face, 1]), w * heights[face, 2])
+                texel = y * size + x
+                if distance >= reach and wp.float32(distance) > best[texel]:
+                    best[texel] = wp.float32(distance)
+                    faces[texel] = face
+
+
+@wp.kernel
+@no_type_check
+def _interpolate(
+    width: int,
+    texels: wp.array(dtype=int),
+    offsets_px: wp.array2d(dtype=float),
+    faces: wp.array(dtype=int),
+    origins: wp.array2d(dtype=wp.float64),
+    steps: wp.array2d(dtype=wp.float64),
+    corner_verts: wp.array2d(dtype=wp.vec3),
+    corner_normals: wp.array2d(dtype=wp.vec3),
+    weights: wp.array(dtype=wp.vec3),
+    points: wp.array(dtype=wp.vec3),
+    normals: wp.array(dtype=wp.vec3),
+):
+    i = wp.tid()
+    face = faces[i]
+    column = wp.float64(texels[i] % width) + wp.float64(offsets_px[i, 0])
+    row = wp.float64(texels[i] // width) + wp.float64(offsets_px[i, 1])
+    zero = wp.float64(0.0)
+    u = wp.max(origins[face, 0] + steps[face, 0] * column + steps[face, 3] * row, zero)
+    v = wp.max(origins[face, 1] + steps[face, 1] * column + steps[face, 4] * row, zero)
+    w = wp.max(origins[face, 2] + steps[face, 2] * column + steps[face, 5] * row, zero)
+    total = u + v + w
+    weight = wp.vec3(wp.float32(u / total), wp.float32(v / total), wp.float32(w / total))
+    weights[i] = weight
+    points[i] = (
+        weight[0] * corner_verts[face, 0]
+        + weight[1] * corner_verts[face, 1]
+        + weight[2] * corner_verts[face, 2]
+    )
+    normals[i] = wp.normalize(
+        weight[0] * corner_normals[face, 0]
+        + weight[1] * corner_normals[face, 1]
+        + weight[2] * corner_normals[face, 2]
+    )
