@@ -80,8 +80,20 @@ def test_the_backend_imports_itself_by_its_full_name(path):
 
 
 COMMANDS = {
-    "cli.py": ("benchmark.as_table", "benchmark.bench_step", "particle_job.particles_job"),
-    "evaluate_commands.py": ("judge.judge", "classification.as_tables", "classification.measure_classifier"),
+    "cli.py": ("particle_job.particles_job",),
+    "evaluate_commands.py": (
+        "judge.judge",
+        "mesh_judge.judge_mesh",
+        "classification.as_tables",
+        "classification.measure_classifier",
+    ),
+    "bench_commands.py": (
+        "benchmark.as_table",
+        "benchmark.bench_step",
+        "field_bench.as_tables",
+        "field_bench.bench_field",
+        "field_bench.save",
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The command `recdreamer evaluate`: job, classifier."""
+"""The command `recdreamer evaluate`: job, mesh, classifier."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ class EvaluateJob:
 
 
 @dataclass(frozen=True)
+class EvaluateMesh:
+    """Measure a job's mesh against the true figure of its prompt; adds to its report.json, and a sheet of views."""
+
+    job: tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
 class EvaluateClassifier:
     """Measure the training-free classifier on the embedded world (paper, Tables 2 and 6)."""
 
@@ -34,10 +41,11 @@ class EvaluateClassifier:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a job, or the classifier."""
+    """Measure a job, its mesh, or the classifier."""
 
     what: (
         Annotated[EvaluateJob, tyro.conf.subcommand("job")]
+        | Annotated[EvaluateMesh, tyro.conf.subcommand("mesh")]
         | Annotated[EvaluateClassifier, tyro.conf.subcommand("classifier")]
     )
 
@@ -49,6 +57,10 @@ def run_evaluate(command: Evaluate) -> int:
             from recdreamer.evaluation.judge import judge
 
             print(json.dumps(judge(JobFolder(command.what.job)).as_dict(), indent=2))
+        case EvaluateMesh():
+            from recdreamer.evaluation.mesh_judge import judge_mesh
+
+            print(json.dumps(judge_mesh(JobFolder(command.what.job)), indent=2, ensure_ascii=False))
         case EvaluateClassifier():
             evaluate_classifier(command.what)
     return 0

@@ -51,6 +51,12 @@ def test_a_hashed_level_uses_the_whole_table_and_nothing_beyond():
     assert len(rows.unique()) == 512
 
 
+def test_a_level_of_more_cells_than_an_int32_has_a_cube_of():
+    """Its number of vertices overflows 32 bits: taken for dense, rows lay outside the table."""
+    grid, xyz = HashGrid(2, 2, 9, 1291, 2048, torch.Generator().manual_seed(0)), points(500)
+    torch.testing.assert_close(grid(xyz), grid.reference(xyz), atol=1e-7, rtol=1e-4)
+
+
 def test_trilinear_features_reproduce_a_linear_function():
     grid = HashGrid(1, 1, 9, 7, 7, torch.Generator())
     axis = torch.linspace(-1, 1, 8)

@@ -18,7 +18,9 @@ FINE = RenderConfig(step_size=0.01)
 class Solid:
     """Constant density and colour where `inside` says so."""
 
-    def __init__(self, inside, sigma: float, rgb: tuple[float, float, float] = (1.0, 0.5, 0.0)) -> None:
+    def __init__(
+        self, inside, sigma: float | torch.Tensor, rgb: tuple[float, float, float] = (1.0, 0.5, 0.0)
+    ) -> None:
         self.inside, self.sigma, self.rgb = inside, sigma, rgb
 
     def __call__(self, xyz):
@@ -121,6 +123,31 @@ def test_segments_change_neither_picture_nor_gradient():
         results.append((rgb, field.grid.table.grad, field.head.weight.grad))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["warp", "torch"])
+def test_pruning_space_without_matter_changes_nothing(backend):
+    """Where the cells that are left out are empty, picture, depth and gradient are the same to the last digits."""
+    set_backend(backend)
+    occupancy = everywhere()
+    cell, centres = 2 / occupancy.config.resolution, (torch.arange(occupancy.config.resolution) + 0.5)
+    middles = torch.cartesian_prod(*[centres * cell - 1] * 3).view(*occupancy.occupied.shape, 3)
+    occupancy.occupied.copy_(middles.norm(dim=-1) < 0.5 + cell * math.sqrt(3) / 2)
+    results = []
+    for grid in (everywhere(), occupancy):
+        sigma = torch.tensor(3.0, requires_grad=True)
+        ball = Solid(lambda xyz: xyz.norm(dim=-1) < 0.5, sigma)
+        rendering = picture(ball, size=24, views=2, occupancy=grid)
+        grad = torch.autograd.grad(rendering.rgb.square().sum(), sigma)[0]
+        results.append((len(rendering.weights), [rendering.rgb, rendering.opacity, rendering.depth, grad]))
+    (all_samples, full), (samples, pruned) = results
+    assert samples < 0.5 * all_samples
+    for one, other in zip(full, pruned, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    # Negative control: half a cell less cuts the ball.
+    occupancy.occupied.copy_(middles.norm(dim=-1) < 0.5 - cell / 2)
+    cut = picture(ball, size=24, views=2, occupancy=occupancy)
+    assert (cut.opacity - pruned[1]).abs().max() > 1e-2
 
 
 def test_pruning_hardly_changes_a_picture():

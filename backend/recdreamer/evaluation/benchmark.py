@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from recdreamer.config import GenerateConfig, resolve
 from recdreamer.evaluation.random_sd import random_dinov2, random_sd21
-from recdreamer.generate import choose_device, choose_dtype, prepare_guide
+from recdreamer.generate import choose_device, choose_dtype
+from recdreamer.guide import prepare_guide
 from recdreamer.optimize import optimize_step
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer

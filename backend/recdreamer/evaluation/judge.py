@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from jaxtyping import Float
@@ -12,10 +11,11 @@ from torch import Tensor
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import resolve
 from recdreamer.evaluation.consistency import Consistency, measure_consistency
+from recdreamer.evaluation.job_report import add_to_report
 from recdreamer.evaluation.oracle import load_oracle
 from recdreamer.generate import choose_device
 from recdreamer.optimize import orbit
-from recdreamer.protocol import JobFolder, write_atomically
+from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError
 from recdreamer.scene import Particles
 
@@ -42,10 +42,7 @@ def judge(job: JobFolder) -> Consistency:
     found = measure_consistency(load_oracle(device).pose_probs(pictures), cameras.azimuth_deg)
     job.result.mkdir(parents=True, exist_ok=True)
     contact_sheet(pictures[::2], job.result / "contact-sheet.png")
-    report_path = job.result / "report.json"
-    report = json.loads(report_path.read_text(encoding="utf-8")) if report_path.exists() else {}
-    report["oracle"] = found.as_dict()
-    write_atomically(report_path, json.dumps(report, indent=2, ensure_ascii=False))
+    add_to_report(job, "oracle", found.as_dict())
     return found
 
 

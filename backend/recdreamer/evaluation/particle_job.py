@@ -16,7 +16,8 @@ from torch import Tensor
 from recdreamer.config import as_json, resolve
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
-from recdreamer.generate import choose_device, choose_dtype, prepare_guide, prepare_rectifiers
+from recdreamer.generate import choose_device, choose_dtype
+from recdreamer.guide import prepare_guide, prepare_rectifiers
 from recdreamer.particles import PoseObserver, Sight, check_config, is_due, particle_stage
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically

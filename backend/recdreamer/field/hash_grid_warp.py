@@ -16,6 +16,7 @@ from recdreamer.field.kernels import launch
 wp.set_module_options({"enable_backward": False})
 
 # An integer written inside a kernel is signed, and these are too large for that.
+CUBE_ROOT = wp.constant(1290)  # The last whole number whose cube is an int32.
 PRIME_Y, PRIME_Z = wp.constant(wp.uint32(HASH_PRIMES[1])), wp.constant(wp.uint32(HASH_PRIMES[2]))
 
 
@@ -71,7 +72,7 @@ def make_kernels(features: int) -> tuple[Any, Any]:
             return
         resolution, offset, size = layout[0, level], layout[1, level], layout[2, level]
         side = resolution + 1
-        is_dense, mask = side * side * side <= size, wp.uint32(size - 1)
+        is_dense, mask = side <= CUBE_ROOT and side * side * side <= size, wp.uint32(size - 1)
         position = in_cells(xyz, point, resolution)
         cell = lower_corner(position, resolution)
         fraction = position - wp.vec3(float(cell[0]), float(cell[1]), float(cell[2]))
@@ -102,7 +103,7 @@ def make_kernels(features: int) -> tuple[Any, Any]:
             return
         resolution, offset, size = layout[0, level], layout[1, level], layout[2, level]
         side = resolution + 1
-        is_dense, mask = side * side * side <= size, wp.uint32(size - 1)
+        is_dense, mask = side <= CUBE_ROOT and side * side * side <= size, wp.uint32(size - 1)
         position = in_cells(xyz, point, resolution)
         cell = lower_corner(position, resolution)
         fraction = position - wp.vec3(float(cell[0]), float(cell[1]), float(cell[2]))

@@ -1,0 +1,249 @@
+"""What `recdreamer bench field` times, each case as a function without arguments.
+
+Run as a script it times the version of the package that it finds, case by case as standard input asks: that is how
+another version takes part. So the top of this file imports only what earlier versions have, too.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recdreamer.cameras import CameraConfig, camera_rays, sample_cameras
+from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField, set_backend
+from recdreamer.field.hash_grid import HashGrid
+from recdreamer.mesh.mesh import Mesh
+from recdreamer.rendering import RenderConfig, render
+from recdreamer.rendering.composite import composite
+from recdreamer.rendering.march import march
+
+Case = dict[str, Any]
+"""The part that is timed and its settings, as plain JSON."""
+Run = Callable[[], object]
+
+NUM_VIEWS = 4
+MAX_PAIRS = 1 << 25
+"""Rays times faces up to which the reference is asked to cast: it looks at all of them."""
+PAIRS_AT_ONCE = 1 << 22
+TURN_MS = 30.0
+"""Several time slices of a busy machine, so that a case of one millisecond is not measured by its luck."""
+MIDDLE_OF_A_RUN = FieldConfig(blob_density=60.0, blob_radius=0.65)
+"""A solid body that fills about as much of the cube as a figure does."""
+
+
+def prepare(case: Case, backend: str, device: torch.device) -> Run:
+    """What one repetition of a case does: everything it needs is made, and it ran once, so that kernels are compiled.
+
+    Raises ValueError for a case that is too large.
+    """
+    settings = dict(case)
+    part: Callable[..., Run] = PARTS[settings.pop("part")]
+    run = part(device, backend, **settings)
+
+    def once() -> None:
+        set_backend("torch" if backend == "torch" else "warp")
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    once()
+    return once
+
+
+def milliseconds(run: Run) -> float:
+    """Of one repetition: the mean of as many as a turn of TURN_MS has room for, one at least."""
+    started, count, passed_ms = time.perf_counter(), 0, 0.0
+    while passed_ms < TURN_MS:
+        run()
+        count += 1
+        passed_ms = 1e3 * (time.perf_counter() - started)
+    return passed_ms / count
+
+
+def hash_grid(
+    device: torch.device, backend: str, points: int, levels: int, log2_table_size: int, base: int, finest: int
+) -> Run:
+    """Forward and backward towards the table, at random points."""
+    generator = torch.Generator().manual_seed(0)
+    grid = HashGrid(levels, 2, log2_table_size, base, finest, generator).to(device)
+    xyz = (2 * torch.rand(points, 3, generator=generator) - 1).to(device)
+    upstream = torch.randn(points, grid.num_features, generator=generator).to(device)
+    return lambda: torch.autograd.grad(grid(xyz), grid.table, upstream)
+
+
+def march_rays(device: torch.device, backend: str, size_px: int, step_size: float) -> Run:
+    _, occupancy = _scene(device)
+    rays = _rays(device, size_px)
+    return lambda: _march(rays, occupancy, step_size)
+
+
+def composite_rays(device: torch.device, backend: str, size_px: int, step_size: float) -> Run:
+    """Forward and backward."""
+    field, occupancy = _scene(device)
+    samples, _ = _march(_rays(device, size_px), occupancy, step_size)
+    with torch.no_grad():
+        sigmas, rgbs = field(samples.xyz)
+    sigmas, rgbs = sigmas.requires_grad_(), rgbs.requires_grad_()
+    upstream = torch.rand(len(samples.counts), 3, generator=torch.Generator().manual_seed(1)).to(device)
+    return lambda: torch.autograd.grad(composite(sigmas, rgbs, samples)[1], (sigmas, rgbs), upstream)
+
+
+def picture(device: torch.device, backend: str, size_px: int, step_size: float) -> Run:
+    """Whole pictures, forward and backward: march, grid, network, composite."""
+    field, occupancy = _scene(device)
+    cameras = _cameras(device)
+    ground = torch.full((NUM_VIEWS, 3), 0.5, device=device)
+    weights = list(field.parameters())
+
+    def run() -> object:
+        rgb = render(
+            field, occupancy, cameras, size_px, size_px, ground, RenderConfig(step_size=step_size)
+        ).rgb
+        return torch.autograd.grad(rgb.sum(), weights)
+
+    return run
+
+
+def ray_cast(device: torch.device, backend: str, faces: int, size_px: int) -> Run:
+    """The first face that each ray of the pictures meets; the tree is built before."""
+    from recdreamer.rendering.ray_cast import MeshCaster
+
+    rays_o, rays_d = _rays(device, size_px)
+    if backend == "torch" and len(rays_o) * faces > MAX_PAIRS:
+        raise ValueError(f"{len(rays_o)} rays with {faces} faces are too many for the reference.")
+    mesh = bumpy_ball(faces)
+    caster = MeshCaster(mesh.verts, mesh.faces, device)
+    if backend == "torch":
+        return lambda: cast_reference(caster.verts, caster.faces, rays_o, rays_d)
+    return lambda: caster.cast(rays_o, rays_d)
+
+
+def cast_reference(
+    verts: Float[Tensor, "verts 3"],
+    faces: Int[Tensor, "faces 3"],
+    rays_o: Float[Tensor, "rays 3"],
+    rays_d: Float[Tensor, "rays 3"],
+) -> tuple[Int[Tensor, "rays"], Float[Tensor, "rays 3"], Float[Tensor, "rays"]]:
+    """`MeshCaster.cast` in plain torch: every ray with every face (Möller and Trumbore 1997); inf for a miss."""
+    first, second, third = verts[faces.long()].unbind(1)
+    edge_1, edge_2 = second - first, third - first
+    found = []
+    for origins, directions in zip(
+        rays_o.split(PAIRS_AT_ONCE // len(faces) + 1),
+        rays_d.split(PAIRS_AT_ONCE // len(faces) + 1),
+        strict=True,
+    ):
+        across = torch.linalg.cross(directions[:, None], edge_2[None])
+        determinant = (edge_1 * across).sum(-1)
+        inverse = 1 / torch.where(determinant.abs() < 1e-12, torch.inf, determinant)
+        offsets = origins[:, None] - first
+        u = (offsets * across).sum(-1) * inverse
+        around = torch.linalg.cross(offsets, edge_1[None].expand_as(offsets))
+        v = (directions[:, None] * around).sum(-1) * inverse
+        t = (edge_2 * around).sum(-1) * inverse
+        is_hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0) & (determinant.abs() >= 1e-12)
+        distances, face = torch.where(is_hit, t, torch.inf).min(dim=1)
+        u, v = (values.gather(1, face[:, None])[:, 0] for values in (u, v))
+        missed = distances.isinf()
+        barycentrics = torch.stack([1 - u - v, u, v], 1).masked_fill(missed[:, None], 0.0)
+        found.append((face.int().masked_fill(missed, -1), barycentrics, distances))
+    face, barycentrics, distances = (torch.cat(values) for values in zip(*found, strict=True))
+    return face, barycentrics, distances
+
+
+def bake(device: torch.device, backend: str, faces: int, texture_size_px: int) -> Run:
+    """The texture of a mesh from the colours of a field."""
+    from recdreamer.mesh.bake import bake_texture
+
+    field, _ = _scene(device)
+    mesh = bumpy_ball(faces)
+    return lambda: bake_texture(
+        mesh, field.density, lambda xyz: field(xyz)[1], texture_size_px=texture_size_px, threshold=10.0,
+        cell_size=0.02, device=device,
+    )  # fmt: skip
+
+
+PARTS = {
+    "hash grid": hash_grid,
+    "march": march_rays,
+    "composite": composite_rays,
+    "picture": picture,
+    "ray cast": ray_cast,
+    "bake": bake,
+}
+
+
+def bumpy_ball(faces: int) -> Mesh:
+    """About that many triangles in rows and columns around a ball, without its poles, with one UV island."""
+    rows = max(4, round(math.sqrt(faces / 4)))
+    columns = 2 * rows
+    v, u = np.meshgrid(np.linspace(0, 1, rows + 1), np.linspace(0, 1, columns + 1), indexing="ij")
+    polar, around = np.pi * (0.05 + 0.9 * v), 2 * np.pi * u
+    radius = 0.6 + 0.05 * np.sin(9 * polar) * np.sin(8 * around)
+    verts = np.stack([np.sin(polar) * np.cos(around), np.sin(polar) * np.sin(around), -np.cos(polar)], -1)
+    corner = np.arange(rows)[:, None] * (columns + 1) + np.arange(columns)
+    right, above, across = corner + 1, corner + columns + 1, corner + columns + 2
+    triangles = np.stack([corner, right, across, corner, across, above], -1).reshape(-1, 3)
+    uvs = (0.02 + 0.96 * np.stack([u, v], -1)).reshape(-1, 2).astype(np.float32)
+    verts = (radius[..., None] * verts).reshape(-1, 3).astype(np.float32)
+    return Mesh(verts, triangles.astype(np.int32), uvs[triangles])
+
+
+def _scene(device: torch.device) -> tuple[RadianceField, OccupancyGrid]:
+    """A solid body as in the middle of a run, and where it is."""
+    field = RadianceField(MIDDLE_OF_A_RUN, 0).to(device)
+    occupancy, generator = OccupancyGrid(OccupancyConfig()).to(device), torch.Generator().manual_seed(0)
+    for _ in range(4):
+        occupancy.update(field, 0, generator)
+    return field, occupancy
+
+
+def _cameras(device: torch.device) -> Any:
+    return sample_cameras(CameraConfig(), NUM_VIEWS, torch.Generator().manual_seed(0), device)
+
+
+def _rays(device: torch.device, size_px: int) -> tuple[Tensor, Tensor]:
+    rays_o, rays_d = camera_rays(_cameras(device), size_px, size_px)
+    return rays_o.reshape(-1, 3).contiguous(), rays_d.reshape(-1, 3).contiguous()
+
+
+def _march(rays: tuple[Tensor, Tensor], occupancy: OccupancyGrid, step_size: float) -> Any:
+    shifts = torch.full_like(rays[0][:, 0], 0.5)
+    begins = torch.zeros_like(shifts, dtype=torch.int32)
+    return march(*rays, occupancy, step_size, shifts, begins, 200)
+
+
+def serve() -> None:
+    """Answer each line of standard input with a line: {"case", "backend", "device", "threads"} prepares, {} runs."""
+    # What libraries print must not get between the answers.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    run: Run | None = None
+    for line in sys.stdin:
+        asked = json.loads(line)
+        try:
+            if "case" in asked:
+                torch.set_num_threads(asked["threads"])
+                run = prepare(asked["case"], asked["backend"], torch.device(asked["device"]))
+                answer: dict[str, Any] = {}
+            else:
+                assert run is not None
+                answer = {"ms": milliseconds(run)}
+        except Exception as error:  # Another version may fail in any way, and the others go on.
+            answer = {"cannot": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    serve()

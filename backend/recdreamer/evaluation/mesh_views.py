@@ -1,0 +1,103 @@
+"""Pictures of a textured mesh from the cameras of the embedded world, to compare with those of the true figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image
+from torch import Tensor
+
+from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
+from recdreamer.evaluation.figurines import CAMERA, Figurines, render_figurines
+from recdreamer.mesh.mesh import Mesh, vertex_normals
+from recdreamer.rendering.ray_cast import MeshCaster
+
+NUM_VIEWS = 12
+GROUND = 0.8
+"""Grey behind the figure, the middle of what the embedded prior's pictures have."""
+OVERSAMPLING = 2
+CLAY = 0.78
+
+
+@dataclass(frozen=True)
+class MeshViews:
+    textured: Float[Tensor, "views 3 size_px size_px"]
+    """The colours of the texture as they are: the light is in them."""
+    clay: Float[Tensor, "views 3 size_px size_px"]
+    """One grey with light from above and from the camera: the shape alone."""
+
+
+def texture_colors(
+    texture: UInt8[np.ndarray, "height width 3"], uvs: Float[np.ndarray, "points 2"]
+) -> Float[np.ndarray, "points 3"]:
+    """Bilinear lookup in [0, 1]; (0, 0) is the lower left corner, row 0 of the texture is the top."""
+    height, width = texture.shape[:2]
+    x, y = uvs[:, 0] * width - 0.5, (1 - uvs[:, 1]) * height - 0.5
+    left, top = np.floor(x).astype(int), np.floor(y).astype(int)
+    colors = np.zeros((len(uvs), 3))
+    for down in (0, 1):
+        for right in (0, 1):
+            share = (x - left if right else left + 1 - x) * (y - top if down else top + 1 - y)
+            rows, columns = (top + down).clip(0, height - 1), (left + right).clip(0, width - 1)
+            colors += share[:, None] * texture[rows, columns]
+    return colors / 255
+
+
+def sheet_cameras(num_views: int = NUM_VIEWS) -> Cameras:
+    """Evenly around the figure from the front on, at the middle elevation of the embedded world."""
+    azimuth_deg = torch.arange(num_views) * (360.0 / num_views)
+    elevation_deg = torch.full((num_views,), sum(CAMERA.elevation_deg) / 2)
+    return orbit_cameras(azimuth_deg, elevation_deg, CAMERA.distance[0], CAMERA.fov_y_deg[0])
+
+
+def mesh_views(
+    mesh: Mesh, texture: UInt8[np.ndarray, "height width 3"], cameras: Cameras, size_px: int
+) -> MeshViews:
+    """Pictures of a mesh in scene units, in front of a plain ground, with the true renders' own smoothing."""
+    fine_px = size_px * OVERSAMPLING
+    rays_o, rays_d = (rays.reshape(-1, 3) for rays in camera_rays(cameras, fine_px, fine_px))
+    faces, barycentrics, _ = MeshCaster(mesh.verts, mesh.faces, "cpu").cast(rays_o, rays_d)
+    is_hit = (faces >= 0).numpy()
+    face, weights = faces.numpy()[is_hit], barycentrics.numpy()[is_hit]
+    uvs = np.einsum("nc,ncd->nd", weights, mesh.uvs_or_error()[face])
+    normals = np.einsum("nc,ncd->nd", weights, vertex_normals(mesh)[mesh.faces[face]])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+    facing = -(normals * rays_d.numpy()[is_hit]).sum(1).clip(-1, 0)
+    clay = CLAY * (0.25 + 0.60 * facing + 0.15 * normals[:, 2])
+
+    def picture(colors: np.ndarray) -> Tensor:
+        pixels = np.full((len(is_hit), 3), GROUND, np.float32)
+        pixels[is_hit] = colors
+        pictures = torch.from_numpy(pixels).view(len(cameras), fine_px, fine_px, 3).permute(0, 3, 1, 2)
+        return torch.nn.functional.avg_pool2d(pictures, OVERSAMPLING)
+
+    return MeshViews(picture(texture_colors(texture, uvs)), picture(clay[:, None]))
+
+
+def true_views(figure: Figurines, cameras: Cameras, size_px: int) -> Float[Tensor, "views 3 size_px size_px"]:
+    """The figure as `mesh_views` shows a mesh."""
+    views = len(cameras)
+    figures = Figurines(
+        *(
+            getattr(figure, name).expand(views, *getattr(figure, name).shape[1:])
+            for name in ("centers", "radii", "pitch_rad", "is_box", "colors")
+        )
+    )
+    return render_figurines(figures, cameras, size_px, torch.full((views, 3), GROUND), OVERSAMPLING)
+
+
+def psnr_db(
+    pictures: Float[Tensor, "views 3 height width"], true: Float[Tensor, "views 3 height width"]
+) -> float:
+    """Peak signal-to-noise ratio of all views together, ground included; capped at 100 for equal pictures."""
+    return min(100.0, -10 * (pictures - true).square().mean().clamp_min(1e-12).log10().item())
+
+
+def save_sheet(views: MeshViews, path: Path) -> None:
+    """The textured views side by side, and below them the same in clay."""
+    rows = [row.permute(2, 0, 3, 1).flatten(1, 2) for row in (views.textured, views.clay)]
+    Image.fromarray((torch.cat(rows).clamp(0, 1) * 255).round().byte().numpy()).save(path)

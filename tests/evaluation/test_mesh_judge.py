@@ -1,0 +1,56 @@
+"""`recdreamer evaluate mesh`: what it adds to a job, and what it says where there is nothing to measure."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from recdreamer import cli
+from recdreamer.protocol import JobFolder, JobRequest, write_atomically
+
+MEASURES = {"yaw_deg", "chamfer", "f_score", "normal_consistency", "color_difference", "psnr_db"}
+
+
+def job_with(prompt: str, result: Path | None, folder: Path) -> JobFolder:
+    job = JobFolder(folder / "jöb")
+    write_atomically(job.request, JobRequest(prompt).to_json())
+    if result is not None:
+        shutil.copytree(result, job.result)
+        write_atomically(job.result / "report.json", json.dumps({"seed": 7}))
+    return job
+
+
+def evaluate(job: JobFolder) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["evaluate", "mesh", str(job.root)])
+    return int(caught.value.code or 0)
+
+
+def test_a_mesh_is_measured_and_the_report_keeps_what_it_had(tmp_path, bear_folder, capsys) -> None:
+    job = job_with("a red bear", bear_folder, tmp_path)
+    assert evaluate(job) == 0
+    report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
+    found = report["geometry"]
+    assert report["seed"] == 7 and json.loads(capsys.readouterr().out) == found
+    assert set(found["best_yaw"]) == set(found["unrotated"]) == MEASURES
+    assert abs(found["best_yaw"]["yaw_deg"]) < 1.5
+    assert found["floor"]["chamfer"] < found["best_yaw"]["chamfer"] < 0.008
+    assert found["best_yaw"]["psnr_db"] > 26
+    assert found["triangles"]["is_watertight"]
+    assert (job.result / "mesh-sheet.png").stat().st_size > 1000
+
+
+def test_a_prompt_without_a_true_figure_is_told_in_a_sentence(tmp_path, bear_folder, capsys) -> None:
+    job = job_with("a wooden chair", bear_folder, tmp_path)
+    assert evaluate(job) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["note"].startswith("There is no true figure for 'a wooden chair'")
+    assert set(found) == {"triangles", "note"} and (job.result / "mesh-sheet.png").exists()
+
+
+def test_a_job_without_a_mesh_is_told_in_a_sentence(tmp_path, capsys) -> None:
+    assert evaluate(job_with("a red bear", None, tmp_path)) == 1
+    assert "holds no finished mesh. Run the job to its end first." in capsys.readouterr().err
