@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from recdreamer.config import resolve
-from recdreamer.generate import STAGES, choose_device, class_azimuths, generate
+from recdreamer.generate import SHARES, choose_device, generate
+from recdreamer.guide import class_azimuths
 from recdreamer.pose.templates import PoseTemplate
 from recdreamer.protocol import JobFolder, JobRequest, Method, RequestError, write_atomically
 from recdreamer.report import JobError
@@ -21,6 +25,13 @@ SMALL = {
     "optimize.num_views": 2,
     "optimize.render_px": 32,
     "optimize.preview_every": 2,
+    "geometry.num_steps": 2,
+    "geometry.num_views": 1,
+    "geometry.render_px": 32,
+    "geometry.resolution": 24,
+    "texture.num_steps": 2,
+    "texture.num_views": 1,
+    "texture.render_px": 32,
     "mesh.resolution": 24,
     "mesh.target_faces": 400,
     "mesh.texture_size_px": 64,
@@ -32,11 +43,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.stages: list[str] = []
+        self.spans: list[tuple[float, float]] = []
         self.previews: list[Path] = []
         self.distributions: list[dict[str, float]] = []
 
     def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None:
         self.stages.append(name)
+        if span:
+            self.spans.append(span)
 
     def progress(self, step: int, total: int) -> None:
         assert 0 <= step <= total
@@ -63,8 +77,8 @@ def test_from_a_prompt_to_a_textured_mesh(tmp_path: Path) -> None:
     job, request = job_of(tmp_path / "jöb with spaces", overrides=two)
     report = Recorder()
     generate(job, resolve(request), report)
-    assert report.stages == list(STAGES)
-    assert [path.exists() for path in report.previews] == [True, True]
+    assert report.stages == list(SHARES)
+    assert report.previews and all(path.exists() for path in report.previews)
     assert report.distributions and sum(report.distributions[-1].values()) == pytest.approx(1, abs=1e-3)
     mesh = np.load(job.result / "mesh.npz")
     assert len(mesh["faces"]) > 100 and mesh["uvs"].shape == (len(mesh["faces"]), 3, 2)
@@ -80,6 +94,67 @@ def test_from_a_prompt_to_a_textured_mesh(tmp_path: Path) -> None:
     assert config["optimize"]["num_steps"] == 3
     drawn = {path.name for path in job.templates.iterdir()}
     assert {"front-0.png", "back-0.png", "right-0.png"} <= drawn
+
+
+@pytest.mark.parametrize("stages", [("shape",), ("shape", "geometry"), ("shape", "texture")])
+def test_a_stage_that_is_left_out_hands_on_what_it_was_given(tmp_path: Path, stages: tuple[str, ...]) -> None:
+    job, request = job_of(tmp_path, stages=stages)
+    report = Recorder()
+    generate(job, resolve(request), report)
+    assert report.stages == ["prepare", *stages, "mesh"]
+    assert report.spans[0][0] == 0 and report.spans[-1][1] == pytest.approx(1)
+    assert all(a[1] == pytest.approx(b[0]) for a, b in itertools.pairwise(report.spans)), (
+        "no gap between stages"
+    )
+    stored = {path.name.split("-")[0] for path in job.checkpoints.iterdir()}
+    assert stored == set(stages)
+    written = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
+    assert set(written["seconds"]) == {*stages, "mesh"}
+
+
+def saved_ball(folder: Path, uvs: bool = False) -> None:
+    """The START_MESH of a ball in metres, beside the origin."""
+    ball = trimesh.creation.icosphere(3, 0.3).apply_translation((1.0, 2.0, 0.3))
+    arrays = {"verts": ball.vertices.astype(np.float32), "faces": ball.faces.astype(np.int32)}
+    if uvs:
+        # Two tiles: the left half of the ball in the second.
+        corners = np.stack([0.2 + 0.6 * np.arange(3)[None] / 3, np.full((1, 3), 0.1)], -1)
+        corners[:, 1, 1] += 0.7
+        corners = np.repeat(corners, len(ball.faces), 0)
+        corners[ball.triangles_center[:, 0] < 1.0, :, 0] += 1
+        arrays["uvs"] = corners.astype(np.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "mesh.npz", **arrays)
+
+
+def test_what_is_only_painted_keeps_its_mesh_and_its_uvs(tmp_path: Path) -> None:
+    saved_ball(tmp_path, uvs=True)
+    job, request = job_of(tmp_path, start="texture", start_mesh="mesh.npz", stages=("texture",))
+    report = Recorder()
+    generate(job, resolve(request), report)
+    assert report.stages == ["prepare", "texture", "mesh"]
+    given, made = np.load(tmp_path / "mesh.npz"), np.load(job.result / "mesh.npz")
+    assert all(np.array_equal(given[name], made[name]) for name in ("verts", "faces", "uvs"))
+    assert {path.name for path in job.result.glob("albedo*")} == {"albedo.1001.png", "albedo.1002.png"}
+
+
+def test_an_object_gives_its_shape_and_an_earlier_job_goes_on(tmp_path: Path) -> None:
+    """From an object without steps of the shape; then that result with another prompt, and its surface kept."""
+    saved_ball(tmp_path / "first")
+    job, request = job_of(
+        tmp_path / "first", start="object", start_mesh="mesh.npz", overrides=SMALL | {"start.resolution": 32}
+    )
+    generate(job, resolve(request), Recorder())
+    ball = np.load(job.result / "mesh.npz")["verts"]
+    assert np.ptp(ball, axis=0) == pytest.approx([0.5] * 3, rel=0.15)
+
+    again, request = job_of(
+        tmp_path / "second", start="continue", start_job=str(job.root), stages=("texture",), seed=5
+    )
+    generate(again, replace(resolve(request), prompt="a blue bird"), Recorder())
+    same = np.load(again.result / "mesh.npz")
+    assert np.array_equal(same["verts"], ball), "the surface of the earlier job"
+    assert (again.result / "albedo.png").read_bytes() != (job.result / "albedo.png").read_bytes()
 
 
 def test_a_wrong_model_folder_stops_the_job_in_one_sentence(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from recdreamer.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.config import resolve
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.particle_job import particles_job, poses_of, write_sheet
-from recdreamer.generate import prepare_guide, prepare_rectifiers
+from recdreamer.guide import prepare_guide, prepare_rectifiers
 from recdreamer.particles import STAGE, LatentParticles, PoseObserver, check_config, is_due, particle_step
 from recdreamer.pose.templates import templates_in
 from recdreamer.prior.diffusion import DiffusionPrior

@@ -54,9 +54,11 @@ def run_one(folder: Path) -> None:
 
     from recdreamer.config import resolve
     from recdreamer.evaluation.judge import judge
-    from recdreamer.generate import choose_device, prepare_guide, shape_stage
+    from recdreamer.generate import choose_device
+    from recdreamer.guide import prepare_guide
     from recdreamer.prior.diffusion import DiffusionPrior
     from recdreamer.protocol import JobFolder
+    from recdreamer.shape import shape_stage
 
     job, report = JobFolder(folder), PrintReport(folder.name)
     config = resolve(job.read_request())

@@ -13,10 +13,11 @@ import sys
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 import tyro
 
+from recdreamer.bench_commands import Bench, run_bench
 from recdreamer.evaluate_commands import Evaluate, run_evaluate
 from recdreamer.protocol import (
     BUILTIN_PRIOR,
@@ -27,12 +28,16 @@ from recdreamer.protocol import (
     PoseMode,
     Quality,
     RequestError,
+    Stage,
+    Start,
     Template,
     write_atomically,
 )
 from recdreamer.report import Report
 from recdreamer.settings import Settings, parse_setting
 from recdreamer.template_commands import Templates, run_templates
+
+START_MESH = "start/mesh.npz"
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,16 @@ class Generate:
     prior: str = BUILTIN_PRIOR
     """builtin, a Stable Diffusion folder, or the id of a model that is on this machine."""
     device: str = "auto"
+    stages: tuple[str, ...] = get_args(Stage)
+    """Stages to run; a mesh is made in any case."""
+    start: Start = "prompt"
+    """Begin with the prompt alone, the shape of an object, an object that is only painted, or an earlier job."""
+    start_mesh: str = ""
+    """That object: .npz as in protocol.py, .obj, .ply, .stl or .glb."""
+    start_job: str = ""
+    """Folder of that job."""
+    strength: float = 0.7
+    """How far the result may leave the object's shape, 0 to 1."""
     height_m: float = 1.0
     set: Settings = field(default=())
     """Single settings, for example optimize.num_steps=300."""
@@ -84,23 +99,6 @@ class Particles:
     device: str = "auto"
     set: Settings = field(default=())
     """Single settings; optimize.num_views is how many pictures a step moves."""
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Time one iteration of each method, split by part, with its FLOPs and the peak memory."""
-
-    what: tyro.conf.Positional[Literal["step"]] = "step"
-    methods: tuple[Method, ...] = get_args(Method)
-    prior: str = BUILTIN_PRIOR
-    """builtin, a Stable Diffusion folder, or random-sd21: the size of Stable Diffusion 2.1, made on the spot."""
-    steps: int = 10
-    """Measured steps, after three that are not counted."""
-    device: str = "auto"
-    out: Path | None = None
-    """JSON file for the figures."""
-    set: Settings = field(default=())
-    """Single settings."""
 
 
 @dataclass(frozen=True)
@@ -153,20 +151,7 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
         case Evaluate():
             return run_evaluate(command)
         case Bench():
-            from recdreamer.evaluation.benchmark import as_table, bench_step
-
-            found = bench_step(
-                command.methods,
-                command.prior,
-                command.steps,
-                command.device,
-                dict(map(parse_setting, command.set)),
-            )
-            print(as_table(found))
-            print(f"{found['device']}, {found['threads']} thread(s), prior {found['prior']}")
-            if command.out is not None:
-                write_atomically(command.out, json.dumps(found, indent=2))
-            return 0
+            return run_bench(command)
         case Doctor():
             from recdreamer.doctor import examine
 
@@ -205,6 +190,11 @@ def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
         seed=command.seed,
         prior=command.prior,
         device=command.device,
+        stages=command.stages,
+        start=command.start,
+        start_mesh=START_MESH if command.start_mesh else "",
+        start_job=str(Path(command.start_job).absolute()) if command.start_job else "",
+        strength=command.strength,
         height_m=command.height_m,
         templates=tuple(replace(template, image=f"templates/{template.image}") for template in templates),
         overrides=dict(parse_setting(item) for item in command.set),
@@ -217,6 +207,10 @@ def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
                 "Repeat its settings to go on with it, or choose another folder.",
             )
         return request
+    if command.start_mesh:
+        from recdreamer.start_mesh import start_mesh_bytes
+
+        write_atomically(job.root / START_MESH, start_mesh_bytes(Path(command.start_mesh)))
     for template in templates:
         job.templates.mkdir(parents=True, exist_ok=True)
         assert command.templates is not None

@@ -8,10 +8,11 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from recdreamer.cameras import CameraConfig
 from recdreamer.distillation.methods import GuidanceConfig, RectifierConfig
+from recdreamer.distillation.timesteps import Schedule
 from recdreamer.field import FieldConfig, OccupancyConfig
 from recdreamer.mesh import MeshConfig
 from recdreamer.prior.prompts import ViewConfig
-from recdreamer.protocol import BUILTIN_PRIOR, JobRequest, Method, PoseMode, RequestError
+from recdreamer.protocol import BUILTIN_PRIOR, JobRequest, Method, PoseMode, RequestError, Stage
 from recdreamer.rendering import RenderConfig
 
 BUILTIN_VIEWS = ViewConfig(
@@ -62,6 +63,71 @@ class OptimizeConfig:
 
 
 @dataclass(frozen=True)
+class GeometryConfig:
+    """The second stage: the surface by score distillation on its normals, as ProlificDreamer's released code."""
+
+    num_steps: int = 15_000
+    method: Method = "sds"
+    guidance_scale: float = 100.0
+    schedule: Schedule = "late"
+    num_views: int = 1
+    render_px: int = 512
+    picture: Literal["normals", "shaded"] = "normals"
+    """What the prior is shown: normals as colours, or the colours so far in a light from above, for a prior that has
+    never seen normals."""
+    resolution: int = 256
+    """Vertices of the grid of distances along the cube."""
+    softness: float = 0.0012
+    """Distance over which an outline fades, in scene units: about a quarter of a pixel."""
+    step_size: float = 0.004
+    """Distance between samples near the surface, in scene units."""
+    learning_rate: float = 0.1
+    """Cells per step at first."""
+    final_learning_rate: float = 0.1
+    eikonal: float = 100.0
+    laplacian: float = 100.0
+    anchor: float = 1.0
+    """Weight of the mean squared distance from the start, in cells."""
+
+
+@dataclass(frozen=True)
+class TextureConfig:
+    """The third stage: colour on the frozen mesh, by the job's own method (paper, B.3)."""
+
+    num_steps: int = 15_000
+    guidance_scale: float = 7.5
+    schedule: Schedule = "late"
+    num_views: int = 1
+    render_px: int = 512
+    inherit: bool = True
+    """Go on from the first stage's colours; False begins with a field of its own."""
+    field: FieldConfig = FieldConfig(num_levels=16, log2_table_size=19, max_resolution=2048, hidden_width=64)
+    """Of its own field."""
+    cached_views: int = 256
+    """Views whose ray casts are kept."""
+    supersampling: int = 2
+    """Rays per pixel along each axis."""
+    grid_learning_rate: float = 1e-2
+    network_learning_rate: float = 1e-3
+    final_learning_rate: float = 0.1
+    smoothness: float = 10.0
+    """Weight of the mean squared difference of near points' colours."""
+    smoothing_radius: float = 0.01
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """How a job begins that starts from a mesh or from an earlier job."""
+
+    resolution: int = 96
+    """Vertices of the grid of distances along the cube."""
+    half_size: float = 0.75
+    """Half of the mesh's longest side in the scene, about that of the embedded world's figures."""
+    hold: float = 3000.0
+    """Weight of the pull towards the start at strength 0; it falls linearly to nothing at strength 1."""
+
+
+@dataclass(frozen=True)
 class GenerateConfig:
     """One generation, complete; written to the job folder as config.json."""
 
@@ -73,7 +139,11 @@ class GenerateConfig:
     extractor: str
     device: str
     height_m: float
+    stages: tuple[str, ...] = get_args(Stage)
+    start: StartConfig = StartConfig()
     optimize: OptimizeConfig = OptimizeConfig()
+    geometry: GeometryConfig = GeometryConfig()
+    texture: TextureConfig = TextureConfig()
     guidance: GuidanceConfig = GuidanceConfig()
     rectifier: RectifierConfig = RectifierConfig()
     regularizers: RegularizerConfig = RegularizerConfig()
@@ -85,7 +155,28 @@ class GenerateConfig:
     field: FieldConfig = FieldConfig(num_levels=16, log2_table_size=19, max_resolution=1024, hidden_width=64)
     occupancy: OccupancyConfig = OccupancyConfig()
     render: RenderConfig = RenderConfig(step_size=0.01)
-    mesh: MeshConfig = MeshConfig(resolution=256, target_faces=30_000, texture_size_px=2048)
+    mesh: MeshConfig = MeshConfig(resolution=256, texture_size_px=2048)
+
+
+def of_geometry(config: GenerateConfig) -> GenerateConfig:
+    """The configuration by which a step of the second stage runs."""
+    own = config.geometry
+    return _of_stage(replace(config, method=own.method), own)
+
+
+def of_texture(config: GenerateConfig) -> GenerateConfig:
+    """The configuration by which a step of the third stage runs."""
+    return _of_stage(config, config.texture)
+
+
+def _of_stage(config: GenerateConfig, own: GeometryConfig | TextureConfig) -> GenerateConfig:
+    return replace(
+        config,
+        optimize=replace(
+            config.optimize, num_steps=own.num_steps, num_views=own.num_views, render_px=own.render_px
+        ),
+        guidance=replace(config.guidance, guidance_scale=own.guidance_scale, schedule=own.schedule),
+    )
 
 
 def resolve(request: JobRequest) -> GenerateConfig:
@@ -99,6 +190,7 @@ def resolve(request: JobRequest) -> GenerateConfig:
         extractor="builtin" if request.prior == BUILTIN_PRIOR else "facebook/dinov2-with-registers-small",
         device=request.device,
         height_m=request.height_m,
+        stages=request.stages,
     )
     config = _as_cited(config)
     if request.prior == BUILTIN_PRIOR:
@@ -144,6 +236,15 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
         optimize=OptimizeConfig(
             num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
             final_learning_rate=0.05, background="plain", ground=(0.45, 1.0), ground_tint=0.2, preview_every=25,
+        ),
+        # It has never seen normals. Its steps are cheap, and the shell's cells are as fine as its pixels.
+        geometry=GeometryConfig(
+            num_steps=100, num_views=4, render_px=64, guidance_scale=3.0, picture="shaded", resolution=96,
+            softness=0.008, step_size=0.02,
+        ),
+        texture=TextureConfig(
+            num_steps=150, num_views=4, render_px=64, guidance_scale=3.0,
+            field=FieldConfig(), grid_learning_rate=1e-2, cached_views=128, smoothness=100.0, smoothing_radius=0.03,
         ),
         # Its words for a view are obeyed nearly always, which leaves no bias to correct: only methods that are made of
         # such words have them.

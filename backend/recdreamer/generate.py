@@ -2,41 +2,46 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from PIL import Image
-from torch import Tensor
 
-from recdreamer.cache import cache_folder
-from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, as_json
-from recdreamer.distillation.debiasing import PromptDebiaser
-from recdreamer.distillation.methods import LORA_METHODS, Guide, add_noise
-from recdreamer.mesh import finish_mesh
-from recdreamer.optimize import optimize, optimize_step, orbit, report_poses
-from recdreamer.pose.attributes import AttributeClassifier
-from recdreamer.pose.classifier import PoseClassifier
-from recdreamer.pose.draw import draw_templates
-from recdreamer.pose.features import PATCHES, FeatureExtractor
-from recdreamer.pose.rectifier import Rectifier
-from recdreamer.pose.templates import PoseTemplate, load_templates
-from recdreamer.prior.attention import attention_to_prompt
-from recdreamer.prior.denoiser import Denoiser
-from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
-from recdreamer.prior.lora import LoraBranch, LoraTrainer
-from recdreamer.prior.prompts import VIEWS, Prompts
-from recdreamer.protocol import BUILTIN_PRIOR, CLASS_AZIMUTHS_DEG, JobFolder, RequestError, write_atomically
+from recdreamer.distillation.methods import Guide
+from recdreamer.field import RadianceField
+from recdreamer.field.region_field import RegionField
+from recdreamer.geometry import earlier_surface, geometry_stage, surface_settings
+from recdreamer.guide import prepare_guides
+from recdreamer.mesh import (
+    Mesh,
+    MeshConfig,
+    NormalAt,
+    Shade,
+    dress_mesh,
+    extract_mesh,
+    field_shade,
+    find_surface,
+    level_set_normals,
+    stand_on_origin,
+)
+from recdreamer.mesh.extract import cell_size
+from recdreamer.mesh.surface import Density
+from recdreamer.painting import SHOW_ALL
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.scene import Particles
+from recdreamer.shape import shape_stage
+from recdreamer.start import StartingPoint, prepare_start
+from recdreamer.texture import own_field, texture_stage
 
-STAGES = {"prepare": (0.0, 0.03), "shape": (0.03, 0.93), "mesh": (0.93, 1.0)}
-"""Stages in order, with their share of a job's time."""
+SHARES = {"prepare": 3.0, "shape": 60.0, "geometry": 10.0, "texture": 20.0, "mesh": 7.0}
+"""All stages in order, with their share of a job's time."""
 
 
 def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
@@ -45,40 +50,57 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     Writes config.json, previews/, checkpoints/ and result/. Raises JobError for expected trouble, Cancelled
     and Paused after a checkpoint.
     """
-    device = choose_device(config.device)
+    device, begin = choose_device(config.device), announcer(config, report)
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
-    _begin("prepare", report)
+    begin("prepare")
     torch.manual_seed(config.seed)
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
-    guide = prepare_guide(job, config, prior)
+    guides, seconds = prepare_guides(job, config, prior), {}
     prior.free_text_encoder()
 
-    _begin("shape", report)
-    particles, seconds = shape_stage(job, config, prior, guide, device, report)
+    start = prepare_start(job, config, device)
+    if start is not None and start.kind == "texture":
+        works = [Work.given(start, config)]
+    else:
+        works = make_shapes(job, config, prior, guides, start, device, report, begin, seconds)
 
-    _begin("mesh", report)
-    started, summaries = time.monotonic(), []
-    progress = iter(range(1, 1_000_000))
-    for index, scene in enumerate(particles.scenes):
-        scene.field.set_progress(config.optimize.num_steps)
+    if "texture" in config.stages:
+        begin("texture")
+        fields = [
+            work.field if config.texture.inherit else own_field(config, start, index)
+            for index, work in enumerate(works)
+        ]
+        meshes = [work.mesh for work in works]
+        paintings, seconds["texture"] = texture_stage(
+            job, config, prior, guides["texture"], meshes, fields, device, report
+        )
+        for work, painting in zip(works, paintings, strict=True):
+            work.shade = lambda points, normals, painting=painting: painting.color(points)
+
+    begin("mesh")
+    started, progress, summaries = time.monotonic(), itertools.count(1), []
+    for index, work in enumerate(works):
         summaries.append(
-            finish_mesh(
-                scene.field.density,
-                lambda xyz, field=scene.field: field(xyz)[1],
+            dress_mesh(
+                work.mesh,
+                work.shade,
+                work.normal_at,
                 config.mesh,
-                config.height_m,
                 job.result / f"particle-{index}" if index else job.result,
+                place=work.place,
                 seed=config.seed,
                 device=device,
                 tick=lambda: report.progress(min(next(progress), 99), 100),
-                warn=report.warning,
             )
+            | work.facts
         )
+    seconds["mesh"] = time.monotonic() - started
     result = {
         "prompt": config.prompt,
         "method": config.method,
         "seed": config.seed,
-        "seconds": {"shape": seconds, "mesh": time.monotonic() - started},
+        "stages": list(config.stages),
+        "seconds": seconds,
         "steps": config.optimize.num_steps,
         "device": str(device),
         "meshes": summaries,
@@ -89,175 +111,129 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     report.progress(100, 100)
 
 
-def _begin(stage: str, report: Report) -> None:
-    report.stage(stage, list(STAGES).index(stage), len(STAGES), STAGES[stage])
+@dataclass
+class Work:
+    """One object on its way to a textured mesh."""
+
+    mesh: Mesh
+    """In scene units."""
+    field: RadianceField | RegionField
+    """Whose colours it has so far."""
+    shade: Shade
+    normal_at: NormalAt | None
+    place: Callable[[Mesh], Mesh]
+    """From scene units to where it is written."""
+    facts: dict[str, Any]
+
+    @classmethod
+    def given(cls, start: StartingPoint, config: GenerateConfig) -> Work:
+        """The artist's mesh, which is only painted."""
+        assert start.mesh is not None
+        field = own_field(config, start)
+        verts = start.original["verts"]
+        return cls(
+            start.mesh, field, lambda points, normals: field(points)[1], None,
+            lambda mesh: replace(mesh, verts=verts), {},
+        )  # fmt: skip
+
+    @classmethod
+    def extracted(
+        cls,
+        density: Density,
+        field: RadianceField | RegionField,
+        settings: MeshConfig,
+        config: GenerateConfig,
+        start: StartingPoint | None,
+        device: torch.device,
+        report: Report,
+    ) -> Work:
+        """The mesh of a density. It stands on the origin, but for one of which only a region changed: that stays where
+        the start mesh was. Raises JobError where there is no object."""
+        warnings: list[str] = []
+
+        def note(message: str) -> None:
+            warnings.append(message)
+            report.warning(message)
+
+        level = find_surface(density, settings, device=device, warn=note)
+        mesh = extract_mesh(density, settings, level=level, device=device, warn=note)
+        cell = cell_size(level, settings)
+        color = lambda xyz: field(xyz)[1]  # noqa: E731
+        return cls(
+            mesh,
+            field,
+            field_shade(density, color, level.threshold, cell, config.seed),
+            level_set_normals(density, level.threshold, cell) if config.mesh.normal_map else None,
+            placing(start, config.height_m),
+            {
+                "threshold": level.threshold,
+                "agreement": level.agreement,
+                "max_opacity": level.max_opacity,
+                "density_percentiles": level.percentiles,
+                "warnings": warnings,
+            },
+        )
 
 
-def shape_stage(
+def placing(start: StartingPoint | None, height_m: float) -> Callable[[Mesh], Mesh]:
+    """The way from scene units to where the mesh is written."""
+    placement = None if start is None or start.region is None else start.placement
+    if placement is None:
+        return lambda mesh: stand_on_origin(mesh, height_m)
+    return lambda mesh: replace(mesh, verts=placement.to_world(mesh.verts))
+
+
+def make_shapes(
     job: JobFolder,
     config: GenerateConfig,
     prior: DiffusionPrior,
-    guide: Guide,
+    guides: dict[str, Guide],
+    start: StartingPoint | None,
     device: torch.device,
     report: Report,
-) -> tuple[Particles, float]:
-    """Stage 1: shape and colour by score distillation. Returns the particles and the seconds of all runs."""
-    particles, branch, rectifiers = Particles(config, device), guide.denoiser.branch, guide.rectifiers
-    guidance, num_steps = config.guidance, config.optimize.num_steps
-    lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
+    begin: Callable[[str], None],
+    seconds: dict[str, float],
+) -> list[Work]:
+    """Stages 1 and 2, as far as they are wanted, and the mesh of each particle."""
+    if "shape" in config.stages:
+        begin("shape")
+        particles, seconds["shape"] = shape_stage(job, config, prior, guides["shape"], device, report, start)
+    else:
+        particles = Particles(config, device, start)
+    fields = [scene.field for scene in particles.scenes]
+    for field in fields:
+        field.set_progress(SHOW_ALL)
+    densities, settings = [field.density for field in fields], config.mesh
 
-    def after_step(step: int) -> None:
-        if step % config.optimize.preview_every == 0 or step == num_steps:
-            report.preview(write_preview(particles, job.previews, step))
-            if rectifiers:
-                report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal, guide)
-        report.progress(step, num_steps)
-
-    def check(step: int) -> None:
-        bad = particles.first_bad_step
-        if bad <= step:
-            raise JobError(
-                "non_finite",
-                f"The loss was not a finite number at step {bad:.0f}; the last good checkpoint was kept.",
-                "Run the job again with a lower guidance scale or learning rate, or another seed.",
-            )
-
-    seconds = optimize(
-        "shape",
-        CheckpointStore(job.checkpoints),
-        config,
-        device,
-        [part for part in (particles, lora, *rectifiers) if part is not None],
-        lambda step: optimize_step(step, config, prior, particles.at(step), guide, lora),
-        after_step,
-        check,
-    )
-    return particles, seconds
-
-
-def prepare_guide(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> Guide:
-    """The job's method with all it asks: the branch, the prompt in its forms, the rectifiers."""
-    guidance, branch, rectifiers = config.guidance, None, []
-    prompts = prepare_prompts(config, prior)
-    if config.method == "usd":
-        rectifiers = prepare_rectifiers(job, config, prior)
-        if config.rectifier.marginal == "sampled":
-            _fix_marginals(rectifiers, config, prior, prompts)
-    if config.method in LORA_METHODS:
-        branch = LoraBranch(prior, guidance.lora_rank, guidance.lora_targets, config.seed)
-    if guidance.checkpointing:
-        prior.unet.enable_gradient_checkpointing()
-    if guidance.compile:
-        prior.unet.compile()
-    decoder = TinyDecoder(config.rectifier.tiny_decoder, prior) if config.rectifier.tiny_decoder else None
-    return Guide(
-        config.method, Denoiser(prior, branch, decoder), prompts, guidance, rectifiers, config.rectifier
-    )
-
-
-def full_prompt(config: GenerateConfig) -> str:
-    """The prompt with the auxiliary prompt."""
-    return ", ".join(part for part in (config.prompt, config.guidance.auxiliary_prompt) if part)
-
-
-def prepare_prompts(config: GenerateConfig, prior: DiffusionPrior) -> Prompts:
-    """The prompt in every form that a method asks for. Raises JobError when the masked language model is missing."""
-    guidance, prompt, reduced = config.guidance, full_prompt(config), None
-    if guidance.masked_lm:
-        by_direction = PromptDebiaser(guidance.masked_lm).reduced(prompt, guidance.debias_words)
-        reduced = {view: by_direction[view if view in by_direction else "side"] for view in VIEWS}
-    source = f"{prompt}, {guidance.bridge_source}" if guidance.bridge_source else ""
-    return Prompts.encode(prior.encode_text, prompt, guidance.views, guidance.view_prompts, reduced, source)
-
-
-def prepare_rectifiers(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> list[Rectifier]:
-    """That of the pose, and that of another attribute, as far as they are wanted. Raises RequestError for neither."""
-    settings, rectifiers = config.rectifier, []
-    build = partial(
-        Rectifier, num_intervals=settings.num_intervals, n_ema=settings.n_ema,
-        num_timesteps=prior.schedule.num_timesteps, device=prior.device,
-    )  # fmt: skip
-    if settings.pose:
-        classifier, templates = prepare_classifier(job, config, prior)
-        is_camera = config.pose_mode == "camera"
-        azimuths = class_azimuths(templates, classifier.labels, prior.device) if is_camera else None
-        rectifiers.append(build(classifier, config.pose_mode, azimuths, target=settings.target))
-    if settings.attribute:
-        attribute = AttributeClassifier(settings.attribute_classifier, settings.attribute).to(prior.device)
-        rectifiers.append(
-            build(attribute, "marginal", None, target=settings.attribute_target, name="attribute")
+    surfaces = []
+    if "geometry" in config.stages:
+        begin("geometry")
+        surfaces, seconds["geometry"] = geometry_stage(
+            job, config, prior, guides["geometry"], fields, device, report, start
         )
-    if not rectifiers:
-        raise RequestError(
-            "Neither the pose nor an attribute is to be rectified.",
-            "Leave rectifier.pose on, name the classes of rectifier.attribute, or take the method vsd.",
-        )
-    return rectifiers
+    elif "shape" not in config.stages:
+        # What an earlier job has refined is not to be thrown away.
+        earlier = earlier_surface(config, job, device)
+        surfaces = [] if earlier is None else [earlier]
+    if surfaces:
+        densities, settings = [surface.grid.solidity for surface in surfaces], surface_settings(config)
+    return [
+        Work.extracted(density, field, settings, config, start, device, report)
+        for density, field in zip(densities, fields, strict=True)
+    ]
 
 
-def prepare_classifier(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior
-) -> tuple[PoseClassifier, list[PoseTemplate]]:
-    """The classifier of the job's templates, and these; where there are none, the prior draws them first."""
-    extractor = FeatureExtractor(config.extractor).to(prior.device)
-    templates = job.read_request().templates
-    if not templates:
-        templates = draw_templates(job.templates, prior, extractor, config.prompt, config.seed)
-        templates = tuple(replace(template, image=f"templates/{template.image}") for template in templates)
-    loaded = load_templates(job, templates, prior.image_px)
-    images = torch.stack([template.image for template in loaded]).to(prior.device)
-    generator = torch.Generator(device=prior.device).manual_seed(config.seed)
-    attention = attention_to_prompt(prior, images, config.prompt, PATCHES, generator)
-    classifier = PoseClassifier(
-        extractor, loaded, config.rectifier.classifier, config.seed, attention, cache_folder("features")
-    )
-    return classifier, loaded
+def announcer(config: GenerateConfig, report: Report) -> Callable[[str], None]:
+    """Tells that a stage begins, and which part of the job it is: what is left out has no part."""
+    names = ["prepare", *(stage for stage in SHARES if stage in config.stages), "mesh"]
+    whole = sum(SHARES[name] for name in names)
+    begins = {name: sum(SHARES[other] for other in names[:i]) / whole for i, name in enumerate(names)}
 
+    def begin(name: str) -> None:
+        span = begins[name], begins[name] + SHARES[name] / whole
+        report.stage(name, names.index(name), len(names), span)
 
-def _fix_marginals(
-    rectifiers: Sequence[Rectifier], config: GenerateConfig, prior: DiffusionPrior, prompts: Prompts
-) -> None:
-    """Classify the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
-    generator = torch.Generator(device=prior.device).manual_seed(config.seed)
-    count = config.rectifier.marginal_samples
-    text = prompts.plain.expand(count, -1, -1)
-    with torch.no_grad():
-        latents = prior.encode(
-            prior.sample([full_prompt(config)] * count, generator, config.guidance.guidance_scale)
-        )
-
-        def estimates(t: Tensor) -> Tensor:
-            noised = add_noise(latents, t.expand(count), None, 0, 1, prior.schedule, generator)
-            eps = prior.eps(noised.latents_t, noised.t, text)
-            return prior.decode(prior.schedule.x0_hat(noised.latents_t, eps, noised.t))
-
-        for rectifier in rectifiers:
-            rectifier.fix_marginal(estimates, generator)
-
-
-def class_azimuths(templates: list[PoseTemplate], labels: tuple[str, ...], device: torch.device) -> Tensor:
-    """The azimuth of each class in degrees: that of its templates, averaged on the circle, else its name's."""
-    azimuths = []
-    for label in labels:
-        known = [t.azimuth_deg for t in templates if t.label == label and t.azimuth_deg is not None]
-        angles = torch.deg2rad(torch.tensor(known or [CLASS_AZIMUTHS_DEG[label]]))
-        azimuths.append(torch.rad2deg(torch.atan2(angles.sin().mean(), angles.cos().mean())) % 360)
-    return torch.stack(azimuths).to(device)
-
-
-def write_preview(particles: Particles, folder: Path, step: int, num_views: int = 4) -> Path:
-    """Front, right, back and left side by side, a row for each particle."""
-    rows = []
-    for scene in particles.scenes:
-        pictures = scene.picture(orbit(num_views, scene.config, scene.device), 96)
-        rows.append(pictures.permute(2, 0, 3, 1).flatten(1, 2))
-    strip = (torch.cat(rows) * 255).round().byte().cpu().numpy()
-    path = folder / f"step-{step:06d}.png"
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    Image.fromarray(strip).save(temporary, format="PNG")
-    temporary.replace(path)
-    return path
+    return begin
 
 
 def choose_dtype(prior: str, device: torch.device) -> torch.dtype:

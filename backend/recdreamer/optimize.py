@@ -12,6 +12,7 @@ from torch import Tensor
 from recdreamer.cameras import Cameras, orbit_cameras, sample_cameras
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig
+from recdreamer.descent import Model
 from recdreamer.distillation.methods import GuidanceConfig, Guide, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps, timestep_range
 from recdreamer.pose.marginal import PoseMarginal
@@ -19,24 +20,28 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.report import Report
-from recdreamer.scene import Scene
 
 
 def optimize_step(
     step: int,
     config: GenerateConfig,
     prior: DiffusionPrior,
-    scene: Scene,
+    model: Model,
     guide: Guide,
     lora: LoraTrainer | None,
+    cameras: Cameras | None = None,
 ) -> None:
-    """One pass through Algorithm 1. Other methods differ in line 4; those without a branch have no line 6."""
-    generator = step_generator(config.seed, step, scene.device)
+    """One pass through Algorithm 1. Other methods differ in line 4; those without a branch have no line 6.
+
+    `cameras` are drawn when none are given.
+    """
+    generator = step_generator(config.seed, step, model.device)
     num_views, num_steps = config.optimize.num_views, config.optimize.num_steps
 
     # Line 2: render the particle from random cameras.
-    cameras = sample_cameras(config.cameras, num_views, generator, scene.device)
-    rendering = scene.render(cameras, step, generator)
+    if cameras is None:
+        cameras = sample_cameras(config.cameras, num_views, generator, model.device)
+    rendering = model.render(cameras, step, generator)
     latents = prior.encode(rendering.rgb)
 
     # Line 3: noise.
@@ -45,7 +50,7 @@ def optimize_step(
 
     # Lines 4 and 5: what the prior sees less what the branch knows of the renders, and the way to the wanted poses.
     grad = guide.grad(noised, generator)
-    scene.descend(rendering, latents, grad, step, generator)
+    model.descend(rendering, latents, grad, step, generator)
 
     # Line 6: the branch learns the renders.
     if lora is not None and step % config.guidance.lora_every == 0:

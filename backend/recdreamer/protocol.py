@@ -21,6 +21,8 @@ Method = Literal["usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_br
 PoseMode = Literal["marginal", "camera"]
 Quality = Literal["quick", "standard"]
 Kind = Literal["object", "particles"]
+Stage = Literal["shape", "geometry", "texture"]
+Start = Literal["prompt", "object", "texture", "continue"]
 Source = Literal["viewport", "turntable", "file", "clipboard", "sketch", "prior", "novel_view"]
 Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
@@ -32,6 +34,13 @@ NO_PROMPT = "no prompt yet"
 # at -Y), numpad 3 is right (+X). Other labels are allowed; their azimuth comes with the template.
 CLASS_AZIMUTHS_DEG = {"front": 0.0, "right": 90.0, "back": 180.0, "left": 270.0}
 MIN_CLASSES, MAX_CLASSES = 2, 6
+
+# START_MESH, an .npz without pickle. World axes of Blender (Z up, front -Y), metres.
+#   verts   float32 (verts, 3)      faces    int32 (faces, 3), counter-clockwise seen from outside
+#   uvs     float32 (faces, 3, 2)   optional; whole numbers count UV tiles (UDIM): u in [1, 2) is tile 1002
+#   region  float32 (verts,)        optional; 1 where the result may change, 0 where it must not
+#   rgb     float32 (verts, 3)      optional; sRGB colour of what must not change
+START_ARRAYS = ("verts", "faces", "uvs", "region", "rgb")
 
 
 class RequestError(ValueError):
@@ -80,8 +89,20 @@ class JobRequest:
     """`auto`, `cpu`, `cuda` or `cuda:<n>`."""
     templates: tuple[Template, ...] = ()
     """Empty: the prior draws its own."""
+    stages: tuple[str, ...] = get_args(Stage)
+    """What is run, in this order; a stage that is left out hands on what it was given. A mesh is made in any case."""
+    start: Start = "prompt"
+    """Where the job begins: with the prompt alone; with a mesh whose shape the field starts from; with a mesh that
+    keeps its shape and UVs and is only painted; with what an earlier job has made."""
+    start_mesh: str = ""
+    """Of the starts `object` and `texture`, and of a region of `continue`: file relative to the job folder, see
+    START_MESH."""
+    start_job: str = ""
+    """Of the start `continue`: that job's folder."""
+    strength: float = 0.7
+    """How far the result may leave the shape that it started from: 0 keeps it, 1 forgets it."""
     height_m: float = 1.0
-    """Height of the finished mesh."""
+    """Height of the finished mesh. One that only was painted keeps its place and size."""
     keep_running: bool = False
     """Go on when the parent process goes away."""
     overrides: dict[str, Any] = field(default_factory=dict)
@@ -96,6 +117,7 @@ class JobRequest:
         choices = {"kind": Kind, "method": Method, "pose_mode": PoseMode, "quality": Quality}
         for name, allowed in choices.items():
             _check_choice(name, getattr(self, name), allowed)
+        self._validate_start()
         if not 0 < self.height_m < float("inf"):
             raise RequestError(f"The height is {self.height_m} metres.", "Give a height above zero.")
         labels = self.labels
@@ -117,6 +139,28 @@ class JobRequest:
                         f"Nothing says from which side template {template.label!r} is seen.",
                         "Label it front, right, back or left, give its azimuth, or take the marginal mode.",
                     )
+
+    def _validate_start(self) -> None:
+        _check_choice("start", self.start, Start)
+        for stage in self.stages:
+            _check_choice("stage", stage, Stage)
+        if not 0 <= self.strength <= 1:
+            raise RequestError(f"The strength is {self.strength}.", "Give a number from 0 to 1.")
+        if self.start in ("object", "texture") and not self.start_mesh:
+            raise RequestError(
+                "The job is to start from a mesh and names none.", "Choose an object to start from."
+            )
+        if self.start == "continue" and not self.start_job:
+            raise RequestError("The job is to continue another and names none.", "Choose an earlier result.")
+        if self.start == "texture" and "texture" not in self.stages:
+            raise RequestError(
+                "Only the texture is to be made, and its stage is off.", "Switch the stage on."
+            )
+        if self.start == "prompt" and "shape" not in self.stages:
+            raise RequestError(
+                "Without the shape stage there is nothing to begin with.",
+                "Switch it on, or start from an object or an earlier result.",
+            )
 
     @property
     def labels(self) -> tuple[str, ...]:

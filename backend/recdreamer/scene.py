@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,11 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays
 from recdreamer.config import GenerateConfig
-from recdreamer.field import OccupancyGrid, RadianceField
+from recdreamer.descent import Descent, distillation_loss
+from recdreamer.field import Field, OccupancyGrid, RadianceField
+from recdreamer.field.region_field import RegionField, empty_like
+from recdreamer.field.solid import SolidField
+from recdreamer.hold import GentleField, hold_loss
 from recdreamer.rendering import (
     Background,
     BackgroundConfig,
@@ -23,33 +27,68 @@ from recdreamer.rendering import (
     weight_entropy_loss,
     z_variance_loss,
 )
+from recdreamer.start import StartingPoint
 from recdreamer.state import load_optimizer, optimizer_tensors
+
+NUM_LOOKS = 4
+"""Looks at the density of a start before the first step."""
 
 
 class Scene:
     """One particle θ."""
 
-    def __init__(self, config: GenerateConfig, device: torch.device, index: int = 0) -> None:
+    def __init__(
+        self,
+        config: GenerateConfig,
+        device: torch.device,
+        index: int = 0,
+        start: StartingPoint | None = None,
+    ) -> None:
         self.config, self.device = config, device
         seed = config.seed + 7919 * index
-        self.field = RadianceField(config.field, seed).to(device)
         self.occupancy = OccupancyGrid(config.occupancy).to(device)
         self.surrounding = None
         if config.optimize.background == "learned":
             self.surrounding = Background(BackgroundConfig(), seed).to(device)
-        grid = [p for name, p in self.field.named_parameters() if "grid" in name]
-        network = [p for name, p in self.field.named_parameters() if "grid" not in name]
+        self.field: RadianceField | RegionField = RadianceField(config.field, seed)
+        self.frozen: SolidField | RadianceField | RegionField | None = None
+        """What the field began with, where it began with something."""
+        self.strength = torch.ones((), device=device)
+        """How far the shape may leave that; see `hold_loss`."""
+        if start is not None:
+            self._begin_at(start, seed)
+        self.field.to(device)
+        settings = config.optimize
+        grid = [p for name, p in self._trained() if "grid" in name]
+        network = [p for name, p in self._trained() if "grid" not in name]
         network += self.surrounding.parameters() if self.surrounding is not None else []
-        self.optimizer = torch.optim.Adam(
+        optimizer = torch.optim.Adam(
             [
-                {"params": grid, "lr": config.optimize.grid_learning_rate},
-                {"params": network, "lr": config.optimize.network_learning_rate},
+                {"params": grid, "lr": settings.grid_learning_rate},
+                {"params": network, "lr": settings.network_learning_rate},
             ],
             betas=(0.9, 0.99),
             eps=1e-15,
         )
-        self.first_bad_step = torch.full((), torch.inf, device=device)
-        """The first step whose loss was not finite; stays on the device so that no step waits for it."""
+        self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
+
+    def _begin_at(self, start: StartingPoint, seed: int) -> None:
+        self.field, self.frozen = start.make_fields(self.config.field, seed)
+        self.field.to(self.device)
+        self.strength.fill_(start.strength)
+        if self.frozen is not None:
+            self.frozen.to(self.device)
+        is_known = _load_fitting("occupancy", self.occupancy, start.tensors)
+        if self.surrounding is not None:
+            _load_fitting("surrounding", self.surrounding, start.tensors)
+        # One random point a cell would miss what is thin.
+        generator = torch.Generator(device=self.device).manual_seed(seed)
+        for _ in range(0 if is_known else NUM_LOOKS):
+            self.occupancy.update(self.field, 0, generator)
+
+    def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        field = self.field.field if isinstance(self.field, RegionField) else self.field
+        return field.named_parameters()
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
         """Training pictures: jittered samples, coarse levels first, a ground behind each view."""
@@ -64,8 +103,12 @@ class Scene:
             learned = self.surrounding(camera_rays(cameras, size, size)[1])
             background = torch.where(is_plain.to(self.device), background[:, :, None, None], learned)
         return render(
-            self.field, self.occupancy, cameras, size, size, background, self.config.render, generator
+            self._pushed(), self.occupancy, cameras, size, size, background, self.config.render, generator
         )
+
+    def _pushed(self) -> Field:
+        """The field as the prior and the regularisers push it."""
+        return self.field if self.frozen is None else GentleField(self.field, self.strength)
 
     def descend(
         self,
@@ -75,34 +118,20 @@ class Scene:
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """One optimizer step along `grad` on the latents and along the regularisers.
-
-        The distillation loss is written so that its gradient is grad / views exactly, under any loss scale.
-        """
-        target = (latents - grad).detach()
-        loss = 0.5 * (latents - target).square().sum() / len(latents)
-        loss = loss + self._regularization(rendering, step, generator)
-        self.first_bad_step = torch.where(
-            torch.isfinite(loss.detach()), self.first_bad_step, self.first_bad_step.clamp_max(step)
-        )
-        settings = self.config.optimize
-        left = 0.5 + 0.5 * math.cos(math.pi * step / settings.num_steps)
-        left = settings.final_learning_rate + (1 - settings.final_learning_rate) * left
-        for group, rate in zip(
-            self.optimizer.param_groups,
-            (settings.grid_learning_rate, settings.network_learning_rate),
-            strict=True,
-        ):
-            group["lr"] = left * rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        """One optimizer step along `grad` on the latents and along the regularisers."""
+        loss = distillation_loss(latents, grad) + self._regularization(rendering, step, generator)
+        if self.frozen is not None:
+            weight = (1 - self.strength) * self.config.start.hold
+            loss = loss + weight * hold_loss(self.field, self.frozen, rendering, generator)
+        # A small region may lie out of sight.
+        if loss.requires_grad:
+            self.descent.step(loss, step)
 
     def _regularization(
         self, rendering: Rendering, step: int, generator: torch.Generator
     ) -> Float[Tensor, ""]:
         weights, progress = self.config.regularizers, step / self.config.optimize.num_steps
-        smooth, smooth_color = smoothness_loss(self.field, rendering, 0.04, 4096, generator)
+        smooth, smooth_color = smoothness_loss(self._pushed(), rendering, 0.04, 4096, generator)
         # Unlike the others mostly off, and with the samples of all rays to go through.
         z_variance = weights.z_variance * z_variance_loss(rendering) if weights.z_variance else 0.0
         return (
@@ -131,33 +160,79 @@ class Scene:
         named |= {f"occupancy.{k}": v for k, v in self.occupancy.state_dict().items()}
         if self.surrounding is not None:
             named |= {f"surrounding.{k}": v for k, v in self.surrounding.state_dict().items()}
-        return named | optimizer_tensors("optimizer", self.optimizer)
+        if self.frozen is not None:
+            named["strength"] = self.strength
+            if not self._region_has_frozen():
+                named |= {f"frozen.{k}": v for k, v in self.frozen.state_dict().items()}
+        return named | optimizer_tensors("optimizer", self.descent.optimizer)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `tensors`; what the field began with comes along, so that no file is needed."""
+        if "strength" in tensors:
+            self.strength.copy_(tensors["strength"])
+            self._make_frozen(tensors)
         modules = {"field": self.field, "occupancy": self.occupancy, "surrounding": self.surrounding}
+        if not self._region_has_frozen():
+            modules["frozen"] = self.frozen
         for name, module in modules.items():
-            if module is None:
-                continue
-            module.load_state_dict(
-                {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-            )
-        load_optimizer("optimizer", self.optimizer, tensors)
+            if module is not None:
+                module.load_state_dict(_part(name, tensors))
+        load_optimizer("optimizer", self.descent.optimizer, tensors)
+
+    def _make_frozen(self, tensors: dict[str, Tensor]) -> None:
+        """Fields of the kinds that a checkpoint holds; the optimizer keeps the parameters that it has."""
+        changing = self.field.field if isinstance(self.field, RegionField) else self.field
+        beside = None
+        if any(name.startswith("frozen.") for name in tensors):
+            beside = empty_like(tensors, "frozen.", self.config.field).requires_grad_(False)
+        self.field, self.frozen = changing, beside
+        if "field.region" in tensors:
+            within = empty_like(tensors, "field.frozen.", self.config.field)
+            self.field, self.frozen = RegionField(within, changing), beside or within
+        for module in (self.field, self.frozen):
+            if module is not None:
+                module.to(self.device)
+
+    def _region_has_frozen(self) -> bool:
+        return isinstance(self.field, RegionField) and self.field.frozen is self.frozen
+
+
+def _part(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+
+def _load_fitting(name: str, module: torch.nn.Module, tensors: dict[str, Tensor]) -> bool:
+    """Load a part of another job's scene where it has one of the same size, and say whether it had."""
+    state, own = _part(name, tensors), module.state_dict()
+    fits = {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in own.items()}
+    if fits:
+        module.load_state_dict(state)
+    return fits
 
 
 class Particles:
     """The particles θ¹ … θⁿ, a field each (paper, Sec. 3.3); they share the branch and the pose marginal."""
 
-    def __init__(self, config: GenerateConfig, device: torch.device) -> None:
-        self.scenes = [Scene(config, device, index) for index in range(config.optimize.num_particles)]
+    def __init__(
+        self, config: GenerateConfig, device: torch.device, start: StartingPoint | None = None
+    ) -> None:
+        self.scenes = [Scene(config, device, index, start) for index in range(config.optimize.num_particles)]
 
     def at(self, step: int) -> Scene:
         """The particle that a step moves: in turn, so that all see timesteps alike (released code: a random one)."""
         return self.scenes[step % len(self.scenes)]
 
+    def cameras(self, step: int) -> Cameras | None:
+        """The views of a step: left to chance."""
+
+    def shown(self) -> list[Scene]:
+        """A row of the preview each."""
+        return self.scenes
+
     @property
     def first_bad_step(self) -> float:
         """The first step whose loss was not finite, else infinity. Waits for the device."""
-        return min(scene.first_bad_step.item() for scene in self.scenes)
+        return min(scene.descent.first_bad_step.item() for scene in self.scenes)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold."""

@@ -71,18 +71,34 @@ def box(height_m: float) -> dict[str, np.ndarray]:
 
 
 def write_results(folder: Path, request: dict) -> None:
+    mesh = painted(folder, request) if request["start"] == "texture" else box(request["height_m"])
     for index in range(request["overrides"].get("optimize.num_particles", 1)):
-        write_result(
-            folder / "result" / f"particle-{index}" if index else folder / "result", request["height_m"]
-        )
+        write_result(folder / "result" / f"particle-{index}" if index else folder / "result", mesh, request)
 
 
-def write_result(result: Path, height_m: float) -> None:
+def painted(folder: Path, request: dict) -> dict[str, np.ndarray]:
+    """The mesh that the job was given; without UVs each corner gets those of its vertex, or of its own triangle."""
+    with np.load(folder / request["start_mesh"], allow_pickle=False) as arrays:
+        mesh = {name: arrays[name] for name in arrays.files}
+    if "uvs" not in mesh:
+        low, high = mesh["verts"].min(0), mesh["verts"].max(0)
+        mesh["uvs"] = ((mesh["verts"] - low) / (high - low).clip(1e-6))[mesh["faces"]][..., [0, 2]]
+        if request["overrides"].get("seams"):
+            mesh["uvs"] = mesh["uvs"] / 2 + np.arange(len(mesh["faces"]))[:, None, None] % 2 / 2
+    return {name: mesh[name] for name in ("verts", "faces", "uvs")}
+
+
+def write_result(result: Path, mesh: dict[str, np.ndarray], request: dict) -> None:
     result.mkdir(parents=True, exist_ok=True)
-    np.savez(result / "mesh.npz", **box(height_m))
+    np.savez(result / "mesh.npz", **mesh)
+    tiles = np.unique(1001 + np.floor(mesh["uvs"].mean(1)) @ (1, 10)).astype(int)
+    names = [f".{tile}" for tile in tiles] if tiles.max() > 1001 else [""]
     texture = np.full((64, 64, 3), (60, 90, 200), np.uint8)
     texture[32:, :32] = (220, 40, 30)  # Rows count from the top: this is the lower left quarter.
-    write_png(result / "albedo.png", texture)
+    for number, name in enumerate(names):
+        write_png(result / f"albedo{name}.png", np.roll(texture, number, axis=2))
+        if request["overrides"].get("normal"):
+            write_png(result / f"normal{name}.png", np.full((64, 64, 3), (128, 128, 255), np.uint8))
 
 
 def write_preview(folder: Path, step: int) -> str:

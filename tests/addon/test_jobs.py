@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from recdreamer_extension.addon import job_client, jobs
 from recdreamer_extension.addon.backend_env import BACKEND
 from recdreamer_extension.addon.job_client import worker_environment
 from recdreamer_extension.addon.jobs import JobRegistry
+from recdreamer_extension.addon.placement import PLACEMENT, START_MESH, Placement
 from recdreamer_extension.backend.recdreamer.protocol import (
     STALE_S,
     JobFolder,
@@ -206,6 +207,17 @@ def test_templates_are_copied_into_the_job(registry, tmp_path):
     assert [template.label for template in stored] == ["front", "back"]
     for template, picture in zip(stored, pictures, strict=True):
         assert (job.folder.root / template.image).read_bytes() == picture.read_bytes()
+
+
+def test_files_of_the_start_are_written_before_the_request(registry):
+    request = JobRequest(prompt="a red bear", start="texture", start_mesh=START_MESH, stages=("texture",))
+    placement = Placement("Büste", "f00", ["Hut"], (1.0, 2.0, 3.5), 90.0, "UVMap", "hat")
+    job = registry.create(request, [], {START_MESH: b"arrays", PLACEMENT: placement.to_json().encode()})
+    assert (job.folder.root / job.folder.read_request().start_mesh).read_bytes() == b"arrays"
+    assert Placement.read(job.folder) == replace(placement, place_m=[1.0, 2.0, 3.5])
+    (job.folder.root / PLACEMENT).write_text("{")
+    with pytest.raises(RequestError, match="no longer knows the object"):
+        Placement.read(job.folder)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,11 @@ COMMAND = [sys.executable, "-m", "recdreamer"]
 TINY = {
     "optimize.num_steps": 6,
     "optimize.preview_every": 1,
+    "geometry.num_steps": 2,
+    "geometry.resolution": 24,
+    "geometry.render_px": 32,
+    "texture.num_steps": 2,
+    "texture.render_px": 32,
     "mesh.resolution": 24,
     "mesh.target_faces": 400,
     "mesh.texture_size_px": 64,

@@ -13,6 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BACKEND_PYTHON = ROOT / ".venv/backend/bin/python"
 TINY = {
     "optimize.num_steps": 4,
+    "geometry.num_steps": 2,
+    "geometry.resolution": 24,
+    "texture.num_steps": 2,
     "optimize.preview_every": 2,
     "mesh.resolution": 24,
     "mesh.target_faces": 500,

@@ -18,7 +18,9 @@ class RecorderLayout:
     """Stands for UILayout: checks every call against RNA and keeps the texts and operators."""
 
     def __init__(self, record=None):
-        object.__setattr__(self, "record", record or SimpleNamespace(texts=[], operators=[], icons=[]))
+        object.__setattr__(
+            self, "record", record or SimpleNamespace(texts=[], operators=[], icons=[], props=[])
+        )
 
     def __setattr__(self, name, value):
         assert name in ATTRIBUTES, f"UILayout has no {name}"
@@ -36,9 +38,13 @@ class RecorderLayout:
             if "text" in kwargs:
                 assert isinstance(kwargs["text"], str)
                 self.record.texts.append(kwargs["text"])
+            if name == "prop_search":
+                data, prop, items, collection = args
+                assert prop in data.bl_rna.properties and collection in items.bl_rna.properties
             if name in ("prop", "textbox"):
                 data, prop = args
                 assert prop in data.bl_rna.properties, f"{data} has no {prop}"
+                self.record.props.append(prop)
             if name == "progress":
                 assert 0 <= kwargs["factor"] <= 1
             if name == "panel":
@@ -67,11 +73,14 @@ def draw(addon):
 
     def draw():
         record = RecorderLayout()
-        classes = (*addon("panels").CLASSES, *addon("shelf_panels").CLASSES)
+        modules = ("panels", "shelf_panels", "start_panel")
+        classes = [cls for name in modules for cls in addon(name).CLASSES]
         for cls in sorted(classes, key=lambda cls: getattr(cls, "bl_order", 9)):
             assert cls.is_registered
             if cls.__name__ == "RECDREAMER_MT_card":
                 continue  # It needs a card.
+            if not getattr(cls, "poll", lambda context: True)(bpy.context):
+                continue
             for function in ("draw_header_preset", "draw"):
                 if hasattr(cls, function):
                     fake = SimpleNamespace(layout=record)
@@ -131,6 +140,49 @@ def test_shelf(draw, fake_backend, block_out):
     assert seen.operators.count("recdreamer.remove_template") == 4
     assert "Picture is gone" in seen.texts
     assert "90°" in seen.texts
+
+
+def test_start(draw, fake_backend, block_out, settle):
+    settings = bpy.context.scene.recdreamer
+    settings.prompt, settings.start.kind = "a bear", "object"
+    assert "No object is picked to start from." in " ".join(draw().texts)
+    body, head, _ = block_out
+    head.parent = body
+    settings.start.object = body
+    seen = draw()
+    assert "Generate takes a turntable of the object first." in " ".join(seen.texts)
+    assert "Only Region" in seen.texts and {"kind", "object", "use_children", "strength"} <= set(seen.props)
+    assert {"auto_turntable", "stages", "keep_size", "height"} <= set(seen.props)
+    assert "No object is picked" not in " ".join(seen.texts)
+    settings.start.kind = "texture"
+    body.data.uv_layers.remove(body.data.uv_layers[0])
+    seen = draw()
+    assert f"{body.name!r} has no UV map: it gets one with the texture." in " ".join(seen.texts)
+    assert not {"strength", "stages", "keep_size", "height"} & set(seen.props)
+    settings.start.kind = "prompt"
+    seen = draw()
+    assert not {"object", "strength", "auto_turntable"} & set(seen.props) and "height" in seen.props
+
+
+def test_continue_and_result(draw, fake_backend, settle):
+    settings = bpy.context.scene.recdreamer
+    settings.prompt = "a bear"
+    bpy.ops.recdreamer.generate()
+    job = settle()
+    assert draw().operators.count("recdreamer.continue_job") == 2
+    bpy.ops.recdreamer.continue_job(job_id=job.id)
+    seen = draw()
+    assert "job" in seen.props and "recdreamer.make_quads" not in seen.operators
+    assert "Import the result to mark a region of it with a vertex group." in " ".join(seen.texts)
+    bpy.ops.recdreamer.import_result()
+    seen = draw()
+    assert "Only Region" in seen.texts
+    assert {"recdreamer.make_quads", "recdreamer.continue_selected"} <= set(seen.operators)
+    assert "recdreamer.restore_materials" not in seen.operators
+    bpy.ops.recdreamer.make_quads(target_faces=400)
+    seen = draw()
+    assert "The quads have no texture yet" in " ".join(seen.texts)
+    assert "recdreamer.bake_quads" in seen.operators
 
 
 def test_running(draw, fake_backend, addon, pump_until):

@@ -228,7 +228,7 @@ def test_the_gradient_does_not_depend_on_the_scale_of_the_loss(plain: tuple[Guid
     rectifier, log_ratio = guide.rectifiers[0], guide.rectifiers[0].log_ratio
     for factor in (2.0**-12, 2.0**12):
         rectifier.log_ratio = lambda *asked, factor=factor: factor * log_ratio(*asked)
-        assert relative_error(again(guide, x) / factor, wanted) < 2e-3
+        assert relative_error(again(guide, x) / factor, wanted) < 1e-2
 
 
 def test_nothing_frozen_gets_a_gradient(plain: tuple[Guide, Noised, Tensor]) -> None:

@@ -6,6 +6,7 @@ import torch
 
 from recdreamer.field import FieldConfig, RadianceField
 from recdreamer.field import radiance_field as module
+from recdreamer.field.volume import grid_points
 
 SMALL = FieldConfig(
     num_levels=3, log2_table_size=6, base_resolution=2, max_resolution=9, hidden_width=8, start_levels=1
@@ -79,3 +80,27 @@ def test_state_dict_restores_the_function():
     other.load_state_dict(field.state_dict())
     xyz = sphere_points(0.4)
     torch.testing.assert_close(other(xyz), field(xyz), atol=0, rtol=0)
+
+
+def test_a_shape_given_is_where_the_density_starts_and_its_state_brings_it_along():
+    distances = grid_points(33).norm(dim=1).view(33, 33, 33) - 0.5
+    field = RadianceField(FieldConfig(), 0, distances)
+    inside, outside = (field.density(sphere_points(radius)) for radius in (0.44, 0.56))
+    assert inside.min() > 9 and outside.max() < 0.02
+    plain = RadianceField(FieldConfig(), 1)
+    plain.load_state_dict(field.state_dict())
+    assert torch.equal(plain.density(sphere_points(0.5)), field.density(sphere_points(0.5)))
+    # And the other way round: a state without a shape takes it away.
+    field.load_state_dict(RadianceField(FieldConfig(), 0).state_dict())
+    assert field.density(sphere_points(0.0)).max() < 6
+
+
+def test_the_state_brings_its_blob_along_and_earlier_states_take_the_configured_one():
+    dense = RadianceField(FieldConfig(blob_density=10.0, blob_radius=0.7), 0)
+    plain = RadianceField(FieldConfig(), 0)
+    plain.load_state_dict(dense.state_dict())
+    assert torch.equal(plain.density(sphere_points(0.3)), dense.density(sphere_points(0.3)))
+    old = {name: value for name, value in dense.state_dict().items() if name != "blob"}
+    other = RadianceField(FieldConfig(), 1)
+    other.load_state_dict(old)
+    assert other.density(sphere_points(0.0)).max() < 6

@@ -12,7 +12,8 @@ from torch import Tensor
 from recdreamer.cameras import Cameras, orbit_cameras
 from recdreamer.config import GenerateConfig, resolve
 from recdreamer.distillation.methods import Guide, Noised, add_noise
-from recdreamer.generate import generate, prepare_guide
+from recdreamer.generate import generate
+from recdreamer.guide import prepare_guide
 from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.prior.diffusion import DiffusionPrior

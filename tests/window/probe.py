@@ -23,6 +23,8 @@ MODULE = "bl_ext.user_default.recdreamer"
 SMALL = {
     "optimize.num_steps": int(os.environ["NUM_STEPS"]),
     "optimize.preview_every": 5,
+    "geometry.num_steps": 20,
+    "texture.num_steps": 20,
     "mesh.resolution": 48,
     "mesh.target_faces": 4000,
     "mesh.texture_size_px": 256,
@@ -52,6 +54,10 @@ def script() -> Iterator[float]:
         bpy.ops.view3d.view_selected()
     yield 1.0
     yield from see("idle")
+    settings.start.kind, settings.start.object = "object", parts[0]
+    area.tag_redraw()  # A click would.
+    yield from see("start")
+    settings.start.kind = "prompt"
 
     with bpy.context.temp_override(**here):
         assert bpy.ops.recdreamer.capture_view() == {"FINISHED"}

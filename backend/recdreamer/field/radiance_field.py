@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recdreamer.field.hash_grid import HashGrid
+from recdreamer.field.solid import solid_bias, solid_volume
+from recdreamer.field.volume import adopt_buffers
 
 CHUNK_POINTS = 1 << 18
 """Points per pass where no gradient is needed: bounds the memory of mesh extraction."""
@@ -46,6 +48,8 @@ class FieldConfig:
     """Density at the centre of the start blob, per scene unit; with radius 0.5 it is 94 % opaque there."""
     blob_radius: float = 0.5
     """Distance at which the blob's bias on the density falls through zero, in scene units."""
+    start_density: float = 10.0
+    """Density inside a given shape, where that is not thin: light still passes, and with it a gradient."""
     start_levels: int = 4
     """Levels that take part from the first step on."""
     steps_per_level: int = 0
@@ -56,10 +60,14 @@ class RadianceField(nn.Module):
     """Density and view-independent colour from a hash grid and one hidden layer.
 
     The density starts as a soft blob: softplus(raw + blob_density · (1 − |x| / blob_radius)), the start of
-    Magic3D (Lin et al. 2023) with this project's sizes.
+    Magic3D (Lin et al. 2023) with this project's sizes; or as a given shape, with `solid_bias` in its place.
     """
 
-    def __init__(self, config: FieldConfig, seed: int) -> None:
+    start: Tensor | None
+    blob: Tensor
+
+    def __init__(self, config: FieldConfig, seed: int, start: Float[Tensor, "x y z"] | None = None) -> None:
+        """`start`: signed distances at the vertices of `grid_points`; a checkpoint brings its own along."""
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.config = config
@@ -76,6 +84,11 @@ class RadianceField(nn.Module):
         for layer in (self.hidden, self.head):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
             nn.init.zeros_(layer.bias)
+        self.register_buffer("start", None if start is None else solid_volume(start, config.start_density))
+        adopt_buffers(self, ("start",))
+        # In the state, as the blob that a job begins with need not be that of its configuration (see collapse.py).
+        self.register_buffer("blob", torch.tensor([config.blob_density, config.blob_radius]))
+        self.register_load_state_dict_pre_hook(_keep_blob)
         self.set_progress(0)
 
     def set_progress(self, step: int) -> None:
@@ -105,10 +118,18 @@ class RadianceField(nn.Module):
     ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
         """Densities and colours from the features of the grid."""
         raw = self.head(F.relu(self.hidden(encoded)))
-        radii = torch.linalg.vector_norm(xyz, dim=-1)
-        bias = self.config.blob_density * (1 - radii / self.config.blob_radius)
+        if self.start is not None:
+            bias = solid_bias(self.start, xyz)
+        else:
+            radii = torch.linalg.vector_norm(xyz, dim=-1)
+            bias = self.blob[0] * (1 - radii / self.blob[1])
         return F.softplus(raw[:, 0] + bias), torch.sigmoid(raw[:, 1:])
 
     def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """Densities per scene unit."""
         return self(xyz)[0]
+
+
+def _keep_blob(field: nn.Module, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    """States of earlier versions have no blob: theirs is that of the configuration."""
+    state.setdefault(f"{prefix}blob", field.blob)

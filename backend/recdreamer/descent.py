@@ -1,0 +1,74 @@
+"""What all stages share when a gradient on the latents moves their parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.cameras import Cameras
+
+
+@runtime_checkable
+class Shown(Protocol):
+    """What a render is, to the optimizer."""
+
+    @property
+    def rgb(self) -> Float[Tensor, "views 3 height width"]: ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """θ of a stage: it renders itself, and moves along a gradient on the latents of its renders."""
+
+    device: torch.device
+
+    def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shown: ...
+
+    def descend(
+        self,
+        rendering: Any,
+        latents: Float[Tensor, "views c h w"],
+        grad: Float[Tensor, "views c h w"],
+        step: int,
+        generator: torch.Generator,
+    ) -> None:
+        """`rendering` is what `render` gave."""
+        ...
+
+
+class Descent:
+    """An optimizer whose rates fall along a cosine, and that remembers when a loss went bad."""
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, num_steps: int, final_rate: float, device: torch.device
+    ) -> None:
+        """`final_rate` is the share of the learning rates that is left at the end."""
+        self.optimizer, self.num_steps, self.final_rate = optimizer, num_steps, final_rate
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.first_bad_step = torch.full((), torch.inf, device=device)
+        """The first step whose loss was not finite; stays on the device so that no step waits for it."""
+
+    def step(self, loss: Float[Tensor, ""], step: int) -> None:
+        """One optimizer step down `loss`."""
+        self.first_bad_step = torch.where(
+            torch.isfinite(loss.detach()), self.first_bad_step, self.first_bad_step.clamp_max(step)
+        )
+        left = 0.5 + 0.5 * math.cos(math.pi * step / self.num_steps)
+        left = self.final_rate + (1 - self.final_rate) * left
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = left * rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+
+
+def distillation_loss(
+    latents: Float[Tensor, "views c h w"], grad: Float[Tensor, "views c h w"]
+) -> Float[Tensor, ""]:
+    """A loss whose gradient on the latents is grad / views exactly, under any loss scale."""
+    target = (latents - grad).detach()
+    return 0.5 * (latents - target).square().sum() / len(latents)

@@ -1,0 +1,102 @@
+"""The surface that the second stage refines: signed distances at the vertices of a dense grid."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recdreamer.field.volume import trilinear
+
+SOLID = 100.0
+
+
+class DistanceGrid(nn.Module):
+    """Signed distances (negative inside, scene units) on a grid over [-1, 1]^3, and a frozen albedo beside them.
+
+    Distances and normals are trilinear between vertices, where the normal is the central difference: both are linear
+    in `distances`, and need no second derivative to be learnt.
+    """
+
+    start: Tensor
+    albedo: Tensor
+
+    def __init__(self, distances: Float[Tensor, "x y z"], albedo: Float[Tensor, "3 x y z"]) -> None:
+        super().__init__()
+        self.distances = nn.Parameter(distances.clone())
+        self.register_buffer("start", distances.clone())
+        self.register_buffer("albedo", albedo)
+
+    @property
+    def cell(self) -> float:
+        """Distance between vertices, in scene units."""
+        return 2 / (len(self.distances) - 1)
+
+    def gradients(self) -> Float[Tensor, "3 x y z"]:
+        """Central differences at the vertices; one-sided ones at the border."""
+        p, inner = F.pad(self.distances[None, None], (1,) * 6, mode="replicate")[0, 0], slice(1, -1)
+        differences = (
+            p[2:, inner, inner] - p[:-2, inner, inner],
+            p[inner, 2:, inner] - p[inner, :-2, inner],
+            p[inner, inner, 2:] - p[inner, inner, :-2],
+        )
+        return torch.stack(differences) / (2 * self.cell)
+
+    def distance(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        return trilinear(self.distances[None], xyz)[:, 0]
+
+    def normals(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
+        """Outward unit normals: between vertices, trilinear central differences are differences of trilinear ones."""
+        offsets = self.cell * torch.eye(3, device=xyz.device, dtype=xyz.dtype)
+        places = torch.cat([xyz + offset for offset in (*offsets, *-offsets)])
+        upper, lower = self.distance(places).view(2, 3, -1)
+        return F.normalize((upper - lower).T, dim=-1, eps=1e-6)
+
+    def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        """For the occupancy grid: 1 within two cells of the surface, else 0."""
+        return (self.distance(xyz).abs() < 2 * self.cell).to(xyz.dtype)
+
+    def solidity(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        """Density for the extraction of the mesh, per scene unit: SOLID inside, half of it at the surface."""
+        return SOLID * torch.sigmoid(-4 * self.distance(xyz) / self.cell)
+
+    def near_surface(self, cells: float = 3.0) -> Int[Tensor, "near"]:
+        """Indices, into the flat grid, of the inner vertices at most so many cells from the surface."""
+        inner = self.distances.detach()[1:-1, 1:-1, 1:-1].abs() < cells * self.cell
+        x, y, z = inner.nonzero().unbind(1)
+        size = len(self.distances)
+        return ((x + 1) * size + y + 1) * size + z + 1
+
+    def neighbours(self, near: Int[Tensor, "near"]) -> Float[Tensor, "2 3 near"]:
+        """Distances at the upper and at the lower neighbour of vertices, along each axis."""
+        size = len(self.distances)
+        steps = torch.tensor([size * size, size, 1], device=near.device)[:, None]
+        return self.distances.view(-1)[torch.stack([near + steps, near - steps])]
+
+
+def light(normals: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 1"]:
+    """Light from above, about as much as the pictures of the embedded world have."""
+    return 0.78 + 0.20 * normals[..., 2:3]
+
+
+def eikonal_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
+    """Mean of (|∇d| - 1)² at vertices: distances stay distances (Gropp et al. 2020)."""
+    upper, lower = grid.neighbours(near)
+    slopes = torch.linalg.vector_norm((upper - lower) / (2 * grid.cell), dim=0)
+    return (slopes - 1).square().mean()
+
+
+def laplacian_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
+    """Mean square of the discrete Laplacian at vertices, in units of 1 / cell: no small bumps.
+
+    The Laplacian of a distance is twice the mean curvature, so a sphere of radius r costs (2 cell / r)².
+    """
+    around = grid.neighbours(near).sum((0, 1))
+    return ((around - 6 * grid.distances.view(-1)[near]) / grid.cell).square().mean()
+
+
+def anchor_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
+    """Mean square of how far distances at vertices are from those of the start, in cells."""
+    apart = (grid.distances.view(-1)[near] - grid.start.view(-1)[near]) / grid.cell
+    return apart.square().mean()

@@ -1,0 +1,40 @@
+"""Values on a regular grid over the cube [-1, 1]^3, and modules that take such a grid from a checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def grid_points(resolution: int, device: torch.device | str = "cpu") -> Float[Tensor, "points 3"]:
+    """The vertices of a grid of `resolution` per axis, the first at -1 and the last at 1; z runs fastest."""
+    axis = torch.linspace(-1, 1, resolution, device=device)
+    return torch.cartesian_prod(axis, axis, axis)
+
+
+def trilinear(
+    volume: Float[Tensor, "channels x y z"], xyz: Float[Tensor, "points 3"]
+) -> Float[Tensor, "points channels"]:
+    """Values between the vertices of `grid_points`; points outside the cube take the border's."""
+    places = xyz.flip(-1)[None, None, None]  # grid_sample counts the last axis first.
+    found = F.grid_sample(volume[None], places, mode="bilinear", padding_mode="border", align_corners=True)
+    return found[0, :, 0, 0].T
+
+
+def adopt_buffers(module: nn.Module, names: tuple[str, ...]) -> None:
+    """Let `load_state_dict` create, resize or drop these buffers as the state has them.
+
+    A checkpoint then brings its grid along: whoever resumes needs not know that there was one.
+    """
+
+    def adopt(module: nn.Module, state: dict[str, Any], prefix: str, *others: Any) -> None:
+        device = next((tensor.device for tensor in (*module.parameters(), *module.buffers())), None)
+        for name in names:
+            value = state.get(prefix + name)
+            setattr(module, name, None if value is None else torch.empty_like(value, device=device))
+
+    module.register_load_state_dict_pre_hook(adopt)

@@ -1,0 +1,150 @@
+"""What a job is guided by: the method with the prompt in its forms, the branch and the rectifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from recdreamer.cache import cache_folder
+from recdreamer.config import GenerateConfig, of_geometry, of_texture
+from recdreamer.distillation.debiasing import PromptDebiaser
+from recdreamer.distillation.methods import LORA_METHODS, Guide, add_noise
+from recdreamer.pose.attributes import AttributeClassifier
+from recdreamer.pose.classifier import PoseClassifier
+from recdreamer.pose.draw import draw_templates
+from recdreamer.pose.features import PATCHES, FeatureExtractor
+from recdreamer.pose.rectifier import Rectifier
+from recdreamer.pose.templates import PoseTemplate, load_templates
+from recdreamer.prior.attention import attention_to_prompt
+from recdreamer.prior.denoiser import Denoiser
+from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
+from recdreamer.prior.lora import LoraBranch
+from recdreamer.prior.prompts import VIEWS, Prompts
+from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, RequestError
+
+
+def prepare_guide(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> Guide:
+    """The job's method with all it asks: the branch, the prompt in its forms, the rectifiers."""
+    guidance, branch, rectifiers = config.guidance, None, []
+    prompts = prepare_prompts(config, prior)
+    if config.method == "usd":
+        rectifiers = prepare_rectifiers(job, config, prior)
+        if config.rectifier.marginal == "sampled":
+            _fix_marginals(rectifiers, config, prior, prompts)
+    if config.method in LORA_METHODS:
+        branch = LoraBranch(prior, guidance.lora_rank, guidance.lora_targets, config.seed)
+    if guidance.checkpointing:
+        prior.unet.enable_gradient_checkpointing()
+    if guidance.compile:
+        prior.unet.compile()
+    decoder = TinyDecoder(config.rectifier.tiny_decoder, prior) if config.rectifier.tiny_decoder else None
+    return Guide(
+        config.method, Denoiser(prior, branch, decoder), prompts, guidance, rectifiers, config.rectifier
+    )
+
+
+def prepare_guides(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> dict[str, Guide]:
+    """A guide for each stage; they share the branch, which goes on learning, the rectifiers and the prompt."""
+    first = prepare_guide(job, config, prior)
+
+    def of(stage: GenerateConfig) -> Guide:
+        return Guide(
+            stage.method, first.denoiser, prepare_prompts(stage, prior), stage.guidance,
+            first.rectifiers if stage.method == "usd" else (), stage.rectifier,
+        )  # fmt: skip
+
+    return {"shape": first, "geometry": of(of_geometry(config)), "texture": of(of_texture(config))}
+
+
+def full_prompt(config: GenerateConfig) -> str:
+    """The prompt with the auxiliary prompt."""
+    return ", ".join(part for part in (config.prompt, config.guidance.auxiliary_prompt) if part)
+
+
+def prepare_prompts(config: GenerateConfig, prior: DiffusionPrior) -> Prompts:
+    """The prompt in every form that a method asks for. Raises JobError when the masked language model is missing."""
+    guidance, prompt, reduced = config.guidance, full_prompt(config), None
+    if guidance.masked_lm:
+        by_direction = PromptDebiaser(guidance.masked_lm).reduced(prompt, guidance.debias_words)
+        reduced = {view: by_direction[view if view in by_direction else "side"] for view in VIEWS}
+    source = f"{prompt}, {guidance.bridge_source}" if guidance.bridge_source else ""
+    return Prompts.encode(prior.encode_text, prompt, guidance.views, guidance.view_prompts, reduced, source)
+
+
+def prepare_rectifiers(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> list[Rectifier]:
+    """That of the pose, and that of another attribute, as far as they are wanted. Raises RequestError for neither."""
+    settings, rectifiers = config.rectifier, []
+    build = partial(
+        Rectifier, num_intervals=settings.num_intervals, n_ema=settings.n_ema,
+        num_timesteps=prior.schedule.num_timesteps, device=prior.device,
+    )  # fmt: skip
+    if settings.pose:
+        classifier, templates = prepare_classifier(job, config, prior)
+        is_camera = config.pose_mode == "camera"
+        azimuths = class_azimuths(templates, classifier.labels, prior.device) if is_camera else None
+        rectifiers.append(build(classifier, config.pose_mode, azimuths, target=settings.target))
+    if settings.attribute:
+        attribute = AttributeClassifier(settings.attribute_classifier, settings.attribute).to(prior.device)
+        rectifiers.append(
+            build(attribute, "marginal", None, target=settings.attribute_target, name="attribute")
+        )
+    if not rectifiers:
+        raise RequestError(
+            "Neither the pose nor an attribute is to be rectified.",
+            "Leave rectifier.pose on, name the classes of rectifier.attribute, or take the method vsd.",
+        )
+    return rectifiers
+
+
+def prepare_classifier(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior
+) -> tuple[PoseClassifier, list[PoseTemplate]]:
+    """The classifier of the job's templates, and these; where there are none, the prior draws them first."""
+    extractor = FeatureExtractor(config.extractor).to(prior.device)
+    templates = job.read_request().templates
+    if not templates:
+        templates = draw_templates(job.templates, prior, extractor, config.prompt, config.seed)
+        templates = tuple(replace(template, image=f"templates/{template.image}") for template in templates)
+    loaded = load_templates(job, templates, prior.image_px)
+    images = torch.stack([template.image for template in loaded]).to(prior.device)
+    generator = torch.Generator(device=prior.device).manual_seed(config.seed)
+    attention = attention_to_prompt(prior, images, config.prompt, PATCHES, generator)
+    classifier = PoseClassifier(
+        extractor, loaded, config.rectifier.classifier, config.seed, attention, cache_folder("features")
+    )
+    return classifier, loaded
+
+
+def _fix_marginals(
+    rectifiers: Sequence[Rectifier], config: GenerateConfig, prior: DiffusionPrior, prompts: Prompts
+) -> None:
+    """Classify the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
+    generator = torch.Generator(device=prior.device).manual_seed(config.seed)
+    count = config.rectifier.marginal_samples
+    text = prompts.plain.expand(count, -1, -1)
+    with torch.no_grad():
+        latents = prior.encode(
+            prior.sample([full_prompt(config)] * count, generator, config.guidance.guidance_scale)
+        )
+
+        def estimates(t: Tensor) -> Tensor:
+            noised = add_noise(latents, t.expand(count), None, 0, 1, prior.schedule, generator)
+            eps = prior.eps(noised.latents_t, noised.t, text)
+            return prior.decode(prior.schedule.x0_hat(noised.latents_t, eps, noised.t))
+
+        for rectifier in rectifiers:
+            rectifier.fix_marginal(estimates, generator)
+
+
+def class_azimuths(templates: list[PoseTemplate], labels: tuple[str, ...], device: torch.device) -> Tensor:
+    """The azimuth of each class in degrees: that of its templates, averaged on the circle, else its name's."""
+    azimuths = []
+    for label in labels:
+        known = [t.azimuth_deg for t in templates if t.label == label and t.azimuth_deg is not None]
+        angles = torch.deg2rad(torch.tensor(known or [CLASS_AZIMUTHS_DEG[label]]))
+        azimuths.append(torch.rad2deg(torch.atan2(angles.sin().mean(), angles.cos().mean())) % 360)
+    return torch.stack(azimuths).to(device)

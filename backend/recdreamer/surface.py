@@ -1,0 +1,111 @@
+"""θ of the second stage: a surface that started from the first stage's field, moved by what its normals look like."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.cameras import Cameras
+from recdreamer.config import GenerateConfig
+from recdreamer.descent import Descent, distillation_loss
+from recdreamer.field import OccupancyGrid
+from recdreamer.field.distance_grid import DistanceGrid, anchor_loss, eikonal_loss, laplacian_loss
+from recdreamer.rendering import Rendering, random_backgrounds
+from recdreamer.rendering.surface import render_surface
+from recdreamer.state import load_optimizer, optimizer_tensors
+
+
+class Surface:
+    """Signed distances with their optimizer."""
+
+    def __init__(
+        self,
+        config: GenerateConfig,
+        grid: DistanceGrid,
+        device: torch.device,
+        freedom: Float[Tensor, "x y z"] | None = None,
+    ) -> None:
+        """`freedom` in [0, 1] says how much of the gradient reaches each vertex; None: all."""
+        self.config, self.device, self.grid = config, device, grid.to(device)
+        self.occupancy = OccupancyGrid(config.occupancy).to(device)
+        if freedom is not None:
+            self.grid.distances.register_hook(lambda grad: grad * freedom)
+        settings = config.geometry
+        optimizer = torch.optim.Adam(
+            [self.grid.distances], lr=settings.learning_rate * grid.cell, betas=(0.9, 0.99)
+        )
+        self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
+
+    def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
+        """Training pictures, jittered, before random grounds."""
+        self.occupancy.update(self.grid, step, generator)
+        settings, size = self.config.optimize, self.config.geometry.render_px
+        background = random_backgrounds(
+            len(cameras), generator, self.device, settings.ground, settings.ground_tint
+        )
+        return self._picture(cameras, size, background, generator)
+
+    def descend(
+        self,
+        rendering: Rendering,
+        latents: Float[Tensor, "views c h w"],
+        grad: Float[Tensor, "views c h w"],
+        step: int,
+        generator: torch.Generator,
+    ) -> None:
+        """One optimizer step along `grad` and along what keeps a surface smooth and near its start."""
+        settings, grid = self.config.geometry, self.grid
+        near = grid.near_surface()
+        loss = distillation_loss(latents, grad)
+        if len(near):
+            loss = (
+                loss
+                + settings.eikonal * eikonal_loss(grid, near)
+                + settings.laplacian * laplacian_loss(grid, near)
+                + settings.anchor * anchor_loss(grid, near)
+            )
+        self.descent.step(loss, step)
+
+    @torch.no_grad()
+    def picture(
+        self, cameras: Cameras, size_px: int, ground: float = 0.8
+    ) -> Float[Tensor, "views 3 size_px size_px"]:
+        """Clean pictures of what is shown."""
+        background = torch.full((len(cameras), 3), ground, device=self.device)
+        return self._picture(cameras, size_px, background, None).rgb.clamp(0, 1)
+
+    def _picture(
+        self, cameras: Cameras, size_px: int, background: Tensor, generator: torch.Generator | None
+    ) -> Rendering:
+        settings = self.config.geometry
+        return render_surface(
+            self.grid, self.occupancy, cameras, size_px, background,
+            settings.picture, settings.softness, settings.step_size, generator,
+        )  # fmt: skip
+
+    def at(self, step: int) -> Surface:
+        return self
+
+    def cameras(self, step: int) -> None:
+        """Left to chance."""
+
+    def shown(self) -> list[Surface]:
+        return [self]
+
+    @property
+    def first_bad_step(self) -> float:
+        return self.descent.first_bad_step.item()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold; the albedo, too, so that the stage needs no other."""
+        named = {f"surface.{k}": v for k, v in self.grid.state_dict().items()}
+        named |= {f"surface_occupancy.{k}": v for k, v in self.occupancy.state_dict().items()}
+        return named | optimizer_tensors("surface_optimizer", self.descent.optimizer)
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        for name, module in (("surface", self.grid), ("surface_occupancy", self.occupancy)):
+            module.load_state_dict(
+                {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            )
+        load_optimizer("surface_optimizer", self.descent.optimizer, tensors)

@@ -1,0 +1,53 @@
+"""Stage 3: the colour of a mesh whose shape is settled, by the job's own method (paper, B.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from recdreamer.config import GenerateConfig, of_texture
+from recdreamer.distillation.methods import Guide
+from recdreamer.field import RadianceField
+from recdreamer.field.region_field import RegionField
+from recdreamer.mesh import Mesh
+from recdreamer.painting import Painting
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.protocol import JobFolder
+from recdreamer.report import Report
+from recdreamer.stage import particle_name, run_stage
+from recdreamer.start import StartingPoint
+
+
+def texture_stage(
+    job: JobFolder,
+    config: GenerateConfig,
+    prior: DiffusionPrior,
+    guide: Guide,
+    meshes: Sequence[Mesh],
+    fields: Sequence[RadianceField | RegionField],
+    device: torch.device,
+    report: Report,
+) -> tuple[list[Painting], float]:
+    """A painting of each mesh, in scene units, that begins with a field's colours.
+
+    Returns them and the seconds of all runs.
+    """
+    paintings, seconds = [], 0.0
+    for index, (mesh, field) in enumerate(zip(meshes, fields, strict=True)):
+        painting = Painting(config, mesh, field, device)
+        name = particle_name("texture", index)
+        seconds += run_stage(name, job, of_texture(config), prior, guide, painting, device, report)
+        paintings.append(painting)
+    return paintings, seconds
+
+
+def own_field(
+    config: GenerateConfig, start: StartingPoint | None, index: int = 0
+) -> RadianceField | RegionField:
+    """A field that has no colours yet; where only a region may change, it has those of the start elsewhere."""
+    seed = config.seed + index
+    if start is None:
+        return RadianceField(config.texture.field, seed)
+    return replace(start, kind="texture").make_fields(config.texture.field, seed)[0]

@@ -1,0 +1,117 @@
+"""The surface that the second stage moves: towards a picture, within its region, resumed, and started from a mesh."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from recdreamer.cameras import sample_cameras
+from recdreamer.config import GenerateConfig, resolve
+from recdreamer.field.distance_grid import DistanceGrid, light
+from recdreamer.field.volume import grid_points
+from recdreamer.geometry import start_grid
+from recdreamer.mesh import Mesh
+from recdreamer.protocol import JobRequest
+from recdreamer.surface import Surface
+
+CPU = torch.device("cpu")
+RESOLUTION = 40
+SETTINGS = {
+    "geometry.num_steps": 40, "geometry.render_px": 32, "geometry.resolution": RESOLUTION, "geometry.softness": 0.02,
+    "geometry.learning_rate": 0.4, "geometry.anchor": 0, "occupancy.interval": 4,
+}  # fmt: skip
+
+
+def config(**changes) -> GenerateConfig:
+    return resolve(JobRequest("a red bear", overrides=SETTINGS | changes))
+
+
+def sphere(radius: float) -> torch.Tensor:
+    return (grid_points(RESOLUTION).norm(dim=1) - radius).view((RESOLUTION,) * 3)
+
+
+def surface(radius: float, freedom: torch.Tensor | None = None, **changes) -> Surface:
+    albedo = torch.full((3, RESOLUTION, RESOLUTION, RESOLUTION), 0.5)
+    return Surface(config(**changes), DistanceGrid(sphere(radius), albedo), CPU, freedom)
+
+
+def radius_of(subject: Surface, direction: tuple[float, float, float]) -> float:
+    """Where the surface is along a direction from the middle."""
+    steps = torch.linspace(0, 1, 500)[:, None] * torch.tensor(direction)
+    return float((subject.grid.distance(steps.detach()) < 0).float().mean())
+
+
+def step(subject: Surface, wanted: float, number: int) -> None:
+    """One step towards how opaque a sphere is from the same cameras, the picture standing for its latents."""
+    generator = torch.Generator().manual_seed(number)
+    cameras = sample_cameras(subject.config.cameras, 3, generator, CPU)
+    shown = subject.render(cameras, number, generator)
+    with torch.no_grad():
+        target = surface(wanted).render(cameras, 1, generator).opacity
+    latents = shown.opacity.expand(-1, 3, -1, -1)
+    subject.descend(shown, latents, 300 * (latents - target).detach(), number, generator)
+
+
+def test_an_outline_moves_the_surface() -> None:
+    subject, wanted = surface(0.5), 0.58
+    for number in range(40):
+        step(subject, wanted, number)
+    for direction in ((1.0, 0, 0), (0, -1.0, 0), (-0.6, 0.8, 0)):
+        assert 0.54 < radius_of(subject, direction) < 0.58 + 0.5 * subject.grid.cell, (
+            "more than half of the way"
+        )
+
+
+def test_only_the_free_part_moves() -> None:
+    free = (grid_points(RESOLUTION)[:, 0] > 0).float().view((RESOLUTION,) * 3)
+    subject, wanted = surface(0.5, free), 0.58
+    for number in range(20):
+        step(subject, wanted, number)
+    held = free == 0
+    assert torch.equal(subject.grid.distances[held], subject.grid.start[held])
+    assert radius_of(subject, (1.0, 0, 0)) > 0.52
+
+
+def test_an_anchor_holds() -> None:
+    held, wanted = surface(0.5, **{"geometry.anchor": 1e5}), 0.58
+    for number in range(20):
+        step(held, wanted, number)
+    assert radius_of(held, (1.0, 0, 0)) == pytest.approx(0.5, abs=0.2 * held.grid.cell)
+
+
+def test_what_is_resumed_goes_on_as_if_never_stopped() -> None:
+    wanted, whole, first = 0.58, surface(0.5), surface(0.5)
+    for number in range(6):
+        step(whole, wanted, number)
+    for number in range(3):
+        step(first, wanted, number)
+    second = surface(0.4)
+    second.load(first.tensors())
+    for number in range(3, 6):
+        step(second, wanted, number)
+    for name, tensor in whole.tensors().items():
+        assert torch.equal(tensor, second.tensors()[name]), name
+
+
+def test_a_surface_begins_as_the_mesh_and_in_the_colours_of_the_field() -> None:
+    ball = trimesh.creation.icosphere(4, 0.6)
+    mesh = Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32))
+
+    class Striped:
+        """Red above, blue below."""
+
+        def __call__(self, xyz: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            above = (xyz[:, 2:] > 0).float()
+            return xyz[:, 0], torch.cat([0.6 * above, 0 * above, 0.6 * (1 - above)], 1)
+
+        def density(self, xyz: torch.Tensor) -> torch.Tensor:
+            return self(xyz)[0]
+
+    grid = start_grid(config(), mesh, Striped(), CPU)
+    assert (grid.distances - sphere(0.6)).abs()[sphere(0.6).abs() < 0.2].max() < 0.1 * grid.cell
+    where = torch.tensor([[0.0, -0.42, 0.42]])
+    x, y, z = ((where[0] + 1) * (RESOLUTION - 1) / 2).round().long()
+    lit = grid.albedo[:, x, y, z] * light(grid.normals(where))[0]
+    assert torch.allclose(lit, torch.tensor([0.6, 0.0, 0.0]), atol=0.02)
