@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlparse
@@ -19,8 +19,10 @@ from bpy.props import (
     StringProperty,
 )
 
-from ..backend.recdreamer.protocol import MAX_CLASSES, MIN_CLASSES, RequestError
+from ..backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, MAX_CLASSES, MIN_CLASSES, RequestError
 from . import describe, pictures, templates
+from .jobs import writable_folder
+from .properties import templates_folder
 from .studio import LOOKS
 from .template_operators import CaptureOperator, ShelfOperator, add_template, first_free_label
 
@@ -122,24 +124,32 @@ class RECDREAMER_OT_capture_turntable(CaptureOperator):
             objects = context.selected_objects
         else:
             objects = context.collection.all_objects
-        views = templates.capture_turntable(
-            list(objects),
-            [360 / self.num_views * index for index in range(self.num_views)],
-            self._elevations_deg(),
-            context,
-            folder,
-            front_deg=context.scene.recdreamer.front_deg,
-            look=self.look,
-        )
-        for view in views:
-            label = describe.turntable_label(view.azimuth_deg)
-            add_template(context, view.path, label, "turntable", view).look = self.look
+        azimuths_deg = [360 / self.num_views * index for index in range(self.num_views)]
+        objects = templates.subjects_of_turntable(objects, context)
+        add_turntable(context, objects, azimuths_deg, self._elevations_deg(), self.look)
 
     def _elevations_deg(self) -> list[float]:
         """Around the middle, lowest first."""
         middle_deg, step_deg = math.degrees(self.elevation), math.degrees(self.elevation_step)
         rows = (index - (self.num_elevations - 1) / 2 for index in range(self.num_elevations))
         return [max(-STEEPEST_DEG, min(STEEPEST_DEG, middle_deg + row * step_deg)) for row in rows]
+
+
+def add_turntable(
+    context: bpy.types.Context,
+    objects: Sequence[bpy.types.Object],
+    azimuths_deg: Sequence[float] = tuple(CLASS_AZIMUTHS_DEG.values()),
+    elevations_deg: Sequence[float] = (10.0,),
+    look: str = "SOLID",
+) -> None:
+    """Put a turntable of the objects on the shelf. Raises RequestError."""
+    folder = writable_folder(templates_folder())
+    front_deg = context.scene.recdreamer.front_deg
+    for view in templates.capture_turntable(
+        objects, azimuths_deg, elevations_deg, context, folder, front_deg=front_deg, look=look
+    ):
+        label = describe.turntable_label(view.azimuth_deg)
+        add_template(context, view.path, label, "turntable", view).look = look
 
 
 class RECDREAMER_OT_add_files(CaptureOperator):

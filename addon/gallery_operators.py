@@ -54,7 +54,7 @@ class RECDREAMER_OT_draw_samples(ErrandOperator):
         return why_not(cls, why_busy() or why_not_start() or ("" if prompt else "The prompt is empty."))
 
     def start(self, context, command):
-        request = context.scene.recdreamer.to_request(with_templates=False)
+        request = context.scene.recdreamer.to_request(with_templates=False, with_start=False)
         folder = shelf_tasks.new_folder(get_preferences().folder / "galleries", request.prompt)
 
         def collect() -> None:
@@ -111,7 +111,7 @@ class RECDREAMER_OT_check_templates(ErrandOperator):
 
     def start(self, context, command):
         settings = context.scene.recdreamer
-        request = settings.to_request(prompt_if_empty=NO_PROMPT)
+        request = settings.to_request(prompt_if_empty=NO_PROMPT, with_start=False)
         cards = settings.enabled_templates
         keys = [template.key for template in cards]
         folder = shelf_tasks.new_folder(get_preferences().folder / "checks", request.prompt)

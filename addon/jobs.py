@@ -9,7 +9,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -107,6 +107,14 @@ class Job:
         return "" if (self.folder.result / "mesh.npz").is_file() else "The result of this job was deleted."
 
     @property
+    def why_not_continue(self) -> str:
+        if self.request is not None and self.request.start == "texture":
+            return (
+                "This job only painted an object, so there is no shape to continue. Paint the object again."
+            )
+        return self.why_not_import
+
+    @property
     def why_not_stop(self) -> str:
         match self.condition:
             case "starting" | "running" | "running elsewhere":
@@ -137,15 +145,17 @@ class JobRegistry:
         """The job whose worker belongs to this Blender."""
         return next((job for job in self.jobs if job.client is not None), None)
 
-    def create(self, request: JobRequest, images: Sequence[Path]) -> Job:
-        """Write a new job folder: one image for each template of the request, then job.json.
+    def create(
+        self, request: JobRequest, images: Sequence[Path], files: Mapping[str, bytes] | None = None
+    ) -> Job:
+        """Write a new job folder: one image for each template of the request, other files by name, then job.json.
 
         Raises RequestError when the request cannot be run or the folder cannot be written.
         """
         request.validate()
         writable_folder(self.root)
         folder = JobFolder(self.root / new_job_id(request.prompt))
-        request = write_request(folder, request, images)
+        request = write_request(folder, request, images, files)
         job = Job(folder, request, "")
         self.jobs.insert(0, job)
         return job
@@ -237,8 +247,13 @@ class JobRegistry:
         return True
 
 
-def write_request(folder: JobFolder, request: JobRequest, images: Sequence[Path]) -> JobRequest:
-    """Write one image for each template, then job.json; the request as written. Raises RequestError."""
+def write_request(
+    folder: JobFolder,
+    request: JobRequest,
+    images: Sequence[Path],
+    files: Mapping[str, bytes] | None = None,
+) -> JobRequest:
+    """Write one image for each template and the files, then job.json; the request as written. Raises RequestError."""
     try:
         folder.templates.mkdir(parents=True)
         templates = []
@@ -246,6 +261,8 @@ def write_request(folder: JobFolder, request: JobRequest, images: Sequence[Path]
             copy = folder.templates / f"{index}{image.suffix.lower()}"
             shutil.copyfile(image, copy)
             templates.append(replace(template, image=copy.relative_to(folder.root).as_posix()))
+        for name, content in (files or {}).items():
+            write_atomically(folder.root / name, content)
         request = replace(request, templates=tuple(templates))
         write_atomically(folder.request, request.to_json())
     except OSError as error:

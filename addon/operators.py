@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import secrets
 
 import bpy
-from bpy.props import StringProperty
+from bpy.props import BoolProperty, StringProperty
 
 from ..backend.recdreamer.protocol import RequestError
-from . import backend_env, scene_import
+from . import backend_env, scene_import, start_files
+from .capture_operators import add_turntable
 from .jobs import Job
 from .preferences import get_preferences
+from .properties import metres_per_unit
 from .session import session
 
 
@@ -58,7 +61,7 @@ class JobOperator:
 
 
 class RECDREAMER_OT_generate(bpy.types.Operator):
-    """Make a 3D object from the prompt, in the background"""
+    """Make a 3D object, or paint one, from the prompt, in the background"""
 
     bl_idname = "recdreamer.generate"
     bl_label = "Generate"
@@ -78,8 +81,17 @@ class RECDREAMER_OT_generate(bpy.types.Operator):
             overrides = json.loads(self.overrides or "{}")
             interpreter = get_preferences().find_interpreter()
             settings = context.scene.recdreamer
+            request, files = start_files.prepare(
+                context, settings.to_request(overrides), metres_per_unit(context.scene)
+            )
+            if settings.wants_turntable:
+                add_turntable(context, settings.start.objects)
+                # Of its own: this operator leaves no step to undo.
+                bpy.ops.ed.undo_push(message="Turntable")
+                templates = settings.to_request(overrides).templates
+                request = dataclasses.replace(request, templates=templates)
             images = [template.path for template in settings.enabled_templates]
-            job = session.registry.create(settings.to_request(overrides), images)
+            job = session.registry.create(request, images, files)
             session.registry.start(job, backend_env.run_command(interpreter), backend_env.BACKEND)
         except (RequestError, json.JSONDecodeError) as error:
             self.report({"ERROR"}, str(error))
@@ -143,11 +155,17 @@ class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
-    """Add the finished object at the 3D cursor, or renew the one that is already there"""
+    """Add the finished object, renew the one that is already there, or paint the object that was to be painted"""
 
     bl_idname = "recdreamer.import_result"
     bl_label = "Import"
     bl_options = {"REGISTER", "UNDO"}
+
+    hide_start: BoolProperty(
+        name="Hide Start Object",
+        description="Hide the object that the job started from: the new one stands in its place",
+        default=True,
+    )
 
     @classmethod
     def poll(cls, context):
@@ -160,7 +178,12 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
         if job.why_not_import:
             return self.refuse(job.why_not_import)
         try:
-            scene_import.import_result(job.folder.root, context)
+            scene_import.import_result(
+                job.folder.root,
+                context,
+                hide_start=self.hide_start,
+                say=lambda text: self.report({"INFO"}, text),
+            )
         except RequestError as error:
             return self.refuse(error)
         return {"FINISHED"}
@@ -193,7 +216,13 @@ class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
             return {"CANCELLED"}
         if job.request is None:
             return self.refuse(job.problem)
-        context.scene.recdreamer.from_request(job.request)
+        settings = context.scene.recdreamer
+        settings.from_request(job.request)
+        if settings.start.needs_object:
+            try:
+                settings.start.pick_object_of(job.folder)
+            except RequestError as error:
+                self.report({"WARNING"}, str(error))
         return {"FINISHED"}
 
 

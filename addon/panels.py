@@ -14,6 +14,7 @@ from .jobs import Job
 from .operators import why_not_generate
 from .preferences import draw_text, get_preferences
 from .session import CATEGORY, session
+from .start_panel import draw_height, draw_start
 
 CONDITION_ICONS = {
     "starting": "PLAY",
@@ -48,6 +49,7 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         compat.draw_prompt(layout, settings, "prompt", "A red bear")
         layout.use_property_split = True
         layout.use_property_decorate = False
+        draw_start(layout, settings, context)
         column = layout.column()
         column.prop(settings, "method")
         if settings.method == "usd":
@@ -56,7 +58,7 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         row = column.row(align=True)
         row.prop(settings, "seed")
         row.operator("recdreamer.random_seed", text="", icon="FILE_REFRESH")
-        column.prop(settings, "height")
+        draw_height(column, settings)
         self._draw_advanced(layout, settings)
         layout.use_property_split = False
         self._draw_generate(layout, context)
@@ -119,6 +121,8 @@ def _draw_actions(layout, job: Job):
     if job.condition == "done":
         row.scale_y = 1.3
         row.operator("recdreamer.import_result", icon="IMPORT").job_id = job.id
+        if not job.why_not_continue:
+            row.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = job.id
     elif not job.why_not_resume:
         row.operator("recdreamer.resume", icon="PLAY").job_id = job.id
     elif job.condition != "damaged":
@@ -129,7 +133,7 @@ def _draw_actions(layout, job: Job):
 
 class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
     bl_label = "Jobs"
-    bl_order = 2
+    bl_order = 3
     bl_options = {"DEFAULT_CLOSED"}
 
     def draw(self, context):
@@ -150,6 +154,9 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
             side = row.row()
             side.alignment = "RIGHT"
             side.label(text=describe.age(time.time() - job.state.updated_s) if job.state.updated_s else "")
+        row = layout.row(align=True)
+        if not shown.why_not_continue:
+            row.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = shown.id
         row = layout.row(align=True)
         row.operator("recdreamer.use_settings", text="Use Settings", icon="LOOP_BACK").job_id = shown.id
         row.operator("recdreamer.open_folder", text="Folder", icon="FILE_FOLDER").job_id = shown.id

@@ -30,6 +30,7 @@ from ..backend.recdreamer.protocol import (
 from . import previews, studio
 from .preferences import get_preferences
 from .shelf_tasks import CardKey
+from .start import RecDreamerStart
 from .templates import Camera
 
 METHODS = (
@@ -169,6 +170,7 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         name="Keep Running Without Blender",
         description="Go on when Blender is closed; otherwise the job saves itself and waits for Resume",
     )
+    start: PointerProperty(type=RecDreamerStart)
     templates: CollectionProperty(type=RecDreamerTemplate)
     front: FloatProperty(
         name="Front",
@@ -188,12 +190,20 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
     def enabled_templates(self) -> list[RecDreamerTemplate]:
         return [template for template in self.templates if template.enabled]
 
+    @property
+    def wants_turntable(self) -> bool:
+        """True when Generate is to take the templates from the object first."""
+        start = self.start
+        is_wanted = start.needs_object and start.auto_turntable and self.method == "usd"
+        return is_wanted and not self.enabled_templates
+
     def to_request(
         self,
         overrides: dict[str, Any] | None = None,
         *,
         prompt_if_empty: str = "",
         with_templates: bool = True,
+        with_start: bool = True,
     ) -> JobRequest:
         """The request as it stands. Raises RequestError when it cannot be run."""
         templates = self.enabled_templates if with_templates else []
@@ -217,6 +227,7 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
             height_m=self.height * metres_per_unit(self.id_data),
             keep_running=self.keep_running,
             overrides=overrides or {},
+            **(self.start.to_fields() if with_start else {}),
         )
         request.validate()
         return request
@@ -227,6 +238,7 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
             setattr(self, name, asdict(request)[name])
         self.seed = min(request.seed, 2**31 - 1)
         self.height = request.height_m / metres_per_unit(self.id_data)
+        self.start.from_request(request)
 
 
 def templates_folder() -> Path:

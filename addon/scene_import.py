@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from zipfile import BadZipFile
@@ -11,37 +13,51 @@ import bpy
 import numpy as np
 
 from ..backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
-from . import compat
+from .paint_import import import_paint
+from .placement import Placement
 from .properties import metres_per_unit
-
-JOB_KEY = "recdreamer_job"
-"""Custom property that ties an object to its job."""
-PARTICLE_KEY = "recdreamer_particle"
-"""Custom property that tells the objects of one job apart, from 0."""
+from .result_material import build_materials, remove_material
+from .tags import JOB_KEY, PARTICLE_KEY, find_imported, find_start
 
 NAME_LENGTH = 40
 _GAP = 1.2
 """Distance between neighbours in a row, in widths."""
 
 
-def import_result(job_folder: str | Path, context: bpy.types.Context | None = None) -> list[bpy.types.Object]:
+def import_result(
+    job_folder: str | Path,
+    context: bpy.types.Context | None = None,
+    *,
+    hide_start: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[bpy.types.Object]:
     """The result of a finished job: an object for each particle, selected, the first one active.
 
-    New ones stand in a row along X from the 3D cursor. An object of the same job that is already in the file gets
-    the new mesh and keeps its transform, modifiers and name. Meshes are in metres and scaled to the scene's unit, the
-    origin is at the base, the front looks along -Y. Raises RequestError with one clear sentence when the folder holds
-    no whole result.
+    New ones stand in a row along X from the 3D cursor, or from where the object stood that the job started from; with
+    `hide_start` that object is hidden. An object of the same job that is already in the file gets the new mesh and
+    keeps its transform, modifiers and name. Meshes are in metres and scaled to the scene's unit, the origin is at the
+    base, the front looks along -Y, or where that of the start looked. A job that only paints gives its material to the
+    artist's object. `say` takes what the artist should know. Raises RequestError with one clear sentence when the
+    folder holds no whole result.
     """
     context = context or bpy.context
     job = JobFolder(Path(job_folder))
     request = job.read_request()
     name = request.prompt.strip()[:NAME_LENGTH]
+    if request.start == "texture":
+        *_, uvs = _read_arrays(job.result / "mesh.npz")
+        painted, remark = import_paint(job, request, name, uvs, context)
+        if remark:
+            say(remark)
+        _select_only([painted], context)
+        return [painted]
     # Everything that can fail comes before the first object, so that a failure leaves nothing behind.
+    placement = Placement.read(job) if request.start == "object" else None
     folders = [job.result, *sorted(job.result.glob("particle-*"), key=lambda path: int(path.name[9:]))]
     arrays = [_read_arrays(folder / "mesh.npz") for folder in folders]
-    materials = _build_materials(name, [folder / "albedo.png" for folder in folders])
+    materials = build_materials(name, folders)
 
-    results, right, scale = [], 0.0, 1 / metres_per_unit(context.scene)
+    results, right, scale, is_new = [], 0.0, 1 / metres_per_unit(context.scene), False
     for index, ((verts, faces, uvs), material) in enumerate(zip(arrays, materials, strict=True)):
         mesh = _build_mesh(name, verts, faces, uvs)
         mesh.materials.append(material)
@@ -52,23 +68,40 @@ def import_result(job_folder: str | Path, context: bpy.types.Context | None = No
             mesh.name = material.name = name
         else:
             result = bpy.data.objects.new(name, mesh)
-            result.location = context.scene.cursor.location
+            _place(result, placement, scale, context)
             result.location.x += right * scale
-            result.scale = (scale,) * 3
             context.collection.objects.link(result)
+            is_new = True
         right += _GAP * float(np.ptp(verts[:, 0]))
         _stamp(result, job.root.name, index, request)
         results.append(result)
+    if placement is not None and hide_start and is_new:
+        _hide_start(placement, context, say)
     _select_only(results, context)
     return results
 
 
-def find_imported(job_id: str, particle: int = 0) -> bpy.types.Object | None:
-    """The object that holds this result of this job, or None."""
-    for obj in bpy.data.objects:
-        if obj.get(JOB_KEY) == job_id and obj.get(PARTICLE_KEY, 0) == particle and obj.type == "MESH":
-            return obj
-    return None
+def _place(
+    result: bpy.types.Object, placement: Placement | None, scale: float, context: bpy.types.Context
+) -> None:
+    """At the 3D cursor, or where the object stood that it started from, turned as that was."""
+    result.scale = (scale,) * 3
+    if placement is None:
+        result.location = context.scene.cursor.location
+    else:
+        result.location = [scale * value for value in placement.place_m]
+        result.rotation_euler.z = math.radians(placement.front_deg)
+
+
+def _hide_start(placement: Placement, context: bpy.types.Context, say: Callable[[str], None]) -> None:
+    """The result stands in the same place."""
+    start = find_start(placement.object, placement.object_id, context.scene)
+    others = [context.scene.objects.get(name) for name in placement.children]
+    hidden = [obj for obj in (start, *others) if obj is not None and obj.name in context.view_layer.objects]
+    for obj in hidden:
+        obj.hide_set(True)
+    if hidden:
+        say(f"{hidden[0].name!r} is hidden now, because the result stands in its place")
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -106,50 +139,6 @@ def _build_mesh(name: str, verts: np.ndarray, faces: np.ndarray, uvs: np.ndarray
     return mesh
 
 
-def _build_materials(name: str, albedos: list[Path]) -> list[bpy.types.Material]:
-    materials: list[bpy.types.Material] = []
-    try:
-        for albedo in albedos:
-            materials.append(_build_material(name, albedo))
-    except RequestError:
-        for material in materials:
-            _remove_material(material)
-        raise
-    return materials
-
-
-def _build_material(name: str, albedo: Path) -> bpy.types.Material:
-    """Principled BSDF with the albedo packed into the .blend, so that the scene needs no job folder."""
-    image = _load_image(albedo)
-    image.name = f"{name} albedo"
-    image.colorspace_settings.name = "sRGB"
-    image.pack()
-
-    material = compat.new_node_material(name)
-    nodes, links = material.node_tree.nodes, material.node_tree.links
-    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
-    texture = nodes.new("ShaderNodeTexImage")
-    texture.image = image
-    texture.location = (principled.location.x - 320, principled.location.y)
-    links.new(texture.outputs["Color"], principled.inputs["Base Color"])
-    principled.inputs["Roughness"].default_value = 0.7
-    nodes.active = texture
-    return material
-
-
-def _load_image(path: Path) -> bpy.types.Image:
-    problem = RequestError("The texture of this job cannot be read.", "Resume the job to write it again.")
-    try:
-        image = bpy.data.images.load(str(path))
-    except RuntimeError:
-        raise problem from None
-    # Blender loads lazily: only the size tells whether there is a picture in the file.
-    if not (image.size[0] and image.size[1]):
-        bpy.data.images.remove(image)
-        raise problem
-    return image
-
-
 def _replace_mesh(obj: bpy.types.Object, mesh: bpy.types.Mesh) -> None:
     """Swap the data and drop the old mesh, material and image that nothing else uses."""
     old_mesh = obj.data
@@ -158,17 +147,7 @@ def _replace_mesh(obj: bpy.types.Object, mesh: bpy.types.Mesh) -> None:
     if old_mesh.users == 0:
         bpy.data.meshes.remove(old_mesh)
     for material in old_materials:
-        _remove_material(material)
-
-
-def _remove_material(material: bpy.types.Material) -> None:
-    """With its images, unless something else uses them."""
-    if material.users == 0:
-        images = [node.image for node in material.node_tree.nodes if node.type == "TEX_IMAGE" and node.image]
-        bpy.data.materials.remove(material)
-        for image in images:
-            if image.users == 0:
-                bpy.data.images.remove(image)
+        remove_material(material)
 
 
 def _stamp(obj: bpy.types.Object, job_id: str, particle: int, request: JobRequest) -> None:

@@ -17,7 +17,7 @@ COLUMNS = 2
 
 class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
     bl_label = "Pose Templates"
-    bl_order = 1
+    bl_order = 2
 
     def draw_header_preset(self, context):
         if context.scene.recdreamer.templates:
@@ -32,6 +32,8 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
             draw_gallery(layout.box(), session.gallery)
         if settings.templates:
             self._draw_shelf(layout, context, settings)
+        elif settings.wants_turntable:
+            draw_text(layout, "Generate takes a turntable of the object first.", context, "INFO")
         else:
             draw_text(layout, "Without templates the prior draws its own.", context, "INFO")
 

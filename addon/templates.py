@@ -76,6 +76,19 @@ def capture_view(
     return View(path, camera, *direction_of(camera.c2w, front_deg))
 
 
+def subjects_of_turntable(
+    objects: Iterable[bpy.types.Object], context: bpy.types.Context
+) -> list[bpy.types.Object]:
+    """The objects and their children, as far as the view shows them. Raises RequestError when that is nothing."""
+    found = visible(_with_children(objects), context)
+    if not found:
+        raise RequestError(
+            "Nothing is selected that a render could show.",
+            "Select the object, or take the whole collection.",
+        )
+    return found
+
+
 def capture_turntable(
     objects: Iterable[bpy.types.Object],
     azimuths_deg: Sequence[float],
@@ -92,12 +105,6 @@ def capture_turntable(
     `front_deg` says which way the front looks: 0 is -Y, 90 is +X. `look` is one of studio.LOOKS. Raises
     RequestError when there is nothing to see.
     """
-    objects = visible(_with_children(objects), context)
-    if not objects:
-        raise RequestError(
-            "Nothing is selected that a render could show.",
-            "Select the object, or take the whole collection.",
-        )
     views = []
     with studio(objects, context, look, size_px) as scene:
         center, radius = bounding_sphere(scene)

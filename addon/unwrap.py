@@ -1,0 +1,44 @@
+"""UVs for an object without any, by Blender's own Smart UV Project: it keeps the faces of many corners whole."""
+
+from __future__ import annotations
+
+import math
+
+import bpy
+import numpy as np
+
+ANGLE_DEG = 66.0
+MARGIN = 0.003
+
+
+def smart_uvs(mesh: bpy.types.Mesh, context: bpy.types.Context) -> np.ndarray | None:
+    """`loops 2` of a copy of the mesh; None where it cannot be unwrapped now, in any mode but Object Mode."""
+    if context.mode != "OBJECT":
+        return None
+    view_layer = context.view_layer
+    active, selected = view_layer.objects.active, list(context.selected_objects)
+    copy = bpy.data.objects.new("RecDreamer", mesh.copy())
+    context.scene.collection.objects.link(copy)
+    try:
+        # Edit Mode takes in all that is selected.
+        for obj in selected:
+            obj.select_set(False)
+        view_layer.objects.active = copy
+        copy.select_set(True)
+        bpy.ops.object.mode_set(mode="EDIT")
+        bpy.ops.mesh.reveal(select=False)
+        bpy.ops.mesh.select_all(action="SELECT")
+        bpy.ops.uv.smart_project(angle_limit=math.radians(ANGLE_DEG), island_margin=MARGIN)
+        bpy.ops.object.mode_set(mode="OBJECT")
+        uvs = np.empty(2 * len(copy.data.loops), np.float32)
+        copy.data.uv_layers.active.uv.foreach_get("vector", uvs)
+    except RuntimeError:
+        return None
+    finally:
+        copied = copy.data
+        bpy.data.objects.remove(copy)
+        bpy.data.meshes.remove(copied)
+        for obj in selected:
+            obj.select_set(True)
+        view_layer.objects.active = active
+    return uvs.reshape(-1, 2)
