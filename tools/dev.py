@@ -81,8 +81,9 @@ def demo(options: argparse.Namespace) -> int:
     settings.write_text(json.dumps(arguments), encoding="utf-8")
     if run([python, "-m", "recdreamer", "generate", *arguments, "--out", job]):
         return 1
-    if run([python, "-m", "recdreamer", "evaluate", "job", job]):
-        return 1
+    for what in ("job", "mesh"):
+        if run([python, "-m", "recdreamer", "evaluate", what, job]):
+            return 1
     script = [blender, ROOT / "tools" / "demo_blend.py", job, "--out", out]
     run_shown("model.blend and turntable.png", [str(part) for part in script])
     for name in ("model.glb", "report.json"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from recdreamer.cameras import CameraConfig
 from recdreamer.distillation.methods import GuidanceConfig, RectifierConfig
@@ -125,6 +125,9 @@ class StartConfig:
     """Half of the mesh's longest side in the scene, about that of the embedded world's figures."""
     hold: float = 3000.0
     """Weight of the pull towards the start at strength 0; it falls linearly to nothing at strength 1."""
+
+
+Steps = TypeVar("Steps", OptimizeConfig, GeometryConfig, TextureConfig)
 
 
 @dataclass(frozen=True)
@@ -270,13 +273,19 @@ def _quick(config: GenerateConfig) -> GenerateConfig:
 
     Fewer views are saved before steps: a schedule cut to a third leaves no time for the details.
     """
-    settings = config.optimize
-    num_views, share = (settings.num_views // 2, 2 / 3) if settings.num_views > 1 else (1, 1 / 3)
     return replace(
         config,
-        optimize=replace(settings, num_views=num_views, num_steps=round(share * settings.num_steps)),
+        optimize=_shortened(config.optimize),
+        geometry=_shortened(config.geometry),
+        texture=_shortened(config.texture),
         mesh=replace(config.mesh, resolution=96, target_faces=5000, texture_size_px=512, bake_samples=1),
     )
+
+
+def _shortened(stage: Steps) -> Steps:
+    """A third of the work of a stage."""
+    num_views, share = (stage.num_views // 2, 2 / 3) if stage.num_views > 1 else (1, 1 / 3)
+    return replace(stage, num_views=num_views, num_steps=round(share * stage.num_steps))
 
 
 def _with(config: Any, path: list[str], name: str, value: Any) -> Any:
