@@ -14,6 +14,7 @@ import torch
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import RadianceField
+from recdreamer.field.distance_grid import DistanceGrid
 from recdreamer.field.region_field import RegionField
 from recdreamer.geometry import earlier_surface, geometry_stage, surface_settings
 from recdreamer.guide import prepare_guides
@@ -205,18 +206,19 @@ def make_shapes(
         field.set_progress(SHOW_ALL)
     densities, settings = [field.density for field in fields], config.mesh
 
-    surfaces = []
+    grids: list[DistanceGrid] = []
     if "geometry" in config.stages:
         begin("geometry")
         surfaces, seconds["geometry"] = geometry_stage(
             job, config, prior, guides["geometry"], fields, device, report, start
         )
+        grids = [surface.grid for surface in surfaces]
     elif "shape" not in config.stages:
         # What an earlier job has refined is not to be thrown away.
-        earlier = earlier_surface(config, job, device)
-        surfaces = [] if earlier is None else [earlier]
-    if surfaces:
-        densities, settings = [surface.grid.solidity for surface in surfaces], surface_settings(config)
+        earlier = earlier_surface(job, device)
+        grids = [] if earlier is None else [earlier]
+    if grids:
+        densities, settings = [grid.solidity for grid in grids], surface_settings(config)
     return [
         Work.extracted(density, field, settings, config, start, device, report)
         for density, field in zip(densities, fields, strict=True)

@@ -51,7 +51,7 @@ def geometry_stage(
     return surfaces, seconds
 
 
-def earlier_surface(config: GenerateConfig, job: JobFolder, device: torch.device) -> Surface | None:
+def earlier_surface(job: JobFolder, device: torch.device) -> DistanceGrid | None:
     """The surface that the job which this one continues came to; None when there is none."""
     request = job.read_request()
     if request.start != "continue":
@@ -59,10 +59,8 @@ def earlier_surface(config: GenerateConfig, job: JobFolder, device: torch.device
     checkpoint = CheckpointStore(JobFolder(Path(request.start_job)).checkpoints).newest("geometry")
     if checkpoint is None:
         return None
-    tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
-    surface = Surface(config, DistanceGrid(tensors["surface.distances"], tensors["surface.albedo"]), device)
-    surface.load(tensors)
-    return surface
+    distances = checkpoint.tensors["surface.distances"].to(device)
+    return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape))
 
 
 def freedom(

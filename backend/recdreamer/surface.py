@@ -98,14 +98,16 @@ class Surface:
         return self.descent.first_bad_step.item()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold; the albedo, too, so that the stage needs no other."""
-        named = {f"surface.{k}": v for k, v in self.grid.state_dict().items()}
+        """What a checkpoint must hold; what the surface began as comes from the stage before."""
+        named = {"surface.distances": self.grid.distances.detach()}
         named |= {f"surface_occupancy.{k}": v for k, v in self.occupancy.state_dict().items()}
         return named | optimizer_tensors("surface_optimizer", self.descent.optimizer)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        for name, module in (("surface", self.grid), ("surface_occupancy", self.occupancy)):
-            module.load_state_dict(
-                {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-            )
+        with torch.no_grad():
+            self.grid.distances.copy_(tensors["surface.distances"])
+        prefix = "surface_occupancy."
+        self.occupancy.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        )
         load_optimizer("surface_optimizer", self.descent.optimizer, tensors)
