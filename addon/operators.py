@@ -169,7 +169,7 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, "" if context.mode == "OBJECT" else "Leave the edit mode first.")
+        return why_not(cls, "" if context.mode == "OBJECT" else "Switch to Object Mode first.")
 
     def execute(self, context):
         job = self.find()

@@ -1,4 +1,4 @@
-"""A result as quads, by Blender's own remeshers. The result itself stays, hidden."""
+"""A result as quads, by Blender's own remeshers. The result itself stays, hidden in renders too."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import bpy
 from bpy.props import EnumProperty, IntProperty
 
 from ..backend.recdreamer.protocol import RequestError
+from .hiding import HIDDEN_KEY, hide, is_left_out
 from .operators import why_not
-from .tags import JOB_KEY, PAINTED_KEY, job_of
+from .tags import JOB_KEY, OBJECT_KEY, PAINTED_KEY, job_of
 
 QUADS_KEY = "recdreamer_quads_of"
 """The job whose result was remeshed."""
@@ -37,7 +38,7 @@ class RECDREAMER_OT_make_quads(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if context.mode != "OBJECT":
-            return why_not(cls, "Leave the edit mode first.")
+            return why_not(cls, "Switch to Object Mode first.")
         obj = context.object
         is_result = obj is not None and obj.type == "MESH" and job_of(obj)
         return why_not(cls, "" if is_result else "Make an imported result the active object first.")
@@ -58,7 +59,7 @@ class RECDREAMER_OT_make_quads(bpy.types.Operator):
             context.view_layer.objects.active = original
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
-        original.hide_set(True)
+        hide(original)
         self.report({"INFO"}, NO_TEXTURE)
         return {"FINISHED"}
 
@@ -74,7 +75,8 @@ def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy
     for layer in list(copy.data.uv_layers):
         copy.data.uv_layers.remove(layer)
     copy[QUADS_KEY], copy[ORIGINAL_KEY] = job_of(original), original
-    for key in (JOB_KEY, PAINTED_KEY):
+    copy.hide_render = is_left_out(original)
+    for key in (JOB_KEY, PAINTED_KEY, OBJECT_KEY, HIDDEN_KEY):
         if key in copy:
             del copy[key]
     for collection in original.users_collection:

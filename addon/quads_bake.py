@@ -34,7 +34,7 @@ class RECDREAMER_OT_bake_quads(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if context.mode != "OBJECT":
-            return why_not(cls, "Leave the edit mode first.")
+            return why_not(cls, "Switch to Object Mode first.")
         if context.object is None or ORIGINAL_KEY not in context.object:
             return why_not(cls, "Make quads of a result the active object first.")
         is_there = original_of(context.object, context) is not None
@@ -61,7 +61,7 @@ def bake_color(
     """Give the quads a UV map and a material with the original's colour. Raises RequestError."""
     uvs = smart_uvs(quads.data, context)
     if uvs is None:
-        raise RequestError("The quads cannot be unwrapped.", "Leave all other modes first.")
+        raise RequestError("The quads cannot be unwrapped.", "Switch to Object Mode first.")
     material, texture = _new_material(f"{original.name} quads", size_px)
     old_materials = list(quads.data.materials)
     quads.data.materials.clear()
@@ -78,6 +78,13 @@ def bake_color(
                 cage_extrusion=reach,
                 max_ray_distance=2 * reach,
                 margin=max(4, size_px // 128),
+                # What is left out comes from the scene, where the artist may have set it for another bake.
+                margin_type="ADJACENT_FACES",
+                target="IMAGE_TEXTURES",
+                save_mode="INTERNAL",
+                use_clear=True,
+                use_cage=False,
+                cage_object="",
             )
     except (RuntimeError, TypeError) as error:
         quads.data.materials.clear()

@@ -13,8 +13,9 @@ import bpy
 import numpy as np
 
 from ..backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
+from .hiding import hide
 from .paint_import import import_paint
-from .placement import Placement
+from .placement import PLACEMENT, Placement
 from .properties import metres_per_unit
 from .result_material import build_materials, remove_material
 from .tags import JOB_KEY, PARTICLE_KEY, find_imported, find_start
@@ -34,7 +35,7 @@ def import_result(
     """The result of a finished job: an object for each particle, selected, the first one active.
 
     New ones stand in a row along X from the 3D cursor, or from where the object stood that the job started from; with
-    `hide_start` that object is hidden. An object of the same job that is already in the file gets the new mesh and
+    `hide_start` that object is hidden. An object of the same job that is already in the scene gets the new mesh and
     keeps its transform, modifiers and name. Meshes are in metres and scaled to the scene's unit, the origin is at the
     base, the front looks along -Y, or where that of the start looked. A job that only paints gives its material to the
     artist's object. `say` takes what the artist should know. Raises RequestError with one clear sentence when the
@@ -52,7 +53,8 @@ def import_result(
         _select_only([painted], context)
         return [painted]
     # Everything that can fail comes before the first object, so that a failure leaves nothing behind.
-    placement = Placement.read(job) if request.start == "object" else None
+    has_placement = request.start == "object" and (job.root / PLACEMENT).is_file()
+    placement = Placement.read(job) if has_placement else None
     folders = [job.result, *sorted(job.result.glob("particle-*"), key=lambda path: int(path.name[9:]))]
     arrays = [_read_arrays(folder / "mesh.npz") for folder in folders]
     materials = build_materials(name, folders)
@@ -61,7 +63,7 @@ def import_result(
     for index, ((verts, faces, uvs), material) in enumerate(zip(arrays, materials, strict=True)):
         mesh = _build_mesh(name, verts, faces, uvs)
         mesh.materials.append(material)
-        result = find_imported(job.root.name, index)
+        result = find_imported(job.root.name, context.scene, index)
         if result is not None:
             _replace_mesh(result, mesh)
             # The old datablocks are gone now, so the new ones can have their names.
@@ -77,6 +79,8 @@ def import_result(
         results.append(result)
     if placement is not None and hide_start and is_new:
         _hide_start(placement, context, say)
+    if request.start == "object" and placement is None and is_new:
+        say("This job does not know where its object stood, so the result is at the 3D cursor")
     _select_only(results, context)
     return results
 
@@ -99,9 +103,9 @@ def _hide_start(placement: Placement, context: bpy.types.Context, say: Callable[
     others = [context.scene.objects.get(name) for name in placement.children]
     hidden = [obj for obj in (start, *others) if obj is not None and obj.name in context.view_layer.objects]
     for obj in hidden:
-        obj.hide_set(True)
+        hide(obj)
     if hidden:
-        say(f"{hidden[0].name!r} is hidden now, because the result stands in its place")
+        say(f"{hidden[0].name!r} is hidden now, in renders too, because the result stands in its place")
 
 
 def _read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty, StringProperty
 
 from ..backend.recdreamer.protocol import JobFolder, JobRequest, RequestError, Stage
+from .hiding import is_left_out
 from .jobs import Job
 from .mesh_capture import MESHABLE
 from .placement import START_MESH, Placement
@@ -20,16 +21,11 @@ KINDS = (
     ("texture", "Paint Only", "Keep the object as it is and paint a texture onto it", "TPAINT_HLT", 2),
     ("continue", "Continue", "Begin with what an earlier job has made", "LOOP_FORWARDS", 3),
 )  # fmt: skip
-STAGES = (
-    ("shape", "Shape", "Form the object from the prompt", 1),
-    ("geometry", "Geometry", "Refine the surface of the shape", 2),
-    ("texture", "Texture", "Paint the finished surface", 4),
-)
 
 
 def _has_faces(start: RecDreamerStart, obj: bpy.types.Object) -> bool:
-    kinds = {"MESH"} if start.kind == "texture" else MESHABLE
-    return obj.type in kinds and start.id_data.objects.get(obj.name) == obj
+    # It is asked for every object of the file; check_object() tells those of other scenes.
+    return obj.type == "MESH" if start.kind == "texture" else obj.type in MESHABLE
 
 
 def _search_jobs(start: RecDreamerStart, context: bpy.types.Context, text: str) -> list[tuple[str, str]]:
@@ -74,18 +70,37 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         name="Region",
         description="Vertex group: only this part changes. Empty: everything may change",
     )
-    stages: EnumProperty(
-        name="Stages",
-        description="What is run. A stage that is left out passes on what it was given",
-        items=STAGES,
-        options={"ENUM_FLAG"},
-        default={"shape", "geometry", "texture"},
+    # Three switches and no enum: a click on an enum of flags would switch the others off.
+    run_shape: BoolProperty(
+        name="Shape",
+        description="Form the object from the prompt. A stage that is left out passes on what it was given",
+        default=True,
+    )
+    run_geometry: BoolProperty(
+        name="Geometry",
+        description="Refine the surface of the shape. A stage that is left out passes on what it was given",
+        default=True,
+    )
+    run_texture: BoolProperty(
+        name="Texture",
+        description="Paint the finished surface. A stage that is left out passes on what it was given",
+        default=True,
     )
     auto_turntable: BoolProperty(
         name="Auto Turntable",
         description="With an empty shelf, take a turntable of the object as pose templates on Generate",
         default=True,
     )
+
+    @property
+    def stages(self) -> set[str]:
+        """What is switched on."""
+        return {stage for stage in get_args(Stage) if getattr(self, f"run_{stage}")}
+
+    @stages.setter
+    def stages(self, stages: set[str]) -> None:
+        for stage in get_args(Stage):
+            setattr(self, f"run_{stage}", stage in stages)
 
     @property
     def needs_object(self) -> bool:
@@ -100,8 +115,8 @@ class RecDreamerStart(bpy.types.PropertyGroup):
     def region_object(self) -> bpy.types.Object | None:
         """The object whose vertex groups can be the region, or None."""
         if self.needs_object:
-            return self.object
-        return find_imported(self.job) if self.kind == "continue" and self.job else None
+            return self.object if self.object is not None and self.object.type == "MESH" else None
+        return find_imported(self.job, self.id_data) if self.kind == "continue" and self.job else None
 
     @property
     def region_name(self) -> str:
@@ -113,7 +128,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         if self.kind != "object" or not self.use_children:
             return [self.object]
         children = [obj for obj in self.object.children_recursive if obj.type in MESHABLE]
-        return [self.object, *(obj for obj in children if not obj.hide_render)]
+        return [self.object, *(obj for obj in children if not is_left_out(obj))]
 
     def to_fields(self) -> dict[str, Any]:
         """The fields of the request that say where it starts. Raises RequestError when something is missing."""
@@ -183,6 +198,18 @@ def check_object(obj: bpy.types.Object | None, scene: bpy.types.Scene, kind: str
         raise RequestError(f"{name} has no faces to paint on.", "Add some, or pick another object.")
     if kind == "texture" and not obj.data.is_editable:
         raise RequestError(f"{name} belongs to another file.", "Make it local first (Object › Relations).")
+    if kind == "texture" and (others := _others_with_mesh_of(obj)):
+        raise RequestError(
+            f"{name} shares its mesh with {others} other object{'s' if others > 1 else ''}.",
+            "Make it single-user first (Object › Relations › Make Single User).",
+        )
+
+
+def _others_with_mesh_of(obj: bpy.types.Object) -> int:
+    """How many other objects a painting would change as well."""
+    if obj.data.users == 1:
+        return 0
+    return sum(other.data == obj.data and other != obj for other in bpy.data.objects if other.users_scene)
 
 
 def _check_mode(obj: bpy.types.Object) -> None:

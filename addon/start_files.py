@@ -82,6 +82,14 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
 
 def _object_id(obj: bpy.types.Object) -> str:
     """A name that stays with the object when it is renamed; none for an object of another file."""
-    if OBJECT_KEY not in obj and obj.is_editable:
+    if obj.is_editable and (OBJECT_KEY not in obj or _is_copy(obj)):
         obj[OBJECT_KEY] = secrets.token_hex(8)
+        # Else undoing the step before would take it away: Generate leaves no step of its own.
+        bpy.ops.ed.undo_push(message="Object to Start From")
     return str(obj.get(OBJECT_KEY, ""))
+
+
+def _is_copy(obj: bpy.types.Object) -> bool:
+    """True when an older object has the same id: a duplicate takes it along."""
+    same = (other for other in bpy.data.objects if other.get(OBJECT_KEY) == obj[OBJECT_KEY])
+    return min(same, key=lambda other: other.session_uid) != obj

@@ -60,7 +60,7 @@ class RECDREAMER_OT_restore_materials(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if context.mode != "OBJECT":
-            return why_not(cls, "Leave the edit mode first.")
+            return why_not(cls, "Switch to Object Mode first.")
         is_painted = paint_import.is_painted(context.object)
         return why_not(cls, "" if is_painted else "The active object was not painted by RecDreamer.")
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import bpy
 
+from ..backend.recdreamer.protocol import Stage
 from .paint_import import is_painted
 from .preferences import draw_text
 from .properties import RecDreamerSettings
@@ -38,7 +41,8 @@ def draw_start(layout, settings: RecDreamerSettings, context):
     else:
         row = column.row(align=True)
         row.use_property_split = False  # The three names need the whole width.
-        row.prop(start, "stages", expand=True)
+        for stage in get_args(Stage):
+            row.prop(start, f"run_{stage}", toggle=True)
 
 
 def draw_height(layout, settings: RecDreamerSettings):
@@ -54,7 +58,7 @@ def draw_height(layout, settings: RecDreamerSettings):
 
 def _draw_region(column, start: RecDreamerStart, context):
     obj = start.region_object
-    if obj is not None and hasattr(obj, "vertex_groups"):
+    if obj is not None:
         column.prop_search(start, "region", obj, "vertex_groups", text="Only Region")
     elif start.kind == "continue" and start.source_job is not None:
         draw_text(column, "Import the result to mark a region of it with a vertex group.", context, "INFO")

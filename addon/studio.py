@@ -13,6 +13,7 @@ from mathutils import Matrix, Vector
 
 from ..backend.recdreamer.protocol import RequestError
 from . import compat, pictures
+from .hiding import is_left_out
 
 SIZE_PX = 512
 FOV_DEG = 40.0
@@ -47,6 +48,7 @@ def studio(
 ) -> Iterator[bpy.types.Scene]:
     """A scene with only these objects and a camera, in one of the LOOKS."""
     made: list[bpy.types.ID] = []
+    shown: list[bpy.types.Object] = []
     # The copy brings the settings of engine, world and colour management.
     scene = context.scene.copy() if look == "RENDERED" else bpy.data.scenes.new("RecDreamer")
     try:
@@ -58,8 +60,11 @@ def studio(
             _empty(scene)
             objects = [*objects, *(obj for obj in context.view_layer.objects if _gives_light(obj))]
         for obj in dict.fromkeys([*objects, camera]):
-            if not obj.hide_render:
+            if not is_left_out(obj):
                 scene.collection.objects.link(obj)
+                if obj.hide_render:
+                    shown.append(obj)
+                    obj.hide_render = False
         camera_data.angle = math.radians(FOV_DEG)
         scene.camera = camera
         scene.frame_set(context.scene.frame_current)
@@ -70,6 +75,8 @@ def studio(
             _light_neutral(scene, made)
         yield scene
     finally:
+        for obj in shown:
+            obj.hide_render = True
         bpy.data.scenes.remove(scene)
         bpy.data.batch_remove(made)
 

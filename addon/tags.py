@@ -14,21 +14,24 @@ OBJECT_KEY = "recdreamer_object"
 """Finds an object again that a job started from, also under another name."""
 
 
-def find_imported(job_id: str, particle: int = 0) -> bpy.types.Object | None:
-    """The object that holds this result of this job, or None."""
-    for obj in bpy.data.objects:
+def find_imported(job_id: str, scene: bpy.types.Scene, particle: int = 0) -> bpy.types.Object | None:
+    """The object of the scene that holds this result of this job, or None."""
+    for obj in scene.objects:
         if obj.get(JOB_KEY) == job_id and obj.get(PARTICLE_KEY, 0) == particle and obj.type == "MESH":
             return obj
     return None
 
 
 def find_start(name: str, object_id: str, scene: bpy.types.Scene) -> bpy.types.Object | None:
-    """The object of the scene that a job started from: by its id, of copies the one of this name; else by name."""
+    """The object of the scene that a job started from: by its id, of copies the one of this name, else the oldest.
+
+    Only without an id the name alone decides: an object of this name may be another one by now.
+    """
     named = scene.objects.get(name)
     if not object_id or (named is not None and named.get(OBJECT_KEY) == object_id):
         return named
     same = (obj for obj in scene.objects if obj.get(OBJECT_KEY) == object_id)
-    return next(same, named)
+    return min(same, key=lambda obj: obj.session_uid, default=None)
 
 
 def job_of(obj: bpy.types.Object | None) -> str:

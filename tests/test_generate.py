@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 from PIL import Image
 
-from recdreamer.config import resolve
+from recdreamer.checkpoint import CheckpointStore
+from recdreamer.config import of_texture, resolve
 from recdreamer.generate import SHARES, choose_device, generate
 from recdreamer.guide import class_azimuths
 from recdreamer.pose.templates import PoseTemplate
-from recdreamer.protocol import JobFolder, JobRequest, Method, RequestError, write_atomically
+from recdreamer.protocol import JobFolder, JobRequest, Method, RequestError, Stage, write_atomically
 from recdreamer.report import JobError
+from recdreamer.start import prepare_start
 
 SMALL = {
     "optimize.num_steps": 3,
@@ -112,7 +116,7 @@ def test_a_stage_that_is_left_out_hands_on_what_it_was_given(tmp_path: Path, sta
     assert set(written["seconds"]) == {*stages, "mesh"}
 
 
-def saved_ball(folder: Path, uvs: bool = False) -> None:
+def saved_ball(folder: Path, uvs: bool = False, region: bool = False) -> None:
     """The START_MESH of a ball in metres, beside the origin."""
     ball = trimesh.creation.icosphere(3, 0.3).apply_translation((1.0, 2.0, 0.3))
     arrays = {"verts": ball.vertices.astype(np.float32), "faces": ball.faces.astype(np.int32)}
@@ -123,6 +127,9 @@ def saved_ball(folder: Path, uvs: bool = False) -> None:
         corners = np.repeat(corners, len(ball.faces), 0)
         corners[ball.triangles_center[:, 0] < 1.0, :, 0] += 1
         arrays["uvs"] = corners.astype(np.float32)
+    if region:
+        arrays["region"] = (ball.vertices[:, 2] > 0.4).astype(np.float32)
+        arrays["rgb"] = np.full((len(ball.vertices), 3), (0.1, 0.6, 0.2), np.float32)
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "mesh.npz", **arrays)
 
@@ -138,8 +145,64 @@ def test_what_is_only_painted_keeps_its_mesh_and_its_uvs(tmp_path: Path) -> None
     assert {path.name for path in job.result.glob("albedo*")} == {"albedo.1001.png", "albedo.1002.png"}
 
 
+def test_of_a_painted_object_only_the_region_changes(tmp_path: Path) -> None:
+    saved_ball(tmp_path, region=True)
+    job, request = job_of(
+        tmp_path, start="texture", start_mesh="mesh.npz", overrides=SMALL | {"start.resolution": 32}
+    )
+    report = Recorder()
+    generate(job, resolve(request), report)
+    assert report.stages == ["prepare", "texture", "mesh"], "nothing else is left to be done"
+    mesh = np.load(job.result / "mesh.npz")
+    with Image.open(job.result / "albedo.png") as image:
+        texture = np.asarray(image.convert("RGB")) / 255
+    middles, corners = mesh["verts"][mesh["faces"]].mean(1), mesh["uvs"].mean(1)
+    below = middles[:, 2] < 0.2
+    pixels = texture[((1 - corners[:, 1]) * 64).astype(int).clip(0, 63), (corners[:, 0] * 64).astype(int)]
+    assert np.abs(np.median(pixels[below], axis=0) - (0.1, 0.6, 0.2)).max() < 0.02
+    assert np.abs(np.median(pixels[middles[:, 2] > 0.5], axis=0) - (0.1, 0.6, 0.2)).max() > 0.05
+
+
+def test_uvs_that_leave_their_tile_are_refused_before_any_work(tmp_path: Path) -> None:
+    saved_ball(tmp_path, uvs=True)
+    arrays = dict(np.load(tmp_path / "mesh.npz"))
+    np.savez(tmp_path / "mesh.npz", **arrays | {"uvs": 3 * arrays["uvs"] - 0.5})
+    job, request = job_of(tmp_path, start="texture", start_mesh="mesh.npz")
+    report = Recorder()
+    with pytest.raises(RequestError, match="tile"):
+        generate(job, resolve(request), report)
+    assert not report.previews
+
+
+def test_what_continues_in_a_region_and_is_killed_keeps_region_and_place(tmp_path: Path) -> None:
+    job, request = job_of(tmp_path / "first", stages=("shape",))
+    generate(job, resolve(request), Recorder())
+    made = dict(np.load(job.result / "mesh.npz"))
+    again, request = job_of(
+        tmp_path / "second", start="continue", start_job=str(job.root), start_mesh="mesh.npz"
+    )
+    region = (made["verts"][:, 2] > 0.25).astype(np.float32)
+    np.savez(again.root / "mesh.npz", verts=made["verts"], faces=made["faces"], region=region)
+    first = prepare_start(again, resolve(request), torch.device("cpu"))
+    generate(again, resolve(request), Recorder())
+    shutil.rmtree(job.root)
+    resumed = prepare_start(again, resolve(request), torch.device("cpu"))
+    assert first.region is not None and torch.equal(first.region, resumed.region)
+    assert first.placement == resumed.placement
+
+
+def test_a_stage_without_a_branch_leaves_it_as_it_is(tmp_path: Path) -> None:
+    """SDS on shaded pictures of the geometry must not teach the branch of USD what renders look like."""
+    job, request = job_of(tmp_path)
+    generate(job, resolve(request), Recorder())
+    store = CheckpointStore(job.checkpoints)
+    shape, geometry, texture = (store.newest(stage) for stage in get_args(Stage))
+    lora = {name for name in shape.tensors if name.startswith("lora")}
+    assert lora and not lora & set(geometry.tensors) and lora <= set(texture.tensors)
+
+
 def test_an_object_gives_its_shape_and_an_earlier_job_goes_on(tmp_path: Path) -> None:
-    """From an object without steps of the shape; then that result with another prompt, and its surface kept."""
+    """From an object; then that result with another prompt, and its surface kept."""
     saved_ball(tmp_path / "first")
     job, request = job_of(
         tmp_path / "first", start="object", start_mesh="mesh.npz", overrides=SMALL | {"start.resolution": 32}
@@ -214,6 +277,9 @@ def test_every_method_has_its_published_setting(method: Method) -> None:
     guidance = config.guidance
     assert (guidance.guidance_scale, config.optimize.num_steps, guidance.view_prompts) == expected
     assert bool(guidance.auxiliary_prompt) == (method == "usd")
+    assert of_texture(config).guidance.guidance_scale == expected[0], (
+        "the texture stage follows the same method"
+    )
 
 
 def test_a_distribution_is_a_setting() -> None:
@@ -229,7 +295,6 @@ def test_a_device_that_is_not_there_is_one_sentence() -> None:
 
 
 def test_class_azimuths_come_from_the_templates_else_from_the_name() -> None:
-    import torch
 
     image = torch.zeros(3, 8, 8)
     templates = [PoseTemplate("front", image, None, 350.0), PoseTemplate("front", image, None, 20.0),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -67,7 +65,7 @@ def test_a_colour_is_reached_and_the_ground_is_not_painted() -> None:
     losses = [step(subject, number, wanted).item() for number in range(40)]
     assert losses[-1] < 0.2 * losses[0]
     picture = subject.picture(orbit_cameras(torch.tensor([75.0]), torch.tensor([5.0]), 4.0, 30.0), 24)
-    assert torch.allclose(picture[0, :, 12, 12], wanted, atol=0.1), (
+    assert torch.allclose(picture[0, :, 12, 12], wanted, atol=0.2), (
         "from a view that was not among the steps'"
     )
     assert torch.allclose(picture[0, :, 0, 0], torch.full((3,), 0.8)), "the ground"
@@ -122,7 +120,11 @@ def test_the_field_that_it_begins_with_stays_as_it_was() -> None:
     assert all(torch.equal(tensor, kept[name]) for name, tensor in field.state_dict().items())
 
 
-def test_the_stage_has_its_own_number_of_views() -> None:
-    small = config()
-    assert len(painting().cameras(0)) == small.texture.num_views == 2
-    assert replace(small, texture=replace(small.texture, cached_views=1)).texture.cached_views == 1
+def test_what_only_shows_the_frozen_side_takes_no_step() -> None:
+    """With one view a step, many see nothing of a region."""
+    behind = (grid_points(16)[:, 1] > 0.3).float().view(16, 16, 16)
+    frozen, free = RadianceField(FieldConfig(), 1), RadianceField(FieldConfig(), 2)
+    subject = painting(RegionField(frozen, free, behind), **{"cameras.azimuth_deg": [-20.0, 20.0]})
+    before = {name: tensor.clone() for name, tensor in subject.tensors().items()}
+    step(subject, 0, torch.zeros(3))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.tensors().items())

@@ -48,7 +48,8 @@ def part_of(whole: Path, count: int) -> Path:
     """A job of the first `count` stages of a finished one, with its checkpoints of these."""
     folder = whole.with_name(f"{whole.name}_{count}")
     stages = STAGES[:count]
-    shutil.copytree(whole / "templates", folder / "templates", dirs_exist_ok=True)
+    if (whole / "templates").exists():  # Other methods than USD have none.
+        shutil.copytree(whole / "templates", folder / "templates", dirs_exist_ok=True)
     for path in (whole / "checkpoints").glob("*-final"):
         if path.name.split("-")[0] in stages:
             shutil.copytree(path, folder / "checkpoints" / path.name, dirs_exist_ok=True)
@@ -101,7 +102,7 @@ def main() -> None:
             write_atomically(whole / "job.json", request.to_json())
         if not is_judged(whole):
             run(whole, options.threads, judged=True)
-        parts = [part_of(whole, count) for count in (1, 2)]
+        parts = [part_of(whole, count) for count in (1, 2)] if is_judged(whole) else []
         for part in parts:
             if not is_judged(part):
                 run(part, options.threads, judged=False)

@@ -193,7 +193,7 @@ def resolve(request: JobRequest) -> GenerateConfig:
         extractor="builtin" if request.prior == BUILTIN_PRIOR else "facebook/dinov2-with-registers-small",
         device=request.device,
         height_m=request.height_m,
-        stages=request.stages,
+        stages=("texture",) if request.start == "texture" else request.stages,
     )
     config = _as_cited(config)
     if request.prior == BUILTIN_PRIOR:
@@ -229,7 +229,8 @@ def _as_cited(config: GenerateConfig) -> GenerateConfig:
         case "perp_neg":
             guidance = replace(guidance, guidance_scale=100.0, view_prompts=True, schedule="uniform")
             optimize = replace(optimize, num_steps=10_000, render_px=64)
-    return replace(config, guidance=guidance, optimize=optimize)
+    texture = replace(config.texture, guidance_scale=guidance.guidance_scale)
+    return replace(config, guidance=guidance, optimize=optimize, texture=texture)
 
 
 def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:

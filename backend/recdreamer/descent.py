@@ -53,7 +53,9 @@ class Descent:
         """The first step whose loss was not finite; stays on the device so that no step waits for it."""
 
     def step(self, loss: Float[Tensor, ""], step: int) -> None:
-        """One optimizer step down `loss`."""
+        """One optimizer step down `loss`; none where nothing that may change was seen."""
+        if not loss.requires_grad:
+            return
         self.first_bad_step = torch.where(
             torch.isfinite(loss.detach()), self.first_bad_step, self.first_bad_step.clamp_max(step)
         )

@@ -68,7 +68,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     if "texture" in config.stages:
         begin("texture")
         fields = [
-            work.field if config.texture.inherit else own_field(config, start, index)
+            work.field if config.texture.inherit else own_field(config, start, work.field, index)
             for index, work in enumerate(works)
         ]
         meshes = [work.mesh for work in works]
@@ -216,7 +216,7 @@ def make_shapes(
     elif "shape" not in config.stages:
         # What an earlier job has refined is not to be thrown away.
         earlier = earlier_surface(job, device)
-        grids = [] if earlier is None else [earlier]
+        grids = [] if earlier is None else [earlier] * len(fields)
     if grids:
         densities, settings = [grid.solidity for grid in grids], surface_settings(config)
     return [

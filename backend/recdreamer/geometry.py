@@ -66,13 +66,12 @@ def earlier_surface(job: JobFolder, device: torch.device) -> DistanceGrid | None
 def freedom(
     start: StartingPoint | None, config: GenerateConfig, device: torch.device
 ) -> Float[Tensor, "x y z"] | None:
-    """How much of the gradient reaches each vertex: by the job's strength, and within its region only."""
+    """How much of each step a vertex takes: by the job's strength, and within its region only. None: all of it."""
     if start is None:
         return None
-    size = (config.geometry.resolution,) * 3
-    share = start.strength if start.kind == "object" else 1.0
+    size, share = (config.geometry.resolution,) * 3, start.strength
     if start.region is None:
-        return torch.full(size, share, device=device)
+        return None if share == 1 else torch.full(size, share, device=device)
     return share * trilinear(start.region[None].to(device), grid_points(size[0], device))[:, 0].view(size)
 
 
@@ -89,6 +88,8 @@ def start_grid(config: GenerateConfig, mesh: Mesh, field: Field, device: torch.d
     resolution = config.geometry.resolution
     found = SolidMesh(mesh.verts, mesh.faces, device).on_grid(resolution)
     distances = found.distances.view((resolution,) * 3)
+    if config.geometry.picture == "normals":  # Nobody will see an albedo.
+        return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape)).to(device)
     grid = DistanceGrid(distances, torch.zeros(3, *distances.shape, device=device)).to(device)
     axis = torch.linspace(-1, 1, resolution, device=device)
     with torch.no_grad():

@@ -52,6 +52,11 @@ def prepare_guides(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior
     first = prepare_guide(job, config, prior)
 
     def of(stage: GenerateConfig) -> Guide:
+        if stage.method in LORA_METHODS and config.method not in (stage.method, "usd"):
+            raise RequestError(
+                f"The geometry stage cannot follow {stage.method} in a job that follows {config.method}.",
+                f"Set geometry.method to sds, or to {config.method}.",
+            )
         return Guide(
             stage.method, first.denoiser, prepare_prompts(stage, prior), stage.guidance,
             first.rectifiers if stage.method == "usd" else (), stage.rectifier,

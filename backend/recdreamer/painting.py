@@ -15,6 +15,7 @@ from recdreamer.descent import Descent, distillation_loss
 from recdreamer.field import RadianceField
 from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
+from recdreamer.optimize import step_generator
 from recdreamer.rendering import random_backgrounds
 from recdreamer.rendering.ray_cast import MeshCaster
 from recdreamer.state import load_optimizer, optimizer_tensors
@@ -73,20 +74,24 @@ class Painting:
 
     def cameras(self, step: int) -> Cameras:
         """The batch of views of a step."""
+        generator = step_generator(self.config.seed, self._batch(step), torch.device("cpu"))
+        return sample_cameras(self.config.cameras, self.config.texture.num_views, generator, self.device)
+
+    def _batch(self, step: int) -> int:
         settings = self.config.texture
-        batch = step % max(1, settings.cached_views // settings.num_views)
-        generator = torch.Generator().manual_seed(self.config.seed * 1_000_003 + batch)
-        return sample_cameras(self.config.cameras, settings.num_views, generator, self.device)
+        return step % max(1, settings.cached_views // settings.num_views)
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> PaintedViews:
-        """Those views before random grounds."""
-        settings = self.config.texture
-        batch = step % max(1, settings.cached_views // settings.num_views)
+        """The step's own views before random grounds; `cameras` are those of `cameras(step)`."""
+        batch, size_px, behind = self._batch(step), self.config.texture.render_px, self.config.optimize
         if batch not in self._sights:
-            self._sights[batch] = self.look(cameras, settings.render_px)
-        behind = self.config.optimize
+            self._sights[batch] = self.look(cameras, size_px)
         ground = random_backgrounds(len(cameras), generator, self.device, behind.ground, behind.ground_tint)
-        return self._painted(self._sights[batch], ground, settings.render_px)
+        return self._painted(self._sights[batch], ground, size_px)
+
+    def forget_views(self) -> None:
+        """Free the ray casts that were kept; for when the stage is through."""
+        self._sights.clear()
 
     def look(self, cameras: Cameras, size_px: int) -> list[Sight]:
         """Cast `supersampling`² rays for each pixel of square pictures."""
@@ -99,7 +104,7 @@ class Painting:
             index = hit.nonzero()[:, 0]
             rows, columns = index // fine, index % fine
             factor = self.config.texture.supersampling
-            pixels = (rows // factor) * size_px + columns // factor
+            pixels = ((rows // factor) * size_px + columns // factor).int()
             coverage = torch.zeros(size_px * size_px, device=self.device)
             coverage.index_add_(0, pixels, torch.ones_like(pixels, dtype=torch.float32))
             sights.append(

@@ -15,7 +15,7 @@ from recdreamer.cameras import Cameras
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig
 from recdreamer.descent import Model
-from recdreamer.distillation.methods import Guide
+from recdreamer.distillation.methods import LORA_METHODS, Guide
 from recdreamer.optimize import optimize, optimize_step, orbit, report_poses
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
@@ -74,7 +74,8 @@ def run_stage(
     `config` is the stage's own, `guide` follows its method. `watch(step)` may raise to end the stage. Raises JobError
     "non_finite", and what `report` raises to cancel or to pause, after a checkpoint.
     """
-    branch, rectifiers, guidance = guide.denoiser.branch, guide.rectifiers, config.guidance
+    branch = guide.denoiser.branch if guide.method in LORA_METHODS else None
+    rectifiers, guidance = guide.rectifiers, config.guidance
     num_steps = config.optimize.num_steps
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
 

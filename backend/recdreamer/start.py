@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
@@ -21,14 +22,17 @@ from recdreamer.field.signed_distance import Nearest, SolidMesh
 from recdreamer.field.solid import SolidField
 from recdreamer.mesh.extract import solid_parts
 from recdreamer.mesh.mesh import Mesh
+from recdreamer.mesh.raster import tiles_of_faces
 from recdreamer.mesh.surface import CUBE_LO, find_surface, sample_box
-from recdreamer.protocol import JobFolder, JobRequest, RequestError, Start
+from recdreamer.protocol import JobFolder, JobRequest, RequestError, Start, write_atomically
 from recdreamer.start_mesh import Placement, read_start_mesh
 
 FIELD_SIZES = (
     "num_levels", "features_per_level", "log2_table_size", "base_resolution", "max_resolution", "hidden_width",
 )  # fmt: skip
 """Settings of a field that its tensors' shapes follow from."""
+KEPT = "start/region.npz"
+"""What a job that continues another has found out of that one, relative to its own folder."""
 REGION_REACH = (0.2, 0.4)
 """Distances from the surface, in scene units, up to which a region holds in full, and at which it ends outside."""
 
@@ -103,9 +107,21 @@ def prepare_start(job: JobFolder, config: GenerateConfig, device: torch.device) 
     original = read_start_mesh(job.root / request.start_mesh)
     placement = Placement.centred(original["verts"][np.unique(original["faces"])], config.start.half_size)
     start = _placed(StartingPoint(request.start, request.strength, original), placement)
-    if request.start == "texture" and "region" not in original:
-        return start
-    return _sampled(start, config.start.resolution, device, has_shape=request.start == "object")
+    if request.start == "texture":
+        _check_uvs(original)
+        if "region" not in original:
+            return start
+    return _sampled(start, config.start.resolution, device, has_shape=True)
+
+
+def _check_uvs(original: dict[str, np.ndarray]) -> None:
+    """Raises RequestError where a texture could not be painted, before any time is spent on it."""
+    if "uvs" not in original:
+        return
+    try:
+        tiles_of_faces(original["uvs"])
+    except ValueError as error:
+        raise RequestError(str(error), "Or remove the UV map, and one is made.") from error
 
 
 def _placed(start: StartingPoint, placement: Placement) -> StartingPoint:
@@ -149,11 +165,23 @@ def _continued(
         start = replace(start, tensors=_earlier_scene(Path(request.start_job), config.field, device))
     if not request.start_mesh:
         return start
-    start = replace(start, original=read_start_mesh(job.root / request.start_mesh))
+    start, kept = replace(start, original=read_start_mesh(job.root / request.start_mesh)), job.root / KEPT
+    if kept.exists():
+        with np.load(kept, allow_pickle=False) as arrays:
+            placement = Placement(float(arrays["scale"]), tuple(arrays["offset"].tolist()))
+            region = torch.from_numpy(arrays["region"]).to(device) if "region" in arrays else None
+        return replace(_placed(start, placement), region=region)
     if has_begun:
         return start
     placement = _placement_of_result(start, Path(request.start_job), config, device)
-    return _sampled(_placed(start, placement), config.start.resolution, device, has_shape=False)
+    start = _sampled(_placed(start, placement), config.start.resolution, device, has_shape=False)
+    arrays: dict[str, Any] = {"scale": np.array(placement.scale), "offset": np.array(placement.offset)}
+    if start.region is not None:
+        arrays["region"] = start.region.cpu().numpy()
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    write_atomically(kept, stream.getvalue())
+    return start
 
 
 def _earlier_scene(folder: Path, config: FieldConfig, device: torch.device) -> dict[str, Tensor]:

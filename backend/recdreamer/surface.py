@@ -26,11 +26,10 @@ class Surface:
         device: torch.device,
         freedom: Float[Tensor, "x y z"] | None = None,
     ) -> None:
-        """`freedom` in [0, 1] says how much of the gradient reaches each vertex; None: all."""
+        """`freedom` in [0, 1] says how much of each step a vertex takes; None: all."""
         self.config, self.device, self.grid = config, device, grid.to(device)
         self.occupancy = OccupancyGrid(config.occupancy).to(device)
-        if freedom is not None:
-            self.grid.distances.register_hook(lambda grad: grad * freedom)
+        self.freedom = freedom
         settings = config.geometry
         optimizer = torch.optim.Adam(
             [self.grid.distances], lr=settings.learning_rate * grid.cell, betas=(0.9, 0.99)
@@ -65,7 +64,12 @@ class Surface:
                 + settings.laplacian * laplacian_loss(grid, near)
                 + settings.anchor * anchor_loss(grid, near)
             )
+        before, freedom = grid.distances.detach().clone(), self.freedom
         self.descent.step(loss, step)
+        if freedom is not None:
+            # Not the gradient: Adam would take a small one for a large one.
+            with torch.no_grad():
+                grid.distances.copy_(before + freedom * (grid.distances - before))
 
     @torch.no_grad()
     def picture(

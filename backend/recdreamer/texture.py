@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from copy import deepcopy
 
 import torch
 
@@ -39,15 +39,21 @@ def texture_stage(
         painting = Painting(config, mesh, field, device)
         name = particle_name("texture", index)
         seconds += run_stage(name, job, of_texture(config), prior, guide, painting, device, report)
+        painting.forget_views()
         paintings.append(painting)
     return paintings, seconds
 
 
 def own_field(
-    config: GenerateConfig, start: StartingPoint | None, index: int = 0
+    config: GenerateConfig,
+    start: StartingPoint | None,
+    earlier: RadianceField | RegionField | None = None,
+    index: int = 0,
 ) -> RadianceField | RegionField:
-    """A field that has no colours yet; where only a region may change, it has those of the start elsewhere."""
-    seed = config.seed + index
-    if start is None:
-        return RadianceField(config.texture.field, seed)
-    return replace(start, kind="texture").make_fields(config.texture.field, seed)[0]
+    """A field that has no colours yet; where only a region may change, it has the earlier ones elsewhere."""
+    fresh = RadianceField(config.texture.field, config.seed + index)
+    if start is None or start.region is None:
+        return fresh
+    if earlier is None:
+        return start.make_fields(config.texture.field, config.seed + index)[0]
+    return RegionField(deepcopy(earlier), fresh, start.region)

@@ -210,6 +210,30 @@ def test_found_again_under_another_name(paint, cube):
     assert set(indices(cube)) == {2}
 
 
+def test_another_object_of_its_name_is_not_painted(paint, cube):
+    job = paint(cube)
+    bpy.data.objects.remove(cube)
+    bpy.ops.mesh.primitive_cube_add()
+    assert bpy.context.object.name == "Cube"
+    with pytest.raises(RuntimeError, match="The painted object 'Cube' is not in this scene"):
+        bpy.ops.recdreamer.import_result(job_id=job.id)
+    assert slots(bpy.context.object) == []
+
+
+def test_a_shared_mesh_is_not_painted(paint, cube):
+    job = paint(cube)
+    bpy.ops.object.select_all(action="DESELECT")
+    cube.select_set(True)
+    bpy.ops.object.duplicate(linked=True)
+    sentence = "'Cube' shares its mesh with 1 other object. Make it single-user first"
+    with pytest.raises(RuntimeError, match=sentence):
+        bpy.ops.recdreamer.import_result(job_id=job.id)
+    assert slots(cube) == ["green", "blue"]
+    cube.data = cube.data.copy()
+    import_paint(job)
+    assert slots(cube) == ["green", "blue", "a red bear"]
+
+
 def test_nothing_is_touched_when_it_does_not_fit(paint, cube):
     cube.data.uv_layers.remove(cube.data.uv_layers[0])
     job = paint(cube)

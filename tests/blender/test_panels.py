@@ -152,13 +152,14 @@ def test_start(draw, fake_backend, block_out, settle):
     seen = draw()
     assert "Generate takes a turntable of the object first." in " ".join(seen.texts)
     assert "Only Region" in seen.texts and {"kind", "object", "use_children", "strength"} <= set(seen.props)
-    assert {"auto_turntable", "stages", "keep_size", "height"} <= set(seen.props)
+    stages = {"run_shape", "run_geometry", "run_texture"}
+    assert {"auto_turntable", "keep_size", "height"} | stages <= set(seen.props)
     assert "No object is picked" not in " ".join(seen.texts)
     settings.start.kind = "texture"
     body.data.uv_layers.remove(body.data.uv_layers[0])
     seen = draw()
     assert f"{body.name!r} has no UV map: it gets one with the texture." in " ".join(seen.texts)
-    assert not {"strength", "stages", "keep_size", "height"} & set(seen.props)
+    assert not ({"strength", "keep_size", "height"} | stages) & set(seen.props)
     settings.start.kind = "prompt"
     seen = draw()
     assert not {"object", "strength", "auto_turntable"} & set(seen.props) and "height" in seen.props

@@ -24,6 +24,7 @@ def test_quads_beside_the_hidden_original(result, remesher):
     assert bpy.ops.recdreamer.make_quads(target_faces=400, remesher=remesher) == {"FINISHED"}
     quads = bpy.context.object
     assert quads != result and quads.name == "a bear quads" and quads.select_get()
+    assert result.hide_render and not quads.hide_render and "recdreamer_hidden" not in quads
     assert result.hide_get() and result.data == mesh and len(mesh.polygons) == faces
     assert {len(polygon.vertices) for polygon in quads.data.polygons} == {4}
     assert 150 < len(quads.data.polygons) < 1000
@@ -51,8 +52,13 @@ def test_the_texture_is_baked_from_the_original(result):
     bpy.ops.recdreamer.make_quads(target_faces=600, remesher="VOXEL")
     quads = bpy.context.object
     engine = bpy.context.scene.render.engine
+    # Left over from the artist's own bakes.
+    bake = bpy.context.scene.render.bake
+    bake.target, bake.save_mode, bake.use_cage, bake.use_clear = "VERTEX_COLORS", "EXTERNAL", True, False
+    bake.cage_object = quads
     assert bpy.ops.recdreamer.bake_quads(size_px=128) == {"FINISHED"}
-    assert bpy.context.scene.render.engine == engine and result.hide_get()
+    assert bpy.context.scene.render.engine == engine
+    assert result.hide_get() and result.hide_render
     assert bpy.context.selected_objects == [quads] and bpy.context.object == quads
     (layer,) = quads.data.uv_layers
     (material,) = quads.data.materials

@@ -120,6 +120,7 @@ def test_front_unit_and_mirrored_scale(settings, generate):
     assert result.dimensions.z == pytest.approx(100, rel=1e-5)
     assert tuple(result.location) == pytest.approx((150, 0, 0), abs=1e-2), "the middle of its base"
     assert cube.hide_get() and not result.hide_get()
+    assert cube.hide_render and not result.hide_render
 
 
 def test_own_height_and_a_visible_start(settings, generate):
@@ -143,7 +144,11 @@ def test_children_are_one_shape_with_it_also_when_hidden(settings, generate, blo
     assert len(mesh["verts"]) == 8 + len(head.data.vertices)
     bpy.ops.recdreamer.import_result(job_id=job.id)
     assert body.hide_get() and head.hide_get() and not nose.hide_get()
+    assert body.hide_render and head.hide_render
+    settings.method = "usd"
     _, again = generate()
+    assert len(settings.templates) == 4, "a turntable of what we have hidden"
+    assert body.hide_render and head.hide_render
     assert np.array_equal(mesh["verts"], again["verts"]) and np.array_equal(mesh["faces"], again["faces"])
     settings.start.use_children = False
     assert len(generate()[1]["verts"]) == 8
@@ -158,6 +163,8 @@ def test_text_is_a_start_and_no_canvas(settings, generate, sentence):
     assert len(generate()[1]["faces"]) > 10
     settings.start.kind = "texture"
     assert sentence() == "'Text' is no mesh. Pick a mesh object, or convert it (Object › Convert)."
+    settings.start.kind, settings.start.region = "object", "of another object"
+    assert sentence() == "" and settings.start.region_object is None
 
 
 @pytest.mark.parametrize(("kind", "domain"), [("BYTE_COLOR", "CORNER"), ("FLOAT_COLOR", "POINT")])

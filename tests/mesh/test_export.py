@@ -161,6 +161,7 @@ def test_cancelled_work_leaves_nothing_behind(tmp_path: Path) -> None:
         "albedo.png",
         "mesh.npz",
         "model.glb",
+        "normal.png",
     ]
 
     def stop() -> None:

@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from recdreamer.field.volume import trilinear
 
 SOLID = 100.0
+OCCUPANCY_REACH = 0.04
+"""About half of the diagonal of a cell of the default occupancy grid, in scene units."""
 
 
 class DistanceGrid(nn.Module):
@@ -34,7 +36,7 @@ class DistanceGrid(nn.Module):
         return 2 / (len(self.distances) - 1)
 
     def gradients(self) -> Float[Tensor, "3 x y z"]:
-        """Central differences at the vertices; one-sided ones at the border."""
+        """Central differences at the vertices; half of one-sided ones at the border."""
         p, inner = F.pad(self.distances[None, None], (1,) * 6, mode="replicate")[0, 0], slice(1, -1)
         differences = (
             p[2:, inner, inner] - p[:-2, inner, inner],
@@ -54,8 +56,8 @@ class DistanceGrid(nn.Module):
         return F.normalize((upper - lower).T, dim=-1, eps=1e-6)
 
     def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
-        """For the occupancy grid: 1 within two cells of the surface, else 0."""
-        return (self.distance(xyz).abs() < 2 * self.cell).to(xyz.dtype)
+        """For the occupancy grid, which looks at one point of each of its cells: 1 wherever the surface may be in one."""
+        return (self.distance(xyz).abs() < 2 * self.cell + OCCUPANCY_REACH).to(xyz.dtype)
 
     def solidity(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """Density for the extraction of the mesh, per scene unit: SOLID inside, half of it at the surface."""

@@ -36,8 +36,9 @@ def render_surface(
     """The surface as normals, (n + 1) / 2 in world axes, or as its albedo in a light from above.
 
     Between the ends of a sample the transmittance falls from Φ(d₀) to Φ(d₁), Φ(d) = sigmoid(d / softness), and never
-    rises (NeuS, Eq. 13): a ray is as opaque as 1 - Φ of its least distance, so that half of a pixel is covered where
-    a ray grazes the surface, at any softness. Lengths in scene units; samples are jittered with a generator.
+    rises (NeuS, Eq. 13): a ray that nears the surface once is as opaque as 1 - Φ of its least distance, so that half
+    of a pixel is covered where it grazes the surface, at any softness. Lengths in scene units; with a generator samples
+    are jittered.
     """
     rays_o, rays_d = (rays.reshape(-1, 3) for rays in camera_rays(cameras, size_px, size_px))
     shifts = rays_o.new_full((len(rays_o),), 0.5)
