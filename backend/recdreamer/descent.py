@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -66,6 +67,17 @@ class Descent:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+
+
+def field_optimizer(
+    named: Iterable[tuple[str, Tensor]], grid_rate: float, network_rate: float
+) -> torch.optim.Adam:
+    """Adam as Instant NGP has it: with a rate for hash grids, told by their names, and one for everything else."""
+    grid, network = [], []
+    for name, parameter in named:
+        (grid if "grid" in name else network).append(parameter)
+    groups = [{"params": grid, "lr": grid_rate}, {"params": network, "lr": network_rate}]
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
 
 
 def distillation_loss(

@@ -24,13 +24,9 @@ from recdreamer.mesh import (
     NormalAt,
     Shade,
     dress_mesh,
-    extract_mesh,
-    field_shade,
-    find_surface,
-    level_set_normals,
+    mesh_of_field,
     stand_on_origin,
 )
-from recdreamer.mesh.extract import cell_size
 from recdreamer.mesh.surface import Density
 from recdreamer.painting import SHOW_ALL
 from recdreamer.prior.diffusion import DiffusionPrior
@@ -54,12 +50,13 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     device, begin = choose_device(config.device), announcer(config, report)
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
     begin("prepare")
+    # First of all: what cannot be started from is told before anything is loaded or drawn.
+    start = prepare_start(job, config, device)
     torch.manual_seed(config.seed)
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guides, seconds = prepare_guides(job, config, prior), {}
     prior.free_text_encoder()
 
-    start = prepare_start(job, config, device)
     if start is not None and start.kind == "texture":
         works = [Work.given(start, config)]
     else:
@@ -150,30 +147,12 @@ class Work:
     ) -> Work:
         """The mesh of a density. It stands on the origin, but for one of which only a region changed: that stays where
         the start mesh was. Raises JobError where there is no object."""
-        warnings: list[str] = []
-
-        def note(message: str) -> None:
-            warnings.append(message)
-            report.warning(message)
-
-        level = find_surface(density, settings, device=device, warn=note)
-        mesh = extract_mesh(density, settings, level=level, device=device, warn=note)
-        cell = cell_size(level, settings)
-        color = lambda xyz: field(xyz)[1]  # noqa: E731
-        return cls(
-            mesh,
-            field,
-            field_shade(density, color, level.threshold, cell, config.seed),
-            level_set_normals(density, level.threshold, cell) if config.mesh.normal_map else None,
-            placing(start, config.height_m),
-            {
-                "threshold": level.threshold,
-                "agreement": level.agreement,
-                "max_opacity": level.max_opacity,
-                "density_percentiles": level.percentiles,
-                "warnings": warnings,
-            },
-        )
+        found = mesh_of_field(
+            density, lambda xyz: field(xyz)[1], settings,
+            seed=config.seed, device=device, warn=report.warning,
+        )  # fmt: skip
+        place = placing(start, config.height_m)
+        return cls(found.mesh, field, found.shade, found.normal_at, place, found.facts)
 
 
 def placing(start: StartingPoint | None, height_m: float) -> Callable[[Mesh], Mesh]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays, sample_cameras
 from recdreamer.config import GenerateConfig
-from recdreamer.descent import Descent, distillation_loss
+from recdreamer.descent import Descent, distillation_loss, field_optimizer
 from recdreamer.field import RadianceField
 from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
@@ -58,17 +58,8 @@ class Painting:
         self.caster = MeshCaster(mesh.verts, mesh.faces, device)
         self.field = deepcopy(field).to(device)
         self.field.set_progress(SHOW_ALL)
-        learnt = {name: p for name, p in self.field.named_parameters() if p.requires_grad}
-        grid = [p for name, p in learnt.items() if "grid" in name]
-        network = [p for name, p in learnt.items() if "grid" not in name]
-        optimizer = torch.optim.Adam(
-            [
-                {"params": grid, "lr": settings.grid_learning_rate},
-                {"params": network, "lr": settings.network_learning_rate},
-            ],
-            betas=(0.9, 0.99),
-            eps=1e-15,
-        )
+        learnt = ((name, p) for name, p in self.field.named_parameters() if p.requires_grad)
+        optimizer = field_optimizer(learnt, settings.grid_learning_rate, settings.network_learning_rate)
         self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
         self._sights: dict[int, list[Sight]] = {}
 

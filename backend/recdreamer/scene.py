@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays
 from recdreamer.config import GenerateConfig
-from recdreamer.descent import Descent, distillation_loss
+from recdreamer.descent import Descent, distillation_loss, field_optimizer
 from recdreamer.field import Field, OccupancyGrid, RadianceField
 from recdreamer.field.region_field import RegionField, empty_like
 from recdreamer.field.solid import SolidField
@@ -59,16 +59,9 @@ class Scene:
             self._begin_at(start, seed)
         self.field.to(device)
         settings = config.optimize
-        grid = [p for name, p in self._trained() if "grid" in name]
-        network = [p for name, p in self._trained() if "grid" not in name]
-        network += self.surrounding.parameters() if self.surrounding is not None else []
-        optimizer = torch.optim.Adam(
-            [
-                {"params": grid, "lr": settings.grid_learning_rate},
-                {"params": network, "lr": settings.network_learning_rate},
-            ],
-            betas=(0.9, 0.99),
-            eps=1e-15,
+        around = () if self.surrounding is None else self.surrounding.named_parameters()
+        optimizer = field_optimizer(
+            (*self._trained(), *around), settings.grid_learning_rate, settings.network_learning_rate
         )
         self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
 

@@ -64,12 +64,12 @@ class Surface:
                 + settings.laplacian * laplacian_loss(grid, near)
                 + settings.anchor * anchor_loss(grid, near)
             )
-        before, freedom = grid.distances.detach().clone(), self.freedom
+        before = None if self.freedom is None else grid.distances.detach().clone()
         self.descent.step(loss, step)
-        if freedom is not None:
+        if before is not None and self.freedom is not None:
             # Not the gradient: Adam would take a small one for a large one.
             with torch.no_grad():
-                grid.distances.copy_(before + freedom * (grid.distances - before))
+                grid.distances.copy_(before + self.freedom * (grid.distances - before))
 
     @torch.no_grad()
     def picture(

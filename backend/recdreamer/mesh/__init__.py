@@ -9,6 +9,7 @@ from recdreamer.mesh.export import write_mesh as write_mesh
 from recdreamer.mesh.extract import extract_mesh as extract_mesh
 from recdreamer.mesh.finish import dress_mesh as dress_mesh
 from recdreamer.mesh.finish import finish_mesh as finish_mesh
+from recdreamer.mesh.finish import mesh_of_field as mesh_of_field
 from recdreamer.mesh.mesh import Mesh as Mesh
 from recdreamer.mesh.mesh import MeshConfig as MeshConfig
 from recdreamer.mesh.normals import NormalAt as NormalAt

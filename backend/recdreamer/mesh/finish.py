@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +42,13 @@ def finish_mesh(
     Returns a report of plain numbers and strings; the warnings in it were also passed to `warn`.
     """
     tick = tick or no_tick
-    warnings: list[str] = []
-
-    def note(message: str) -> None:
-        warnings.append(message)
-        if warn is not None:
-            warn(message)
-
     started = time.perf_counter()
-    level = find_surface(density, config, device=device, tick=tick, warn=note)
-    mesh = extract_mesh(density, config, level=level, device=device, tick=tick, warn=note)
+    found = mesh_of_field(density, color, config, seed=seed, device=device, tick=tick, warn=warn)
     extracted = time.perf_counter()
-    cell = cell_size(level, config)
     report = dress_mesh(
-        mesh,
-        field_shade(density, color, level.threshold, cell, seed),
-        level_set_normals(density, level.threshold, cell) if config.normal_map else None,
+        found.mesh,
+        found.shade,
+        found.normal_at,
         config,
         folder,
         place=lambda mesh: stand_on_origin(mesh, height_m),
@@ -64,15 +56,54 @@ def finish_mesh(
         device=device,
         tick=tick,
     )
-    return {
-        "threshold": level.threshold,
-        "agreement": level.agreement,
-        "max_opacity": level.max_opacity,
-        "density_percentiles": level.percentiles,
-        **report,
-        "warnings": warnings,
-        "seconds": {"extract": extracted - started, **report["seconds"]},
-    }
+    return found.facts | report | {"seconds": {"extract": extracted - started, **report["seconds"]}}
+
+
+@dataclass(frozen=True)
+class FieldMesh:
+    """The mesh of a field in scene units, and how the field looks on it."""
+
+    mesh: Mesh
+    shade: Shade
+    normal_at: NormalAt | None
+    """None where no normal map is wanted."""
+    facts: dict[str, Any]
+    """Plain numbers on the level set, and the warnings."""
+
+
+def mesh_of_field(
+    density: Density,
+    color: Color,
+    config: MeshConfig,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    tick: Tick = no_tick,
+    warn: Warn | None = None,
+) -> FieldMesh:
+    """Extract the mesh of a field. Raises JobError where it holds no object; see `finish_mesh` for the arguments."""
+    warnings: list[str] = []
+
+    def note(message: str) -> None:
+        warnings.append(message)
+        if warn is not None:
+            warn(message)
+
+    level = find_surface(density, config, device=device, tick=tick, warn=note)
+    mesh = extract_mesh(density, config, level=level, device=device, tick=tick, warn=note)
+    cell = cell_size(level, config)
+    return FieldMesh(
+        mesh,
+        field_shade(density, color, level.threshold, cell, seed),
+        level_set_normals(density, level.threshold, cell) if config.normal_map else None,
+        {
+            "threshold": level.threshold,
+            "agreement": level.agreement,
+            "max_opacity": level.max_opacity,
+            "density_percentiles": level.percentiles,
+            "warnings": warnings,
+        },
+    )
 
 
 def dress_mesh(
