@@ -20,11 +20,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
-
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 
-from compare_methods import METHODS
+from compare_methods import METHODS, save_sheet
 
 STAGES = ("shape", "geometry", "texture")
 COLUMNS = (
@@ -118,21 +116,7 @@ def main() -> None:
     reports = {folder.name: report_of(folder) for folder in folders}
     write_atomically(options.out / "table.json", json.dumps(reports, indent=2))
     print("\n".join(lines))
-    save_sheet(folders, options.out / "sheet.png")
-
-
-def save_sheet(folders: list[Path], path: Path) -> None:
-    """The mesh sheets of all, one below another."""
-    sheets = [(folder.name, Image.open(folder / "result" / "mesh-sheet.png")) for folder in folders]
-    if not sheets:
-        return
-    width, height = sheets[0][1].size
-    joined = Image.new("RGB", (width, (height + 14) * len(sheets)), "white")
-    draw = ImageDraw.Draw(joined)
-    for index, (name, sheet) in enumerate(sheets):
-        draw.text((4, index * (height + 14) + 1), name, fill="black")
-        joined.paste(sheet, (0, index * (height + 14) + 14))
-    joined.save(path)
+    save_sheet({f.name: f / "result" / "mesh-sheet.png" for f in folders}, options.out / "sheet.png")
 
 
 if __name__ == "__main__":

@@ -139,8 +139,6 @@ def main() -> None:
 
 def write_tables(out: Path, folders: list[Path]) -> None:
     """table.md and table.json of all runs, and one sheet with the contact sheets of all."""
-    from PIL import Image, ImageDraw
-
     rows = {f.name: json.loads((f / "row.json").read_text()) for f in folders if (f / "row.json").exists()}
     (out / "table.json").write_text(json.dumps(rows, indent=2))
     lines = ["| run | entropy / ln 4 | agreement | unrotated | fronts | s |", "|---|---|---|---|---|---|"]
@@ -151,15 +149,23 @@ def write_tables(out: Path, folders: list[Path]) -> None:
         )
     (out / "table.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
-    strips = [(name, Image.open(out / name / "result" / "contact-sheet.png")) for name in rows]
-    if strips:
-        width, height = strips[0][1].size
-        sheet = Image.new("RGB", (width, (height + 14) * len(strips)), "white")
-        draw = ImageDraw.Draw(sheet)
-        for i, (name, strip) in enumerate(strips):
-            draw.text((4, i * (height + 14) + 1), name, fill="black")
-            sheet.paste(strip, (0, i * (height + 14) + 14))
-        sheet.save(out / "sheet.png")
+    save_sheet({name: out / name / "result" / "contact-sheet.png" for name in rows}, out / "sheet.png")
+
+
+def save_sheet(pictures: dict[str, Path], path: Path) -> None:
+    """Pictures of one size, each under its name, one below another."""
+    from PIL import Image, ImageDraw
+
+    strips = [(name, Image.open(picture)) for name, picture in pictures.items()]
+    if not strips:
+        return
+    width, height = strips[0][1].size
+    sheet = Image.new("RGB", (width, (height + 14) * len(strips)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, strip) in enumerate(strips):
+        draw.text((4, i * (height + 14) + 1), name, fill="black")
+        sheet.paste(strip, (0, i * (height + 14) + 14))
+    sheet.save(path)
 
 
 if __name__ == "__main__":
