@@ -61,6 +61,8 @@ def start_mesh_bytes(path: Path) -> bytes:
     """
     import trimesh
 
+    if not path.is_file():
+        raise RequestError(f"There is no mesh {path}.", "Give an .npz, .obj, .ply, .stl or .glb file.")
     if path.suffix.lower() == ".npz":
         read_start_mesh(path)
         return path.read_bytes()
