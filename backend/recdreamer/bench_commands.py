@@ -9,7 +9,7 @@ from typing import Annotated, Literal, get_args
 
 import tyro
 
-from recdreamer.protocol import BUILTIN_PRIOR, Method, RequestError, write_atomically
+from recdreamer.protocol import BUILTIN_PRIOR, Method, RequestError, Stage, write_atomically
 from recdreamer.settings import Settings, parse_setting
 
 FieldTable = Literal["hash-grid", "resolution", "samples", "grid-size", "faces"]
@@ -20,6 +20,8 @@ class BenchStep:
     """Time one iteration of each method, split by part, with its FLOPs and the peak memory."""
 
     methods: tuple[Method, ...] = get_args(Method)
+    """Of the job: the geometry stage follows `geometry.method`."""
+    stage: Stage = "shape"
     prior: str = BUILTIN_PRIOR
     """builtin, a Stable Diffusion folder, or random-sd21: the size of Stable Diffusion 2.1, made on the spot."""
     steps: int = 10
@@ -73,10 +75,11 @@ def bench_step_command(command: BenchStep) -> None:
     from recdreamer.evaluation.benchmark import as_table, bench_step
 
     found = bench_step(
-        command.methods, command.prior, command.steps, command.device, dict(map(parse_setting, command.set))
-    )
+        command.methods, command.stage, command.prior, command.steps, command.device,
+        dict(map(parse_setting, command.set)),
+    )  # fmt: skip
     print(as_table(found))
-    print(f"{found['device']}, {found['threads']} thread(s), prior {found['prior']}")
+    print(f"{found['device']}, {found['threads']} thread(s), prior {found['prior']}, {found['stage']} stage")
     if command.out is not None:
         write_atomically(command.out, json.dumps(found, indent=2))
 

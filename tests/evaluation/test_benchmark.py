@@ -8,13 +8,14 @@ import torch
 from recdreamer.evaluation.benchmark import as_table, bench_step
 from recdreamer.evaluation.random_sd import UNET, VAE, random_dinov2
 from recdreamer.pose.features import FeatureExtractor
+from recdreamer.protocol import Stage
 
 SMALL = {"optimize.num_views": 1, "optimize.render_px": 16, "rectifier.classifier.template_copies": 0,
          "rectifier.classifier.query_copies": 1, "field.num_levels": 2}  # fmt: skip
 
 
 def test_each_part_of_a_step_is_timed_and_its_flops_counted() -> None:
-    found = bench_step(("sds", "vsd", "usd"), "builtin", 1, "cpu", SMALL)
+    found = bench_step(("sds", "vsd", "usd"), "shape", "builtin", 1, "cpu", SMALL)
     sds, vsd, usd = (found["methods"][name] for name in ("sds", "vsd", "usd"))
     assert "branch training" in vsd["seconds"] and "branch training" not in sds["seconds"]
     assert {"decode", "classifier", "rectifier backward"} <= set(usd["seconds"])
@@ -23,6 +24,15 @@ def test_each_part_of_a_step_is_timed_and_its_flops_counted() -> None:
     assert sds["tflop"] < vsd["tflop"] < usd["tflop"]
     table = as_table(found)
     assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+@pytest.mark.parametrize("stage", ["geometry", "texture"])
+def test_a_step_of_the_later_stages_follows_their_own_method(stage: Stage) -> None:
+    small = {"geometry.resolution": 24, "geometry.render_px": 16, "texture.render_px": 16}
+    found = bench_step(("usd",), stage, "builtin", 1, "cpu", SMALL | small)
+    seconds = found["methods"]["usd"]["seconds"]
+    assert {"render", "encode", "noise estimates", "step"} <= set(seconds)
+    assert ("branch training" in seconds) == ("classifier" in seconds) == (stage == "texture")
 
 
 def test_the_random_prior_has_the_size_of_stable_diffusion() -> None:

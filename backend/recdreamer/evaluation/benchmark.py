@@ -16,35 +16,49 @@ from typing import Any
 
 import numpy as np
 import torch
+import trimesh
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from recdreamer.config import GenerateConfig, resolve
+from recdreamer.config import GenerateConfig, of_geometry, of_texture, resolve
+from recdreamer.distillation.methods import LORA_METHODS
 from recdreamer.evaluation.random_sd import random_dinov2, random_sd21
+from recdreamer.field import RadianceField
 from recdreamer.generate import choose_device, choose_dtype
-from recdreamer.guide import prepare_guide
+from recdreamer.geometry import start_grid
+from recdreamer.guide import prepare_guides
+from recdreamer.mesh import Mesh
 from recdreamer.optimize import optimize_step
+from recdreamer.painting import Painting
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
-from recdreamer.protocol import JobFolder, JobRequest, Method, Template, write_atomically
-from recdreamer.scene import Scene
+from recdreamer.protocol import JobFolder, JobRequest, Method, Stage, Template, write_atomically
+from recdreamer.scene import Particles
+from recdreamer.stage import Theta
+from recdreamer.surface import Surface
 
 RANDOM_SD21 = "random-sd21"
 WARM_UP_STEPS = 3
 
 
 def bench_step(
-    methods: Sequence[Method], prior_name: str, num_steps: int, device_name: str, settings: dict[str, Any]
+    methods: Sequence[Method],
+    stage: Stage,
+    prior_name: str,
+    num_steps: int,
+    device_name: str,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
-    """Median seconds of each part, TFLOP and peak memory of a step of each method.
+    """Median seconds of each part, TFLOP and peak memory of a step of one stage, for jobs of each method.
 
     `prior_name` is `builtin`, `random-sd21` or a model. Parts are timed where the step calls them; on a GPU each waits
     for the device, so that their sum exceeds a step that nobody looks at: that one is the row "step".
     """
     device = choose_device(device_name)
-    table = {method: _measure(method, prior_name, num_steps, device, settings) for method in methods}
+    table = {method: _measure(method, stage, prior_name, num_steps, device, settings) for method in methods}
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-    return {"device": name, "threads": torch.get_num_threads(), "prior": prior_name, "methods": table}
+    facts = {"device": name, "threads": torch.get_num_threads(), "prior": prior_name, "stage": stage}
+    return facts | {"methods": table}
 
 
 def as_table(found: dict[str, Any]) -> str:
@@ -63,7 +77,12 @@ def as_table(found: dict[str, Any]) -> str:
 
 
 def _measure(
-    method: Method, prior_name: str, num_steps: int, device: torch.device, settings: dict[str, Any]
+    method: Method,
+    stage: Stage,
+    prior_name: str,
+    num_steps: int,
+    device: torch.device,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
     # What was measured before hangs together in circles, and would count as this method's memory.
     gc.collect()
@@ -78,12 +97,16 @@ def _measure(
             if prior_name == RANDOM_SD21
             else DiffusionPrior.load(prior_name, device, dtype)
         )
-        guide = prepare_guide(job, config, prior)
-    scene, branch = Scene(config, device), guide.denoiser.branch
+        guide = prepare_guides(job, config, prior)[stage]
+    theta, config = _theta(stage, config, device)
+    branch = guide.denoiser.branch if guide.method in LORA_METHODS else None
     lora = branch and LoraTrainer(
         branch, config.guidance.lora_learning_rate, config.guidance.lora_warmup_steps
     )
-    step = lambda number: optimize_step(number, config, prior, scene, guide, lora)  # noqa: E731
+
+    def step(number: int) -> None:
+        optimize_step(number, config, prior, theta.at(number), guide, lora, theta.cameras(number))
+
     for number in range(WARM_UP_STEPS):
         step(number)
     with FlopCounterMode(display=False) as flops:
@@ -93,12 +116,12 @@ def _measure(
         started = whole.now()
         step(number)
         whole.end_step(whole.now() - started)
-    parts = Stopwatch(device)
-    parts.wrap(scene, "render", "render")
+    parts, model = Stopwatch(device), theta.at(0)
+    parts.wrap(model, "render", "render")
     parts.wrap(prior, "encode", "encode")
     parts.wrap(guide.denoiser, "ask", "noise estimates")
     parts.wrap(guide.denoiser, "decode", "decode")
-    parts.wrap(scene, "descend", "field and encoder backward, update")
+    parts.wrap(model, "descend", "field and encoder backward, update")
     for rectifier in guide.rectifiers:
         parts.wrap(rectifier, "log_ratio", "classifier")
     if lora is not None:
@@ -115,6 +138,18 @@ def _measure(
         torch.autograd.grad = original
     seconds = parts.medians() | {"step": whole.medians()["step"]}
     return {"seconds": seconds, "tflop": flops.get_total_flops() / 1e12, "peak_gib": _peak_gib(device)}
+
+
+def _theta(stage: Stage, config: GenerateConfig, device: torch.device) -> tuple[Theta, GenerateConfig]:
+    """What the stage moves, on its way from a ball, and the configuration of its steps."""
+    if stage == "shape":
+        return Particles(config, device), config
+    ball = trimesh.creation.icosphere(5, 0.6)
+    mesh = Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32))
+    field = RadianceField(config.field, config.seed).to(device)
+    if stage == "texture":
+        return Painting(config, mesh, field, device), of_texture(config)
+    return Surface(config, start_grid(config, mesh, field, device), device), of_geometry(config)
 
 
 def _job(
