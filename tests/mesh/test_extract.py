@@ -61,6 +61,45 @@ def test_two_spheres_are_two_parts_and_a_speck_is_dropped() -> None:
     assert signed_volume(mesh) == pytest.approx(4 / 3 * math.pi * (0.4**3 + 0.2**3), rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("gap", "sigma", "closed_gap", "is_kept"),
+    [(0.03, 80.0, 0.04, True), (0.03, 8.0, 0.04, False), (0.15, 80.0, 0.04, False), (0.03, 80.0, 0.0, False)],
+    ids=["near and opaque", "a haze", "far off", "no gaps are closed"],
+)
+def test_a_loose_rod_is_joined_where_it_is_near_and_opaque(
+    gap: float, sigma: float, closed_gap: float, is_kept: bool
+) -> None:
+    """0.2 % of the ball's volume, above its top. Across the rod a ray meets an optical depth of 0.06 sigma."""
+
+    def field(xyz: torch.Tensor) -> torch.Tensor:
+        above = xyz[:, 2] - 0.5
+        rod = (xyz[:, :2].norm(dim=1) < 0.03) & (above > gap) & (above < 0.4)
+        return 80.0 * (xyz.norm(dim=1) < 0.5) + sigma * rod
+
+    config = replace(SMALL, threshold=5.0, resolution=96, closed_gap=closed_gap)
+    mesh = extract_mesh(field, config)
+    assert is_watertight(mesh)
+    assert euler_characteristic(mesh) == 2
+    assert mesh.verts[:, 2].max() == pytest.approx(0.9 if is_kept else 0.5, abs=0.015)
+
+
+def test_a_rod_and_a_plate_of_a_few_cells_keep_their_size() -> None:
+    """Neither the closing of gaps nor smoothing nor decimation may eat what is thin."""
+
+    def field(xyz: torch.Tensor) -> torch.Tensor:
+        rod = (xyz[:, :2].norm(dim=1) < 0.03) & (xyz[:, 2].abs() < 0.8)
+        plate = (xyz[:, 0].abs() < 0.02) & (xyz[:, 1].abs() < 0.4) & (xyz[:, 2].abs() < 0.4)
+        return ball(0.2)(xyz) + 100.0 * (rod | plate)
+
+    mesh = extract_mesh(field, replace(SMALL, threshold=40.0, resolution=128))
+    assert is_watertight(mesh)
+    assert mesh.verts[:, 2].max() == pytest.approx(0.8, abs=0.01)
+    x, y, z = np.abs(mesh.verts).T
+    on_rod, on_plate = (z > 0.5) & (z < 0.75), (y > 0.25) & (y < 0.35) & (z < 0.35)
+    assert np.hypot(x, y)[on_rod].mean() == pytest.approx(0.03, rel=0.05)
+    assert x[on_plate].mean() == pytest.approx(0.02, rel=0.05)
+
+
 def test_min_component_share_keeps_only_the_largest_part() -> None:
     large, small = ball(0.4, (-0.4, 0.0, 0.0)), ball(0.2, (0.5, 0.0, 0.0))
     config = replace(SMALL, min_component_share=0.5)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from recdreamer.mesh.cleanup import decimate, smooth, without_small_parts
@@ -56,14 +56,14 @@ def extract_mesh(
     # Bounded to +-1 so that a steep field, hundreds inside and zero outside, does not drag the
     # interpolated crossing towards its empty side.
     signed = np.clip(sigmas / level.threshold, 0, 2) - 1
-    solid = solid_parts(signed > 0, config.min_component_share)
+    solid = signed > 0
     if not solid.any():
         raise JobError(
             "empty_field",
             f"No part of the field is denser than the mesh threshold {level.threshold:g}, looked at closely.",
             "Lower mesh.threshold, or try another seed or more steps.",
         )
-    solid = without_gaps(solid, round(config.closed_gap / 2 * config.resolution))
+    solid = whole_object(solid, sigmas, cell, level, config)
     signed = np.where(solid, np.where(signed > 0, signed, 1), np.where(signed > 0, -1, signed))
     # A value of exactly zero would put several vertices on one point.
     signed = np.where(np.abs(signed) < 1e-4, 1e-4 * np.where(solid, 1, -1), signed)
@@ -85,17 +85,63 @@ def cell_size(level: SurfaceLevel, config: MeshConfig) -> float:
     return max(np.subtract(level.hi, level.lo)) / config.resolution
 
 
+def whole_object(
+    solid: Bool[np.ndarray, "x y z"],
+    sigmas: Float[np.ndarray, "x y z"],
+    cell: float,
+    level: SurfaceLevel,
+    config: MeshConfig,
+) -> Bool[np.ndarray, "x y z"]:
+    """Solid cells, of which there is one at least, without specks, and with their gaps and cavities filled.
+
+    A part that is opaque is no speck, however small, if it stands so near to a large one that closing the gaps joins
+    them: the knob of an antenna whose rod has a gap. Further off it is a floater.
+    """
+    large = solid_parts(solid, config.min_component_share)
+    opaque = opaque_parts(solid & ~large, sigmas, cell)
+    radius_cells = round(config.closed_gap / 2 * max(np.subtract(level.hi, level.lo)) / cell)
+    whole = without_gaps(large | opaque, radius_cells)
+    if not opaque.any():
+        return whole
+    labels, count = _labelled(whole)
+    is_joined = np.zeros(count + 1, bool)
+    is_joined[labels[large]] = True
+    return is_joined[labels]
+
+
 def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) -> Bool[np.ndarray, "x y z"]:
     """Solid cells without specks and without hidden cavities.
 
     A field is often hollow; walls that nobody can see would cost half of the faces and of the texture.
     """
-    labels = np.zeros(solid.shape, np.int32)
-    ndimage.label(solid, output=labels)
+    labels, _ = _labelled(solid)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     is_large = sizes >= min_component_share * sizes.max()
     return np.asarray(ndimage.binary_fill_holes(is_large[labels] & solid), bool)
+
+
+def opaque_parts(
+    solid: Bool[np.ndarray, "x y z"], sigmas: Float[np.ndarray, "x y z"], cell: float
+) -> Bool[np.ndarray, "x y z"]:
+    """Parts that are opaque on their own: along each axis some ray through the part loses half of its light in it."""
+    labels, count = _labelled(solid)
+    cells = np.nonzero(solid)
+    part, depth = labels[cells], sigmas[cells] * cell
+    is_opaque = np.ones(count + 1, bool)
+    for axis in range(3):
+        row, column = (cells[other] for other in range(3) if other != axis)
+        rays, ray = np.unique(np.stack([part, row, column]), axis=1, return_inverse=True)
+        thickest = np.zeros(count + 1)
+        np.maximum.at(thickest, rays[0], np.bincount(ray.reshape(-1), depth))
+        is_opaque &= thickest >= np.log(2)
+    return is_opaque[labels] & solid
+
+
+def _labelled(solid: Bool[np.ndarray, "x y z"]) -> tuple[Int[np.ndarray, "x y z"], int]:
+    """Number of the part of each solid cell, from 1, and of how many; parts share no face of a cell."""
+    labels = np.zeros(solid.shape, np.int32)
+    return labels, ndimage.label(solid, output=labels)
 
 
 def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:

@@ -18,7 +18,8 @@ class MeshConfig:
     threshold: float | None = None
     """Density of the surface per scene unit; None finds the density that looks most like the renders."""
     min_component_share: float = 0.01
-    """Loose parts smaller than this share of the largest part's volume are dropped."""
+    """Loose parts smaller than this share of the largest part's volume are dropped, but for opaque ones that the
+    closing of gaps joins to a larger part."""
     closed_gap: float = 0.04
     """Gaps up to this width, as a share of the longest side, are filled: a field is often porous where it is flat
     coloured; 0 = off."""
