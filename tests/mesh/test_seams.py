@@ -62,6 +62,51 @@ def test_the_jump_between_two_plain_islands_is_their_difference(tiles: int) -> N
     assert error == pytest.approx({"mean": 0.4, "p99": 0.4, "max": 0.4}, abs=1e-6)
 
 
+def cube() -> Mesh:
+    """Of side 2; each side is an island of its own. The two faces of side i are 2 i and 2 i + 1."""
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)
+    sides = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+    faces = np.array([[side[i] for i in half] for side in sides for half in ((0, 1, 2), (0, 2, 3))], np.int32)
+    square = np.float32([[[0, 0], [0.25, 0], [0.25, 0.25]], [[0, 0], [0.25, 0.25], [0, 0.25]]])
+    places = np.float32([[0.05 + 0.3 * (i % 3), 0.05 + 0.4 * (i // 3)] for i in range(6)])
+    return Mesh(corners, faces, (square[None] + places[:, None, None]).reshape(-1, 3, 2))
+
+
+def split_along_seams(mesh: Mesh) -> Mesh:
+    """The mesh as glTF has it: one UV for each vertex."""
+    uvs = mesh.uvs_or_error()
+    keys = np.concatenate([mesh.faces.reshape(-1, 1), uvs.reshape(-1, 2)], 1)
+    unique, number = np.unique(keys, axis=0, return_inverse=True)
+    verts = mesh.verts[unique[:, 0].astype(int)]
+    return Mesh(verts, number.reshape(-1, 3).astype(np.int32), uvs)
+
+
+def test_seams_of_split_vertices_are_found_and_levelled() -> None:
+    welded, split = cube(), split_along_seams(cube())
+    assert len(split.verts) == 24
+    for mesh in (welded, split):
+        assert len(seam_edges(mesh)[0]) == 12
+    shade = 0.3 + 0.04 * torch.arange(6)
+    before = bake_texels(
+        split,
+        lambda texels: shade[texels.faces.long() // 2][:, None].expand(-1, 3),
+        encode_colors,
+        texture_size_px=128,
+    )
+    after = level_seams(split, before)
+    assert seam_error(split, before.tiles) == seam_error(welded, before.tiles)
+    assert seam_error(split, after.tiles)["mean"] < 0.1 * seam_error(split, before.tiles)["mean"]
+
+
+def test_seams_are_found_where_split_vertices_touch_another_part() -> None:
+    """Two cubes that touch along an edge: four faces meet there, but each cube has seams of its own."""
+    one = cube()
+    verts = np.concatenate([one.verts, one.verts + np.float32([2, 2, 0])])
+    uvs = one.uvs_or_error()
+    both = Mesh(verts, np.concatenate([one.faces, one.faces + 8]), np.concatenate([uvs, uvs]))
+    assert len(seam_edges(both)[0]) == 24
+
+
 @pytest.mark.parametrize("tiles", [1, 2])
 def test_levelling_closes_a_jump_and_leaves_the_rest_alone(tiles: int) -> None:
     mesh = two_squares(tiles)

@@ -19,9 +19,17 @@ LEVEL_ABOVE = 1.25  # bytes
 
 
 def seam_edges(mesh: Mesh) -> tuple[Int[np.ndarray, "seams"], Int[np.ndarray, "seams"]]:
-    """Half-edges on the two sides of every edge whose faces have different UVs there; see `opposite_half_edges`."""
+    """Half-edges on the two sides of every edge whose faces have different UVs there; see `opposite_half_edges`.
+
+    OBJ and glTF files split vertices along seams: faces that share none are joined where theirs lie in the same places.
+    """
     uvs = mesh.uvs_or_error()
     opposite = opposite_half_edges(mesh)
+    # Joined vertices alone would not do: where sheets touch they take edges for shared by four faces.
+    places, joined = np.unique(mesh.verts, axis=0, return_inverse=True)
+    if len(places) < len(mesh.verts):
+        across = opposite_half_edges(Mesh(places, joined.reshape(-1)[mesh.faces]))
+        opposite = np.where(opposite >= 0, opposite, across)
     half = np.flatnonzero(opposite > np.arange(len(opposite)))
     ends, other = _ends(uvs, half), _ends(uvs, opposite[half])[:, ::-1]
     is_seam = (ends != other).any((1, 2))
