@@ -13,6 +13,7 @@ from scipy.spatial import KDTree
 from recdreamer.evaluation.figurines import Figurines
 from recdreamer.evaluation.geometry import figure_or_none, part_levels, true_surface
 from recdreamer.mesh import Mesh, MeshConfig, finish_mesh
+from recdreamer.mesh.texture import Tiles
 
 FINE = MeshConfig(resolution=60, target_faces=3000, texture_size_px=256, closed_gap=0.0, smoothing_steps=1)
 
@@ -43,7 +44,7 @@ def two_faced(xyz: np.ndarray) -> np.ndarray:
     return xyz * [1, 0, 1] - np.abs(xyz) * [0, 1, 0]
 
 
-def read(folder: Path) -> tuple[Mesh, np.ndarray]:
+def read(folder: Path) -> tuple[Mesh, Tiles]:
     with np.load(folder / "mesh.npz", allow_pickle=False) as arrays:
         mesh = Mesh(arrays["verts"], arrays["faces"], arrays["uvs"])
-    return mesh, np.asarray(Image.open(folder / "albedo.png"))
+    return mesh, {1001: np.asarray(Image.open(folder / "albedo.png"))}

@@ -27,6 +27,7 @@ from recdreamer.evaluation.geometry import (
 )
 from recdreamer.evaluation.mesh_views import sheet_cameras
 from recdreamer.mesh import Mesh
+from recdreamer.mesh.texture import Tiles
 
 from .known_meshes import figure_of, read
 
@@ -154,7 +155,7 @@ def test_another_kind_and_a_second_face_are_farther_from_the_truth(bear_folder, 
     lo, hi = figure_bounds(truth)
     true = true_surface(truth, 20_000)
 
-    def measured(mesh: Mesh, texture: np.ndarray):
+    def measured(mesh: Mesh, texture: Tiles):
         there = placed(mesh, best_yaw(mesh, truth), lo, hi)
         return compare_surfaces(mesh_surface(there, texture, 20_000), true, hi[2] - lo[2])
 

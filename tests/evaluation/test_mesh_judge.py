@@ -6,10 +6,13 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recdreamer import cli
+from recdreamer.evaluation.mesh_judge import judge_mesh
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
+from recdreamer.report import JobError
 
 MEASURES = {"yaw_deg", "chamfer", "f_score", "normal_consistency", "color_difference", "psnr_db"}
 
@@ -41,6 +44,21 @@ def test_a_mesh_is_measured_and_the_report_keeps_what_it_had(tmp_path, bear_fold
     assert found["best_yaw"]["psnr_db"] > 26
     assert found["triangles"]["is_watertight"]
     assert (job.result / "mesh-sheet.png").stat().st_size > 1000
+
+
+def test_a_mesh_of_several_tiles_is_measured_like_one_of_one(tmp_path, bear_folder) -> None:
+    job = job_with("a red bear", bear_folder, tmp_path)
+    one = judge_mesh(job)
+    with np.load(job.result / "mesh.npz") as arrays:
+        mesh = dict(arrays)
+    mesh["uvs"][mesh["verts"][mesh["faces"]].mean(1)[:, 2] > 0.9, :, 0] += 1
+    np.savez(job.result / "mesh.npz", **mesh)
+    shutil.copy(job.result / "albedo.png", job.result / "albedo.1001.png")
+    (job.result / "albedo.png").rename(job.result / "albedo.1002.png")
+    assert judge_mesh(job)["best_yaw"] == pytest.approx(one["best_yaw"], abs=1e-6)
+    (job.result / "albedo.1002.png").unlink()
+    with pytest.raises(JobError, match=r"albedo\.1002\.png cannot be read"):
+        judge_mesh(job)
 
 
 def test_a_prompt_without_a_true_figure_is_told_in_a_sentence(tmp_path, bear_folder, capsys) -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from recdreamer.evaluation.geometry import about_z, figure_bounds, placed
 from recdreamer.evaluation.mesh_views import (
     GROUND,
+    mesh_colors,
     mesh_views,
     psnr_db,
     save_sheet,
@@ -29,6 +30,17 @@ def test_a_texture_is_looked_up_between_its_texels() -> None:
     texture[0, 1] = 200  # upper right
     uvs = np.array([[0.75, 0.75], [0.5, 0.75], [0.5, 0.5], [1.0, 1.0], [0.25, 0.25]])
     assert texture_colors(texture, uvs)[:, 0] * 255 == pytest.approx([200, 100, 50, 200, 0])
+
+
+def test_every_face_takes_its_colour_from_its_own_tile() -> None:
+    verts = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 1], [1, 0, 1]], np.float32)
+    faces = np.array([[0, 1, 2], [1, 3, 2]], np.int32)
+    uvs = np.float32([[[0, 0], [1, 0], [0, 1]], [[2, 1], [2, 2], [1, 2]]])
+    tiles = {tile: np.full((4, 4, 3), value, np.uint8) for tile, value in ((1001, 51), (1012, 204))}
+    # At the corner that both tiles share, too.
+    weights = np.array([[1, 1, 1], [0, 1, 0], [1, 1, 1], [1, 0, 0]]) / [[3], [1], [3], [1]]
+    colors = mesh_colors(Mesh(verts, faces, uvs), tiles, np.array([0, 0, 1, 1]), weights)
+    assert colors == pytest.approx(np.repeat([[0.2], [0.2], [0.8], [0.8]], 3, axis=1))
 
 
 def test_the_truth_textured_by_itself_looks_like_the_truth(bear_folder, janus_folder) -> None:

@@ -16,8 +16,9 @@ from scipy.optimize import minimize_scalar
 from scipy.spatial import KDTree
 
 from recdreamer.evaluation.figurines import COLORS, KINDS, Figurines
-from recdreamer.evaluation.mesh_views import texture_colors
+from recdreamer.evaluation.mesh_views import mesh_colors
 from recdreamer.mesh.mesh import Mesh, connected_components, face_cross, is_watertight
+from recdreamer.mesh.texture import Tiles
 
 F_SCORE_AT = 0.02
 """Share of the figure's height within which a point counts as found."""
@@ -145,7 +146,7 @@ def figure_bounds(figure: Figurines) -> tuple[Float[np.ndarray, "3"], Float[np.n
     return (centers - reach).min(0), (centers + reach).max(0)
 
 
-def mesh_surface(mesh: Mesh, texture: np.ndarray | None, count: int, seed: int = 0) -> Surface:
+def mesh_surface(mesh: Mesh, tiles: Tiles | None, count: int, seed: int = 0) -> Surface:
     """Points of a mesh with the normals of its faces and the colours of its texture, grey without one."""
     random = np.random.default_rng(seed)
     cross = face_cross(mesh).astype(np.float64)
@@ -157,8 +158,8 @@ def mesh_surface(mesh: Mesh, texture: np.ndarray | None, count: int, seed: int =
     weights = np.stack([1 - root, root * (1 - second), root * second], 1)
     points = np.einsum("nc,ncd->nd", weights, mesh.verts[mesh.faces[faces]].astype(np.float64))
     colors = np.full_like(points, 0.5)
-    if texture is not None:
-        colors = texture_colors(texture, np.einsum("nc,ncd->nd", weights, mesh.uvs_or_error()[faces]))
+    if tiles is not None:
+        colors = mesh_colors(mesh, tiles, faces, weights)
     return Surface(points, _normalized(cross[faces]), colors)
 
 

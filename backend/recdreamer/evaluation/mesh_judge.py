@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from PIL import Image
 
 from recdreamer.evaluation.figurines import COLORS, KINDS, Figurines
@@ -25,7 +24,10 @@ from recdreamer.evaluation.geometry import (
 )
 from recdreamer.evaluation.job_report import add_to_report
 from recdreamer.evaluation.mesh_views import mesh_views, psnr_db, save_sheet, sheet_cameras, true_views
+from recdreamer.mesh.export import texture_name
 from recdreamer.mesh.mesh import Mesh
+from recdreamer.mesh.raster import tiles_of_faces
+from recdreamer.mesh.texture import Tiles
 from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError
 
@@ -46,9 +48,8 @@ def judge_mesh(job: JobFolder) -> dict[str, Any]:
         raise JobError("evaluate", f"{job.root} holds no finished mesh.", "Run the job to its end first.")
     with np.load(job.result / "mesh.npz", allow_pickle=False) as arrays:
         mesh = Mesh(arrays["verts"], arrays["faces"], arrays["uvs"])
-    with Image.open(job.result / "albedo.png") as image:
-        texture = np.asarray(image.convert("RGB"))
-    save_sheet(mesh_views(_centered(mesh), texture, sheet_cameras(), VIEW_PX), job.result / "mesh-sheet.png")
+    tiles = _base_colors(job, mesh)
+    save_sheet(mesh_views(_centered(mesh), tiles, sheet_cameras(), VIEW_PX), job.result / "mesh-sheet.png")
     found: dict[str, Any] = {"triangles": triangle_measures(mesh)}
     prompt = job.read_request().prompt
     figure = figure_or_none(prompt)
@@ -58,14 +59,26 @@ def judge_mesh(job: JobFolder) -> dict[str, Any]:
             f"knows {', '.join(KINDS)} in {', '.join(COLORS)}, as in 'a red bear'."
         )
     else:
-        found |= against_the_truth(mesh, texture, figure)
+        found |= against_the_truth(mesh, tiles, figure)
     add_to_report(job, "geometry", found)
     return found
 
 
-def against_the_truth(
-    mesh: Mesh, texture: UInt8[np.ndarray, "height width 3"], figure: Figurines
-) -> dict[str, Any]:
+def _base_colors(job: JobFolder, mesh: Mesh) -> Tiles:
+    """The base colour of each UV tile that the mesh uses. Raises JobError where it cannot be read."""
+    tiles: Tiles = {}
+    used = np.unique(tiles_of_faces(mesh.uvs_or_error())).tolist()
+    for tile in used:
+        path = job.result / texture_name("albedo", tile, used)
+        try:
+            with Image.open(path) as image:
+                tiles[tile] = np.asarray(image.convert("RGB"))
+        except OSError as error:
+            raise JobError("evaluate", f"The texture {path} cannot be read.", "Run the job again.") from error
+    return tiles
+
+
+def against_the_truth(mesh: Mesh, tiles: Tiles, figure: Figurines) -> dict[str, Any]:
     """The measures at the best yaw (degrees, counter-clockwise from above, that the mesh was turned) and without."""
     lo, hi = figure_bounds(figure)
     height = float(hi[2] - lo[2])
@@ -75,8 +88,8 @@ def against_the_truth(
 
     def measured(yaw_deg: float) -> dict[str, float]:
         there = placed(mesh, yaw_deg, lo, hi)
-        surface = mesh_surface(there, texture, SURFACE_POINTS)
-        pictures = mesh_views(there, texture, cameras, VIEW_PX).textured
+        surface = mesh_surface(there, tiles, SURFACE_POINTS)
+        pictures = mesh_views(there, tiles, cameras, VIEW_PX).textured
         distance = compare_surfaces(surface, true, height).as_dict()
         return {"yaw_deg": yaw_deg, **distance, "psnr_db": psnr_db(pictures, true_pictures)}
 

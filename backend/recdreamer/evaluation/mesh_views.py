@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
 from recdreamer.evaluation.figurines import CAMERA, Figurines, render_figurines
 from recdreamer.mesh.mesh import Mesh, vertex_normals
+from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
+from recdreamer.mesh.texture import Tiles
 from recdreamer.rendering.ray_cast import MeshCaster
 
 NUM_VIEWS = 12
@@ -29,6 +31,23 @@ class MeshViews:
     """The colours of the texture as they are: the light is in them."""
     clay: Float[Tensor, "views 3 size_px size_px"]
     """One grey with light from above and from the camera: the shape alone."""
+
+
+def mesh_colors(
+    mesh: Mesh,
+    tiles: Tiles,
+    faces: Int[np.ndarray, "points"],
+    weights: Float[np.ndarray, "points 3"],
+) -> Float[np.ndarray, "points 3"]:
+    """Colours in [0, 1] of a mesh at points of its faces, given by their barycentrics."""
+    uvs = mesh.uvs_or_error()
+    tile_of_point = tiles_of_faces(uvs)[faces]
+    places = np.einsum("nc,ncd->nd", weights, uvs[faces])
+    colors = np.empty((len(faces), 3))
+    for tile in np.unique(tile_of_point).tolist():
+        inside = tile_of_point == tile
+        colors[inside] = texture_colors(tiles[tile], uvs_in_tile(places[inside], tile))
+    return colors
 
 
 def texture_colors(
@@ -54,16 +73,13 @@ def sheet_cameras(num_views: int = NUM_VIEWS) -> Cameras:
     return orbit_cameras(azimuth_deg, elevation_deg, CAMERA.distance[0], CAMERA.fov_y_deg[0])
 
 
-def mesh_views(
-    mesh: Mesh, texture: UInt8[np.ndarray, "height width 3"], cameras: Cameras, size_px: int
-) -> MeshViews:
+def mesh_views(mesh: Mesh, tiles: Tiles, cameras: Cameras, size_px: int) -> MeshViews:
     """Pictures of a mesh in scene units, in front of a plain ground, with the true renders' own smoothing."""
     fine_px = size_px * OVERSAMPLING
     rays_o, rays_d = (rays.reshape(-1, 3) for rays in camera_rays(cameras, fine_px, fine_px))
     faces, barycentrics, _ = MeshCaster(mesh.verts, mesh.faces, "cpu").cast(rays_o, rays_d)
     is_hit = (faces >= 0).numpy()
     face, weights = faces.numpy()[is_hit], barycentrics.numpy()[is_hit]
-    uvs = np.einsum("nc,ncd->nd", weights, mesh.uvs_or_error()[face])
     normals = np.einsum("nc,ncd->nd", weights, vertex_normals(mesh)[mesh.faces[face]])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
     facing = -(normals * rays_d.numpy()[is_hit]).sum(1).clip(-1, 0)
@@ -75,7 +91,7 @@ def mesh_views(
         pictures = torch.from_numpy(pixels).view(len(cameras), fine_px, fine_px, 3).permute(0, 3, 1, 2)
         return torch.nn.functional.avg_pool2d(pictures, OVERSAMPLING)
 
-    return MeshViews(picture(texture_colors(texture, uvs)), picture(clay[:, None]))
+    return MeshViews(picture(mesh_colors(mesh, tiles, face, weights)), picture(clay[:, None]))
 
 
 def true_views(figure: Figurines, cameras: Cameras, size_px: int) -> Float[Tensor, "views 3 size_px size_px"]:

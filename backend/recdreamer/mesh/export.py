@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,16 @@ def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None
     files = {"mesh.npz": npz_bytes(mesh)}
     for kind, pngs in (("albedo", albedo_pngs), ("normal", normal_pngs or {})):
         for tile, png in pngs.items():
-            name = f"{kind}.png" if list(pngs) == [FIRST_TILE] else f"{kind}.{tile}.png"
-            files[name] = png
+            files[texture_name(kind, tile, pngs)] = png
     files["model.glb"] = glb_bytes(mesh, albedo_pngs, normal_pngs)
     for name, data in files.items():
         write_atomically(folder / name, data)
     return list(files)
+
+
+def texture_name(kind: str, tile: int, tiles: Collection[int]) -> str:
+    """File of the texture of one of the UV tiles: its number is in the name unless there is the first one alone."""
+    return f"{kind}.png" if list(tiles) == [FIRST_TILE] else f"{kind}.{tile}.png"
 
 
 def stand_on_origin(mesh: Mesh, height_m: float) -> Mesh:
