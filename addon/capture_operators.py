@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from urllib.parse import urlparse
 from urllib.request import url2pathname
 
 import bpy
+import numpy as np
 from bpy.props import (
     BoolProperty,
     CollectionProperty,
@@ -21,6 +23,7 @@ from bpy.props import (
 
 from ..backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, MAX_CLASSES, MIN_CLASSES, RequestError
 from . import describe, pictures, templates
+from .fingerprint import digest
 from .jobs import writable_folder
 from .properties import templates_folder
 from .studio import LOOKS
@@ -150,6 +153,26 @@ def add_turntable(
     ):
         label = describe.turntable_label(view.azimuth_deg)
         add_template(context, view.path, label, "turntable", view).look = look
+
+
+def renew_turntable(
+    context: bpy.types.Context, objects: Sequence[bpy.types.Object], start_mesh: bytes
+) -> bool:
+    """Let a shelf without own templates show the objects, which are this START_MESH; True if it did not. RequestError."""
+    settings = context.scene.recdreamer
+    shelf, in_use = settings.templates, settings.enabled_templates
+    with np.load(io.BytesIO(start_mesh), allow_pickle=False) as arrays:
+        taken_of = digest(arrays["verts"], arrays["faces"])
+    if in_use and all(template.taken_of == taken_of for template in in_use):
+        return False
+    old = [index for index, template in enumerate(shelf) if template.taken_of]
+    count = len(shelf)
+    add_turntable(context, objects)
+    for template in shelf[count:]:
+        template.taken_of = taken_of
+    for index in reversed(old):
+        shelf.remove(index)
+    return True
 
 
 class RECDREAMER_OT_add_files(CaptureOperator):

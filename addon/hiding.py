@@ -19,3 +19,15 @@ def hide(obj: bpy.types.Object) -> None:
 def is_left_out(obj: bpy.types.Object) -> bool:
     """True when the artist keeps it out of renders."""
     return obj.hide_render and not obj.get(HIDDEN_KEY)
+
+
+def local_view(context: bpy.types.Context) -> bpy.types.SpaceView3D | None:
+    """The 3D view that is worked in, if it is in local view."""
+    space = context.space_data
+    return space if getattr(space, "type", "") == "VIEW_3D" and space.local_view is not None else None
+
+
+def show_in_local_view(obj: bpy.types.Object, context: bpy.types.Context) -> None:
+    space = local_view(context)
+    if space is not None:
+        obj.local_view_set(space, True)

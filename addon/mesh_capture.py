@@ -12,6 +12,8 @@ import numpy as np
 
 from ..backend.recdreamer.protocol import RequestError
 from .material_colors import material_colors, mean_of_corners
+from .regions import check_region, region_weights
+from .rest import frame_of
 
 MESHABLE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 """Kinds of objects that have faces."""
@@ -31,8 +33,6 @@ class CapturedMesh:
     height_m: float
     triangle_loops: np.ndarray | None
     """`faces 3`: which loop of the artist's mesh each corner is; None where the modifiers change the topology."""
-    loop_verts: np.ndarray | None
-    """Vertex of each loop then, to tell later whether the mesh is still the same."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,6 @@ class _Part:
     region: np.ndarray | None
     rgb: np.ndarray | None
     triangle_loops: np.ndarray | None
-    loop_verts: np.ndarray | None
 
 
 def capture_mesh(
@@ -54,18 +53,17 @@ def capture_mesh(
     *,
     metres_per_unit: float = 1.0,
     front_deg: float = 0.0,
-    group: str = "",
+    region: str = "",
     is_local: bool = False,
 ) -> CapturedMesh:
     """The objects as one mesh of triangles. Raises RequestError with one sentence when that cannot be.
 
-    `front_deg` says which way the front looks: 0 is -Y, 90 is +X. `group` names the vertex group that is the region.
-    With `is_local` the mesh stays as it is in the first object's own space: that of an imported result is the space
-    of its job.
+    `front_deg` says which way the front looks: 0 is -Y, 90 is +X. `region` names what may change, see regions.py.
+    With `is_local` the mesh of an imported result, the only object, is taken in the space of its job, wherever it is.
     """
     first = objects[0]
     with _evaluated(objects, context) as depsgraph:
-        parts = [_capture_part(obj, depsgraph, group, is_local) for obj in objects]
+        parts = [_capture_part(obj, depsgraph, region, is_local) for obj in objects]
     parts = [part for part in parts if len(part.faces)]
     num_triangles = sum(len(part.faces) for part in parts)
     if not num_triangles:
@@ -78,11 +76,18 @@ def capture_mesh(
     arrays = _join(parts)
     if not np.isfinite(arrays["verts"]).all():
         raise RequestError(f"A vertex of {first.name!r} is at no finite place.", "Repair the mesh.")
-    if group and not arrays["region"].any():
-        raise _empty_group(first, group)
+    if region:
+        check_region(first, region, arrays["region"])
     verts = arrays["verts"].astype(np.float64) * (1.0 if is_local else metres_per_unit)
     place, height = np.zeros(3), float(np.ptp(verts[:, 2]))
-    if not is_local:
+    if is_local:
+        inverse = np.linalg.inv(frame_of(first.data))
+        verts = verts @ inverse[:3, :3].T + inverse[:3, 3]
+        if _volume(verts, arrays["faces"]) < 0:
+            # Mirrored by the artist: some versions of Blender turn the faces then.
+            for name in arrays.keys() & {"faces", "uvs"}:
+                arrays[name] = np.ascontiguousarray(arrays[name][:, ::-1])
+    else:
         verts = verts @ _turn(-front_deg).T
         low, high = verts.min(0), verts.max(0)
         base = np.array(((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]))
@@ -90,28 +95,12 @@ def capture_mesh(
         place = _turn(front_deg) @ base
     arrays["verts"] = verts.astype(np.float32)
     alone = parts[0] if len(parts) == 1 else None
-    return CapturedMesh(
-        arrays, tuple(place.tolist()), height, alone and alone.triangle_loops, alone and alone.loop_verts
-    )
+    return CapturedMesh(arrays, tuple(place.tolist()), height, alone and alone.triangle_loops)
 
 
 def is_flat(captured: CapturedMesh) -> bool:
     """True when it has no height that a result could be scaled to."""
     return captured.height_m <= FLAT * float(np.ptp(captured.arrays["verts"], axis=0).max())
-
-
-def group_weights(obj: bpy.types.Object, mesh: bpy.types.Mesh, group: str) -> np.ndarray:
-    """`verts`: weight of each vertex in a vertex group of the object, 0 where there is none."""
-    weights = np.zeros(len(mesh.vertices), np.float32)
-    index = obj.vertex_groups.find(group)
-    if index < 0:
-        return weights
-    # Blender has no fast way to read them.
-    for number, vertex in enumerate(mesh.vertices):
-        for element in vertex.groups:
-            if element.group == index:
-                weights[number] = element.weight
-    return weights
 
 
 @contextmanager
@@ -130,7 +119,9 @@ def _evaluated(
         bpy.data.scenes.remove(scene)
 
 
-def _capture_part(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, group: str, is_local: bool) -> _Part:
+def _capture_part(
+    obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, region: str, is_local: bool
+) -> _Part:
     evaluated = obj.evaluated_get(depsgraph)
     try:
         mesh = evaluated.to_mesh(preserve_all_data_layers=True, depsgraph=depsgraph)
@@ -155,10 +146,9 @@ def _capture_part(obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, group: 
             verts,
             faces,
             None if uvs is None else uvs[loops],
-            group_weights(evaluated, mesh, group) if group else None,
-            _read_colors(evaluated, mesh, loop_verts, uvs if group else None, bool(group)),
+            region_weights(evaluated, mesh, region) if region else None,
+            _read_colors(evaluated, mesh, loop_verts, uvs, region),
             loops if is_kept else None,
-            loop_verts if is_kept else None,
         )
     finally:
         evaluated.to_mesh_clear()
@@ -186,15 +176,16 @@ def _read_colors(
     mesh: bpy.types.Mesh,
     loop_verts: np.ndarray,
     uvs: np.ndarray | None,
-    from_materials: bool,
+    region: str,
 ) -> np.ndarray | None:
-    """`verts 3` in sRGB of the active colour attribute, without one of the materials; None without either."""
+    """`verts 3` in sRGB of the active colour attribute; with a region and without one, which may not be the region
+    itself, of the materials; else None."""
     attribute = mesh.color_attributes.active_color
-    if attribute is not None and len(attribute.data):
+    if attribute is not None and len(attribute.data) and attribute.name != region:
         rgb = _read(attribute.data, "color_srgb", 4, np.float32)[:, :3]
         if attribute.domain == "CORNER":
             rgb = mean_of_corners(rgb, loop_verts, len(mesh.vertices))
-    elif from_materials:
+    elif region:
         materials = _read(mesh.polygons, "material_index", 1, np.int32)[:, 0]
         corners = _read(mesh.polygons, "loop_total", 1, np.int32)[:, 0]
         rgb = material_colors(obj, loop_verts, np.repeat(materials, corners), uvs, len(mesh.vertices))
@@ -225,19 +216,13 @@ def _join(parts: Sequence[_Part]) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _volume(verts: np.ndarray, faces: np.ndarray) -> float:
+    """Six times the volume; below zero for a closed mesh that is inside out."""
+    a, b, c = (verts[faces[:, corner]] for corner in range(3))
+    return float((a * np.cross(b, c)).sum())
+
+
 def _turn(angle_deg: float) -> np.ndarray:
     """Rotation about the vertical, counter-clockwise seen from above."""
     cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
     return np.array(((cos, -sin, 0), (sin, cos, 0), (0, 0, 1)))
-
-
-def _empty_group(obj: bpy.types.Object, group: str) -> RequestError:
-    if obj.type == "MESH" and obj.modifiers and group_weights(obj, obj.data, group).any():
-        return RequestError(
-            f"The modifiers of {obj.name!r} lose its vertex group {group!r}.",
-            "Apply them, or switch them off, and mark the region again.",
-        )
-    return RequestError(
-        f"The vertex group {group!r} of {obj.name!r} is empty.",
-        "Assign the vertices that may change, or leave the region empty.",
-    )

@@ -10,9 +10,10 @@ import bpy
 from bpy.props import BoolProperty, StringProperty
 
 from ..backend.recdreamer.protocol import RequestError
-from . import backend_env, scene_import, start_files
-from .capture_operators import add_turntable
+from . import backend_env, restore, scene_import, start_files
+from .capture_operators import renew_turntable
 from .jobs import Job
+from .placement import START_MESH
 from .preferences import get_preferences
 from .properties import metres_per_unit
 from .session import session
@@ -84,8 +85,9 @@ class RECDREAMER_OT_generate(bpy.types.Operator):
             request, files = start_files.prepare(
                 context, settings.to_request(overrides), metres_per_unit(context.scene)
             )
-            if settings.wants_turntable:
-                add_turntable(context, settings.start.objects)
+            if settings.wants_turntable and renew_turntable(
+                context, settings.start.objects, files[START_MESH]
+            ):
                 # Of its own: this operator leaves no step to undo.
                 bpy.ops.ed.undo_push(message="Turntable")
                 templates = settings.to_request(overrides).templates
@@ -204,7 +206,7 @@ class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
-    """Put the prompt and the settings of this job back into the panel"""
+    """Put the prompt, the settings and the templates of this job back into the panel. Other templates are switched off"""
 
     bl_idname = "recdreamer.use_settings"
     bl_label = "Use These Settings"
@@ -216,13 +218,8 @@ class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
             return {"CANCELLED"}
         if job.request is None:
             return self.refuse(job.problem)
-        settings = context.scene.recdreamer
-        settings.from_request(job.request)
-        if settings.start.needs_object:
-            try:
-                settings.start.pick_object_of(job.folder)
-            except RequestError as error:
-                self.report({"WARNING"}, str(error))
+        for problem in restore.use_settings(job.folder, job.request, context.scene.recdreamer):
+            self.report({"WARNING"}, problem)
         return {"FINISHED"}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +101,9 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
     c2w: FloatVectorProperty(name="Camera", description="Where it was taken from, by rows", size=16)
     projection: FloatVectorProperty(name="Lens", description="All zero: taken by no camera", size=16)
     look: EnumProperty(name="Look", items=studio.LOOKS, default="SOLID")
+    taken_of: StringProperty(
+        name="Taken of", description="Of a card that Generate has made: what the object was like then"
+    )
 
     @property
     def camera(self) -> Camera | None:
@@ -191,11 +193,16 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         return [template for template in self.templates if template.enabled]
 
     @property
+    def has_own_templates(self) -> bool:
+        """True when templates are in use that Generate has not taken from an object by itself."""
+        return any(not template.taken_of for template in self.enabled_templates)
+
+    @property
     def wants_turntable(self) -> bool:
-        """True when Generate is to take the templates from the object first."""
+        """True when Generate is to see to it that the templates show the object as it is."""
         start = self.start
         is_wanted = start.needs_object and start.auto_turntable and self.method == "usd"
-        return is_wanted and not self.enabled_templates
+        return is_wanted and not self.has_own_templates
 
     def to_request(
         self,
@@ -231,14 +238,6 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         )
         request.validate()
         return request
-
-    def from_request(self, request: JobRequest) -> None:
-        """Take over the settings of an earlier job, all but its templates."""
-        for name in ("prompt", "method", "pose_mode", "quality", "prior", "keep_running"):
-            setattr(self, name, asdict(request)[name])
-        self.seed = min(request.seed, 2**31 - 1)
-        self.height = request.height_m / metres_per_unit(self.id_data)
-        self.start.from_request(request)
 
 
 def templates_folder() -> Path:

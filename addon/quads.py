@@ -10,6 +10,8 @@ from bpy.props import EnumProperty, IntProperty
 from ..backend.recdreamer.protocol import RequestError
 from .hiding import HIDDEN_KEY, hide, is_left_out
 from .operators import why_not
+from .paint_import import FORMER
+from .rest import REST
 from .tags import JOB_KEY, OBJECT_KEY, PAINTED_KEY, job_of
 
 QUADS_KEY = "recdreamer_quads_of"
@@ -74,6 +76,10 @@ def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy
     copy.data.materials.clear()
     for layer in list(copy.data.uv_layers):
         copy.data.uv_layers.remove(layer)
+    # They speak of the original's materials, and of its job.
+    for name in (FORMER, REST):
+        if name in copy.data.attributes:
+            copy.data.attributes.remove(copy.data.attributes[name])
     copy[QUADS_KEY], copy[ORIGINAL_KEY] = job_of(original), original
     copy.hide_render = is_left_out(original)
     for key in (JOB_KEY, PAINTED_KEY, OBJECT_KEY, HIDDEN_KEY):

@@ -11,6 +11,7 @@ from bpy.props import IntProperty
 
 from ..backend.recdreamer.protocol import RequestError
 from . import compat
+from .hiding import local_view
 from .operators import why_not
 from .quads import ORIGINAL_KEY
 from .result_material import ROUGHNESS, remove_material
@@ -59,7 +60,7 @@ def bake_color(
     original: bpy.types.Object, quads: bpy.types.Object, size_px: int, context: bpy.types.Context
 ) -> None:
     """Give the quads a UV map and a material with the original's colour. Raises RequestError."""
-    uvs = smart_uvs(quads.data, context)
+    uvs = smart_uvs(quads, context)
     if uvs is None:
         raise RequestError("The quads cannot be unwrapped.", "Switch to Object Mode first.")
     material, texture = _new_material(f"{original.name} quads", size_px)
@@ -106,14 +107,17 @@ def _prepared(
     original: bpy.types.Object, quads: bpy.types.Object, context: bpy.types.Context
 ) -> Iterator[None]:
     """Cycles, with the original in sight and selected, the quads active; all as before afterwards."""
-    scene, engine = context.scene, context.scene.render.engine
+    scene, engine, space = context.scene, context.scene.render.engine, local_view(context)
     was_hidden, hidden_in_render = original.hide_get(), original.hide_render
+    was_local = space is not None and original.local_view_get(space)
     samples = None
     try:
         scene.render.engine = "CYCLES"
         samples, scene.cycles.samples = scene.cycles.samples, 1
         original.hide_set(False)
         original.hide_render = False
+        if space is not None:
+            original.local_view_set(space, True)
         for obj in context.selected_objects:
             obj.select_set(False)
         original.select_set(True)
@@ -125,6 +129,8 @@ def _prepared(
             scene.cycles.samples = samples
         scene.render.engine = engine
         original.select_set(False)
+        if space is not None:
+            original.local_view_set(space, was_local)
         original.hide_set(was_hidden)
         original.hide_render = hidden_in_render
 

@@ -32,9 +32,10 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
             draw_gallery(layout.box(), session.gallery)
         if settings.templates:
             self._draw_shelf(layout, context, settings)
-        elif settings.wants_turntable:
-            draw_text(layout, "Generate takes a turntable of the object first.", context, "INFO")
-        else:
+        if settings.wants_turntable:
+            when = ", if it has changed" if settings.enabled_templates else ""
+            draw_text(layout, f"Generate takes a turntable of the object first{when}.", context, "INFO")
+        elif not settings.templates:
             draw_text(layout, "Without templates the prior draws its own.", context, "INFO")
 
     def _draw_sources(self, layout, settings):

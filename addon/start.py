@@ -7,13 +7,14 @@ from typing import Any, get_args
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty, StringProperty
 
-from ..backend.recdreamer.protocol import JobFolder, JobRequest, RequestError, Stage
+from ..backend.recdreamer.protocol import JobRequest, RequestError, Stage
 from .hiding import is_left_out
 from .jobs import Job
 from .mesh_capture import MESHABLE
-from .placement import START_MESH, Placement
+from .placement import START_MESH
+from .regions import choices
 from .session import session
-from .tags import find_imported, find_start
+from .tags import find_imported
 
 KINDS = (
     ("prompt", "From Prompt", "Begin with the prompt alone", "TEXT", 0),
@@ -26,6 +27,29 @@ KINDS = (
 def _has_faces(start: RecDreamerStart, obj: bpy.types.Object) -> bool:
     # It is asked for every object of the file; check_object() tells those of other scenes.
     return obj.type == "MESH" if start.kind == "texture" else obj.type in MESHABLE
+
+
+_shown_regions: list[tuple[str, str, str, str, int]] = []
+"""Blender does not keep the texts of an enum that is made anew each time."""
+
+
+def _region_items(start: RecDreamerStart, context: bpy.types.Context) -> list[tuple[str, str, str, str, int]]:
+    obj = start.region_object
+    found = [("EVERYTHING", "Everything", "All of it may change", "WORLD")]
+    found += [] if obj is None else choices(obj)
+    if start.region and start.region not in [name for name, *_ in found[1:]]:
+        found.append((start.region, start.region, "It is not there any more", "ERROR"))
+    _shown_regions[:] = [(*item, number) for number, item in enumerate(found)]
+    return _shown_regions
+
+
+def _get_region(start: RecDreamerStart) -> int:
+    names = [name for name, *_ in _region_items(start, bpy.context)]
+    return names.index(start.region, 1) if start.region else 0
+
+
+def _set_region(start: RecDreamerStart, number: int) -> None:
+    start.region = _region_items(start, bpy.context)[number][0] if number else ""
 
 
 def _search_jobs(start: RecDreamerStart, context: bpy.types.Context, text: str) -> list[tuple[str, str]]:
@@ -49,7 +73,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
     )
     keep_size: BoolProperty(
         name="Keep Size",
-        description="Make the result as high as the object. Otherwise it gets the height below",
+        description="Make the result as large as what it starts from. Otherwise it gets the height below",
         default=True,
     )
     job: StringProperty(
@@ -68,7 +92,14 @@ class RecDreamerStart(bpy.types.PropertyGroup):
     )
     region: StringProperty(
         name="Region",
-        description="Vertex group: only this part changes. Empty: everything may change",
+        description="Name of a vertex group or colour attribute: only this part changes. Empty: everything may change",
+    )
+    region_item: EnumProperty(
+        name="Only Region",
+        description="Only this part changes: a vertex group, or what a painted mask has in white",
+        items=_region_items,
+        get=_get_region,
+        set=_set_region,
     )
     # Three switches and no enum: a click on an enum of flags would switch the others off.
     run_shape: BoolProperty(
@@ -113,14 +144,24 @@ class RecDreamerStart(bpy.types.PropertyGroup):
 
     @property
     def region_object(self) -> bpy.types.Object | None:
-        """The object whose vertex groups can be the region, or None."""
+        """The object of whose mesh a part can be the region, or None."""
         if self.needs_object:
             return self.object if self.object is not None and self.object.type == "MESH" else None
+        return self.earlier_result
+
+    @property
+    def earlier_result(self) -> bpy.types.Object | None:
+        """The imported object of the job to continue, or None."""
         return find_imported(self.job, self.id_data) if self.kind == "continue" and self.job else None
 
     @property
     def region_name(self) -> str:
         return self.region if self.region_object is not None else ""
+
+    @property
+    def keeps_size(self) -> bool:
+        """True where the height of the settings has no say; what a region leaves has its size already."""
+        return self.kind != "prompt" and (self.keep_size or self.kind == "texture" or bool(self.region_name))
 
     @property
     def objects(self) -> list[bpy.types.Object]:
@@ -149,12 +190,6 @@ class RecDreamerStart(bpy.types.PropertyGroup):
             self.stages = set(request.stages)
         self.job = request.start_job.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
-    def pick_object_of(self, folder: JobFolder) -> None:
-        """Pick the object that an earlier job started from, and its region. Raises RequestError."""
-        placement = Placement.read(folder)
-        self.object = find_start(placement.object, placement.object_id, self.id_data)
-        self.region = placement.region
-
     def _check(self) -> None:
         """What can be told without looking at the mesh: it is asked whenever the panel is drawn."""
         if not self.stages and self.kind != "texture":
@@ -173,10 +208,10 @@ class RecDreamerStart(bpy.types.PropertyGroup):
                 raise RequestError(job.why_not_continue, "Choose another result to continue.")
         obj = self.region_object
         if obj is not None and self.region:
-            if obj.vertex_groups.get(self.region) is None:
+            if self.region not in [name for name, *_ in choices(obj)]:
                 raise RequestError(
-                    f"{obj.name!r} has no vertex group {self.region!r}.",
-                    "Choose another region, or leave it empty.",
+                    f"{obj.name!r} has no vertex group or colour attribute {self.region!r}.",
+                    "Choose another region, or Everything.",
                 )
             _check_mode(obj)
 

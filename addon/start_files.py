@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import io
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 
 import bpy
 import numpy as np
 
 from ..backend.recdreamer.protocol import JobRequest, RequestError
+from .fingerprint import fingerprint
 from .mesh_capture import CapturedMesh, capture_mesh, is_flat, uv_map_of
-from .placement import PLACEMENT, START_LOOPS, START_MESH, Placement
+from .placement import PLACEMENT, START_FACES, START_MESH, Placement
 from .properties import RecDreamerSettings
+from .regions import faces_in
+from .rest import world_of_job
+from .result_mesh import read_arrays
+from .start import RecDreamerStart
 from .tags import OBJECT_KEY
 from .unwrap import smart_uvs
 
@@ -23,25 +29,23 @@ def prepare(
     """The request and the files that its start needs in the job folder. Raises RequestError."""
     settings = context.scene.recdreamer
     start = settings.start
+    if request.start == "continue":
+        return _prepare_continue(context, request, start)
     if not request.start_mesh:
         return request, {}
-    if request.start == "continue":
-        captured = capture_mesh([start.region_object], context, group=start.region_name, is_local=True)
-        return request, {START_MESH: _npz(captured.arrays)}
     captured = capture_mesh(
         start.objects,
         context,
         metres_per_unit=metres_per_unit,
         front_deg=settings.front_deg,
-        group=start.region_name,
+        region=start.region_name,
     )
     files = {PLACEMENT: _placement(settings, captured).to_json().encode()}
-    if request.start == "texture" and not uv_map_of(start.object):
-        files[START_LOOPS] = _npz(_loops(captured, start.object))
-        uvs = smart_uvs(start.object.data, context)
-        if uvs is not None:
+    if request.start == "texture":
+        files[START_FACES] = _npz(_faces(captured, start))
+        if not uv_map_of(start.object) and (uvs := smart_uvs(start.object, context)) is not None:
             captured.arrays["uvs"] = uvs[captured.triangle_loops]
-    if request.start == "object" and start.keep_size:
+    elif start.keeps_size:
         if is_flat(captured):
             raise RequestError(
                 f"{start.object.name!r} is flat.",
@@ -51,27 +55,64 @@ def prepare(
     return request, files | {START_MESH: _npz(captured.arrays)}
 
 
+def _prepare_continue(
+    context: bpy.types.Context, request: JobRequest, start: RecDreamerStart
+) -> tuple[JobRequest, dict[str, bytes]]:
+    """The new result's mesh has the space of the earlier one with a region, else its base is the origin of it."""
+    files, place_m = {}, (0.0, 0.0, 0.0)
+    if start.region_name:
+        captured = capture_mesh([start.region_object], context, region=start.region_name, is_local=True)
+        files[START_MESH] = _npz(captured.arrays)
+    else:
+        verts, *_ = read_arrays(start.source_job.folder.result / "mesh.npz")
+        low, high = verts.min(0).astype(float), verts.max(0).astype(float)
+        place_m = ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2])
+        if start.keeps_size:
+            request = replace(request, height_m=float(high[2] - low[2]))
+    earlier = start.earlier_result
+    placement = Placement(
+        object="" if earlier is None else earlier.name,
+        place_m=place_m,
+        region=start.region_name,
+        keep_size=start.keeps_size,
+        world=[] if earlier is None else world_of_job(earlier, context).tolist(),
+    )
+    return request, files | {PLACEMENT: placement.to_json().encode()}
+
+
 def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> Placement:
     start = settings.start
+    first, *children = start.objects
+    object_id, *children_ids = _object_ids(start.objects)
+    uv_map = uv_map_of(first)
     return Placement(
-        object=start.object.name,
-        object_id=_object_id(start.object),
-        children=[obj.name for obj in start.objects[1:]],
+        object=first.name,
+        object_id=object_id,
+        children=[obj.name for obj in children],
+        children_ids=children_ids,
         place_m=captured.place_m,
         front_deg=settings.front_deg,
-        uv_map=uv_map_of(start.object),
+        uv_map=uv_map,
         region=start.region_name,
+        keep_size=start.keep_size,
+        use_children=start.use_children,
+        fingerprint=fingerprint(first.data, uv_map) if start.kind == "texture" else {},
     )
 
 
-def _loops(captured: CapturedMesh, obj: bpy.types.Object) -> dict[str, np.ndarray]:
-    """What takes the result's UVs back to the artist's mesh."""
-    if captured.triangle_loops is None or captured.loop_verts is None:
-        raise RequestError(
-            f"{obj.name!r} has no UV map, and its modifiers make other faces than it has.",
-            "Unwrap it first (UV › Smart UV Project), or apply the modifiers.",
-        )
-    return {"triangle_loops": captured.triangle_loops, "loop_verts": captured.loop_verts}
+def _faces(captured: CapturedMesh, start: RecDreamerStart) -> dict[str, np.ndarray]:
+    """What takes the result back to the faces of the artist's mesh: those in the region, and the corners for UVs."""
+    obj, arrays = start.object, {}
+    if start.region_name:
+        arrays["is_painted"] = faces_in(obj, start.region_name)
+    if not uv_map_of(obj):
+        if captured.triangle_loops is None:
+            raise RequestError(
+                f"{obj.name!r} has no UV map, and its modifiers make other faces than it has.",
+                "Unwrap it first (UV › Smart UV Project), or apply the modifiers.",
+            )
+        arrays["triangle_loops"] = captured.triangle_loops
+    return arrays
 
 
 def _npz(arrays: dict[str, np.ndarray]) -> bytes:
@@ -80,13 +121,15 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
     return stream.getvalue()
 
 
-def _object_id(obj: bpy.types.Object) -> str:
-    """A name that stays with the object when it is renamed; none for an object of another file."""
-    if obj.is_editable and (OBJECT_KEY not in obj or _is_copy(obj)):
+def _object_ids(objects: Sequence[bpy.types.Object]) -> list[str]:
+    """Names that stay with the objects when they are renamed; an object of another file has none."""
+    new = [obj for obj in objects if obj.is_editable and (OBJECT_KEY not in obj or _is_copy(obj))]
+    for obj in new:
         obj[OBJECT_KEY] = secrets.token_hex(8)
-        # Else undoing the step before would take it away: Generate leaves no step of its own.
+    if new:
+        # Else undoing the step before would take them away: Generate leaves no step of its own.
         bpy.ops.ed.undo_push(message="Object to Start From")
-    return str(obj.get(OBJECT_KEY, ""))
+    return [str(obj.get(OBJECT_KEY, "")) for obj in objects]
 
 
 def _is_copy(obj: bpy.types.Object) -> bool:

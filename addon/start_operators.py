@@ -25,7 +25,7 @@ class RECDREAMER_OT_continue_job(JobOperator, bpy.types.Operator):
             return self.refuse(job.why_not_continue)
         start = context.scene.recdreamer.start
         if start.job != job.id:
-            # A vertex group of another object.
+            # That of another object.
             start.region = ""
         start.kind, start.job = "continue", job.id
         return {"FINISHED"}

@@ -34,7 +34,7 @@ def draw_start(layout, settings: RecDreamerSettings, context):
     if start.kind in ("object", "continue"):
         column.prop(start, "strength")
     _draw_region(column, start, context)
-    if settings.start.needs_object and not settings.enabled_templates and settings.method == "usd":
+    if start.needs_object and not settings.has_own_templates and settings.method == "usd":
         column.prop(start, "auto_turntable")
     if start.kind == "texture":
         _draw_uv_hint(column, start, context)
@@ -48,20 +48,25 @@ def draw_start(layout, settings: RecDreamerSettings, context):
 def draw_height(layout, settings: RecDreamerSettings):
     """An object that is only painted has its size already; another start may keep its own."""
     start = settings.start
-    if start.kind == "object":
+    if start.kind in ("object", "continue") and not start.region_name:
         layout.prop(start, "keep_size")
     if start.kind != "texture":
         row = layout.row()
-        row.enabled = not (start.kind == "object" and start.keep_size)
+        row.enabled = not start.keeps_size
         row.prop(settings, "height")
 
 
 def _draw_region(column, start: RecDreamerStart, context):
     obj = start.region_object
     if obj is not None:
-        column.prop_search(start, "region", obj, "vertex_groups", text="Only Region")
+        column.prop(start, "region_item")
     elif start.kind == "continue" and start.source_job is not None:
-        draw_text(column, "Import the result to mark a region of it with a vertex group.", context, "INFO")
+        draw_text(
+            column,
+            "Import the result to mark a region of it: by a vertex group or a painted mask.",
+            context,
+            "INFO",
+        )
 
 
 def _draw_uv_hint(column, start: RecDreamerStart, context):

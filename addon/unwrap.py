@@ -6,23 +6,28 @@ import math
 
 import bpy
 import numpy as np
+from mathutils import Matrix
 
 ANGLE_DEG = 66.0
 MARGIN = 0.003
 
 
-def smart_uvs(mesh: bpy.types.Mesh, context: bpy.types.Context) -> np.ndarray | None:
-    """`loops 2` of a copy of the mesh; None where it cannot be unwrapped now, in any mode but Object Mode."""
+def smart_uvs(obj: bpy.types.Object, context: bpy.types.Context) -> np.ndarray | None:
+    """`loops 2` of a copy of the object's mesh, at the size that it has in the world, so that no texel is stretched.
+
+    None where it cannot be unwrapped now, in any mode but Object Mode.
+    """
     if context.mode != "OBJECT":
         return None
     view_layer = context.view_layer
     active, selected = view_layer.objects.active, list(context.selected_objects)
-    copy = bpy.data.objects.new("RecDreamer", mesh.copy())
+    copy = bpy.data.objects.new("RecDreamer", obj.data.copy())
+    copy.data.transform(Matrix.Diagonal([abs(scale) for scale in obj.matrix_world.to_scale()]).to_4x4())
     context.scene.collection.objects.link(copy)
     try:
         # Edit Mode takes in all that is selected.
-        for obj in selected:
-            obj.select_set(False)
+        for other in selected:
+            other.select_set(False)
         view_layer.objects.active = copy
         copy.select_set(True)
         bpy.ops.object.mode_set(mode="EDIT")
@@ -38,7 +43,7 @@ def smart_uvs(mesh: bpy.types.Mesh, context: bpy.types.Context) -> np.ndarray | 
         copied = copy.data
         bpy.data.objects.remove(copy)
         bpy.data.meshes.remove(copied)
-        for obj in selected:
-            obj.select_set(True)
+        for other in selected:
+            other.select_set(True)
         view_layer.objects.active = active
     return uvs.reshape(-1, 2)

@@ -211,7 +211,7 @@ def test_templates_are_copied_into_the_job(registry, tmp_path):
 
 def test_files_of_the_start_are_written_before_the_request(registry):
     request = JobRequest(prompt="a red bear", start="texture", start_mesh=START_MESH, stages=("texture",))
-    placement = Placement("Büste", "f00", ["Hut"], (1.0, 2.0, 3.5), 90.0, "UVMap", "hat")
+    placement = Placement("Büste", "f00", ["Hut"], ["f01"], (1.0, 2.0, 3.5), 90.0, "UVMap", "hat")
     job = registry.create(request, [], {START_MESH: b"arrays", PLACEMENT: placement.to_json().encode()})
     assert (job.folder.root / job.folder.read_request().start_mesh).read_bytes() == b"arrays"
     assert Placement.read(job.folder) == replace(placement, place_m=[1.0, 2.0, 3.5])

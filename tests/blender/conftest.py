@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -114,6 +115,21 @@ def block_out(extension: ModuleType):
     for obj in made:
         obj.select_set(True)
     return made
+
+
+@pytest.fixture
+def view(extension: ModuleType) -> Callable[[], AbstractContextManager]:
+    """The context of a 3D view, as for a button in its sidebar."""
+
+    @contextmanager
+    def view():
+        window = bpy.context.window_manager.windows[0]
+        area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
+        region = next(region for region in area.regions if region.type == "WINDOW")
+        with bpy.context.temp_override(window=window, area=area, region=region):
+            yield area.spaces.active
+
+    return view
 
 
 @pytest.fixture

@@ -87,13 +87,60 @@ def test_importing_again_keeps_the_transform(imported):
     obj, job = imported
     obj.location, obj.name = (1, 2, 3), "my bear"
     obj.modifiers.new("Bevel", "BEVEL")
-    old_mesh = obj.data.as_pointer()
+    mesh = obj.data
+    obj.vertex_groups.new(name="hat").add([4, 5], 0.5, "REPLACE")
+    mesh.color_attributes.new("mask", "BYTE_COLOR", "CORNER")
+    mesh.vertices[0].co.x -= 1
     counts = [len(getattr(bpy.data, name)) for name in ("objects", "meshes", "materials", "images")]
     assert bpy.ops.recdreamer.import_result(job_id=job.id) == {"FINISHED"}
     assert tuple(obj.location) == (1, 2, 3) and obj.name == "my bear" and len(obj.modifiers) == 1
-    assert obj.data.as_pointer() != old_mesh
+    assert obj.data == mesh and mesh.vertices[0].co.x == pytest.approx(-0.9)
+    assert obj.vertex_groups["hat"].weight(5) == 0.5 and "mask" in mesh.color_attributes
     assert [len(getattr(bpy.data, n)) for n in ("objects", "meshes", "materials", "images")] == counts
     assert obj.data.name == obj.data.materials[0].name == "a red béar"
+
+
+def test_new_faces_take_the_vertex_groups_over(imported, addon):
+    obj, job = imported
+    obj.vertex_groups.new(name="hat").add([v.index for v in obj.data.vertices if v.co.z > 1], 0.5, "REPLACE")
+    obj.vertex_groups.new(name="none")
+    obj.data.color_attributes.new("mask", "BYTE_COLOR", "CORNER")
+    path = job.folder.result / "mesh.npz"
+    with np.load(path) as arrays:
+        verts, faces, uvs = (arrays[name] for name in ("verts", "faces", "uvs"))
+    extra = verts[faces[-1]].mean(0) + np.float32((0, 0, -0.1))
+    tip = [(a, b, len(verts)) for a, b in zip(faces[-1], np.roll(faces[-1], -1), strict=True)]
+    arrays = np.vstack((verts, extra)), np.vstack((faces[:-1], tip)), np.concatenate((uvs, uvs[:2]))
+    np.savez(path, **dict(zip(("verts", "faces", "uvs"), arrays, strict=True)))
+    said = []
+    addon("scene_import").import_result(job.folder.root, say=said.append)
+    assert said == [
+        "'a red béar' has a new mesh: its vertex groups went over to the nearest vertices, "
+        "and what was painted on the old one is gone."
+    ]
+    assert [group.name for group in obj.vertex_groups] == ["hat", "none"] and len(obj.data.vertices) == 9
+    for vertex in obj.data.vertices:
+        weights = [element.weight for element in vertex.groups]
+        assert weights == ([0.5] if vertex.co.z > 1 else [])
+
+
+def test_a_renewed_result_stays_where_its_transform_was_applied(imported):
+    obj, job = imported
+    obj.location, obj.rotation_euler.z, obj.scale = (1, 2, 3), 0.5, (2, 1, 1)
+    bpy.ops.object.transform_apply()
+    before = np.array([vertex.co for vertex in obj.data.vertices])
+    bpy.ops.recdreamer.import_result(job_id=job.id)
+    assert np.allclose([vertex.co for vertex in obj.data.vertices], before, atol=1e-5)
+
+
+def test_it_comes_into_view_in_local_view(imported, view):
+    obj, job = imported
+    bpy.ops.mesh.primitive_cube_add()
+    with view() as space:
+        bpy.ops.view3d.localview()
+        assert space.local_view and not obj.visible_get(viewport=space)
+        bpy.ops.recdreamer.import_result(job_id=job.id)
+        assert obj.visible_get(viewport=space)
 
 
 def test_it_lands_at_the_cursor_in_real_size(fake_backend, settle):

@@ -126,14 +126,15 @@ def test_only_the_faces_of_the_region_are_painted(paint, cube):
         assert polygon.material_index == (0 if polygon.normal.z < -0.5 else 2)
 
 
-def test_a_region_that_is_gone_is_told(paint, cube, addon):
-    cube.vertex_groups.new(name="hat").add([0], 1.0, "REPLACE")
-    bpy.context.scene.recdreamer.start.region = "hat"
-    job, said = paint(cube), []
-    cube.vertex_groups.clear()
-    addon("scene_import").import_result(job.folder.root, say=said.append)
-    assert said == ["The vertex group 'hat' is gone, so all faces got the new material."]
-    assert set(indices(cube)) == {2}
+def test_only_what_the_mask_had_in_white_is_painted(paint, cube):
+    mask = cube.data.color_attributes.new("mask", "BYTE_COLOR", "POINT")
+    mask.data.foreach_set("color_srgb", [v for vert in cube.data.vertices for v in (vert.co.z > 0, 0, 0, 1)])
+    bpy.context.scene.recdreamer.start.region = "mask"
+    job = paint(cube)
+    cube.data.color_attributes.remove(cube.data.color_attributes["mask"])
+    import_paint(job)
+    for polygon in cube.data.polygons:
+        assert polygon.material_index == (0 if polygon.normal.z < -0.5 else 2)
 
 
 def test_a_painting_is_not_continued(paint, cube):
@@ -234,9 +235,7 @@ def test_a_shared_mesh_is_not_painted(paint, cube):
     assert slots(cube) == ["green", "blue", "a red bear"]
 
 
-def test_nothing_is_touched_when_it_does_not_fit(paint, cube):
-    cube.data.uv_layers.remove(cube.data.uv_layers[0])
-    job = paint(cube)
+def edit_faces(cube):
     bpy.ops.object.select_all(action="DESELECT")
     cube.select_set(True)
     bpy.context.view_layer.objects.active = cube
@@ -244,22 +243,84 @@ def test_nothing_is_touched_when_it_does_not_fit(paint, cube):
     bpy.ops.mesh.select_all(action="SELECT")
     bpy.ops.mesh.subdivide()
     bpy.ops.object.mode_set(mode="OBJECT")
-    counts = [len(bpy.data.materials), len(bpy.data.images)]
-    with pytest.raises(RuntimeError, match="The faces of 'Cube' are no longer those that were painted"):
+
+
+def edit_uvs(cube):
+    cube.data.uv_layers["UVMap"].uv[0].vector.x += 0.1
+
+
+def rename_uvs(cube):
+    cube.data.uv_layers["UVMap"].name = "other"
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (edit_faces, "The faces of 'Cube' were edited since the job was made"),
+        (edit_uvs, "The UV map of 'Cube' was edited since the job was made"),
+        (rename_uvs, "'Cube' no longer has the UV map 'UVMap'"),
+    ],
+)
+def test_an_edited_mesh_stays_and_a_copy_is_painted(paint, cube, addon, edit, reason):
+    job, said = paint(cube), []
+    edit(cube)
+    faces = len(cube.data.polygons)
+    (copy,) = addon("scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
+    assert said == [f"{reason}, so the texture is on a copy of it as it was; 'Cube' itself stays as it is."]
+    assert slots(cube) == ["green", "blue"] and len(cube.data.polygons) == faces and not cube.hide_get()
+    assert copy != cube and len(copy.data.polygons) == 12 and slots(copy) == ["a red bear"]
+    bpy.context.view_layer.update()
+    corners = np.array([copy.matrix_world @ vertex.co for vertex in copy.data.vertices])
+    assert np.allclose((corners.min(0), corners.max(0)), ((0.5, 1.5, 2.5), (1.5, 2.5, 3.5)), atol=1e-5)
+    assert addon("scene_import").import_result(job.folder.root, say=said.append) == [copy]
+
+
+def test_a_moved_vertex_keeps_its_texture(paint, cube, addon):
+    job, said = paint(cube), []
+    cube.location.x += 1
+    cube.data.vertices[0].co.x -= 1
+    addon("scene_import").import_result(job.folder.root, say=said.append)
+    assert said == ["The shape of 'Cube' was edited since the job was made; the texture follows its UV map."]
+    assert set(indices(cube)) == {2}
+
+
+def test_an_unchanged_mesh_is_not_called_edited(paint, cube, addon):
+    job, said = paint(cube), []
+    bpy.ops.object.mode_set(mode="EDIT")
+    bpy.ops.mesh.select_all(action="SELECT")
+    bpy.ops.object.mode_set(mode="OBJECT")
+    addon("scene_import").import_result(job.folder.root, say=said.append)
+    assert not said
+
+
+def test_a_ninth_uv_map_is_refused_in_words(paint, cube):
+    cube.data.uv_layers.remove(cube.data.uv_layers[0])
+    job = paint(cube)
+    for _ in range(8):
+        cube.data.uv_layers.new()
+    with pytest.raises(RuntimeError, match="'Cube' has 8 UV maps, as many as Blender holds"):
         bpy.ops.recdreamer.import_result(job_id=job.id)
-    assert slots(cube) == ["green", "blue"] and not cube.data.uv_layers
-    assert [len(bpy.data.materials), len(bpy.data.images)] == counts
+    assert slots(cube) == ["green", "blue"] and not bpy.data.images
+
+
+def test_a_scaled_object_is_unwrapped_as_it_looks(paint, cube):
+    cube.data.uv_layers.remove(cube.data.uv_layers[0])
+    cube.scale = (8, -1, 1)
+    job = paint(cube)
+    with np.load(job.folder.root / "start/mesh.npz") as arrays:
+        corners, uvs = arrays["verts"][arrays["faces"]], arrays["uvs"]
+    # Texels for a metre, along the sides of each triangle.
+    density = np.linalg.norm(np.roll(uvs, 1, 1) - uvs, axis=2) / np.linalg.norm(
+        np.roll(corners, 1, 1) - corners, axis=2
+    )
+    assert density.max() < 1.05 * density.min()
+
+
+def test_the_painted_object_is_gone(paint, cube):
+    job = paint(cube)
     bpy.data.objects.remove(cube)
     with pytest.raises(RuntimeError, match="The painted object 'Cube' is not in this scene"):
         bpy.ops.recdreamer.import_result(job_id=job.id)
-
-
-def test_the_uv_map_that_was_painted_for_is_gone(paint, cube):
-    job = paint(cube)
-    cube.data.uv_layers[0].name = "other"
-    with pytest.raises(RuntimeError, match="no longer has the UV map 'UVMap'"):
-        bpy.ops.recdreamer.import_result(job_id=job.id)
-    assert slots(cube) == ["green", "blue"]
 
 
 def test_tiles_become_one_tiled_image(paint, cube, tmp_path):

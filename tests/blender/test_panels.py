@@ -151,7 +151,7 @@ def test_start(draw, fake_backend, block_out, settle):
     settings.start.object = body
     seen = draw()
     assert "Generate takes a turntable of the object first." in " ".join(seen.texts)
-    assert "Only Region" in seen.texts and {"kind", "object", "use_children", "strength"} <= set(seen.props)
+    assert {"kind", "object", "use_children", "strength", "region_item"} <= set(seen.props)
     stages = {"run_shape", "run_geometry", "run_texture"}
     assert {"auto_turntable", "keep_size", "height"} | stages <= set(seen.props)
     assert "No object is picked" not in " ".join(seen.texts)
@@ -174,10 +174,12 @@ def test_continue_and_result(draw, fake_backend, settle):
     bpy.ops.recdreamer.continue_job(job_id=job.id)
     seen = draw()
     assert "job" in seen.props and "recdreamer.make_quads" not in seen.operators
-    assert "Import the result to mark a region of it with a vertex group." in " ".join(seen.texts)
+    assert "Import the result to mark a region of it: by a vertex group or a painted mask." in " ".join(
+        seen.texts
+    )
     bpy.ops.recdreamer.import_result()
     seen = draw()
-    assert "Only Region" in seen.texts
+    assert "region_item" in seen.props
     assert {"recdreamer.make_quads", "recdreamer.continue_selected"} <= set(seen.operators)
     assert "recdreamer.restore_materials" not in seen.operators
     bpy.ops.recdreamer.make_quads(target_faces=400)

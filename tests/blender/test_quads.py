@@ -78,6 +78,31 @@ def test_the_texture_is_baked_from_the_original(result):
     assert not bpy.ops.recdreamer.bake_quads.poll()
 
 
+def test_quads_of_a_painted_object_have_nothing_to_restore(fake_backend, settle):
+    bpy.ops.mesh.primitive_cube_add()
+    settings = bpy.context.scene.recdreamer
+    settings.prompt, settings.method = "a bear", "vsd"
+    settings.start.kind, settings.start.object = "texture", bpy.context.object
+    bpy.ops.recdreamer.generate()
+    settle()
+    bpy.ops.recdreamer.import_result()
+    bpy.ops.recdreamer.make_quads(target_faces=400)
+    assert not bpy.ops.recdreamer.restore_materials.poll()
+    assert not [each for each in bpy.context.object.data.attributes if "recdreamer" in each.name]
+
+
+def test_quads_in_local_view(result, view):
+    bpy.ops.recdreamer.make_quads(target_faces=600, remesher="VOXEL")
+    quads = bpy.context.object
+    with view() as space:
+        bpy.ops.view3d.localview()
+        assert not result.visible_get(viewport=space)
+        assert bpy.ops.recdreamer.bake_quads(size_px=64) == {"FINISHED"}
+        image = next(n.image for n in quads.data.materials[0].node_tree.nodes if n.type == "TEX_IMAGE")
+        assert max(image.pixels[:3]) > 0 or max(image.pixels[4::4]) > 0
+        assert not result.visible_get(viewport=space)
+
+
 def test_only_of_results(extension):
     bpy.ops.mesh.primitive_cube_add()
     assert not bpy.ops.recdreamer.make_quads.poll()

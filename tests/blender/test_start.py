@@ -145,6 +145,16 @@ def test_children_are_one_shape_with_it_also_when_hidden(settings, generate, blo
     bpy.ops.recdreamer.import_result(job_id=job.id)
     assert body.hide_get() and head.hide_get() and not nose.hide_get()
     assert body.hide_render and head.hide_render
+    for part in (body, head):
+        part.hide_set(False)
+        part.hide_render = False
+    head.name = "my head"
+    bpy.ops.mesh.primitive_cube_add()
+    bpy.context.object.name = "Sphere"
+    bpy.data.objects.remove(next(obj for obj in bpy.data.objects if obj.get("recdreamer_job")))
+    bpy.ops.recdreamer.import_result(job_id=job.id)
+    assert head.hide_get() and not bpy.data.objects["Sphere"].hide_get()
+    bpy.data.objects.remove(bpy.data.objects["Sphere"])
     settings.method = "usd"
     _, again = generate()
     assert len(settings.templates) == 4, "a turntable of what we have hidden"
@@ -183,7 +193,7 @@ def test_region_through_a_modifier(settings, generate, sentence):
     cube = add_cube()
     group = cube.vertex_groups.new(name="hat")
     settings.start.kind, settings.start.object, settings.start.region = "object", cube, "hat"
-    assert "The vertex group 'hat' of 'Cube' is empty." in reported()
+    assert "The vertex group 'hat' of 'Cube' is empty, so nothing may change." in reported()
     group.add([v.index for v in cube.data.vertices if v.co.z > 0], 1.0, "REPLACE")
     _, mesh = generate()
     assert np.array_equal(mesh["region"], (mesh["verts"][:, 2] > 0.5).astype(np.float32))
@@ -194,9 +204,95 @@ def test_region_through_a_modifier(settings, generate, sentence):
     assert set(np.round(mesh["region"], 3)) == {0, 0.5, 1}
     cube.modifiers.clear()
     cube.modifiers.new("Remesh", "REMESH").voxel_size = 0.2
-    assert "The modifiers of 'Cube' lose its vertex group 'hat'." in reported()
+    assert "The vertex group 'hat' of 'Cube' is lost in its modifiers." in reported()
+    cube.modifiers.clear()
+    group.add(range(8), 1.0, "REPLACE")
+    assert "The vertex group 'hat' of 'Cube' holds every vertex, so everything may change." in reported()
     cube.vertex_groups.clear()
-    assert sentence() == "'Cube' has no vertex group 'hat'. Choose another region, or leave it empty."
+    missing = "'Cube' has no vertex group or colour attribute 'hat'. Choose another region, or Everything."
+    assert sentence() == missing
+
+
+def paint_mask(obj, domain, kind, rgba):
+    """A colour attribute whose value is `rgba` of the vertex's place."""
+    mask = obj.data.color_attributes.new("mask", kind, domain)
+    verts = (
+        [v.index for v in obj.data.vertices]
+        if domain == "POINT"
+        else [c.vertex_index for c in obj.data.loops]
+    )
+    colors = [rgba(obj.data.vertices[index].co) for index in verts]
+    mask.data.foreach_set("color_srgb", np.array(colors, np.float32).ravel())
+    return mask
+
+
+@pytest.mark.parametrize("domain", ["POINT", "CORNER"])
+@pytest.mark.parametrize("kind", ["BYTE_COLOR", "FLOAT_COLOR"])
+@pytest.mark.parametrize("channel", [1, 3])
+def test_painted_mask_is_the_region(settings, generate, domain, kind, channel):
+    """In any colour, or, where all is of one colour, in alpha."""
+
+    def rgba(place):
+        values = [0.0, 0.0, 0.0, 1.0]
+        values[channel] = (0.2, 1.0)[place.z > 0]
+        return values
+
+    cube = add_cube()
+    mask = paint_mask(cube, domain, kind, rgba)
+    cube.data.color_attributes.active_color = mask
+    cube.data.materials.append(bpy.data.materials.new("plain"))
+    settings.start.kind, settings.start.object, settings.start.region = "object", cube, "mask"
+    _, mesh = generate()
+    expected = np.where(mesh["verts"][:, 2] > 0.5, 1, 0.2)
+    assert mesh["region"].dtype == np.float32 and np.allclose(mesh["region"], expected, atol=2e-3)
+    assert np.ptp(mesh["rgb"]) < 0.01, "the mask is no colour of what stays"
+
+
+def test_a_mask_that_limits_nothing_or_allows_nothing(settings, sentence):
+    cube = add_cube()
+    mask = paint_mask(cube, "CORNER", "BYTE_COLOR", lambda place: (0, 0, 0, 1))
+    settings.start.kind, settings.start.object, settings.start.region = "texture", cube, "mask"
+    assert sentence() == ""
+    assert "The colour attribute 'mask' of 'Cube' is black all over, so nothing may change." in reported()
+    mask.data.foreach_set("color", [1] * (4 * len(mask.data)))
+    assert "The colour attribute 'mask' of 'Cube' is white all over, so everything may change." in reported()
+
+
+@pytest.mark.parametrize("name", [".sculpt_mask", ".select_vert"])
+def test_sculpt_mask_and_selection(settings, generate, name):
+    cube = add_cube()
+    is_masked = name == ".sculpt_mask"
+    attributes = cube.data.attributes
+    attribute = attributes.get(name) or attributes.new(name, "FLOAT" if is_masked else "BOOLEAN", "POINT")
+    attribute.data.foreach_set("value", [(v.co.z > 0) != is_masked for v in cube.data.vertices])
+    settings.start.kind, settings.start.object = "object", cube
+    assert name in [item[0] for item in region_items(settings)]
+    settings.start.region_item = name
+    _, mesh = generate()
+    assert np.array_equal(mesh["region"], (mesh["verts"][:, 2] > 0.5).astype(np.float32))
+
+
+def region_items(settings):
+    """What the panel offers: name and icon."""
+    module = __import__(type(settings.start).__module__, fromlist=["_region_items"])
+    return [(item[0], item[3]) for item in module._region_items(settings.start, bpy.context)]
+
+
+def test_one_list_of_regions(settings, sentence):
+    cube = add_cube()
+    cube.vertex_groups.new(name="hat").add([0], 1, "REPLACE")
+    paint_mask(cube, "POINT", "FLOAT_COLOR", lambda place: (0, 0, 0, 1))
+    start = settings.start
+    start.kind, start.object = "object", cube
+    items = region_items(settings)
+    assert items[:3] == [("EVERYTHING", "WORLD"), ("hat", "GROUP_VERTEX"), ("mask", "GROUP_VCOL")]
+    assert start.region_item == "EVERYTHING"
+    start.region_item = "mask"
+    assert start.region == "mask" and sentence() == ""
+    cube.data.color_attributes.remove(cube.data.color_attributes["mask"])
+    assert region_items(settings)[-1] == ("mask", "ERROR") and start.region_item == "mask"
+    start.region_item = "EVERYTHING"
+    assert start.region == "" and region_items(settings) == [item for item in items if item[0] != "mask"]
 
 
 def test_materials_colour_what_a_region_leaves(settings, generate):
@@ -256,6 +352,53 @@ def test_settings_of_a_job_bring_its_object_back(settings, generate):
     assert start.strength == pytest.approx(0.2)
 
 
+def test_all_of_the_panel_comes_back(settings, generate, preferences):
+    settings.method, settings.pose_mode, settings.quality, settings.seed = "usd", "marginal", "quick", 7
+    settings.prior, settings.keep_running, settings.height = "some/prior", True, 3
+    body, head = add_cube(), add_cube((0, 0, 1))
+    head.parent = body
+    start = settings.start
+    start.kind, start.object, start.strength, start.use_children = "object", body, 0.2, False
+    start.keep_size, start.stages, settings.front = False, {"shape"}, 1
+    bpy.ops.recdreamer.capture_turntable()
+    settings.templates[0].weight, settings.templates[1].enabled = 2, False
+    bpy.ops.recdreamer.mirror_template(index=3)
+    job, _ = generate()
+
+    def panel():
+        names = (
+            "prompt",
+            "method",
+            "pose_mode",
+            "quality",
+            "seed",
+            "prior",
+            "keep_running",
+            "height",
+            "front",
+        )
+        of_start = ("kind", "object", "strength", "use_children", "keep_size", "stages", "region")
+        cards = {(t.label, t.source, t.mirrored, t.weight, t.azimuth_deg) for t in settings.enabled_templates}
+        values = [getattr(settings, name) for name in names] + [getattr(start, name) for name in of_start]
+        return values, cards, preferences.device
+
+    before = panel()
+    settings.method, settings.pose_mode, settings.quality, settings.seed = "vsd", "camera", "standard", 1
+    settings.prior, settings.keep_running, settings.height, settings.front = "builtin", False, 1, 0
+    start.kind, start.object, start.strength, start.use_children = "prompt", None, 0.9, True
+    start.keep_size, start.stages, preferences.device = True, {"texture"}, "auto"
+    for index in (3, 1, 0):
+        settings.templates.remove(index)
+    settings.templates[0].weight = 5
+    settings.templates[1].enabled = False
+    settings.templates.add().label = "of the artist"
+    assert bpy.ops.recdreamer.use_settings(job_id=job.id) == {"FINISHED"}
+    assert panel() == before
+    assert len(settings.templates) == 5 and not settings.templates[2].enabled
+    bpy.ops.recdreamer.use_settings(job_id=job.id)
+    assert len(settings.templates) == 5, "none twice"
+
+
 def test_missing_things(settings, sentence):
     start = settings.start
     start.kind = "object"
@@ -312,6 +455,24 @@ def test_turntable_of_the_start_fills_an_empty_shelf(settings, generate):
     assert len(settings.templates) == 4 and Path(settings.templates[0].path).is_file()
     generate()
     assert len(settings.templates) == 4, "only once"
+    pictures = [template.image for template in settings.templates]
+    cube.location.x += 1
+    cube.name = "my cube"
+    generate()
+    assert [template.image for template in settings.templates] == pictures, "it looks the same"
+    cube.data.vertices[0].co.x -= 1
+    generate()
+    again = [template.image for template in settings.templates]
+    assert len(again) == 4 and not set(again) & set(pictures), "it has changed"
+    settings.start.object = add_cube((0, 0, 0), (3, 1, 1))
+    job, _ = generate()
+    assert len(settings.templates) == 4 and not {t.image for t in settings.templates} & set(again)
+    assert len(job.folder.read_request().templates) == 4
+    settings.templates[0].taken_of = ""
+    settings.start.object = cube
+    again = [template.image for template in settings.templates]
+    generate()
+    assert [template.image for template in settings.templates] == again, "one of the artist's own"
     settings.templates.clear()
     settings.start.auto_turntable = False
     job, _ = generate()
@@ -349,10 +510,77 @@ def test_continue_the_active_object_with_a_region(settings, generate):
     assert job.folder.read_request().start_mesh == "start/mesh.npz"
     assert np.allclose(mesh["verts"].min(0), (-0.5, -0.25, 0), atol=1e-6), "in the space of its job"
     assert np.array_equal(mesh["region"], [0, 0, 0, 0, 1, 1, 1, 1])
-    bpy.ops.recdreamer.import_result(job_id=job.id)
-    assert tuple(bpy.context.object.location) == (0, 0, 0), "at the 3D cursor"
     bpy.data.objects.remove(result)
     assert generate()[1] is None, "without the object there is no region"
+
+
+def corners_in_world(obj):
+    bpy.context.view_layer.update()
+    return np.array([obj.matrix_world @ vertex.co for vertex in obj.data.vertices])
+
+
+@pytest.mark.parametrize("is_applied", [False, True])
+@pytest.mark.parametrize("has_region", [False, True])
+def test_a_continued_result_takes_the_place_of_the_earlier(settings, generate, is_applied, has_region):
+    bpy.context.scene.unit_settings.scale_length = 0.1
+    settings.height = 15
+    first, _ = generate()
+    bpy.ops.recdreamer.import_result(job_id=first.id)
+    result = bpy.context.object
+    result.vertex_groups.new(name="hat").add([4, 5, 6, 7], 1, "REPLACE")
+    result.location, result.rotation_euler.z = (7, 8, 9), 1
+    result.scale *= 2
+    if is_applied:
+        result.scale.x *= -2
+        bpy.ops.object.transform_apply()
+    before = corners_in_world(result)
+    bpy.ops.recdreamer.continue_selected()
+    settings.start.region, settings.height = "hat" if has_region else "", 99
+    job, mesh = generate()
+    assert job.request.height_m == pytest.approx(9.9 if has_region else 1.5)
+    if has_region:
+        assert np.allclose(mesh["verts"].max(0), (0.75, 0.375, 1.5), atol=1e-5), "in the space of its job"
+        assert volume(mesh) > 0
+        return  # The stand-in makes no mesh that keeps a region.
+    bpy.ops.recdreamer.import_result(job_id=job.id)
+    assert np.allclose(corners_in_world(bpy.context.object), before, atol=1e-4)
+    assert result.hide_get() and bpy.context.object != result
+    bpy.data.objects.remove(bpy.context.object)
+    bpy.data.objects.remove(result)
+    bpy.ops.recdreamer.import_result(job_id=job.id)
+    assert np.allclose(corners_in_world(bpy.context.object), before, atol=1e-4), "also once that is gone"
+
+
+def test_a_continued_result_of_another_height(settings, generate):
+    first, _ = generate()
+    bpy.ops.recdreamer.import_result(job_id=first.id)
+    result = bpy.context.object
+    result.location, result.scale = (7, 8, 9), (3, 3, 3)
+    bpy.ops.recdreamer.continue_selected()
+    settings.start.keep_size, settings.height = False, 2.5
+    job, _ = generate()
+    bpy.ops.recdreamer.import_result(job_id=job.id, hide_start=False)
+    corners = corners_in_world(bpy.context.object)
+    assert corners.min(0)[2] == pytest.approx(9) and np.ptp(corners[:, 2]) == pytest.approx(2.5)
+    assert not result.hide_get()
+
+
+def test_vertices_moved_by_hand_do_not_move_the_space_of_the_job(settings, generate, addon):
+    bpy.ops.mesh.primitive_uv_sphere_add()
+    sphere = bpy.context.object
+    rest = addon("rest")
+    rest.write_rest(sphere.data, np.array([vertex.co for vertex in sphere.data.vertices]))
+    for vertex in sphere.data.vertices:
+        vertex.co.z += 2 * (vertex.co.z > 0.3)
+    assert np.array_equal(rest.frame_of(sphere.data), np.eye(4))
+    sphere.rotation_euler, sphere.location, sphere.scale = (1, 2, 3), (4, 5, 6), (1, 2, 3)
+    bpy.context.view_layer.update()
+    matrix = np.array(sphere.matrix_world)
+    bpy.ops.object.transform_apply()
+    bpy.ops.object.mode_set(mode="EDIT")
+    bpy.ops.mesh.subdivide()
+    bpy.ops.object.mode_set(mode="OBJECT")
+    assert np.allclose(rest.frame_of(sphere.data), matrix, atol=1e-3)
 
 
 def test_a_job_without_a_result_is_not_continued(settings, generate, addon, settle):
