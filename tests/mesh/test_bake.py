@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
-from recdreamer.mesh import Mesh, extract_mesh
+from recdreamer.mesh import Mesh, Texture, extract_mesh, fill_padding
 from recdreamer.mesh.bake import bake_texture, composite_inward
 from recdreamer.mesh.raster import TexelPoints, rasterize_uvs
 from recdreamer.mesh.uv import unwrap
@@ -110,6 +111,18 @@ def test_texels_beyond_the_islands_carry_the_nearest_colour(mesh: Mesh, texture:
     # Every point of the sphere has a colour at distance 0.3 from grey; the background would be black.
     distance = np.linalg.norm(texture / 255.0 - 0.5, axis=-1)
     assert np.abs(distance - 0.3).max() < 0.02
+
+
+def test_padding_takes_the_nearest_texel_of_an_island() -> None:
+    is_island = np.random.default_rng(0).random((200, 250)) < 0.01
+    is_island[:, 100:180] = is_island[:20] = False
+    row, column = np.mgrid[:200, :250]
+    image = np.stack([row, column, np.full_like(row, 7)], -1).astype(np.uint8)
+    filled = fill_padding(Texture({1001: image * is_island[..., None]}, {1001: is_island})).tiles[1001]
+    assert (filled[..., 2] == 7).all()
+    assert (filled[is_island] == image[is_island]).all()
+    distance = np.hypot(filled[..., 0] - row.astype(float), filled[..., 1] - column.astype(float))
+    assert np.abs(distance - ndimage.distance_transform_edt(~is_island)).max() < 0.2
 
 
 def test_the_texture_depends_on_the_seed_alone(mesh: Mesh, texture: np.ndarray) -> None:
