@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +18,9 @@ from recdreamer.mesh.raster import FIRST_TILE
 from recdreamer.mesh.texture import Tiles
 from recdreamer.protocol import write_atomically
 
-PNG_LEVEL = 3
-"""Of zlib: files grow by a twentieth against its default, 6, and are written in a third of the time."""
+PNG_STRATEGY = zlib.Z_RLE
+"""Of zlib. PNG's filters leave little to be found again but runs: to look for those alone takes less than a third of the
+time of the default, and the files are smaller, too."""
 
 
 def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None = None) -> list[str]:
@@ -27,20 +30,21 @@ def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None
     first, are named as UDIM wants: albedo.1001.png, albedo.1002.png, ... The mesh is written as it is; `stand_on_origin`
     places one that has no place yet.
     """
-    albedo_pngs = {tile: png_bytes(albedo[tile]) for tile in sorted(albedo)}
-    normal_pngs = (
-        None if normal_map is None else {tile: png_bytes(normal_map[tile]) for tile in sorted(normal_map)}
-    )
-    if normal_pngs is not None and list(normal_pngs) != list(albedo_pngs):
+    tiles = sorted(albedo)
+    if normal_map is not None and sorted(normal_map) != tiles:
         raise ValueError(
-            f"The normal map has the tiles {list(normal_pngs)}, the base colour {list(albedo_pngs)}; "
-            "both must have the same."
+            f"The normal map has the tiles {sorted(normal_map)}, the base colour {tiles}; both must have the same."
         )
+    with ThreadPoolExecutor() as pool:  # Side by side: Pillow lets go of Python while it works.
+        waiting = [
+            {} if images is None else {tile: pool.submit(png_bytes, images[tile]) for tile in tiles}
+            for images in (albedo, normal_map)
+        ]
+    albedo_pngs, normal_pngs = ({tile: job.result() for tile, job in jobs.items()} for jobs in waiting)
     files = {"mesh.npz": npz_bytes(mesh)}
-    for kind, pngs in (("albedo", albedo_pngs), ("normal", normal_pngs or {})):
-        for tile, png in pngs.items():
-            files[texture_name(kind, tile, pngs)] = png
-    files["model.glb"] = glb_bytes(mesh, albedo_pngs, normal_pngs)
+    for kind, pngs in (("albedo", albedo_pngs), ("normal", normal_pngs)):
+        files |= {texture_name(kind, tile, tiles): png for tile, png in pngs.items()}
+    files["model.glb"] = glb_bytes(mesh, albedo_pngs, normal_pngs or None)
     for name, data in files.items():
         write_atomically(folder / name, data)
     return list(files)
@@ -75,5 +79,5 @@ def npz_bytes(mesh: Mesh) -> bytes:
 
 def png_bytes(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG", compress_level=PNG_LEVEL)
+    Image.fromarray(image).save(stream, "PNG", compress_type=PNG_STRATEGY)
     return stream.getvalue()
