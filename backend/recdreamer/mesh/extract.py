@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -141,7 +142,8 @@ def opaque_parts(
 def _labelled(solid: Bool[np.ndarray, "x y z"]) -> tuple[Int[np.ndarray, "x y z"], int]:
     """Number of the part of each solid cell, from 1, and of how many; parts share no face of a cell."""
     labels = np.zeros(solid.shape, np.int32)
-    return labels, ndimage.label(solid, output=labels)
+    count: Any = ndimage.label(solid, output=labels)
+    return labels, count
 
 
 def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:
