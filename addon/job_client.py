@@ -60,8 +60,10 @@ def kill_process(process: subprocess.Popen[bytes]) -> None:
 class JobClient:
     """The worker of one job, seen from Blender. `state` is where the job stands."""
 
-    def __init__(self, folder: JobFolder, command: Sequence[str], backend: Path) -> None:
-        """Start `[*command, "run", folder]`. Raises OSError when it cannot be started."""
+    def __init__(
+        self, folder: JobFolder, command: Sequence[str], backend: Path, options: Sequence[str] = ()
+    ) -> None:
+        """Start `[*command, "run", folder, *options]`. Raises OSError when it cannot be started."""
         self.folder = folder
         # What an earlier run of the folder showed stays in view; its status and trouble do not.
         self.state = replace(
@@ -78,7 +80,7 @@ class JobClient:
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         with folder.log.open("ab") as log:
             self._process = start_process(
-                [*command, "run", str(folder.root)],
+                [*command, "run", str(folder.root), *options],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -101,6 +101,18 @@ class Job:
         return "This job is running."
 
     @property
+    def stages_to_repeat(self) -> tuple[str, ...]:
+        """Those that can be run once more on what the stages before have made."""
+        if self.why_not_repeat or self.request is None:
+            return ()
+        ran = self.request.stages if self.request.start != "texture" else ("texture",)
+        return tuple(stage for stage in ("geometry", "texture") if stage in ran)
+
+    @property
+    def why_not_repeat(self) -> str:
+        return "" if self.condition == "done" else "This job has no result yet."
+
+    @property
     def why_not_import(self) -> str:
         if self.condition != "done":
             return "This job has no result yet."
@@ -160,12 +172,17 @@ class JobRegistry:
         self.jobs.insert(0, job)
         return job
 
-    def start(self, job: Job, command: Sequence[str], backend: Path) -> None:
-        """Run or resume a job. Raises RequestError when the worker cannot be started."""
-        if job.why_not_resume:
-            raise RequestError(job.why_not_resume, "Choose another job.")
+    def start(self, job: Job, command: Sequence[str], backend: Path, again: str = "", seed: int = 0) -> None:
+        """Run or resume a job, or repeat its stage `again` and those after it with another seed.
+
+        Raises RequestError when the worker cannot be started.
+        """
+        reason = job.why_not_repeat if again else job.why_not_resume
+        if reason:
+            raise RequestError(reason, "Choose another job.")
+        options = ["--again", again, "--seed", str(seed)] if again else []
         try:
-            job.client = JobClient(job.folder, command, backend)
+            job.client = JobClient(job.folder, command, backend, options)
         except OSError as error:
             raise RequestError(
                 f"The backend cannot be started ({error.strerror or error}).",
@@ -196,6 +213,7 @@ class JobRegistry:
             job.state = job.client.state
             if job.client.is_settled:
                 job.client = None
+                self._read_request(job)
         return self.refresh() or changed
 
     def refresh(self) -> bool:
@@ -228,10 +246,16 @@ class JobRegistry:
                 job.state = client.state
 
     def _open(self, folder: JobFolder) -> Job:
+        job = Job(folder, None, "")
+        self._read_request(job)
+        return job
+
+    def _read_request(self, job: Job) -> None:
+        """A stage that was repeated has another seed."""
         try:
-            return Job(folder, folder.read_request(), "")
+            job.request, job.problem = job.folder.read_request(), ""
         except RequestError as error:
-            return Job(folder, None, str(error))
+            job.request, job.problem = None, str(error)
 
     def _read_state(self, job: Job) -> bool:
         """Read state.json when it was replaced since the last look."""

@@ -7,7 +7,7 @@ import json
 import secrets
 
 import bpy
-from bpy.props import BoolProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from ..backend.recdreamer.protocol import RequestError
 from . import backend_env, restore, scene_import, start_files
@@ -17,6 +17,11 @@ from .placement import START_MESH
 from .preferences import get_preferences
 from .properties import metres_per_unit
 from .session import session
+
+REPEATED = (
+    ("geometry", "Geometry", "Refine the surface once more, and paint it"),
+    ("texture", "Texture", "Paint the surface once more"),
+)
 
 
 def why_not_start() -> str:
@@ -119,6 +124,34 @@ class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
         try:
             command = backend_env.run_command(get_preferences().find_interpreter())
             session.registry.start(job, command, backend_env.BACKEND)
+        except RequestError as error:
+            return self.refuse(error)
+        session.shown_id = job.id
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
+    """Run this stage and those after it once more, with another seed. Import then renews the object"""
+
+    bl_idname = "recdreamer.repeat_stage"
+    bl_label = "Again from"
+
+    stage: EnumProperty(name="Stage", items=REPEATED)
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, why_not_start())
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if self.stage not in job.stages_to_repeat:
+            return self.refuse(job.why_not_repeat or f"This job has no stage {self.stage}.")
+        try:
+            command = backend_env.run_command(get_preferences().find_interpreter())
+            seed = secrets.randbelow(10**6)
+            session.registry.start(job, command, backend_env.BACKEND, self.stage, seed)
         except RequestError as error:
             return self.refuse(error)
         session.shown_id = job.id
@@ -273,6 +306,7 @@ class RECDREAMER_OT_random_seed(bpy.types.Operator):
 CLASSES = (
     RECDREAMER_OT_generate,
     RECDREAMER_OT_resume,
+    RECDREAMER_OT_repeat_stage,
     RECDREAMER_OT_pause,
     RECDREAMER_OT_cancel,
     RECDREAMER_OT_import_result,

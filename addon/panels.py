@@ -123,6 +123,12 @@ def _draw_actions(layout, job: Job):
         row.operator("recdreamer.import_result", icon="IMPORT").job_id = job.id
         if not job.why_not_continue:
             row.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = job.id
+        if job.stages_to_repeat:
+            row = layout.row(align=True)
+            row.label(text="Again from", icon="FILE_REFRESH")
+            for stage in job.stages_to_repeat:
+                repeat = row.operator("recdreamer.repeat_stage", text=stage.capitalize())
+                repeat.job_id, repeat.stage = job.id, stage
     elif not job.why_not_resume:
         row.operator("recdreamer.resume", icon="PLAY").job_id = job.id
     elif job.condition != "damaged":

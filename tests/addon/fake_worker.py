@@ -101,6 +101,13 @@ def write_result(result: Path, mesh: dict[str, np.ndarray], request: dict) -> No
             write_png(result / f"normal{name}.png", np.full((64, 64, 3), (128, 128, 255), np.uint8))
 
 
+def begin_again(folder: Path, stage: str, seed: str) -> None:
+    path = folder / "job.json"
+    request = json.loads(path.read_text(encoding="utf-8")) | {"seed": int(seed)}
+    path.write_text(json.dumps(request), encoding="utf-8")
+    (folder / "again.txt").write_text(stage)
+
+
 def write_preview(folder: Path, step: int) -> str:
     (folder / "previews").mkdir(exist_ok=True)
     y, x = np.mgrid[-1:1:128j, -1:1:128j]
@@ -114,7 +121,9 @@ def write_preview(folder: Path, step: int) -> str:
 def main() -> int:
     if "templates" in sys.argv:
         return fake_templates.main(sys.argv[sys.argv.index("templates") + 1 :], write_png)
-    folder = Path(sys.argv[-1])
+    folder = Path(sys.argv[sys.argv.index("run") + 1])
+    if "--again" in sys.argv:
+        begin_again(folder, *sys.argv[sys.argv.index("--again") :][1::2])
     request = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     overrides = request["overrides"]
     mode, steps = overrides.get("fake", "work"), overrides.get("steps", 5)

@@ -207,6 +207,28 @@ def test_pause_resume_cancel(fake_backend, addon, settle, pump_until):
     assert settle().condition == "cancelled"
 
 
+def test_texture_once_more_renews_the_object(imported, settle):
+    obj, job = imported
+    mesh = obj.data
+    assert bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="texture") == {"FINISHED"}
+    again = settle()
+    assert again.id == job.id and again.condition == "done"
+    assert again.request.seed != 7 and again.request == again.folder.read_request()
+    assert (again.folder.root / "again.txt").read_text() == "texture"
+    assert bpy.ops.recdreamer.import_result(job_id=job.id) == {"FINISHED"}
+    assert bpy.context.object == obj and obj.data == mesh and obj["recdreamer_seed"] == again.request.seed
+
+
+def test_what_did_not_run_is_not_repeated(fake_backend, settle):
+    settings = bpy.context.scene.recdreamer
+    settings.prompt, settings.start.run_geometry = "a bear", False
+    press_generate()
+    job = settle()
+    assert job.stages_to_repeat == ("texture",)
+    with pytest.raises(RuntimeError, match="This job has no stage geometry"):
+        bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="geometry")
+
+
 def test_opening_another_file_loses_no_job(fake_backend, addon, settle, pump_until):
     bpy.context.scene.recdreamer.prompt = "a bear"
     press_generate(steps=40)

@@ -216,6 +216,7 @@ def test_ended(draw, fake_backend, settle, mode, word, operator):
     seen = draw()
     assert f"a bear  ·  {word}" in seen.texts
     assert operator in seen.operators
+    assert seen.operators.count("recdreamer.repeat_stage") == (2 if mode == "work" else 0)
     assert ("The GPU has no memory left." in " ".join(seen.texts)) == (mode == "fail")
 
 

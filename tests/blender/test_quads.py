@@ -78,7 +78,8 @@ def test_the_texture_is_baked_from_the_original(result):
     assert not bpy.ops.recdreamer.bake_quads.poll()
 
 
-def test_quads_of_a_painted_object_have_nothing_to_restore(fake_backend, settle):
+@pytest.mark.parametrize("remesher", ["QUADRIFLOW", "VOXEL"])
+def test_quads_of_a_painted_object_have_nothing_to_restore(fake_backend, settle, remesher):
     bpy.ops.mesh.primitive_cube_add()
     settings = bpy.context.scene.recdreamer
     settings.prompt, settings.method = "a bear", "vsd"
@@ -86,7 +87,7 @@ def test_quads_of_a_painted_object_have_nothing_to_restore(fake_backend, settle)
     bpy.ops.recdreamer.generate()
     settle()
     bpy.ops.recdreamer.import_result()
-    bpy.ops.recdreamer.make_quads(target_faces=400)
+    bpy.ops.recdreamer.make_quads(target_faces=400, remesher=remesher)
     assert not bpy.ops.recdreamer.restore_materials.poll()
     assert not [each for each in bpy.context.object.data.attributes if "recdreamer" in each.name]
 
