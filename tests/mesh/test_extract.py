@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
-from recdreamer.mesh.extract import _within, solid_parts, without_gaps
+from recdreamer.mesh.extract import _within, solid_parts, without_cavities, without_gaps
 from recdreamer.mesh.mesh import (
     euler_characteristic,
     face_cross,
@@ -168,6 +168,14 @@ def test_solid_parts_fills_cavities_and_drops_specks() -> None:
     kept = solid_parts(solid, 0.01)
     assert kept[1:8, 1:8, 1:8].all()
     assert kept.sum() == 7**3
+
+
+def test_what_is_open_to_the_border_is_no_cavity() -> None:
+    solid = np.random.default_rng(0).random((20, 16, 12)) < 0.7
+    filled = without_cavities(solid)
+    assert (filled == ndimage.binary_fill_holes(solid)).all()
+    assert (filled & ~solid)[1:-1, 1:-1, 1:-1].any()
+    assert (filled == solid)[[0, -1]].all()
 
 
 def test_both_marching_cubes_agree(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,7 +99,8 @@ def whole_object(
     them: the knob of an antenna whose rod has a gap. Further off it is a floater.
     """
     large = solid_parts(solid, config.min_component_share)
-    opaque = opaque_parts(solid & ~large, sigmas, cell)
+    small = solid & ~large
+    opaque = opaque_parts(small, sigmas, cell) if small.any() else small
     radius_cells = round(config.closed_gap / 2 * max(np.subtract(level.hi, level.lo)) / cell)
     whole = without_gaps(large | opaque, radius_cells)
     if not opaque.any():
@@ -119,7 +120,13 @@ def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) ->
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     is_large = sizes >= min_component_share * sizes.max()
-    return np.asarray(ndimage.binary_fill_holes(is_large[labels] & solid), bool)
+    return without_cavities(is_large[labels] & solid)
+
+
+def without_cavities(solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    """`solid` and all empty cells that are shut in by it: what is beyond the box is empty."""
+    labels, _ = _labelled(np.pad(~solid, 1, constant_values=True))
+    return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
 
 
 def opaque_parts(
@@ -158,7 +165,7 @@ def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np
     swollen = _within(padded, radius_cells)
     inner = (slice(2 * radius_cells, -2 * radius_cells),) * 3
     closed = ~_within(~swollen, radius_cells)[inner]
-    return np.asarray(ndimage.binary_fill_holes(closed), bool)
+    return without_cavities(closed)
 
 
 def _within(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:
