@@ -28,7 +28,7 @@ from recdreamer.rendering import (
     z_variance_loss,
 )
 from recdreamer.start import StartingPoint
-from recdreamer.state import load_optimizer, optimizer_tensors
+from recdreamer.state import load_optimizer, optimizer_tensors, part
 
 NUM_LOOKS = 4
 """Looks at the density of a start before the first step."""
@@ -71,9 +71,9 @@ class Scene:
         self.strength.fill_(start.strength)
         if self.frozen is not None:
             self.frozen.to(self.device)
-        is_known = _load_fitting("occupancy", self.occupancy, start.tensors)
+        is_known = _load_fitting("occupancy", self.occupancy, start.scene)
         if self.surrounding is not None:
-            _load_fitting("surrounding", self.surrounding, start.tensors)
+            _load_fitting("surrounding", self.surrounding, start.scene)
         # One random point a cell would miss what is thin.
         generator = torch.Generator(device=self.device).manual_seed(seed)
         for _ in range(0 if is_known else NUM_LOOKS):
@@ -169,7 +169,7 @@ class Scene:
             modules["frozen"] = self.frozen
         for name, module in modules.items():
             if module is not None:
-                module.load_state_dict(_part(name, tensors))
+                module.load_state_dict(part(name, tensors))
         load_optimizer("optimizer", self.descent.optimizer, tensors)
 
     def _make_frozen(self, tensors: dict[str, Tensor]) -> None:
@@ -190,13 +190,9 @@ class Scene:
         return isinstance(self.field, RegionField) and self.field.frozen is self.frozen
 
 
-def _part(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
-
-
 def _load_fitting(name: str, module: torch.nn.Module, tensors: dict[str, Tensor]) -> bool:
     """Load a part of another job's scene where it has one of the same size, and say whether it had."""
-    state, own = _part(name, tensors), module.state_dict()
+    state, own = part(name, tensors), module.state_dict()
     fits = {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in own.items()}
     if fits:
         module.load_state_dict(state)
@@ -237,5 +233,4 @@ class Particles:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         for index, scene in enumerate(self.scenes):
-            prefix = f"particle.{index}."
-            scene.load({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+            scene.load(part(f"particle.{index}", tensors))

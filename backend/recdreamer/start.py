@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import io
-import json
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.checkpoint import CheckpointStore
-from recdreamer.config import GenerateConfig
-from recdreamer.field.radiance_field import FieldConfig, RadianceField
-from recdreamer.field.region_field import RegionField, empty_like
+from recdreamer.checkpoint import Checkpoint, CheckpointStore
+from recdreamer.config import GenerateConfig, resolve
+from recdreamer.field.radiance_field import FIELD_SIZES, FieldConfig, RadianceField
+from recdreamer.field.region_field import RegionField, empty_like, free_within
 from recdreamer.field.signed_distance import Nearest, SolidMesh
 from recdreamer.field.solid import SolidField
-from recdreamer.mesh.extract import solid_parts
+from recdreamer.mesh.extract import whole_object
 from recdreamer.mesh.mesh import Mesh
 from recdreamer.mesh.raster import tiles_of_faces
-from recdreamer.mesh.surface import CUBE_LO, find_surface, sample_box
-from recdreamer.protocol import JobFolder, JobRequest, RequestError, Start, write_atomically
+from recdreamer.mesh.surface import CUBE_LO, Tick, find_surface, no_tick, sample_box
+from recdreamer.protocol import JobFolder, JobRequest, RequestError, Start
 from recdreamer.start_mesh import Placement, read_start_mesh
+from recdreamer.state import part
 
-FIELD_SIZES = (
-    "num_levels", "features_per_level", "log2_table_size", "base_resolution", "max_resolution", "hidden_width",
-)  # fmt: skip
-"""Settings of a field that its tensors' shapes follow from."""
-KEPT = "start/region.npz"
-"""What a job that continues another has found out of that one, relative to its own folder."""
+TAKEN_OVER = "start"
+"""Name of the checkpoint that holds what a job needs of the one that it continues, so that that one may be deleted."""
 REGION_REACH = (0.2, 0.4)
 """Distances from the surface, in scene units, up to which a region holds in full, and at which it ends outside."""
 
@@ -56,8 +50,12 @@ class StartingPoint:
     """Weights in [0, 1]: where the result may change. None: everywhere."""
     rgb: Float[Tensor, "3 x y z"] | None = None
     """Colours of the shape's surface, carried on into space."""
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    """Of kind `continue`: the earlier scene as its checkpoint has it; empty where this job has one of its own."""
+    scene: dict[str, Tensor] = field(default_factory=dict)
+    """Of kind `continue`: the state of the earlier scene."""
+    surface: Float[Tensor, "gx gy gz"] | None = None
+    """Signed distances as an earlier job has refined them; None where there are none, or the shape is made anew."""
+    painting: dict[str, Tensor] = field(default_factory=dict)
+    """The state of the field that an earlier job has painted; empty where there is none, or the shape is made anew."""
 
     def field_config(self, config: FieldConfig) -> FieldConfig:
         """A field that goes on has shown all its levels already."""
@@ -65,34 +63,36 @@ class StartingPoint:
 
     def make_fields(
         self, config: FieldConfig, seed: int
-    ) -> tuple[RadianceField | RegionField, SolidField | RadianceField | RegionField | None]:
-        """The field to optimize, and a frozen copy of what it begins with; None where a checkpoint will bring it.
-
-        A job that continues one with a region keeps that region, unless it brings its own.
-        """
+    ) -> tuple[RadianceField | RegionField, SolidField | RadianceField | RegionField]:
+        """The field to optimize, and a frozen one that is what it begins with."""
         config = self.field_config(config)
-        if self.kind == "continue" and not self.tensors:
-            return RadianceField(config, seed), None
         if self.kind == "continue":
-            state = {k.removeprefix("field."): v for k, v in self.tensors.items() if k.startswith("field.")}
-            changing = empty_like(state, "", config)
-            changing.load_state_dict(state)
-            assert not isinstance(changing, SolidField)
-            frozen = deepcopy(changing).requires_grad_(False)
-            if isinstance(changing, RegionField) and self.region is not None:
-                changing = changing.field
-        else:
-            changing = RadianceField(config, seed, self.distances)
-            frozen = SolidField(config.start_density, self.distances, self.rgb)
-        if self.region is not None and isinstance(changing, RadianceField):
-            changing = RegionField(frozen, changing, self.region)
-        return changing, frozen
+            earlier = field_of(part("field", self.scene), config)
+            if self.region is not None:
+                changing = free_within(earlier, self.region, config, seed)
+                if changing is not earlier:
+                    return changing, changing.frozen
+            return earlier, deepcopy(earlier).requires_grad_(False)
+        changing = RadianceField(config, seed, self.distances)
+        frozen = SolidField(config.start_density, self.distances, self.rgb)
+        return changing if self.region is None else RegionField(frozen, changing, self.region), frozen
 
 
-def prepare_start(job: JobFolder, config: GenerateConfig, device: torch.device) -> StartingPoint | None:
+def field_of(state: dict[str, Tensor], config: FieldConfig) -> RadianceField | RegionField:
+    """The field that a checkpoint holds; `config` says what its state does not."""
+    found = empty_like(state, "", config)
+    found.load_state_dict(state)
+    assert not isinstance(found, SolidField)
+    return found
+
+
+def prepare_start(
+    job: JobFolder, config: GenerateConfig, device: torch.device, tick: Tick = no_tick
+) -> StartingPoint | None:
     """The starting point of a job; None where it begins with the prompt alone.
 
-    Raises RequestError with one sentence where the mesh or the earlier job cannot serve.
+    A job that continues one with a region keeps that region, unless it brings its own. Raises RequestError with one
+    sentence where the mesh or the earlier job cannot serve; `tick` is called between chunks of work, and may raise.
     """
     request = job.read_request()
     if request.start == "prompt":
@@ -103,15 +103,18 @@ def prepare_start(job: JobFolder, config: GenerateConfig, device: torch.device) 
             )
         return None
     if request.start == "continue":
-        return _continued(job, request, config, device)
+        return _continued(job, request, config, device, tick)
     original = read_start_mesh(job.root / request.start_mesh)
-    placement = Placement.centred(original["verts"][np.unique(original["faces"])], config.start.half_size)
-    start = _placed(StartingPoint(request.start, request.strength, original), placement)
+    start = _placed(StartingPoint(request.start, request.strength, original), _centred(original, config))
     if request.start == "texture":
         _check_uvs(original)
         if "region" not in original:
             return start
-    return _sampled(start, config.start.resolution, device, has_shape=True)
+    return _sampled(start, config.start.resolution, device, tick, has_shape=True)
+
+
+def _centred(original: dict[str, np.ndarray], config: GenerateConfig) -> Placement:
+    return Placement.centred(original["verts"][np.unique(original["faces"])], config.start.half_size)
 
 
 def _check_uvs(original: dict[str, np.ndarray]) -> None:
@@ -130,10 +133,12 @@ def _placed(start: StartingPoint, placement: Placement) -> StartingPoint:
     return replace(start, mesh=mesh, placement=placement)
 
 
-def _sampled(start: StartingPoint, resolution: int, device: torch.device, has_shape: bool) -> StartingPoint:
+def _sampled(
+    start: StartingPoint, resolution: int, device: torch.device, tick: Tick, has_shape: bool
+) -> StartingPoint:
     """With its grids: of distances and colours if the shape is wanted, and of the region if there is one."""
     assert start.mesh is not None
-    found = SolidMesh(start.mesh.verts, start.mesh.faces, device).on_grid(resolution)
+    found = SolidMesh(start.mesh.verts, start.mesh.faces, device).on_grid(resolution, tick)
     shape, region, rgb = (resolution,) * 3, None, None
     if "region" in start.original and start.original["region"].min() < 1:
         weights = _at_nearest(found, start, start.original["region"][:, None])[:, 0]
@@ -156,72 +161,103 @@ def _at_nearest(
 
 
 def _continued(
-    job: JobFolder, request: JobRequest, config: GenerateConfig, device: torch.device
+    job: JobFolder, request: JobRequest, config: GenerateConfig, device: torch.device, tick: Tick
 ) -> StartingPoint:
-    start = StartingPoint("continue", request.strength)
-    # What has been begun needs the earlier job no more: its own checkpoint holds all.
-    has_begun = CheckpointStore(job.checkpoints).newest("shape") is not None
-    if not has_begun:
-        start = replace(start, tensors=_earlier_scene(Path(request.start_job), config.field, device))
-    if not request.start_mesh:
-        return start
-    start, kept = replace(start, original=read_start_mesh(job.root / request.start_mesh)), job.root / KEPT
-    if kept.exists():
-        with np.load(kept, allow_pickle=False) as arrays:
-            placement = Placement(float(arrays["scale"]), tuple(arrays["offset"].tolist()))
-            region = torch.from_numpy(arrays["region"]).to(device) if "region" in arrays else None
-        return replace(_placed(start, placement), region=region)
-    if has_begun:
-        return start
-    placement = _placement_of_result(start, Path(request.start_job), config, device)
-    start = _sampled(_placed(start, placement), config.start.resolution, device, has_shape=False)
-    arrays: dict[str, Any] = {"scale": np.array(placement.scale), "offset": np.array(placement.offset)}
-    if start.region is not None:
-        arrays["region"] = start.region.cpu().numpy()
-    stream = io.BytesIO()
-    np.savez(stream, **arrays)
-    write_atomically(kept, stream.getvalue())
-    return start
+    """What an earlier job has made, out of this job's own folder, where the first run has put it."""
+    store = CheckpointStore(job.checkpoints)
+    kept = store.newest(TAKEN_OVER)
+    if kept is None:
+        tensors, placement = _taken_over(job, request, config, device, tick)
+        meta = {"placement": None if placement is None else astuple(placement)}
+        store.save(TAKEN_OVER, 0, tensors, meta, final=True)
+    else:
+        tensors, placement = kept.tensors, _kept_placement(kept)
+    tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+    return StartingPoint(
+        "continue", request.strength, placement=placement, region=tensors.get("region"),
+        scene=part("scene", tensors), surface=tensors.get("surface"), painting=part("painting", tensors),
+    )  # fmt: skip
 
 
-def _earlier_scene(folder: Path, config: FieldConfig, device: torch.device) -> dict[str, Tensor]:
-    """Tensors of the first particle of a job's newest shape. Raises RequestError where it does not fit."""
+def _taken_over(
+    job: JobFolder, request: JobRequest, config: GenerateConfig, device: torch.device, tick: Tick
+) -> tuple[dict[str, Tensor], Placement | None]:
+    """What a job needs of the one that it continues: `scene.*`; `surface`, `painting.*` and `region` where there are any.
+
+    With a region comes the placement of what stays.
+    """
+    folder = Path(request.start_job)
+    tensors, placement = _outcome(folder, config.field)
+    if "shape" in config.stages:  # Which makes them anew.
+        tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("surface", "painting")}
+    if request.start_mesh:
+        original = read_start_mesh(job.root / request.start_mesh)
+        start = StartingPoint("continue", request.strength, original, scene=part("scene", tensors))
+        placement = placement or _placement_of_result(start, folder, config, device, tick)
+        start = _sampled(_placed(start, placement), config.start.resolution, device, tick, has_shape=False)
+        if start.region is not None:
+            tensors["region"] = start.region
+    return tensors, placement if "region" in tensors else None
+
+
+def _outcome(folder: Path, config: FieldConfig) -> tuple[dict[str, Tensor], Placement | None]:
+    """What a job has come to: the same of its first particle. What its own stages have not made, it had taken over.
+
+    Raises RequestError where there is no shape, or one of another size than `config` has.
+    """
     if not folder.is_dir():
         raise RequestError(f"The earlier job is gone ({folder}).", "Choose another result to continue.")
-    checkpoint = CheckpointStore(JobFolder(folder).checkpoints).newest("shape")
-    if checkpoint is None:
+    store = CheckpointStore(JobFolder(folder).checkpoints)
+    shape, taken_over = store.newest("shape"), store.newest(TAKEN_OVER)
+    if shape is None:
         raise RequestError(
             f"The earlier job {folder.name} has no checkpoint of its shape.",
-            "Choose a job whose shape stage has run, and whose checkpoints were not deleted.",
+            "Choose a job that has made a shape, and whose checkpoints were not deleted.",
         )
-    earlier = _field_settings(folder)
-    for name in FIELD_SIZES:
-        wanted = asdict(config)[name]
-        if earlier.get(name) != wanted:
-            raise RequestError(
-                f"The earlier job's field has {name} {earlier.get(name)}, this job's {wanted}.",
-                "Use the prior and the settings of the earlier job, or start from its mesh as an object.",
-            )
-    prefix = "particle.0."
-    return {
-        name.removeprefix(prefix): tensor.to(device)
-        for name, tensor in checkpoint.tensors.items()
-        if name.startswith(prefix) and "optimizer" not in name
-    }
+    scene = {k: v for k, v in part("particle.0", shape.tensors).items() if "optimizer" not in k}
+    _check_sizes(scene, config)
+    tensors = {"region": scene["field.region"]} if "field.region" in scene else {}
+    if taken_over is not None:
+        tensors |= taken_over.tensors
+    tensors = {k: v for k, v in tensors.items() if not k.startswith("scene.")}
+    tensors |= {f"scene.{name}": tensor for name, tensor in scene.items()}
+    surface, painting = store.newest("geometry"), store.newest("detail") or store.newest("texture")
+    if surface is not None:
+        tensors["surface"] = surface.tensors["surface.distances"]
+    if painting is not None:
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("painting.")}
+        tensors |= {k: v for k, v in painting.tensors.items() if k.startswith("painting.")}
+    return tensors, _earlier_placement(JobFolder(folder), taken_over) if "region" in tensors else None
 
 
-def _field_settings(folder: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads((folder / "config.json").read_text(encoding="utf-8"))["field"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RequestError(
-            f"The configuration of the earlier job {folder.name} cannot be read.",
-            "Choose another result to continue.",
-        ) from error
+def _check_sizes(scene: dict[str, Tensor], config: FieldConfig) -> None:
+    for key, sizes in scene.items():
+        if not (key.startswith("field.") and key.endswith("sizes")):
+            continue
+        for name, size in zip(FIELD_SIZES, sizes.tolist(), strict=True):
+            if size != getattr(config, name):
+                raise RequestError(
+                    f"The earlier job's field has {name} {size}, this job's {getattr(config, name)}.",
+                    "Use the prior and the settings of the earlier job, or start from its mesh as an object.",
+                )
+
+
+def _earlier_placement(job: JobFolder, taken_over: Checkpoint | None) -> Placement | None:
+    """Where the world has the scene of a job of which only a region changed."""
+    if taken_over is not None:
+        return _kept_placement(taken_over)
+    request = job.read_request()
+    original = read_start_mesh(job.root / request.start_mesh)
+    return _centred(original, resolve(request))
+
+
+def _kept_placement(taken_over: Checkpoint) -> Placement | None:
+    found = taken_over.meta["placement"]
+    return None if found is None else Placement(found[0], tuple(found[1]))
 
 
 def _placement_of_result(
-    start: StartingPoint, folder: Path, config: GenerateConfig, device: torch.device
+    start: StartingPoint, folder: Path, config: GenerateConfig, device: torch.device, tick: Tick
 ) -> Placement:
     """Where the scene has the earlier job's mesh, whose base stands on the origin, to about a cell.
 
@@ -231,9 +267,10 @@ def _placement_of_result(
     shape.to(device)
     resolution = config.start.resolution
     cell = 2 / resolution
-    level = find_surface(shape.density, config.mesh, device=device)
-    sigmas = sample_box(shape.density, CUBE_LO, (resolution, resolution, resolution), cell, device=device)
-    where = np.argwhere(solid_parts(sigmas >= level.threshold, config.mesh.min_component_share))
+    level = find_surface(shape.density, config.mesh, device=device, tick=tick)
+    cells = (resolution, resolution, resolution)
+    sigmas = sample_box(shape.density, CUBE_LO, cells, cell, device=device, tick=tick)
+    where = np.argwhere(whole_object(sigmas >= level.threshold, sigmas, cell, level, config.mesh))
     low, high = where.min(0) * cell - 1, (where.max(0) + 1) * cell - 1
     try:
         with np.load(JobFolder(folder).result / "mesh.npz") as result:

@@ -1,9 +1,16 @@
-"""Optimizer state as named tensors, so that checkpoints need no pickle."""
+"""State as named tensors, so that checkpoints need no pickle."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+
+def part(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those tensors whose names begin with `<name>.`, by the rest of their names."""
+    return {
+        key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")
+    }
 
 
 def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -72,6 +72,20 @@ def test_a_sphere_and_a_box_have_their_distances():
     torch.testing.assert_close(found, box_distance(xyz, sides), atol=1e-5, rtol=0)
 
 
+def test_a_grid_can_be_given_up_anywhere():
+    told: list[int] = []
+    SolidMesh(*ball(), "cpu").on_grid(64, lambda: told.append(1))
+    assert len(told) > 3
+
+    def stop() -> None:
+        told.pop()
+        if not told:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        SolidMesh(*ball(), "cpu").on_grid(64, stop)
+
+
 def test_on_a_grid_they_are_exact_near_the_surface_and_close_elsewhere():
     exact = grid_points(48).norm(dim=1) - 0.6
     found = distances(ball())

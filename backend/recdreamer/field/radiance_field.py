@@ -14,6 +14,10 @@ from recdreamer.field.hash_grid import HashGrid
 from recdreamer.field.solid import solid_bias, solid_volume
 from recdreamer.field.volume import adopt_buffers
 
+FIELD_SIZES = (
+    "num_levels", "features_per_level", "log2_table_size", "base_resolution", "max_resolution", "hidden_width",
+)  # fmt: skip
+"""Settings that say what the numbers of a state mean."""
 CHUNK_POINTS = 1 << 18
 """Points per pass where no gradient is needed: bounds the memory of mesh extraction."""
 
@@ -65,6 +69,7 @@ class RadianceField(nn.Module):
 
     start: Tensor | None
     blob: Tensor
+    sizes: Tensor
 
     def __init__(self, config: FieldConfig, seed: int, start: Float[Tensor, "x y z"] | None = None) -> None:
         """`start`: signed distances at the vertices of `grid_points`; a checkpoint brings its own along."""
@@ -88,7 +93,9 @@ class RadianceField(nn.Module):
         adopt_buffers(self, ("start",))
         # In the state, as the blob that a job begins with need not be that of its configuration (see collapse.py).
         self.register_buffer("blob", torch.tensor([config.blob_density, config.blob_radius]))
-        self.register_load_state_dict_pre_hook(_keep_blob)
+        # In the state, as who finds a field in a checkpoint may have another configuration.
+        self.register_buffer("sizes", torch.tensor([getattr(config, name) for name in FIELD_SIZES]))
+        self.register_load_state_dict_pre_hook(_fill_in)
         self.set_progress(0)
 
     def set_progress(self, step: int) -> None:
@@ -130,6 +137,9 @@ class RadianceField(nn.Module):
         return self(xyz)[0]
 
 
-def _keep_blob(field: nn.Module, state: dict[str, Any], prefix: str, *others: Any) -> None:
-    """States of earlier versions have no blob: theirs is that of the configuration."""
+def _fill_in(field: RadianceField, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    """States of earlier versions have no blob and no sizes: theirs are those of the configuration."""
     state.setdefault(f"{prefix}blob", field.blob)
+    sizes = state.setdefault(f"{prefix}sizes", field.sizes)
+    if sizes.tolist() != field.sizes.tolist():
+        raise ValueError(f"expected the state of a field of {field.sizes.tolist()}, got {sizes.tolist()}")

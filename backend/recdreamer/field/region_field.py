@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recdreamer.field.radiance_field import FieldConfig, RadianceField
+from recdreamer.field.radiance_field import FIELD_SIZES, FieldConfig, RadianceField
 from recdreamer.field.solid import SolidField
-from recdreamer.field.volume import adopt_buffers, trilinear
+from recdreamer.field.volume import adopt_buffers, grid_points, trilinear
 
 
 class RegionField(nn.Module):
     """A frozen field, and another in its place where the region is: (1 − w) · frozen + w · field, by density and colour.
 
     w is the region's weight at the point. Where it is 0 the answer is the frozen field's to the last bit and no
-    gradient arrives. Colours are mixed by the matter that each side brings, so that empty space lends none.
+    gradient arrives. Colours are mixed by the matter that each side brings, so that empty space lends none. Each side
+    is asked only where it has a weight: a place costs one field, however many regions have followed one another there.
     """
 
     region: Tensor | None
@@ -40,10 +45,12 @@ class RegionField(nn.Module):
         self, xyz: Float[Tensor, "points 3"]
     ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
         """Densities per scene unit, and sRGB colours."""
-        weights = self._weights(xyz)
-        is_free = weights > 0
-        with torch.no_grad():
-            sigmas, rgbs = self.frozen(xyz)
+        weights = self.weights(xyz)
+        is_free, is_held = weights > 0, weights < 1
+        sigmas, rgbs = torch.zeros_like(weights), torch.zeros_like(xyz)
+        if bool(is_held.any()):
+            with torch.no_grad():
+                sigmas[is_held], rgbs[is_held] = self.frozen(xyz[is_held])
         if not bool(is_free.any()):
             return sigmas, rgbs
         free_sigmas, free_rgbs = self.field(xyz[is_free])
@@ -59,7 +66,8 @@ class RegionField(nn.Module):
         """Densities per scene unit."""
         return self(xyz)[0]
 
-    def _weights(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+    def weights(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        """How far points may change."""
         if self.region is None:
             raise ValueError("expected a region, or a state that brings it")
         return trilinear(self.region[None], xyz)[:, 0]
@@ -72,5 +80,50 @@ def empty_like(
     if f"{prefix}volume" in state:
         return SolidField()
     if f"{prefix}region" in state:
-        return RegionField(empty_like(state, f"{prefix}frozen.", config), RadianceField(config, 0))
+        frozen, field = (empty_like(state, f"{prefix}{part}.", config) for part in ("frozen", "field"))
+        assert isinstance(field, RadianceField)
+        return RegionField(frozen, field)
+    sizes = state.get(f"{prefix}sizes")
+    if sizes is not None:
+        config = replace(config, **dict(zip(FIELD_SIZES, sizes.tolist(), strict=True)))
     return RadianceField(config, 0)
+
+
+def free_within(
+    earlier: RadianceField | RegionField, region: Float[Tensor, "x y z"], config: FieldConfig, seed: int
+) -> RegionField:
+    """A field that may change in a region only; `earlier` itself where it is that already.
+
+    A field cannot begin as several: it begins as that part of the earlier one which has the most of the region.
+    `config` is for the part that never was a field, but the shape of a mesh.
+    """
+    device = earlier.field.blob.device if isinstance(earlier, RegionField) else earlier.blob.device
+    region = region.to(device)
+    if (
+        isinstance(earlier, RegionField)
+        and earlier.region is not None
+        and torch.equal(earlier.region, region)
+    ):
+        return earlier
+    shares = _parts(earlier, region.flatten(), grid_points(len(region), device))
+    part = max(shares, key=lambda each: each[1])[0]
+    if isinstance(part, SolidField):
+        assert part.volume is not None
+        changing = RadianceField(config, seed, part.volume[0]).to(device)
+    else:
+        changing = deepcopy(part).requires_grad_(True)
+    return RegionField(earlier, changing, region)
+
+
+def _parts(
+    field: SolidField | RadianceField | RegionField,
+    weights: Float[Tensor, "points"],
+    xyz: Float[Tensor, "points 3"],
+) -> Iterator[tuple[SolidField | RadianceField, float]]:
+    """The fields that one is made of, each with its share of weighted points."""
+    if isinstance(field, RegionField):
+        own = field.weights(xyz)
+        yield field.field, float((weights * own).sum())
+        yield from _parts(field.frozen, weights * (1 - own), xyz)
+    else:
+        yield field, float(weights.sum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, no_type_check
 
@@ -112,28 +113,28 @@ class SolidMesh:
         barycentrics = torch.where(is_turned, barycentrics.flip(1), barycentrics)
         return Nearest(distances, is_thin, self._given[faces.long()], barycentrics)
 
-    def on_grid(self, resolution: int) -> Nearest:
+    def on_grid(self, resolution: int, tick: Callable[[], None] = lambda: None) -> Nearest:
         """The same at the vertices of `grid_points(resolution)`, with distances fit to start a field from.
 
         Sheets and parts thinner than a cell grow by a cell on either side: the least thickness is two cells. Where a
         hole was closed no face is near, and the distance is that to the other side of the closure. Far from the
         surface, where the search takes longest, values are those of a grid four times as coarse: distances are
-        interpolated, faces are the coarse neighbour's.
+        interpolated, faces are the coarse neighbour's. `tick` is called between chunks of work and may raise to stop.
         """
         cell, num_coarse = 2 / (resolution - 1), max(resolution // 4, 2)
-        coarse = self._in_chunks(grid_points(num_coarse, self.device), cell)
+        coarse = self._in_chunks(grid_points(num_coarse, self.device), cell, tick)
         xyz = grid_points(resolution, self.device)
         volume = coarse.distances.reshape((num_coarse,) * 3)[None]
         estimates = trilinear(volume, xyz)[:, 0]
         signs = trilinear(torch.where(volume < 0, -1.0, 1.0), xyz)[:, 0]
         is_near = (estimates.abs() < 2 * 2 / (num_coarse - 1)) | (signs.abs() < 0.999)
-        close = self._in_chunks(xyz[is_near], cell)
+        close = self._in_chunks(xyz[is_near], cell, tick)
         x, y, z = ((xyz + 1) * ((num_coarse - 1) / 2)).round().long().unbind(-1)
         rows = (x * num_coarse + y) * num_coarse + z
 
         thickened = torch.where(close.is_thin, close.distances.abs() - cell, torch.inf)
         estimates[is_near] = torch.minimum(close.distances, thickened)
-        estimates = _closed_smoothly(estimates.reshape((resolution,) * 3), cell)
+        estimates = _closed_smoothly(estimates.reshape((resolution,) * 3), cell, tick)
         is_thin, faces, barycentrics = coarse.is_thin[rows], coarse.faces[rows], coarse.barycentrics[rows]
         is_thin[is_near], faces[is_near], barycentrics[is_near] = (
             close.is_thin,
@@ -142,12 +143,17 @@ class SolidMesh:
         )
         return Nearest(estimates.flatten(), is_thin, faces, barycentrics)
 
-    def _in_chunks(self, xyz: Float[Tensor, "points 3"], thin: float) -> Nearest:
-        parts = [self.nearest(part, thin) for part in xyz.split(CHUNK_POINTS)]
+    def _in_chunks(self, xyz: Float[Tensor, "points 3"], thin: float, tick: Callable[[], None]) -> Nearest:
+        parts = []
+        for part in xyz.split(CHUNK_POINTS):
+            tick()
+            parts.append(self.nearest(part, thin))
         return Nearest(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Nearest)))
 
 
-def _closed_smoothly(distances: Float[Tensor, "x y z"], cell: float) -> Float[Tensor, "x y z"]:
+def _closed_smoothly(
+    distances: Float[Tensor, "x y z"], cell: float, tick: Callable[[], None]
+) -> Float[Tensor, "x y z"]:
     """Distances that agree with those to the nearest vertex of the other sign, to two cells; true ones stay as they are.
 
     Without it a closed hole would be a cliff, and a wall inside of joined parts or around a cavity a thin place.
@@ -155,9 +161,10 @@ def _closed_smoothly(distances: Float[Tensor, "x y z"], cell: float) -> Float[Te
     is_inside = (distances < 0).cpu().numpy()
     if is_inside.all() or not is_inside.any():
         return distances
-    to_other = sum(
-        np.asarray(ndimage.distance_transform_edt(side, sampling=cell)) for side in (is_inside, ~is_inside)
-    )
+    to_other = 0.0
+    for side in (is_inside, ~is_inside):
+        tick()
+        to_other = to_other + np.asarray(ndimage.distance_transform_edt(side, sampling=cell))
     limit = torch.as_tensor(to_other, dtype=distances.dtype, device=distances.device)
     magnitudes = torch.minimum(torch.maximum(distances.abs(), limit - 2 * cell), limit)
     return magnitudes * torch.where(distances < 0, -1.0, 1.0)
