@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import Paused
 from recdreamer.scene import Particles, Scene
 from recdreamer.shape import shape_stage
+from recdreamer.start import StartingPoint
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -216,6 +218,28 @@ def test_the_second_time_it_is_told_and_goes_on(
     run(*make_job(tmp_path, method="sds"), notes)
     assert notes.steps == [1, 2, 3, *range(1, 9)]
     assert len(notes.warnings) == 2 and "fills the whole scene at step 3 again" in notes.warnings[1]
+
+
+def test_who_starts_from_an_object_is_told_what_can_be_done_about_that(
+    early: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A larger start blob is no cure, and full is no collapse."""
+    job, config = make_job(tmp_path, method="sds")
+    prior, ball = DiffusionPrior.load("builtin", "cpu", torch.float32), grid_points(24).norm(dim=1) - 0.5
+    start, guide = (
+        StartingPoint("object", 1.0, distances=ball.view(24, 24, 24)),
+        prepare_guide(job, config, prior),
+    )
+    for said in (("full",), ("empty", "empty")):
+        left, notes = verdicts(monkeypatch, *said), Notes()
+        shape_stage(job, config, prior, guide, CPU, notes, start)
+        assert not left
+        shutil.rmtree(job.checkpoints)
+        if said == ("full",):
+            assert not notes.warnings
+    first, second = notes.warnings
+    assert "with less pressure to be sparse" in first and "larger" not in first
+    assert "again" in second and "lower the strength" in second and "seed" not in second
 
 
 def test_a_stopped_cure_goes_on_where_it_was(

@@ -95,3 +95,10 @@ REMEDIES: dict[Collapse, str] = {
     "fog": "more pressure to be sparse and firm",
     "full": "more pressure to be sparse and firm",
 }
+OF_OBJECT = {**REMEDIES, "empty": "less pressure to be sparse"}
+"""The same where the start is an object, which stays as it is."""
+ADVICE = "else try another seed, more steps or a prompt that names one solid object"
+ADVICE_FOR_OBJECT = (
+    "else lower the strength, so that the result stays nearer to the object, thicken what is thin in it, or try a prompt "
+    "that names what it shows"
+)

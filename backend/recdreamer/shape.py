@@ -9,7 +9,19 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras
 from recdreamer.checkpoint import CheckpointStore
-from recdreamer.collapse import COLLAPSES, DESCRIPTIONS, REMEDIES, Collapse, cured, horizon, judge, look_at
+from recdreamer.collapse import (
+    ADVICE,
+    ADVICE_FOR_OBJECT,
+    COLLAPSES,
+    DESCRIPTIONS,
+    OF_OBJECT,
+    REMEDIES,
+    Collapse,
+    cured,
+    horizon,
+    judge,
+    look_at,
+)
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import Guide
 from recdreamer.optimize import Resumable
@@ -41,24 +53,25 @@ class WatchedParticles:
         self.particles = particles
         self.cure, self.is_looked_at = cure, False
 
-    def watch(self, step: int, num_steps: int, ignored: Collapse | None, report: Report) -> None:
-        """Look once, a tenth of the way. Raises Collapsed the first time that there is no object, then warns."""
+    def watch(self, step: int, num_steps: int, is_object: bool, report: Report) -> None:
+        """Look once, a tenth of the way. Raises Collapsed the first time that there is no object, then warns.
+
+        `is_object`: the shape was brought by an object, and may be as full as it likes.
+        """
         if self.is_looked_at or step < horizon(num_steps):
             return
         verdicts: list[Collapse | None] = [judge(look_at(scene)) for scene in self.particles.scenes]
         collapse: Collapse | None = None
         for verdict in verdicts:
-            if verdict is not None and verdict != ignored:
+            if verdict is not None and not (is_object and verdict == "full"):
                 collapse = verdict
         # Not before: who resumes a stage that was killed right here must look again.
         if collapse and self.cure is None:
             raise Collapsed(collapse)
         self.is_looked_at = True
         if collapse:
-            report.warning(
-                f"{DESCRIPTIONS[collapse]} at step {step} again. It may come back; else try another seed, more steps "
-                "or a prompt that names one solid object."
-            )
+            advice = ADVICE_FOR_OBJECT if is_object else ADVICE
+            report.warning(f"{DESCRIPTIONS[collapse]} at step {step} again. It may come back; {advice}.")
 
     def at(self, step: int) -> Scene:
         return self.particles.at(step)
@@ -98,7 +111,8 @@ def shape_stage(
     """
     store, fresh = CheckpointStore(job.checkpoints), _fresh_tensors(guide, config)
     is_watched = start is None or start.kind != "continue"
-    ignored: Collapse | None = None if start is None else "full"
+    is_object = start is not None
+    remedies = OF_OBJECT if is_object else REMEDIES
     cure = _cure_of(store)
     while True:
         own = config if cure is None else cured(config, cure)
@@ -106,13 +120,13 @@ def shape_stage(
 
         def watch(step: int, watched: WatchedParticles = watched) -> None:
             if is_watched:
-                watched.watch(step, config.optimize.num_steps, ignored, report)
+                watched.watch(step, config.optimize.num_steps, is_object, report)
 
         try:
             seconds = run_stage(STAGE, job, own, prior, guide, watched, device, report, watch)
         except Collapsed as collapsed:
             cure = collapsed.collapse
-            report.warning(f"{DESCRIPTIONS[cure]}. The shape is begun once more, with {REMEDIES[cure]}.")
+            report.warning(f"{DESCRIPTIONS[cure]}. The shape is begun once more, with {remedies[cure]}.")
             again = WatchedParticles(Particles(cured(config, cure), device, start), cure)
             _begin_again(store, again.tensors() | fresh)
         else:
