@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
+from recdreamer.again import begin_again
 from recdreamer.bench_commands import Bench, run_bench
 from recdreamer.evaluate_commands import Evaluate, run_evaluate
 from recdreamer.protocol import (
@@ -78,6 +79,10 @@ class Run:
     """Run or resume a job folder: progress on a terminal; into a pipe, events as JSON lines for the add-on."""
 
     job: tyro.conf.Positional[Path]
+    again: Stage | None = None
+    """Repeat this stage and all after it, from what the stage before has made."""
+    seed: int | None = None
+    """Of the repeated stages; without it that of the job."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,13 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
             prepare_job(command)
             return follow(command.out)
         case Run():
+            if command.again is not None:
+                begin_again(command.job, command.again, command.seed)
+            elif command.seed is not None:
+                raise RequestError(
+                    "A job that goes on keeps its seed.",
+                    "Say from which stage on it is to be repeated: --again STAGE.",
+                )
             if sys.stdout.isatty():
                 return follow(command.job)
             from recdreamer.worker import run
