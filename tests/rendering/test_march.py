@@ -5,7 +5,7 @@ import torch
 
 from recdreamer.cameras import CameraConfig, camera_rays, sample_cameras
 from recdreamer.field import OccupancyConfig, OccupancyGrid
-from recdreamer.rendering.march import END, Samples, intersect_cube, march, march_reference
+from recdreamer.rendering.march import END, Samples, intersect_cube, joined, march, march_reference
 
 STEP = 0.05
 
@@ -120,3 +120,16 @@ def test_a_camera_inside_the_cube_sees_what_is_in_front():
         )
         assert samples.t_starts.min() >= 0
         assert (samples.t_ends - samples.t_starts).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_samples_of_the_same_rays_are_joined_and_chosen_ray_by_ray():
+    whole, _ = run(march, half_full())
+    first, begins = run(march, half_full(), 4)
+    second, _ = run(march, half_full(), 1000, begins)
+    both = joined([first, second])
+    chosen = both.only(both.xyz[:, 2] > 0)
+    assert torch.equal(both.counts, whole.counts) and torch.equal(both.t_starts, whole.t_starts)
+    upper = whole.xyz[:, 2] > 0
+    assert 0 < len(chosen.xyz) < len(whole.xyz) and torch.equal(chosen.xyz, whole.xyz[upper])
+    rays = torch.arange(len(chosen.counts)).repeat_interleave(chosen.counts)
+    assert torch.equal(rays, chosen.ray_indices.long())

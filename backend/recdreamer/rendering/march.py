@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recdreamer.field.kernels import uses_warp
@@ -26,6 +27,23 @@ class Samples:
     @property
     def t_mids(self) -> Float[Tensor, "samples"]:
         return 0.5 * (self.t_starts + self.t_ends)
+
+    def only(self, kept: Bool[Tensor, "samples"]) -> Samples:
+        """Those that are `kept`, packed likewise."""
+        rays = self.ray_indices[kept]
+        counts = torch.bincount(rays, minlength=len(self.counts)).to(self.counts.dtype)
+        return Samples(counts, rays, self.t_starts[kept], self.t_ends[kept], self.xyz[kept])
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Samples of the same rays in one, packed ray after ray; of each ray, those of earlier parts come first."""
+    rays = torch.cat([part.ray_indices for part in parts])
+    order = rays.argsort(stable=True)
+    counts = torch.stack([part.counts for part in parts]).sum(0, dtype=parts[0].counts.dtype)
+    t_starts, t_ends, xyz = (
+        torch.cat([getattr(part, name) for part in parts])[order] for name in ("t_starts", "t_ends", "xyz")
+    )
+    return Samples(counts, rays[order], t_starts, t_ends, xyz)
 
 
 def march(
