@@ -125,9 +125,9 @@ def _draw_actions(layout, job: Job):
             row.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = job.id
         if job.stages_to_repeat:
             row = layout.row(align=True)
-            row.label(text="Again from", icon="FILE_REFRESH")
             for stage in job.stages_to_repeat:
-                repeat = row.operator("recdreamer.repeat_stage", text=stage.capitalize())
+                text = f"{stage.capitalize()} Again"
+                repeat = row.operator("recdreamer.repeat_stage", text=text, icon="FILE_REFRESH")
                 repeat.job_id, repeat.stage = job.id, stage
     elif not job.why_not_resume:
         row.operator("recdreamer.resume", icon="PLAY").job_id = job.id

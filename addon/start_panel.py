@@ -46,14 +46,15 @@ def draw_start(layout, settings: RecDreamerSettings, context):
 
 
 def draw_height(layout, settings: RecDreamerSettings):
-    """An object that is only painted has its size already; another start may keep its own."""
+    """What is painted or changed in part has its size already; another start may keep its own."""
     start = settings.start
-    if start.kind in ("object", "continue") and not start.region_name:
+    if start.kind == "texture" or start.region_name:
+        return
+    if start.kind in ("object", "continue"):
         layout.prop(start, "keep_size")
-    if start.kind != "texture":
-        row = layout.row()
-        row.enabled = not start.keeps_size
-        row.prop(settings, "height")
+    row = layout.row()
+    row.enabled = not start.keeps_size
+    row.prop(settings, "height")
 
 
 def _draw_region(column, start: RecDreamerStart, context):

@@ -155,7 +155,10 @@ def test_start(draw, fake_backend, block_out, settle):
     stages = {"run_shape", "run_geometry", "run_texture"}
     assert {"auto_turntable", "keep_size", "height"} | stages <= set(seen.props)
     assert "No object is picked" not in " ".join(seen.texts)
-    settings.start.kind = "texture"
+    body.vertex_groups.new(name="hat")
+    settings.start.region = "hat"
+    assert not {"keep_size", "height"} & set(draw().props), "what a region leaves has its size"
+    settings.start.kind, settings.start.region = "texture", ""
     body.data.uv_layers.remove(body.data.uv_layers[0])
     seen = draw()
     assert f"{body.name!r} has no UV map: it gets one with the texture." in " ".join(seen.texts)
