@@ -54,12 +54,14 @@ def choices(obj: bpy.types.Object) -> list[tuple[str, str, str, str]]:
 
 
 def region_weights(obj: bpy.types.Object, mesh: bpy.types.Mesh, name: str) -> np.ndarray:
-    """`verts`, in [0, 1]: how much of each vertex may change; 0 everywhere where the mesh has no such region."""
+    """`verts`, in [0, 1]: how much of each vertex may change; nothing where the mesh has no such region."""
     if name in obj.vertex_groups:
         return _group_weights(mesh, obj.vertex_groups[name].index)
-    attribute = mesh.attributes.get(name)
+    attributes = mesh.attributes if name in (SCULPT_MASK, SELECTION) else mesh.color_attributes
+    attribute = attributes.get(name)
     if attribute is None or not len(attribute.data):
-        return np.zeros(len(mesh.vertices), np.float32)
+        # Where nothing is masked there may be no mask.
+        return np.full(len(mesh.vertices), float(name == SCULPT_MASK), np.float32)
     if name in (SCULPT_MASK, SELECTION):
         values = np.empty(len(attribute.data), np.float32 if name == SCULPT_MASK else bool)
         attribute.data.foreach_get("value", values)

@@ -84,7 +84,8 @@ def renew_mesh(
     new = build_mesh(name, verts, faces, uvs, material)
     new.transform(frame)
     groups = _read_groups(obj)
-    dropped = len(mesh.color_attributes) or SCULPT_MASK in mesh.attributes
+    gone = ["paint"] if len(mesh.color_attributes) or SCULPT_MASK in mesh.attributes else []
+    gone += ["shape keys"] if mesh.shape_keys is not None else []
     nearest = np.arange(len(verts)) if has_same_faces else _nearest(new, mesh)
     old_materials = [old for old in mesh.materials if old is not None]
     obj.data = new
@@ -98,13 +99,9 @@ def renew_mesh(
         added = obj.vertex_groups.new(name=group)
         for vertex in np.flatnonzero(weights[nearest] >= 0).tolist():
             added.add([vertex], float(weights[nearest[vertex]]), "REPLACE")
-    return _remark(obj.name, bool(groups) and not has_same_faces, bool(dropped))
-
-
-def _remark(name: str, groups_moved: bool, dropped: bool) -> str:
-    parts = ["its vertex groups went over to the nearest vertices"] if groups_moved else []
-    parts += ["what was painted on the old one is gone"] if dropped else []
-    return f"{name!r} has a new mesh: {', and '.join(parts)}." if parts else ""
+    parts = ["its vertex groups went over to the nearest vertices"] if groups and not has_same_faces else []
+    parts += [f"it has lost the {' and '.join(gone)} of the old one"] if gone else []
+    return f"{obj.name!r} has a new mesh: {', and '.join(parts)}." if parts else ""
 
 
 def _renew_material(mesh: bpy.types.Mesh, material: bpy.types.Material, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 
 JOB_KEY = "recdreamer_job"
-"""The job that made the object."""
+"""The job that made the object, or the material."""
 PARTICLE_KEY = "recdreamer_particle"
 """Tells the objects of one job apart, from 0."""
 PAINTED_KEY = "recdreamer_painted_by"

@@ -104,6 +104,7 @@ def test_new_faces_take_the_vertex_groups_over(imported, addon):
     obj, job = imported
     obj.vertex_groups.new(name="hat").add([v.index for v in obj.data.vertices if v.co.z > 1], 0.5, "REPLACE")
     obj.vertex_groups.new(name="none")
+    obj.shape_key_add()
     obj.data.color_attributes.new("mask", "BYTE_COLOR", "CORNER")
     path = job.folder.result / "mesh.npz"
     with np.load(path) as arrays:
@@ -116,7 +117,7 @@ def test_new_faces_take_the_vertex_groups_over(imported, addon):
     addon("scene_import").import_result(job.folder.root, say=said.append)
     assert said == [
         "'a red béar' has a new mesh: its vertex groups went over to the nearest vertices, "
-        "and what was painted on the old one is gone."
+        "and it has lost the paint and shape keys of the old one."
     ]
     assert [group.name for group in obj.vertex_groups] == ["hat", "none"] and len(obj.data.vertices) == 9
     for vertex in obj.data.vertices:

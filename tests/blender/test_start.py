@@ -268,7 +268,13 @@ def test_sculpt_mask_and_selection(settings, generate, name):
     settings.start.kind, settings.start.object = "object", cube
     assert name in [item[0] for item in region_items(settings)]
     settings.start.region_item = name
+    child = add_cube((3, 0, 0))
+    child.parent = cube
     _, mesh = generate()
+    is_of_child = mesh["verts"][:, 0] > 0
+    if is_masked:
+        assert (mesh["region"][is_of_child] == 1).all(), "it has no mask"
+    mesh = {key: mesh[key][~is_of_child] for key in ("verts", "region")}
     assert np.array_equal(mesh["region"], (mesh["verts"][:, 2] > 0.5).astype(np.float32))
 
 
