@@ -32,7 +32,7 @@ def registry(tmp_path):
     registry.stop_all(timeout_s=0)
 
 
-def test_pause_resume_and_result(registry, wait_until):
+def test_pause_resume_result_and_the_texture_again(registry, wait_until):
     job = registry.create(JobRequest(prompt="a red bear", quality="quick", overrides=TINY), [])
     registry.start(job, COMMAND, BACKEND)
     wait_until(lambda: registry.poll() and job.state.total == 6 and job.state.step > 0, TIME_LIMIT_S)
@@ -46,7 +46,15 @@ def test_pause_resume_and_result(registry, wait_until):
     assert not job.why_not_import
     assert job.preview is not None
     assert sum(job.state.pose_distribution.values()) == pytest.approx(1, abs=0.01)
-    assert (job.folder.result / "albedo.png").is_file()
+    before = [(job.folder.result / name).read_bytes() for name in ("mesh.npz", "albedo.png")]
+
+    assert job.stages_to_repeat == ("geometry", "texture")
+    registry.start(job, COMMAND, BACKEND, again="texture", seed=5)
+    wait_until(lambda: registry.poll() and job.client is None, TIME_LIMIT_S)
+    assert job.condition == "done", f"{job.state.message} {job.state.hint}"
+    after = [(job.folder.result / name).read_bytes() for name in ("mesh.npz", "albedo.png")]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False]
+    assert job.request is not None and job.request.seed == 5
 
 
 def test_a_setting_that_is_not_there_is_one_sentence(registry, wait_until):
