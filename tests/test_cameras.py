@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from recdreamer.cameras import CameraConfig, Cameras, camera_rays, orbit_cameras, sample_cameras
+from recdreamer.cameras import (
+    CameraConfig,
+    Cameras,
+    camera_rays,
+    close_ups,
+    orbit_cameras,
+    sample_cameras,
+)
 
 
 def cameras_at(*azimuths_deg: float, elevation_deg: float = 0.0) -> Cameras:
@@ -133,3 +140,21 @@ def test_q_sampling_looks_at_each_bin_as_often_as_asked() -> None:
     assert torch.allclose(bins, torch.tensor(config.azimuth_probs), atol=1e-3)
     right = azimuth_deg[(azimuth_deg > 45) & (azimuth_deg < 135)]
     assert abs(right.mean() - 90) < 0.5 and 44 < (right - 90).abs().max() <= 45
+
+
+def test_a_close_up_has_its_target_in_the_middle_and_shows_it_larger_and_upright():
+    wide = cameras_at(20.0, 200.0, elevation_deg=10.0)
+    targets = torch.tensor([[0.3, -0.2, 0.5], [-0.4, 0.1, -0.6]], dtype=torch.float64)
+    near = close_ups(wide, targets, 3.0)
+    torch.testing.assert_close(near.c2w[:, :3, 3], wide.c2w[:, :3, 3])
+    identity = near.c2w[:, :3, :3].mT @ near.c2w[:, :3, :3]
+    torch.testing.assert_close(identity, torch.eye(3, dtype=torch.float64).expand(2, 3, 3))
+    assert (near.c2w[:, 2, 1] > 0.9).all(), "up in the world is up in the picture"
+    for view, target in enumerate(targets):
+        above = target + torch.tensor([0, 0, 0.01], dtype=torch.float64)
+        row, column = project(near, target, 60, 60)[view]
+        assert (row.item(), column.item()) == pytest.approx((30, 30))
+        lengths = [
+            (project(c, above, 60, 60) - project(c, target, 60, 60))[view].norm() for c in (near, wide)
+        ]
+        assert (lengths[0] / lengths[1]).item() == pytest.approx(3, rel=0.05)

@@ -7,7 +7,7 @@ axes: the camera looks down its -Z, +Y is up in the image and +X is to the right
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -94,6 +94,16 @@ def sample_cameras(
     return orbit_cameras(
         azimuth_deg.to(device), elevation_deg.to(device), distance.to(device), fov_y_deg.to(device)
     )
+
+
+def close_ups(cameras: Cameras, targets: Float[Tensor, "views 3"], zoom: float) -> Cameras:
+    """Cameras at the same places that each look at a target, which appears `zoom` times as large."""
+    backward = torch.nn.functional.normalize(cameras.c2w[:, :3, 3] - targets, dim=-1)
+    right = torch.nn.functional.normalize(torch.linalg.cross(cameras.c2w[:, :3, 1], backward), dim=-1)
+    c2w = cameras.c2w.clone()
+    c2w[:, :3, :3] = torch.stack([right, torch.linalg.cross(backward, right), backward], dim=-1)
+    narrowed = 2 * torch.atan(torch.tan(0.5 * cameras.fov_y_rad) / zoom)
+    return replace(cameras, c2w=c2w, fov_y_rad=narrowed)
 
 
 def _within_bins(shares: Float[Tensor, "views"], probs: tuple[float, ...]) -> Float[Tensor, "views"]:

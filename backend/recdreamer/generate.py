@@ -70,7 +70,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
         ]
         meshes = [work.mesh for work in works]
         paintings, seconds["texture"] = texture_stage(
-            job, config, prior, guides["texture"], meshes, fields, device, report
+            job, config, prior, guides, meshes, fields, device, report
         )
         for work, painting in zip(works, paintings, strict=True):
             work.shade = lambda points, normals, painting=painting: painting.color(points)

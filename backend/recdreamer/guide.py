@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recdreamer.cache import cache_folder
-from recdreamer.config import GenerateConfig, of_geometry, of_texture
+from recdreamer.config import GenerateConfig, of_detail, of_geometry, of_texture
 from recdreamer.distillation.debiasing import PromptDebiaser
 from recdreamer.distillation.methods import LORA_METHODS, Guide, add_noise
 from recdreamer.pose.attributes import AttributeClassifier
@@ -48,7 +48,7 @@ def prepare_guide(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior)
 
 
 def prepare_guides(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> dict[str, Guide]:
-    """A guide for each stage; they share the branch, which goes on learning, the rectifiers and the prompt."""
+    """A guide for each stage, and for close-ups; they share the branch, which goes on learning, and the rectifiers."""
     first = prepare_guide(job, config, prior)
 
     def of(stage: GenerateConfig) -> Guide:
@@ -62,7 +62,10 @@ def prepare_guides(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior
             first.rectifiers if stage.method == "usd" else (), stage.rectifier,
         )  # fmt: skip
 
-    return {"shape": first, "geometry": of(of_geometry(config)), "texture": of(of_texture(config))}
+    guides = {"shape": first, "geometry": of(of_geometry(config)), "texture": of(of_texture(config))}
+    if config.texture.detail_steps:
+        guides["detail"] = of(of_detail(config))
+    return guides
 
 
 def full_prompt(config: GenerateConfig) -> str:

@@ -62,8 +62,9 @@ def timesteps_of(
 ) -> tuple[int, int]:
     """Lowest and highest timestep (exclusive) of a step."""
     return timestep_range(
-        guidance.schedule, step, num_steps, schedule.num_timesteps, guidance.num_intervals, guidance.anneal_at
-    )
+        guidance.schedule, step, num_steps, schedule.num_timesteps,
+        guidance.num_intervals, guidance.anneal_at, guidance.late_until,
+    )  # fmt: skip
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ class Sight:
     """Index of each hit's pixel, row by row; a pixel has several rays."""
     coverage: Float[Tensor, "1 height width"]
     """Share of a pixel's rays that hit."""
+    rays_per_pixel: int
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Painting:
         if batch not in self._sights:
             self._sights[batch] = self.look(cameras, size_px)
         ground = random_backgrounds(len(cameras), generator, self.device, behind.ground, behind.ground_tint)
-        return self._painted(self._sights[batch], ground, size_px)
+        return paint(self.field, self._sights[batch], ground)
 
     def forget_views(self) -> None:
         """Free the ray casts that were kept; for when the stage is through."""
@@ -101,19 +103,23 @@ class Painting:
             sights.append(
                 Sight(
                     o[hit] + distances[hit, None] * d[hit], pixels,
-                    (coverage / factor**2).view(1, size_px, size_px),
+                    (coverage / factor**2).view(1, size_px, size_px), factor**2,
                 )
             )  # fmt: skip
         return sights
 
-    def _painted(self, sights: list[Sight], ground: Float[Tensor, "views 3"], size_px: int) -> PaintedViews:
-        xyz = torch.cat([sight.xyz for sight in sights])
-        colors = self.field(xyz)[1] / self.config.texture.supersampling**2
-        pixels = torch.cat([sight.pixels + i * size_px**2 for i, sight in enumerate(sights)])
-        summed = colors.new_zeros(len(sights) * size_px**2, 3).index_add(0, pixels, colors)
-        rgb = summed.view(len(sights), size_px, size_px, 3).permute(0, 3, 1, 2)
-        coverage = torch.stack([sight.coverage for sight in sights])
-        return PaintedViews(rgb + (1 - coverage) * ground[:, :, None, None], xyz)
+    def seen_points(
+        self, cameras: Cameras, generator: torch.Generator, size_px: int = 64
+    ) -> Float[Tensor, "views 3"]:
+        """A random place of the mesh in each view, all pixels that show it alike; the middle where none does."""
+        rays_o, rays_d = (rays.flatten(1, 2) for rays in camera_rays(cameras, size_px, size_px))
+        faces, _, distances = self.caster.cast(rays_o.flatten(0, 1), rays_d.flatten(0, 1))
+        hits = (faces >= 0).view(len(cameras), -1)
+        draws = torch.rand(hits.shape, generator=generator, device=generator.device).to(self.device)
+        chosen = draws.masked_fill(~hits, -1).argmax(dim=1)
+        views = torch.arange(len(cameras), device=self.device)
+        points = rays_o[views, chosen] + distances.view_as(hits)[views, chosen, None] * rays_d[views, chosen]
+        return torch.where(hits.any(dim=1, keepdim=True), points, 0)
 
     def descend(
         self,
@@ -127,14 +133,8 @@ class Painting:
         settings = self.config.texture
         loss = distillation_loss(latents, grad)
         if len(rendering.xyz):
-            chosen = torch.randint(
-                len(rendering.xyz), (4096,), generator=generator, device=generator.device
-            ).to(self.device)
-            points = rendering.xyz[chosen]
-            offsets = torch.randn(points.shape, generator=generator, device=generator.device).to(points)
-            near = (points + settings.smoothing_radius * offsets).clamp(-1, 1)
-            rgb, rgb_near = self.field(torch.cat([points, near]))[1].chunk(2)
-            loss = loss + settings.smoothness * (rgb - rgb_near).square().mean()
+            uneven = unevenness(self.field, rendering.xyz, settings.smoothing_radius, generator)
+            loss = loss + settings.smoothness * uneven
         self.descent.step(loss, step)
 
     @torch.no_grad()
@@ -143,7 +143,7 @@ class Painting:
     ) -> Float[Tensor, "views 3 size_px size_px"]:
         """Clean pictures of the painted mesh."""
         grounds = torch.full((len(cameras), 3), ground, device=self.device)
-        return self._painted(self.look(cameras, size_px), grounds, size_px).rgb.clamp(0, 1)
+        return paint(self.field, self.look(cameras, size_px), grounds).rgb.clamp(0, 1)
 
     def color(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
         """sRGB colour at points of the surface."""
@@ -169,3 +169,32 @@ class Painting:
             {k.removeprefix("painting."): v for k, v in tensors.items() if k.startswith("painting.")}
         )
         load_optimizer("painting_optimizer", self.descent.optimizer, tensors)
+
+
+def paint(
+    field: RadianceField | RegionField, sights: Sequence[Sight], ground: Float[Tensor, "views 3"]
+) -> PaintedViews:
+    """What cameras see of a mesh in a field's colours, before a ground each."""
+    size_px = sights[0].coverage.shape[-1]
+    xyz = torch.cat([sight.xyz for sight in sights])
+    pixels = torch.cat([sight.pixels + i * size_px**2 for i, sight in enumerate(sights)])
+    colors = field(xyz)[1] / sights[0].rays_per_pixel
+    summed = colors.new_zeros(len(sights) * size_px**2, 3).index_add(0, pixels, colors)
+    rgb = summed.view(len(sights), size_px, size_px, 3).permute(0, 3, 1, 2)
+    coverage = torch.stack([sight.coverage for sight in sights])
+    return PaintedViews(rgb + (1 - coverage) * ground[:, :, None, None], xyz)
+
+
+def unevenness(
+    field: RadianceField | RegionField,
+    xyz: Float[Tensor, "points 3"],
+    radius: float,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """Mean squared difference of a field's colours at some of the points and at a normal distance of `radius`."""
+    chosen = torch.randint(len(xyz), (4096,), generator=generator, device=generator.device).to(xyz.device)
+    points = xyz[chosen]
+    offsets = torch.randn(points.shape, generator=generator, device=generator.device).to(points)
+    near = (points + radius * offsets).clamp(-1, 1)
+    rgb, rgb_near = field(torch.cat([points, near]))[1].chunk(2)
+    return (rgb - rgb_near).square().mean()

@@ -68,15 +68,18 @@ def run_stage(
     device: torch.device,
     report: Report,
     watch: Callable[[int], None] = lambda step: None,
+    counted: tuple[int, int] | None = None,
 ) -> float:
     """All steps that are left of a stage. Returns the seconds of all its runs.
 
-    `config` is the stage's own, `guide` follows its method. `watch(step)` may raise to end the stage. Raises JobError
+    `config` is the stage's own, `guide` follows its method. `watch(step)` may raise to end the stage. Where it is
+    a part of what is told as one stage, `counted` has the steps before it and those of the whole. Raises JobError
     "non_finite", and what `report` raises to cancel or to pause, after a checkpoint.
     """
     branch = guide.denoiser.branch if guide.method in LORA_METHODS else None
     rectifiers, guidance = guide.rectifiers, config.guidance
     num_steps = config.optimize.num_steps
+    steps_before, steps_in_all = counted or (0, num_steps)
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
 
     def after_step(step: int) -> None:
@@ -86,7 +89,7 @@ def run_stage(
             )
             if rectifiers:
                 report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal, guide)
-        report.progress(step, num_steps)
+        report.progress(steps_before + step, steps_in_all)
         watch(step)
 
     def check(step: int) -> None:

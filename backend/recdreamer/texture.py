@@ -7,7 +7,8 @@ from copy import deepcopy
 
 import torch
 
-from recdreamer.config import GenerateConfig, of_texture
+from recdreamer.close_ups import CloseUps
+from recdreamer.config import GenerateConfig, of_detail, of_texture
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import RadianceField
 from recdreamer.field.region_field import RegionField
@@ -24,22 +25,31 @@ def texture_stage(
     job: JobFolder,
     config: GenerateConfig,
     prior: DiffusionPrior,
-    guide: Guide,
+    guides: dict[str, Guide],
     meshes: Sequence[Mesh],
     fields: Sequence[RadianceField | RegionField],
     device: torch.device,
     report: Report,
 ) -> tuple[list[Painting], float]:
-    """A painting of each mesh, in scene units, that begins with a field's colours.
+    """A painting of each mesh, in scene units, that begins with a field's colours and then is sharpened by close-ups.
 
     Returns them and the seconds of all runs.
     """
     paintings, seconds = [], 0.0
+    of_each = config.texture.num_steps + config.texture.detail_steps
     for index, (mesh, field) in enumerate(zip(meshes, fields, strict=True)):
+        before, in_all = index * of_each, len(meshes) * of_each
         painting = Painting(config, mesh, field, device)
-        name = particle_name("texture", index)
-        seconds += run_stage(name, job, of_texture(config), prior, guide, painting, device, report)
+        seconds += run_stage(
+            particle_name("texture", index), job, of_texture(config), prior, guides["texture"], painting, device,
+            report, counted=(before, in_all),
+        )  # fmt: skip
         painting.forget_views()
+        if config.texture.detail_steps:
+            seconds += run_stage(
+                particle_name("detail", index), job, of_detail(config), prior, guides["detail"],
+                CloseUps(config, painting), device, report, counted=(before + config.texture.num_steps, in_all),
+            )  # fmt: skip
         paintings.append(painting)
     return paintings, seconds
 

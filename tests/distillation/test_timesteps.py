@@ -35,3 +35,8 @@ def test_annealed_halves_the_upper_end_once() -> None:
 def test_samples_fill_the_range() -> None:
     t = sample_timesteps((20, 25), 500, torch.Generator().manual_seed(0))
     assert sorted(t.unique().tolist()) == [20, 21, 22, 23, 24]
+
+
+def test_late_ends_where_it_is_told_to():
+    assert timestep_range("late", 7, 100) == (20, 500)
+    assert timestep_range("late", 7, 100, late_until=0.3) == (20, 300)

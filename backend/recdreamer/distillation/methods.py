@@ -51,6 +51,8 @@ class GuidanceConfig:
     """n_i of the back-and-forth schedule."""
     anneal_at: float = 0.2
     """Share of the steps after which `annealed` halves the highest timestep."""
+    late_until: float = 0.5
+    """Share of the timesteps, from the lowest on, that `late` draws from."""
     lora_rank: int = 4
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     """Layers that the branch may change, by the end of their name."""

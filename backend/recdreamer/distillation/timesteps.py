@@ -18,12 +18,13 @@ def timestep_range(
     num_timesteps: int = 1000,
     num_intervals: int = 2,
     anneal_at: float = 0.2,
+    late_until: float = 0.5,
 ) -> tuple[int, int]:
     """Lowest and highest timestep (exclusive) at `step` of `num_steps`.
 
     `uniform`: 2 % to 98 % throughout. `annealed`: the upper end falls to 50 % once the share
-    `anneal_at` of the steps is done (ProlificDreamer: 5,000 of 25,000). `late`: 2 % to 50 % throughout, for what only
-    is to be refined (its stages 2 and 3).
+    `anneal_at` of the steps is done (ProlificDreamer: 5,000 of 25,000). `late`: 2 % to `late_until` throughout, for
+    what only is to be refined (50 % in its stages 2 and 3).
     `back_and_forth`: paper B.3 with n_i = `num_intervals`; the lower end falls from T - T/n_i to 2 %, then the
     upper end falls from 98 % to T/n_i.
     """
@@ -31,7 +32,7 @@ def timestep_range(
     if schedule == "annealed":
         return (low, high) if step < anneal_at * num_steps else (low, num_timesteps // 2)
     if schedule == "late":
-        return low, num_timesteps // 2
+        return low, round(late_until * num_timesteps)
     if schedule == "back_and_forth":
         phase = min(step * 2 * num_intervals // num_steps, 2 * num_intervals - 1)
         part = num_timesteps // num_intervals
