@@ -57,8 +57,11 @@ def prepare_guides(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior
                 f"The geometry stage cannot follow {stage.method} in a job that follows {config.method}.",
                 f"Set geometry.method to sds, or to {config.method}.",
             )
+        is_same = full_prompt(stage) == full_prompt(config)
+        # Asked for once: a language model may have to be loaded for it.
+        prompts = first.prompts if is_same else prepare_prompts(stage, prior)
         return Guide(
-            stage.method, first.denoiser, prepare_prompts(stage, prior), stage.guidance,
+            stage.method, first.denoiser, prompts, stage.guidance,
             first.rectifiers if stage.method == "usd" else (), stage.rectifier,
         )  # fmt: skip
 
