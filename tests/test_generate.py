@@ -15,13 +15,17 @@ import torch
 import trimesh
 from PIL import Image
 
+from recdreamer import guide
+from recdreamer.again import begin_again
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import of_texture, resolve
+from recdreamer.distillation.debiasing import PromptDebiaser
 from recdreamer.generate import SHARES, choose_device, generate
 from recdreamer.guide import class_azimuths
 from recdreamer.pose.templates import PoseTemplate
+from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, Method, RequestError, Stage, write_atomically
-from recdreamer.report import JobError
+from recdreamer.report import JobError, Paused
 from recdreamer.start import prepare_start
 
 SMALL = {
@@ -47,17 +51,21 @@ class Recorder:
 
     def __init__(self) -> None:
         self.stages: list[str] = []
+        self.told: dict[str, list[tuple[int, int]]] = {}
+        """(step, total) of each stage, as they came."""
         self.spans: list[tuple[float, float]] = []
         self.previews: list[Path] = []
         self.distributions: list[dict[str, float]] = []
 
     def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None:
         self.stages.append(name)
+        self.told[name] = []
         if span:
             self.spans.append(span)
 
     def progress(self, step: int, total: int) -> None:
         assert 0 <= step <= total
+        self.told[self.stages[-1]].append((step, total))
 
     def preview(self, path: Path) -> None:
         self.previews.append(path)
@@ -70,17 +78,47 @@ class Recorder:
     def warning(self, message: str) -> None: ...
 
 
-def job_of(folder: Path, **changes) -> tuple[JobFolder, JobRequest]:
-    request = JobRequest("a red bear", device="cpu", height_m=0.5, **{"overrides": SMALL} | changes)
+def job_of(folder: Path, overrides: dict | None = None, **changes) -> tuple[JobFolder, JobRequest]:
+    """A small job; of SDS, which needs no templates to be drawn, where nothing else is said."""
+    request = JobRequest(
+        "a red bear",
+        device="cpu",
+        height_m=0.5,
+        overrides=SMALL | (overrides or {}),
+        **{"method": "sds"} | changes,
+    )
     write_atomically(folder / "job.json", request.to_json())
     return JobFolder(folder), request
 
 
-def test_from_a_prompt_to_a_textured_mesh(tmp_path: Path) -> None:
-    two = SMALL | {"optimize.num_particles": 2}
-    job, request = job_of(tmp_path / "jöb with spaces", overrides=two)
+Finished = tuple[JobFolder, Recorder]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A job of USD that was run from beginning to end, with two particles. Who changes it takes a copy."""
+    folder = tmp_path_factory.mktemp("finished") / "jöb with spaces"
+    job, request = job_of(folder, {"optimize.num_particles": 2}, method="usd")
     report = Recorder()
     generate(job, resolve(request), report)
+    return job, report
+
+
+def copy_of(finished: Finished, folder: Path) -> JobFolder:
+    return JobFolder(Path(shutil.copytree(finished[0].root, folder)))
+
+
+def mesh_of(job: JobFolder) -> dict[str, np.ndarray]:
+    return dict(np.load(job.result / "mesh.npz"))
+
+
+def albedo_of(job: JobFolder) -> np.ndarray:
+    with Image.open(job.result / "albedo.png") as image:
+        return np.asarray(image.convert("RGB")) / 255
+
+
+def test_from_a_prompt_to_a_textured_mesh(finished: Finished) -> None:
+    job, report = finished
     assert report.stages == list(SHARES)
     assert report.previews and all(path.exists() for path in report.previews)
     assert report.distributions and sum(report.distributions[-1].values()) == pytest.approx(1, abs=1e-3)
@@ -98,6 +136,18 @@ def test_from_a_prompt_to_a_textured_mesh(tmp_path: Path) -> None:
     assert config["optimize"]["num_steps"] == 3
     drawn = {path.name for path in job.templates.iterdir()}
     assert {"front-0.png", "back-0.png", "right-0.png"} <= drawn
+
+
+def test_progress_goes_on_from_particle_to_particle_and_is_told_between_the_steps(finished: Finished) -> None:
+    """Whoever is told can cancel: while a surface is looked for and distances are measured, too."""
+    told = finished[1].told
+    for stage in ("geometry", "texture"):
+        steps, totals = zip(*told[stage], strict=True)
+        assert list(steps) == sorted(steps) and set(totals) == {4} and steps[-1] == 4, stage
+        assert steps.count(0) > 5, stage
+    # The second particle's surface, after both steps of the first.
+    assert [step for step, _ in told["geometry"]].count(2) > 5
+    assert told["mesh"][-1] == (100, 100)
 
 
 @pytest.mark.parametrize("stages", [("shape",), ("shape", "geometry"), ("shape", "texture")])
@@ -147,9 +197,7 @@ def test_what_is_only_painted_keeps_its_mesh_and_its_uvs(tmp_path: Path) -> None
 
 def test_of_a_painted_object_only_the_region_changes(tmp_path: Path) -> None:
     saved_ball(tmp_path, region=True)
-    job, request = job_of(
-        tmp_path, start="texture", start_mesh="mesh.npz", overrides=SMALL | {"start.resolution": 32}
-    )
+    job, request = job_of(tmp_path, {"start.resolution": 32}, start="texture", start_mesh="mesh.npz")
     report = Recorder()
     generate(job, resolve(request), report)
     assert report.stages == ["prepare", "texture", "mesh"], "nothing else is left to be done"
@@ -174,50 +222,134 @@ def test_uvs_that_leave_their_tile_are_refused_before_any_work(tmp_path: Path) -
     assert not report.previews
 
 
-def test_what_continues_in_a_region_and_is_killed_keeps_region_and_place(tmp_path: Path) -> None:
-    job, request = job_of(tmp_path / "first", stages=("shape",))
-    generate(job, resolve(request), Recorder())
-    made = dict(np.load(job.result / "mesh.npz"))
-    again, request = job_of(
-        tmp_path / "second", start="continue", start_job=str(job.root), start_mesh="mesh.npz"
-    )
-    region = (made["verts"][:, 2] > 0.25).astype(np.float32)
-    np.savez(again.root / "mesh.npz", verts=made["verts"], faces=made["faces"], region=region)
-    first = prepare_start(again, resolve(request), torch.device("cpu"))
-    generate(again, resolve(request), Recorder())
-    shutil.rmtree(job.root)
-    resumed = prepare_start(again, resolve(request), torch.device("cpu"))
-    assert first.region is not None and torch.equal(first.region, resumed.region)
-    assert first.placement == resumed.placement
-
-
-def test_a_stage_without_a_branch_leaves_it_as_it_is(tmp_path: Path) -> None:
+def test_a_stage_without_a_branch_leaves_it_as_it_is(finished: Finished) -> None:
     """SDS on shaded pictures of the geometry must not teach the branch of USD what renders look like."""
-    job, request = job_of(tmp_path)
-    generate(job, resolve(request), Recorder())
-    store = CheckpointStore(job.checkpoints)
+    store = CheckpointStore(finished[0].checkpoints)
     shape, geometry, texture = (store.newest(stage) for stage in get_args(Stage))
     lora = {name for name in shape.tensors if name.startswith("lora")}
     assert lora and not lora & set(geometry.tensors) and lora <= set(texture.tensors)
 
 
-def test_an_object_gives_its_shape_and_an_earlier_job_goes_on(tmp_path: Path) -> None:
-    """From an object; then that result with another prompt, and its surface kept."""
+def test_an_object_gives_its_shape_and_what_it_gave_can_be_continued(tmp_path: Path) -> None:
     saved_ball(tmp_path / "first")
+    few = {"start.resolution": 32}
     job, request = job_of(
-        tmp_path / "first", start="object", start_mesh="mesh.npz", overrides=SMALL | {"start.resolution": 32}
+        tmp_path / "first", few, start="object", start_mesh="mesh.npz", stages=("geometry",)
     )
     generate(job, resolve(request), Recorder())
-    ball = np.load(job.result / "mesh.npz")["verts"]
+    ball = mesh_of(job)["verts"]
     assert np.ptp(ball, axis=0) == pytest.approx([0.5] * 3, rel=0.15)
+    again, request = job_of(tmp_path / "second", start="continue", start_job=str(job.root), stages=())
+    generate(again, resolve(request), Recorder())
+    assert np.array_equal(mesh_of(again)["verts"], ball)
 
+
+STILL = {
+    "geometry.learning_rate": 0.0,
+    "texture.grid_learning_rate": 0.0,
+    "texture.network_learning_rate": 0.0,
+}
+"""Whatever begins stays as it began."""
+
+
+def test_nothing_of_an_earlier_job_is_lost_on_a_long_way(finished: Finished, tmp_path: Path) -> None:
+    """Three jobs that go on from each other, each after the one before it was deleted: surface and painting stay."""
+    job = copy_of(finished, tmp_path / "0")
+    mesh, albedo = mesh_of(job), albedo_of(job)
+    for number, stages in enumerate((("geometry",), ("texture",), ()), 1):
+        following, request = job_of(
+            tmp_path / str(number), STILL, start="continue", start_job=str(job.root), stages=stages
+        )
+        report = Recorder()
+        generate(following, resolve(request), report)
+        assert report.stages == ["prepare", *stages, "mesh"]
+        assert all(np.array_equal(mesh[name], mesh_of(following)[name]) for name in ("verts", "faces", "uvs"))
+        assert np.array_equal(albedo, albedo_of(following)), f"the colours of the first, after {stages}"
+        shutil.rmtree(job.root)
+        job = following
+
+
+def test_a_new_shape_forgets_what_was_refined_and_painted_before(finished: Finished, tmp_path: Path) -> None:
+    job, request = job_of(tmp_path, start="continue", start_job=str(finished[0].root), stages=("shape",))
+    generate(job, replace(resolve(request), prompt="a blue bird"), Recorder())
+    kept = CheckpointStore(job.checkpoints).newest("start")
+    assert kept is not None and {name.split(".")[0] for name in kept.tensors} == {"scene"}
+
+
+def test_of_a_continued_job_only_the_region_is_painted(finished: Finished, tmp_path: Path) -> None:
+    made, job = mesh_of(finished[0]), copy_of(finished, tmp_path / "first")
+    upper = made["verts"][:, 2] > 0.3
     again, request = job_of(
-        tmp_path / "second", start="continue", start_job=str(job.root), stages=("texture",), seed=5
+        tmp_path / "second", {"start.resolution": 48, "texture.grid_learning_rate": 0.1},
+        start="continue", start_job=str(job.root), start_mesh="mesh.npz", stages=("texture",),
+    )  # fmt: skip
+    np.savez(
+        again.root / "mesh.npz", verts=made["verts"], faces=made["faces"], region=upper.astype(np.float32)
     )
-    generate(again, replace(resolve(request), prompt="a blue bird"), Recorder())
-    same = np.load(again.result / "mesh.npz")
-    assert np.array_equal(same["verts"], ball), "the surface of the earlier job"
-    assert (again.result / "albedo.png").read_bytes() != (job.result / "albedo.png").read_bytes()
+    first = prepare_start(again, resolve(request), torch.device("cpu"))
+    shutil.rmtree(job.root)
+    generate(again, resolve(request), Recorder())
+    resumed = prepare_start(again, resolve(request), torch.device("cpu"))
+    assert first.region is not None and torch.equal(first.region, resumed.region)
+    assert first.placement == resumed.placement
+    found = mesh_of(again)
+    np.testing.assert_allclose(found["verts"], made["verts"], atol=0.05, err_msg="it stays where it was")
+    assert np.array_equal(found["faces"], made["faces"]) and np.array_equal(found["uvs"], made["uvs"])
+    heights, corners = made["verts"][made["faces"]].mean(1)[:, 2], made["uvs"].mean(1)
+    pixels = ((1 - corners[:, 1]) * 64).astype(int).clip(0, 63), (corners[:, 0] * 64).astype(int)
+    change = np.abs(albedo_of(again) - albedo_of(finished[0])).max(2)[pixels]
+    assert np.median(change[heights > 0.4]) > 0.01 and change[heights < 0.1].max() < 0.005
+
+
+def test_a_stage_is_repeated_from_what_the_stage_before_has_made(finished: Finished, tmp_path: Path) -> None:
+    job = copy_of(finished, tmp_path / "job")
+    before = {path.name for path in job.checkpoints.iterdir()}
+    begin_again(job.root, "texture", seed=5)
+    assert job.read_state().status == "queued"
+    left = {path.name for path in job.checkpoints.iterdir()} - {"earlier"}
+    assert left == {name for name in before if not name.startswith("texture")}
+    aside = {path.name for path in (job.checkpoints / "earlier").iterdir()}
+    assert aside == (before - left) | {"job.json"}
+
+    class Stopping(Recorder):
+        def progress(self, step: int, total: int) -> None:
+            super().progress(step, total)
+            if self.stages[-1] == "texture" and step:
+                raise Paused
+
+    with pytest.raises(Paused):
+        generate(job, resolve(job.read_request()), Stopping())
+    assert np.array_equal(albedo_of(job), albedo_of(finished[0])), "not replaced yet"
+    begin_again(job.root, "texture", seed=6)
+    assert not list(job.checkpoints.glob("texture*"))
+    assert {path.name for path in (job.checkpoints / "earlier").iterdir()} == aside, "what was there first"
+    assert JobRequest.from_json((job.checkpoints / "earlier" / "job.json").read_text()).seed == 0
+    generate(job, resolve(job.read_request()), Recorder())
+    assert np.array_equal(mesh_of(job)["verts"], mesh_of(finished[0])["verts"]), (
+        "the geometry was not repeated"
+    )
+    assert not np.array_equal(albedo_of(job), albedo_of(finished[0]))
+    assert {path.name for path in job.checkpoints.iterdir()} == before, "what was set aside is gone"
+    assert json.loads((job.result / "report.json").read_text(encoding="utf-8"))["seed"] == 6
+
+
+def test_a_language_model_is_loaded_once_for_all_stages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+
+    class Table(PromptDebiaser):
+        def __init__(self, name: str) -> None:
+            loaded.append(name)
+
+        def reduced(self, prompt: str, candidates: object = ()) -> dict[str, str]:
+            return dict.fromkeys(("side", "front", "back", "overhead"), prompt)
+
+    monkeypatch.setattr(guide, "PromptDebiaser", Table)
+    job, request = job_of(tmp_path, {"guidance.masked_lm": "some/model"}, method="debiased_sds")
+    prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
+    guides = guide.prepare_guides(job, resolve(request), prior)
+    assert loaded == ["some/model"] and guides["shape"].prompts is guides["texture"].prompts
 
 
 def test_a_wrong_model_folder_stops_the_job_in_one_sentence(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,15 +17,18 @@ from recdreamer.cameras import camera_rays
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, as_json, resolve
 from recdreamer.field import RadianceField
-from recdreamer.field.region_field import RegionField
+from recdreamer.field.region_field import RegionField, free_within
 from recdreamer.field.solid import GREY, SolidField
-from recdreamer.field.volume import grid_points
+from recdreamer.field.volume import grid_points, trilinear
+from recdreamer.generate import handed_on, placing
+from recdreamer.geometry import freedom
+from recdreamer.mesh import Mesh
 from recdreamer.optimize import orbit, step_generator
 from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
 from recdreamer.rendering import render
 from recdreamer.rendering.ray_cast import MeshCaster
 from recdreamer.scene import Particles, Scene
-from recdreamer.start import StartingPoint, prepare_start
+from recdreamer.start import StartingPoint, field_of, prepare_start
 from recdreamer.start_mesh import Placement
 
 CPU = torch.device("cpu")
@@ -202,7 +206,7 @@ def test_outside_the_region_nothing_changes(color: tuple | None, tmp_path: Path)
     scene = Scene(config, CPU, 0, start)
     assert isinstance(scene.field, RegionField)
     xyz = grid_points(40)
-    is_kept = scene.field._weights(xyz) == 0
+    is_kept = scene.field.weights(xyz) == 0
     before = scene.field.density(xyz).detach()
     # A level camera: rays through the lower half of the picture stay below the region.
     config = replace(config, cameras=replace(config.cameras, elevation_deg=(0.0, 0.0)))
@@ -233,6 +237,64 @@ def test_a_region_field_passes_gradients_where_it_may_change_only():
     frozen = field(torch.tensor([[0.0, 0.0, -0.5]]))
     assert torch.equal(frozen[1], torch.full((1, 3), GREY))
     assert {name.split(".")[0] for name, p in field.named_parameters() if p.requires_grad} == {"field"}
+
+
+class Asked(RadianceField):
+    """Counts the points that it is asked about."""
+
+    points = 0
+
+    def forward(self, xyz: Tensor) -> tuple[Tensor, Tensor]:
+        self.points += len(xyz)
+        return super().forward(xyz)
+
+
+def test_a_place_costs_one_field_however_many_regions_followed_one_another():
+    config, xyz = replace(resolve(JobRequest("x")).field, log2_table_size=10), grid_points(16)
+    slabs = [(grid_points(9)[:, 2] > low).float() for low in (-0.3, 0.1, -0.1)]
+    field = parts = None
+    for number, slab in enumerate(slabs):
+        changing = Asked(config, number)
+        before = Asked(config, 9) if field is None else field
+        parts = [changing, before] if parts is None else [changing, *parts]
+        field = RegionField(before, changing, slab.view(9, 9, 9))
+    assert field is not None and parts is not None
+    with torch.no_grad():
+        sigmas = field(xyz)[0]
+        asked = sum(part.points for part in parts)
+        # By the formula, everything of everything.
+        w = [trilinear(slab.view(1, 9, 9, 9), xyz)[:, 0] for slab in slabs]
+        densities = [part(xyz)[0] for part in parts]
+    mixed = densities[-1]
+    for weight, density in zip(w, densities[-2::-1], strict=True):
+        mixed = (1 - weight) * mixed + weight * density
+    torch.testing.assert_close(sigmas, mixed)
+    assert asked < 1.6 * len(xyz), "borders are asked twice, nothing else is"
+
+
+def test_a_region_begins_as_the_part_that_has_the_most_of_it():
+    config = replace(resolve(JobRequest("x")).field, log2_table_size=10)
+    height = grid_points(9)[:, 2]
+    upper, top, lower = ((height > 0).float(), (height > 0.6).float(), (height < 0.1).float())
+    first, second = RadianceField(config, 1), RadianceField(config, 2)
+    earlier = RegionField(first, second, upper.view(9, 9, 9))
+    for region, expected in ((top, second), (lower, first), (upper + lower, first)):
+        found = free_within(earlier, region.clamp(0, 1).view(9, 9, 9), config, 3)
+        assert found.frozen is earlier and found.field is not expected
+        assert torch.equal(found.field.grid.table, expected.grid.table)
+        assert all(parameter.requires_grad for parameter in found.field.parameters())
+    assert free_within(earlier, upper.view(9, 9, 9), config, 3) is earlier
+
+
+def test_a_state_says_what_its_numbers_mean():
+    config = replace(resolve(JobRequest("x")).field, log2_table_size=10)
+    coarse, fine = RadianceField(config, 1), RadianceField(replace(config, max_resolution=256), 2)
+    region = (grid_points(9)[:, 2] > 0).float().view(9, 9, 9)
+    field, xyz = RegionField(coarse, fine, region), grid_points(6)
+    with torch.no_grad():
+        assert torch.equal(field(xyz)[0], field_of(field.state_dict(), config)(xyz)[0])
+    with pytest.raises(ValueError, match="expected the state of a field of"):
+        fine.load_state_dict(coarse.state_dict())
 
 
 def test_a_region_out_of_sight_takes_no_step(tmp_path: Path):
@@ -303,6 +365,47 @@ def test_a_job_that_goes_on_keeps_the_region_of_the_earlier_one(tmp_path: Path):
         assert torch.equal(value, second.tensors()[key]), key
 
 
+def test_the_region_of_an_earlier_job_holds_for_the_surface_and_for_its_place(tmp_path: Path):
+    """Over two jobs, each after the one before was deleted."""
+    arrays = figure()
+    arrays["region"] = above(arrays, 3.25)
+    earlier_job(tmp_path / "0", arrays)
+    first, config = start_of(tmp_path / "same", arrays, strength=0.5)
+    for number in (1, 2):
+        old = tmp_path / str(number - 1)
+        start, config = start_of(
+            tmp_path / str(number), start="continue", start_job=str(old), stages=("geometry",), strength=0.5,
+            overrides={"geometry.resolution": 48},
+        )  # fmt: skip
+        handed_on(JobFolder(tmp_path / str(number)), config, start, CPU)
+        shutil.rmtree(old)
+    assert start.region is not None and torch.equal(start.region, first.region)
+    assert start.placement == first.placement
+    free = freedom(start, config, CPU)
+    assert free is not None and torch.allclose(free, 0.5 * first.region, atol=1e-3)
+    in_place = placing(start, 1.0)(Mesh(first.mesh.verts, first.mesh.faces))
+    np.testing.assert_allclose(in_place.verts, arrays["verts"], atol=1e-5)
+
+
+def test_a_new_region_takes_the_place_of_the_earlier_one(tmp_path: Path):
+    """Outside of it everything stays, the earlier region too; and a shape that is not made anew is not touched."""
+    arrays = figure()
+    scene, _ = earlier_job(tmp_path / "old", arrays | {"region": above(arrays, 3.25)})
+    below = {"region": 1 - above(arrays, 3.1)}
+    changes = {"start": "continue", "start_job": str(tmp_path / "old"), "strength": 1.0}
+    start, config = start_of(tmp_path / "new", arrays | below, **changes)
+    other = Scene(config, CPU, 0, start)
+    xyz = grid_points(40)
+    with torch.no_grad():
+        is_free, before = other.field.weights(xyz) > 0, scene.field.density(xyz)
+        push(other, 4, (0.0, 0.0, 1.0))
+        after = other.field.density(xyz)
+    assert torch.equal(before[~is_free], after[~is_free]) and not torch.equal(before[is_free], after[is_free])
+    job, config = make_job(tmp_path / "kept", arrays | below, stages=("texture",), **changes)
+    kept = handed_on(job, config, prepare_start(job, config, CPU), CPU).scenes[0].field
+    assert torch.equal(kept.density(xyz), before)
+
+
 def test_what_has_begun_needs_the_earlier_job_no_more(tmp_path: Path):
     earlier_job(tmp_path / "old")
     changes = {"start": "continue", "start_job": str(tmp_path / "old")}
@@ -326,7 +429,6 @@ def test_what_has_begun_needs_the_earlier_job_no_more(tmp_path: Path):
     [
         ("gone", "The earlier job is gone"),
         ("no checkpoint", "has no checkpoint of its shape"),
-        ("no config", "cannot be read"),
         ("other size", "log2_table_size 13, this job's 12"),
     ],
 )
@@ -336,8 +438,6 @@ def test_an_earlier_job_that_cannot_serve_is_one_sentence(trouble: str, complain
         earlier_job(old)
     if trouble == "no checkpoint":
         (old / "checkpoints").rename(old / "elsewhere")
-    if trouble == "no config":
-        (old / "config.json").write_text("{")
     overrides = {"field.log2_table_size": 12} if trouble == "other size" else {}
     job, config = make_job(tmp_path / "new", start="continue", start_job=str(old), overrides=overrides)
     with pytest.raises(RequestError, match=complaint) as caught:
@@ -356,10 +456,10 @@ def test_a_region_of_an_earlier_result_lies_where_the_result_does(tmp_path: Path
     start, config = start_of(
         tmp_path / "new", arrays, start="continue", start_job=str(tmp_path / "old"), strength=1.0
     )
-    assert start.mesh is not None and start.region is not None
+    assert start.placement is not None and start.region is not None
     expected = figure()["verts"]
     placed = Placement.centred(expected, config.start.half_size).to_scene(expected)
-    np.testing.assert_allclose(start.mesh.verts, placed, atol=0.05)
+    np.testing.assert_allclose(start.placement.to_scene(arrays["verts"]), placed, atol=0.05)
     other = Scene(config, CPU, 0, start)
     assert isinstance(other.field, RegionField) and isinstance(other.field.frozen, RadianceField)
     before = other.picture(orbit(4, config, CPU), 48)

@@ -10,13 +10,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from recdreamer.again import forget_earlier
+from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import RadianceField
 from recdreamer.field.distance_grid import DistanceGrid
-from recdreamer.field.region_field import RegionField
-from recdreamer.geometry import earlier_surface, geometry_stage, surface_settings
+from recdreamer.field.region_field import RegionField, free_within
+from recdreamer.geometry import geometry_stage, surface_settings, uncolored
 from recdreamer.guide import prepare_guides
 from recdreamer.mesh import (
     Mesh,
@@ -27,14 +30,14 @@ from recdreamer.mesh import (
     mesh_of_field,
     stand_on_origin,
 )
-from recdreamer.mesh.surface import Density
+from recdreamer.mesh.surface import Density, Tick, Warn
 from recdreamer.painting import SHOW_ALL
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.scene import Particles
 from recdreamer.shape import shape_stage
-from recdreamer.start import StartingPoint, prepare_start
+from recdreamer.start import StartingPoint, field_of, prepare_start
 from recdreamer.texture import own_field, texture_stage
 
 SHARES = {"prepare": 3.0, "shape": 60.0, "geometry": 10.0, "texture": 20.0, "mesh": 7.0}
@@ -51,32 +54,45 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
     begin("prepare")
     # First of all: what cannot be started from is told before anything is loaded or drawn.
-    start = prepare_start(job, config, device)
+    start = prepare_start(job, config, device, lambda: report.progress(0, 1))
     torch.manual_seed(config.seed)
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guides, seconds = prepare_guides(job, config, prior), {}
     prior.free_text_encoder()
 
-    if start is not None and start.kind == "texture":
+    is_given, is_painted = start is not None and start.kind == "texture", "texture" in config.stages
+    shapes = (
+        [] if is_given else make_shapes(job, config, prior, guides, start, device, report, begin, seconds)
+    )
+
+    # Meshes are made as a part of what comes next.
+    progress = itertools.count(1)
+    steps = len(shapes) * (config.texture.num_steps + config.texture.detail_steps)
+
+    def tick_texture() -> None:
+        report.progress(0, steps)
+
+    def tick_mesh() -> None:
+        report.progress(min(next(progress), 99), 100)
+
+    begin("texture" if is_painted else "mesh")
+    if start is not None and is_given:
         works = [Work.given(start, config)]
     else:
-        works = make_shapes(job, config, prior, guides, start, device, report, begin, seconds)
+        tick = tick_texture if is_painted else tick_mesh
+        works = [Work.extracted(shape, config, start, device, report.warning, tick) for shape in shapes]
 
-    if "texture" in config.stages:
-        begin("texture")
-        fields = [
-            work.field if config.texture.inherit else own_field(config, start, work.field, index)
-            for index, work in enumerate(works)
-        ]
+    if is_painted:
+        fields = [texture_field(config, start, work.field, index) for index, work in enumerate(works)]
         meshes = [work.mesh for work in works]
         paintings, seconds["texture"] = texture_stage(
             job, config, prior, guides, meshes, fields, device, report
         )
         for work, painting in zip(works, paintings, strict=True):
             work.shade = lambda points, normals, painting=painting: painting.color(points)
+        begin("mesh")
 
-    begin("mesh")
-    started, progress, summaries = time.monotonic(), itertools.count(1), []
+    started, summaries = time.monotonic(), []
     for index, work in enumerate(works):
         summaries.append(
             dress_mesh(
@@ -88,7 +104,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
                 place=work.place,
                 seed=config.seed,
                 device=device,
-                tick=lambda: report.progress(min(next(progress), 99), 100),
+                tick=tick_mesh,
             )
             | work.facts
         )
@@ -106,7 +122,20 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     write_atomically(
         job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False, default=str)
     )
+    forget_earlier(job)
     report.progress(100, 100)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What stages 1 and 2 have come to, or were given: a level set, and who has its colours."""
+
+    density: Density
+    settings: MeshConfig
+    field: RadianceField | RegionField
+    """Whose colours it has so far."""
+    is_painted: bool
+    """The colours are those of its surface; else they are to be composited from what lies behind."""
 
 
 @dataclass
@@ -137,22 +166,25 @@ class Work:
     @classmethod
     def extracted(
         cls,
-        density: Density,
-        field: RadianceField | RegionField,
-        settings: MeshConfig,
+        shape: Shape,
         config: GenerateConfig,
         start: StartingPoint | None,
         device: torch.device,
-        report: Report,
+        warn: Warn,
+        tick: Tick,
     ) -> Work:
-        """The mesh of a density. It stands on the origin, but for one of which only a region changed: that stays where
+        """The mesh of a shape. It stands on the origin, but for one of which only a region changed: that stays where
         the start mesh was. Raises JobError where there is no object."""
+
+        def color(xyz: Tensor) -> Tensor:
+            return shape.field(xyz)[1]
+
         found = mesh_of_field(
-            density, lambda xyz: field(xyz)[1], settings,
-            seed=config.seed, device=device, warn=report.warning,
-        )  # fmt: skip
+            shape.density, color, shape.settings, seed=config.seed, device=device, tick=tick, warn=warn
+        )
+        shade: Shade = (lambda points, normals: color(points)) if shape.is_painted else found.shade
         place = placing(start, config.height_m)
-        return cls(found.mesh, field, found.shade, found.normal_at, place, found.facts)
+        return cls(found.mesh, shape.field, shade, found.normal_at, place, found.facts)
 
 
 def placing(start: StartingPoint | None, height_m: float) -> Callable[[Mesh], Mesh]:
@@ -173,15 +205,19 @@ def make_shapes(
     report: Report,
     begin: Callable[[str], None],
     seconds: dict[str, float],
-) -> list[Work]:
-    """Stages 1 and 2, as far as they are wanted, and the mesh of each particle."""
+) -> list[Shape]:
+    """Stages 1 and 2, as far as they are wanted, of each particle."""
+    painting: RadianceField | RegionField | None = None
     if "shape" in config.stages:
         begin("shape")
         particles, seconds["shape"] = shape_stage(job, config, prior, guides["shape"], device, report, start)
     else:
-        particles = Particles(config, device, start)
+        particles = handed_on(job, config, start, device)
+        if start is not None and start.painting:
+            painting = field_of(start.painting, config.texture.field).to(device)
     fields = [scene.field for scene in particles.scenes]
-    for field in fields:
+    colored = fields if painting is None else [painting] * len(fields)
+    for field in (*fields, *colored):
         field.set_progress(SHOW_ALL)
     densities, settings = [field.density for field in fields], config.mesh
 
@@ -189,19 +225,44 @@ def make_shapes(
     if "geometry" in config.stages:
         begin("geometry")
         surfaces, seconds["geometry"] = geometry_stage(
-            job, config, prior, guides["geometry"], fields, device, report, start
+            job, config, prior, guides["geometry"], fields, colored, device, report, start
         )
         grids = [surface.grid for surface in surfaces]
-    elif "shape" not in config.stages:
+    elif start is not None and start.surface is not None:
         # What an earlier job has refined is not to be thrown away.
-        earlier = earlier_surface(job, device)
-        grids = [] if earlier is None else [earlier] * len(fields)
+        grids = [uncolored(start.surface)] * len(fields)
     if grids:
         densities, settings = [grid.solidity for grid in grids], surface_settings(config)
     return [
-        Work.extracted(density, field, settings, config, start, device, report)
-        for density, field in zip(densities, fields, strict=True)
+        Shape(density, settings, field, painting is not None)
+        for density, field in zip(densities, colored, strict=True)
     ]
+
+
+def handed_on(
+    job: JobFolder, config: GenerateConfig, start: StartingPoint | None, device: torch.device
+) -> Particles:
+    """The shape of a job that leaves the first stage out, kept for who continues it.
+
+    Nothing of an earlier shape changes, so a region that this job brings has nothing to say in it.
+    """
+    if start is not None and start.kind == "continue":
+        start = replace(start, region=None)
+    particles, store = Particles(config, device, start), CheckpointStore(job.checkpoints)
+    if store.newest("shape") is None:
+        store.save("shape", 0, particles.tensors(), {"seconds": 0.0}, final=True)
+    return particles
+
+
+def texture_field(
+    config: GenerateConfig, start: StartingPoint | None, field: RadianceField | RegionField, index: int
+) -> RadianceField | RegionField:
+    """The colours that the third stage begins with: those so far, or fresh ones; free in the job's region only."""
+    if not config.texture.inherit:
+        return own_field(config, start, field, index)
+    if start is None or start.region is None:
+        return field
+    return free_within(field, start.region, config.texture.field, config.seed + index)
 
 
 def announcer(config: GenerateConfig, report: Report) -> Callable[[str], None]:

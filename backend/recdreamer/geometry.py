@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, of_geometry
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import Field
@@ -19,6 +17,7 @@ from recdreamer.field.distance_grid import SOLID, DistanceGrid, light
 from recdreamer.field.signed_distance import SolidMesh
 from recdreamer.field.volume import grid_points, trilinear
 from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
+from recdreamer.mesh.surface import Tick, no_tick
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder
 from recdreamer.report import Report
@@ -35,32 +34,35 @@ def geometry_stage(
     prior: DiffusionPrior,
     guide: Guide,
     fields: Sequence[Field],
+    colored: Sequence[Field],
     device: torch.device,
     report: Report,
     start: StartingPoint | None = None,
 ) -> tuple[list[Surface], float]:
-    """A refined surface of each field. Returns them and the seconds of all runs."""
-    surfaces, seconds = [], 0.0
-    for index, field in enumerate(fields):
-        mesh = extract_mesh(field.density, replace(config.mesh, target_faces=ALL_FACES), device=device)
-        grid = start_grid(config, mesh, field, device)
+    """A refined surface of each field, which begins as an earlier job's where there is one.
+
+    `colored` are the fields that have the colours. Returns the surfaces and the seconds of all runs.
+    """
+    surfaces, seconds, num_steps = [], 0.0, config.geometry.num_steps
+    for index, (field, colors) in enumerate(zip(fields, colored, strict=True)):
+        before, in_all = index * num_steps, len(fields) * num_steps
+
+        def tick(before: int = before, in_all: int = in_all) -> None:
+            report.progress(before, in_all)
+
+        if start is not None and start.surface is not None:
+            grid = colored_grid(config, resampled(start.surface, config.geometry.resolution), colors, tick)
+        else:
+            settings = replace(config.mesh, target_faces=ALL_FACES)
+            mesh = extract_mesh(field.density, settings, device=device, tick=tick)
+            grid = start_grid(config, mesh, colors, device, tick)
         surface = Surface(config, grid, device, freedom(start, config, device))
-        name = particle_name("geometry", index)
-        seconds += run_stage(name, job, of_geometry(config), prior, guide, surface, device, report)
+        seconds += run_stage(
+            particle_name("geometry", index), job, of_geometry(config), prior, guide, surface, device, report,
+            counted=(before, in_all),
+        )  # fmt: skip
         surfaces.append(surface)
     return surfaces, seconds
-
-
-def earlier_surface(job: JobFolder, device: torch.device) -> DistanceGrid | None:
-    """The surface that the job which this one continues came to; None when there is none."""
-    request = job.read_request()
-    if request.start != "continue":
-        return None
-    checkpoint = CheckpointStore(JobFolder(Path(request.start_job)).checkpoints).newest("geometry")
-    if checkpoint is None:
-        return None
-    distances = checkpoint.tensors["surface.distances"].to(device)
-    return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape))
 
 
 def freedom(
@@ -80,21 +82,43 @@ def surface_settings(config: GenerateConfig) -> MeshConfig:
     return replace(config.mesh, threshold=0.5 * SOLID, closed_gap=0.0)
 
 
-def start_grid(config: GenerateConfig, mesh: Mesh, field: Field, device: torch.device) -> DistanceGrid:
-    """The distances to a closed mesh in scene units, and the colours of the field that it came from.
+def start_grid(
+    config: GenerateConfig, mesh: Mesh, colors: Field, device: torch.device, tick: Tick = no_tick
+) -> DistanceGrid:
+    """The distances to a closed mesh in scene units, and the colours of a field."""
+    resolution = config.geometry.resolution
+    found = SolidMesh(mesh.verts, mesh.faces, device).on_grid(resolution, tick)
+    return colored_grid(config, found.distances.view((resolution,) * 3), colors, tick)
+
+
+def resampled(distances: Float[Tensor, "x y z"], resolution: int) -> Float[Tensor, "x2 y2 z2"]:
+    """Distances on a grid of another resolution; the same to the last bit on one that is not."""
+    if len(distances) == resolution:
+        return distances
+    return trilinear(distances[None], grid_points(resolution, distances.device)).view((resolution,) * 3)
+
+
+def uncolored(distances: Float[Tensor, "x y z"]) -> DistanceGrid:
+    """A surface that nobody will see the albedo of."""
+    return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape))
+
+
+def colored_grid(
+    config: GenerateConfig, distances: Float[Tensor, "x y z"], colors: Field, tick: Tick = no_tick
+) -> DistanceGrid:
+    """Distances, and the colours of a field.
 
     Those colours hold the light of the first stage; what is lit anew is what they would be without it.
     """
-    resolution = config.geometry.resolution
-    found = SolidMesh(mesh.verts, mesh.faces, device).on_grid(resolution)
-    distances = found.distances.view((resolution,) * 3)
-    if config.geometry.picture == "normals":  # Nobody will see an albedo.
-        return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape)).to(device)
-    grid = DistanceGrid(distances, torch.zeros(3, *distances.shape, device=device)).to(device)
+    if config.geometry.picture == "normals":
+        return uncolored(distances)
+    resolution, device = len(distances), distances.device
+    grid = DistanceGrid(distances, torch.zeros(3, *distances.shape, device=device))
     axis = torch.linspace(-1, 1, resolution, device=device)
     with torch.no_grad():
         normals = normalize(grid.gradients(), dim=0, eps=1e-6)
         for x, position in enumerate(axis):  # A slab at a time: memory does not grow with the cube.
-            rgb = field(torch.cartesian_prod(position[None], axis, axis))[1].T.unflatten(1, (resolution, -1))
+            tick()
+            rgb = colors(torch.cartesian_prod(position[None], axis, axis))[1].T.unflatten(1, (resolution, -1))
             grid.albedo[:, x] = rgb / light(normals[:, x].movedim(0, -1)).movedim(-1, 0)
     return grid
