@@ -84,6 +84,7 @@ def measure(faces: int, size_px: int, resolution: int, normal_map: bool) -> dict
         find_surface,
         level_set_normals,
         mesh_report,
+        normal_map_size,
         stand_on_origin,
         unwrap,
         write_mesh,
@@ -108,7 +109,7 @@ def measure(faces: int, size_px: int, resolution: int, normal_map: bool) -> dict
     normals = None
     if normal_map:
         normal_at = level_set_normals(density, level.threshold, cell_size(level, config))
-        normals = bake_normal_map(mesh, normal_at, texture_size_px=size_px).tiles
+        normals = bake_normal_map(mesh, normal_at, texture_size_px=normal_map_size(config)).tiles
     laps.append(time.perf_counter())
     mesh = stand_on_origin(mesh, 1.8)
     report = mesh_report(mesh, texture)

@@ -15,6 +15,7 @@ from recdreamer.mesh.mesh import MeshConfig as MeshConfig
 from recdreamer.mesh.normals import NormalAt as NormalAt
 from recdreamer.mesh.normals import bake_normal_map as bake_normal_map
 from recdreamer.mesh.normals import level_set_normals as level_set_normals
+from recdreamer.mesh.normals import normal_map_size as normal_map_size
 from recdreamer.mesh.quality import mesh_report as mesh_report
 from recdreamer.mesh.quality import uv_stretch as uv_stretch
 from recdreamer.mesh.seams import level_seams as level_seams

@@ -14,7 +14,7 @@ from recdreamer.mesh.bake import Color, Shade, bake_color, field_shade
 from recdreamer.mesh.export import stand_on_origin, write_mesh
 from recdreamer.mesh.extract import cell_size, extract_mesh
 from recdreamer.mesh.mesh import Mesh, MeshConfig
-from recdreamer.mesh.normals import NormalAt, bake_normal_map, level_set_normals
+from recdreamer.mesh.normals import NormalAt, bake_normal_map, level_set_normals, normal_map_size
 from recdreamer.mesh.quality import mesh_report
 from recdreamer.mesh.surface import Density, Tick, Warn, find_surface, no_tick
 from recdreamer.mesh.uv import unwrap
@@ -130,11 +130,10 @@ def dress_mesh(
         tick()
         mesh, num_islands = unwrap(mesh, config, tick)
     unwrapped = clock()
-    size_px = config.texture_size_px
     texture = bake_color(
         mesh,
         shade,
-        texture_size_px=size_px,
+        texture_size_px=config.texture_size_px,
         bake_samples=config.bake_samples,
         seed=seed,
         device=device,
@@ -142,7 +141,9 @@ def dress_mesh(
     )
     normal_map = None
     if normal_at is not None:
-        normal_map = bake_normal_map(mesh, normal_at, texture_size_px=size_px, device=device, tick=tick)
+        normal_map = bake_normal_map(
+            mesh, normal_at, texture_size_px=normal_map_size(config), device=device, tick=tick
+        )
     baked = clock()
     placed = place(mesh)
     report = mesh_report(placed, texture)

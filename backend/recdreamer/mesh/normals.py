@@ -9,7 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from recdreamer.mesh.bake import bake_texels
-from recdreamer.mesh.mesh import Mesh
+from recdreamer.mesh.mesh import Mesh, MeshConfig
 from recdreamer.mesh.raster import Texels
 from recdreamer.mesh.surface import Density, Tick, no_tick
 from recdreamer.mesh.tangents import tangent_frames, to_tangent_space
@@ -20,6 +20,15 @@ NormalAt = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Floa
 
 BISECTIONS = 5
 REACH_CELLS = 2.0
+TEXELS_PER_CELL = 8
+"""Of the object's longest side, along which a texture has about twice the texels that the surface gets."""
+
+
+def normal_map_size(config: MeshConfig) -> int:
+    """Side of the normal map in pixels: the texture's, or less where more texels than differences over half a cell of
+    the level set can tell apart would only repeat themselves. Then a power of two, as engines want it."""
+    enough = 1 << (TEXELS_PER_CELL * config.resolution - 1).bit_length()
+    return min(config.texture_size_px, enough)
 
 
 def bake_normal_map(
