@@ -11,8 +11,9 @@ from recdreamer.cameras import sample_cameras
 from recdreamer.config import GenerateConfig, resolve
 from recdreamer.field.distance_grid import DistanceGrid, light
 from recdreamer.field.volume import grid_points
-from recdreamer.geometry import start_grid
-from recdreamer.mesh import Mesh
+from recdreamer.geometry import start_grid, surface_settings
+from recdreamer.mesh import Mesh, extract_mesh
+from recdreamer.mesh.mesh import connected_components
 from recdreamer.protocol import JobRequest
 from recdreamer.surface import Surface
 
@@ -135,3 +136,13 @@ def test_a_surface_begins_as_the_mesh_and_in_the_colours_of_the_field() -> None:
     x, y, z = ((where[0] + 1) * (RESOLUTION - 1) / 2).round().long()
     lit = grid.albedo[:, x, y, z] * light(grid.normals(where))[0]
     assert torch.allclose(lit, torch.tensor([0.6, 0.0, 0.0]), atol=0.02)
+
+
+def test_a_knob_whose_stem_is_too_thin_for_the_grid_stays_with_its_body() -> None:
+    points = grid_points(96)
+    body = points.norm(dim=1) - 0.5
+    knob = (points - torch.tensor([0.0, 0.0, 0.6])).norm(dim=1) - 0.07
+    grid = DistanceGrid(torch.minimum(body, knob).view(96, 96, 96), torch.zeros(()).expand(3, 96, 96, 96))
+    mesh = extract_mesh(grid.solidity, surface_settings(config()))
+    assert mesh.verts[:, 2].max() > 0.65
+    assert connected_components(mesh).max() == 0

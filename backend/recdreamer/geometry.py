@@ -78,8 +78,11 @@ def freedom(
 
 
 def surface_settings(config: GenerateConfig) -> MeshConfig:
-    """How the mesh of a refined surface is extracted: its level is known, and it has no gaps to be closed."""
-    return replace(config.mesh, threshold=0.5 * SOLID, closed_gap=0.0)
+    """How the mesh of a refined surface is extracted: its level is known.
+
+    Gaps are closed as those of a field are: a stem that is thinner than the cells of the grid leaves one.
+    """
+    return replace(config.mesh, threshold=0.5 * SOLID)
 
 
 def start_grid(
