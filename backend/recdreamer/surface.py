@@ -70,6 +70,8 @@ class Surface:
             # Not the gradient: Adam would take a small one for a large one.
             with torch.no_grad():
                 grid.distances.copy_(before + self.freedom * (grid.distances - before))
+        if step + 1 == settings.num_steps:
+            grid.mend()
 
     @torch.no_grad()
     def picture(

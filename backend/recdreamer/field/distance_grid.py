@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recdreamer.field.mending import mended
 from recdreamer.field.volume import trilinear
 
 SOLID = 100.0
@@ -62,6 +63,11 @@ class DistanceGrid(nn.Module):
     def solidity(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """Density for the extraction of the mesh, per scene unit: SOLID inside, half of it at the surface."""
         return SOLID * torch.sigmoid(-4 * self.distance(xyz) / self.cell)
+
+    @torch.no_grad()
+    def mend(self) -> None:
+        """Join again what was one at the start."""
+        self.distances.copy_(mended(self.distances, self.start, self.cell))
 
     def near_surface(self, cells: float = 3.0) -> Int[Tensor, "near"]:
         """Indices, into the flat grid, of the inner vertices at most so many cells from the surface."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from scipy import ndimage
+from jaxtyping import Bool, Float
 
+from recdreamer.field.mending import labelled
 from recdreamer.mesh.cleanup import decimate, smooth, without_small_parts
 from recdreamer.mesh.mesh import Mesh, MeshConfig, signed_volume, vertex_normals, without_unused_verts
 from recdreamer.mesh.surface import (
@@ -105,7 +104,7 @@ def whole_object(
     whole = without_gaps(large | opaque, radius_cells)
     if not opaque.any():
         return whole
-    labels, count = _labelled(whole)
+    labels, count = labelled(whole)
     is_joined = np.zeros(count + 1, bool)
     is_joined[labels[large]] = True
     return is_joined[labels]
@@ -116,7 +115,7 @@ def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) ->
 
     A field is often hollow; walls that nobody can see would cost half of the faces and of the texture.
     """
-    labels, _ = _labelled(solid)
+    labels, _ = labelled(solid)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     is_large = sizes >= min_component_share * sizes.max()
@@ -125,7 +124,7 @@ def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) ->
 
 def without_cavities(solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
     """`solid` and all empty cells that are shut in by it: what is beyond the box is empty."""
-    labels, _ = _labelled(np.pad(~solid, 1, constant_values=True))
+    labels, _ = labelled(np.pad(~solid, 1, constant_values=True))
     return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
 
 
@@ -133,7 +132,7 @@ def opaque_parts(
     solid: Bool[np.ndarray, "x y z"], sigmas: Float[np.ndarray, "x y z"], cell: float
 ) -> Bool[np.ndarray, "x y z"]:
     """Parts that are opaque on their own: along each axis some ray through the part loses half of its light in it."""
-    labels, count = _labelled(solid)
+    labels, count = labelled(solid)
     cells = np.nonzero(solid)
     part, depth = labels[cells], sigmas[cells] * cell
     is_opaque = np.ones(count + 1, bool)
@@ -144,13 +143,6 @@ def opaque_parts(
         np.maximum.at(thickest, rays[0], np.bincount(ray.reshape(-1), depth))
         is_opaque &= thickest >= np.log(2)
     return is_opaque[labels] & solid
-
-
-def _labelled(solid: Bool[np.ndarray, "x y z"]) -> tuple[Int[np.ndarray, "x y z"], int]:
-    """Number of the part of each solid cell, from 1, and of how many; parts share no face of a cell."""
-    labels = np.zeros(solid.shape, np.int32)
-    count: Any = ndimage.label(solid, output=labels)
-    return labels, count
 
 
 def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:
