@@ -14,10 +14,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
@@ -25,10 +28,11 @@ from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from compare_methods import METHODS, save_sheet
 
 STAGES = ("shape", "geometry", "texture")
-COLUMNS = (
-    "run, stages", "Chamfer", "F 2 %", "normals", "PSNR", "fronts", "faces", "tight", "triangles", "stretch",
-    "seam p99", "s",
-)  # fmt: skip
+FORMATS = {
+    "Chamfer": ".4f", "F 2 %": ".3f", "normals": ".3f", "PSNR": ".1f", "one front": ".0%", "faces": ".0f",
+    "tight": ".0%", "triangles": ".2f", "stretch": ".3f", "seam p99": ".4f", "seam max": ".3f", "s": ".0f",
+}  # fmt: skip
+"""Columns of the tables. Consistency is judged on whole runs only."""
 
 
 def run(folder: Path, threads: int, judged: bool) -> None:
@@ -65,18 +69,39 @@ def report_of(folder: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def row_of(folder: Path) -> tuple[str, ...]:
+def numbers_of(folder: Path) -> dict[str, float]:
     report = report_of(folder)
     found, mesh = report["geometry"], report["meshes"][0]
-    best = found["best_yaw"]
-    return (
-        f"{folder.name}, {', '.join(report['stages'])}", f"{best['chamfer']:.4f}", f"{best['f_score']:.3f}",
-        f"{best['normal_consistency']:.3f}", f"{best['psnr_db']:.1f}",
-        str(report.get("oracle", {}).get("fronts", "")), str(mesh["faces"]),
-        "yes" if mesh["is_watertight"] else "no", f"{found['triangles']['quality_mean']:.2f}",
-        f"{mesh['uv_stretch']['l2']:.3f}", f"{mesh['seam_error']['p99']:.4f}",
-        f"{sum(report['seconds'].values()):.0f}",
-    )  # fmt: skip
+    best, numbers = found["best_yaw"], {}
+    if "oracle" in report:
+        numbers["one front"] = report["oracle"]["fronts"] == 1
+    return numbers | {
+        "Chamfer": best["chamfer"], "F 2 %": best["f_score"], "normals": best["normal_consistency"],
+        "PSNR": best["psnr_db"], "faces": mesh["faces"], "tight": mesh["is_watertight"],
+        "triangles": found["triangles"]["quality_mean"], "stretch": mesh["uv_stretch"]["l2"],
+        "seam p99": mesh["seam_error"]["p99"], "seam max": mesh["seam_error"]["max"],
+        "s": sum(report["seconds"].values()),
+    }  # fmt: skip
+
+
+def table_of(rows: dict[str, list[dict[str, float]]]) -> str:
+    """Means of what each row holds, in Markdown."""
+    lines = [f"| | {' | '.join(FORMATS)} |", f"|{'---|' * (len(FORMATS) + 1)}"]
+    for name, runs in rows.items():
+        cells = []
+        for column, form in FORMATS.items():
+            values = [run[column] for run in runs if column in run]
+            cells.append(format(fmean(values), form) if values else "")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def grouped(folders: list[Path], name_of: Callable[[Path, str], str]) -> dict[str, list[dict[str, float]]]:
+    """Numbers of the runs under each name that `name_of` gives to a folder and its stages."""
+    groups = defaultdict(list)
+    for folder in folders:
+        groups[name_of(folder, ", ".join(report_of(folder)["stages"]))].append(numbers_of(folder))
+    return groups
 
 
 def main() -> None:
@@ -110,12 +135,18 @@ def main() -> None:
     with ThreadPoolExecutor(options.workers) as pool:
         cells = product(options.prompts, options.seeds, options.methods)
         folders = [folder for found in pool.map(launch, cells) for folder in found if is_judged(folder)]
-    lines = [f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(row_of(folder))} |" for folder in folders]
-    write_atomically(options.out / "table.md", "\n".join(lines) + "\n")
+    tables = {
+        "table.md": grouped(folders, lambda folder, stages: f"{folder.name}, {stages}"),
+        "prompts.md": grouped(
+            folders, lambda folder, stages: f"{'_'.join(folder.name.split('_')[:2])}, {stages}"
+        ),
+        "stages.md": grouped(folders, lambda folder, stages: f"{folder.name.split('_')[0]}, {stages}"),
+    }
+    for name, rows in tables.items():
+        write_atomically(options.out / name, table_of(rows))
+        print(f"{name}\n{table_of(rows)}")
     reports = {folder.name: report_of(folder) for folder in folders}
     write_atomically(options.out / "table.json", json.dumps(reports, indent=2))
-    print("\n".join(lines))
     save_sheet({f.name: f / "result" / "mesh-sheet.png" for f in folders}, options.out / "sheet.png")
 
 
