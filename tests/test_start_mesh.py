@@ -11,14 +11,7 @@ import trimesh
 from recdreamer.protocol import RequestError
 from recdreamer.start_mesh import Placement, read_start_mesh, start_mesh_bytes
 
-
-def figure() -> dict[str, np.ndarray]:
-    """A body with a head and a long nose, in metres, away from the origin: a soup of three overlapping parts."""
-    body = trimesh.creation.icosphere(3, 0.30)
-    head = trimesh.creation.icosphere(3, 0.20).apply_translation((0, 0, 0.42))
-    nose = trimesh.creation.box((0.10, 0.30, 0.10)).apply_translation((0, -0.25, 0.42))
-    mesh = trimesh.util.concatenate([body, head, nose]).apply_translation((2.0, -1.0, 3.0))
-    return {"verts": mesh.vertices.astype(np.float32), "faces": mesh.faces.astype(np.int32)}
+from .starts import figure
 
 
 def test_a_good_file_is_read_with_the_types_that_the_protocol_names(tmp_path: Path):

@@ -1,0 +1,73 @@
+"""From a request to its configuration: presets, settings by name, and wrong ones."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from recdreamer.config import of_texture, resolve
+from recdreamer.protocol import JobRequest, Method, RequestError
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("optimize.steps", 3, "no setting"),
+        ("optimise.num_steps", 3, "no setting"),
+        ("optimize.num_steps", "many", "does not fit"),
+        ("optimize.num_steps", True, "does not fit"),
+        ("rectifier.clamp", "hard", "does not fit"),
+        ("prompt.text", "x", "no setting"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: object, complaint: str) -> None:
+    with pytest.raises(RequestError, match=complaint) as caught:
+        resolve(JobRequest("a red bear", overrides={name: value}))
+    assert name in caught.value.message and caught.value.hint
+
+
+def test_settings_reach_nested_values_and_keep_their_type() -> None:
+    config = resolve(
+        JobRequest("x", overrides={"rectifier.classifier.query_copies": 3, "guidance.guidance_scale": 5})
+    )
+    assert config.rectifier.classifier.query_copies == 3
+    assert config.guidance.guidance_scale == 5.0 and isinstance(config.guidance.guidance_scale, float)
+
+
+def test_quick_is_quicker_and_another_prior_is_larger() -> None:
+    standard, quick = resolve(JobRequest("x")), resolve(JobRequest("x", quality="quick"))
+    large = resolve(JobRequest("x", prior="some/model"))
+    assert quick.optimize.num_steps < standard.optimize.num_steps < large.optimize.num_steps
+    work = [c.optimize.num_steps * c.optimize.num_views for c in (quick, standard)]
+    assert work[0] == pytest.approx(work[1] / 3, rel=0.01)
+    quick_large = resolve(JobRequest("x", prior="somewhere", quality="quick"))
+    assert (
+        quick_large.optimize.num_steps == large.optimize.num_steps // 3
+        and quick_large.optimize.num_views == 1
+    )
+    assert large.optimize.render_px > standard.optimize.render_px
+
+
+@pytest.mark.parametrize("method", get_args(Method))
+def test_every_method_has_its_published_setting(method: Method) -> None:
+    """The table of the paper's comparison: guidance scale, steps, words for views."""
+    expected = {
+        "usd": (7.5, 15_000, False), "vsd": (7.5, 25_000, True), "esd": (7.5, 25_000, True),
+        "sds": (101.0, 10_000, True), "debiased_sds": (101.0, 10_000, True), "perp_neg": (100.0, 10_000, True),
+        "sds_bridge": (100.0, 25_000, True),
+    }[method]  # fmt: skip
+    config = resolve(JobRequest("x", method=method, prior="some/model"))
+    guidance = config.guidance
+    assert (guidance.guidance_scale, config.optimize.num_steps, guidance.view_prompts) == expected
+    assert bool(guidance.auxiliary_prompt) == (method == "usd")
+    assert of_texture(config).guidance.guidance_scale == expected[0], (
+        "the texture stage follows the same method"
+    )
+
+
+def test_a_distribution_is_a_setting() -> None:
+    config = resolve(JobRequest("x", overrides={"rectifier.target": {"front": 1, "back": 2.5}}))
+    assert config.rectifier.target == {"front": 1.0, "back": 2.5}
+    with pytest.raises(RequestError, match="does not fit"):
+        resolve(JobRequest("x", overrides={"rectifier.target": {"front": "much"}}))
