@@ -6,6 +6,7 @@ Run with the Python of one of .venv/blender-*: `.venv/blender-5.2/bin/python -m 
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import runpy
 import sys
@@ -16,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -156,3 +158,34 @@ def settle(addon, pump_until):
         return session.shown
 
     return settle
+
+
+@pytest.fixture
+def settings(fake_backend):
+    """Of a job that needs no templates."""
+    settings = bpy.context.scene.recdreamer
+    settings.prompt, settings.method = "a red bear", "vsd"
+    return settings
+
+
+@pytest.fixture
+def sentence(addon) -> Callable[[], str]:
+    """Why Generate is grey."""
+    return lambda: addon("operators").why_not_generate(bpy.context)
+
+
+@pytest.fixture
+def generate(settings, settle):
+    """Press Generate and wait; returns the job and what its start mesh holds."""
+
+    def generate(**overrides):
+        assert bpy.ops.recdreamer.generate(overrides=json.dumps(overrides)) == {"FINISHED"}
+        job = settle()
+        assert job.condition == "done", job.state
+        path = job.folder.root / "start/mesh.npz"
+        if not path.is_file():
+            return job, None
+        with np.load(path, allow_pickle=False) as arrays:
+            return job, {name: arrays[name] for name in arrays.files}
+
+    return generate

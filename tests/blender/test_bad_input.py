@@ -8,18 +8,7 @@ from pathlib import Path
 import bpy
 import pytest
 
-
-@pytest.fixture
-def sentence(addon):
-    """Why Generate is grey."""
-    return lambda: addon("operators").why_not_generate(bpy.context)
-
-
-def reported(operator, **properties) -> str:
-    """The error that an operator reports; from Python it arrives as an exception."""
-    with pytest.raises(RuntimeError) as caught:
-        operator(**properties)
-    return str(caught.value).strip()
+from .objects import reported
 
 
 def test_no_backend(extension, sentence):

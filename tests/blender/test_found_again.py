@@ -7,13 +7,6 @@ import pytest
 
 
 @pytest.fixture
-def settings(fake_backend):
-    settings = bpy.context.scene.recdreamer
-    settings.prompt, settings.method = "a red bear", "vsd"
-    return settings
-
-
-@pytest.fixture
 def cube(extension):
     bpy.ops.mesh.primitive_cube_add()
     return bpy.context.object

@@ -1,0 +1,70 @@
+"""The settings of an earlier job, brought back into the panel."""
+
+from __future__ import annotations
+
+import bpy
+import pytest
+
+from .objects import add_cube
+
+
+def test_settings_of_a_job_bring_its_object_back(settings, generate):
+    cube = add_cube()
+    cube.vertex_groups.new(name="hat").add([0, 1], 1, "REPLACE")
+    start = settings.start
+    start.kind, start.object, start.region, start.strength = "object", cube, "hat", 0.2
+    start.stages = {"shape"}
+    job, _ = generate()
+    cube.name = "my cube"
+    start.kind, start.object, start.region, start.strength = "prompt", None, "", 0.9
+    start.stages = {"shape", "texture"}
+    assert bpy.ops.recdreamer.use_settings(job_id=job.id) == {"FINISHED"}
+    assert (start.kind, start.object, start.region, start.stages) == ("object", cube, "hat", {"shape"})
+    assert start.strength == pytest.approx(0.2)
+
+
+def test_all_of_the_panel_comes_back(settings, generate, preferences):
+    settings.method, settings.pose_mode, settings.quality, settings.seed = "usd", "marginal", "quick", 7
+    settings.prior, settings.keep_running, settings.height = "some/prior", True, 3
+    body, head = add_cube(), add_cube((0, 0, 1))
+    head.parent = body
+    start = settings.start
+    start.kind, start.object, start.strength, start.use_children = "object", body, 0.2, False
+    start.keep_size, start.stages, settings.front = False, {"shape"}, 1
+    bpy.ops.recdreamer.capture_turntable()
+    settings.templates[0].weight, settings.templates[1].enabled = 2, False
+    bpy.ops.recdreamer.mirror_template(index=3)
+    job, _ = generate()
+
+    def panel():
+        names = (
+            "prompt",
+            "method",
+            "pose_mode",
+            "quality",
+            "seed",
+            "prior",
+            "keep_running",
+            "height",
+            "front",
+        )
+        of_start = ("kind", "object", "strength", "use_children", "keep_size", "stages", "region")
+        cards = {(t.label, t.source, t.mirrored, t.weight, t.azimuth_deg) for t in settings.enabled_templates}
+        values = [getattr(settings, name) for name in names] + [getattr(start, name) for name in of_start]
+        return values, cards, preferences.device
+
+    before = panel()
+    settings.method, settings.pose_mode, settings.quality, settings.seed = "vsd", "camera", "standard", 1
+    settings.prior, settings.keep_running, settings.height, settings.front = "builtin", False, 1, 0
+    start.kind, start.object, start.strength, start.use_children = "prompt", None, 0.9, True
+    start.keep_size, start.stages, preferences.device = True, {"texture"}, "auto"
+    for index in (3, 1, 0):
+        settings.templates.remove(index)
+    settings.templates[0].weight = 5
+    settings.templates[1].enabled = False
+    settings.templates.add().label = "of the artist"
+    assert bpy.ops.recdreamer.use_settings(job_id=job.id) == {"FINISHED"}
+    assert panel() == before
+    assert len(settings.templates) == 5 and not settings.templates[2].enabled
+    bpy.ops.recdreamer.use_settings(job_id=job.id)
+    assert len(settings.templates) == 5, "none twice"
