@@ -10,7 +10,7 @@ import trimesh
 from recdreamer.cameras import sample_cameras
 from recdreamer.config import GenerateConfig, resolve
 from recdreamer.field.distance_grid import DistanceGrid, light
-from recdreamer.field.volume import grid_points
+from recdreamer.field.volume import grid_points, labelled
 from recdreamer.geometry import start_grid, surface_settings
 from recdreamer.mesh import Mesh, extract_mesh
 from recdreamer.mesh.mesh import connected_components
@@ -146,3 +146,18 @@ def test_a_knob_whose_stem_is_too_thin_for_the_grid_stays_with_its_body() -> Non
     mesh = extract_mesh(grid.solidity, surface_settings(config()))
     assert mesh.verts[:, 2].max() > 0.65
     assert connected_components(mesh).max() == 0
+
+
+def test_the_last_step_ties_on_again_what_was_torn_off() -> None:
+    points = grid_points(RESOLUTION)
+    knob = ((points - torch.tensor([0.0, 0.0, 0.75])).norm(dim=1) - 0.15).view((RESOLUTION,) * 3)
+    stem = torch.maximum(points[:, :2].norm(dim=1) - 0.05, (points[:, 2] - 0.35).abs() - 0.35)
+    torn = torch.minimum(sphere(0.4), knob)
+    subject = surface(0.4)
+    subject.grid = DistanceGrid(torch.minimum(torn, stem.view_as(torn)), subject.grid.albedo)
+    with torch.no_grad():
+        subject.grid.distances.copy_(torn)
+    last = subject.config.geometry.num_steps - 1
+    for number, parts in ((last - 1, 2), (last, 1)):
+        step(subject, 0.4, number)
+        assert labelled((subject.grid.distances < 0).numpy())[1] == parts

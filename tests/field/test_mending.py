@@ -42,7 +42,26 @@ def test_a_stem_that_wore_through_comes_back_and_nothing_else() -> None:
     assert parts_of(again) == 1
     changed = (again != now).nonzero() * CELL - 1
     assert len(changed) and changed[:, :2].abs().max() < 6 * CELL
-    assert torch.equal(mended(again, start, CELL), again), "once is enough"
+
+
+def test_a_bent_stem_comes_back_whole() -> None:
+    """From the side of the body, then up: the straight way between both was never solid."""
+    x, y, z = grid_points(SIZE).unbind(1)
+    up = torch.maximum(((x - 0.7) ** 2 + y**2).sqrt() - CELL, torch.maximum(-0.3 - z, z - 0.6)).view(
+        (SIZE,) * 3
+    )
+    out = torch.maximum(((z + 0.3) ** 2 + y**2).sqrt() - CELL, torch.maximum(-x, x - 0.7)).view((SIZE,) * 3)
+    knob = (grid_points(SIZE) - torch.tensor([0.7, 0.0, 0.6])).norm(dim=1).view((SIZE,) * 3) - 0.15
+    start, now = union(BODY, knob, up, out), union(BODY, knob)
+    assert parts_of(start) == 1 and parts_of(now) == 2
+    assert parts_of(mended(now, start, CELL)) == 1
+
+
+def test_a_chain_is_tied_link_by_link() -> None:
+    middle = ball(0.35, 0.12)
+    start, now = union(BODY, middle, ball(0.75, 0.12), rod(-0.3, 0.75)), union(BODY, middle, ball(0.75, 0.12))
+    assert parts_of(now) == 3
+    assert parts_of(mended(now, start, CELL)) == 1
 
 
 def test_what_was_never_joined_stays_apart() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 from torch import Tensor
+
+from recdreamer.field.volume import labelled
+
+UNREACHED = 1 << 20
 
 
 def mended(
@@ -17,39 +19,46 @@ def mended(
     """Signed distances in which parts that were one at the start are one again. `cell` is the way between vertices.
 
     A stem of two cells is all that a grid can hold of a thinner one, and soon worn through. It comes back as it was,
-    along the shortest way over the gap. What is no thicker than two cells anywhere is a crumb and stays loose.
+    along the shortest way through what was lost. What is no thicker than two cells anywhere is a crumb and stays loose.
     """
-    now, before = ((values < 0).cpu().numpy() for values in (distances, start))
-    labels, count = labelled(now)
-    if count < 2:
-        return distances
-    depth = -np.asarray(ndimage.minimum(distances.cpu().numpy(), labels, np.arange(count + 1)))
-    largest = 1 + np.bincount(labels.ravel())[1:].argmax()
-    body = labels == largest
-    origin, _ = labelled(before | now)
-    result = distances.clone()
-    for part in range(1, count + 1):
-        loose = labels == part
-        if part == largest or depth[part] <= cell or origin[loose][0] != origin[body][0]:
-            continue
-        bridge = torch.from_numpy(_bridge(before & ~now, loose, body)).to(distances.device)
-        result = torch.where(bridge, torch.minimum(result, start), result)
-    return result
+    before = (start < 0).cpu().numpy()
+    while True:
+        now = (distances < 0).cpu().numpy()
+        labels, count = labelled(now)
+        depth = -np.asarray(ndimage.minimum(distances.cpu().numpy(), labels, np.arange(count + 1)))
+        sizes = np.bincount(labels.ravel(), minlength=count + 1)
+        firm = [part for part in range(1, count + 1) if depth[part] > cell]
+        for part in sorted(firm, key=lambda part: sizes[part])[:-1]:
+            others = np.isin(labels, [other for other in firm if other != part])
+            bridge = _bridge(before & ~now, labels == part, others)
+            if bridge.any():
+                back = torch.from_numpy(bridge).to(distances.device)
+                distances = torch.where(back, torch.minimum(distances, start), distances)
+                break
+        else:
+            return distances
 
 
 def _bridge(
-    lost: Bool[np.ndarray, "x y z"], loose: Bool[np.ndarray, "x y z"], body: Bool[np.ndarray, "x y z"]
+    lost: Bool[np.ndarray, "x y z"], loose: Bool[np.ndarray, "x y z"], others: Bool[np.ndarray, "x y z"]
 ) -> Bool[np.ndarray, "x y z"]:
-    """Lost cells on the shortest way between both, to a cell, and what is next to them."""
-    if not lost.any():
-        return lost
-    to_loose, to_body = (np.asarray(ndimage.distance_transform_edt(~solid)) for solid in (loose, body))
-    way = to_loose + to_body
-    return np.asarray(ndimage.binary_dilation(lost & (way <= way[lost].min() + 1)))
+    """Lost cells on the shortest way from one to the other, to a cell, and what is next to them; none without a way."""
+    way = _steps_from(loose, lost) + _steps_from(others, lost)
+    shortest = way[lost].min(initial=UNREACHED)
+    if shortest >= UNREACHED:
+        return np.zeros_like(lost)
+    return np.asarray(ndimage.binary_dilation(lost & (way <= shortest + 1)))
 
 
-def labelled(solid: Bool[np.ndarray, "x y z"]) -> tuple[Int[np.ndarray, "x y z"], int]:
-    """Number of the part of each solid cell, from 1, and of how many; parts share no face of a cell."""
-    labels = np.zeros(solid.shape, np.int32)
-    count: Any = ndimage.label(solid, output=labels)
-    return labels, count
+def _steps_from(
+    seeds: Bool[np.ndarray, "x y z"], inside: Bool[np.ndarray, "x y z"]
+) -> Int[np.ndarray, "x y z"]:
+    """Steps, through faces of cells, from the seeds to each cell inside; UNREACHED where there is no way."""
+    steps, reached, count = np.where(seeds, 0, UNREACHED), seeds, 0
+    while True:
+        front = np.asarray(ndimage.binary_dilation(reached)) & inside & ~reached
+        if not front.any():
+            return steps
+        count += 1
+        steps[front] = count
+        reached = reached | front

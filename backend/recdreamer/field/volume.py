@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,3 +40,10 @@ def adopt_buffers(module: nn.Module, names: tuple[str, ...]) -> None:
             setattr(module, name, None if value is None else torch.empty_like(value, device=device))
 
     module.register_load_state_dict_pre_hook(adopt)
+
+
+def labelled(solid: Bool[np.ndarray, "x y z"]) -> tuple[Int[np.ndarray, "x y z"], int]:
+    """Number of the part of each solid cell, from 1, and of how many; parts share no face of a cell."""
+    labels = np.zeros(solid.shape, np.int32)
+    count: Any = ndimage.label(solid, output=labels)
+    return labels, count

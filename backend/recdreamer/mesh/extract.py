@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from recdreamer.field.mending import labelled
+from recdreamer.field.volume import labelled
 from recdreamer.mesh.cleanup import decimate, smooth, without_small_parts
 from recdreamer.mesh.mesh import Mesh, MeshConfig, signed_volume, vertex_normals, without_unused_verts
 from recdreamer.mesh.surface import (

@@ -21,7 +21,8 @@ NormalAt = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Floa
 BISECTIONS = 5
 REACH_CELLS = 2.0
 TEXELS_PER_CELL = 8
-"""Of the object's longest side, along which a texture has about twice the texels that the surface gets."""
+"""Cells along the object's longest side. About half of a texture is used, and a surface is longer than its object:
+a cell of it gets two to four texels."""
 
 
 def normal_map_size(config: MeshConfig) -> int:
