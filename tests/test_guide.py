@@ -30,10 +30,14 @@ def test_a_language_model_is_loaded_once_for_all_stages(
             return dict.fromkeys(("side", "front", "back", "overhead"), prompt)
 
     monkeypatch.setattr(guide, "PromptDebiaser", Table)
-    job, request = job_of(tmp_path, {"guidance.masked_lm": "some/model"}, method="debiased_sds")
+    overrides = {"guidance.masked_lm": "some/model", "texture.detail_steps": 2}
+    job, request = job_of(tmp_path, overrides, method="debiased_sds", stages=("shape", "geometry"))
     prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
     guides = guide.prepare_guides(job, resolve(request), prior)
-    assert loaded == ["some/model"] and guides["shape"].prompts is guides["texture"].prompts
+    assert loaded == ["some/model"], (
+        "close-ups, which have words of their own, are not made without the texture"
+    )
+    assert guides["shape"].prompts is guides["geometry"].prompts
 
 
 def test_class_azimuths_come_from_the_templates_else_from_the_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from recdreamer.config import GenerateConfig
 from recdreamer.field import RadianceField
 from recdreamer.field.region_field import RegionField
 from recdreamer.field.volume import grid_points
-from recdreamer.generate import handed_on, placing
+from recdreamer.generate import handed_on, placing, texture_field
 from recdreamer.geometry import freedom
 from recdreamer.mesh import Mesh
 from recdreamer.optimize import orbit
@@ -112,6 +113,48 @@ def test_a_new_region_takes_the_place_of_the_earlier_one(tmp_path: Path):
     job, config = make_job(tmp_path / "kept", arrays | below, stages=("texture",), **changes)
     kept = handed_on(job, config, prepare_start(job, config, CPU), CPU).scenes[0].field
     assert torch.equal(kept.density(xyz), before)
+
+
+@pytest.mark.parametrize("brought", ["no region", "all of it"])
+def test_a_mesh_of_which_everything_may_change_lifts_the_region_of_the_earlier_job(brought, tmp_path: Path):
+    arrays = figure()
+    scene, _ = earlier_job(tmp_path / "old", arrays | {"region": above(arrays, 3.25)})
+    everything = {} if brought == "no region" else {"region": np.ones(len(arrays["verts"]), np.float32)}
+    start, config = start_of(
+        tmp_path / "new", arrays | everything, start="continue", start_job=str(tmp_path / "old"), strength=1.0
+    )
+    assert start.region is None and start.placement is None
+    other, xyz = Scene(config, CPU, 0, start), grid_points(40)
+    with torch.no_grad():
+        was_free, before = scene.field.weights(xyz) > 0, other.field.density(xyz)
+    push(other, 4, (0.0, 0.0, 1.0))
+    after = other.field.density(xyz)
+    assert not torch.equal(before[~was_free], after[~was_free])
+    field = texture_field(config, start, scene.field, 0)
+    assert isinstance(field, RadianceField) and all(p.requires_grad for p in field.parameters())
+    again = Particles(config, CPU)
+    again.load(Particles(config, CPU, start).tensors())
+
+
+def test_a_shape_that_was_handed_on_is_that_of_the_first_run(tmp_path: Path):
+    job, config = make_job(tmp_path, figure(), stages=("texture",))
+    first = handed_on(job, config, prepare_start(job, config, CPU), CPU)
+    push(first.scenes[0], 2, (1.0, 0.0, 0.0))
+    store = CheckpointStore(job.checkpoints)
+    store.save("shape", 0, first.tensors(), {"seconds": 0.0}, final=True)
+    again = handed_on(job, config, prepare_start(job, config, CPU), CPU)
+    for key, value in first.tensors().items():
+        assert torch.equal(value, again.tensors()[key]), key
+
+
+def test_what_began_within_a_region_is_painted_there_however_it_is_computed(tmp_path: Path):
+    """Anew, on another device, it differs in the last bits."""
+    arrays = figure()
+    start, config = start_of(tmp_path, arrays | {"region": above(arrays, 3.25)})
+    field = start.make_fields(config.field, 0)[0]
+    assert start.region is not None
+    anew = replace(start, region=start.region * (1 - 1e-6))
+    assert texture_field(config, anew, field, 0) is field
 
 
 def test_what_has_begun_needs_the_earlier_job_no_more(tmp_path: Path):

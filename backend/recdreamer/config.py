@@ -217,7 +217,7 @@ def resolve(request: JobRequest) -> GenerateConfig:
         extractor="builtin" if request.prior == BUILTIN_PRIOR else "facebook/dinov2-with-registers-small",
         device=request.device,
         height_m=request.height_m,
-        stages=("texture",) if request.start == "texture" else request.stages,
+        stages=request.own_stages,
     )
     config = _as_cited(config)
     if request.prior == BUILTIN_PRIOR:

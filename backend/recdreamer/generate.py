@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,18 +70,15 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     progress = itertools.count(1)
     steps = len(shapes) * (config.texture.num_steps + config.texture.detail_steps)
 
-    def tick_texture() -> None:
-        report.progress(0, steps)
-
-    def tick_mesh() -> None:
+    def tick() -> None:
         report.progress(min(next(progress), 99), 100)
 
     begin("texture" if is_painted else "mesh")
     if start is not None and is_given:
-        works = [Work.given(start, config)]
+        works = [Work.given(start, config, device)]
     else:
-        tick = tick_texture if is_painted else tick_mesh
-        works = [Work.extracted(shape, config, start, device, report.warning, tick) for shape in shapes]
+        extracting = partial(report.progress, 0, steps) if is_painted else tick
+        works = [Work.extracted(shape, config, start, device, report.warning, extracting) for shape in shapes]
 
     if is_painted:
         fields = [texture_field(config, start, work.field, index) for index, work in enumerate(works)]
@@ -104,7 +102,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
                 place=work.place,
                 seed=config.seed,
                 device=device,
-                tick=tick_mesh,
+                tick=tick,
             )
             | work.facts
         )
@@ -153,10 +151,10 @@ class Work:
     facts: dict[str, Any]
 
     @classmethod
-    def given(cls, start: StartingPoint, config: GenerateConfig) -> Work:
+    def given(cls, start: StartingPoint, config: GenerateConfig, device: torch.device) -> Work:
         """The artist's mesh, which is only painted."""
         assert start.mesh is not None
-        field = own_field(config, start)
+        field = own_field(config, start).to(device)
         verts = start.original["verts"]
         return cls(
             start.mesh, field, lambda points, normals: field(points)[1], None,
@@ -207,16 +205,15 @@ def make_shapes(
     seconds: dict[str, float],
 ) -> list[Shape]:
     """Stages 1 and 2, as far as they are wanted, of each particle."""
-    painting: RadianceField | RegionField | None = None
     if "shape" in config.stages:
         begin("shape")
         particles, seconds["shape"] = shape_stage(job, config, prior, guides["shape"], device, report, start)
     else:
         particles = handed_on(job, config, start, device)
-        if start is not None and start.painting:
-            painting = field_of(start.painting, config.texture.field).to(device)
     fields = [scene.field for scene in particles.scenes]
-    colored = fields if painting is None else [painting] * len(fields)
+    # What an earlier job has refined and painted is not to be thrown away.
+    painting = start.painting if start is not None else {}
+    colored = [field_of(painting, config.texture.field).to(device)] * len(fields) if painting else fields
     for field in (*fields, *colored):
         field.set_progress(SHOW_ALL)
     densities, settings = [field.density for field in fields], config.mesh
@@ -229,12 +226,11 @@ def make_shapes(
         )
         grids = [surface.grid for surface in surfaces]
     elif start is not None and start.surface is not None:
-        # What an earlier job has refined is not to be thrown away.
         grids = [uncolored(start.surface)] * len(fields)
     if grids:
         densities, settings = [grid.solidity for grid in grids], surface_settings(config)
     return [
-        Shape(density, settings, field, painting is not None)
+        Shape(density, settings, field, bool(painting))
         for density, field in zip(densities, colored, strict=True)
     ]
 
@@ -247,10 +243,13 @@ def handed_on(
     Nothing of an earlier shape changes, so a region that this job brings has nothing to say in it.
     """
     if start is not None and start.kind == "continue":
-        start = replace(start, region=None)
+        start = replace(start, region=start.scene.get("field.region"))
     particles, store = Particles(config, device, start), CheckpointStore(job.checkpoints)
-    if store.newest("shape") is None:
+    saved = store.newest("shape")
+    if saved is None:
         store.save("shape", 0, particles.tensors(), {"seconds": 0.0}, final=True)
+    else:
+        particles.load(saved.tensors)
     return particles
 
 
@@ -260,7 +259,8 @@ def texture_field(
     """The colours that the third stage begins with: those so far, or fresh ones; free in the job's region only."""
     if not config.texture.inherit:
         return own_field(config, start, field, index)
-    if start is None or start.region is None:
+    # What began with an object was made to change within its region only.
+    if start is None or start.kind != "continue":
         return field
     return free_within(field, start.region, config.texture.field, config.seed + index)
 

@@ -48,7 +48,8 @@ def prepare_guide(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior)
 
 
 def prepare_guides(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> dict[str, Guide]:
-    """A guide for each stage, and for close-ups; they share the branch, which goes on learning, and the rectifiers."""
+    """A guide for each stage that is run, and for close-ups: what they ask for costs time. That of the shape is always
+    there; all share its branch, which goes on learning, and its rectifiers."""
     first = prepare_guide(job, config, prior)
 
     def of(stage: GenerateConfig) -> Guide:
@@ -65,9 +66,13 @@ def prepare_guides(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior
             first.rectifiers if stage.method == "usd" else (), stage.rectifier,
         )  # fmt: skip
 
-    guides = {"shape": first, "geometry": of(of_geometry(config)), "texture": of(of_texture(config))}
-    if config.texture.detail_steps:
-        guides["detail"] = of(of_detail(config))
+    guides = {"shape": first}
+    if "geometry" in config.stages:
+        guides["geometry"] = of(of_geometry(config))
+    if "texture" in config.stages:
+        guides["texture"] = of(of_texture(config))
+        if config.texture.detail_steps:
+            guides["detail"] = of(of_detail(config))
     return guides
 
 

@@ -96,7 +96,8 @@ class JobRequest:
     keeps its shape and UVs and is only painted; with what an earlier job has made."""
     start_mesh: str = ""
     """Of the starts `object` and `texture`, and of a region of `continue`: file relative to the job folder, see
-    START_MESH."""
+    START_MESH. One that continues without a mesh keeps the region of the earlier job, and the place of its mesh with
+    it; one that brings a mesh without a region, or with one that is 1 everywhere, may change everything."""
     start_job: str = ""
     """Of the start `continue`: that job's folder."""
     strength: float = 0.7
@@ -161,6 +162,14 @@ class JobRequest:
                 "Without the shape stage there is nothing to begin with.",
                 "Switch it on, or start from an object or an earlier result.",
             )
+
+    @property
+    def own_stages(self) -> tuple[str, ...]:
+        """What is run of the stages, in their order: a mesh that keeps its shape is only painted."""
+        if self.kind != "object":
+            return ()
+        wanted = ("texture",) if self.start == "texture" else self.stages
+        return tuple(stage for stage in get_args(Stage) if stage in wanted)
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -53,24 +53,24 @@ class WatchedParticles:
         self.particles = particles
         self.cure, self.is_looked_at = cure, False
 
-    def watch(self, step: int, num_steps: int, is_object: bool, report: Report) -> None:
+    def watch(self, step: int, num_steps: int, is_brought: bool, report: Report) -> None:
         """Look once, a tenth of the way. Raises Collapsed the first time that there is no object, then warns.
 
-        `is_object`: the shape was brought by an object, and may be as full as it likes.
+        `is_brought`: the shape was brought by an object, and may be as full as it likes.
         """
         if self.is_looked_at or step < horizon(num_steps):
             return
         verdicts: list[Collapse | None] = [judge(look_at(scene)) for scene in self.particles.scenes]
         collapse: Collapse | None = None
         for verdict in verdicts:
-            if verdict is not None and not (is_object and verdict == "full"):
+            if verdict is not None and not (is_brought and verdict == "full"):
                 collapse = verdict
         # Not before: who resumes a stage that was killed right here must look again.
         if collapse and self.cure is None:
             raise Collapsed(collapse)
         self.is_looked_at = True
         if collapse:
-            advice = ADVICE_FOR_OBJECT if is_object else ADVICE
+            advice = ADVICE_FOR_OBJECT if is_brought else ADVICE
             report.warning(f"{DESCRIPTIONS[collapse]} at step {step} again. It may come back; {advice}.")
 
     def at(self, step: int) -> Scene:
@@ -111,8 +111,8 @@ def shape_stage(
     """
     store, fresh = CheckpointStore(job.checkpoints), _fresh_tensors(guide, config)
     is_watched = start is None or start.kind != "continue"
-    is_object = start is not None
-    remedies = OF_OBJECT if is_object else REMEDIES
+    is_brought = start is not None and start.kind == "object"
+    remedies = OF_OBJECT if is_brought else REMEDIES
     cure = _cure_of(store)
     while True:
         own = config if cure is None else cured(config, cure)
@@ -120,7 +120,7 @@ def shape_stage(
 
         def watch(step: int, watched: WatchedParticles = watched) -> None:
             if is_watched:
-                watched.watch(step, config.optimize.num_steps, is_object, report)
+                watched.watch(step, config.optimize.num_steps, is_brought, report)
 
         try:
             seconds = run_stage(STAGE, job, own, prior, guide, watched, device, report, watch)

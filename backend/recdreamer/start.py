@@ -68,11 +68,10 @@ class StartingPoint:
         config = self.field_config(config)
         if self.kind == "continue":
             earlier = field_of(part("field", self.scene), config)
-            if self.region is not None:
-                changing = free_within(earlier, self.region, config, seed)
-                if changing is not earlier:
-                    return changing, changing.frozen
-            return earlier, deepcopy(earlier).requires_grad_(False)
+            changing = free_within(earlier, self.region, config, seed)
+            if changing is earlier:
+                return earlier, deepcopy(earlier).requires_grad_(False)
+            return changing, earlier.requires_grad_(False)
         changing = RadianceField(config, seed, self.distances)
         frozen = SolidField(config.start_density, self.distances, self.rgb)
         return changing if self.region is None else RegionField(frozen, changing, self.region), frozen
@@ -91,8 +90,9 @@ def prepare_start(
 ) -> StartingPoint | None:
     """The starting point of a job; None where it begins with the prompt alone.
 
-    A job that continues one with a region keeps that region, unless it brings its own. Raises RequestError with one
-    sentence where the mesh or the earlier job cannot serve; `tick` is called between chunks of work, and may raise.
+    A job that continues one with a region keeps that region, unless it brings a mesh, whose own holds then. Raises
+    RequestError with one sentence where the mesh or the earlier job cannot serve; `tick` is called between chunks of
+    work, and may raise.
     """
     request = job.read_request()
     if request.start == "prompt":
@@ -111,6 +111,11 @@ def prepare_start(
         if "region" not in original:
             return start
     return _sampled(start, config.start.resolution, device, tick, has_shape=True)
+
+
+def _has_region(original: dict[str, np.ndarray]) -> bool:
+    """Something must not change."""
+    return "region" in original and bool(original["region"].min() < 1)
 
 
 def _centred(original: dict[str, np.ndarray], config: GenerateConfig) -> Placement:
@@ -140,7 +145,7 @@ def _sampled(
     assert start.mesh is not None
     found = SolidMesh(start.mesh.verts, start.mesh.faces, device).on_grid(resolution, tick)
     shape, region, rgb = (resolution,) * 3, None, None
-    if "region" in start.original and start.original["region"].min() < 1:
+    if _has_region(start.original):
         weights = _at_nearest(found, start, start.original["region"][:, None])[:, 0]
         full, end = REGION_REACH
         weights = weights * ((end - found.distances) / (end - full)).clamp(0, 1)
@@ -184,7 +189,7 @@ def _taken_over(
 ) -> tuple[dict[str, Tensor], Placement | None]:
     """What a job needs of the one that it continues: `scene.*`; `surface`, `painting.*` and `region` where there are any.
 
-    With a region comes the placement of what stays.
+    With a region comes the placement of what stays. A mesh that has none lifts the earlier job's.
     """
     folder = Path(request.start_job)
     tensors, placement = _outcome(folder, config.field)
@@ -192,10 +197,14 @@ def _taken_over(
         tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("surface", "painting")}
     if request.start_mesh:
         original = read_start_mesh(job.root / request.start_mesh)
-        start = StartingPoint("continue", request.strength, original, scene=part("scene", tensors))
-        placement = placement or _placement_of_result(start, folder, config, device, tick)
-        start = _sampled(_placed(start, placement), config.start.resolution, device, tick, has_shape=False)
-        if start.region is not None:
+        tensors.pop("region", None)
+        if _has_region(original):
+            start = StartingPoint("continue", request.strength, original, scene=part("scene", tensors))
+            placement = placement or _placement_of_result(start, folder, config, device, tick)
+            start = _sampled(
+                _placed(start, placement), config.start.resolution, device, tick, has_shape=False
+            )
+            assert start.region is not None
             tensors["region"] = start.region
     return tensors, placement if "region" in tensors else None
 

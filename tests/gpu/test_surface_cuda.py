@@ -13,12 +13,14 @@ from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, Radian
 from recdreamer.field.distance_grid import DistanceGrid
 from recdreamer.field.signed_distance import SolidMesh
 from recdreamer.field.volume import grid_points
+from recdreamer.generate import Work, texture_field
 from recdreamer.mesh import Mesh, bake_color, unwrap
 from recdreamer.mesh.mesh import MeshConfig
 from recdreamer.painting import Painting
 from recdreamer.protocol import JobRequest
 from recdreamer.rendering.ray_cast import MeshCaster
 from recdreamer.rendering.surface import render_surface
+from recdreamer.start import StartingPoint
 
 pytestmark = pytest.mark.gpu
 SIZE = 48
@@ -90,3 +92,15 @@ def test_a_painted_mesh_and_its_texture() -> None:
         for p in paintings
     ]
     assert np.abs(textures[0].astype(int) - textures[1]).mean() < 1
+
+
+def test_a_region_of_an_object_is_painted_on_the_device_of_its_region() -> None:
+    mesh, device = ball(), torch.device("cuda")
+    config = resolve(JobRequest("a ring", start="texture", start_mesh="m.npz"))
+    distances = (grid_points(SIZE, device).norm(dim=1) - 0.6).view(SIZE, SIZE, SIZE)
+    original = {"verts": mesh.verts, "faces": mesh.faces}
+    start = StartingPoint("texture", 1.0, original, mesh, distances=distances, region=(distances > 0).float())
+    work = Work.given(start, config, device)
+    painting = Painting(config, mesh, texture_field(config, start, work.field, 0), device)
+    points = torch.from_numpy(mesh.verts).to(device)
+    assert painting.color(points).device.type == work.shade(points, points).device.type == "cuda"

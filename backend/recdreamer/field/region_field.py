@@ -90,29 +90,31 @@ def empty_like(
 
 
 def free_within(
-    earlier: RadianceField | RegionField, region: Float[Tensor, "x y z"], config: FieldConfig, seed: int
-) -> RegionField:
-    """A field that may change in a region only; `earlier` itself where it is that already.
+    earlier: RadianceField | RegionField,
+    region: Float[Tensor, "x y z"] | None,
+    config: FieldConfig,
+    seed: int,
+) -> RadianceField | RegionField:
+    """A field that may change in a region only, None: everywhere; `earlier` itself where it is that already.
 
     A field cannot begin as several: it begins as that part of the earlier one which has the most of the region.
     `config` is for the part that never was a field, but the shape of a mesh.
     """
-    device = earlier.field.blob.device if isinstance(earlier, RegionField) else earlier.blob.device
-    region = region.to(device)
-    if (
-        isinstance(earlier, RegionField)
-        and earlier.region is not None
-        and torch.equal(earlier.region, region)
-    ):
+    own = earlier.region if isinstance(earlier, RegionField) else None
+    if region is None and own is None:
         return earlier
-    shares = _parts(earlier, region.flatten(), grid_points(len(region), device))
+    device = earlier.field.blob.device if isinstance(earlier, RegionField) else earlier.blob.device
+    within = torch.ones_like(own) if region is None else region.to(device)
+    if own is not None and torch.equal(own, within):
+        return earlier
+    shares = _parts(earlier, within.flatten(), grid_points(len(within), device))
     part = max(shares, key=lambda each: each[1])[0]
     if isinstance(part, SolidField):
         assert part.volume is not None
         changing = RadianceField(config, seed, part.volume[0]).to(device)
     else:
         changing = deepcopy(part).requires_grad_(True)
-    return RegionField(earlier, changing, region)
+    return changing if region is None else RegionField(earlier, changing, within)
 
 
 def _parts(
