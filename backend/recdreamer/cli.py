@@ -17,7 +17,6 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
-from recdreamer.again import begin_again
 from recdreamer.bench_commands import Bench, run_bench
 from recdreamer.evaluate_commands import Evaluate, run_evaluate
 from recdreamer.protocol import (
@@ -80,7 +79,8 @@ class Run:
 
     job: tyro.conf.Positional[Path]
     again: Stage | None = None
-    """Repeat this stage and all after it, from what the stage before has made."""
+    """Repeat this stage and all after it, from what the stage before has made. Goes on with such a repeat that was
+    interrupted; one that fails or is cancelled leaves the job as it was."""
     seed: int | None = None
     """Of the repeated stages; without it that of the job."""
 
@@ -143,18 +143,18 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
             prepare_job(command)
             return follow(command.out)
         case Run():
-            if command.again is not None:
-                begin_again(command.job, command.again, command.seed)
-            elif command.seed is not None:
+            if command.again is None and command.seed is not None:
                 raise RequestError(
                     "A job that goes on keeps its seed.",
                     "Say from which stage on it is to be repeated: --again STAGE.",
                 )
             if sys.stdout.isatty():
-                return follow(command.job)
+                again = () if command.again is None else ("--again", command.again)
+                seed = () if command.seed is None else ("--seed", str(command.seed))
+                return follow(command.job, (*again, *seed))
             from recdreamer.worker import run
 
-            return run(command.job, work)
+            return run(command.job, work, None if command.again is None else (command.again, command.seed))
         case Templates():
             return run_templates(command)
         case Particles():
@@ -262,13 +262,13 @@ def prepare_particles(command: Particles) -> JobRequest:
     )
 
 
-def follow(folder: Path) -> int:
+def follow(folder: Path, options: tuple[str, ...] = ()) -> int:
     """Run a worker on a job folder and show what it tells. Interrupting saves; returns the worker's exit code."""
     from rich.console import Console
 
     console = Console()
     worker = subprocess.Popen(
-        [sys.executable, "-m", "recdreamer", "run", str(folder)],
+        [sys.executable, "-m", "recdreamer", "run", str(folder), *options],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
         env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,  # before the worker loads torch; see worker.py
     )  # fmt: skip

@@ -8,12 +8,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from recdreamer.again import forget_earlier
+from recdreamer.again import empty_result, repeated_seeds, take_result
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.distillation.methods import Guide
@@ -34,7 +34,7 @@ from recdreamer.mesh import (
 from recdreamer.mesh.surface import Density, Tick, Warn
 from recdreamer.painting import SHOW_ALL
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, write_atomically
+from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, Stage, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.scene import Particles
 from recdreamer.shape import shape_stage
@@ -54,6 +54,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     device, begin = choose_device(config.device), announcer(config, report)
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
     begin("prepare")
+    seeded = _seeded(config, repeated_seeds(job))
     # First of all: what cannot be started from is told before anything is loaded or drawn.
     start = prepare_start(job, config, device, lambda: report.progress(0, 1))
     torch.manual_seed(config.seed)
@@ -63,7 +64,9 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
 
     is_given, is_painted = start is not None and start.kind == "texture", "texture" in config.stages
     shapes = (
-        [] if is_given else make_shapes(job, config, prior, guides, start, device, report, begin, seconds)
+        []
+        if is_given
+        else make_shapes(job, config, seeded, prior, guides, start, device, report, begin, seconds)
     )
 
     # Meshes are made as a part of what comes next.
@@ -75,22 +78,26 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
 
     begin("texture" if is_painted else "mesh")
     if start is not None and is_given:
-        works = [Work.given(start, config, device)]
+        works = [Work.given(start, seeded["texture"], device)]
     else:
         extracting = partial(report.progress, 0, steps) if is_painted else tick
-        works = [Work.extracted(shape, config, start, device, report.warning, extracting) for shape in shapes]
+        surfaced = seeded["geometry"]
+        works = [
+            Work.extracted(shape, surfaced, start, device, report.warning, extracting) for shape in shapes
+        ]
 
     if is_painted:
-        fields = [texture_field(config, start, work.field, index) for index, work in enumerate(works)]
+        painted = seeded["texture"]
+        fields = [texture_field(painted, start, work.field, index) for index, work in enumerate(works)]
         meshes = [work.mesh for work in works]
         paintings, seconds["texture"] = texture_stage(
-            job, config, prior, guides, meshes, fields, device, report
+            job, painted, prior, guides, meshes, fields, device, report
         )
         for work, painting in zip(works, paintings, strict=True):
             work.shade = lambda points, normals, painting=painting: painting.color(points)
         begin("mesh")
 
-    started, summaries = time.monotonic(), []
+    started, summaries, folder = time.monotonic(), [], empty_result(job)
     for index, work in enumerate(works):
         summaries.append(
             dress_mesh(
@@ -98,9 +105,9 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
                 work.shade,
                 work.normal_at,
                 config.mesh,
-                job.result / f"particle-{index}" if index else job.result,
+                folder / f"particle-{index}" if index else folder,
                 place=work.place,
-                seed=config.seed,
+                seed=seeded["texture"].seed,
                 device=device,
                 tick=tick,
             )
@@ -111,17 +118,25 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
         "prompt": config.prompt,
         "method": config.method,
         "seed": config.seed,
+        "seeds": {stage: seeded[stage].seed for stage in config.stages},
         "stages": list(config.stages),
         "seconds": seconds,
         "steps": config.optimize.num_steps,
         "device": str(device),
         "meshes": summaries,
     }
-    write_atomically(
-        job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False, default=str)
-    )
-    forget_earlier(job)
+    write_atomically(folder / "report.json", json.dumps(result, indent=2, ensure_ascii=False, default=str))
+    take_result(job)
     report.progress(100, 100)
+
+
+def _seeded(config: GenerateConfig, repeated: dict[str, int]) -> dict[str, GenerateConfig]:
+    """The job's configuration with each stage's seed; one that is left out has that of the stage before it."""
+    seeded, seed = {}, config.seed
+    for stage in get_args(Stage):
+        seed = repeated.get(stage, config.seed) if stage in config.stages else seed
+        seeded[stage] = replace(config, seed=seed)
+    return seeded
 
 
 @dataclass(frozen=True)
@@ -196,6 +211,7 @@ def placing(start: StartingPoint | None, height_m: float) -> Callable[[Mesh], Me
 def make_shapes(
     job: JobFolder,
     config: GenerateConfig,
+    seeded: dict[str, GenerateConfig],
     prior: DiffusionPrior,
     guides: dict[str, Guide],
     start: StartingPoint | None,
@@ -204,10 +220,12 @@ def make_shapes(
     begin: Callable[[str], None],
     seconds: dict[str, float],
 ) -> list[Shape]:
-    """Stages 1 and 2, as far as they are wanted, of each particle."""
+    """Stages 1 and 2, as far as they are wanted, of each particle. `seeded` has the configuration of each stage."""
     if "shape" in config.stages:
         begin("shape")
-        particles, seconds["shape"] = shape_stage(job, config, prior, guides["shape"], device, report, start)
+        particles, seconds["shape"] = shape_stage(
+            job, seeded["shape"], prior, guides["shape"], device, report, start
+        )
     else:
         particles = handed_on(job, config, start, device)
     fields = [scene.field for scene in particles.scenes]
@@ -222,7 +240,7 @@ def make_shapes(
     if "geometry" in config.stages:
         begin("geometry")
         surfaces, seconds["geometry"] = geometry_stage(
-            job, config, prior, guides["geometry"], fields, colored, device, report, start
+            job, seeded["geometry"], prior, guides["geometry"], fields, colored, device, report, start
         )
         grids = [surface.grid for surface in surfaces]
     elif start is not None and start.surface is not None:

@@ -232,6 +232,11 @@ class JobFolder:
         return self.root / "previews"
 
     @property
+    def seeds(self) -> Path:
+        """Stage -> its seed, of the stages that were repeated, once they are through; job.json has that of the others."""
+        return self.root / "seeds.json"
+
+    @property
     def result(self) -> Path:
         return self.root / "result"
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from recdreamer import __version__
+from recdreamer.again import begin_again, is_repeated, put_back
 from recdreamer.errors import explain
 from recdreamer.eta import RemainingTime
 from recdreamer.process import (
@@ -36,6 +37,7 @@ from recdreamer.protocol import (
     JobFolder,
     JobRequest,
     RequestError,
+    Stage,
     Status,
     write_atomically,
 )
@@ -45,6 +47,8 @@ DONE, FAILED, PAUSED, CANCELLED = 0, 1, 3, 4
 PROGRESS_EVENT_S = 0.2
 """At most one progress event in this time; the state file is renewed by the heart-beat."""
 
+Again = tuple[Stage, int | None]
+"""A stage to be repeated, and its seed; None: the job's."""
 Work = Callable[[JobFolder, JobRequest, Report], None]
 """Does the job, or goes on with it, and leaves the result in `job.result`."""
 
@@ -60,8 +64,11 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     generate(job, resolve(request), report)
 
 
-def run(folder: Path, work: Work = generate_job) -> int:
-    """Run or resume a job in this process, which must be its own. Returns the exit code."""
+def run(folder: Path, work: Work = generate_job, again: Again | None = None) -> int:
+    """Run or resume a job in this process, which must be its own. Returns the exit code.
+
+    `again`: repeat a stage and all after it. What fails of that, or is cancelled, leaves the job as it was before.
+    """
     job = JobFolder(Path(folder).absolute())
     fill_standard_descriptors()
     pipe = EventPipe()
@@ -95,20 +102,29 @@ def run(folder: Path, work: Work = generate_job) -> int:
         pipe.close()
         return FAILED
     try:
-        return _work(job, request, trouble, work, reporter)
+        return _work(job, request, trouble, work, reporter, again)
     finally:
         pipe.close()
         lock.release()
 
 
 def _work(
-    job: JobFolder, request: JobRequest | None, trouble: RequestError | None, work: Work, report: JobReport
+    job: JobFolder,
+    request: JobRequest | None,
+    trouble: RequestError | None,
+    work: Work,
+    report: JobReport,
+    again: Again | None,
 ) -> int:
     """The job from hello to its last event; every end of it is told."""
     try:
         if request is None:
             raise trouble or AssertionError("no request")
-        if job.read_state().status == "done" and job.result.is_dir():
+        if again is not None:
+            begin_again(job, request, *again)
+        elif not is_repeated(job):
+            put_back(job)
+        if job.read_state().status == "done" and job.result.is_dir() and not is_repeated(job):
             report.finish("done", {"type": "result", "path": job.result.name})
             return DONE
         report.begin(stop_at_end=not request.keep_running)
@@ -119,13 +135,28 @@ def _work(
         report.finish("paused", {"type": "paused"})
         return PAUSED
     except Cancelled:
-        report.finish("cancelled", {"type": "cancelled"})
+        report.finish("done" if _keeps_result(job) else "cancelled", {"type": "cancelled"})
         return CANCELLED
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        failure = explain(error)
-        report.finish("failed", _error_event(failure), failure)
+        failure, status = explain(error), "failed"
+        if _keeps_result(job):
+            hint = "The earlier result is kept; repeat the stage once more when that is cured."
+            failure, status = JobError(failure.kind, failure.message, hint), "done"
+        elif again is not None and request is not None:
+            # Refused before anything was changed; who has started the worker may have written another status.
+            status = "paused" if is_repeated(job) else "done" if job.result.is_dir() else "failed"
+        report.finish(status, _error_event(failure), failure)
         return FAILED
+
+
+def _keeps_result(job: JobFolder) -> bool:
+    """Give up the repeat that is under way, if one is, and say whether the job is done with what it had before."""
+    try:
+        return is_repeated(job) and put_back(job) and job.result.is_dir()
+    except (OSError, RequestError):
+        traceback.print_exc()  # The next run goes on with it.
+        return False
 
 
 class JobReport:

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from recdreamer import cli, doctor
-from recdreamer.process import FolderLock
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
+from recdreamer import cli, doctor, worker
+from recdreamer.protocol import JobFolder, JobRequest
 
 BACKEND = Path(cli.__file__).parents[1]
 
@@ -28,7 +27,7 @@ def call(*arguments: object) -> int:
 def prepared(monkeypatch) -> list[Path]:
     """`generate` up to the worker; the folders it would have been started on."""
     folders = []
-    monkeypatch.setattr(cli, "follow", lambda folder: folders.append(folder) or 0)
+    monkeypatch.setattr(cli, "follow", lambda folder, *options: folders.append(folder) or 0)
     return folders
 
 
@@ -90,62 +89,21 @@ def test_a_bad_request_is_one_sentence_and_leaves_nothing(arguments, sentence, t
     assert not prepared and not (tmp_path / "job").exists()
 
 
-def job_with_checkpoints(folder: Path, **changes) -> JobFolder:
-    job = JobFolder(folder)
-    write_atomically(job.request, JobRequest("a bear", **changes).to_json())
-    write_atomically(job.state, '{"status": "done"}')
-    for name in ("shape-00000002", "geometry-00000004-final", "geometry_1-00000004-final", "texture-00000002",
-                 "texture-00000004-final", "detail_1-00000004-final"):  # fmt: skip
-        write_atomically(job.checkpoints / name / "meta.json", "first")
-    return job
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_stage_is_repeated_by_the_worker(is_terminal, tmp_path, monkeypatch):
+    """Who knows what to do when that fails."""
+    monkeypatch.setattr(cli.sys.stdout, "isatty", lambda: is_terminal, raising=False)
+    told = []
+    monkeypatch.setattr(cli, "follow", lambda *given: told.append(given) or 0)
+    monkeypatch.setattr(worker, "run", lambda *given: told.append((given[0], given[2])) or 0)
+    assert call("run", tmp_path, "--again", "texture", "--seed", 7) == 0
+    expected = ("--again", "texture", "--seed", "7") if is_terminal else ("texture", 7)
+    assert told == [(tmp_path, expected)]
 
 
-def checkpoints_of(job: JobFolder, *names: str) -> set[str]:
-    """Names of a folder's checkpoints that hold what is given, or anything."""
-    files = job.checkpoints.glob("/".join((*names[:1], "*", "meta.json")))
-    return {path.parent.name for path in files if path.read_text() == (names[1:] or (path.read_text(),))[0]}
-
-
-def test_a_stage_and_all_after_it_are_set_aside_to_be_run_again(tmp_path, prepared, monkeypatch):
-    monkeypatch.setattr(cli.sys.stdout, "isatty", lambda: True, raising=False)
-    job = job_with_checkpoints(tmp_path / "job")
-    assert call("run", job.root, "--again", "texture") == 0
-    assert prepared == [job.root] and job.read_state().status == "queued"
-    assert {name.split("-")[0] for name in checkpoints_of(job)} == {"shape", "geometry", "geometry_1"}
-    # Not through yet: what was set aside first is what stays, and what is new goes.
-    write_atomically(job.checkpoints / "texture-00000001" / "meta.json", "second")
-    assert call("run", job.root, "--again", "geometry", "--seed", 7) == 0
-    assert checkpoints_of(job) == {"shape-00000002"} and job.read_request().seed == 7
-    aside = checkpoints_of(job, "earlier", "first")
-    assert {name.split("-")[0] for name in aside} == {"geometry", "geometry_1", "texture", "detail_1"}
-    assert checkpoints_of(job, "earlier") == aside
-    assert JobRequest.from_json((job.checkpoints / "earlier" / "job.json").read_text()).seed == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "changes", "sentence"),
-    [
-        (["--again", "geometry"], {"stages": ("shape", "texture")}, "not part of this job, which has shape, texture."),
-        (["--again", "shape"], {"start": "texture", "start_mesh": "m.npz"}, "not part of this job, which has texture."),
-        (["--again", "shape"], {"kind": "particles"}, "The stage shape is not part of this job, which has none."),
-        (["--seed", 3], {}, "A job that goes on keeps its seed."),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_repeated_is_one_sentence(arguments, changes, sentence, tmp_path, prepared, capsys):
-    job = job_with_checkpoints(tmp_path / "job", **changes)
-    assert call("run", job.root, *arguments) == 1
-    error = capsys.readouterr().err
-    assert sentence in error and error.count("\n") == 1
-    assert not prepared and job.read_state().status == "done" and len(checkpoints_of(job)) == 6
-
-
-def test_a_running_job_is_not_repeated(tmp_path, prepared, capsys):
-    job = job_with_checkpoints(tmp_path / "job")
-    lock = FolderLock(job.root)
-    assert call("run", job.root, "--again", "shape") == 1
-    lock.release()
-    assert capsys.readouterr().err == "This job is running. Wait for it, or stop it first.\n"
-    assert not prepared and len(checkpoints_of(job)) == 6
+def test_a_job_that_goes_on_has_its_seed(tmp_path, prepared, capsys):
+    assert call("run", tmp_path, "--seed", 3) == 1
+    assert capsys.readouterr().err.startswith("A job that goes on keeps its seed.") and not prepared
 
 
 def test_templates_checks_a_folder(pictures, capsys):

@@ -1,6 +1,7 @@
 """A real worker process around a small computation whose result is known: a logistic map, checkpointed.
 
     python toy_job.py JOB_FOLDER             run or resume the job
+    python toy_job.py JOB_FOLDER --again S   repeat its stage S
     python toy_job.py JOB_FOLDER --kill N    start it N times and SIGKILL each at a random moment
 
 Overrides of the request choose its length and its troubles. Importing torch takes longer than the job:
@@ -115,4 +116,5 @@ if __name__ == "__main__":
     if "--kill" in sys.argv:
         run_and_kill(Path(sys.argv[1]), int(sys.argv[3]))
     else:
-        sys.exit(worker.run(Path(sys.argv[1]), toy))
+        stage = sys.argv[3] if "--again" in sys.argv else None
+        sys.exit(worker.run(Path(sys.argv[1]), toy, stage and (stage, None)))

@@ -101,10 +101,13 @@ def free_within(
     `config` is for the part that never was a field, but the shape of a mesh.
     """
     own = earlier.region if isinstance(earlier, RegionField) else None
-    if region is None and own is None:
-        return earlier
     device = earlier.field.blob.device if isinstance(earlier, RegionField) else earlier.blob.device
-    within = torch.ones_like(own) if region is None else region.to(device)
+    if region is not None:
+        within = region.to(device)
+    elif own is not None:
+        within = torch.ones_like(own)
+    else:
+        return earlier
     if own is not None and torch.equal(own, within):
         return earlier
     shares = _parts(earlier, within.flatten(), grid_points(len(within), device))
