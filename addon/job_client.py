@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import queue
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ STOP_GRACE_S = 60.0
 LINES_PER_POLL = 500
 """A flood of events must not freeze the user interface."""
 ENDED = ("paused", "done", "failed", "cancelled")
+TRACEBACK_END = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
+"""What a line begins with that is no sentence of the backend's own."""
 
 
 def worker_environment(backend: Path) -> dict[str, str]:
@@ -65,11 +68,13 @@ class JobClient:
     ) -> None:
         """Start `[*command, "run", folder, *options]`. Raises OSError when it cannot be started."""
         self.folder = folder
+        self._before = folder.read_state()
         # What an earlier run of the folder showed stays in view; its status and trouble do not.
         self.state = replace(
-            folder.read_state(), status="queued", stage="starting", message="", hint="", updated_s=time.time()
+            self._before, status="queued", stage="starting", message="", hint="", updated_s=time.time()
         )
-        self._write_state()
+        self._announced = replace(self.state)
+        self._repeats = bool(options)
         self.stopping = ""
         """The stop that was asked for: "cancel", "pause" or nothing."""
         self._deadline = time.monotonic() + HELLO_TIMEOUT_S
@@ -79,14 +84,21 @@ class JobClient:
         self._failure: tuple[str, str] | None = None
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         with folder.log.open("ab") as log:
-            self._process = start_process(
-                [*command, "run", str(folder.root), *options],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=folder.root,
-                env=worker_environment(backend),
-            )
+            # Before the worker has a say of its own.
+            self._write_state()
+            try:
+                self._process = start_process(
+                    [*command, "run", str(folder.root), *options],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    cwd=folder.root,
+                    env=worker_environment(backend),
+                )
+            except OSError:
+                self.state = self._before
+                self._write_state()
+                raise
         threading.Thread(target=self._read, name=f"recdreamer {folder.root.name}", daemon=True).start()
 
     def poll(self) -> bool:
@@ -194,6 +206,14 @@ class JobClient:
         if self._failure is None and on_disk.status in ENDED:
             self.state = on_disk
             return
+        if self._repeats and on_disk == self._announced:
+            # Nothing was set aside, so the job is what it was.
+            self.state = replace(self._before)
+            if self._failure or not self.stopping:
+                self.state.message, self.state.hint = self._failure or self._explain_death(code)
+            with suppress(OSError):
+                self._write_state()
+            return
         if self._failure is not None:
             self.state.status, (self.state.message, self.state.hint) = "failed", self._failure
         elif self.stopping:
@@ -212,6 +232,8 @@ class JobClient:
     def _explain_death(self, code: int) -> tuple[str, str]:
         """One sentence on a worker that left without a word, and what to do."""
         last_line = read_last_line(self.folder.log)
+        if self._repeats and not self._said_hello and last_line and not TRACEBACK_END.match(last_line):
+            return f"{last_line}.", ""
         if not self._said_hello:
             return (
                 f"The backend did not start: {last_line or f'it left with code {code}'}.",

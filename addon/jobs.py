@@ -109,12 +109,19 @@ class Job:
         return tuple(stage for stage in ("geometry", "texture") if stage in ran)
 
     @property
+    def has_result(self) -> bool:
+        """True also where a stage was to be repeated and that came to nothing: the earlier result is still there."""
+        return self.condition == "done" or (
+            not self.why_not_resume and (self.folder.result / "report.json").is_file()
+        )
+
+    @property
     def why_not_repeat(self) -> str:
-        return "" if self.condition == "done" else "This job has no result yet."
+        return "" if self.has_result else "This job has no result yet."
 
     @property
     def why_not_import(self) -> str:
-        if self.condition != "done":
+        if not self.has_result:
             return "This job has no result yet."
         return "" if (self.folder.result / "mesh.npz").is_file() else "The result of this job was deleted."
 

@@ -19,9 +19,10 @@ from .properties import metres_per_unit
 from .session import session
 
 REPEATED = (
-    ("geometry", "Geometry", "Refine the surface once more, and paint it"),
-    ("texture", "Texture", "Paint the surface once more"),
+    ("geometry", "Geometry", "Refine the surface once more, and paint it, with another seed"),
+    ("texture", "Texture", "Paint the surface once more, with another seed"),
 )
+REPLACED = "The earlier result is replaced once the new one is there. Import then renews the object"
 
 
 def why_not_start() -> str:
@@ -131,16 +132,27 @@ class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
-    """Run this stage and those after it once more, with another seed. Import then renews the object"""
+    """Run this stage and those after it once more, with another seed"""
 
     bl_idname = "recdreamer.repeat_stage"
-    bl_label = "Again from"
+    bl_label = "Stage Again"
 
     stage: EnumProperty(name="Stage", items=REPEATED)
 
     @classmethod
+    def description(cls, context, properties):
+        text = next(text for stage, _, text in REPEATED if stage == properties.stage)
+        return f"{text}. {REPLACED}"
+
+    @classmethod
     def poll(cls, context):
         return why_not(cls, why_not_start())
+
+    def invoke(self, context, event):
+        title = f"{self.stage.capitalize()} Again"
+        return context.window_manager.invoke_confirm(
+            self, event, title=title, message=f"{REPLACED}.", confirm_text=title
+        )
 
     def execute(self, context):
         job = self.find()

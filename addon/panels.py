@@ -118,7 +118,7 @@ def _draw_poses(layout, job: Job):
 
 def _draw_actions(layout, job: Job):
     row = layout.row(align=True)
-    if job.condition == "done":
+    if job.has_result:
         row.scale_y = 1.3
         row.operator("recdreamer.import_result", icon="IMPORT").job_id = job.id
         if not job.why_not_continue:
@@ -129,9 +129,10 @@ def _draw_actions(layout, job: Job):
                 text = f"{stage.capitalize()} Again"
                 repeat = row.operator("recdreamer.repeat_stage", text=text, icon="FILE_REFRESH")
                 repeat.job_id, repeat.stage = job.id, stage
-    elif not job.why_not_resume:
+        row = layout.row(align=True)
+    if not job.why_not_resume:
         row.operator("recdreamer.resume", icon="PLAY").job_id = job.id
-    elif job.condition != "damaged":
+    elif job.condition not in ("damaged", "done"):
         row.enabled = not job.why_not_stop
         row.operator("recdreamer.pause", icon="PAUSE").job_id = job.id
         row.operator("recdreamer.cancel", icon="X").job_id = job.id

@@ -71,6 +71,8 @@ def box(height_m: float) -> dict[str, np.ndarray]:
 
 
 def write_results(folder: Path, request: dict) -> None:
+    (folder / "result").mkdir(exist_ok=True)
+    (folder / "result/report.json").write_text("{}")
     mesh = painted(folder, request) if request["start"] == "texture" else box(request["height_m"])
     for index in range(request["overrides"].get("optimize.num_particles", 1)):
         write_result(folder / "result" / f"particle-{index}" if index else folder / "result", mesh, request)
@@ -106,6 +108,7 @@ def begin_again(folder: Path, stage: str, seed: str) -> None:
     request = json.loads(path.read_text(encoding="utf-8")) | {"seed": int(seed)}
     path.write_text(json.dumps(request), encoding="utf-8")
     (folder / "again.txt").write_text(stage)
+    write_state(folder, status="queued", stage="")
 
 
 def write_preview(folder: Path, step: int) -> str:
@@ -122,11 +125,16 @@ def main() -> int:
     if "templates" in sys.argv:
         return fake_templates.main(sys.argv[sys.argv.index("templates") + 1 :], write_png)
     folder = Path(sys.argv[sys.argv.index("run") + 1])
-    if "--again" in sys.argv:
-        begin_again(folder, *sys.argv[sys.argv.index("--again") :][1::2])
     request = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     overrides = request["overrides"]
     mode, steps = overrides.get("fake", "work"), overrides.get("steps", 5)
+    if "--again" in sys.argv:
+        mode = overrides.get("again", mode)
+        if mode == "refuse":
+            print("The stage texture is not part of this job. Repeat another.", file=sys.stderr)
+            return 1
+        steps = 3000 if mode == "cancel" else steps
+        begin_again(folder, *sys.argv[sys.argv.index("--again") :][1::2])
     threading.Thread(target=listen, daemon=True).start()
     if mode == "refuse":
         print("ModuleNotFoundError: No module named 'torch'", file=sys.stderr)
