@@ -83,7 +83,7 @@ def capture_mesh(
     if is_local:
         inverse = np.linalg.inv(frame_of(first.data))
         verts = verts @ inverse[:3, :3].T + inverse[:3, 3]
-        if _volume(verts, arrays["faces"]) < 0:
+        if volume_times_six(verts, arrays["faces"]) < 0:
             # Mirrored by the artist: some versions of Blender turn the faces then.
             for name in arrays.keys() & {"faces", "uvs"}:
                 arrays[name] = np.ascontiguousarray(arrays[name][:, ::-1])
@@ -216,8 +216,8 @@ def _join(parts: Sequence[_Part]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _volume(verts: np.ndarray, faces: np.ndarray) -> float:
-    """Six times the volume; below zero for a closed mesh that is inside out."""
+def volume_times_six(verts: np.ndarray, faces: np.ndarray) -> float:
+    """Of a closed mesh `verts` (verts 3), `faces` (faces 3); below zero where it is inside out."""
     a, b, c = (verts[faces[:, corner]] for corner in range(3))
     return float((a * np.cross(b, c)).sum())
 

@@ -24,12 +24,10 @@ def frame_of(mesh: bpy.types.Mesh) -> np.ndarray:
 
     Vertices that were moved by hand do not count, as long as they are fewer than half.
     """
-    attribute = mesh.attributes.get(REST)
-    if attribute is None or not len(attribute.data):
+    places = _rest_and_now(mesh)
+    if places is None:
         return np.eye(4)
-    rest, now = np.empty((2, len(mesh.vertices), 3), np.float32)
-    attribute.data.foreach_get("vector", rest.ravel())
-    mesh.vertices.foreach_get("co", now.ravel())
+    rest, now = places
     tolerance = UNMOVED * float(np.ptp(now, axis=0).max())
     if np.median(np.linalg.norm(rest - now, axis=1)) <= tolerance:
         return np.eye(4)
@@ -45,6 +43,37 @@ def frame_of(mesh: bpy.types.Mesh) -> np.ndarray:
     misses, frame = _misses(best, places, now), np.eye(4)
     frame[:3] = _affine(places, now, np.flatnonzero(misses <= max(tolerance, np.median(misses))))
     return frame if np.linalg.matrix_rank(frame) == 4 else np.eye(4)
+
+
+def is_rest(mesh: bpy.types.Mesh, verts: np.ndarray) -> bool:
+    """True when the mesh came with these places: what differs now was changed by the artist."""
+    places = _rest_and_now(mesh)
+    if places is None or len(places[0]) != len(verts):
+        return False
+    return float(np.abs(places[0] - verts).max()) <= UNMOVED * float(np.ptp(verts, axis=0).max())
+
+
+def is_moved_by_hand(mesh: bpy.types.Mesh) -> bool:
+    """True when vertices are elsewhere than a transform of the whole has taken them."""
+    places = _rest_and_now(mesh)
+    if places is None:
+        return False
+    rest, now = (part.astype(np.float64) for part in places)
+    misses = _misses(frame_of(mesh)[:3], np.column_stack((rest, np.ones(len(rest)))), now)
+    # A single coordinate has less to say the farther out it is.
+    precision = UNMOVED * float(np.ptp(now, axis=0).max()) + 1e-6 * float(np.abs(now).max())
+    return bool(misses.max() > 10 * precision)
+
+
+def _rest_and_now(mesh: bpy.types.Mesh) -> tuple[np.ndarray, np.ndarray] | None:
+    """`verts 3` each: the noted places, and those of now; None where there are none."""
+    attribute = mesh.attributes.get(REST)
+    if attribute is None or not len(attribute.data):
+        return None
+    rest, now = np.empty((2, len(mesh.vertices), 3), np.float32)
+    attribute.data.foreach_get("vector", rest.ravel())
+    mesh.vertices.foreach_get("co", now.ravel())
+    return rest, now
 
 
 def _affine(places: np.ndarray, now: np.ndarray, verts: np.ndarray) -> np.ndarray:

@@ -60,7 +60,8 @@ def build_material(name: str, folder: Path, uv_map: str = "") -> bpy.types.Mater
 def remove_material(material: bpy.types.Material) -> None:
     """With its images, unless something else uses them."""
     if material.users == 0:
-        images = [node.image for node in material.node_tree.nodes if node.type == "TEX_IMAGE" and node.image]
+        nodes = material.node_tree.nodes if material.node_tree is not None else ()
+        images = [node.image for node in nodes if node.type == "TEX_IMAGE" and node.image]
         bpy.data.materials.remove(material)
         for image in images:
             if image.users == 0:

@@ -189,3 +189,15 @@ def generate(settings, settle):
             return job, {name: arrays[name] for name in arrays.files}
 
     return generate
+
+
+@pytest.fixture
+def imported(fake_backend, settle):
+    """A finished job of the fake worker, imported as an artist does."""
+    settings = bpy.context.scene.recdreamer
+    settings.prompt, settings.height, settings.seed = "a red béar", 1.8, 7
+    assert bpy.ops.recdreamer.generate() == {"FINISHED"}
+    job = settle()
+    assert job.condition == "done", job.state
+    assert bpy.ops.recdreamer.import_result() == {"FINISHED"}
+    return bpy.context.object, job

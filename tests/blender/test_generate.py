@@ -15,18 +15,6 @@ def press_generate(**overrides):
     assert bpy.ops.recdreamer.generate(overrides=json.dumps(overrides)) == {"FINISHED"}
 
 
-@pytest.fixture
-def imported(fake_backend, settle):
-    """A finished job of the fake worker, imported as an artist does."""
-    settings = bpy.context.scene.recdreamer
-    settings.prompt, settings.height, settings.seed = "a red béar", 1.8, 7
-    press_generate()
-    job = settle()
-    assert job.condition == "done", job.state
-    assert bpy.ops.recdreamer.import_result() == {"FINISHED"}
-    return bpy.context.object, job
-
-
 def test_four_templates_become_the_job(fake_backend, block_out, settle, preferences):
     assert bpy.ops.recdreamer.capture_turntable() == {"FINISHED"}
     settings = bpy.context.scene.recdreamer
@@ -81,57 +69,6 @@ def test_custom_properties_tell_how_it_was_made(imported):
     assert (obj["recdreamer_prompt"], obj["recdreamer_seed"]) == ("a red béar", 7)
     assert obj["recdreamer_method"] == "usd"
     assert json.loads(obj["recdreamer_settings"])["height_m"] == pytest.approx(1.8)
-
-
-def test_importing_again_keeps_the_transform(imported):
-    obj, job = imported
-    obj.location, obj.name = (1, 2, 3), "my bear"
-    obj.modifiers.new("Bevel", "BEVEL")
-    mesh = obj.data
-    obj.vertex_groups.new(name="hat").add([4, 5], 0.5, "REPLACE")
-    mesh.color_attributes.new("mask", "BYTE_COLOR", "CORNER")
-    mesh.vertices[0].co.x -= 1
-    counts = [len(getattr(bpy.data, name)) for name in ("objects", "meshes", "materials", "images")]
-    assert bpy.ops.recdreamer.import_result(job_id=job.id) == {"FINISHED"}
-    assert tuple(obj.location) == (1, 2, 3) and obj.name == "my bear" and len(obj.modifiers) == 1
-    assert obj.data == mesh and mesh.vertices[0].co.x == pytest.approx(-0.9)
-    assert obj.vertex_groups["hat"].weight(5) == 0.5 and "mask" in mesh.color_attributes
-    assert [len(getattr(bpy.data, n)) for n in ("objects", "meshes", "materials", "images")] == counts
-    assert obj.data.name == obj.data.materials[0].name == "a red béar"
-
-
-def test_new_faces_take_the_vertex_groups_over(imported, addon):
-    obj, job = imported
-    obj.vertex_groups.new(name="hat").add([v.index for v in obj.data.vertices if v.co.z > 1], 0.5, "REPLACE")
-    obj.vertex_groups.new(name="none")
-    obj.shape_key_add()
-    obj.data.color_attributes.new("mask", "BYTE_COLOR", "CORNER")
-    path = job.folder.result / "mesh.npz"
-    with np.load(path) as arrays:
-        verts, faces, uvs = (arrays[name] for name in ("verts", "faces", "uvs"))
-    extra = verts[faces[-1]].mean(0) + np.float32((0, 0, -0.1))
-    tip = [(a, b, len(verts)) for a, b in zip(faces[-1], np.roll(faces[-1], -1), strict=True)]
-    arrays = np.vstack((verts, extra)), np.vstack((faces[:-1], tip)), np.concatenate((uvs, uvs[:2]))
-    np.savez(path, **dict(zip(("verts", "faces", "uvs"), arrays, strict=True)))
-    said = []
-    addon("scene_import").import_result(job.folder.root, say=said.append)
-    assert said == [
-        "'a red béar' has a new mesh: its vertex groups went over to the nearest vertices, "
-        "and it has lost the paint and shape keys of the old one."
-    ]
-    assert [group.name for group in obj.vertex_groups] == ["hat", "none"] and len(obj.data.vertices) == 9
-    for vertex in obj.data.vertices:
-        weights = [element.weight for element in vertex.groups]
-        assert weights == ([0.5] if vertex.co.z > 1 else [])
-
-
-def test_a_renewed_result_stays_where_its_transform_was_applied(imported):
-    obj, job = imported
-    obj.location, obj.rotation_euler.z, obj.scale = (1, 2, 3), 0.5, (2, 1, 1)
-    bpy.ops.object.transform_apply()
-    before = np.array([vertex.co for vertex in obj.data.vertices])
-    bpy.ops.recdreamer.import_result(job_id=job.id)
-    assert np.allclose([vertex.co for vertex in obj.data.vertices], before, atol=1e-5)
 
 
 def test_it_comes_into_view_in_local_view(imported, view):
@@ -206,28 +143,6 @@ def test_pause_resume_cancel(fake_backend, addon, settle, pump_until):
     pump_until(lambda: session.shown.condition == "running")
     assert bpy.ops.recdreamer.cancel() == {"FINISHED"}
     assert settle().condition == "cancelled"
-
-
-def test_texture_once_more_renews_the_object(imported, settle):
-    obj, job = imported
-    mesh = obj.data
-    assert bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="texture") == {"FINISHED"}
-    again = settle()
-    assert again.id == job.id and again.condition == "done"
-    assert again.request.seed != 7 and again.request == again.folder.read_request()
-    assert (again.folder.root / "again.txt").read_text() == "texture"
-    assert bpy.ops.recdreamer.import_result(job_id=job.id) == {"FINISHED"}
-    assert bpy.context.object == obj and obj.data == mesh and obj["recdreamer_seed"] == again.request.seed
-
-
-def test_what_did_not_run_is_not_repeated(fake_backend, settle):
-    settings = bpy.context.scene.recdreamer
-    settings.prompt, settings.start.run_geometry = "a bear", False
-    press_generate()
-    job = settle()
-    assert job.stages_to_repeat == ("texture",)
-    with pytest.raises(RuntimeError, match="This job has no stage geometry"):
-        bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="geometry")
 
 
 def test_opening_another_file_loses_no_job(fake_backend, addon, settle, pump_until):
