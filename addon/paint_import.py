@@ -14,7 +14,7 @@ from .fingerprint import fingerprint
 from .placement import START_FACES, Placement
 from .result_material import build_material, remove_material
 from .result_mesh import read_arrays
-from .tags import PAINTED_KEY, find_start
+from .tags import PAINTED_KEY
 
 FORMER = "recdreamer_former_material"
 """Face attribute: the slot that each face had before it was painted first."""
@@ -22,17 +22,6 @@ UV_NAME = "RecDreamer"
 """Of the UV map that is added to an object without one."""
 MAX_UV_MAPS = 8
 """Blender holds no more."""
-
-
-def find_canvas(placement: Placement, scene: bpy.types.Scene) -> bpy.types.Object:
-    """The object that a job has painted. Raises RequestError."""
-    obj = find_start(placement.object, placement.object_id, scene)
-    if obj is None:
-        raise RequestError(
-            f"The painted object {placement.object!r} is not in this scene.",
-            "Undo its removal, or open the scene that it belongs to.",
-        )
-    return obj
 
 
 def why_no_fit(obj: bpy.types.Object, placement: Placement) -> str:

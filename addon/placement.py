@@ -32,6 +32,8 @@ class Placement:
     keep_size: bool = True
     """Whether the result is to be as large as what it started from."""
     use_children: bool = True
+    taken_of: str = ""
+    """What the object was like when Generate took the job's templates from it; empty: they are the artist's own."""
     fingerprint: dict[str, str] = field(default_factory=dict)
     """Of the mesh that is painted, see fingerprint.py."""
     world: list[list[float]] = field(default_factory=list)

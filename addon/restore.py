@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import math
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from ..backend.recdreamer.protocol import JobFolder, JobRequest, RequestError, Template
@@ -52,13 +53,16 @@ def _use_start(job: JobFolder, request: JobRequest, settings: RecDreamerSettings
 
 def _use_templates(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> None:
     """Switch on the cards that the job had, add those that are no longer there, and switch off the others."""
-    cards, in_use = settings.templates, {}
+    cards, in_use, taken_of = settings.templates, {}, ""
+    if settings.start.needs_object:
+        with suppress(RequestError):  # _use_start has told.
+            taken_of = Placement.read(job).taken_of
     for template in request.templates:
         picture = job.root / template.image
         found = (i for i, card in enumerate(cards) if _is_card_of(card, template, picture))
         index = next((i for i in found if i not in in_use), len(cards))
         if index == len(cards):
-            _add_card(settings, template, picture)
+            _add_card(settings, template, picture).taken_of = taken_of
         in_use[index] = template.weight
     for index, card in enumerate(cards):
         card.enabled = index in in_use
@@ -73,7 +77,7 @@ def _is_card_of(card: RecDreamerTemplate, template: Template, picture: Path) -> 
     return is_same and (card.label.strip(), card.mirrored) == (template.label, template.mirrored)
 
 
-def _add_card(settings: RecDreamerSettings, template: Template, picture: Path) -> None:
+def _add_card(settings: RecDreamerSettings, template: Template, picture: Path) -> RecDreamerTemplate:
     path = new_picture(writable_folder(templates_folder())).with_suffix(picture.suffix)
     try:
         shutil.copyfile(picture, path)
@@ -86,3 +90,4 @@ def _add_card(settings: RecDreamerSettings, template: Template, picture: Path) -
     card.mirrored = template.mirrored
     card.has_camera, card.azimuth_deg = template.azimuth_deg is not None, template.azimuth_deg or 0.0
     card.elevation_deg = template.elevation_deg or 0.0
+    return card

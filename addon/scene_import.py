@@ -50,14 +50,19 @@ def import_result(
     has_placement = request.start != "prompt" and (job.root / PLACEMENT).is_file()
     placement = Placement.read(job) if has_placement or request.start == "texture" else None
     if placement is not None and request.start == "texture":
-        canvas = paint_import.find_canvas(placement, context.scene)
-        reason = paint_import.why_no_fit(canvas, placement)
-        if not reason:
+        canvas = find_start(placement.object, placement.object_id, context.scene)
+        reason = "" if canvas is None else paint_import.why_no_fit(canvas, placement)
+        if canvas is None:
+            say(f"{placement.object!r} is not in this scene, so the texture is on a copy of it as it was.")
+        elif reason:
+            say(
+                f"{reason}, so the texture is on a copy of it as it was; {canvas.name!r} itself stays as it is."
+            )
+        else:
             paint_import.import_paint(job, placement, canvas, name, context.scene, say)
             _select_only([canvas], context)
             return [canvas]
         hide_start = False
-        say(f"{reason}, so the texture is on a copy of it as it was; {canvas.name!r} itself stays as it is.")
     # Everything that can fail comes before the first object, so that a failure leaves nothing behind.
     folders = [job.result, *sorted(job.result.glob("particle-*"), key=lambda path: int(path.name[9:]))]
     arrays = [read_arrays(folder / "mesh.npz") for folder in folders]

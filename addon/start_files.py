@@ -6,12 +6,14 @@ import io
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from zipfile import BadZipFile
 
 import bpy
 import numpy as np
 
-from ..backend.recdreamer.protocol import JobRequest, RequestError
-from .fingerprint import fingerprint
+from ..backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
+from .fingerprint import digest, fingerprint
 from .mesh_capture import CapturedMesh, capture_mesh, is_flat, uv_map_of
 from .placement import PLACEMENT, START_FACES, START_MESH, Placement
 from .properties import RecDreamerSettings
@@ -58,13 +60,19 @@ def prepare(
 def _prepare_continue(
     context: bpy.types.Context, request: JobRequest, start: RecDreamerStart
 ) -> tuple[JobRequest, dict[str, bytes]]:
-    """The new result's mesh has the space of the earlier one with a region, else its base is the origin of it."""
+    """The new result's mesh has the space of the earlier one with a region, else its base is the origin of it.
+
+    A job goes on with the region of the earlier one unless it is given a mesh: without a region, all of it may change.
+    """
     files, place_m = {}, (0.0, 0.0, 0.0)
     if start.region_name:
         captured = capture_mesh([start.region_object], context, region=start.region_name, is_local=True)
         files[START_MESH] = _npz(captured.arrays)
     else:
-        verts, *_ = read_arrays(start.source_job.folder.result / "mesh.npz")
+        verts, faces, _ = read_arrays(start.source_job.folder.result / "mesh.npz")
+        if has_region(start.source_job.folder):
+            files[START_MESH] = _npz({"verts": verts, "faces": faces})
+            request = replace(request, start_mesh=START_MESH)
         low, high = verts.min(0).astype(float), verts.max(0).astype(float)
         place_m = ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2])
         if start.keeps_size:
@@ -78,6 +86,18 @@ def _prepare_continue(
         world=[] if earlier is None else world_of_job(earlier, context).tolist(),
     )
     return request, files | {PLACEMENT: placement.to_json().encode()}
+
+
+def has_region(job: JobFolder) -> bool:
+    """True when only a part of a job's result could change: by its own region, or by that of what it continues."""
+    try:
+        request = job.read_request()
+        if request.start_mesh:
+            with np.load(job.root / request.start_mesh, allow_pickle=False) as arrays:
+                return "region" in arrays and bool(arrays["region"].min() < 1)
+    except (RequestError, OSError, ValueError, BadZipFile):
+        return False
+    return bool(request.start_job) and has_region(JobFolder(Path(request.start_job)))
 
 
 def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> Placement:
@@ -96,8 +116,17 @@ def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> Placemen
         region=start.region_name,
         keep_size=start.keep_size,
         use_children=start.use_children,
+        taken_of=_taken_of(settings, captured),
         fingerprint=fingerprint(first.data, uv_map) if start.kind == "texture" else {},
     )
+
+
+def _taken_of(settings: RecDreamerSettings, captured: CapturedMesh) -> str:
+    """That of the cards which Generate has taken, or is about to."""
+    if settings.wants_turntable:
+        return digest(captured.arrays["verts"], captured.arrays["faces"])
+    taken_of = {card.taken_of for card in settings.enabled_templates}
+    return taken_of.pop() if len(taken_of) == 1 else ""
 
 
 def _faces(captured: CapturedMesh, start: RecDreamerStart) -> dict[str, np.ndarray]:

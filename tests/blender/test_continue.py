@@ -6,7 +6,7 @@ import bpy
 import numpy as np
 import pytest
 
-from .objects import reported, volume
+from .objects import add_cube, reported, volume
 
 
 def test_continue_a_result(settings, generate, sentence):
@@ -121,3 +121,20 @@ def test_a_job_without_a_result_is_not_continued(settings, generate, addon, sett
     assert [job for job, _ in addon("start")._search_jobs(settings.start, bpy.context, "")] == []
     done, _ = generate()
     assert addon("start")._search_jobs(settings.start, bpy.context, "") == [(done.id, "a red bear")]
+
+
+def test_everything_lifts_the_region_of_the_earlier_job(settings, generate):
+    """The stand-in makes a box on the origin, as the backend does where all of it may change."""
+    cube = add_cube((3, 4, 5))
+    cube.vertex_groups.new(name="hat").add([0, 1], 1, "REPLACE")
+    settings.start.kind, settings.start.object, settings.start.region = "object", cube, "hat"
+    first, _ = generate()
+    bpy.ops.recdreamer.import_result(job_id=first.id)
+    before = corners_in_world(bpy.context.object)
+    bpy.ops.recdreamer.continue_selected()
+    job, mesh = generate()
+    assert job.request.start_mesh == "start/mesh.npz" and "region" not in mesh
+    bpy.ops.recdreamer.import_result(job_id=job.id)
+    assert np.allclose(corners_in_world(bpy.context.object), before, atol=1e-5)
+    bpy.ops.recdreamer.continue_selected()
+    assert generate()[1] is None, "there is none any more"

@@ -211,14 +211,16 @@ def test_found_again_under_another_name(paint, cube):
     assert set(indices(cube)) == {2}
 
 
-def test_another_object_of_its_name_is_not_painted(paint, cube):
-    job = paint(cube)
+def test_where_the_painted_object_is_gone_a_copy_is_painted(paint, cube, addon):
+    job, said = paint(cube), []
     bpy.data.objects.remove(cube)
     bpy.ops.mesh.primitive_cube_add()
-    assert bpy.context.object.name == "Cube"
-    with pytest.raises(RuntimeError, match="The painted object 'Cube' is not in this scene"):
-        bpy.ops.recdreamer.import_result(job_id=job.id)
-    assert slots(bpy.context.object) == []
+    other = bpy.context.object
+    assert other.name == "Cube"
+    (copy,) = addon("scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
+    assert said == ["'Cube' is not in this scene, so the texture is on a copy of it as it was."]
+    assert slots(other) == [] and slots(copy) == ["a red bear"] and not other.hide_get()
+    assert tuple(copy.location) == pytest.approx((1, 2, 2.5))
 
 
 def test_a_shared_mesh_is_not_painted(paint, cube):
@@ -314,13 +316,6 @@ def test_a_scaled_object_is_unwrapped_as_it_looks(paint, cube):
         np.roll(corners, 1, 1) - corners, axis=2
     )
     assert density.max() < 1.05 * density.min()
-
-
-def test_the_painted_object_is_gone(paint, cube):
-    job = paint(cube)
-    bpy.data.objects.remove(cube)
-    with pytest.raises(RuntimeError, match="The painted object 'Cube' is not in this scene"):
-        bpy.ops.recdreamer.import_result(job_id=job.id)
 
 
 def test_tiles_become_one_tiled_image(paint, cube, tmp_path):

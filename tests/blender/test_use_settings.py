@@ -68,3 +68,17 @@ def test_all_of_the_panel_comes_back(settings, generate, preferences):
     assert len(settings.templates) == 5 and not settings.templates[2].enabled
     bpy.ops.recdreamer.use_settings(job_id=job.id)
     assert len(settings.templates) == 5, "none twice"
+
+
+def test_a_turntable_that_comes_back_is_still_taken_anew(settings, generate):
+    cube = add_cube()
+    settings.method, settings.start.kind, settings.start.object = "usd", "object", cube
+    job, _ = generate()
+    taken_of = {card.taken_of for card in settings.templates}
+    assert len(taken_of) == 1 and "" not in taken_of
+    settings.templates.clear()
+    bpy.ops.recdreamer.use_settings(job_id=job.id)
+    assert {card.taken_of for card in settings.templates} == taken_of
+    cube.scale.x = 2
+    generate()
+    assert {card.taken_of for card in settings.templates} != taken_of and len(settings.templates) == 4
