@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import re
 import signal
 import subprocess
 import sys
@@ -30,8 +29,6 @@ STOP_GRACE_S = 60.0
 LINES_PER_POLL = 500
 """A flood of events must not freeze the user interface."""
 ENDED = ("paused", "done", "failed", "cancelled")
-TRACEBACK_END = re.compile(r"[\w.]*(Error|Exception|Interrupt)\b")
-"""What a line begins with that is no sentence of the backend's own."""
 
 
 def worker_environment(backend: Path) -> dict[str, str]:
@@ -208,9 +205,10 @@ class JobClient:
             return
         if self._repeats and on_disk == self._announced:
             # Nothing was set aside, so the job is what it was.
+            told = (self.state.message, self.state.hint) if self.state.status == "failed" else None
             self.state = replace(self._before)
-            if self._failure or not self.stopping:
-                self.state.message, self.state.hint = self._failure or self._explain_death(code)
+            if self._failure or told or not self.stopping:
+                self.state.message, self.state.hint = self._failure or told or self._explain_death(code)
             with suppress(OSError):
                 self._write_state()
             return
@@ -232,8 +230,6 @@ class JobClient:
     def _explain_death(self, code: int) -> tuple[str, str]:
         """One sentence on a worker that left without a word, and what to do."""
         last_line = read_last_line(self.folder.log)
-        if self._repeats and not self._said_hello and last_line and not TRACEBACK_END.match(last_line):
-            return f"{last_line}.", ""
         if not self._said_hello:
             return (
                 f"The backend did not start: {last_line or f'it left with code {code}'}.",

@@ -220,7 +220,6 @@ class JobRegistry:
             job.state = job.client.state
             if job.client.is_settled:
                 job.client = None
-                self._read_request(job)
         return self.refresh() or changed
 
     def refresh(self) -> bool:
@@ -253,16 +252,10 @@ class JobRegistry:
                 job.state = client.state
 
     def _open(self, folder: JobFolder) -> Job:
-        job = Job(folder, None, "")
-        self._read_request(job)
-        return job
-
-    def _read_request(self, job: Job) -> None:
-        """A stage that was repeated has another seed."""
         try:
-            job.request, job.problem = job.folder.read_request(), ""
+            return Job(folder, folder.read_request(), "")
         except RequestError as error:
-            job.request, job.problem = None, str(error)
+            return Job(folder, None, str(error))
 
     def _read_state(self, job: Job) -> bool:
         """Read state.json when it was replaced since the last look."""

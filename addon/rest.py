@@ -32,14 +32,19 @@ def frame_of(mesh: bpy.types.Mesh) -> np.ndarray:
     if np.median(np.linalg.norm(rest - now, axis=1)) <= tolerance:
         return np.eye(4)
     places = np.column_stack((rest, np.ones(len(rest)))).astype(np.float64)
-    # By least median: a fit by least squares alone would follow what was moved by hand.
+    # By most vertices that fit, then by least median: least squares alone would follow what was moved by hand.
     rng = np.random.default_rng(0)
     judges = rng.permutation(len(places))[:SAMPLE]
     samples = [judges, *(rng.choice(judges, 4) for _ in range(TRIES))]
     tried = [_affine(places, now, verts) for verts in samples if np.linalg.matrix_rank(places[verts]) == 4]
     if not tried:  # It is flat.
         return np.eye(4)
-    best = min(tried, key=lambda affine: np.median(_misses(affine, places[judges], now[judges])))
+
+    def badness(affine: np.ndarray) -> tuple[int, float]:
+        misses = _misses(affine, places[judges], now[judges])
+        return np.count_nonzero(misses > tolerance), float(np.median(misses))
+
+    best = min(tried, key=badness)
     misses, frame = _misses(best, places, now), np.eye(4)
     frame[:3] = _affine(places, now, np.flatnonzero(misses <= max(tolerance, np.median(misses))))
     return frame if np.linalg.matrix_rank(frame) == 4 else np.eye(4)

@@ -85,6 +85,8 @@ def import_result(
             is_new = True
         right += _GAP * float(np.ptp(mesh_arrays[0][:, 0]))
         _stamp(result, job.root.name, index, request)
+        if job.seeds.is_file():
+            result["recdreamer_repeated_seeds"] = job.seeds.read_text(encoding="utf-8")
         results.append(result)
     if hide_start and is_new:
         _hide(_starts(placement, earlier, context), context, say)

@@ -20,7 +20,7 @@ import numpy as np
 ASKED = {"command": ""}
 
 
-def send(kind: str, **values: object) -> None:
+def send(kind: str, /, **values: object) -> None:
     print(json.dumps({"type": kind, **values}), flush=True)
 
 
@@ -104,10 +104,7 @@ def write_result(result: Path, mesh: dict[str, np.ndarray], request: dict) -> No
 
 
 def begin_again(folder: Path, stage: str, seed: str) -> None:
-    path = folder / "job.json"
-    request = json.loads(path.read_text(encoding="utf-8")) | {"seed": int(seed)}
-    path.write_text(json.dumps(request), encoding="utf-8")
-    (folder / "again.txt").write_text(stage)
+    (folder / "seeds.json").write_text(json.dumps({stage: int(seed)}))
     write_state(folder, status="queued", stage="")
 
 
@@ -130,11 +127,9 @@ def main() -> int:
     mode, steps = overrides.get("fake", "work"), overrides.get("steps", 5)
     if "--again" in sys.argv:
         mode = overrides.get("again", mode)
-        if mode == "refuse":
-            print("The stage texture is not part of this job. Repeat another.", file=sys.stderr)
-            return 1
-        steps = 3000 if mode == "cancel" else steps
-        begin_again(folder, *sys.argv[sys.argv.index("--again") :][1::2])
+        steps = 3000 if mode == "long" else steps
+        if mode not in ("refuse", "busy"):
+            begin_again(folder, *sys.argv[sys.argv.index("--again") :][1::2])
     threading.Thread(target=listen, daemon=True).start()
     if mode == "refuse":
         print("ModuleNotFoundError: No module named 'torch'", file=sys.stderr)
@@ -144,6 +139,9 @@ def main() -> int:
     send("hello", protocol=99 if mode == "other protocol" else request["protocol"], version="0", device="cpu")
     if mode == "other protocol":
         time.sleep(600)
+    if mode == "busy":
+        send("error", kind="busy", message="Another worker is on this job already.", hint="Wait for it.")
+        return 1
     write_state(folder, status="running")
     print("a line that is no event", flush=True)
     send("from the future", anything=[1, 2])

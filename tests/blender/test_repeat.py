@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import bpy
@@ -18,10 +19,11 @@ def test_texture_once_more_renews_the_object(imported, settle):
     assert bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="texture") == {"FINISHED"}
     again = settle()
     assert again.id == job.id and again.condition == "done"
-    assert again.request.seed != 7 and again.request == again.folder.read_request()
-    assert (again.folder.root / "again.txt").read_text() == "texture"
     assert bpy.ops.recdreamer.import_result(job_id=job.id) == {"FINISHED"}
-    assert bpy.context.object == obj and obj.data == mesh and obj["recdreamer_seed"] == again.request.seed
+    assert bpy.context.object == obj and obj.data == mesh
+    seeds = json.loads(obj["recdreamer_repeated_seeds"])
+    assert seeds == json.loads((job.folder.root / "seeds.json").read_text()) and list(seeds) == ["texture"]
+    assert obj["recdreamer_seed"] == 7
 
 
 def test_what_did_not_run_is_not_repeated(fake_backend, settle):
@@ -34,43 +36,50 @@ def test_what_did_not_run_is_not_repeated(fake_backend, settle):
         bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="geometry")
 
 
-@pytest.mark.parametrize("trouble", ["fail", "cancel"])
-def test_the_earlier_result_outlives_a_repeat_that_fails(
-    settings, generate, settle, addon, pump_until, trouble
-):
-    job, _ = generate(again=trouble)
+@pytest.mark.parametrize("end", ["die", "long"])
+def test_the_earlier_result_is_at_hand_while_a_repeat_waits(settings, generate, settle, pump_until, end):
+    job, _ = generate(again=end)
     repeat(job)
-    if trouble == "cancel":
-        assert job.why_not_import and job.why_not_continue and job.why_not_repeat
+    if end == "long":
         pump_until(lambda: job.state.step > 0)
-        bpy.ops.recdreamer.cancel()
-    assert settle().condition == {"fail": "failed", "cancel": "cancelled"}[trouble]
+        assert job.why_not_import and job.why_not_continue and job.why_not_repeat
+        bpy.ops.recdreamer.pause()
+    assert settle().condition == {"die": "failed", "long": "paused"}[end]
     assert bpy.ops.recdreamer.import_result(job_id=job.id) == {"FINISHED"}
     assert bpy.ops.recdreamer.continue_job(job_id=job.id) == {"FINISHED"}
-    assert job.stages_to_repeat == ("geometry", "texture")
+    assert job.stages_to_repeat == ("geometry", "texture") and not job.why_not_resume
     (job.folder.result / "report.json").unlink()
     assert job.why_not_import == job.why_not_continue == "This job has no result yet."
 
 
-@pytest.mark.parametrize("trouble", ["refuse", "interpreter"])
-def test_a_repeat_that_cannot_begin_leaves_the_job_done(
-    settings, generate, settle, preferences, trouble, tmp_path
-):
+@pytest.mark.parametrize(
+    ("trouble", "sentence"),
+    [
+        ("busy", "Another worker is on this job already. Wait for it."),
+        (
+            "refuse",
+            "The backend did not start: ModuleNotFoundError: No module named 'torch'. Check the inter",
+        ),
+    ],
+)
+def test_a_repeat_that_does_not_begin_leaves_the_job_done(settings, generate, settle, trouble, sentence):
     job, _ = generate(again=trouble)
+    repeat(job)
+    settle()
+    assert f"{job.state.message} {job.state.hint}".startswith(sentence)
+    assert job.condition == job.folder.read_state().status == "done"
+
+
+def test_a_repeat_without_an_interpreter_changes_nothing(settings, generate, preferences, tmp_path):
+    job, _ = generate()
     before = job.folder.read_state()
-    if trouble == "refuse":
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"no program")
+    broken.chmod(0o755)
+    preferences.backend_python = str(broken)
+    with pytest.raises(RuntimeError, match="The backend cannot be started"):
         repeat(job)
-        assert settle().state.message == "The stage texture is not part of this job. Repeat another."
-        assert job.state.hint == ""
-    else:
-        broken = tmp_path / "broken"
-        broken.write_bytes(b"no program")
-        broken.chmod(0o755)
-        preferences.backend_python = str(broken)
-        with pytest.raises(RuntimeError, match="The backend cannot be started"):
-            repeat(job)
-        assert job.folder.read_state() == before
-    assert job.condition == "done" and job.folder.read_state().status == "done"
+    assert job.folder.read_state() == before and job.condition == "done"
 
 
 def test_it_is_asked_for_before_a_result_is_replaced(fake_backend, addon):
