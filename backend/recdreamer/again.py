@@ -125,7 +125,9 @@ def repeated_seeds(job: JobFolder) -> dict[str, int]:
     except FileNotFoundError:
         seeds = {}
     wanted = _wanted(job)
-    return seeds if wanted is None else seeds | dict.fromkeys(_from(job, wanted["stage"]), wanted["seed"])
+    if wanted is not None:
+        seeds |= dict.fromkeys(_from(job, wanted["stage"]), wanted["seed"])
+    return seeds
 
 
 def _from(job: JobFolder, stage: str) -> tuple[str, ...]:

@@ -112,6 +112,7 @@ def test_what_ends_early_leaves_a_job_that_is_done(end, tmp_path):
     # As the add-on has written it.
     write_atomically(job.state, '{"status": "queued"}')
     process = start(job, "--again", "texture")
+    assert process.stdin is not None
     if end == "cancel":
         wait_for_step(job, 1)
         process.stdin.write(b"cancel\n")
@@ -131,6 +132,7 @@ def test_what_ends_early_leaves_a_job_that_is_done(end, tmp_path):
 def test_what_was_paused_goes_on(tmp_path):
     job, _ = done_job(tmp_path / "job", overrides={"step_s": 0.02, "num_steps": 60})
     process = start(job, "--again", "texture")
+    assert process.stdin is not None
     wait_for_step(job, 1)
     process.stdin.write(b"pause\n")
     process.stdin.flush()
