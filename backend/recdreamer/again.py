@@ -126,7 +126,8 @@ def repeated_seeds(job: JobFolder) -> dict[str, int]:
         seeds = {}
     wanted = _wanted(job)
     if wanted is not None:
-        seeds |= dict.fromkeys(_from(job, wanted["stage"]), wanted["seed"])
+        for stage in _from(job, wanted["stage"]):
+            seeds[stage] = wanted["seed"]
     return seeds
 
 
