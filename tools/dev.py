@@ -134,7 +134,9 @@ def test(options: argparse.Namespace) -> int:
     if wanted("backend"):
         ensure_gltf_validator()
         ignored = [f"--ignore={ROOT / 'tests' / name}" for name in ("blender", "window")]
-        run_pytest("backend", BACKEND.ensure(), [*ignored], tally, None)
+        # The nets are too small for a second thread: two processes of one each are twice as fast.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        run_pytest("backend", BACKEND.ensure(), ["-n", "2", "--dist", "loadfile", *ignored], tally, None)
     for environment in BLENDERS:
         if wanted(environment.name):
             try:
