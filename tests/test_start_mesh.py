@@ -92,8 +92,25 @@ def test_common_formats_are_read_with_their_own_axes(suffix: str, tmp_path: Path
     box.export(path)
     (tmp_path / "start.npz").write_bytes(start_mesh_bytes(path))
     verts = read_start_mesh(tmp_path / "start.npz")["verts"]
+    assert len(verts) == 8, "corners that the format splits are one"
     assert np.allclose(np.ptp(verts, axis=0), (0.2, 0.4, 1.0), atol=1e-5)
     assert np.allclose((verts.min(0) + verts.max(0)) / 2, (0, -0.3, 0.5), atol=1e-5)
+
+
+def test_vertices_split_at_seams_are_one_again_and_corners_keep_their_uvs(tmp_path: Path):
+    box = trimesh.creation.box((1.0, 1.0, 1.0))
+    uvs = np.random.default_rng(0).random((36, 2))
+    corners = np.arange(36).reshape(12, 3)
+    visual = trimesh.visual.TextureVisuals(uv=uvs)
+    trimesh.Trimesh(box.triangles.reshape(-1, 3), corners, visual=visual, process=False).export(
+        tmp_path / "b.glb"
+    )
+    (tmp_path / "start.npz").write_bytes(start_mesh_bytes(tmp_path / "b.glb"))
+    found = read_start_mesh(tmp_path / "start.npz")
+    assert len(found["verts"]) == 8 and found["uvs"].shape == (12, 3, 2)
+    places = found["verts"][found["faces"]][:, :, [0, 2, 1]] * (1, 1, -1)
+    np.testing.assert_allclose(places, box.triangles, atol=1e-6)
+    np.testing.assert_allclose(found["uvs"], uvs[corners], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["nowhere.obj", "text.obj", "torn.glb", "picture.png"])

@@ -134,7 +134,7 @@ def test(options: argparse.Namespace) -> int:
     if wanted("backend"):
         ensure_gltf_validator()
         ignored = [f"--ignore={ROOT / 'tests' / name}" for name in ("blender", "window")]
-        # The nets are too small for a second thread: two processes of one each are twice as fast.
+        # The nets are too small for a second thread to be of use; a second process is.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         run_pytest("backend", BACKEND.ensure(), ["-n", "2", "--dist", "loadfile", *ignored], tally, None)
     for environment in BLENDERS:

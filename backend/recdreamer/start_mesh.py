@@ -57,7 +57,8 @@ class Placement:
 def start_mesh_bytes(path: Path) -> bytes:
     """The START_MESH of a file in a common format. Raises RequestError for a file that cannot be read.
 
-    OBJ and glTF have Y up and the front at +Z, as Blender writes them; the others are taken as they are.
+    OBJ and glTF have Y up and the front at +Z, as Blender writes them; the others are taken as they are. Vertices that
+    the format has split, at seams of the UVs or at every corner, are one again.
     """
     import trimesh
 
@@ -79,6 +80,8 @@ def start_mesh_bytes(path: Path) -> bytes:
     uvs = getattr(found.visual, "uv", None)
     if uvs is not None:
         arrays["uvs"] = np.asarray(uvs, np.float32)[arrays["faces"]]
+    arrays["verts"], welded = np.unique(arrays["verts"], axis=0, return_inverse=True)
+    arrays["faces"] = welded.reshape(-1)[arrays["faces"]].astype(np.int32)
     stream = io.BytesIO()
     np.savez(stream, **arrays)
     return stream.getvalue()
