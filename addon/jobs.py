@@ -105,8 +105,7 @@ class Job:
         """Those that can be run once more on what the stages before have made."""
         if self.why_not_repeat or self.request is None:
             return ()
-        ran = self.request.stages if self.request.start != "texture" else ("texture",)
-        return tuple(stage for stage in ("geometry", "texture") if stage in ran)
+        return tuple(stage for stage in self.request.own_stages if stage != "shape")
 
     @property
     def has_result(self) -> bool:

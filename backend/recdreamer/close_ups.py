@@ -16,7 +16,7 @@ from recdreamer.descent import Descent, distillation_loss, field_optimizer
 from recdreamer.optimize import step_generator
 from recdreamer.painting import PaintedViews, Painting, paint, unevenness
 from recdreamer.rendering import random_backgrounds
-from recdreamer.state import load_optimizer, optimizer_tensors
+from recdreamer.state import load_optimizer, optimizer_tensors, part
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,5 @@ class CloseUps:
         return named | optimizer_tensors("detail_optimizer", self.descent.optimizer)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        self.painting.field.load_state_dict(
-            {k.removeprefix("painting."): v for k, v in tensors.items() if k.startswith("painting.")}
-        )
+        self.painting.field.load_state_dict(part("painting", tensors))
         load_optimizer("detail_optimizer", self.descent.optimizer, tensors)

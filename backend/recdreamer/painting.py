@@ -19,7 +19,7 @@ from recdreamer.mesh import Mesh
 from recdreamer.optimize import step_generator
 from recdreamer.rendering import random_backgrounds
 from recdreamer.rendering.ray_cast import MeshCaster
-from recdreamer.state import load_optimizer, optimizer_tensors
+from recdreamer.state import load_optimizer, optimizer_tensors, part
 
 SHOW_ALL = 1 << 30
 """Step at which all levels of a field are shown."""
@@ -165,9 +165,7 @@ class Painting:
         return named | optimizer_tensors("painting_optimizer", self.descent.optimizer)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        self.field.load_state_dict(
-            {k.removeprefix("painting."): v for k, v in tensors.items() if k.startswith("painting.")}
-        )
+        self.field.load_state_dict(part("painting", tensors))
         load_optimizer("painting_optimizer", self.descent.optimizer, tensors)
 
 

@@ -13,7 +13,7 @@ from recdreamer.field import OccupancyGrid
 from recdreamer.field.distance_grid import DistanceGrid, anchor_loss, eikonal_loss, laplacian_loss
 from recdreamer.rendering import Rendering, random_backgrounds
 from recdreamer.rendering.surface import render_surface
-from recdreamer.state import load_optimizer, optimizer_tensors
+from recdreamer.state import load_optimizer, optimizer_tensors, part
 
 
 class Surface:
@@ -112,8 +112,5 @@ class Surface:
     def load(self, tensors: dict[str, Tensor]) -> None:
         with torch.no_grad():
             self.grid.distances.copy_(tensors["surface.distances"])
-        prefix = "surface_occupancy."
-        self.occupancy.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        )
+        self.occupancy.load_state_dict(part("surface_occupancy", tensors))
         load_optimizer("surface_optimizer", self.descent.optimizer, tensors)
