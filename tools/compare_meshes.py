@@ -25,7 +25,7 @@ from typing import Any
 
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 
-from compare_methods import METHODS, save_sheet
+from job_runs import METHODS, save_sheet
 
 STAGES = ("shape", "geometry", "texture")
 FORMATS = {
