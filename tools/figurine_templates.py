@@ -17,6 +17,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 FIGURES = (("bear", "red"), ("bird", "blue"), ("robot", "yellow"), ("rabbit", "purple"))
@@ -89,30 +90,59 @@ def keep(picture: Path, folder: Path, label: str) -> None:
 
 
 def build(parts: dict[str, list]) -> list:
-    """Spheres and boxes with viewport colours."""
-    import bpy
+    """The parts of a figure that have a size."""
+    made = [
+        add_part("box" if is_box else "ball", center, radii, pitch_rad, color)
+        for center, radii, pitch_rad, is_box, color in zip(*parts.values(), strict=True)
+        if radii[0]
+    ]
+    show(made)
+    return made
 
-    made = []
-    for center, radii, pitch_rad, is_box, color in zip(*parts.values(), strict=True):
-        if not radii[0]:
-            continue
-        if is_box:
-            bpy.ops.mesh.primitive_cube_add(size=2)
-        else:
+
+def add_part(
+    shape: str,
+    center: Sequence[float],
+    radii: Sequence[float],
+    pitch_rad: float,
+    color: Sequence[float] | None,
+):
+    """An object of the scene: a ball, box, cylinder or cone (apex up), turned about X.
+
+    It has a material of this colour (sRGB) for every way of shading; None leaves it without one, as Blender adds it.
+    """
+    import bpy
+    from demo_blend import addon_module
+
+    match shape:
+        case "ball":
             bpy.ops.mesh.primitive_uv_sphere_add(segments=48, ring_count=24)
             bpy.ops.object.shade_smooth()
-        obj = bpy.context.object
-        obj.location, obj.scale, obj.rotation_euler.x = center, radii, pitch_rad
-        material = bpy.data.materials.new("part")
-        material.diffuse_color = (
-            *(channel**2.2 for channel in color),
-            1.0,
-        )  # Linear, as Blender stores colours.
+        case "box":
+            bpy.ops.mesh.primitive_cube_add(size=2)
+        case "cylinder":
+            bpy.ops.mesh.primitive_cylinder_add(vertices=48)
+        case "cone":
+            bpy.ops.mesh.primitive_cone_add(vertices=48)
+    obj = bpy.context.object
+    obj.location, obj.scale, obj.rotation_euler.x = center, radii, pitch_rad
+    if color is not None:
+        linear = (*(channel**2.2 for channel in color), 1.0)  # As Blender stores colours.
+        material = addon_module("compat").new_node_material("part")
+        material.diffuse_color = linear
+        shader = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
+        shader.inputs["Base Color"].default_value = linear
         obj.data.materials.append(material)
-        made.append(obj)
-    bpy.ops.object.select_all(action="DESELECT")  # A selection would be captured alone.
+    return obj
+
+
+def show(objects: list) -> None:
+    """Make the scene ready for a capture of all of these objects."""
+    import bpy
+
+    for obj in objects:
+        obj.select_set(False)  # A selection would be captured alone.
     bpy.context.view_layer.update()
-    return made
 
 
 if __name__ == "__main__":
