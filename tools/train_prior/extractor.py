@@ -4,7 +4,8 @@ The class token learns by swapped assignment to prototypes (SwAV), the patches b
 the same picture under another augmentation, and by agreeing on prototypes of parts. Half of the pictures
 are first replaced by the prior's own one-step estimate of them from noise, or averaged with their mirror
 image: so the features keep their meaning on what a rectifier sees. Some are matched with a line drawing of
-themselves, so that a sketch is read like a picture.
+themselves, so that a sketch is read like a picture. Others are random toys, matched with a block-out of themselves, so
+that an artist's rough model is read like the finished thing.
 """
 
 from __future__ import annotations
@@ -118,12 +119,15 @@ class Estimator:
 def train_extractor(
     photos: Tensor, captions: Tensor, estimate: Estimator, width: int, num_layers: int,
     num_steps: int, batch: int, rate: float, folder: Path, seed: int, name: str, part_weight: float = 0.5,
-    max_timestep: int = 700, sketch_share: float = 0.3, start: Path | None = None, time_limit_s: float | None = None,
+    max_timestep: int = 700, sketch_share: float = 0.3, pairs: tuple[Tensor, Tensor] | None = None,
+    pair_share: float = 0.4, start: Path | None = None, time_limit_s: float | None = None,
 ) -> Student:  # fmt: skip
     """Train on uint8 pictures; `captions` index the texts that the estimator conditions on.
 
-    `start` is the folder of an extractor to go on from.
+    `pairs` are pictures that show the same place by place, in other colours and lights; they make up `pair_share` of a
+    batch. `start` is the folder of an extractor to go on from.
     """
+    num_pairs = 0 if pairs is None else round(pair_share * batch)
     device = photos.device
     torch.manual_seed(seed)
     student = Student(width, num_layers).to(device)
@@ -134,14 +138,21 @@ def train_extractor(
         return degrade(jitter_hue(warp(images, theta), generator), generator)
 
     def loss_of(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(photos), (batch,), generator=generator, device=device)
+        num_photos = batch - num_pairs
+        rows = torch.randint(len(photos), (num_photos,), generator=generator, device=device)
         images = photos[rows].float() / 255
         # An eighth are symmetric blobs: pictures of their own kind, so that they resemble no side view.
-        eighth = batch // 8
+        eighth, half = num_photos // 8, num_photos // 2
         images = torch.cat((0.5 * (images[:eighth] + images[:eighth].flip(-1)), images[eighth:]))
-        t = torch.randint(20, max_timestep, (batch // 2,), generator=generator, device=device)
-        estimated = estimate(images[batch // 2 :], captions[rows[batch // 2 :]], t, generator)
-        other = torch.cat((images[: batch // 2], estimated))
+        t = torch.randint(20, max_timestep, (num_photos - half,), generator=generator, device=device)
+        estimated = estimate(images[half:], captions[rows[half:]], t, generator)
+        other = torch.cat((images[:half], estimated))
+        if pairs is not None:
+            rows = torch.randint(len(pairs[0]), (num_pairs,), generator=generator, device=device)
+            images, other = (
+                torch.cat((known, paired[rows].float() / 255))
+                for known, paired in zip((images, other), pairs, strict=True)
+            )
         is_sketch = torch.rand(batch, generator=generator, device=device) < sketch_share
         other = torch.where(is_sketch[:, None, None, None], as_sketch(other, generator), other)
 

@@ -20,6 +20,7 @@ from clip_training import hat_accuracy, train_clip
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from safetensors.torch import save_file
 from torch import Tensor
+from toys import picture_pairs
 from transformers import CLIPTokenizer, PreTrainedModel
 
 from recdreamer.evaluation.figurines import COLORS, KINDS, Photos, photograph, pose_class
@@ -98,10 +99,13 @@ def main() -> None:
     parser.add_argument("--part-weight", type=float, default=0.5, help="weight of the agreement on parts")
     parser.add_argument("--extractor-size", type=int, nargs=2, default=None, help="width and layers")
     parser.add_argument("--extractor-start", type=Path, help="folder of an extractor to go on from")
+    parser.add_argument(
+        "--pair-share", type=float, default=0.4, help="share of toys in the extractor's batches"
+    )
     options = parser.parse_args()
     preset, device, work = PRESETS[options.preset], options.device, options.work
     width, num_layers = options.extractor_size or preset.extractor_size
-    extractor_name = f"extractor_{width}_{num_layers}_{options.part_weight:g}"
+    extractor_name = f"extractor_{width}_{num_layers}_{options.part_weight:g}_{options.pair_share:g}"
     if options.extractor_start is not None:
         extractor_name += "_on"  # With a checkpoint of its own, or it would take up that of the start.
     (work / "models").mkdir(parents=True, exist_ok=True)
@@ -112,10 +116,10 @@ def main() -> None:
         print(f"{time.monotonic() - started:7.1f} s  {text}", flush=True)
 
     tokenizer = build_tokenizer(work / "tokenizer")
-    biased = photos_of(preset.num_photos, 101, device)
-    say(f"rendered {preset.num_photos} pictures with the biased camera")
-
     vae_folder = work / "models" / "vae"
+    if {"vae", "denoiser"} & set(options.stages):
+        biased = photos_of(preset.num_photos, 101, device)
+        say(f"rendered {preset.num_photos} pictures with the biased camera")
     if "vae" in options.stages:
         train_vae(biased.images, *preset.vae, work, seed=11).save_pretrained(vae_folder)
         say("autoencoder done")
@@ -151,9 +155,12 @@ def main() -> None:
                     *(x.tolist() for x in (seen.kind, seen.color, seen.hat)), strict=True
                 )
             ]
+            toy_dice = torch.Generator(device=device).manual_seed(404)
+            pairs = picture_pairs(preset.num_photos // 2, toy_dice)
+            say(f"rendered {len(pairs[0])} toys, each as a photo and as a block-out")
             student = train_extractor(
                 seen.images, torch.tensor(plain, device=device), estimate, width, num_layers, *preset.extractor,
-                work, 31, extractor_name, options.part_weight,
+                work, 31, extractor_name, options.part_weight, pairs=pairs, pair_share=options.pair_share,
                 start=options.extractor_start, time_limit_s=options.time_limit,
             )  # fmt: skip
             save_model(student.extractor, IMAGE_MEAN, IMAGE_STD, work / "models" / extractor_name)
