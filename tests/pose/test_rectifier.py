@@ -11,7 +11,6 @@ from recdreamer.pose.rectifier import (
     camera_log_ratio,
     marginal_log_ratio,
     target_distribution,
-    wanted_classes,
 )
 from recdreamer.protocol import RequestError
 
@@ -56,23 +55,6 @@ def test_each_view_has_its_own_ratio() -> None:
     both = marginal_log_ratio(probs.log(), marginal, target)
     alone = marginal_log_ratio(probs[:1].log(), marginal[:1], target)
     assert torch.equal(both[:1], alone)
-
-
-@pytest.mark.parametrize(
-    ("azimuth", "expected"),
-    [(0, [1, 0, 0, 0]), (30, [1, 0, 0, 0]), (45, [0.5, 0.5, 0, 0]), (52.5, [0.25, 0.75, 0, 0]), (90, [0, 1, 0, 0]),
-     (330, [1, 0, 0, 0]), (315, [0.5, 0, 0, 0.5])],
-)  # fmt: skip
-def test_views_ask_for_the_class_of_their_azimuth(azimuth: float, expected: list[float]) -> None:
-    assert torch.allclose(
-        wanted_classes(torch.tensor([float(azimuth)]), AZIMUTHS), torch.tensor([expected]).float()
-    )
-
-
-def test_every_view_asks_for_something_whatever_the_classes() -> None:
-    azimuth_deg = torch.arange(0, 360, 5.0)
-    for classes in ([0.0, 180.0], [0.0, 20.0], [0.0, 60.0, 120.0, 180.0, 240.0, 300.0]):
-        assert (wanted_classes(azimuth_deg, torch.tensor(classes)).sum(1) > 0).all()
 
 
 def test_camera_ratio_of_one_wanted_class_is_its_log_probability() -> None:

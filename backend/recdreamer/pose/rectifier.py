@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from recdreamer.pose.control import YawPosterior, wanted_classes
 from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.protocol import PoseMode, RequestError
 
@@ -16,7 +17,7 @@ from recdreamer.protocol import PoseMode, RequestError
 def marginal_log_ratio(
     log_probs: Float[Tensor, "batch classes"],
     marginal: Float[Tensor, "batch classes"],
-    target: Float[Tensor, "classes"],
+    target: Float[Tensor, "classes"] | Float[Tensor, "batch classes"],
 ) -> Float[Tensor, "batch"]:
     """log Σ_c f(c) / p̄_t(c|y) · p(c|x_t, y): Theorem 2 in its discrete form (paper, Sec. 3.3).
 
@@ -33,23 +34,6 @@ def camera_log_ratio(
     return torch.logsumexp(log_probs + wanted.clamp_min(1e-12).log(), dim=-1)
 
 
-def wanted_classes(
-    azimuth_deg: Float[Tensor, "batch"], class_azimuth_deg: Float[Tensor, "classes"], ramp_deg: float = 30.0
-) -> Float[Tensor, "batch classes"]:
-    """How much each view asks for each class: 1 near its azimuth, falling to 0 over `ramp_deg` about the border.
-
-    The border lies half way to the nearest other class. A view further than that from every class asks for
-    the nearest one.
-    """
-    gap = _circular_distance(class_azimuth_deg[:, None], class_azimuth_deg[None])
-    gap.fill_diagonal_(360.0)
-    border = gap.amin(1) / 2
-    distance = _circular_distance(azimuth_deg[:, None], class_azimuth_deg[None])
-    wanted = ((border + ramp_deg / 2 - distance) / ramp_deg).clamp(0, 1)
-    nearest = torch.nn.functional.one_hot(distance.argmin(1), len(class_azimuth_deg)).to(wanted.dtype)
-    return torch.where(wanted.sum(1, keepdim=True) > 0, wanted, nearest)
-
-
 def target_distribution(target: Mapping[str, float], labels: Sequence[str]) -> Float[Tensor, "classes"]:
     """f(c) in the order of `labels`, adding up to 1; empty is uniform. Raises RequestError."""
     if not target:
@@ -62,10 +46,6 @@ def target_distribution(target: Mapping[str, float], labels: Sequence[str]) -> F
             "Give a share of zero or more to these classes, and to one at least more than zero.",
         )
     return shares / shares.sum()
-
-
-def _circular_distance(a_deg: Tensor, b_deg: Tensor) -> Tensor:
-    return ((a_deg - b_deg + 180) % 360 - 180).abs()
 
 
 @runtime_checkable
@@ -95,8 +75,10 @@ class Rectifier:
         target: Mapping[str, float] | None = None,
         device: torch.device | str = "cpu",
         name: str = "",
+        yaw: YawPosterior | None = None,
     ) -> None:
         """`target` is f(c) by label, in any unit; none or empty is uniform. `name` tells it apart in a checkpoint.
+        With `yaw` each camera of the marginal form has a target of its own.
 
         Raises RequestError for unknown labels.
         """
@@ -104,6 +86,7 @@ class Rectifier:
         self.key = f"{name}.marginal" if name else "marginal"
         self.marginal = PoseMarginal(len(classifier.labels), num_intervals, n_ema, num_timesteps).to(device)
         self.target = target_distribution(target or {}, classifier.labels).to(device)
+        self.yaw = yaw
         self.is_running = True
         """False once the marginal is fixed."""
 
@@ -120,7 +103,11 @@ class Rectifier:
             assert self.class_azimuth_deg is not None and azimuth_deg is not None
             ratio = camera_log_ratio(log_probs, wanted_classes(azimuth_deg, self.class_azimuth_deg))
         else:
-            ratio = marginal_log_ratio(log_probs, self.marginal.at(t), self.target)
+            marginal, target = self.marginal.at(t), self.target.expand_as(log_probs)
+            if self.yaw is not None and azimuth_deg is not None:
+                target = self.yaw.target(azimuth_deg)
+                self.yaw.update(azimuth_deg, log_probs, marginal)
+            ratio = marginal_log_ratio(log_probs, marginal, target)
         if self.is_running:
             self.marginal.update(t, log_probs.exp())
         return ratio
@@ -139,7 +126,10 @@ class Rectifier:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that a checkpoint must hold."""
-        return {self.key: self.marginal.probs}
+        named = {self.key: self.marginal.probs}
+        return named if self.yaw is None else named | {"yaw": self.yaw.log_evidence}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.marginal.probs.copy_(tensors[self.key])
+        if self.yaw is not None and "yaw" in tensors:
+            self.yaw.log_evidence.copy_(tensors["yaw"])
