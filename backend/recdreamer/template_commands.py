@@ -21,11 +21,12 @@ from recdreamer.protocol import (
 from recdreamer.settings import Settings, parse_setting
 
 if TYPE_CHECKING:
-    from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
+    from recdreamer.pose.anchoring import Drawn
+    from recdreamer.pose.classifier import ClassifierConfig
     from recdreamer.pose.features import FeatureExtractor
     from recdreamer.prior.diffusion import DiffusionPrior
 
-MAX_REFERENCES = 20
+MAX_DRAWN = 20
 """Prompts whose pictures are kept for the next check."""
 
 
@@ -159,14 +160,14 @@ def check(command: Check) -> int:
     request = _request_to_check(job, command)
     prior, extractor, config = _models(request)
     loaded = load_templates(job, request.templates, prior.image_px)
-    attention = reference = None
+    attention = drawn = None
     if request.prompt != NO_PROMPT:
         images = torch.stack([template.image for template in loaded]).to(prior.device)
         generator = torch.Generator(device=prior.device).manual_seed(0)
         attention = attention_to_prompt(prior, images, request.prompt, PATCHES, generator)
-        reference = _reference(prior, extractor, request)
+        drawn = _drawn(prior, extractor, request)
     verdicts, advice = check_templates(
-        job.root, request.templates, loaded, extractor, attention, reference, cache_folder("features"), config
+        job.root, request.templates, loaded, extractor, attention, drawn, cache_folder("features"), config
     )
     for template, verdict in zip(request.templates, verdicts, strict=True):
         _tell(template)
@@ -199,24 +200,22 @@ def _request_to_check(job: JobFolder, command: Check) -> JobRequest:
     return request
 
 
-def _reference(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobRequest) -> PoseClassifier:
-    """A classifier of the prior's own pictures of the prompt, which are kept for the next check."""
+def _drawn(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobRequest) -> Drawn:
+    """The prior's own pictures of the prompt's poses, which are kept for the next check."""
     from recdreamer import __version__
     from recdreamer.cache import cache_folder
-    from recdreamer.pose.check import NORMALIZATION
-    from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
+    from recdreamer.pose.anchoring import Drawn
     from recdreamer.pose.draw import draw_templates
     from recdreamer.pose.templates import load_templates
 
     name = Path(request.prior).resolve() if Path(request.prior).is_dir() else request.prior
     key = f"{__version__}\n{name}\n{extractor.fingerprint}\n{request.prompt}"
     folder = cache_folder("drawn") / hashlib.sha256(key.encode()).hexdigest()[:24]
-    for old in sorted(folder.parent.glob("*"), key=lambda path: path.stat().st_mtime)[:-MAX_REFERENCES]:
+    for old in sorted(folder.parent.glob("*"), key=lambda path: path.stat().st_mtime)[:-MAX_DRAWN]:
         shutil.rmtree(old, ignore_errors=True)
-    drawn = draw_templates(folder, prior, extractor, request.prompt, seed=0)
-    loaded = load_templates(JobFolder(folder), drawn, prior.image_px)
-    settings = ClassifierConfig(normalization=NORMALIZATION)
-    return PoseClassifier(extractor, loaded, settings, cache=cache_folder("features"))
+    templates = draw_templates(folder, prior, extractor, request.prompt, seed=0)
+    loaded = load_templates(JobFolder(folder), templates, prior.image_px)
+    return Drawn(loaded, [template.image for template in templates])
 
 
 def _request(command: Draw) -> JobRequest:

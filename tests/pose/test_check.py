@@ -12,8 +12,8 @@ from PIL import Image
 
 from recdreamer.cameras import orbit_cameras
 from recdreamer.evaluation.figurines import COLORS, KINDS, Figurines, render_figurines
-from recdreamer.pose.check import NORMALIZATION, Advice, TemplateVerdict, check_templates
-from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
+from recdreamer.pose.anchoring import Drawn
+from recdreamer.pose.check import Advice, TemplateVerdict, check_templates
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.gallery import write_picture
 from recdreamer.pose.templates import load_templates
@@ -42,18 +42,21 @@ def check(
     for index, (label, image) in enumerate(shown):
         write_picture(folder / f"{index}.png", image)
         templates.append(Template(label, f"{index}.png"))
-    reference = None
+    drawn = None
     if with_reference:
-        known = [Template(label, f"known-{label}.png") for label in CLASS_AZIMUTHS_DEG]
+        known = [
+            Template(label, f"known-{label}-{elevation}.png")
+            for label in CLASS_AZIMUTHS_DEG
+            for elevation in (4, 12)
+        ]
         for template in known:
-            write_picture(folder / template.image, view(CLASS_AZIMUTHS_DEG[template.label], 4.0))
-        reference = PoseClassifier(
-            extractor,
-            load_templates(JobFolder(folder), tuple(known), 64),
-            ClassifierConfig(normalization=NORMALIZATION),
+            elevation = float(Path(template.image).stem.split("-")[-1])
+            write_picture(folder / template.image, view(CLASS_AZIMUTHS_DEG[template.label], elevation))
+        drawn = Drawn(
+            load_templates(JobFolder(folder), tuple(known), 64), [template.image for template in known]
         )
     loaded = load_templates(JobFolder(folder), tuple(templates), 64)
-    return check_templates(folder, tuple(templates), loaded, extractor, None, reference)
+    return check_templates(folder, tuple(templates), loaded, extractor, None, drawn)
 
 
 FOUR = [("front", 0.0), ("right", 90.0), ("back", 180.0), ("left", 270.0)]

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.pose.anchoring import Drawn, doubts, read_drawn
 from recdreamer.pose.classifier import ClassifierConfig, Normalization, PoseClassifier
 from recdreamer.pose.features import PATCHES, FeatureExtractor, Features
 from recdreamer.pose.foreground import template_masks
 from recdreamer.pose.gallery import write_picture
-from recdreamer.pose.templates import PoseTemplate
+from recdreamer.pose.templates import PoseTemplate, are_placed
 from recdreamer.protocol import Template, write_atomically
 
 SMALL, HUGE = 0.04, 0.97
@@ -58,15 +59,15 @@ def check_templates(
     loaded: list[PoseTemplate],
     extractor: FeatureExtractor,
     attention: Float[Tensor, "templates places"] | None,
-    reference: PoseClassifier | None = None,
+    drawn: Drawn | None = None,
     cache: Path | None = None,
     config: ClassifierConfig | None = None,
 ) -> tuple[list[TemplateVerdict], list[Advice]]:
     """Verdicts on the templates of a folder, in their order, and advice on them as a whole.
 
-    `reference` knows poses from elsewhere, such as from the prior's own pictures. Writes check/check.json, and for
-    each template check/overlay-N.png (what is taken for the object) and check/match-N.png (what tells its pose from
-    the others).
+    The prior's own pictures, `drawn`, say whether a label is right, and the templates whether they can read those.
+    Writes check/check.json, and for each template check/overlay-N.png (what is taken for the object) and
+    check/match-N.png (what tells its pose from the others).
     """
     settings = replace(config or ClassifierConfig(), normalization=NORMALIZATION)
     classifier = PoseClassifier(extractor, loaded, settings, 0, attention, cache)
@@ -78,10 +79,14 @@ def check_templates(
         probs = torch.stack([
             _probs(classifier, extractor, loaded, attention, index, cache) for index in range(len(loaded))
         ])  # fmt: skip
-        told = None if reference is None else reference(images).exp()
     known: tuple[str, ...] = ()
-    if told is not None and reference is not None and _knows_these(told, templates, reference.labels):
-        known = reference.labels
+    told, doubt_of_all = None, None
+    if drawn is not None:
+        reference = PoseClassifier(extractor, drawn.templates, settings, cache=cache)
+        told = reference(images).exp()
+        if _knows_these(told, templates, reference.labels):
+            known = reference.labels
+        doubt_of_all = _doubt_of_all(loaded, drawn, extractor, config or ClassifierConfig(), cache)
     verdicts = []
     for index, template in enumerate(templates):
         labels, read = classifier.labels, probs[index]
@@ -106,9 +111,27 @@ def check_templates(
             )
         )
     advice = _confusion_advice(classifier.labels, templates, probs, images)
+    if doubt_of_all and not advice:  # Where views are confused with each other, that is why.
+        advice.append(doubt_of_all)
     report = {"templates": [asdict(v) for v in verdicts], "warnings": [asdict(a) for a in advice]}
     write_atomically(folder / "check" / "check.json", json.dumps(report, indent=2, ensure_ascii=False))
     return verdicts, advice
+
+
+def _doubt_of_all(
+    loaded: list[PoseTemplate],
+    drawn: Drawn,
+    extractor: FeatureExtractor,
+    config: ClassifierConfig,
+    cache: Path | None,
+) -> Advice | None:
+    """Whether the templates can read what the prior draws, as a job will ask before it begins."""
+    if not are_placed(loaded):
+        return None
+    both = PoseClassifier(extractor, [*loaded, *drawn.templates], config, cache=cache)
+    reading = read_drawn(both, loaded, drawn)
+    doubt = None if reading is None else doubts(reading)
+    return None if doubt is None else Advice(*doubt)
 
 
 def _probs(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -64,7 +63,6 @@ class PoseClassifier(nn.Module):
         self.labels = tuple(dict.fromkeys(template.label for template in templates))
         device = extractor.prepare.mean.device
         images = torch.stack([template.image for template in templates]).to(device)
-        classes = torch.tensor([self.labels.index(template.label) for template in templates], device=device)
         with torch.no_grad():
             features = template_features(extractor, images, config.template_copies, seed, cache)
             self.rule = ForegroundRule.fit(features.patches, foreground_hint(templates, attention, device))
@@ -78,34 +76,37 @@ class PoseClassifier(nn.Module):
             )
             self.template_mask = mask.gather(1, order)
             self.template_places = horizontal_map(mask).gather(1, order)
-            # Average over the templates of a class, each with its weight.
-            members = F.one_hot(classes, len(self.labels)).T.to(features.cls.dtype)
-            members = members * torch.tensor([template.weight for template in templates]).to(members)
-            self.members = members / members.sum(1, keepdim=True)
-            self._calibrate(images, classes)
+            self.members = class_members(templates, self.labels).to(features.cls)
+            self._calibrate(images)
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch classes"]:
         """Log-probabilities of the pose classes. With a generator, averaged over perturbed copies."""
-        logits_of = lambda pictures: self._logits(self.scores(pictures))  # noqa: E731
+        logits_of = lambda pictures: self.logits(self.scores(pictures))  # noqa: E731
         settings = self.config
         return averaged_logits(
             logits_of, images, generator, settings.query_copies, settings.query_noise
         ).log_softmax(-1)
 
     def scores(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
+        """Those of the templates, averaged over the templates of each class."""
+        return self.template_scores(images) @ self.members.T
+
+    def template_scores(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch templates"]:
         """Texture score times orientation score: a soft and-gate (Eq. 15 to 17)."""
         features = self.extractor(images)
         texture = features.cls @ self.template_cls.T
         # As the released code: cosine mapped to [0, 1], so that two bad scores do not make a good one.
         texture = (texture + 1) / 2
         if self.config.branches == "texture":
-            return texture @ self.members.T
+            return texture
         orientation = self._orientation(features)
         if self.config.branches == "orientation":
-            return orientation @ self.members.T
-        return (texture * orientation) @ self.members.T
+            return orientation
+        return texture * orientation
 
     def displacement(
         self, features: Features, mask: Float[Tensor, "batch places"]
@@ -130,7 +131,8 @@ class PoseClassifier(nn.Module):
         displacement = self.displacement(features, mask)
         return 1 - (displacement * mask[:, None]).sum(-1) / mask.sum(-1)[:, None]
 
-    def _logits(self, scores: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
+    def logits(self, scores: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
+        """Scores as the softmax over classes takes them."""
         temperature = self.config.temperature or _TEMPERATURES[self.config.normalization]
         if self.config.normalization == "centered":
             return (scores - self.score_mean) / (self.score_margin * temperature)
@@ -138,7 +140,7 @@ class PoseClassifier(nn.Module):
             return scores / scores.sum(-1, keepdim=True) / temperature
         return scores / temperature
 
-    def _calibrate(self, images: Float[Tensor, "templates 3 s s"], classes: Tensor) -> None:
+    def _calibrate(self, images: Float[Tensor, "templates 3 s s"]) -> None:
         """Mean score of each class over the templates, plain and blurred, and the margin of the right class."""
         blurred = images
         for _ in range(3):
@@ -146,5 +148,13 @@ class PoseClassifier(nn.Module):
         scores = self.scores(torch.cat((images, blurred)))
         self.score_mean = scores.mean(0)
         centered = scores - self.score_mean
-        right = F.one_hot(classes.repeat(2), len(self.labels)).bool()
+        right = (self.members > 0).T.repeat(2, 1)
         self.score_margin = (centered[right].mean() - centered[~right].mean()).clamp_min(1e-3)
+
+
+def class_members(
+    templates: list[PoseTemplate], labels: tuple[str, ...]
+) -> Float[Tensor, "classes templates"]:
+    """The average over the templates of each class, each with its weight."""
+    members = torch.tensor([[t.weight if t.label == label else 0.0 for t in templates] for label in labels])
+    return members / members.sum(1, keepdim=True)

@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,6 +99,24 @@ def with_mirrored_sides(templates: tuple[Template, ...]) -> tuple[Template, ...]
                 if template.label == have
             )
     return templates
+
+
+def are_placed(templates: Sequence[PoseTemplate]) -> bool:
+    """Whether it is known from where each class is seen: by a template's camera, or by the name of the class."""
+    placed = {template.label for template in templates if template.azimuth_deg is not None}
+    return all(template.label in placed | set(CLASS_AZIMUTHS_DEG) for template in templates)
+
+
+def class_azimuths(
+    templates: Sequence[PoseTemplate], labels: Sequence[str], device: torch.device | str = "cpu"
+) -> Float[Tensor, "classes"]:
+    """The azimuth of each class in degrees: that of its templates, averaged on the circle, else its name's."""
+    azimuths = []
+    for label in labels:
+        known = [t.azimuth_deg for t in templates if t.label == label and t.azimuth_deg is not None]
+        angles = torch.deg2rad(torch.tensor(known or [CLASS_AZIMUTHS_DEG[label]]))
+        azimuths.append(torch.rad2deg(torch.atan2(angles.sin().mean(), angles.cos().mean())) % 360)
+    return torch.stack(azimuths).to(device)
 
 
 def _load(path: Path, template: Template, size_px: int) -> PoseTemplate:
