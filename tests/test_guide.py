@@ -10,8 +10,7 @@ import torch
 from recdreamer import guide
 from recdreamer.config import resolve
 from recdreamer.distillation.debiasing import PromptDebiaser
-from recdreamer.guide import class_azimuths
-from recdreamer.pose.templates import PoseTemplate
+from recdreamer.pose.templates import PoseTemplate, class_azimuths
 from recdreamer.prior.diffusion import DiffusionPrior
 
 from .generate.small_jobs import job_of

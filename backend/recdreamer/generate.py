@@ -59,7 +59,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     start = prepare_start(job, config, device, lambda: report.progress(0, 1))
     torch.manual_seed(config.seed)
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
-    guides, seconds = prepare_guides(job, config, prior), {}
+    guides, seconds = prepare_guides(job, config, prior, report.warning), {}
     prior.free_text_encoder()
 
     is_given, is_painted = start is not None and start.kind == "texture", "texture" in config.stages

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -13,26 +12,36 @@ from recdreamer.cache import cache_folder
 from recdreamer.config import GenerateConfig, of_detail, of_geometry, of_texture
 from recdreamer.distillation.debiasing import PromptDebiaser
 from recdreamer.distillation.methods import LORA_METHODS, Guide, add_noise
+from recdreamer.pose.anchoring import Drawn, anchored, doubts, read_drawn
 from recdreamer.pose.attributes import AttributeClassifier
 from recdreamer.pose.classifier import PoseClassifier
+from recdreamer.pose.control import YawPosterior
 from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import PATCHES, FeatureExtractor
 from recdreamer.pose.rectifier import Rectifier
-from recdreamer.pose.templates import PoseTemplate, load_templates
+from recdreamer.pose.templates import PoseTemplate, are_placed, class_azimuths, load_templates
 from recdreamer.prior.attention import attention_to_prompt
 from recdreamer.prior.denoiser import Denoiser
 from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import VIEWS, Prompts
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, RequestError
+from recdreamer.protocol import JobFolder, RequestError
+
+Warn = Callable[[str], None]
 
 
-def prepare_guide(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> Guide:
+def say_nothing(message: str) -> None:
+    """Where nobody listens."""
+
+
+def prepare_guide(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+) -> Guide:
     """The job's method with all it asks: the branch, the prompt in its forms, the rectifiers."""
     guidance, branch, rectifiers = config.guidance, None, []
     prompts = prepare_prompts(config, prior)
     if config.method == "usd":
-        rectifiers = prepare_rectifiers(job, config, prior)
+        rectifiers = prepare_rectifiers(job, config, prior, warn)
         if config.rectifier.marginal == "sampled":
             _fix_marginals(rectifiers, config, prior, prompts)
     if config.method in LORA_METHODS:
@@ -47,10 +56,12 @@ def prepare_guide(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior)
     )
 
 
-def prepare_guides(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> dict[str, Guide]:
+def prepare_guides(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+) -> dict[str, Guide]:
     """A guide for each stage that is run, and for close-ups: what they ask for costs time. That of the shape is always
     there; all share its branch, which goes on learning, and its rectifiers."""
-    first = prepare_guide(job, config, prior)
+    first = prepare_guide(job, config, prior, warn)
 
     def of(stage: GenerateConfig) -> Guide:
         if stage.method in LORA_METHODS and config.method not in (stage.method, "usd"):
@@ -91,7 +102,9 @@ def prepare_prompts(config: GenerateConfig, prior: DiffusionPrior) -> Prompts:
     return Prompts.encode(prior.encode_text, prompt, guidance.views, guidance.view_prompts, reduced, source)
 
 
-def prepare_rectifiers(job: JobFolder, config: GenerateConfig, prior: DiffusionPrior) -> list[Rectifier]:
+def prepare_rectifiers(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+) -> list[Rectifier]:
     """That of the pose, and that of another attribute, as far as they are wanted. Raises RequestError for neither."""
     settings, rectifiers = config.rectifier, []
     build = partial(
@@ -99,10 +112,14 @@ def prepare_rectifiers(job: JobFolder, config: GenerateConfig, prior: DiffusionP
         num_timesteps=prior.schedule.num_timesteps, device=prior.device,
     )  # fmt: skip
     if settings.pose:
-        classifier, templates = prepare_classifier(job, config, prior)
+        classifier, templates = prepare_classifier(job, config, prior, warn)
         is_camera = config.pose_mode == "camera"
-        azimuths = class_azimuths(templates, classifier.labels, prior.device) if is_camera else None
-        rectifiers.append(build(classifier, config.pose_mode, azimuths, target=settings.target))
+        azimuths = yaw = None
+        if are_placed(templates):
+            azimuths = class_azimuths(templates, classifier.labels, prior.device)
+        if azimuths is not None and not is_camera and settings.yaw == "inferred" and not settings.target:
+            yaw = YawPosterior(azimuths, settings.yaw_memory)
+        rectifiers.append(build(classifier, config.pose_mode, azimuths, target=settings.target, yaw=yaw))
     if settings.attribute:
         attribute = AttributeClassifier(settings.attribute_classifier, settings.attribute).to(prior.device)
         rectifiers.append(
@@ -117,22 +134,43 @@ def prepare_rectifiers(job: JobFolder, config: GenerateConfig, prior: DiffusionP
 
 
 def prepare_classifier(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
 ) -> tuple[PoseClassifier, list[PoseTemplate]]:
-    """The classifier of the job's templates, and these; where there are none, the prior draws them first."""
+    """The classifier of the job's templates, and these; where there are none, the prior draws them first.
+
+    Templates from elsewhere are compared with what the prior draws (`pose.anchoring`).
+    """
     extractor = FeatureExtractor(config.extractor).to(prior.device)
-    templates = job.read_request().templates
-    if not templates:
-        templates = draw_templates(job.templates, prior, extractor, config.prompt, config.seed)
-        templates = tuple(replace(template, image=f"templates/{template.image}") for template in templates)
-    loaded = load_templates(job, templates, prior.image_px)
-    images = torch.stack([template.image for template in loaded]).to(prior.device)
+    given = job.read_request().templates
+    loaded = load_templates(job, given, prior.image_px)
+    build = partial(_classifier_of, extractor=extractor, config=config, prior=prior)
+    are_foreign = any(template.source != "prior" for template in given)
+    if given and not (config.rectifier.anchor and are_foreign and are_placed(loaded)):
+        return build(loaded), loaded
+    folder = job.templates / "drawn" if given else job.templates
+    own = draw_templates(folder, prior, extractor, config.prompt, config.seed)
+    drawn = Drawn(
+        load_templates(JobFolder(folder), own, prior.image_px), [template.image for template in own]
+    )
+    if not given:
+        return build(drawn.templates), drawn.templates
+    reading = read_drawn(build([*loaded, *drawn.templates]), loaded, drawn)
+    if reading is not None:
+        if doubt := doubts(reading):
+            warn(" ".join(doubt))
+        loaded = anchored(loaded, drawn, reading)
+    return build(loaded), loaded
+
+
+def _classifier_of(
+    templates: list[PoseTemplate], extractor: FeatureExtractor, config: GenerateConfig, prior: DiffusionPrior
+) -> PoseClassifier:
+    images = torch.stack([template.image for template in templates]).to(prior.device)
     generator = torch.Generator(device=prior.device).manual_seed(config.seed)
     attention = attention_to_prompt(prior, images, config.prompt, PATCHES, generator)
-    classifier = PoseClassifier(
-        extractor, loaded, config.rectifier.classifier, config.seed, attention, cache_folder("features")
+    return PoseClassifier(
+        extractor, templates, config.rectifier.classifier, config.seed, attention, cache_folder("features")
     )
-    return classifier, loaded
 
 
 def _fix_marginals(
@@ -154,13 +192,3 @@ def _fix_marginals(
 
         for rectifier in rectifiers:
             rectifier.fix_marginal(estimates, generator)
-
-
-def class_azimuths(templates: list[PoseTemplate], labels: tuple[str, ...], device: torch.device) -> Tensor:
-    """The azimuth of each class in degrees: that of its templates, averaged on the circle, else its name's."""
-    azimuths = []
-    for label in labels:
-        known = [t.azimuth_deg for t in templates if t.label == label and t.azimuth_deg is not None]
-        angles = torch.deg2rad(torch.tensor(known or [CLASS_AZIMUTHS_DEG[label]]))
-        azimuths.append(torch.rad2deg(torch.atan2(angles.sin().mean(), angles.cos().mean())) % 360)
-    return torch.stack(azimuths).to(device)

@@ -115,6 +115,11 @@ class RectifierConfig:
     """Pictures that are drawn for the fixed marginal."""
     target: dict[str, float] = field(default_factory=dict)
     """f(c) by class, in any unit; empty is uniform, a single class is pose control (C.5)."""
+    yaw: Literal["inferred", "free"] = "inferred"
+    """Target of the marginal form: `inferred` asks each camera for the class that should be there once the views
+    tell how the object is turned (`YawPosterior`); `free` asks all cameras for the same f(c), as the paper."""
+    yaw_memory: int = 100
+    """Samples that make up 90 % of what is known about that."""
     lazy_steps: int = 0
     """First steps, in which the marginal is followed and nothing rectified (released code: lazy_activation)."""
     num_intervals: int = 10
@@ -122,6 +127,9 @@ class RectifierConfig:
     n_ema: int = 100
     """Samples that make up 90 % of a marginal."""
     classifier: ClassifierConfig = ClassifierConfig()
+    anchor: bool = True
+    """Compare templates from elsewhere with what the prior draws, and let its own pictures stand in where they do not
+    fit; False takes them as they are (paper)."""
     tiny_decoder: str = ""
     """Folder or id of an AutoencoderTiny (TAESD: madebyollin/taesd) that decodes for the classifier; empty takes
     the prior's own decoder, which costs more than the classifier itself at Stable Diffusion's size."""
