@@ -78,11 +78,11 @@ def freedom(
 
 
 def surface_settings(config: GenerateConfig) -> MeshConfig:
-    """How the mesh of a refined surface is extracted: its level is known.
+    """How the mesh of a refined surface is extracted: its level is known, and it has no pores, only creases.
 
-    Gaps are closed as those of a field are: a stem that is thinner than the cells of the grid leaves one.
+    Gaps that part it are closed as those of a field are: a stem that is thinner than the cells of the grid leaves one.
     """
-    return replace(config.mesh, threshold=0.5 * SOLID)
+    return replace(config.mesh, threshold=0.5 * SOLID, fill_pores=False)
 
 
 def start_grid(
