@@ -115,7 +115,7 @@ def test_what_is_shown_follows_the_normals() -> None:
     upper = normals[2, :32].max()
     assert upper > 0.9, "the top looks up"
     level = shaded[:, 31:33, 31:33].mean()
-    assert level.item() == pytest.approx(0.5 * light(torch.tensor([[0.0, -1.0, 0.0]])).item(), rel=0.01)
+    assert level.item() == pytest.approx(0.5 * (0.74 + 0.08), rel=0.01), "seen head on"
     assert shaded[0, :20].max() > level + 0.05
 
 
@@ -133,6 +133,13 @@ def test_the_laplacian_is_twice_the_mean_curvature() -> None:
     noise = torch.randn((RESOLUTION,) * 3, generator=torch.Generator().manual_seed(0))
     bumpy = shell(sphere(radius) + 0.2 * CELL * noise)
     assert laplacian_loss(bumpy, bumpy.near_surface(1.0)) > 50 * found
+
+
+def test_light_comes_from_above_and_a_little_from_the_camera() -> None:
+    up, ahead = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.0, -1.0, 0.0]])
+    assert light(up).item() == pytest.approx(0.98) and light(ahead).item() == pytest.approx(0.78)
+    assert light(ahead, torch.tensor([[0.0, 1.0, 0.0]])).item() == pytest.approx(0.82), "seen head on"
+    assert light(up, torch.tensor([[0.0, 1.0, 0.0]])).item() == pytest.approx(0.94), "seen edge on"
 
 
 def test_what_left_its_start_is_pulled_back() -> None:

@@ -13,6 +13,8 @@ from recdreamer.field.volume import trilinear
 SOLID = 100.0
 OCCUPANCY_REACH = 0.04
 """About half of the diagonal of a cell of the default occupancy grid, in scene units."""
+MEAN_FACING = 0.5
+"""Cosine between the normal of what is seen and the way to the camera, on average."""
 
 
 class DistanceGrid(nn.Module):
@@ -83,9 +85,15 @@ class DistanceGrid(nn.Module):
         return self.distances.view(-1)[torch.stack([near + steps, near - steps])]
 
 
-def light(normals: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 1"]:
-    """Light from above, about as much as the pictures of the embedded world have."""
-    return 0.78 + 0.20 * normals[..., 2:3]
+def light(
+    normals: Float[Tensor, "*batch 3"], rays_d: Float[Tensor, "*batch 3"] | None = None
+) -> Float[Tensor, "*batch 1"]:
+    """Light from above and a little from the camera, as the pictures of the embedded world have it.
+
+    `rays_d` are unit directions away from the camera. Without them a point faces it as it does on average.
+    """
+    facing = MEAN_FACING if rays_d is None else -(normals * rays_d).sum(-1, keepdim=True)
+    return 0.74 + 0.20 * normals[..., 2:3] + 0.08 * facing
 
 
 def eikonal_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
