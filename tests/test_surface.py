@@ -11,11 +11,11 @@ from recdreamer.cameras import orbit_cameras, sample_cameras
 from recdreamer.config import GenerateConfig, resolve
 from recdreamer.field.distance_grid import DistanceGrid, light
 from recdreamer.field.volume import grid_points, labelled
-from recdreamer.geometry import start_grid, surface_settings
+from recdreamer.geometry import start_grid
 from recdreamer.mesh import Mesh, extract_mesh
 from recdreamer.mesh.mesh import connected_components
 from recdreamer.protocol import JobRequest
-from recdreamer.surface import Surface
+from recdreamer.surface import Surface, surface_settings
 
 CPU = torch.device("cpu")
 RESOLUTION = 40

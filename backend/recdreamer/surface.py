@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,12 +13,14 @@ from recdreamer.config import GenerateConfig
 from recdreamer.descent import Descent, distillation_loss
 from recdreamer.field import OccupancyGrid
 from recdreamer.field.distance_grid import (
+    SOLID,
     DistanceGrid,
     albedo_variation,
     anchor_loss,
     eikonal_loss,
     hessian_loss,
 )
+from recdreamer.mesh import MeshConfig
 from recdreamer.rendering import Rendering, random_backgrounds
 from recdreamer.rendering.surface import render_surface
 from recdreamer.state import load_optimizer, optimizer_tensors, part
@@ -137,3 +141,16 @@ class Surface:
                 self.grid.albedo.copy_(tensors["surface.albedo"])
         self.occupancy.load_state_dict(part("surface_occupancy", tensors))
         load_optimizer("surface_optimizer", self.descent.optimizer, tensors)
+
+
+def surface_settings(config: GenerateConfig) -> MeshConfig:
+    """How the mesh of a refined surface is extracted: its level is known, and it has no pores, only creases.
+
+    Gaps that part it are closed as those of a field are: a stem that is thinner than the cells of the grid leaves one.
+    """
+    return replace(config.mesh, threshold=0.5 * SOLID, fill_pores=False)
+
+
+def uncolored(distances: Float[Tensor, "x y z"]) -> DistanceGrid:
+    """A surface that nobody will see the albedo of."""
+    return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape))
