@@ -84,8 +84,15 @@ class GeometryConfig:
     learning_rate: float = 0.1
     """Cells per step at first."""
     final_learning_rate: float = 0.1
+    albedo_learning_rate: float = 0.01
+    """Of a picture that is `shaded`; what is only a wrong colour needs no wrong shape then."""
+    albedo_variation: float = 100.0
+    """Weight of the differences of the albedo: without it colours turn mottled."""
     eikonal: float = 100.0
-    laplacian: float = 100.0
+    hessian: float = 30.0
+    """Weight of the curvature at first; see `hessian_loss`."""
+    final_hessian: float = 100.0
+    """The same at the end."""
     anchor: float = 1.0
     """Weight of the mean squared distance from the start, in cells."""
 
@@ -279,13 +286,15 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
             num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
             final_learning_rate=0.05, background="plain", ground=(0.45, 1.0), ground_tint=0.2, preview_every=25,
         ),
-        # It has never seen normals. Its steps are cheap, and the shell's cells are as fine as its pixels.
+        # It has never seen normals. Its steps are cheap, and the shell's cells are as fine as its pixels: where the first
+        # stage is round or pitted the surface has far to go, five cells and more.
         geometry=GeometryConfig(
-            num_steps=100, num_views=4, render_px=64, guidance_scale=3.0, picture="shaded", resolution=96,
-            softness=0.008, step_size=0.02,
+            num_steps=200, num_views=4, render_px=64, guidance_scale=3.0, picture="shaded", schedule="uniform",
+            resolution=96, softness=0.008, step_size=0.02, learning_rate=1.0, eikonal=50.0, hessian=10.0,
+            final_hessian=80.0, anchor=0.0,
         ),
         texture=TextureConfig(
-            num_steps=150, num_views=4, render_px=64, guidance_scale=3.0,
+            num_steps=100, num_views=4, render_px=64, guidance_scale=3.0,
             field=FieldConfig(), grid_learning_rate=1e-2, cached_views=128, smoothness=100.0, smoothing_radius=0.03,
             detail_prompt="",
         ),

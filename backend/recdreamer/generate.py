@@ -20,7 +20,7 @@ from recdreamer.distillation.methods import Guide
 from recdreamer.field import RadianceField
 from recdreamer.field.distance_grid import DistanceGrid
 from recdreamer.field.region_field import RegionField, free_within
-from recdreamer.geometry import geometry_stage, surface_settings, uncolored
+from recdreamer.geometry import geometry_stage
 from recdreamer.guide import prepare_guides
 from recdreamer.mesh import (
     Mesh,
@@ -39,6 +39,7 @@ from recdreamer.report import JobError, Report
 from recdreamer.scene import Particles
 from recdreamer.shape import shape_stage
 from recdreamer.start import StartingPoint, field_of, prepare_start
+from recdreamer.surface import surface_settings, uncolored
 from recdreamer.texture import own_field, texture_stage
 
 SHARES = {"prepare": 3.0, "shape": 60.0, "geometry": 10.0, "texture": 20.0, "mesh": 7.0}

@@ -13,17 +13,17 @@ from torch.nn.functional import normalize
 from recdreamer.config import GenerateConfig, of_geometry
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import Field
-from recdreamer.field.distance_grid import SOLID, DistanceGrid, light
+from recdreamer.field.distance_grid import DistanceGrid, light
 from recdreamer.field.signed_distance import SolidMesh
 from recdreamer.field.volume import grid_points, trilinear
-from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
+from recdreamer.mesh import Mesh, extract_mesh
 from recdreamer.mesh.surface import Tick, no_tick
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder
 from recdreamer.report import Report
 from recdreamer.stage import particle_name, run_stage
 from recdreamer.start import StartingPoint
-from recdreamer.surface import Surface
+from recdreamer.surface import Surface, uncolored
 
 ALL_FACES = 1 << 30
 
@@ -77,14 +77,6 @@ def freedom(
     return share * trilinear(start.region[None].to(device), grid_points(size[0], device))[:, 0].view(size)
 
 
-def surface_settings(config: GenerateConfig) -> MeshConfig:
-    """How the mesh of a refined surface is extracted: its level is known.
-
-    Gaps are closed as those of a field are: a stem that is thinner than the cells of the grid leaves one.
-    """
-    return replace(config.mesh, threshold=0.5 * SOLID)
-
-
 def start_grid(
     config: GenerateConfig, mesh: Mesh, colors: Field, device: torch.device, tick: Tick = no_tick
 ) -> DistanceGrid:
@@ -99,11 +91,6 @@ def resampled(distances: Float[Tensor, "x y z"], resolution: int) -> Float[Tenso
     if len(distances) == resolution:
         return distances
     return trilinear(distances[None], grid_points(resolution, distances.device)).view((resolution,) * 3)
-
-
-def uncolored(distances: Float[Tensor, "x y z"]) -> DistanceGrid:
-    """A surface that nobody will see the albedo of."""
-    return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape))
 
 
 def colored_grid(

@@ -24,6 +24,7 @@ from recdreamer.mesh.surface import CUBE_LO, Tick, find_surface, no_tick, sample
 from recdreamer.protocol import JobFolder, JobRequest, RequestError, Start
 from recdreamer.start_mesh import Placement, read_start_mesh
 from recdreamer.state import part
+from recdreamer.surface import surface_settings, uncolored
 
 TAKEN_OVER = "start"
 """Name of the checkpoint that holds what a job needs of the one that it continues, so that that one may be deleted."""
@@ -270,16 +271,18 @@ def _placement_of_result(
 ) -> Placement:
     """Where the scene has the earlier job's mesh, whose base stands on the origin, to about a cell.
 
-    Found by the bounding box of the field, so that the mesh may have been edited since.
+    Found by the bounding box of the refined surface, else of the field, so that the mesh may have been edited since.
     """
-    shape, _ = start.make_fields(config.field, 0)
-    shape.to(device)
+    if start.surface is not None:
+        density, settings = uncolored(start.surface.to(device)).to(device).solidity, surface_settings(config)
+    else:
+        density, settings = start.make_fields(config.field, 0)[0].to(device).density, config.mesh
     resolution = config.start.resolution
     cell = 2 / resolution
-    level = find_surface(shape.density, config.mesh, device=device, tick=tick)
+    level = find_surface(density, settings, device=device, tick=tick)
     cells = (resolution, resolution, resolution)
-    sigmas = sample_box(shape.density, CUBE_LO, cells, cell, device=device, tick=tick)
-    where = np.argwhere(whole_object(sigmas >= level.threshold, sigmas, cell, level, config.mesh))
+    sigmas = sample_box(density, CUBE_LO, cells, cell, device=device, tick=tick)
+    where = np.argwhere(whole_object(sigmas >= level.threshold, sigmas, cell, level, settings))
     low, high = where.min(0) * cell - 1, (where.max(0) + 1) * cell - 1
     try:
         with np.load(JobFolder(folder).result / "mesh.npz") as result:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,14 +12,22 @@ from recdreamer.cameras import Cameras
 from recdreamer.config import GenerateConfig
 from recdreamer.descent import Descent, distillation_loss
 from recdreamer.field import OccupancyGrid
-from recdreamer.field.distance_grid import DistanceGrid, anchor_loss, eikonal_loss, laplacian_loss
+from recdreamer.field.distance_grid import (
+    SOLID,
+    DistanceGrid,
+    albedo_variation,
+    anchor_loss,
+    eikonal_loss,
+    hessian_loss,
+)
+from recdreamer.mesh import MeshConfig
 from recdreamer.rendering import Rendering, random_backgrounds
 from recdreamer.rendering.surface import render_surface
 from recdreamer.state import load_optimizer, optimizer_tensors, part
 
 
 class Surface:
-    """Signed distances with their optimizer."""
+    """Signed distances, and the albedo where it is seen, with their optimizer."""
 
     def __init__(
         self,
@@ -31,9 +41,13 @@ class Surface:
         self.occupancy = OccupancyGrid(config.occupancy).to(device)
         self.freedom = freedom
         settings = config.geometry
-        optimizer = torch.optim.Adam(
-            [self.grid.distances], lr=settings.learning_rate * grid.cell, betas=(0.9, 0.99)
-        )
+        groups = [{"params": [self.grid.distances], "lr": settings.learning_rate * grid.cell}]
+        if settings.picture == "shaded":
+            # What is only a wrong colour would be explained by a wrong shape.
+            self.grid.albedo.requires_grad_()
+            groups.append({"params": [self.grid.albedo], "lr": settings.albedo_learning_rate})
+        self._learnt: list[torch.Tensor] = [tensor for group in groups for tensor in group["params"]]
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
@@ -61,17 +75,26 @@ class Surface:
             loss = (
                 loss
                 + settings.eikonal * eikonal_loss(grid, near)
-                + settings.laplacian * laplacian_loss(grid, near)
+                + self._hessian_weight(step) * hessian_loss(grid, near)
                 + settings.anchor * anchor_loss(grid, near)
             )
-        before = None if self.freedom is None else grid.distances.detach().clone()
+            if grid.albedo.requires_grad:
+                loss = loss + settings.albedo_variation * albedo_variation(grid, near)
+        before = None if self.freedom is None else [tensor.detach().clone() for tensor in self._learnt]
         self.descent.step(loss, step)
         if before is not None and self.freedom is not None:
             # Not the gradient: Adam would take a small one for a large one.
             with torch.no_grad():
-                grid.distances.copy_(before + self.freedom * (grid.distances - before))
+                for tensor, was in zip(self._learnt, before, strict=True):
+                    tensor.copy_(was + self.freedom * (tensor - was))
         if step + 1 == settings.num_steps:
             grid.mend()
+
+    def _hessian_weight(self, step: int) -> float:
+        """Little at first, so that the shape can move, and the most at the end, so that it settles."""
+        settings = self.config.geometry
+        progress = step / settings.num_steps
+        return settings.hessian ** (1 - progress) * settings.final_hessian**progress
 
     @torch.no_grad()
     def picture(
@@ -106,11 +129,28 @@ class Surface:
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint must hold; what the surface began as comes from the stage before."""
         named = {"surface.distances": self.grid.distances.detach()}
+        if self.grid.albedo.requires_grad:
+            named["surface.albedo"] = self.grid.albedo.detach()
         named |= {f"surface_occupancy.{k}": v for k, v in self.occupancy.state_dict().items()}
         return named | optimizer_tensors("surface_optimizer", self.descent.optimizer)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         with torch.no_grad():
             self.grid.distances.copy_(tensors["surface.distances"])
+            if "surface.albedo" in tensors:
+                self.grid.albedo.copy_(tensors["surface.albedo"])
         self.occupancy.load_state_dict(part("surface_occupancy", tensors))
         load_optimizer("surface_optimizer", self.descent.optimizer, tensors)
+
+
+def surface_settings(config: GenerateConfig) -> MeshConfig:
+    """How the mesh of a refined surface is extracted: its level is known, and it has no pores, only creases.
+
+    Gaps that part it are closed as those of a field are: a stem that is thinner than the cells of the grid leaves one.
+    """
+    return replace(config.mesh, threshold=0.5 * SOLID, fill_pores=False)
+
+
+def uncolored(distances: Float[Tensor, "x y z"]) -> DistanceGrid:
+    """A surface that nobody will see the albedo of."""
+    return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape))

@@ -11,11 +11,13 @@ import torch
 from recdreamer.cameras import orbit_cameras
 from recdreamer.field import OccupancyConfig, OccupancyGrid
 from recdreamer.field.distance_grid import (
+    HESSIAN_SCALE,
     SOLID,
     DistanceGrid,
+    albedo_variation,
     anchor_loss,
     eikonal_loss,
-    laplacian_loss,
+    hessian_loss,
     light,
 )
 from recdreamer.field.volume import grid_points
@@ -115,7 +117,7 @@ def test_what_is_shown_follows_the_normals() -> None:
     upper = normals[2, :32].max()
     assert upper > 0.9, "the top looks up"
     level = shaded[:, 31:33, 31:33].mean()
-    assert level.item() == pytest.approx(0.5 * light(torch.tensor([[0.0, -1.0, 0.0]])).item(), rel=0.01)
+    assert level.item() == pytest.approx(0.5 * (0.74 + 0.08), rel=0.01), "seen head on"
     assert shaded[0, :20].max() > level + 0.05
 
 
@@ -125,14 +127,55 @@ def test_a_true_distance_costs_nothing_and_a_false_one_does() -> None:
     assert eikonal_loss(steep, steep.near_surface()).item() == pytest.approx(1.0, rel=0.05)
 
 
-def test_the_laplacian_is_twice_the_mean_curvature() -> None:
-    radius = 0.6
-    round_one = shell(sphere(radius))
-    found = laplacian_loss(round_one, round_one.near_surface(1.0)).item()
-    assert found == pytest.approx((2 * CELL / radius) ** 2, rel=0.05)
+def test_the_hessian_holds_the_principal_curvatures() -> None:
+    """A plane has none, a ball 1 / r twice, and a rod once."""
+    points = grid_points(RESOLUTION)
+    tilted = points @ torch.nn.functional.normalize(torch.tensor([1.0, 2.0, -0.5]), dim=0)
+    rod = points[:, :2].norm(dim=1) - 0.6
+    for distances, curvature in ((tilted, 0.0), (rod, 1 / 0.6), (sphere(0.6), math.sqrt(2) / 0.6)):
+        grid = shell(distances.view((RESOLUTION,) * 3))
+        exact = math.hypot(CELL * curvature, HESSIAN_SCALE) - HESSIAN_SCALE
+        assert hessian_loss(grid, grid.near_surface(1.0)).item() == pytest.approx(exact, rel=0.05, abs=1e-6)
     noise = torch.randn((RESOLUTION,) * 3, generator=torch.Generator().manual_seed(0))
-    bumpy = shell(sphere(radius) + 0.2 * CELL * noise)
-    assert laplacian_loss(bumpy, bumpy.near_surface(1.0)) > 50 * found
+    bumpy = shell(sphere(0.6) + 0.2 * CELL * noise)
+    assert hessian_loss(bumpy, bumpy.near_surface(1.0)) > 5 * exact
+
+
+def test_a_sharp_fold_costs_as_much_as_a_round_one() -> None:
+    """A roof whose ridge is sharp or a parabola; the square, which is the control, would have it round."""
+    x, _, z = grid_points(RESOLUTION).T
+    every = torch.arange(RESOLUTION**3).view((RESOLUTION,) * 3)[2:-2, 2:-2, 2:-2].flatten()
+    costs, squares = [], []
+    for width in (0.5 * CELL, 4 * CELL):
+        roof = torch.where(x.abs() < width, 0.5 * (x.square() / width + width), x.abs())
+        grid = shell((z + 2 * roof).view((RESOLUTION,) * 3))
+        costs.append(hessian_loss(grid, every).item())
+        bends = grid.neighbours(every).sum((0, 1)) - 6 * grid.distances.view(-1)[every]
+        squares.append((bends / grid.cell).square().mean().item())
+    assert costs[0] == pytest.approx(costs[1], rel=0.1)
+    assert squares[0] > 4 * squares[1]
+
+
+def test_the_variation_of_the_albedo_is_the_height_of_its_steps() -> None:
+    """One border of height h costs as much as a slope of the same height, and equal colours nothing."""
+    x = torch.arange(RESOLUTION).view(-1, 1, 1).expand((RESOLUTION,) * 3)
+    costs = []
+    for width in (1, 8):
+        ramp = ((x - RESOLUTION // 2) / width).clamp(0, 1)
+        grid = DistanceGrid(sphere(0.6), torch.stack([0.5 + 0.4 * ramp] + [torch.full_like(ramp, 0.5)] * 2))
+        every = torch.arange(RESOLUTION**3).view((RESOLUTION,) * 3)[1:-1, 1:-1, 1:-1].flatten()
+        costs.append(albedo_variation(grid, every).item() * (RESOLUTION - 2))
+    assert costs[0] == pytest.approx(0.4, rel=0.03)
+    assert costs[1] == pytest.approx(0.4, rel=0.25), "less by the scale below which differences are squared"
+    even = shell(sphere(0.6))
+    assert albedo_variation(even, even.near_surface()) == 0
+
+
+def test_light_comes_from_above_and_a_little_from_the_camera() -> None:
+    up, ahead = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.0, -1.0, 0.0]])
+    assert light(up).item() == pytest.approx(0.98) and light(ahead).item() == pytest.approx(0.78)
+    assert light(ahead, torch.tensor([[0.0, 1.0, 0.0]])).item() == pytest.approx(0.82), "seen head on"
+    assert light(up, torch.tensor([[0.0, 1.0, 0.0]])).item() == pytest.approx(0.94), "seen edge on"
 
 
 def test_what_left_its_start_is_pulled_back() -> None:

@@ -19,6 +19,7 @@ SMALL = {
     "geometry.num_views": 1,
     "geometry.render_px": 32,
     "geometry.resolution": 24,
+    "geometry.learning_rate": 0.1,
     "texture.num_steps": 2,
     "texture.num_views": 1,
     "texture.render_px": 32,

@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
-from recdreamer.mesh.extract import _within, solid_parts, without_cavities, without_gaps
+from recdreamer.mesh.extract import _within, bridges, solid_parts, without_cavities, without_gaps
 from recdreamer.mesh.mesh import (
     euler_characteristic,
     face_cross,
@@ -238,6 +238,32 @@ def test_narrow_tunnels_are_closed_and_wide_ones_stay(tunnel: float, closed_gap:
     assert is_watertight(mesh)
     assert euler_characteristic(mesh) == euler
     assert signed_volume(mesh) == pytest.approx(4 / 3 * math.pi * 0.6**3, rel=0.08)
+
+
+@pytest.mark.parametrize(("fill_pores", "is_kept"), [(False, True), (True, False)])
+def test_a_narrow_slot_stays_where_only_what_is_parted_is_closed(fill_pores: bool, is_kept: bool) -> None:
+    """Halfway through a box, 0.04 wide."""
+
+    def field(xyz: torch.Tensor) -> torch.Tensor:
+        slot = (xyz[:, 0].abs() < 0.02) & (xyz[:, 2] > 0)
+        return 80.0 * ((xyz.abs() < 0.5).all(1) & ~slot)
+
+    config = replace(SMALL, threshold=40.0, resolution=96, closed_gap=0.06, smoothing_steps=0)
+    mesh = extract_mesh(field, replace(config, fill_pores=fill_pores))
+    assert is_watertight(mesh)
+    assert signed_volume(mesh) == pytest.approx(1.0 - 0.5 * 0.04 * is_kept, abs=0.01)
+
+
+def test_what_is_parted_is_closed_at_the_gap_alone() -> None:
+    """Two blocks side by side, and a slot in the larger; only the first gap parts."""
+    solid = np.zeros((40, 20, 20), bool)
+    solid[2:20, 2:18, 2:18] = solid[22:38, 2:18, 2:18] = True
+    solid[28:30, 2:18, 10:18] = False
+    filled = without_gaps(solid, 2) & ~solid
+    bridge = bridges(filled, solid)
+    assert bridge[20:22, 4:16, 4:16].all() and filled[28:30, 4:16, 12:16].all()
+    assert not bridge[26:].any()
+    assert not bridges(filled, solid | filled).any()
 
 
 @pytest.mark.parametrize("radius_cells", [1, 3, 16])

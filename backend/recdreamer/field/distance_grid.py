@@ -13,23 +13,29 @@ from recdreamer.field.volume import trilinear
 SOLID = 100.0
 OCCUPANCY_REACH = 0.04
 """About half of the diagonal of a cell of the default occupancy grid, in scene units."""
+MEAN_FACING = 0.5
+"""Cosine between the normal of what is seen and the way to the camera, on average."""
+HESSIAN_SCALE = 0.05
+"""Curvature, in units of 1 / cell, below which it counts by its square."""
+ALBEDO_SCALE = 0.01
+"""Difference of colours below which it counts by its square."""
 
 
 class DistanceGrid(nn.Module):
-    """Signed distances (negative inside, scene units) on a grid over [-1, 1]^3, and a frozen albedo beside them.
+    """Signed distances (negative inside, scene units) on a grid over [-1, 1]^3, and an albedo beside them.
 
     Distances and normals are trilinear between vertices, where the normal is the central difference: both are linear
     in `distances`, and need no second derivative to be learnt.
     """
 
     start: Tensor
-    albedo: Tensor
 
     def __init__(self, distances: Float[Tensor, "x y z"], albedo: Float[Tensor, "3 x y z"]) -> None:
         super().__init__()
         self.distances = nn.Parameter(distances.clone())
         self.register_buffer("start", distances.clone())
-        self.register_buffer("albedo", albedo)
+        # Whoever learns it asks for its gradient.
+        self.albedo = nn.Parameter(albedo, requires_grad=False)
 
     @property
     def cell(self) -> float:
@@ -78,14 +84,25 @@ class DistanceGrid(nn.Module):
 
     def neighbours(self, near: Int[Tensor, "near"]) -> Float[Tensor, "2 3 near"]:
         """Distances at the upper and at the lower neighbour of vertices, along each axis."""
-        size = len(self.distances)
-        steps = torch.tensor([size * size, size, 1], device=near.device)[:, None]
+        steps = torch.tensor(self.steps, device=near.device)[:, None]
         return self.distances.view(-1)[torch.stack([near + steps, near - steps])]
 
+    @property
+    def steps(self) -> tuple[int, int, int]:
+        """From a vertex to the next along each axis, in the flat grid."""
+        size = len(self.distances)
+        return size * size, size, 1
 
-def light(normals: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 1"]:
-    """Light from above, about as much as the pictures of the embedded world have."""
-    return 0.78 + 0.20 * normals[..., 2:3]
+
+def light(
+    normals: Float[Tensor, "*batch 3"], rays_d: Float[Tensor, "*batch 3"] | None = None
+) -> Float[Tensor, "*batch 1"]:
+    """Light from above and a little from the camera, as the pictures of the embedded world have it.
+
+    `rays_d` are unit directions away from the camera. Without them a point faces it as it does on average.
+    """
+    facing = MEAN_FACING if rays_d is None else -(normals * rays_d).sum(-1, keepdim=True)
+    return 0.74 + 0.20 * normals[..., 2:3] + 0.08 * facing
 
 
 def eikonal_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
@@ -95,13 +112,34 @@ def eikonal_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor,
     return (slopes - 1).square().mean()
 
 
-def laplacian_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
-    """Mean square of the discrete Laplacian at vertices, in units of 1 / cell: no small bumps.
+def hessian_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
+    """Mean norm, not squared, of the Hessian of the distance at vertices, in units of 1 / cell: flat, or a sharp edge.
 
-    The Laplacian of a distance is twice the mean curvature, so a sphere of radius r costs (2 cell / r)².
+    It has the principal curvatures: a plane costs nothing, a sphere of radius r costs √2 cell / r. An edge costs by its
+    angle, however sharp, where a square would round it; as Hessian-Schatten norms do in images (Lefkimmiatis et al.
+    2013). Below HESSIAN_SCALE it is a square, so that it has a gradient everywhere (pseudo-Huber).
     """
-    around = grid.neighbours(near).sum((0, 1))
-    return ((around - 6 * grid.distances.view(-1)[near]) / grid.cell).square().mean()
+    distances, (x, y, z) = grid.distances.view(-1), grid.steps
+    here = 2 * distances[near]
+    squares = torch.zeros_like(here)
+    for step in (x, y, z):
+        squares = squares + (distances[near + step] - here + distances[near - step]).square()
+    for one, other in ((x, y), (y, z), (z, x)):
+        along = distances[near + one + other] + distances[near - one - other]
+        across = distances[near + one - other] + distances[near - one + other]
+        squares = squares + 2 * ((along - across) / 4).square()
+    return ((squares / grid.cell**2 + HESSIAN_SCALE**2).sqrt() - HESSIAN_SCALE).mean()
+
+
+def albedo_variation(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
+    """Mean length of the albedo's differences from vertices to their upper neighbours, summed over the axes.
+
+    Total variation (Rudin, Osher and Fatemi 1992): areas of one colour with sharp borders.
+    """
+    albedo = grid.albedo.flatten(1)
+    here = albedo[:, near]
+    squares = torch.stack([(albedo[:, near + step] - here).square().sum(0) for step in grid.steps])
+    return ((squares + ALBEDO_SCALE**2).sqrt() - ALBEDO_SCALE).sum(0).mean()
 
 
 def anchor_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:

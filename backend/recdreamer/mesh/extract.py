@@ -94,6 +94,8 @@ def whole_object(
 ) -> Bool[np.ndarray, "x y z"]:
     """Solid cells, of which there is one at least, without specks, and with their gaps and cavities filled.
 
+    Without `config.fill_pores` only those gaps are filled that part the object.
+
     A part that is opaque is no speck, however small, if it stands so near to a large one that closing the gaps joins
     them: the knob of an antenna whose rod has a gap. Further off it is a floater.
     """
@@ -102,6 +104,8 @@ def whole_object(
     opaque = opaque_parts(small, sigmas, cell) if small.any() else small
     radius_cells = round(config.closed_gap / 2 * max(np.subtract(level.hi, level.lo)) / cell)
     whole = without_gaps(large | opaque, radius_cells)
+    if not config.fill_pores:
+        whole = large | opaque | bridges(whole & ~(large | opaque), large | opaque)
     if not opaque.any():
         return whole
     labels, count = labelled(whole)
@@ -158,6 +162,19 @@ def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np
     inner = (slice(2 * radius_cells, -2 * radius_cells),) * 3
     closed = ~_within(~swollen, radius_cells)[inner]
     return without_cavities(closed)
+
+
+def bridges(filled: Bool[np.ndarray, "x y z"], solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
+    """Those parts of `filled` that touch more than one part of `solid`."""
+    (fills, count), (parts, num_parts) = labelled(filled), labelled(solid)
+    touches = np.zeros((count + 1, num_parts + 1), bool)
+    for axis in range(3):
+        lower, upper = [slice(None)] * 3, [slice(None)] * 3
+        lower[axis], upper[axis] = slice(None, -1), slice(1, None)
+        for one, other in ((lower, upper), (upper, lower)):
+            touches[fills[tuple(one)], parts[tuple(other)]] = True
+    touches[0] = touches[:, 0] = False
+    return (touches.sum(1) > 1)[fills]
 
 
 def _within(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:

@@ -23,6 +23,8 @@ class MeshConfig:
     closed_gap: float = 0.04
     """Gaps up to this width, as a share of the longest side, are filled: a field is often porous where it is flat
     coloured; 0 = off."""
+    fill_pores: bool = True
+    """False closes only those gaps that part the object: a surface that has no pores keeps its creases."""
     smoothing_steps: int = 4
     """Taubin smoothing steps, which even out the noise of the field but keep the volume; 0 = off."""
     target_faces: int = 30_000

@@ -36,7 +36,7 @@ def render_surface(
     step_size: float,
     generator: torch.Generator | None = None,
 ) -> Rendering:
-    """The surface as normals, (n + 1) / 2 in world axes, or as its albedo in a light from above.
+    """The surface as normals, (n + 1) / 2 in world axes, or as its albedo in the light of the embedded world.
 
     Between the ends of a sample the transmittance falls from Φ(d₀) to Φ(d₁), Φ(d) = sigmoid(d / softness), and never
     rises (NeuS, Eq. 13): a ray that nears the surface once is as opaque as 1 - Φ of its least distance, so that half
@@ -49,7 +49,9 @@ def render_surface(
         shifts = torch.rand(len(rays_o), generator=generator, device=generator.device).to(rays_o)
     samples = _seen(grid, occupancy, rays_o, rays_d, shifts, softness, step_size)
     sigmas = _sigmas(grid, samples, rays_o, rays_d, softness, step_size)
-    weights, rgb, opacity, depth = composite(sigmas, _look(grid, samples.xyz, shown), samples)
+    weights, rgb, opacity, depth = composite(
+        sigmas, _look(grid, samples.xyz, rays_d[samples.ray_indices.long()], shown), samples
+    )
     of_views = lambda values: values.view(len(cameras), size_px, size_px, -1).permute(0, 3, 1, 2)  # noqa: E731
     opacity = of_views(opacity)
     return Rendering(
@@ -110,8 +112,10 @@ def _sigmas(
     return (starts - ends).clamp_min(0) / (samples.t_ends - samples.t_starts).clamp_min(1e-9)
 
 
-def _look(grid: DistanceGrid, xyz: Float[Tensor, "points 3"], shown: Shown) -> Float[Tensor, "points 3"]:
+def _look(
+    grid: DistanceGrid, xyz: Float[Tensor, "points 3"], rays_d: Float[Tensor, "points 3"], shown: Shown
+) -> Float[Tensor, "points 3"]:
     normals = grid.normals(xyz)
     if shown == "normals":
         return 0.5 * normals + 0.5
-    return (trilinear(grid.albedo, xyz) * light(normals)).clamp(0, 1)
+    return (trilinear(grid.albedo, xyz) * light(normals, rays_d)).clamp(0, 1)
