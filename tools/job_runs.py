@@ -169,6 +169,7 @@ def run_one(folder: Path) -> None:
 
     from recdreamer.config import resolve
     from recdreamer.evaluation.judge import judge
+    from recdreamer.facing import yaw_of
     from recdreamer.generate import choose_device
     from recdreamer.guide import prepare_guide
     from recdreamer.prior.diffusion import DiffusionPrior
@@ -181,8 +182,10 @@ def run_one(folder: Path) -> None:
     torch.manual_seed(config.seed)
     prior = DiffusionPrior.load(config.prior, device, torch.float32)
     guide = prepare_guide(job, config, prior)
-    _, seconds = shape_stage(job, config, prior, guide, device, report)
-    found = judge(job).as_dict() | {
+    particles, seconds = shape_stage(job, config, prior, guide, device, report)
+    yaw_deg = yaw_of(particles.scenes[0], guide.rectifiers, config, prior.image_px)
+    found = judge(job, yaw_deg).as_dict() | {
+        "yaw_deg": yaw_deg,
         "seconds": seconds,
         "steps": config.optimize.num_steps,
         "device": str(device),

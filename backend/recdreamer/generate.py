@@ -17,6 +17,7 @@ from recdreamer.again import empty_result, repeated_seeds, take_result
 from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.distillation.methods import Guide
+from recdreamer.facing import yaw_of
 from recdreamer.field import RadianceField
 from recdreamer.field.distance_grid import DistanceGrid
 from recdreamer.field.region_field import RegionField, free_within
@@ -31,8 +32,9 @@ from recdreamer.mesh import (
     mesh_of_field,
     stand_on_origin,
 )
+from recdreamer.mesh.mesh import turned
 from recdreamer.mesh.surface import Density, Tick, Warn
-from recdreamer.painting import SHOW_ALL
+from recdreamer.painting import SHOW_ALL, Painting
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, Stage, write_atomically
 from recdreamer.report import JobError, Report
@@ -87,6 +89,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
             Work.extracted(shape, surfaced, start, device, report.warning, extracting) for shape in shapes
         ]
 
+    paintings: list[Painting] = []
     if is_painted:
         painted = seeded["texture"]
         fields = [texture_field(painted, start, work.field, index) for index, work in enumerate(works)]
@@ -97,6 +100,12 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
         for work, painting in zip(works, paintings, strict=True):
             work.shade = lambda points, normals, painting=painting: painting.color(points)
         begin("mesh")
+
+    if start is None or (start.kind == "continue" and start.region is None):
+        # What began with nothing of the artist's has its front where Blender has it; all else stays where it was.
+        for index, work in enumerate(works):
+            shown = paintings[index] if is_painted else Painting(config, work.mesh, work.field, device)
+            work.face_front(yaw_of(shown, guides["shape"].rectifiers, config, prior.image_px))
 
     started, summaries, folder = time.monotonic(), [], empty_result(job)
     for index, work in enumerate(works):
@@ -199,6 +208,13 @@ class Work:
         shade: Shade = (lambda points, normals: color(points)) if shape.is_painted else found.shade
         place = placing(start, config.height_m)
         return cls(found.mesh, shape.field, shade, found.normal_at, place, found.facts)
+
+    def face_front(self, yaw_deg: float) -> None:
+        """Write the mesh turned by its yaw."""
+        place, self.facts = self.place, self.facts | {"yaw_deg": yaw_deg}
+        self.place = lambda mesh: place(
+            replace(mesh, verts=turned(mesh.verts, yaw_deg).astype(mesh.verts.dtype))
+        )
 
 
 def placing(start: StartingPoint | None, height_m: float) -> Callable[[Mesh], Mesh]:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from recdreamer.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.config import GenerateConfig, resolve
+from recdreamer.facing import written_yaw_deg
 from recdreamer.field.radiance_field import FIELD_SIZES, FieldConfig, RadianceField
 from recdreamer.field.region_field import RegionField, empty_like, free_within
 from recdreamer.field.signed_distance import Nearest, SolidMesh
 from recdreamer.field.solid import SolidField
 from recdreamer.mesh.extract import whole_object
-from recdreamer.mesh.mesh import Mesh
+from recdreamer.mesh.mesh import Mesh, turned
 from recdreamer.mesh.raster import tiles_of_faces
 from recdreamer.mesh.surface import CUBE_LO, Tick, find_surface, no_tick, sample_box
 from recdreamer.protocol import JobFolder, JobRequest, RequestError, Start
@@ -263,7 +264,7 @@ def _earlier_placement(job: JobFolder, taken_over: Checkpoint | None) -> Placeme
 
 def _kept_placement(taken_over: Checkpoint) -> Placement | None:
     found = taken_over.meta["placement"]
-    return None if found is None else Placement(found[0], tuple(found[1]))
+    return None if found is None else Placement(found[0], tuple(found[1]), *found[2:])
 
 
 def _placement_of_result(
@@ -289,7 +290,10 @@ def _placement_of_result(
             verts = result["verts"]
     except (OSError, ValueError, KeyError):
         verts = start.original["verts"]
-    lowest, highest = verts.min(0).astype(np.float64), verts.max(0).astype(np.float64)
+    yaw_deg = written_yaw_deg(JobFolder(folder))
+    verts = turned(verts, -yaw_deg)
+    lowest, highest = verts.min(0), verts.max(0)
     base = np.array([*(lowest + highest)[:2] / 2, lowest[2]])
     scene_base = np.array([*(low + high)[:2] / 2, low[2]])
-    return Placement.of_box(base, float(highest[2] - lowest[2]), scene_base, float(high[2] - low[2]))
+    placement = Placement.of_box(base, float(highest[2] - lowest[2]), scene_base, float(high[2] - low[2]))
+    return replace(placement, yaw_deg=yaw_deg)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from recdreamer.mesh.mesh import turned
 from recdreamer.protocol import START_ARRAYS, RequestError
 
 MAX_FACES = 2_000_000
@@ -21,12 +22,14 @@ WIDTHS: dict[str, tuple[int, ...]] = {"verts": (3,), "faces": (3,), "uvs": (3, 2
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a mesh stands in the scene: scene = world · scale + offset."""
+    """Where a mesh stands in the scene: scene = R(yaw)⁻¹ world · scale + offset, with R a turn about Z."""
 
     scale: float
     """Scene units per metre."""
     offset: tuple[float, float, float]
     """Scene units."""
+    yaw_deg: float = 0.0
+    """By how much the world has it turned, counter-clockwise from above."""
 
     @staticmethod
     def centred(verts: Float[np.ndarray, "verts 3"], half_size: float) -> Placement:
@@ -47,11 +50,11 @@ class Placement:
         return Placement(scale, (x, y, z))
 
     def to_scene(self, verts: Float[np.ndarray, "verts 3"]) -> Float[np.ndarray, "verts 3"]:
-        return (verts.astype(np.float64) * self.scale + self.offset).astype(np.float32)
+        return (turned(verts, -self.yaw_deg) * self.scale + self.offset).astype(np.float32)
 
     def to_world(self, verts: Float[np.ndarray, "verts 3"]) -> Float[np.ndarray, "verts 3"]:
         """The inverse, up to rounding; the artist's own vertices are kept in the starting point, to the last bit."""
-        return ((verts.astype(np.float64) - self.offset) / self.scale).astype(np.float32)
+        return turned((verts - np.asarray(self.offset)) / self.scale, self.yaw_deg).astype(np.float32)
 
 
 def start_mesh_bytes(path: Path) -> bytes:

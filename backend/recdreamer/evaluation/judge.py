@@ -13,6 +13,7 @@ from recdreamer.config import resolve
 from recdreamer.evaluation.consistency import Consistency, measure_consistency
 from recdreamer.evaluation.job_report import add_to_report
 from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.facing import written_yaw_deg
 from recdreamer.generate import choose_device
 from recdreamer.optimize import orbit
 from recdreamer.protocol import JobFolder
@@ -22,10 +23,11 @@ from recdreamer.scene import Particles
 NUM_VIEWS = 24
 
 
-def judge(job: JobFolder) -> Consistency:
+def judge(job: JobFolder, yaw_deg: float | None = None) -> Consistency:
     """Render 24 views of the job's first particle, ask the oracle, add the answer to result/report.json.
 
-    Also writes result/contact-sheet.png. Raises JobError when nothing has been optimized yet.
+    It is looked at as its mesh was written, turned by the yaw that the job has found, or by `yaw_deg`. Also writes
+    result/contact-sheet.png. Raises JobError when nothing has been optimized yet.
     """
     config = resolve(job.read_request())
     device = choose_device(config.device)
@@ -37,9 +39,12 @@ def judge(job: JobFolder) -> Consistency:
     scene = particles.scenes[0]
     scene.field.set_progress(checkpoint.step)
     # Half a step off the borders between two poses, where no answer is right.
-    cameras = orbit(NUM_VIEWS, config, device, first_deg=180 / NUM_VIEWS)
-    pictures = scene.picture(cameras, 64)
-    found = measure_consistency(load_oracle(device).pose_probs(pictures), cameras.azimuth_deg)
+    first_deg = 180 / NUM_VIEWS
+    yaw_deg = written_yaw_deg(job) if yaw_deg is None else yaw_deg
+    # To turn the object is to look from further back.
+    pictures = scene.picture(orbit(NUM_VIEWS, config, device, first_deg - yaw_deg), 64)
+    azimuth_deg = orbit(NUM_VIEWS, config, device, first_deg).azimuth_deg
+    found = measure_consistency(load_oracle(device).pose_probs(pictures), azimuth_deg)
     job.result.mkdir(parents=True, exist_ok=True)
     contact_sheet(pictures[::2], job.result / "contact-sheet.png")
     add_to_report(job, "oracle", found.as_dict())

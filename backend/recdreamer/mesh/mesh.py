@@ -172,6 +172,15 @@ def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "verts 3"]:
     return normals.astype(np.float32)
 
 
+def turned(verts: Float[np.ndarray, "verts 3"], yaw_deg: float) -> Float[np.ndarray, "verts 3"]:
+    """Points turned about Z, counter-clockwise from above, in double precision; the same for 0."""
+    verts = verts.astype(np.float64)
+    if yaw_deg == 0:
+        return verts
+    cos, sin = np.cos(np.deg2rad(yaw_deg)), np.sin(np.deg2rad(yaw_deg))
+    return verts @ np.array([[cos, sin, 0.0], [-sin, cos, 0.0], [0.0, 0.0, 1.0]])
+
+
 def without_unused_verts(mesh: Mesh) -> Mesh:
     used: Bool[np.ndarray, "verts"] = np.zeros(len(mesh.verts), bool)
     used[mesh.faces] = True

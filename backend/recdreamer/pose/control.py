@@ -6,12 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+RAMP_DEG = 10.0
+"""Over which a view goes from one class to the next. Within it nothing holds an object in its place: with 30 some ended
+turned by about 15 degrees."""
 NUM_YAWS = 72
 """Yaws that are told apart: every 5 degrees."""
 
 
 def wanted_classes(
-    azimuth_deg: Float[Tensor, "batch"], class_azimuth_deg: Float[Tensor, "classes"], ramp_deg: float = 30.0
+    azimuth_deg: Float[Tensor, "batch"],
+    class_azimuth_deg: Float[Tensor, "classes"],
+    ramp_deg: float = RAMP_DEG,
 ) -> Float[Tensor, "batch classes"]:
     """How much each view asks for each class: 1 near its azimuth, falling to 0 over `ramp_deg` about the border.
 
