@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 
 from job_runs import (
+    FIRST_STAGE,
     METHODS,
     parse_settings,
     prepare,
@@ -62,6 +63,7 @@ def main() -> None:
             prompt,
             seed=seed,
             device=options.device,
+            stages=FIRST_STAGE,
             overrides=common | variants[variant],
             templates=templates_from(source / slug) if source else (),
             **METHODS[method],

@@ -21,13 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 # Nothing that imports torch at the top: a worker chooses its threads and its GPU before.
 if TYPE_CHECKING:
-    from recdreamer.protocol import JobRequest, Template
+    from recdreamer.protocol import JobFolder, JobRequest, Template
 
 METHODS: dict[str, dict[str, Any]] = {
     **{name: {"method": name} for name in ("sds", "debiased_sds", "perp_neg", "sds_bridge", "vsd", "esd")},
     "usd-marginal": {"method": "usd", "pose_mode": "marginal"},
     "usd-camera": {"method": "usd", "pose_mode": "camera"},
 }
+
+
+FIRST_STAGE = ("shape",)
 
 
 class PrintReport:
@@ -161,10 +164,21 @@ def _note_failure(folder: Path, reason: str) -> None:
 
 
 def run_one(folder: Path) -> None:
-    """The first stage of the job in `folder`, judged.
+    """The job in `folder`, judged: its first stage, or all of it where it asks for more.
 
     Each job loads the prior anew: it adds its branch to the network, and the next one must find it as it was.
     """
+    from recdreamer.protocol import JobFolder
+
+    job = JobFolder(folder)
+    found = _first_stage(job) if job.read_request().stages == FIRST_STAGE else _whole(job)
+    (folder / "row.json").write_text(json.dumps(found, indent=2))
+    scores = f"entropy {found['pose_entropy']:.3f} agreement {found['azimuth_agreement']:.2f}"
+    front = f"({found['agreement_unrotated']:.2f}) fronts {found['fronts']}"
+    print(f"{folder.name}: {scores} {front} in {found['seconds']:.0f} s", flush=True)
+
+
+def _first_stage(job: JobFolder) -> dict[str, Any]:
     import torch
 
     from recdreamer.config import resolve
@@ -173,26 +187,45 @@ def run_one(folder: Path) -> None:
     from recdreamer.generate import choose_device
     from recdreamer.guide import prepare_guide
     from recdreamer.prior.diffusion import DiffusionPrior
-    from recdreamer.protocol import JobFolder
     from recdreamer.shape import shape_stage
 
-    job, report = JobFolder(folder), PrintReport(folder.name)
-    config = resolve(job.read_request())
+    config, report = resolve(job.read_request()), PrintReport(job.root.name)
     device = choose_device(config.device)
     torch.manual_seed(config.seed)
     prior = DiffusionPrior.load(config.prior, device, torch.float32)
-    guide = prepare_guide(job, config, prior)
+    guide = prepare_guide(job, config, prior, report.warning)
     particles, seconds = shape_stage(job, config, prior, guide, device, report)
     yaw_deg = yaw_of(particles.scenes[0], guide.rectifiers, config, prior.image_px)
-    found = judge(job, yaw_deg).as_dict() | {
+    facts = {
         "yaw_deg": yaw_deg,
         "seconds": seconds,
         "steps": config.optimize.num_steps,
         "device": str(device),
     }
-    (folder / "row.json").write_text(json.dumps(found, indent=2))
-    print(f"{folder.name}: entropy {found['pose_entropy']:.3f} agreement {found['azimuth_agreement']:.2f} "
-          f"({found['agreement_unrotated']:.2f}) fronts {found['fronts']} in {seconds:.0f} s", flush=True)  # fmt: skip
+    return judge(job, yaw_deg).as_dict() | facts
+
+
+def _whole(job: JobFolder) -> dict[str, Any]:
+    from recdreamer.config import resolve
+    from recdreamer.evaluation.judge import judge
+    from recdreamer.evaluation.mesh_judge import judge_mesh
+    from recdreamer.generate import generate
+
+    config = resolve(job.read_request())
+    generate(job, config, PrintReport(job.root.name))
+    report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
+    mesh, facts = judge_mesh(job)["best_yaw"], report["meshes"][0]
+    return judge(job).as_dict() | {
+        "chamfer": mesh["chamfer"],
+        "f_score": mesh["f_score"],
+        "normals": mesh["normal_consistency"],
+        "psnr_db": mesh["psnr_db"],
+        "is_watertight": facts["is_watertight"],
+        "yaw_deg": facts.get("yaw_deg", 0.0),
+        "seconds": sum(report["seconds"].values()),
+        "steps": config.optimize.num_steps,
+        "device": report["device"],
+    }
 
 
 def read_row(folder: Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from typing import Any, get_args
 import numpy as np
 
 from job_runs import (
+    FIRST_STAGE,
     METHODS,
     parse_settings,
     prepare,
@@ -39,6 +40,8 @@ from job_runs import (
 SEEDS = range(1_000, 1_000_000)
 """None that the documentation or a preset was ever tuned on: those are small."""
 SCORES = {"entropy": "pose_entropy", "agreement": "azimuth_agreement", "unrotated": "agreement_unrotated"}
+MESH_SCORES = {"F 2 %": "f_score", "normals": "normals", "PSNR": "psnr_db", "watertight": "is_watertight"}
+"""Of whole jobs."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,8 @@ def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[fl
 def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean, worst run and interval of each score; `one front` is the share of runs with exactly one."""
     finished = [row for row in rows if "failed" not in row]
-    values = {name: [float(row.get(key, 0.0)) for row in rows] for name, key in SCORES.items()}
+    scores = SCORES | (MESH_SCORES if any("f_score" in row for row in rows) else {})
+    values = {name: [float(row.get(key, 0.0)) for row in rows] for name, key in scores.items()}
     values["one front"] = [float(row.get("fronts") == 1) for row in rows]
     summary: dict[str, Any] = {"runs": len(rows), "failed": len(rows) - len(finished)}
     for name, numbers in values.items():
@@ -104,11 +108,15 @@ def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def summary_table(summaries: dict[str, dict[str, Any]]) -> str:
     """A line for each group of runs, in Markdown: mean, interval and worst."""
-    names = (*SCORES, "one front")
+    known = [name for name in (*SCORES, *MESH_SCORES) if any(name in s for s in summaries.values())]
+    names = (*known, "one front")
     lines = [f"| | runs | failed | {' | '.join(names)} | fronts |", f"|{'---|' * (len(names) + 4)}"]
     for group, summary in summaries.items():
         cells = []
         for name in names:
+            if name not in summary:
+                cells.append("")
+                continue
             score = summary[name]
             low, high = score["interval"]
             worst = "" if name == "one front" else f", worst {score['worst']:.3f}"
@@ -138,7 +146,7 @@ def name_of(source: str) -> str:
 
 def main() -> None:
     from recdreamer.evaluation.figurines import COLORS, KINDS
-    from recdreamer.protocol import JobRequest, Quality, RequestError
+    from recdreamer.protocol import JobRequest, Quality, RequestError, Stage
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -152,6 +160,9 @@ def main() -> None:
         "--templates", nargs="+", default=[], metavar="SOURCE",
         help="folders of templates, each with one for each prompt or kind, or with {kind} and {color} in their path",
     )  # fmt: skip
+    parser.add_argument(
+        "--whole", action="store_true", help="all stages, and the mesh against the true figure"
+    )
     parser.add_argument("--out", type=Path, help="default: out/sample-DRAW")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--workers", type=int, default=1, help="processes, spread over all GPUs")
@@ -174,6 +185,7 @@ def main() -> None:
                 seed=drawn.seed,
                 device=options.device,
                 quality=options.quality,
+                stages=get_args(Stage) if options.whole else FIRST_STAGE,
                 overrides=parse_settings(options.settings),
                 templates=templates,
                 **METHODS[method],
