@@ -98,7 +98,9 @@ whole method can be run, tested and measured on any computer, by the code that l
 - **extractor/** is a `Dinov2WithRegistersModel` trained without labels: class tokens by swapped assignment to
   prototypes, patch tokens by finding the same point in another augmentation, on pictures with all azimuths
   alike, half of them replaced by the prior's one-step estimates from noise, three in ten matched with a line
-  drawing of themselves.
+  drawing of themselves. Two fifths of the pictures are random toys, none of them of the kinds below, each matched with
+  a block-out of itself from the same camera: grey or painted, in clay, studio or scene light, with outlines, with
+  features missing (`tools/train_prior/toys.py`). No pose is named anywhere.
 - **clip/** is a `CLIPModel` trained on pictures and captions, half of the pictures one-step estimates: an
   image classifier by text.
 - **oracle/** is a supervised network that reads pose, kind, colour and hat. It measures results and is never part of
@@ -120,7 +122,7 @@ was not trained on.
 **Training of these weights.** On H100s with `--preset gpu` and time limits, about 20 minutes in all: autoencoder
 7,000 steps of 128 pictures (out of 100,000), three of its eight channels pruned, 300 steps more; denoiser 11,079
 steps of 256 (out of 60,000 pictures, `--compile`); extractor 1,076 steps of 256, then
-1,899 with line drawings (out of 24,000 pictures, `--extractor-start`); CLIP 2,708 steps of 256, tells hats
+1,899 with line drawings (out of 24,000 pictures, `--extractor-start`), then 3,275 with toys on an H200 (30,000 pairs); CLIP 2,708 steps of 256, tells hats
 on 1,000 held-out pictures without a mistake; oracle 4,000 steps of 256, 99.8 % right poses on held-out pictures.
 The autoencoder is older than the hats, and saw none. `--preset cpu` makes a smaller training of the same
 models on two cores.
