@@ -122,8 +122,9 @@ was not trained on.
 **Training of these weights.** On H100s with `--preset gpu` and time limits, about 20 minutes in all: autoencoder
 7,000 steps of 128 pictures (out of 100,000), three of its eight channels pruned, 300 steps more; denoiser 11,079
 steps of 256 (out of 60,000 pictures, `--compile`); extractor 1,076 steps of 256, then
-1,899 with line drawings (out of 24,000 pictures, `--extractor-start`), then 3,275 with toys on an H200 (30,000 pairs); CLIP 2,708 steps of 256, tells hats
-on 1,000 held-out pictures without a mistake; oracle 4,000 steps of 256, 99.8 % right poses on held-out pictures.
+1,899 with line drawings (out of 24,000 pictures, `--extractor-start`), then 3,275 with toys on
+an H200 (30,000 pairs); CLIP 2,708 steps of 256, tells hats on 1,000 held-out
+pictures without a mistake; oracle 4,000 steps of 256, 99.8 % right poses on held-out pictures.
 The autoencoder is older than the hats, and saw none. `--preset cpu` makes a smaller training of the same
 models on two cores.
 
