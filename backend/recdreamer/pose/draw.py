@@ -41,7 +41,7 @@ def draw_templates(
         names = [f"{label}-{rank}.png" for rank in range(per_class)]
         if not all((folder / name).exists() for name in names):
             samples = _sample(prior, prompt, label, seed)
-            for name, sample in zip(names, samples[_most_typical(extractor, samples)], strict=False):
+            for name, sample in zip(names, samples[_most_typical(extractor, samples, label)], strict=False):
                 write_picture(folder / name, sample)
         templates += [Template(label, name, "prior", CLASS_AZIMUTHS_DEG[label]) for name in names]
     for_both_sides = [replace(template, mirrored=True) for template in templates if template.label != "right"]
@@ -68,7 +68,7 @@ def draw_gallery(
         samples = _sample(prior, prompt, label, seed)
         drawn.append(samples)
         mirrored_label = "left" if label == "right" else label
-        for sample in samples[_most_typical(extractor, samples)[:2]]:
+        for sample in samples[_most_typical(extractor, samples, label)[:2]]:
             typical.append(PoseTemplate(label, sample, None, None))
             typical.append(PoseTemplate(mirrored_label, sample.flip(-1), None, None))
     tick(len(VIEW_PHRASES), len(VIEW_PHRASES))
@@ -92,12 +92,14 @@ def _sample(prior: DiffusionPrior, prompt: str, label: str, seed: int) -> Float[
     return prior.sample([f"{prompt}, {VIEW_PHRASES[label]}"] * NUM_SAMPLES, generator)
 
 
-def _most_typical(extractor: FeatureExtractor, samples: Float[Tensor, "samples 3 s s"]) -> Tensor:
-    """Indices of the samples, those that resemble all others most first.
+def _most_typical(extractor: FeatureExtractor, samples: Float[Tensor, "samples 3 s s"], label: str) -> Tensor:
+    """Indices of the samples, those that resemble all others most first; of front and back, the mirrored ones, too.
 
     The odd one out is often a sample that did not obey; told with orientation, as a side seen from the wrong side has
-    the same texture.
+    the same texture. A front that is turned resembles others that are turned, but no mirrored one: two of those on
+    either side would ask for two half faces and none in the middle.
     """
-    alone = [PoseTemplate(str(i), sample, None, None) for i, sample in enumerate(samples)]
+    others = samples if label == "right" else torch.cat([samples, samples.flip(-1)])
+    alone = [PoseTemplate(str(i), sample, None, None) for i, sample in enumerate(others)]
     likeness = PoseClassifier(extractor, alone, ClassifierConfig(template_copies=0)).scores(samples)
     return likeness.sum(1).argsort(descending=True)
