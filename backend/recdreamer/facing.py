@@ -17,6 +17,8 @@ from recdreamer.protocol import JobFolder
 from recdreamer.stage import Pictured
 
 NUM_VIEWS = 36
+MAX_PX = 256
+"""About what the extractor reads."""
 LEAST_AGREEMENT = 0.5
 """Of the views on where the front is. Four classes of a perfect object have 0.90, an object of one face 0."""
 
@@ -47,11 +49,13 @@ def yaw_of(
     """
     for rectifier in rectifiers:
         if rectifier.class_azimuth_deg is not None:
-            classes = rectifier.class_azimuth_deg
-            cameras = orbit(NUM_VIEWS, config, classes.device)
-            pictures = pictured.picture(cameras, size_px)
-            probs = torch.cat([rectifier.classifier(part).exp() for part in pictures.split(12)])
-            yaw_deg, agreement = yaw_of_views(cameras.azimuth_deg, probs, classes)
+            classes, azimuths, probs = rectifier.class_azimuth_deg, [], []
+            # One view at a time: all of them would need gigabytes at Stable Diffusion's size.
+            for view in range(NUM_VIEWS):
+                cameras = orbit(1, config, classes.device, view * 360 / NUM_VIEWS)
+                azimuths.append(cameras.azimuth_deg)
+                probs.append(rectifier.classifier(pictured.picture(cameras, min(size_px, MAX_PX))).exp())
+            yaw_deg, agreement = yaw_of_views(torch.cat(azimuths), torch.cat(probs), classes)
             return yaw_deg if agreement >= LEAST_AGREEMENT else 0.0
     return 0.0
 
