@@ -1,4 +1,4 @@
-"""Many first stages on the embedded world, judged by the oracle: what the tools that compare runs share.
+"""Many runs on the embedded world, first stages or whole jobs, judged: what the tools that compare runs share.
 
 A run is a job folder. One that is finished holds row.json, one that broke off failed.txt with the reason.
 """

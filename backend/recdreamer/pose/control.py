@@ -14,11 +14,9 @@ NUM_YAWS = 72
 
 
 def wanted_classes(
-    azimuth_deg: Float[Tensor, "batch"],
-    class_azimuth_deg: Float[Tensor, "classes"],
-    ramp_deg: float = RAMP_DEG,
+    azimuth_deg: Float[Tensor, "batch"], class_azimuth_deg: Float[Tensor, "classes"]
 ) -> Float[Tensor, "batch classes"]:
-    """How much each view asks for each class: 1 near its azimuth, falling to 0 over `ramp_deg` about the border.
+    """How much each view asks for each class: 1 near its azimuth, falling to 0 over RAMP_DEG about the border.
 
     The border lies half way to the nearest other class. A view further than that from every class asks for
     the nearest one.
@@ -27,7 +25,7 @@ def wanted_classes(
     gap.fill_diagonal_(360.0)
     border = gap.amin(1) / 2
     distance = circular_distance(azimuth_deg[:, None], class_azimuth_deg[None])
-    wanted = ((border + ramp_deg / 2 - distance) / ramp_deg).clamp(0, 1)
+    wanted = ((border + RAMP_DEG / 2 - distance) / RAMP_DEG).clamp(0, 1)
     nearest = torch.nn.functional.one_hot(distance.argmin(1), len(class_azimuth_deg)).to(wanted.dtype)
     return torch.where(wanted.sum(1, keepdim=True) > 0, wanted, nearest)
 
