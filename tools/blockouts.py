@@ -12,13 +12,12 @@ end in `-b` (boxes only) and `-c`: what has been adjusted on the first can be tr
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -252,28 +251,20 @@ def capture(blockout: Blockout, color: str, has_face: bool, look: str, size_px: 
     """Build it in an empty file; write its turntable, and what the add-on would tell a job about it."""
     import bpy
     from demo_blend import addon_module
-    from figurine_templates import add_part, keep, show
+    from figurine_templates import add_part, keep_turntable, show
 
-    templates, describe = addon_module("templates"), addon_module("describe")
+    templates = addon_module("templates")
     bpy.ops.wm.read_factory_settings(use_empty=True)
     if look == "rendered":
         light_scene()
     objects = [add_part(*part) for part in parts_of(blockout, color, has_face)]
     show(objects)
-    found = []
     with tempfile.TemporaryDirectory() as scratch:
         views = templates.capture_turntable(
             objects, AZIMUTHS_DEG, [ELEVATION_DEG], bpy.context, Path(scratch),
             look=look.upper(), size_px=size_px,
         )  # fmt: skip
-        for view in views:
-            label = describe.turntable_label(view.azimuth_deg)
-            keep(view.path, folder, label)
-            template = addon_module("properties").Template(
-                label, f"{label}.png", "turntable", view.azimuth_deg, view.elevation_deg
-            )
-            found.append(asdict(template))
-    (folder / "templates.json").write_text(json.dumps(found, indent=2))
+        keep_turntable(views, folder)
 
 
 def main() -> None:

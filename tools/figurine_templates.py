@@ -4,7 +4,8 @@
     .venv/blender-5.2/bin/python tools/figurine_templates.py --out out/templates
 
 The first writes parts.json and the sketches, the second builds the figures in Blender and captures them with the
-add-on's own code. Then OUT/SOURCE/PROMPT holds front.png, right.png … for `compare_methods.py --templates OUT/SOURCE`.
+add-on's own code. Then OUT/SOURCE/PROMPT holds front.png, right.png …, and of a turntable its cameras in
+templates.json, for `compare_methods.py --templates OUT/SOURCE`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 FIGURES = (("bear", "red"), ("bird", "blue"), ("robot", "yellow"), ("rabbit", "purple"))
@@ -67,9 +69,7 @@ def capture(out: Path) -> None:
             for count in (4, 3, 6):
                 azimuths = [360 / count * index for index in range(count)]
                 views = templates.capture_turntable(objects, azimuths, [10.0], bpy.context, Path(scratch))
-                labels = ("front", "right", "back", "left") if count == 4 else [f"{a:.0f}°" for a in azimuths]
-                for label, view in zip(labels, views, strict=True):
-                    keep(view.path, out / ("turntable" if count == 4 else f"turntable-{count}") / name, label)
+                keep_turntable(views, out / ("turntable" if count == 4 else f"turntable-{count}") / name)
             for label, (azimuth_deg, elevation_deg) in BY_HAND_DEG.items():
                 data = bpy.data.cameras.new(label)
                 data.angle = math.radians(35)
@@ -87,6 +87,21 @@ def capture(out: Path) -> None:
 def keep(picture: Path, folder: Path, label: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(picture, folder / f"{label}.png")
+
+
+def keep_turntable(views: Sequence, folder: Path) -> None:
+    """The pictures of a turntable, and in templates.json what the add-on tells a job about them."""
+    from demo_blend import addon_module
+
+    describe, found = addon_module("describe"), []
+    for view in views:
+        label = describe.turntable_label(view.azimuth_deg)
+        keep(view.path, folder, label)
+        template = addon_module("properties").Template(
+            label, f"{label}.png", "turntable", view.azimuth_deg, view.elevation_deg
+        )
+        found.append(asdict(template))
+    (folder / "templates.json").write_text(json.dumps(found, indent=2))
 
 
 def build(parts: dict[str, list]) -> list:
