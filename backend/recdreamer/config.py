@@ -299,9 +299,10 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
             detail_prompt="",
         ),
         # Its words for a view are obeyed nearly always, which leaves no bias to correct: only methods that are made of
-        # such words have them.
+        # such words have them. Below t = 750 its estimate has a pose already: with the paper's two intervals the first
+        # phase draws from t = 500 on, and drafts settle on a pose before the rectifier has chosen one.
         guidance=replace(
-            config.guidance, guidance_scale=3.0, auxiliary_prompt="", schedule="back_and_forth",
+            config.guidance, guidance_scale=3.0, auxiliary_prompt="", schedule="back_and_forth", num_intervals=4,
             view_prompts=config.method in ("perp_neg", "debiased_sds"), views=BUILTIN_VIEWS,
             lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
             clip_limits=(0.5, 2.0), bridge_source="", bridge_weight=3.0,
