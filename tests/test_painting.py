@@ -15,6 +15,7 @@ from recdreamer.field.volume import grid_points
 from recdreamer.mesh import Mesh
 from recdreamer.painting import Painting
 from recdreamer.protocol import JobRequest
+from recdreamer.texture import copied
 
 SETTINGS = {
     "texture.num_steps": 40,
@@ -128,3 +129,35 @@ def test_what_only_shows_the_frozen_side_takes_no_step() -> None:
     before = {name: tensor.clone() for name, tensor in subject.tensors().items()}
     step(subject, 0, torch.zeros(3))
     assert all(torch.equal(tensor, before[name]) for name, tensor in subject.tensors().items())
+
+
+def stripes(points: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
+    """Eight stripes around the axis, lit from above."""
+    ramp = 0.5 + 0.4 * torch.sin(8 * torch.atan2(points[:, 1], points[:, 0]))
+    return torch.stack([ramp, 1 - ramp, 0.5 + 0.4 * normals[:, 2]], 1)
+
+
+def test_a_field_takes_on_the_colours_of_a_surface() -> None:
+    field, mesh = RadianceField(FieldConfig(), 0), ball()
+    before = {name: tensor.clone() for name, tensor in field.state_dict().items()}
+    points = torch.nn.functional.normalize(torch.randn(2000, 3), dim=1)
+
+    def error(found: RadianceField | RegionField) -> float:
+        with torch.no_grad():
+            return (found(0.6 * points)[1] - stripes(points, points)).square().mean().sqrt().item()
+
+    assert error(copied(config(), field, mesh, stripes, CPU)) < 0.03
+    assert error(copied(config(**{"texture.copy_steps": 0}), field, mesh, stripes, CPU)) > 0.2
+    assert all(torch.equal(tensor, before[name]) for name, tensor in field.state_dict().items())
+
+
+def test_a_field_takes_on_colours_in_its_region_only() -> None:
+    grid = grid_points(16, CPU)
+    region = (grid[:, 0] > 0).float().view(16, 16, 16)
+    field = RegionField(RadianceField(FieldConfig(), 1), RadianceField(FieldConfig(), 0), region)
+    found = copied(config(), field, ball(), stripes, CPU)
+    points = 0.6 * torch.nn.functional.normalize(torch.randn(2000, 3), dim=1)
+    with torch.no_grad():
+        moved = (found(points)[1] - field(points)[1]).abs().amax(1)
+    assert (moved[points[:, 0] < -0.1] == 0).all()
+    assert moved[points[:, 0] > 0.1].mean() > 0.1

@@ -107,9 +107,11 @@ class TextureConfig:
     num_views: int = 1
     render_px: int = 512
     inherit: bool = True
-    """Go on from the first stage's colours; False begins with a field of its own."""
+    """Go on from the colours so far; False begins with a field of its own."""
     field: FieldConfig = FieldConfig(num_levels=16, log2_table_size=19, max_resolution=2048, hidden_width=64)
     """Of its own field."""
+    copy_steps: int = 150
+    """Steps by which the field takes on the colours that the second stage has learnt; they ask no prior."""
     cached_views: int = 256
     """Views whose ray casts are kept."""
     supersampling: int = 2
@@ -293,8 +295,9 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
             resolution=96, softness=0.008, step_size=0.02, learning_rate=1.0, eikonal=50.0, hessian=10.0,
             final_hessian=80.0, anchor=0.0,
         ),
+        # It begins with the albedo of the surface, which is near the end already.
         texture=TextureConfig(
-            num_steps=100, num_views=4, render_px=64, guidance_scale=3.0,
+            num_steps=50, num_views=4, render_px=64, guidance_scale=3.0,
             field=FieldConfig(), grid_learning_rate=1e-2, cached_views=128, smoothness=100.0, smoothing_radius=0.03,
             detail_prompt="",
         ),

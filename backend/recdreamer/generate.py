@@ -42,7 +42,7 @@ from recdreamer.scene import Particles
 from recdreamer.shape import shape_stage
 from recdreamer.start import StartingPoint, field_of, prepare_start
 from recdreamer.surface import surface_settings, uncolored
-from recdreamer.texture import own_field, texture_stage
+from recdreamer.texture import copied, own_field, texture_stage
 
 SHARES = {"prepare": 3.0, "shape": 60.0, "geometry": 10.0, "texture": 20.0, "mesh": 7.0}
 """All stages in order, with their share of a job's time."""
@@ -79,11 +79,11 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     def tick() -> None:
         report.progress(min(next(progress), 99), 100)
 
+    extracting = partial(report.progress, 0, steps) if is_painted else tick
     begin("texture" if is_painted else "mesh")
     if start is not None and is_given:
         works = [Work.given(start, seeded["texture"], device)]
     else:
-        extracting = partial(report.progress, 0, steps) if is_painted else tick
         surfaced = seeded["geometry"]
         works = [
             Work.extracted(shape, surfaced, start, device, report.warning, extracting) for shape in shapes
@@ -93,10 +93,18 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     if is_painted:
         painted = seeded["texture"]
         fields = [texture_field(painted, start, work.field, index) for index, work in enumerate(works)]
+        started = time.monotonic()
+        if config.texture.inherit:
+            fields = [
+                copied(painted, field, work.mesh, work.shade, device, extracting) if work.is_ahead else field
+                for work, field in zip(works, fields, strict=True)
+            ]
+        copying = time.monotonic() - started
         meshes = [work.mesh for work in works]
         paintings, seconds["texture"] = texture_stage(
             job, painted, prior, guides, meshes, fields, device, report
         )
+        seconds["texture"] += copying
         for work, painting in zip(works, paintings, strict=True):
             work.shade = lambda points, normals, painting=painting: painting.color(points)
         begin("mesh")
@@ -157,8 +165,10 @@ class Shape:
     settings: MeshConfig
     field: RadianceField | RegionField
     """Whose colours it has so far."""
-    is_painted: bool
-    """The colours are those of its surface; else they are to be composited from what lies behind."""
+    shade: Shade | None
+    """The colours of its surface; None: they are to be composited from what the field has behind it."""
+    is_ahead: bool
+    """Those colours are not the field's, but learnt on the surface since."""
 
 
 @dataclass
@@ -174,6 +184,8 @@ class Work:
     place: Callable[[Mesh], Mesh]
     """From scene units to where it is written."""
     facts: dict[str, Any]
+    is_ahead: bool = False
+    """Of `shade`: learnt on the surface, the field has not got it yet."""
 
     @classmethod
     def given(cls, start: StartingPoint, config: GenerateConfig, device: torch.device) -> Work:
@@ -205,9 +217,9 @@ class Work:
         found = mesh_of_field(
             shape.density, color, shape.settings, seed=config.seed, device=device, tick=tick, warn=warn
         )
-        shade: Shade = (lambda points, normals: color(points)) if shape.is_painted else found.shade
         place = placing(start, config.height_m)
-        return cls(found.mesh, shape.field, shade, found.normal_at, place, found.facts)
+        shade = shape.shade or found.shade
+        return cls(found.mesh, shape.field, shade, found.normal_at, place, found.facts, shape.is_ahead)
 
     def face_front(self, yaw_deg: float) -> None:
         """Write the mesh turned by its yaw."""
@@ -264,9 +276,16 @@ def make_shapes(
         grids = [uncolored(start.surface)] * len(fields)
     if grids:
         densities, settings = [grid.solidity for grid in grids], surface_settings(config)
+    # What an earlier job has painted is finer than the grid of the surface.
+    is_ahead = "geometry" in config.stages and config.geometry.picture == "shaded" and not painting
+    shades: list[Shade | None] = [None] * len(fields)
+    if is_ahead:
+        shades = [grid.color for grid in grids]
+    elif painting:
+        shades = [lambda points, normals, field=field: field(points)[1] for field in colored]
     return [
-        Shape(density, settings, field, bool(painting))
-        for density, field in zip(densities, colored, strict=True)
+        Shape(density, settings, field, shade, is_ahead)
+        for density, field, shade in zip(densities, colored, shades, strict=True)
     ]
 
 

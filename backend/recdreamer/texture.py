@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 
+import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from recdreamer.close_ups import CloseUps
 from recdreamer.config import GenerateConfig, of_detail, of_texture
+from recdreamer.descent import Descent, field_optimizer
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import RadianceField
 from recdreamer.field.region_field import RegionField
-from recdreamer.mesh import Mesh
-from recdreamer.painting import Painting
+from recdreamer.mesh import Mesh, Shade
+from recdreamer.mesh.mesh import face_cross, vertex_normals
+from recdreamer.mesh.surface import Tick, no_tick
+from recdreamer.optimize import step_generator
+from recdreamer.painting import SHOW_ALL, Painting
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder
 from recdreamer.report import Report
 from recdreamer.stage import particle_name, run_stage
 from recdreamer.start import StartingPoint
+
+COPIED_POINTS = 8192
+"""Points of the mesh whose colours are compared in a step."""
 
 
 def texture_stage(
@@ -52,6 +61,42 @@ def texture_stage(
             )  # fmt: skip
         paintings.append(painting)
     return paintings, seconds
+
+
+def copied(
+    config: GenerateConfig,
+    field: RadianceField | RegionField,
+    mesh: Mesh,
+    shade: Shade,
+    device: torch.device,
+    tick: Tick = no_tick,
+) -> RadianceField | RegionField:
+    """The field with the colours of another's surface, as far as it may change; least squares over the mesh."""
+    settings, field = config.texture, deepcopy(field).to(device)
+    field.set_progress(SHOW_ALL)
+    learnt = ((name, p) for name, p in field.named_parameters() if p.requires_grad)
+    optimizer = field_optimizer(learnt, settings.grid_learning_rate, settings.network_learning_rate)
+    descent = Descent(optimizer, settings.copy_steps, settings.final_learning_rate, device)
+    generator = step_generator(config.seed, 0, device)
+    corners, normals, areas = (
+        torch.from_numpy(values).float().to(device)
+        for values in (
+            mesh.verts[mesh.faces],
+            vertex_normals(mesh)[mesh.faces],
+            np.linalg.norm(face_cross(mesh), axis=1),
+        )
+    )
+    for step in range(settings.copy_steps):
+        tick()
+        faces = torch.multinomial(areas, COPIED_POINTS, replacement=True, generator=generator)
+        # Logarithms of uniform numbers, as shares of their sum, are uniform in a triangle.
+        draws = -torch.rand((COPIED_POINTS, 3, 1), generator=generator, device=device).clamp_min(1e-12).log()
+        weights = draws / draws.sum(1, keepdim=True)
+        points, facing = ((weights * values[faces]).sum(1) for values in (corners, normals))
+        with torch.no_grad():
+            wanted = shade(points, normalize(facing, dim=-1))
+        descent.step((field(points)[1] - wanted).square().mean(), step)
+    return field
 
 
 def own_field(

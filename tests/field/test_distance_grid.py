@@ -193,3 +193,10 @@ def test_what_is_stored_brings_back_the_surface() -> None:
     grid, other = shell(sphere(0.6)), shell(box(0.5))
     other.load_state_dict(grid.state_dict())
     assert torch.equal(other.distances, grid.distances) and torch.equal(other.start, grid.start)
+
+
+def test_colours_are_the_albedo_in_the_light_of_a_point_that_faces_as_it_does_on_average() -> None:
+    grid = DistanceGrid(torch.ones(5, 5, 5), torch.full((3, 5, 5, 5), 0.5))
+    normals = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+    expected = 0.5 * torch.tensor([0.98, 0.78, 0.58])
+    assert torch.allclose(grid.color(torch.zeros(3, 3), normals), expected[:, None].expand(3, 3))

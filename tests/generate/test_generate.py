@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from recdreamer.checkpoint import CheckpointStore
@@ -17,7 +19,7 @@ from recdreamer.generate import SHARES, choose_device, generate
 from recdreamer.protocol import Stage
 from recdreamer.report import JobError
 
-from .small_jobs import Finished, Recorder, job_of
+from .small_jobs import Finished, Recorder, albedo_of, job_of
 
 
 def test_from_a_prompt_to_a_textured_mesh(finished: Finished) -> None:
@@ -51,6 +53,23 @@ def test_progress_goes_on_from_particle_to_particle_and_is_told_between_the_step
     # The second particle's surface, after both steps of the first.
     assert [step for step, _ in told["geometry"]].count(2) > 5
     assert told["mesh"][-1] == (100, 100)
+
+
+@pytest.mark.parametrize(("copy_steps", "is_green"), [(60, True), (0, False)])
+def test_the_texture_begins_with_what_the_surface_has_learnt(
+    tmp_path: Path, copy_steps: int, is_green: bool
+) -> None:
+    job, request = job_of(tmp_path, {"texture.copy_steps": copy_steps}, stages=("shape", "geometry"))
+    generate(job, resolve(request), Recorder())
+    store = CheckpointStore(job.checkpoints)
+    found = store.newest("geometry")
+    assert found is not None
+    green = torch.tensor([0.1, 0.9, 0.2])[:, None, None, None].expand_as(found.tensors["surface.albedo"])
+    tensors = found.tensors | {"surface.albedo": green.contiguous()}
+    store.save("geometry", found.step, tensors, found.meta, final=True)
+    generate(job, resolve(replace(request, stages=("shape", "geometry", "texture"))), Recorder())
+    red, middle, blue = albedo_of(job).reshape(-1, 3).mean(0)
+    assert (middle - max(red, blue) > 0.3) == is_green
 
 
 @pytest.mark.parametrize("stages", [("shape",), ("shape", "geometry"), ("shape", "texture")])

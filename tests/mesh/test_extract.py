@@ -10,7 +10,7 @@ import torch
 from scipy import ndimage
 
 from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
-from recdreamer.mesh.extract import _within, bridges, solid_parts, without_cavities, without_gaps
+from recdreamer.mesh.extract import _within, bridges, hidden, solid_parts, without_cavities, without_gaps
 from recdreamer.mesh.mesh import (
     euler_characteristic,
     face_cross,
@@ -117,6 +117,69 @@ def test_a_hollow_object_has_no_wall_inside() -> None:
     assert np.linalg.norm(mesh.verts, axis=1).min() > 0.59
 
 
+@pytest.mark.parametrize(
+    ("hidden_share", "fill_pores", "is_filled"),
+    [(0.03, True, True), (0.03, False, True), (0.0, False, False)],
+)
+def test_a_hollow_with_a_way_out_has_no_wall_inside(
+    hidden_share: float, fill_pores: bool, is_filled: bool
+) -> None:
+    """A hollow ball with a hole in its shell that is wider than any gap that is closed."""
+
+    def bottle(xyz: torch.Tensor) -> torch.Tensor:
+        hole = (xyz[:, :2].norm(dim=1) < 0.08) & (xyz[:, 2] > 0)
+        return (ball(0.6)(xyz) - ball(0.4)(xyz)) * ~hole
+
+    config = replace(SMALL, threshold=40.0, hidden_share=hidden_share, fill_pores=fill_pores)
+    mesh = extract_mesh(bottle, config)
+    assert is_watertight(mesh) and euler_characteristic(mesh) == 2
+    whole, hollow = 4 / 3 * math.pi * 0.6**3, 4 / 3 * math.pi * 0.4**3
+    hole = math.pi * 0.08**2 * 0.2
+    assert signed_volume(mesh) == pytest.approx(
+        whole - hole / 2 if is_filled else whole - hollow - hole, rel=0.03
+    )
+
+
+def _box(depth: int, width: int) -> np.ndarray:
+    """Solid, with a pit of a square mouth in the middle of its top, in cells."""
+    solid, low = np.ones((64, 64, 40), bool), 32 - width // 2
+    solid[low : low + width, low : low + width, 40 - depth :] = False
+    return solid
+
+
+@pytest.mark.parametrize(("width", "depth"), [(8, 8), (8, 16), (12, 12), (12, 30), (24, 12)])
+def test_a_pit_is_hidden_from_where_its_mouth_is_small(width: int, depth: int) -> None:
+    """On its axis, the mouth is 4 atan(w² / (d √(d² + 2 w²))) of 4π, w half of its width and d the depth."""
+    below = np.arange(depth) + 0.5
+    mouth = np.arctan(width**2 / 4 / (below * np.sqrt(below**2 + width**2 / 2))) / math.pi
+    axis = hidden(_box(depth, width), 0.05)[32, 32, ::-1][:depth]
+    assert axis[mouth < 0.02].all()
+    assert not axis[mouth > 0.08].any()
+
+
+def test_what_lies_open_is_not_hidden() -> None:
+    """Beside and below an object, in a pit as deep as wide, in a slot and in a tunnel that are narrow and long."""
+    ground = np.zeros((40, 40, 40), bool)
+    ground[10:30, 10:30, 4:30] = True
+    assert not hidden(ground, 0.05).any()
+    assert not hidden(_box(12, 12), 0.03).any()
+    slot, tunnel = ground.copy(), ground.copy()
+    slot[19:21, :, 8:] = False
+    tunnel[19:21, 19:21] = False
+    assert not hidden(slot, 0.05).any() and not hidden(tunnel, 0.05).any()
+    tunnel[19:21, 19:21, 4:6] = True
+    assert hidden(tunnel, 0.05)[19:21, 19:21, 6:18].all(), "shut at one end it is deep"
+
+
+def test_what_is_hidden_does_not_depend_on_how_the_object_lies() -> None:
+    solid = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(30, 40, 50)), 3) > 0
+    found = hidden(solid, 0.05)
+    assert found.any()
+    for axes in ((1, 2, 0), (2, 1, 0)):
+        assert (hidden(solid.transpose(axes), 0.05) == found.transpose(axes)).all()
+    assert (hidden(solid[::-1, :, ::-1], 0.05) == found[::-1, :, ::-1]).mean() > 0.995, "but for rounding"
+
+
 def test_an_object_cut_by_the_scene_is_capped_flat_at_its_border() -> None:
     warnings: list[str] = []
     mesh = extract_mesh(ball(0.6, (0.0, 0.0, 1.0)), replace(SMALL, threshold=40.0), warn=warnings.append)
@@ -217,7 +280,13 @@ def test_every_part_of_the_work_can_be_cancelled() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("resolution", 2), ("target_faces", 10), ("threshold", 0.0), ("min_component_share", 1.5)],
+    [
+        ("resolution", 2),
+        ("target_faces", 10),
+        ("threshold", 0.0),
+        ("min_component_share", 1.5),
+        ("hidden_share", -0.1),
+    ],
 )
 def test_a_senseless_setting_is_named(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"mesh.{name} is {value}"):

@@ -62,6 +62,12 @@ class DistanceGrid(nn.Module):
         upper, lower = self.distance(places).view(2, 3, -1)
         return F.normalize((upper - lower).T, dim=-1, eps=1e-6)
 
+    def color(
+        self, xyz: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]
+    ) -> Float[Tensor, "points 3"]:
+        """sRGB of points of the surface in the light of the embedded world, for cameras as they are on average."""
+        return (trilinear(self.albedo, xyz) * light(normals)).clamp(0, 1)
+
     def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """For the occupancy grid, which looks at one point of each of its cells: 1 wherever the surface may be in one."""
         return (self.distance(xyz).abs() < 2 * self.cell + OCCUPANCY_REACH).to(xyz.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise, product
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from recdreamer.mesh.surface import (
 from recdreamer.report import JobError
 
 BISECTIONS = 6
+SLOPES = tuple((2 * k + 1) / 7 - 1 for k in range(7))
+"""Of a cell's lines of sight: seven by seven through each face of a cube, nearly evenly spread."""
+NUM_DIRECTIONS = 6 * len(SLOPES) ** 2
 
 
 def extract_mesh(
@@ -94,7 +98,8 @@ def whole_object(
 ) -> Bool[np.ndarray, "x y z"]:
     """Solid cells, of which there is one at least, without specks, and with their gaps and cavities filled.
 
-    Without `config.fill_pores` only those gaps are filled that part the object.
+    Without `config.fill_pores` only those gaps are filled that part the object. Filled, too, is what can hardly be
+    looked into, though it has a way out (`hidden`): no picture says that it is empty.
 
     A part that is opaque is no speck, however small, if it stands so near to a large one that closing the gaps joins
     them: the knob of an antenna whose rod has a gap. Further off it is a floater.
@@ -106,6 +111,8 @@ def whole_object(
     whole = without_gaps(large | opaque, radius_cells)
     if not config.fill_pores:
         whole = large | opaque | bridges(whole & ~(large | opaque), large | opaque)
+    if config.hidden_share:
+        whole = whole | hidden(whole, config.hidden_share)
     if not opaque.any():
         return whole
     labels, count = labelled(whole)
@@ -130,6 +137,46 @@ def without_cavities(solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y 
     """`solid` and all empty cells that are shut in by it: what is beyond the box is empty."""
     labels, _ = labelled(np.pad(~solid, 1, constant_values=True))
     return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
+
+
+def hidden(solid: Bool[np.ndarray, "x y z"], share: float) -> Bool[np.ndarray, "x y z"]:
+    """Empty cells from which less than this share of NUM_DIRECTIONS is clear.
+
+    What can be seen through along some line is not hidden, be it ever so narrow. What is beyond the box is empty.
+    """
+    clear, is_through = np.zeros(solid.shape, np.int16), np.zeros(solid.shape, bool)
+    for axis in range(3):
+        empty = np.ascontiguousarray(np.moveaxis(~solid, axis, 0))
+        counts, through = np.zeros(empty.shape, np.int16), np.zeros(empty.shape, bool)
+        ways = np.empty((2, len(empty), empty.shape[1] + 2, empty.shape[2] + 2), bool)
+        for slopes in product(SLOPES, SLOPES):
+            up, down = _clear_ways(empty, slopes, ways)
+            counts += up.view(np.int8) + down.view(np.int8)
+            through |= up & down
+        clear += np.moveaxis(counts, 0, axis)
+        is_through |= np.moveaxis(through, 0, axis)
+    return ~solid & ~is_through & (clear < share * NUM_DIRECTIONS)
+
+
+def _clear_ways(
+    empty: Bool[np.ndarray, "x y z"], slopes: tuple[float, float], ways: Bool[np.ndarray, "2 x y2 z2"]
+) -> Bool[np.ndarray, "2 x y z"]:
+    """Empty cells from which the line that moves by `slopes` per slab is clear to the first slab, and to the last.
+
+    `ways` is filled with both, and with a border of one cell: what enters at the sides is clear, and no line moves by
+    more from slab to slab.
+    """
+    places = np.rint(np.outer(np.arange(len(empty)), slopes)).astype(int)
+    _, height, width = empty.shape
+    ways[:] = True
+    inner = ways[:, :, 1:-1, 1:-1]
+    inner[:] = empty
+    for way, here, order in zip(ways, inner, (1, -1), strict=True):
+        slabs = range(len(empty))[::order]
+        for before, slab in pairwise(slabs):
+            row, column = 1 + places[before] - places[slab]
+            here[slab] &= way[before, row : row + height, column : column + width]
+    return inner
 
 
 def opaque_parts(

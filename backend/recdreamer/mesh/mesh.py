@@ -25,6 +25,9 @@ class MeshConfig:
     coloured; 0 = off."""
     fill_pores: bool = True
     """False closes only those gaps that part the object: a surface that has no pores keeps its creases."""
+    hidden_share: float = 0.03
+    """Hollows are filled as far as less than this share of all directions leads out of them, from 0 to 0.5; 0 = off. From
+    the corners of a pit as deep as wide 0.042 do: it stays."""
     smoothing_steps: int = 4
     """Taubin smoothing steps, which even out the noise of the field but keep the volume; 0 = off."""
     target_faces: int = 30_000
@@ -59,6 +62,8 @@ class MeshConfig:
             )
         if not 0 <= self.closed_gap <= 0.5:
             raise ValueError(f"mesh.closed_gap is {self.closed_gap}; it must lie in [0, 0.5].")
+        if not 0 <= self.hidden_share <= 0.5:
+            raise ValueError(f"mesh.hidden_share is {self.hidden_share}; it must lie in [0, 0.5].")
         if not 0 <= self.min_component_share <= 1:
             raise ValueError(
                 f"mesh.min_component_share is {self.min_component_share}; it must lie in [0, 1]."
