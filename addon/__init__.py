@@ -1,45 +1,33 @@
 """The face inside Blender. The modules without bpy can be imported and tested anywhere."""
 
+from __future__ import annotations
 
-def _modules() -> tuple:
-    """In the order of registration: each may use those before it."""
-    from . import (
-        backend_operators,
-        capture_operators,
-        front_gizmo,
-        gallery_operators,
-        operators,
-        panels,
-        preferences,
-        properties,
-        quads,
-        quads_bake,
-        session,
-        shelf_panels,
-        start,
-        start_operators,
-        start_panel,
-        template_operators,
-    )
+from importlib import import_module
+from types import ModuleType
 
-    return (
-        preferences,
-        start,
-        properties,
-        operators,
-        start_operators,
-        quads,
-        quads_bake,
-        template_operators,
-        capture_operators,
-        gallery_operators,
-        backend_operators,
-        panels,
-        shelf_panels,
-        start_panel,
-        front_gizmo,
-        session,
-    )
+MODULES = (
+    "preferences",
+    "start.properties",
+    "properties",
+    "operators.jobs",
+    "operators.results",
+    "operators.quads",
+    "operators.quads_bake",
+    "operators.cards",
+    "operators.capture",
+    "operators.gallery",
+    "operators.setup",
+    "panels.jobs",
+    "panels.shelf",
+    "panels.start",
+    "shelf.front_gizmo",
+    "session",
+)
+"""In the order of registration: each may use those before it."""
+
+
+def _modules() -> list[ModuleType]:
+    return [import_module(f".{name}", __package__) for name in MODULES]
 
 
 def register() -> None:

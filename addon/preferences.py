@@ -9,8 +9,9 @@ from bpy.props import EnumProperty, IntProperty, StringProperty
 
 from .. import __package__ as base_package
 from ..backend.recdreamer.protocol import RequestError
-from . import backend_env, describe
-from .jobs import default_data_folder
+from . import describe
+from .jobs import environment
+from .jobs.registry import default_data_folder
 
 DEVICES = (
     ("auto", "Automatic", "A GPU where there is one"),
@@ -54,7 +55,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
 
     def find_interpreter(self) -> Path:
         """The Python that runs the backend. Raises RequestError when there is none."""
-        return backend_env.find_interpreter(bpy.path.abspath(self.backend_python), self.folder)
+        return environment.find_interpreter(bpy.path.abspath(self.backend_python), self.folder)
 
     @property
     def why_no_backend(self) -> str:
@@ -77,7 +78,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
 def draw_backend(layout: bpy.types.UILayout, preferences: RecDreamerPreferences, context) -> None:
     """The backend's state and its buttons."""
     # Both use this module.
-    from .backend_operators import why_not_set_up
+    from .operators.setup import why_not_set_up
     from .session import session
 
     row = layout.row()

@@ -26,11 +26,12 @@ from ..backend.recdreamer.protocol import (
     RequestError,
     Template,
 )
-from . import previews, studio
+from . import previews
+from .jobs.errands import CardKey
 from .preferences import get_preferences
-from .shelf_tasks import CardKey
-from .start import RecDreamerStart
-from .templates import Camera
+from .shelf import studio
+from .shelf.captures import Camera
+from .start.properties import RecDreamerStart
 
 METHODS = (
     ("usd", "USD", "Uniform score distillation: every side of the object gets its share, so no second face"),

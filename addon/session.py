@@ -9,10 +9,11 @@ import traceback
 
 import bpy
 
-from . import backend_env, previews
-from .jobs import Job, JobRegistry
+from . import previews
+from .jobs import environment
+from .jobs.errands import Check, Errand, Gallery
+from .jobs.registry import Job, JobRegistry
 from .preferences import get_preferences
-from .shelf_tasks import Check, Errand, Gallery
 
 CATEGORY = "RecDreamer"
 """Name of the sidebar tab."""
@@ -24,7 +25,7 @@ class Session:
     """Module state, forgotten by `stop`; nothing of it is saved in a .blend."""
 
     def __init__(self) -> None:
-        self.task: backend_env.Task | None = None
+        self.task: environment.Task | None = None
         """Set-up or check of the backend, running or the last one."""
         self.shown_id = ""
         """The job that the artist clicked; empty: the newest."""

@@ -80,19 +80,19 @@ def test_the_backend_imports_itself_by_its_full_name(path):
 
 
 COMMANDS = {
-    "cli.py": ("particle_job.particles_job",),
-    "evaluate_commands.py": (
-        "judge.judge",
-        "mesh_judge.judge_mesh",
-        "classification.as_tables",
-        "classification.measure_classifier",
+    "cli/main.py": ("particles_2d_job.particles_job",),
+    "cli/evaluate.py": (
+        "judge_views.judge",
+        "judge_mesh.judge_mesh",
+        "classifier_accuracy.as_tables",
+        "classifier_accuracy.measure_classifier",
     ),
-    "bench_commands.py": (
-        "benchmark.as_table",
-        "benchmark.bench_step",
-        "field_bench.as_tables",
-        "field_bench.bench_field",
-        "field_bench.save",
+    "cli/bench.py": (
+        "bench_step.as_table",
+        "bench_step.bench_step",
+        "bench_field.as_tables",
+        "bench_field.bench_field",
+        "bench_field.save",
     ),
 }
 
@@ -101,7 +101,10 @@ COMMANDS = {
 def test_nothing_that_generates_knows_how_it_is_judged(path):
     """The oracle and the true geometry must not leak into the method; only commands call them."""
     evaluation = {module for _, module in imports_of(path) if module.startswith("recdreamer.evaluation")}
-    assert evaluation == {f"recdreamer.evaluation.{name}" for name in COMMANDS.get(path.name, ())}
+    assert evaluation == {
+        f"recdreamer.evaluation.{name}"
+        for name in COMMANDS.get(path.relative_to(PROTOCOL.parent).as_posix(), ())
+    }
 
 
 def test_the_protocol_needs_the_standard_library_only():

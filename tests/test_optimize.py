@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, resolve
-from recdreamer.guide import prepare_guide
+from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.models.radiance import Scene
 from recdreamer.optimize import orbit
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError, Paused
-from recdreamer.scene import Scene
-from recdreamer.shape import shape_stage
+from recdreamer.stages.guidance import prepare_guide
+from recdreamer.stages.shape import shape_stage
 
 SETTINGS = {
     "optimize.num_steps": 6,

@@ -18,11 +18,11 @@ NEEDED = (
     "__init__.py",
     "LICENSE",
     "addon/__init__.py",
-    "addon/panels.py",
+    "addon/panels/jobs.py",
     "backend/pyproject.toml",
     "backend/recdreamer/__init__.py",
     "backend/recdreamer/protocol.py",
-    "backend/recdreamer/worker.py",
+    "backend/recdreamer/job/worker.py",
     "blender_manifest.toml",
 )
 FOREIGN = ("tests/", "tools/", "docs/", "out/", "dist/", ".")

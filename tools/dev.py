@@ -84,7 +84,7 @@ def demo(options: argparse.Namespace) -> int:
     for what in ("job", "mesh"):
         if run([python, "-m", "recdreamer", "evaluate", what, job]):
             return 1
-    script = [blender, ROOT / "tools" / "demo_blend.py", job, "--out", out]
+    script = [blender, ROOT / "tools" / "pictures" / "demo_blend.py", job, "--out", out]
     run_shown("model.blend and turntable.png", [str(part) for part in script])
     for name in ("model.glb", "report.json"):
         shutil.copyfile(job / "result" / name, out / name)

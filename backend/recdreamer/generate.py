@@ -13,16 +13,12 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from recdreamer.again import empty_result, repeated_seeds, take_result
-from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.distillation.methods import Guide
-from recdreamer.facing import yaw_of
 from recdreamer.field import RadianceField
-from recdreamer.field.distance_grid import DistanceGrid
 from recdreamer.field.region_field import RegionField, free_within
-from recdreamer.geometry import geometry_stage
-from recdreamer.guide import prepare_guides
+from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.job.repeat import empty_result, repeated_seeds, take_result
 from recdreamer.mesh import (
     Mesh,
     MeshConfig,
@@ -32,17 +28,21 @@ from recdreamer.mesh import (
     mesh_of_field,
     stand_on_origin,
 )
+from recdreamer.mesh.level import Density, Tick, Warn
 from recdreamer.mesh.mesh import turned
-from recdreamer.mesh.surface import Density, Tick, Warn
-from recdreamer.painting import SHOW_ALL, Painting
+from recdreamer.models.painting import SHOW_ALL, Painting
+from recdreamer.models.radiance import Particles
+from recdreamer.models.surface import surface_settings, uncolored
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, Stage, write_atomically
 from recdreamer.report import JobError, Report
-from recdreamer.scene import Particles
-from recdreamer.shape import shape_stage
-from recdreamer.start import StartingPoint, field_of, prepare_start
-from recdreamer.surface import surface_settings, uncolored
-from recdreamer.texture import copied, own_field, texture_stage
+from recdreamer.sdf.distance_grid import DistanceGrid
+from recdreamer.stages.facing import yaw_of
+from recdreamer.stages.geometry import geometry_stage
+from recdreamer.stages.guidance import prepare_guides
+from recdreamer.stages.shape import shape_stage
+from recdreamer.stages.texture import copied, own_field, texture_stage
+from recdreamer.start.starting_point import StartingPoint, field_of, prepare_start
 
 SHARES = {"prepare": 3.0, "shape": 60.0, "geometry": 10.0, "texture": 20.0, "mesh": 7.0}
 """All stages in order, with their share of a job's time."""

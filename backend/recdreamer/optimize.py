@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, orbit_cameras, sample_cameras
-from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import GenerateConfig
-from recdreamer.descent import Model
 from recdreamer.distillation.methods import GuidanceConfig, Guide, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps, timestep_range
+from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.models.model import Model
 from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer

@@ -9,11 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from recdreamer_extension.addon import job_client, jobs
-from recdreamer_extension.addon.backend_env import BACKEND
-from recdreamer_extension.addon.job_client import worker_environment
-from recdreamer_extension.addon.jobs import JobRegistry
-from recdreamer_extension.addon.placement import PLACEMENT, START_MESH, Placement
+from recdreamer_extension.addon.jobs import client
+from recdreamer_extension.addon.jobs import registry as module
+from recdreamer_extension.addon.jobs.client import worker_environment
+from recdreamer_extension.addon.jobs.environment import BACKEND
+from recdreamer_extension.addon.jobs.placement import PLACEMENT, START_MESH, Placement
+from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.backend.recdreamer.protocol import (
     STALE_S,
     JobFolder,
@@ -99,7 +100,7 @@ def test_pause_and_resume(registry, start, settle, wait_until, fake_command):
 
 
 def test_a_worker_that_does_not_follow_is_killed(registry, start, settle, wait_until, monkeypatch):
-    monkeypatch.setattr(job_client, "STOP_GRACE_S", 0.2)
+    monkeypatch.setattr(client, "STOP_GRACE_S", 0.2)
     job = start(fake="stubborn", steps=3000)
     wait_until(lambda: registry.poll() and job.state.step > 0)
     pid = job.client._process.pid
@@ -129,7 +130,7 @@ def test_trouble_is_one_sentence_and_what_to_do(start, settle, mode, sentence):
 
 
 def test_a_worker_that_never_says_hello(start, settle, monkeypatch):
-    monkeypatch.setattr(job_client, "HELLO_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(client, "HELLO_TIMEOUT_S", 0.3)
     job = start(fake="mute")
     settle(job)
     assert job.condition == "failed"
@@ -244,9 +245,9 @@ def test_full_disk_leaves_no_half_job(registry, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device")
 
-    jobs.writable_folder(registry.root)
-    monkeypatch.setattr(jobs, "writable_folder", lambda path: path)
-    monkeypatch.setattr(jobs, "write_atomically", full)
+    module.writable_folder(registry.root)
+    monkeypatch.setattr(module, "writable_folder", lambda path: path)
+    monkeypatch.setattr(module, "write_atomically", full)
     with pytest.raises(RequestError, match=r"No space left on device.* Free some space"):
         registry.create(JobRequest(prompt="a bear"), [])
     assert not any(registry.root.iterdir())
@@ -289,9 +290,9 @@ def test_events_that_are_not_understood_change_nothing():
     state = JobState(status="running", step=3)
     before = asdict(state)
     for event in ({"type": "new"}, {"type": "progress"}, {"type": "stage", "name": 3}, {"type": "preview"}):
-        job_client.apply_event(state, event)
+        client.apply_event(state, event)
     assert asdict(state) == before
 
 
 def test_folder_without_state_is_queued(tmp_path):
-    assert jobs.Job(JobFolder(tmp_path), None, "").condition == "queued"
+    assert module.Job(JobFolder(tmp_path), None, "").condition == "queued"

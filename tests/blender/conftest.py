@@ -171,7 +171,7 @@ def settings(fake_backend):
 @pytest.fixture
 def sentence(addon) -> Callable[[], str]:
     """Why Generate is grey."""
-    return lambda: addon("operators").why_not_generate(bpy.context)
+    return lambda: addon("operators.jobs").why_not_generate(bpy.context)
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def test_a_continued_result_of_another_height(settings, generate):
 def test_vertices_moved_by_hand_do_not_move_the_space_of_the_job(settings, generate, addon):
     bpy.ops.mesh.primitive_uv_sphere_add()
     sphere = bpy.context.object
-    rest = addon("rest")
+    rest = addon("objects.rest_positions")
     rest.write_rest(sphere.data, np.array([vertex.co for vertex in sphere.data.vertices]))
     for vertex in sphere.data.vertices:
         vertex.co.z += 2 * (vertex.co.z > 0.3)
@@ -118,9 +118,11 @@ def test_a_job_without_a_result_is_not_continued(settings, generate, addon, sett
     failed = settle()
     assert "This job has no result yet." in reported(bpy.ops.recdreamer.continue_job, job_id=failed.id)
     assert settings.start.kind == "prompt"
-    assert [job for job, _ in addon("start")._search_jobs(settings.start, bpy.context, "")] == []
+    assert [job for job, _ in addon("start.properties")._search_jobs(settings.start, bpy.context, "")] == []
     done, _ = generate()
-    assert addon("start")._search_jobs(settings.start, bpy.context, "") == [(done.id, "a red bear")]
+    assert addon("start.properties")._search_jobs(settings.start, bpy.context, "") == [
+        (done.id, "a red bear")
+    ]
 
 
 def test_everything_lifts_the_region_of_the_earlier_job(settings, generate):

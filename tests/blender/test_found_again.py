@@ -38,7 +38,7 @@ def test_a_duplicate_gets_an_id_of_its_own(cube, settings, generate, addon):
     generate()
     second = copy["recdreamer_object"]
     assert cube["recdreamer_object"] == first != second
-    find_start = addon("tags").find_start
+    find_start = addon("objects.object_keys").find_start
     assert find_start("Cube", second, scene) == copy and find_start("Cube", "", scene) == cube
     bpy.data.objects.remove(copy)
     assert find_start("Cube", second, scene) is None
@@ -49,7 +49,7 @@ def test_without_its_placement_the_result_is_at_the_cursor(cube, settings, gener
     job = generate()
     (job.folder.root / "start/placement.json").unlink()
     bpy.context.scene.cursor.location, said = (1, 2, 3), []
-    (result,) = addon("scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
+    (result,) = addon("result.scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
     assert tuple(result.location) == (1, 2, 3) and not settings.start.object.hide_get()
     assert said == ["This job does not know where its object stood, so the result is at the 3D cursor"]
 

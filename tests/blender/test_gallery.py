@@ -55,7 +55,7 @@ def test_pick_what_the_prior_drew(settings, session, run):
 def test_the_gallery_is_drawn_as_the_settings_say(settings, session, addon, monkeypatch):
     settings.seed = 7
     request = settings.to_request(with_templates=False)
-    tasks = addon("shelf_tasks")
+    tasks = addon("jobs.errands")
     steps = []
     monkeypatch.setattr(tasks, "Task", steps.extend)
     tasks.gallery_task(["python"], request, addon("properties").Path("out"))
@@ -141,7 +141,7 @@ def test_check(settings, session, run, block_out):
 def test_a_verdict_holds_for_the_card_that_was_checked(settings, session, run, addon, block_out):
     bpy.ops.recdreamer.capture_turntable()
     run(bpy.ops.recdreamer.check_templates)
-    panels, verdicts = addon("shelf_panels"), session.check.verdicts
+    panels, verdicts = addon("panels.shelf"), session.check.verdicts
     shelf = settings.templates
     assert all(t.key in verdicts for t in shelf) and panels.is_of_this_shelf(session.check, settings)
     shelf[0].label = "back"
@@ -163,9 +163,9 @@ def test_check_without_a_prompt_or_of_one_class(settings, session, run, block_ou
 
 
 def test_old_folders_go(settings, run, preferences, addon):
-    for _ in range(addon("shelf_tasks").KEPT_FOLDERS + 2):
-        addon("shelf_tasks").new_folder(preferences.folder / "galleries", "a bear")
-    assert len(list((preferences.folder / "galleries").iterdir())) == addon("shelf_tasks").KEPT_FOLDERS
+    for _ in range(addon("jobs.errands").KEPT_FOLDERS + 2):
+        addon("jobs.errands").new_folder(preferences.folder / "galleries", "a bear")
+    assert len(list((preferences.folder / "galleries").iterdir())) == addon("jobs.errands").KEPT_FOLDERS
 
 
 def test_a_check_that_ends_after_another_file_was_opened(settings, session, pump_until, block_out):
@@ -186,7 +186,7 @@ def test_switching_off_ends_the_errand(settings, session, addon, pump_until):
 
 
 def test_damaged_check(settings, session, run, addon, block_out, tmp_path):
-    tasks = addon("shelf_tasks")
+    tasks = addon("jobs.errands")
     folder = tmp_path / "checked"
     (folder / "check").mkdir(parents=True)
     for text in ("{", "[]", json.dumps({"templates": [{}]}), json.dumps({"templates": []})):

@@ -34,7 +34,7 @@ def import_again(imported, addon):
 
     def import_again():
         said = []
-        addon("scene_import").import_result(imported[1].folder.root, say=said.append)
+        addon("result.scene_import").import_result(imported[1].folder.root, say=said.append)
         return said
 
     return import_again
@@ -64,7 +64,7 @@ def test_new_faces_take_the_vertex_groups_over(imported, addon):
     obj.data.color_attributes.new("mask", "BYTE_COLOR", "CORNER")
     give_new_faces(job)
     said = []
-    addon("scene_import").import_result(job.folder.root, say=said.append)
+    addon("result.scene_import").import_result(job.folder.root, say=said.append)
     assert said == [
         "'a red béar' has a new mesh: its vertex groups went over to the nearest vertices, "
         "and it has lost the paint and shape keys of the old one."
@@ -157,7 +157,7 @@ def test_a_mirrored_result_is_not_turned_inside_out(imported, import_again, addo
     if has_new_verts:
         with np.load(job.folder.result / "mesh.npz") as arrays:
             change_result(job, verts=arrays["verts"] * np.float32(1.5))
-    mesh, outward = obj.data, addon("result_mesh")._is_wound_outward
+    mesh, outward = obj.data, addon("result.mesh")._is_wound_outward
     uvs, was_outward = [tuple(corner.vector) for corner in mesh.uv_layers["UVMap"].uv], outward(mesh)
     assert import_again() == []
     assert obj.data == mesh and outward(mesh) == was_outward

@@ -180,12 +180,12 @@ def test_a_uv_map_is_made_where_there_is_none(paint, cube):
 
 def test_the_worker_unwraps_where_blender_cannot(paint, cube, addon, monkeypatch):
     """The fake paints from the front: u is the place from left to right, v the height."""
-    monkeypatch.setattr(addon("start_files"), "smart_uvs", lambda mesh, context: None)
+    monkeypatch.setattr(addon("operators.start_files"), "smart_uvs", lambda mesh, context: None)
     cube.data.uv_layers.remove(cube.data.uv_layers[0])
     cube.scale.x, cube.rotation_euler.x = -1, 0.3
     job = paint(cube)
     said = []
-    addon("scene_import").import_result(job.folder.root, say=said.append)
+    addon("result.scene_import").import_result(job.folder.root, say=said.append)
     assert not said
     verts = np.array([cube.matrix_world @ v.co for v in cube.data.vertices])
     places = (verts - verts.min(0)) / np.ptp(verts, axis=0)
@@ -194,11 +194,11 @@ def test_the_worker_unwraps_where_blender_cannot(paint, cube, addon, monkeypatch
 
 
 def test_a_seam_inside_of_faces_is_told(paint, cube, addon, monkeypatch):
-    monkeypatch.setattr(addon("start_files"), "smart_uvs", lambda mesh, context: None)
+    monkeypatch.setattr(addon("operators.start_files"), "smart_uvs", lambda mesh, context: None)
     cube.data.uv_layers.remove(cube.data.uv_layers[0])
     job = paint(cube, seams=True)
     said = []
-    addon("scene_import").import_result(job.folder.root, say=said.append)
+    addon("result.scene_import").import_result(job.folder.root, say=said.append)
     assert said[0].startswith("A seam of the new UV map crosses 6 of 6 faces")
 
 
@@ -217,7 +217,7 @@ def test_where_the_painted_object_is_gone_a_copy_is_painted(paint, cube, addon):
     bpy.ops.mesh.primitive_cube_add()
     other = bpy.context.object
     assert other.name == "Cube"
-    (copy,) = addon("scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
+    (copy,) = addon("result.scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
     assert said == ["'Cube' is not in this scene, so the texture is on a copy of it as it was."]
     assert slots(other) == [] and slots(copy) == ["a red bear"] and not other.hide_get()
     assert tuple(copy.location) == pytest.approx((1, 2, 2.5))
@@ -267,21 +267,21 @@ def test_an_edited_mesh_stays_and_a_copy_is_painted(paint, cube, addon, edit, re
     job, said = paint(cube), []
     edit(cube)
     faces = len(cube.data.polygons)
-    (copy,) = addon("scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
+    (copy,) = addon("result.scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
     assert said == [f"{reason}, so the texture is on a copy of it as it was; 'Cube' itself stays as it is."]
     assert slots(cube) == ["green", "blue"] and len(cube.data.polygons) == faces and not cube.hide_get()
     assert copy != cube and len(copy.data.polygons) == 12 and slots(copy) == ["a red bear"]
     bpy.context.view_layer.update()
     corners = np.array([copy.matrix_world @ vertex.co for vertex in copy.data.vertices])
     assert np.allclose((corners.min(0), corners.max(0)), ((0.5, 1.5, 2.5), (1.5, 2.5, 3.5)), atol=1e-5)
-    assert addon("scene_import").import_result(job.folder.root, say=said.append) == [copy]
+    assert addon("result.scene_import").import_result(job.folder.root, say=said.append) == [copy]
 
 
 def test_a_moved_vertex_keeps_its_texture(paint, cube, addon):
     job, said = paint(cube), []
     cube.location.x += 1
     cube.data.vertices[0].co.x -= 1
-    addon("scene_import").import_result(job.folder.root, say=said.append)
+    addon("result.scene_import").import_result(job.folder.root, say=said.append)
     assert said == ["The shape of 'Cube' was edited since the job was made; the texture follows its UV map."]
     assert set(indices(cube)) == {2}
 
@@ -291,7 +291,7 @@ def test_an_unchanged_mesh_is_not_called_edited(paint, cube, addon):
     bpy.ops.object.mode_set(mode="EDIT")
     bpy.ops.mesh.select_all(action="SELECT")
     bpy.ops.object.mode_set(mode="OBJECT")
-    addon("scene_import").import_result(job.folder.root, say=said.append)
+    addon("result.scene_import").import_result(job.folder.root, say=said.append)
     assert not said
 
 

@@ -73,7 +73,7 @@ def draw(addon):
 
     def draw():
         record = RecorderLayout()
-        modules = ("panels", "shelf_panels", "start_panel")
+        modules = ("panels.jobs", "panels.shelf", "panels.start")
         classes = [cls for name in modules for cls in addon(name).CLASSES]
         for cls in sorted(classes, key=lambda cls: getattr(cls, "bl_order", 9)):
             assert cls.is_registered
@@ -234,14 +234,14 @@ def test_damaged_job(draw, fake_backend, addon, settle):
 
 
 def test_every_condition_has_an_icon(addon):
-    assert set(addon("panels").CONDITION_ICONS.values()) <= ICONS
+    assert set(addon("panels.jobs").CONDITION_ICONS.values()) <= ICONS
 
 
 def test_preferences(draw_preferences, addon, preferences, fake_backend):
     assert "Ready:" in " ".join(draw_preferences().texts)
     preferences.backend_python = ""
     assert "not set up yet" in " ".join(draw_preferences().texts)
-    backend_env = addon("backend_env")
+    backend_env = addon("jobs.environment")
     session = addon("session").session
     session.task = backend_env.Task([backend_env.Step("Working", ["sleep", "60"])])
     seen = draw_preferences()
@@ -340,7 +340,7 @@ def test_card_menu(extension, addon, block_out):
     layout = RecorderLayout()
     scene = bpy.context.scene
     context = SimpleNamespace(scene=scene, recdreamer_template=scene.recdreamer.templates[1])
-    addon("shelf_panels").RECDREAMER_MT_card.draw(SimpleNamespace(layout=layout), context)
+    addon("panels.shelf").RECDREAMER_MT_card.draw(SimpleNamespace(layout=layout), context)
     assert layout.record.operators == ["recdreamer.redo_template", "recdreamer.draw_novel_views"]
 
 

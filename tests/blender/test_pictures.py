@@ -84,7 +84,7 @@ def test_a_bad_picture_gets_one_sentence_and_the_others_are_added(
     assert sentence in message and message.count(". ") == 1 and message.endswith("."), message
     assert not shelf
     warnings = []
-    operator = addon("capture_operators").RECDREAMER_OT_add_files
+    operator = addon("operators.capture").RECDREAMER_OT_add_files
     stand_in = type("Operator", (), {"report": lambda self, kinds, text: warnings.append(text)})()
     stand_in.directory, stand_in.are_sketches = str(tmp_path), False
     stand_in.files = [type("File", (), {"name": file}) for file in ("front.png", name, "left.png")]
@@ -100,7 +100,7 @@ def test_a_bad_picture_gets_one_sentence_and_the_others_are_added(
 def test_an_unusual_picture_works(shelf, addon, tmp_path, name, content, size, color):
     (tmp_path / name).write_bytes(content)
     assert add(tmp_path, name) == ""
-    pixels = addon("pictures").load_pixels(shelf[0].path)
+    pixels = addon("shelf.pictures").load_pixels(shelf[0].path)
     assert pixels.shape == (size[1], size[0], 4)
     assert np.allclose(255 * pixels[4, 4], color, atol=1.5)
     if "alpha" in name or (pixels[..., 3] < 1).any():
@@ -118,7 +118,7 @@ def test_cmyk(shelf, addon, tmp_path):
     """Ink instead of light: what prepress programs write."""
     (tmp_path / "front.tif").write_bytes(cmyk_tiff(16, 16, (0, 200, 200, 20)))
     assert add(tmp_path, "front.tif") == ""
-    red, green, blue, alpha = addon("pictures").load_pixels(shelf[0].path)[8, 8]
+    red, green, blue, alpha = addon("shelf.pictures").load_pixels(shelf[0].path)[8, 8]
     assert red > 0.7 and green < 0.35 and blue < 0.35 and alpha == 1
 
 
@@ -154,7 +154,7 @@ def test_a_photograph_stands_upright_however_the_camera_was_held(shelf, addon, t
             jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
         )
     add(tmp_path, "little.jpg", "big.jpg", "plain.jpg")
-    little, big, plain = (addon("pictures").load_pixels(template.path) for template in shelf)
+    little, big, plain = (addon("shelf.pictures").load_pixels(template.path) for template in shelf)
     assert plain.shape == (40, 60, 4)
     for pixels in (little, big):
         assert pixels.shape == (60, 40, 4)
@@ -171,7 +171,7 @@ def test_sketches_from_files(shelf, tmp_path):
 
 def test_a_path_on_the_clipboard(shelf, addon, tmp_path):
     (tmp_path / "the back.png").write_bytes(png(HALF))
-    module = addon("capture_operators")
+    module = addon("operators.capture")
     for text in (str(tmp_path / "the back.png"), (tmp_path / "the back.png").as_uri() + "\r\n"):
         context = type("Context", (), {"window_manager": type("W", (), {"clipboard": text})})
         assert module._file_on_clipboard(context) == tmp_path / "the back.png"
@@ -195,7 +195,7 @@ def test_no_picture_on_the_clipboard(shelf):
 
 def test_a_picture_on_the_clipboard(shelf, addon, monkeypatch):
     """The paste itself needs a desktop; what is done with the picture does not."""
-    module = addon("capture_operators")
+    module = addon("operators.capture")
 
     def pasted_image(context):
         image = bpy.data.images.new("Clipboard", 30, 20)
@@ -205,4 +205,4 @@ def test_a_picture_on_the_clipboard(shelf, addon, monkeypatch):
     monkeypatch.setattr(module, "_pasted_image", pasted_image)
     bpy.ops.recdreamer.paste_picture()
     assert (shelf[0].source, shelf[0].label) == ("clipboard", "front")
-    assert addon("pictures").load_pixels(shelf[0].path).shape == (20, 30, 4)
+    assert addon("shelf.pictures").load_pixels(shelf[0].path).shape == (20, 30, 4)

@@ -16,7 +16,7 @@ def shelf(extension):
 
 @pytest.fixture
 def pixels(addon):
-    return lambda template: addon("pictures").load_pixels(template.path)
+    return lambda template: addon("shelf.pictures").load_pixels(template.path)
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def look_from(addon, extension):
         if ortho:
             data.type, data.ortho_scale = "ORTHO", 7
         camera = bpy.data.objects.new("camera", data)
-        camera.matrix_world = addon("templates").orbit_c2w(azimuth_deg, 10, 12, camera.location)
+        camera.matrix_world = addon("shelf.captures").orbit_c2w(azimuth_deg, 10, 12, camera.location)
         bpy.context.collection.objects.link(camera)
         bpy.context.scene.camera = camera
         bpy.context.view_layer.update()
@@ -135,14 +135,14 @@ def test_closed_lines_become_paper(addon):
     drawing = np.zeros((40, 60, 4), np.float32)
     drawing[10, 10:31, 3] = drawing[30, 10:31, 3] = drawing[10:31, 10, 3] = drawing[10:31, 30, 3] = 1
     drawing[10:20, 40, 3] = drawing[10, 40:50, 3] = 1  # An open corner encloses nothing.
-    filled = addon("pictures").fill_outline(drawing)
+    filled = addon("shelf.pictures").fill_outline(drawing)
     assert (filled[11:30, 11:30] == 1).all(), "white paper"
     assert (filled[10, 10:31, :3] == 0).all(), "black lines"
     assert (filled[..., 3] > 0).sum() == 21 * 21 + 19
 
 
 def test_the_arrow_shows_the_front(addon, block_out):
-    gizmo = addon("front_gizmo")
+    gizmo = addon("shelf.front_gizmo")
     assert not gizmo.RECDREAMER_GGT_front.poll(bpy.context)
     bpy.context.scene.recdreamer.show_front = True
     assert gizmo.RECDREAMER_GGT_front.poll(bpy.context)

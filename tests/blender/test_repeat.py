@@ -83,7 +83,7 @@ def test_a_repeat_without_an_interpreter_changes_nothing(settings, generate, pre
 
 
 def test_it_is_asked_for_before_a_result_is_replaced(fake_backend, addon):
-    cls, asked = addon("operators").RECDREAMER_OT_repeat_stage, {}
+    cls, asked = addon("operators.jobs").RECDREAMER_OT_repeat_stage, {}
     manager = SimpleNamespace(invoke_confirm=lambda operator, event, **texts: asked.update(texts))
     cls.invoke(SimpleNamespace(stage="texture"), SimpleNamespace(window_manager=manager), None)
     assert asked["title"] == asked["confirm_text"] == "Texture Again"

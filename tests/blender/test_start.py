@@ -175,7 +175,7 @@ def test_meshes_that_are_none(settings, sentence, addon, monkeypatch, preference
     start.kind = "texture"
     assert sentence() == "'Plane' has no faces to paint on. Add some, or pick another object."
     start.kind, start.object = "object", add_cube()
-    monkeypatch.setattr(addon("mesh_capture"), "MAX_TRIANGLES", 10)
+    monkeypatch.setattr(addon("start.mesh_capture"), "MAX_TRIANGLES", 10)
     assert "'Cube' has 12 triangles, more than 10. Add a Decimate modifier" in reported()
     assert not list((preferences.folder / "jobs").glob("*")), "no half job is left"
     assert len(bpy.data.scenes) == 1
@@ -227,6 +227,6 @@ def test_half_a_million_faces_take_seconds(settings, addon):
     grid = bpy.context.object
     grid.data.vertices[0].co.z = 1
     started = time.monotonic()
-    captured = addon("mesh_capture").capture_mesh([grid], bpy.context)
+    captured = addon("start.mesh_capture").capture_mesh([grid], bpy.context)
     assert len(captured.arrays["faces"]) == 500_000
     assert time.monotonic() - started < 20

@@ -16,7 +16,7 @@ def shelf(extension):
 
 
 def silhouette(addon, template) -> np.ndarray:
-    return addon("templates").load_pixels(template.path)[..., 3] > 0.5
+    return addon("shelf.captures").load_pixels(template.path)[..., 3] > 0.5
 
 
 def test_turntable_shows_the_object_from_its_sides(addon, block_out, shelf):
@@ -24,7 +24,7 @@ def test_turntable_shows_the_object_from_its_sides(addon, block_out, shelf):
     assert [t.label for t in shelf] == ["front", "right", "back", "left"]
     assert [t.azimuth_deg for t in shelf] == [0, 90, 180, 270]
     assert all(t.has_camera and t.source == "turntable" and t.enabled for t in shelf)
-    front, right, back, left = (addon("templates").load_pixels(t.path) for t in shelf)
+    front, right, back, left = (addon("shelf.captures").load_pixels(t.path) for t in shelf)
     # The figure looks along -Y, so from the right (+X) it faces the left edge of the picture.
     yellow = (right[..., 0] > 0.4) & (right[..., 1] > 0.4) & (right[..., 2] < 0.3) & (right[..., 3] > 0.5)
     assert yellow.any()
@@ -44,7 +44,7 @@ def test_pictures_are_isolated_on_neutral_grey(addon, block_out, shelf):
         obj.select_set(True)
     bpy.ops.recdreamer.capture_turntable()
     for template in shelf:
-        pixels = addon("templates").load_pixels(template.path)
+        pixels = addon("shelf.captures").load_pixels(template.path)
         alpha = pixels[..., 3]
         assert pixels.shape == (512, 512, 4)
         assert 0.05 < (alpha > 0.5).mean() < 0.6
@@ -69,7 +69,7 @@ def test_turntable_leaves_the_file_as_it_was(block_out, shelf):
 def test_turntable_fills_the_picture_but_for_a_margin(extension, addon, shelf):
     bpy.ops.mesh.primitive_uv_sphere_add(segments=64, ring_count=32, radius=3, location=(5, 0, 0))
     bpy.ops.recdreamer.capture_turntable(num_views=2)
-    studio = addon("studio")
+    studio = addon("shelf.studio")
     half_fov = np.radians(studio.FOV_DEG / 2)
     share = np.tan(np.arcsin(np.sin(half_fov) / studio.MARGIN)) / np.tan(half_fov)
     for template in shelf:
@@ -107,7 +107,7 @@ def test_material_preview_has_neutral_light(addon, extension, shelf):
     before = {name: len(getattr(bpy.data, name)) for name in names}
     bpy.ops.recdreamer.capture_turntable(num_views=2, look="MATERIAL")
     for template in shelf:
-        pixels = addon("templates").load_pixels(template.path)
+        pixels = addon("shelf.captures").load_pixels(template.path)
         red, green, blue = pixels[pixels[..., 3] > 0.9][:, :3].mean(0)
         assert green > 0.5 and red < 0.5 and blue < 0.5
         assert pixels[0, 0, 3] == 0 and template.look == "MATERIAL"
@@ -125,7 +125,7 @@ def test_rendered_look_is_that_of_the_scene(addon, extension, shelf):
     scene.render.engine, scene.cycles.device, scene.cycles.samples = "CYCLES", "CPU", 4
     before = [obj.name for obj in scene.objects]
     bpy.ops.recdreamer.capture_turntable(num_views=2, elevation=math.radians(60), look="RENDERED")
-    pixels = addon("templates").load_pixels(shelf[0].path)
+    pixels = addon("shelf.captures").load_pixels(shelf[0].path)
     red, green, _blue = pixels[pixels[..., 3] > 0.9][:, :3].mean(0)
     assert red > 0.2 and green < red / 3, "the scene's sun, and no light of ours"
     assert pixels[0, 0, 3] == 0, "the ground is left out"
@@ -145,7 +145,7 @@ def test_the_front_turns_the_camera_along(addon, block_out, shelf):
 
 
 def test_view_is_taken_from_the_camera_where_there_is_no_window(addon, block_out, shelf):
-    templates = addon("templates")
+    templates = addon("shelf.captures")
     for azimuth_deg, label in ((0, "front"), (100, "right"), (190, "back"), (260, "left")):
         data = bpy.data.cameras.new("camera")
         camera = bpy.data.objects.new("camera", data)
@@ -164,7 +164,7 @@ def test_view_is_taken_from_the_camera_where_there_is_no_window(addon, block_out
 @pytest.mark.parametrize("azimuth_deg", [0, 37, 90, 180, 270, 359])
 @pytest.mark.parametrize("elevation_deg", [-40, 0, 15, 80])
 def test_camera_direction_is_what_was_asked(addon, azimuth_deg, elevation_deg):
-    templates = addon("templates")
+    templates = addon("shelf.captures")
     c2w = templates.orbit_c2w(azimuth_deg, elevation_deg, 3, templates.Vector((1, 2, 3)))
     assert templates.direction_of(c2w) == pytest.approx((azimuth_deg, elevation_deg), abs=1e-3)
     assert c2w.col[0].z == pytest.approx(0, abs=1e-6), "the horizon is level"
@@ -182,7 +182,7 @@ def test_offscreen_drawing_of_a_view(addon, block_out, shelf, monkeypatch):
     window = bpy.context.window_manager.windows[0]
     area = next(area for area in window.screen.areas if area.type == "VIEW_3D")
     region = next(region for region in area.regions if region.type == "WINDOW")
-    c2w = addon("templates").orbit_c2w(100, 20, 10, block_out[0].location)
+    c2w = addon("shelf.captures").orbit_c2w(100, 20, 10, block_out[0].location)
     area.spaces.active.region_3d.view_matrix = c2w.inverted()
     bpy.context.view_layer.update()
     block_out[0].select_set(False)
@@ -197,7 +197,7 @@ def test_offscreen_drawing_of_a_view(addon, block_out, shelf, monkeypatch):
     assert shelf[0].label == shelf[1].label == "right"
     assert shelf[1].azimuth_deg == pytest.approx(shelf[0].azimuth_deg, abs=1e-3), "anew from its own camera"
     assert area.spaces.active.overlay.show_overlays, "put back"
-    pixels = addon("templates").load_pixels(shelf[0].path)
+    pixels = addon("shelf.captures").load_pixels(shelf[0].path)
     assert 0 < (pixels[..., 3] > 0.5).mean() < 1
 
 
@@ -205,7 +205,7 @@ def test_offscreen_drawing_of_a_view(addon, block_out, shelf, monkeypatch):
 def front_camera(addon, block_out):
     """The scene's camera before the block-out."""
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
-    camera.matrix_world = addon("templates").orbit_c2w(0, 10, 12, block_out[0].location)
+    camera.matrix_world = addon("shelf.captures").orbit_c2w(0, 10, 12, block_out[0].location)
     bpy.context.collection.objects.link(camera)
     bpy.context.scene.camera = camera
     bpy.context.view_layer.update()

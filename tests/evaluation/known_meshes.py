@@ -11,9 +11,9 @@ from PIL import Image
 from scipy.spatial import KDTree
 
 from recdreamer.evaluation.figurines import Figurines
-from recdreamer.evaluation.geometry import figure_or_none, part_levels, true_surface
+from recdreamer.evaluation.mesh_distance import figure_or_none, part_levels, true_surface
 from recdreamer.mesh import Mesh, MeshConfig, finish_mesh
-from recdreamer.mesh.texture import Tiles
+from recdreamer.mesh.baked_texture import Tiles
 
 FINE = MeshConfig(resolution=60, target_faces=3000, texture_size_px=256, closed_gap=0.0, smoothing_steps=1)
 

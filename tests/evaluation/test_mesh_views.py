@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from recdreamer.evaluation.geometry import about_z, figure_bounds, placed
+from recdreamer.evaluation.mesh_distance import about_z, figure_bounds, placed
 from recdreamer.evaluation.mesh_views import (
     GROUND,
     mesh_colors,

@@ -6,7 +6,7 @@ import torch
 
 from recdreamer.field import FieldConfig, RadianceField
 from recdreamer.field import radiance_field as module
-from recdreamer.field.volume import grid_points
+from recdreamer.field.grid_values import grid_points
 
 SMALL = FieldConfig(
     num_levels=3, log2_table_size=6, base_resolution=2, max_resolution=9, hidden_width=8, start_levels=1

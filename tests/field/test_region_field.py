@@ -10,11 +10,11 @@ from torch import Tensor
 
 from recdreamer.config import resolve
 from recdreamer.field import RadianceField
+from recdreamer.field.grid_values import grid_points, trilinear
 from recdreamer.field.region_field import RegionField, free_within
-from recdreamer.field.solid import GREY, SolidField
-from recdreamer.field.volume import grid_points, trilinear
+from recdreamer.field.solid_field import GREY, SolidField
 from recdreamer.protocol import JobRequest
-from recdreamer.start import field_of
+from recdreamer.start.starting_point import field_of
 
 
 def test_a_region_field_passes_gradients_where_it_may_change_only():

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from recdreamer.checkpoint import CheckpointStore
 from recdreamer.config import resolve
 from recdreamer.generate import SHARES, choose_device, generate
+from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.protocol import Stage
 from recdreamer.report import JobError
 

@@ -13,11 +13,11 @@ from recdreamer.cameras import Cameras, orbit_cameras
 from recdreamer.config import GenerateConfig, resolve
 from recdreamer.distillation.methods import Guide, Noised, add_noise
 from recdreamer.generate import generate
-from recdreamer.guide import prepare_guide
 from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, Method, Template, write_atomically
+from recdreamer.stages.guidance import prepare_guide
 
 pytestmark = [
     pytest.mark.gpu,

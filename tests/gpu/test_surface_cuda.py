@@ -10,17 +10,17 @@ import trimesh
 from recdreamer.cameras import camera_rays, orbit_cameras
 from recdreamer.config import resolve
 from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField
-from recdreamer.field.distance_grid import DistanceGrid
-from recdreamer.field.signed_distance import SolidMesh
-from recdreamer.field.volume import grid_points
+from recdreamer.field.grid_values import grid_points
 from recdreamer.generate import Work, texture_field
 from recdreamer.mesh import Mesh, bake_color, unwrap
 from recdreamer.mesh.mesh import MeshConfig
-from recdreamer.painting import Painting
+from recdreamer.models.painting import Painting
 from recdreamer.protocol import JobRequest
 from recdreamer.rendering.ray_cast import MeshCaster
-from recdreamer.rendering.surface import render_surface
-from recdreamer.start import StartingPoint
+from recdreamer.rendering.render_sdf import render_surface
+from recdreamer.sdf.distance_grid import DistanceGrid
+from recdreamer.sdf.from_mesh import SolidMesh
+from recdreamer.start.starting_point import StartingPoint
 
 pytestmark = pytest.mark.gpu
 SIZE = 48

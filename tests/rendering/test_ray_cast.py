@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 from recdreamer.cameras import camera_rays, orbit_cameras
-from recdreamer.evaluation.field_cases import cast_reference
+from recdreamer.evaluation.bench_field_cases import cast_reference
 from recdreamer.rendering.ray_cast import FAR, MeshCaster
 
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_blockouts_know_every_kind_and_colour():
-    blockouts = runpy.run_path(str(ROOT / "tools" / "blockouts.py"))
+    blockouts = runpy.run_path(str(ROOT / "tools" / "pictures" / "blockouts.py"))
     assert blockouts["COLORS"].keys() == COLORS.keys()
     for design in blockouts["DESIGNS"].values():
         assert design.keys() == set(KINDS)

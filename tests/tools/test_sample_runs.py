@@ -15,13 +15,13 @@ from recdreamer.evaluation.figurines import COLORS, KINDS
 from recdreamer.protocol import JobRequest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "tools" / "measure"))
 try:
     import sample_runs
 
     import job_runs
 finally:
-    sys.path.remove(str(ROOT / "tools"))
+    sys.path.remove(str(ROOT / "tools" / "measure"))
 
 FINISHED = {
     "pose_entropy": 0.9,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from recdreamer.pretrained import loading
+from recdreamer.prior.loading import loading
 from recdreamer.report import JobError
 
 DIRECTIONS = ("side", "front", "back", "overhead")

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
 from recdreamer.evaluation.figurines import CAMERA, Figurines, render_figurines
+from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
-from recdreamer.mesh.texture import Tiles
 from recdreamer.rendering.ray_cast import MeshCaster
 
 NUM_VIEWS = 12

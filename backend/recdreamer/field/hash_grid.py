@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recdreamer.field.kernels import uses_warp
+from recdreamer.kernels import uses_warp
 
 HASH_PRIMES = (1, 2654435761, 805459861)
 """Instant NGP, Eq. 4."""

@@ -11,7 +11,7 @@ import warp as wp
 from torch import Tensor
 
 from recdreamer.field.hash_grid import HASH_PRIMES
-from recdreamer.field.kernels import launch
+from recdreamer.kernels import launch
 
 wp.set_module_options({"enable_backward": False})
 

@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recdreamer.field.grid_values import adopt_buffers
 from recdreamer.field.hash_grid import HashGrid
-from recdreamer.field.solid import solid_bias, solid_volume
-from recdreamer.field.volume import adopt_buffers
+from recdreamer.field.solid_field import solid_bias, solid_volume
 
 FIELD_SIZES = (
     "num_levels", "features_per_level", "log2_table_size", "base_resolution", "max_resolution", "hidden_width",
@@ -91,7 +91,7 @@ class RadianceField(nn.Module):
             nn.init.zeros_(layer.bias)
         self.register_buffer("start", None if start is None else solid_volume(start, config.start_density))
         adopt_buffers(self, ("start",))
-        # In the state, as the blob that a job begins with need not be that of its configuration (see collapse.py).
+        # In the state, as the blob that a job begins with need not be that of its configuration (see stages/collapse.py).
         self.register_buffer("blob", torch.tensor([config.blob_density, config.blob_radius]))
         # In the state, as who finds a field in a checkpoint may have another configuration.
         self.register_buffer("sizes", torch.tensor([getattr(config, name) for name in FIELD_SIZES]))

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from recdreamer.field.grid_values import adopt_buffers, grid_points, trilinear
 from recdreamer.field.radiance_field import FIELD_SIZES, FieldConfig, RadianceField
-from recdreamer.field.solid import SolidField
-from recdreamer.field.volume import adopt_buffers, grid_points, trilinear
+from recdreamer.field.solid_field import SolidField
 
 
 class RegionField(nn.Module):

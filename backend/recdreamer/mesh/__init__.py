@@ -4,12 +4,16 @@ from recdreamer.mesh.bake import Shade as Shade
 from recdreamer.mesh.bake import bake_color as bake_color
 from recdreamer.mesh.bake import bake_texture as bake_texture
 from recdreamer.mesh.bake import field_shade as field_shade
+from recdreamer.mesh.baked_texture import Texture as Texture
+from recdreamer.mesh.baked_texture import fill_padding as fill_padding
 from recdreamer.mesh.export import stand_on_origin as stand_on_origin
 from recdreamer.mesh.export import write_mesh as write_mesh
 from recdreamer.mesh.extract import extract_mesh as extract_mesh
 from recdreamer.mesh.finish import dress_mesh as dress_mesh
 from recdreamer.mesh.finish import finish_mesh as finish_mesh
 from recdreamer.mesh.finish import mesh_of_field as mesh_of_field
+from recdreamer.mesh.level import SurfaceLevel as SurfaceLevel
+from recdreamer.mesh.level import find_surface as find_surface
 from recdreamer.mesh.mesh import Mesh as Mesh
 from recdreamer.mesh.mesh import MeshConfig as MeshConfig
 from recdreamer.mesh.normals import NormalAt as NormalAt
@@ -20,8 +24,4 @@ from recdreamer.mesh.quality import mesh_report as mesh_report
 from recdreamer.mesh.quality import uv_stretch as uv_stretch
 from recdreamer.mesh.seams import level_seams as level_seams
 from recdreamer.mesh.seams import seam_error as seam_error
-from recdreamer.mesh.surface import SurfaceLevel as SurfaceLevel
-from recdreamer.mesh.surface import find_surface as find_surface
-from recdreamer.mesh.texture import Texture as Texture
-from recdreamer.mesh.texture import fill_padding as fill_padding
 from recdreamer.mesh.uv import unwrap as unwrap

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from recdreamer.mesh.baked_texture import Texture, fill_padding
+from recdreamer.mesh.level import Density, Tick, no_tick
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import TexelPoints, Texels, rasterize_uvs, tiles_of_faces, uvs_in_tile
 from recdreamer.mesh.seams import level_seams
-from recdreamer.mesh.surface import Density, Tick, no_tick
-from recdreamer.mesh.texture import Texture, fill_padding
 from recdreamer.report import JobError
 
 Color = Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]

@@ -6,8 +6,8 @@ import fast_simplification
 import numpy as np
 from scipy import sparse
 
-from recdreamer.mesh.manifold import separate_pinches
 from recdreamer.mesh.mesh import Mesh, connected_components, is_watertight, without_unused_verts
+from recdreamer.mesh.pinches import separate_pinches
 
 TAUBIN_LAMBDA, TAUBIN_MU = 0.5, -0.53
 # The gentlest that reaches the target: on a sphere of 10,000 faces the library's default, 7, bends the

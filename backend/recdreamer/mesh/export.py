@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.gltf import glb_bytes
 from recdreamer.mesh.mesh import Mesh
 from recdreamer.mesh.raster import FIRST_TILE
-from recdreamer.mesh.texture import Tiles
 from recdreamer.protocol import write_atomically
 
 PNG_STRATEGY = zlib.Z_RLE

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from recdreamer.field.volume import labelled
+from recdreamer.field.grid_values import labelled
 from recdreamer.mesh.cleanup import decimate, smooth, without_small_parts
-from recdreamer.mesh.mesh import Mesh, MeshConfig, signed_volume, vertex_normals, without_unused_verts
-from recdreamer.mesh.surface import (
+from recdreamer.mesh.level import (
     CHUNK_POINTS,
     CUBE_HI,
     CUBE_LO,
@@ -26,6 +25,7 @@ from recdreamer.mesh.surface import (
     no_warn,
     sample_box,
 )
+from recdreamer.mesh.mesh import Mesh, MeshConfig, signed_volume, vertex_normals, without_unused_verts
 from recdreamer.report import JobError
 
 BISECTIONS = 6

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from recdreamer.mesh.baked_texture import Texture
 from recdreamer.mesh.mesh import Mesh, connected_components, is_watertight
 from recdreamer.mesh.parametrize import flat_faces, jacobians
 from recdreamer.mesh.seams import seam_error
-from recdreamer.mesh.texture import Texture
 
 
 def uv_stretch(mesh: Mesh) -> dict[str, float]:

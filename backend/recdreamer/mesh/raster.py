@@ -11,7 +11,7 @@ import warp as wp
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from recdreamer.field.kernels import launch
+from recdreamer.kernels import launch
 
 wp.set_module_options({"enable_backward": False})
 

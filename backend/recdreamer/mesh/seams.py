@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import ndimage, sparse
 
+from recdreamer.mesh.baked_texture import Texture, Tiles
 from recdreamer.mesh.mesh import Mesh, opposite_half_edges
 from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
-from recdreamer.mesh.texture import Texture, Tiles
 
 POINTS_PER_EDGE = 5
 BAND_PX = 6

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from recdreamer.pretrained import Preprocessing, loading, model_folder
+from recdreamer.prior.loading import Preprocessing, loading, model_folder
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "extractor"
 PATCHES = 16

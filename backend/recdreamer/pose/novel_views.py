@@ -25,8 +25,8 @@ from transformers import CLIPVisionModelWithProjection
 
 from recdreamer.pose.gallery import Sample, write_gallery, write_picture
 from recdreamer.pose.templates import GROUND, PoseTemplate
-from recdreamer.pretrained import Preprocessing, loading
 from recdreamer.prior.diffusion import freeze, guided
+from recdreamer.prior.loading import Preprocessing, loading
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, RequestError, Template
 
 TRAINED_PX = 256

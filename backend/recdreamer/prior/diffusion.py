@@ -12,7 +12,7 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from recdreamer.pretrained import loading
+from recdreamer.prior.loading import loading
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.protocol import BUILTIN_PRIOR
 from recdreamer.report import JobError

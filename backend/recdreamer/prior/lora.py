@@ -10,8 +10,8 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from recdreamer.named_tensors import load_optimizer, optimizer_tensors
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.state import load_optimizer, optimizer_tensors
 
 
 class LoraBranch(nn.Module):

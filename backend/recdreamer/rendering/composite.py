@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.field.kernels import uses_warp
+from recdreamer.kernels import uses_warp
 from recdreamer.rendering.march import Samples
 
 

@@ -6,7 +6,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from recdreamer.field.kernels import launch
+from recdreamer.kernels import launch
 
 wp.set_module_options({"enable_backward": False})
 

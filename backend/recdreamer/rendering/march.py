@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from recdreamer.field.kernels import uses_warp
 from recdreamer.field.occupancy import OccupancyGrid
+from recdreamer.kernels import uses_warp
 
 
 @dataclass(frozen=True)

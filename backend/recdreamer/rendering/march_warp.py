@@ -6,8 +6,8 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from recdreamer.field.kernels import launch
 from recdreamer.field.occupancy import OccupancyGrid
+from recdreamer.kernels import launch
 from recdreamer.rendering.march import END, Samples, max_steps
 
 wp.set_module_options({"enable_backward": False})

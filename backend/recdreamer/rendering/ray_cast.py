@@ -10,7 +10,7 @@ import warp as wp
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recdreamer.field.kernels import launch, warp_module
+from recdreamer.kernels import launch, warp_module
 
 wp.set_module_options({"enable_backward": False})
 

@@ -1,0 +1,1 @@
+"""Job folders, and the processes that work on them. No bpy here."""

@@ -1,0 +1,247 @@
+"""The Python environment that runs the backend: found, made, checked. No bpy here."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...backend.recdreamer.protocol import RequestError
+from .client import kill_process, start_process, worker_environment
+
+BACKEND = Path(__file__).resolve().parents[2] / "backend"
+"""The package bundled with the extension; workers import it from here, so both are of one release."""
+
+PYTHON_VERSIONS = ((3, 11), (3, 12), (3, 13))
+"""Versions that the backend's dependencies have wheels for."""
+
+SPACE_GB = {"cpu": 4, "cuda": 12}
+"""Disk space of a finished environment plus the downloads on their way."""
+
+TORCH_INDEX = {
+    "cpu": "https://download.pytorch.org/whl/cpu",
+    # PyPI's own Linux wheels are CUDA builds; Windows has them in PyTorch's index only.
+    "cuda": "https://download.pytorch.org/whl/cu126" if sys.platform == "win32" else "",
+}
+
+
+def interpreter_of(environment: Path) -> Path:
+    """The Python of a virtual environment."""
+    return environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+
+
+def own_environment(data_folder: Path) -> Path:
+    """Where "Set Up" puts the environment."""
+    return data_folder / "backend"
+
+
+def find_interpreter(chosen: str, data_folder: Path) -> Path:
+    """The interpreter that the artist chose, else that of the environment that "Set Up" made.
+
+    Raises RequestError when it plainly is not there; quick enough for every redraw.
+    """
+    if chosen:
+        if not Path(chosen).is_file():
+            raise RequestError(
+                f"The backend interpreter {chosen} does not exist.",
+                "Choose another one in the preferences, or clear the field and press Set Up.",
+            )
+        return Path(chosen)
+    interpreter = interpreter_of(own_environment(data_folder))
+    if not (interpreter.is_file() and _marker(data_folder).is_file()):
+        raise RequestError("The backend is not set up yet.", "Press Set Up in the preferences.")
+    return interpreter
+
+
+def run_command(interpreter: Path) -> list[str]:
+    """The start of every backend command line."""
+    return [str(interpreter), "-m", "recdreamer"]
+
+
+def probe(interpreter: str, timeout_s: float = 20.0) -> tuple[int, int] | None:
+    """Version of a Python that can make virtual environments, or None."""
+    code = "import ensurepip, sys, venv; print(*sys.version_info[:2])"
+    try:
+        output = subprocess.run(
+            [interpreter, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            env=worker_environment(BACKEND),
+        ).stdout.split()
+        return int(output[0]), int(output[1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def find_base_python() -> str:
+    """A Python to build the environment with: one of the system's, else Blender's own.
+
+    The system's comes first because Blender's goes away with the next Blender version.
+    Raises RequestError when none fits.
+    """
+    names = [f"python{major}.{minor}" for major, minor in reversed(PYTHON_VERSIONS)]
+    for candidate in (*(shutil.which(name) for name in names), sys.executable):
+        if candidate and probe(candidate) in PYTHON_VERSIONS:
+            return candidate
+    raise RequestError(
+        "No Python from 3.11 to 3.13 with venv and pip was found.",
+        "Install one, or choose the interpreter of an environment that holds the backend.",
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of a task, and what the artist reads meanwhile."""
+
+    title: str
+    command: Sequence[str]
+
+
+class Task:
+    """Commands run one after the other in the background, each line of output kept for the panel."""
+
+    def __init__(
+        self, steps: Sequence[Step], marker: Path | None = None, clean_up: Path | None = None
+    ) -> None:
+        """`marker` is written when all went well; `clean_up` is a folder that is removed in any case."""
+        self.steps = steps
+        self.index = 0
+        self.line = ""
+        """The newest line of output."""
+        self.problem = ""
+        """Why it failed; empty while it runs and when it went well."""
+        self.is_running = True
+        self._marker = marker
+        self._clean_up = clean_up
+        self._is_cancelled = False
+        self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._news: queue.SimpleQueue[tuple[str, str | int]] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="recdreamer backend", daemon=True)
+        self._thread.start()
+
+    @property
+    def title(self) -> str:
+        return self.steps[self.index].title
+
+    @property
+    def has_succeeded(self) -> bool:
+        return not self.is_running and not self.problem
+
+    def poll(self) -> bool:
+        """Take over what the thread has to tell. True when something changed."""
+        changed = False
+        while True:
+            try:
+                name, value = self._news.get_nowait()
+            except queue.Empty:
+                return changed
+            setattr(self, name, value)
+            changed = True
+
+    def cancel(self) -> None:
+        """End the running command; what was made so far is replaced by the next set-up."""
+        with self._lock:
+            self._is_cancelled = True
+            if self._process is not None:
+                kill_process(self._process)
+
+    def join(self) -> None:
+        """Wait for the end; for the add-on going away, and for tests."""
+        self._thread.join()
+        self.poll()
+
+    def _run(self) -> None:
+        try:
+            for index, step in enumerate(self.steps):
+                self._news.put(("index", index))
+                if not self._run_step(step):
+                    return
+            if self._marker is not None:
+                self._marker.touch()
+        finally:
+            if self._clean_up is not None:
+                shutil.rmtree(self._clean_up, ignore_errors=True)
+            self._news.put(("is_running", False))
+
+    def _run_step(self, step: Step) -> bool:
+        with self._lock:
+            if self._is_cancelled:
+                self._news.put(("problem", "Cancelled."))
+                return False
+            try:
+                self._process = start_process(
+                    step.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    env=worker_environment(BACKEND),
+                )
+            except OSError as error:
+                self._news.put(("problem", f"{step.title} failed: {error.strerror or error}."))
+                return False
+        assert self._process.stdout is not None
+        line = ""
+        with self._process.stdout as stream:
+            for raw in stream:
+                line = raw.decode("utf-8", "replace").strip() or line
+                self._news.put(("line", line))
+        code = self._process.wait()
+        if self._is_cancelled:
+            self._news.put(("problem", "Cancelled."))
+        elif code:
+            self._news.put(("problem", f"{step.title} failed: {line.rstrip('.') or f'code {code}'}."))
+        return code == 0 and not self._is_cancelled
+
+
+def check(interpreter: Path) -> Task:
+    """Ask the backend's own doctor whether everything it needs is there."""
+    return Task([_doctor(interpreter)])
+
+
+def set_up(data_folder: Path, device: str, base_python: str | None = None) -> Task:
+    """Make the environment: venv, pip install of the bundled backend, doctor. Raises RequestError.
+
+    `device` is "cpu" or "cuda" and decides which build of PyTorch is fetched.
+    """
+    free_gb = shutil.disk_usage(data_folder).free / 1e9
+    if free_gb < SPACE_GB[device]:
+        raise RequestError(
+            f"The backend needs {SPACE_GB[device]} GB, and {free_gb:.1f} GB are free in {data_folder}.",
+            "Free some space, or choose another data folder.",
+        )
+    base_python = base_python or find_base_python()
+    # pip builds in the source folder, and the extension's folder may be read-only.
+    source = Path(tempfile.mkdtemp(prefix="recdreamer-"))
+    shutil.copytree(BACKEND, source / "backend", ignore=shutil.ignore_patterns("__pycache__", "builtin"))
+    environment = own_environment(data_folder)
+    python = interpreter_of(environment)
+    pip = [str(python), "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
+    index = ["--extra-index-url", TORCH_INDEX[device]] if TORCH_INDEX[device] else []
+    return Task(
+        [
+            Step("Making the environment", [base_python, "-m", "venv", "--clear", str(environment)]),
+            Step("Fetching and installing", [*pip, *index, str(source / "backend")]),
+            _doctor(python),
+        ],
+        marker=_marker(data_folder),
+        clean_up=source,
+    )
+
+
+def _marker(data_folder: Path) -> Path:
+    """Written last, so that a set-up that was cut short does not pass for a whole one."""
+    return own_environment(data_folder) / "recdreamer-is-ready"
+
+
+def _doctor(interpreter: Path) -> Step:
+    return Step("Checking the backend", [*run_command(interpreter), "doctor"])

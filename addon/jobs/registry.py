@@ -1,0 +1,304 @@
+"""The jobs of a data folder: made, listed, started, watched. The folder is the only truth. No bpy here."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ...backend.recdreamer.protocol import (
+    STALE_S,
+    JobFolder,
+    JobRequest,
+    JobState,
+    RequestError,
+    write_atomically,
+)
+from .client import JobClient
+
+STOP_ALL_S = 10.0
+"""Longest wait for workers to save and leave when the add-on is switched off."""
+
+
+def default_data_folder() -> Path:
+    """Per-user folder outside the extension: it outlives upgrades, removal and Blender versions."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "RecDreamer"
+    if sys.platform == "darwin":
+        return Path.home() / "Library/Application Support/RecDreamer"
+    return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local/share")) / "recdreamer"
+
+
+def writable_folder(path: Path) -> Path:
+    """The folder, made if needed. Raises RequestError when nothing can be written there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".write-test"
+        write_atomically(probe, "ok")
+        probe.unlink()
+    except OSError as error:
+        raise RequestError(
+            f"The data folder {path} cannot be written ({error.strerror or error}).",
+            "Choose another data folder in the preferences, or free some space.",
+        ) from error
+    return path
+
+
+@dataclass
+class Job:
+    """One job folder as the panel shows it."""
+
+    folder: JobFolder
+    request: JobRequest | None
+    problem: str
+    """Why job.json cannot be used; empty when it can."""
+    state: JobState = field(default_factory=JobState)
+    client: JobClient | None = None
+    """The worker, when this Blender started it."""
+
+    @property
+    def id(self) -> str:
+        return self.folder.root.name
+
+    @property
+    def condition(self) -> str:
+        """The status as a person would say it: state.json alone cannot know that a worker was lost."""
+        if self.problem:
+            return "damaged"
+        if self.client is not None:
+            if self.client.stopping:
+                return {"cancel": "cancelling", "pause": "pausing"}[self.client.stopping]
+            # An end that was announced counts once the process is gone, except that a result is there.
+            names = {"queued": "starting", "running": "running", "done": "done"}
+            return names.get(self.state.status, "stopping")
+        if self.state.status == "running":
+            return "interrupted" if time.time() - self.state.updated_s > STALE_S else "running elsewhere"
+        return self.state.status
+
+    @property
+    def preview(self) -> Path | None:
+        """The newest preview picture that is there."""
+        path = self.folder.root / self.state.preview
+        return path if self.state.preview and path.is_file() else None
+
+    @property
+    def why_not_resume(self) -> str:
+        match self.condition:
+            case "damaged":
+                return self.problem
+            case "done":
+                return "This job is done."
+            case "queued" | "paused" | "failed" | "cancelled" | "interrupted":
+                return ""
+        return "This job is running."
+
+    @property
+    def stages_to_repeat(self) -> tuple[str, ...]:
+        """Those that can be run once more on what the stages before have made."""
+        if self.why_not_repeat or self.request is None:
+            return ()
+        return tuple(stage for stage in self.request.own_stages if stage != "shape")
+
+    @property
+    def has_result(self) -> bool:
+        """True also where a stage was to be repeated and that came to nothing: the earlier result is still there."""
+        return self.condition == "done" or (
+            not self.why_not_resume and (self.folder.result / "report.json").is_file()
+        )
+
+    @property
+    def why_not_repeat(self) -> str:
+        return "" if self.has_result else "This job has no result yet."
+
+    @property
+    def why_not_import(self) -> str:
+        if not self.has_result:
+            return "This job has no result yet."
+        return "" if (self.folder.result / "mesh.npz").is_file() else "The result of this job was deleted."
+
+    @property
+    def why_not_continue(self) -> str:
+        if self.request is not None and self.request.start == "texture":
+            return (
+                "This job only painted an object, so there is no shape to continue. Paint the object again."
+            )
+        return self.why_not_import
+
+    @property
+    def why_not_stop(self) -> str:
+        match self.condition:
+            case "starting" | "running" | "running elsewhere":
+                return ""
+            case "cancelling" | "pausing" | "stopping":
+                return "This job is already stopping."
+        return "This job is not running."
+
+
+class JobRegistry:
+    """All jobs under one data folder, newest first."""
+
+    def __init__(self, data_folder: Path) -> None:
+        self.data_folder = data_folder
+        self.jobs: list[Job] = []
+        self._stamps: dict[str, tuple[int, int]] = {}
+        self.refresh()
+
+    @property
+    def root(self) -> Path:
+        return self.data_folder / "jobs"
+
+    def find(self, job_id: str) -> Job | None:
+        return next((job for job in self.jobs if job.id == job_id), None)
+
+    @property
+    def running(self) -> Job | None:
+        """The job whose worker belongs to this Blender."""
+        return next((job for job in self.jobs if job.client is not None), None)
+
+    def create(
+        self, request: JobRequest, images: Sequence[Path], files: Mapping[str, bytes] | None = None
+    ) -> Job:
+        """Write a new job folder: one image for each template of the request, other files by name, then job.json.
+
+        Raises RequestError when the request cannot be run or the folder cannot be written.
+        """
+        request.validate()
+        writable_folder(self.root)
+        folder = JobFolder(self.root / new_job_id(request.prompt))
+        request = write_request(folder, request, images, files)
+        job = Job(folder, request, "")
+        self.jobs.insert(0, job)
+        return job
+
+    def start(self, job: Job, command: Sequence[str], backend: Path, again: str = "", seed: int = 0) -> None:
+        """Run or resume a job, or repeat its stage `again` and those after it with another seed.
+
+        Raises RequestError when the worker cannot be started.
+        """
+        reason = job.why_not_repeat if again else job.why_not_resume
+        if reason:
+            raise RequestError(reason, "Choose another job.")
+        options = ["--again", again, "--seed", str(seed)] if again else []
+        try:
+            job.client = JobClient(job.folder, command, backend, options)
+        except OSError as error:
+            raise RequestError(
+                f"The backend cannot be started ({error.strerror or error}).",
+                "Check the interpreter, or set up the backend, in the preferences of RecDreamer.",
+            ) from error
+        job.state = job.client.state
+
+    def stop(self, job: Job, *, keep: bool) -> None:
+        """Ask the worker to stop: `keep` pauses, else cancels. A worker without a pipe to us is ended."""
+        if job.client is not None:
+            job.client.pause() if keep else job.client.cancel()
+        elif job.condition == "running elsewhere" and job.state.pid:
+            with suppress(OSError):
+                os.kill(job.state.pid, signal.SIGTERM)
+
+    def delete(self, job: Job) -> None:
+        """Remove a job folder for good. The caller has asked the artist."""
+        shutil.rmtree(job.folder.root)
+        self.jobs.remove(job)
+
+    def poll(self) -> bool:
+        """Listen to the workers and look at the folders. True when something to show has changed."""
+        changed = False
+        for job in self.jobs:
+            if job.client is None:
+                continue
+            changed |= job.client.poll()
+            job.state = job.client.state
+            if job.client.is_settled:
+                job.client = None
+        return self.refresh() or changed
+
+    def refresh(self) -> bool:
+        """Read what is new on the disk. True when something has changed."""
+        try:
+            names = {entry.name for entry in os.scandir(self.root) if entry.is_dir()}
+        except OSError:
+            names = set()
+        known = {job.id for job in self.jobs}
+        gone, new = known - names, names - known
+        self.jobs = [job for job in self.jobs if job.id not in gone or job.client is not None]
+        self.jobs += [self._open(JobFolder(self.root / name)) for name in new]
+        changed = bool(gone or new)
+        for job in self.jobs:
+            if job.client is None:
+                changed |= self._read_state(job)
+        self.jobs.sort(key=lambda job: job.id, reverse=True)
+        return changed
+
+    def stop_all(self, timeout_s: float = STOP_ALL_S) -> None:
+        """Let every worker save and leave; those whose request says so stay behind, on purpose."""
+        clients = [(job, job.client) for job in self.jobs if job.client is not None]
+        for job, client in clients:
+            client.let_go()
+            job.client = None
+        deadline = time.monotonic() + timeout_s
+        for job, client in clients:
+            if not (job.request and job.request.keep_running):
+                client.stop(max(0.0, deadline - time.monotonic()))
+                job.state = client.state
+
+    def _open(self, folder: JobFolder) -> Job:
+        try:
+            return Job(folder, folder.read_request(), "")
+        except RequestError as error:
+            return Job(folder, None, str(error))
+
+    def _read_state(self, job: Job) -> bool:
+        """Read state.json when it was replaced since the last look."""
+        try:
+            stat = job.folder.state.stat()
+        except OSError:
+            return False
+        stamp = (stat.st_mtime_ns, stat.st_ino)
+        if self._stamps.get(job.id) == stamp:
+            return False
+        self._stamps[job.id] = stamp
+        job.state = job.folder.read_state()
+        return True
+
+
+def write_request(
+    folder: JobFolder,
+    request: JobRequest,
+    images: Sequence[Path],
+    files: Mapping[str, bytes] | None = None,
+) -> JobRequest:
+    """Write one image for each template and the files, then job.json; the request as written. Raises RequestError."""
+    try:
+        folder.templates.mkdir(parents=True)
+        templates = []
+        for index, (template, image) in enumerate(zip(request.templates, images, strict=True)):
+            copy = folder.templates / f"{index}{image.suffix.lower()}"
+            shutil.copyfile(image, copy)
+            templates.append(replace(template, image=copy.relative_to(folder.root).as_posix()))
+        for name, content in (files or {}).items():
+            write_atomically(folder.root / name, content)
+        request = replace(request, templates=tuple(templates))
+        write_atomically(folder.request, request.to_json())
+    except OSError as error:
+        shutil.rmtree(folder.root, ignore_errors=True)
+        raise RequestError(
+            f"The job cannot be written to {folder.root.parent} ({error.strerror or error}).",
+            "Free some space or choose another data folder in the preferences.",
+        ) from error
+    return request
+
+
+def new_job_id(prompt: str) -> str:
+    """Sortable by time, readable in a file manager, safe in every file system."""
+    words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:24].strip("-")
+    parts = (time.strftime("%Y%m%d-%H%M%S"), words, secrets.token_hex(2))
+    return "-".join(part for part in parts if part)

@@ -1,0 +1,150 @@
+"""What the artist does with the cards of the template shelf: redo, mirror, remove."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import bpy
+from bpy.props import IntProperty
+
+from ...backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, RequestError
+from .. import describe
+from ..jobs.registry import writable_folder
+from ..properties import RecDreamerTemplate, templates_folder
+from ..shelf import captures
+
+
+class ShelfOperator(bpy.types.Operator):
+    """Changes the shelf; trouble is reported in one sentence and leaves the shelf as it was."""
+
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        try:
+            self.change(context)
+        except RequestError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+    def change(self, context: bpy.types.Context) -> None:
+        raise NotImplementedError
+
+
+class CaptureOperator(ShelfOperator):
+    """Makes pictures for the shelf."""
+
+    def change(self, context):
+        self.capture(context, writable_folder(templates_folder()))
+
+    def capture(self, context: bpy.types.Context, folder: Path) -> None:
+        raise NotImplementedError
+
+
+def add_template(
+    context: bpy.types.Context, path: Path, label: str, source: str, view: captures.View | None = None
+) -> RecDreamerTemplate:
+    """Put a picture of the templates folder on the shelf."""
+    template = context.scene.recdreamer.templates.add()
+    template.image, template.label, template.source = path.name, label, source
+    if view is not None:
+        set_view(template, view)
+    return template
+
+
+def set_view(template: RecDreamerTemplate, view: captures.View) -> None:
+    """Let a template show a view; all else about it stays."""
+    template.image = view.path.name
+    template.has_camera, template.camera = True, view.camera
+    template.azimuth_deg = -view.azimuth_deg % 360 if template.mirrored else view.azimuth_deg
+    template.elevation_deg = view.elevation_deg
+
+
+def first_free_label(context: bpy.types.Context) -> str:
+    """A guess for a picture that says nothing about itself."""
+    used = {template.label for template in context.scene.recdreamer.templates}
+    return next((label for label in CLASS_AZIMUTHS_DEG if label not in used), "front")
+
+
+class CardOperator:
+    """What all operators on one card share."""
+
+    index: IntProperty(name="Card", description="Place on the shelf, from 0", options={"SKIP_SAVE"})
+
+    def find(self, context: bpy.types.Context) -> RecDreamerTemplate:
+        """The template of the card. Raises RequestError when there is none."""
+        shelf = context.scene.recdreamer.templates
+        if not 0 <= self.index < len(shelf):
+            raise RequestError(f"There is no template {self.index}.", "Choose a card of the shelf.")
+        return shelf[self.index]
+
+
+class RECDREAMER_OT_redo_template(CardOperator, CaptureOperator):
+    """Take this picture anew, of what is selected or shown now: from the same camera, or from the current view"""
+
+    bl_idname = "recdreamer.redo_template"
+    bl_label = "Take Anew"
+
+    def capture(self, context, folder):
+        template = self.find(context)
+        camera, front_deg = template.camera, context.scene.recdreamer.front_deg
+        if camera and template.source == "turntable":
+            view = captures.recapture_turntable(context, folder, camera, template.look, front_deg)
+        else:
+            is_sketch = camera is not None and template.source == "sketch"
+            view = captures.capture_view(
+                context, folder, front_deg=front_deg, camera=camera, is_sketch=is_sketch
+            )
+        if camera is None:
+            template.source, template.mirrored = "viewport", False
+        set_view(template, view)
+
+
+class RECDREAMER_OT_mirror_template(CardOperator, ShelfOperator):
+    """Add the mirrored picture as the other side: a left view becomes a right one"""
+
+    bl_idname = "recdreamer.mirror_template"
+    bl_label = "Mirror"
+
+    def change(self, context):
+        self.find(context)
+        shelf = context.scene.recdreamer.templates
+        # Adding moves the cards in memory: the original is looked up afterwards.
+        copy = shelf.add()
+        original = shelf[self.index]
+        for name in ("image", "source", "weight", "has_camera", "elevation_deg", "c2w", "projection", "look"):
+            setattr(copy, name, getattr(original, name))
+        copy.label = describe.OPPOSITE_SIDE.get(original.label, original.label)
+        copy.mirrored = not original.mirrored
+        copy.azimuth_deg = -original.azimuth_deg % 360
+        shelf.move(len(shelf) - 1, self.index + 1)
+
+
+class RECDREAMER_OT_remove_template(CardOperator, ShelfOperator):
+    """Take this template off the shelf"""
+
+    bl_idname = "recdreamer.remove_template"
+    bl_label = "Remove Template"
+
+    def change(self, context):
+        self.find(context)
+        context.scene.recdreamer.templates.remove(self.index)
+
+
+class RECDREAMER_OT_clear_templates(ShelfOperator):
+    """Empty the shelf"""
+
+    bl_idname = "recdreamer.clear_templates"
+    bl_label = "Remove All Templates"
+
+    def change(self, context):
+        context.scene.recdreamer.templates.clear()
+
+
+CLASSES = (
+    RECDREAMER_OT_redo_template,
+    RECDREAMER_OT_mirror_template,
+    RECDREAMER_OT_remove_template,
+    RECDREAMER_OT_clear_templates,
+)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -1,0 +1,221 @@
+"""Pictures that models draw for the shelf, to pick from, and the check of the shelf. All in the background."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import bpy
+from bpy.props import IntProperty
+
+from ...backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, NO_PROMPT, RequestError
+from .. import describe
+from ..jobs import environment, errands
+from ..jobs.environment import Task
+from ..jobs.errands import Errand, Gallery
+from ..preferences import get_preferences
+from ..session import session
+from ..shelf import pictures
+from .cards import CaptureOperator, CardOperator, add_template
+from .jobs import why_not, why_not_start
+
+
+def why_busy() -> str:
+    """Why no errand can be started: there is one at a time."""
+    is_running = session.errand is not None and session.errand.task.is_running
+    return "Wait for the end, or cancel it." if is_running else ""
+
+
+class ErrandOperator(bpy.types.Operator):
+    """Starts background work for the shelf."""
+
+    def execute(self, context):
+        try:
+            command = environment.run_command(get_preferences().find_interpreter())
+            session.errand = Errand(*self.start(context, command))
+        except RequestError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+    def start(self, context: bpy.types.Context, command: list[str]) -> tuple[Task, Callable[[], None]]:
+        """The work, and what takes in its result. Raises RequestError."""
+        raise NotImplementedError
+
+
+class RECDREAMER_OT_draw_samples(ErrandOperator):
+    """Let the prior draw the prompt a few times, sorted by pose, to pick templates from"""
+
+    bl_idname = "recdreamer.draw_samples"
+    bl_label = "Drawn by the Prior"
+
+    @classmethod
+    def poll(cls, context):
+        prompt = context.scene.recdreamer.prompt.strip()
+        return why_not(cls, why_busy() or why_not_start() or ("" if prompt else "The prompt is empty."))
+
+    def start(self, context, command):
+        request = context.scene.recdreamer.to_request(with_templates=False, with_start=False)
+        folder = errands.new_folder(get_preferences().folder / "galleries", request.prompt)
+
+        def collect() -> None:
+            session.gallery = Gallery("prior", errands.read_gallery(folder))
+
+        return errands.gallery_task(command, request, folder), collect
+
+
+class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
+    """Let the novel-view model of the preferences draw this picture from other sides, to pick templates from"""
+
+    bl_idname = "recdreamer.draw_novel_views"
+    bl_label = "Novel Views"
+
+    @classmethod
+    def poll(cls, context):
+        reason = why_busy() or why_not_start()
+        if not get_preferences().views_model:
+            reason = "Choose the folder of a novel-view model in the preferences of RecDreamer first."
+        return why_not(cls, reason)
+
+    def start(self, context, command):
+        template = self.find(context)
+        if not template.path.is_file():
+            raise RequestError("The picture of this template is gone.", "Make it anew first.")
+        folder = errands.new_folder(get_preferences().folder / "galleries", template.label)
+        picture = template.path
+        if template.mirrored:
+            picture = pictures.mirror_picture(picture, folder)
+        start_deg = (
+            template.azimuth_deg if template.has_camera else CLASS_AZIMUTHS_DEG.get(template.label, 0.0)
+        )
+
+        def collect() -> None:
+            session.gallery = Gallery("novel_view", errands.read_gallery(folder), start_deg)
+
+        model = bpy.path.abspath(get_preferences().views_model)
+        device = get_preferences().device
+        return errands.views_task(command, picture, model, device, folder), collect
+
+
+class RECDREAMER_OT_check_templates(ErrandOperator):
+    """Show what the machine makes of the templates: what it takes for the object, and how it reads the pose"""
+
+    bl_idname = "recdreamer.check_templates"
+    bl_label = "Check"
+
+    @classmethod
+    def poll(cls, context):
+        reason = why_busy() or get_preferences().why_no_backend
+        if not reason and not context.scene.recdreamer.enabled_templates:
+            reason = "There is no template to check."
+        return why_not(cls, reason)
+
+    def start(self, context, command):
+        settings = context.scene.recdreamer
+        request = settings.to_request(prompt_if_empty=NO_PROMPT, with_start=False)
+        cards = settings.enabled_templates
+        keys = [template.key for template in cards]
+        folder = errands.new_folder(get_preferences().folder / "checks", request.prompt)
+
+        def collect() -> None:
+            session.check = errands.read_check(folder, keys)
+
+        images = [template.path for template in cards]
+        return errands.check_task(command, request, images, folder), collect
+
+
+class RECDREAMER_OT_cancel_errand(bpy.types.Operator):
+    """Stop drawing or checking"""
+
+    bl_idname = "recdreamer.cancel_errand"
+    bl_label = "Cancel"
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, "" if why_busy() else "Nothing is being drawn or checked.")
+
+    def execute(self, context):
+        session.errand.task.cancel()
+        return {"FINISHED"}
+
+
+class GalleryOperator(bpy.types.Operator):
+    """Works on the pictures that wait to be picked."""
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, "" if session.gallery else "There are no pictures to pick from.")
+
+
+class RECDREAMER_OT_pick_sample(GalleryOperator):
+    """Pick this picture, or leave it"""
+
+    bl_idname = "recdreamer.pick_sample"
+    bl_label = "Pick"
+
+    index: IntProperty(options={"SKIP_SAVE"})
+
+    def execute(self, context):
+        if not 0 <= self.index < len(session.gallery.samples):
+            self.report({"ERROR"}, f"There is no picture {self.index}.")
+            return {"CANCELLED"}
+        session.gallery.picked ^= {self.index}
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_add_picked(CaptureOperator):
+    """Put the picked pictures on the shelf"""
+
+    bl_idname = "recdreamer.add_picked"
+    bl_label = "Add Picked"
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, "" if session.gallery and session.gallery.picked else "No picture is picked.")
+
+    def capture(self, context, folder):
+        gallery = session.gallery
+        samples = [gallery.samples[index] for index in sorted(gallery.picked)]
+        paths = [_copied(sample.image, folder) for sample in samples]
+        for sample, path in zip(samples, paths, strict=True):
+            label, azimuth_deg = sample.label, CLASS_AZIMUTHS_DEG.get(sample.label)
+            if sample.azimuth_deg is not None:
+                azimuth_deg = (gallery.start_deg + sample.azimuth_deg) % 360
+                label = describe.turntable_label(azimuth_deg)
+            template = add_template(context, path, label, gallery.source)
+            if azimuth_deg is not None:
+                template.has_camera, template.azimuth_deg = True, azimuth_deg
+        session.gallery = None
+
+
+class RECDREAMER_OT_discard_gallery(GalleryOperator):
+    """Put these pictures away"""
+
+    bl_idname = "recdreamer.discard_gallery"
+    bl_label = "Discard"
+
+    def execute(self, context):
+        session.gallery = None
+        return {"FINISHED"}
+
+
+def _copied(picture: Path, folder: Path) -> Path:
+    try:
+        return Path(shutil.copyfile(picture, pictures.new_picture(folder)))
+    except OSError as error:
+        raise RequestError(
+            f"The picture {picture.name} cannot be copied ({error.strerror or error}).", "Draw them again."
+        ) from error
+
+
+CLASSES = (
+    RECDREAMER_OT_draw_samples,
+    RECDREAMER_OT_draw_novel_views,
+    RECDREAMER_OT_check_templates,
+    RECDREAMER_OT_cancel_errand,
+    RECDREAMER_OT_pick_sample,
+    RECDREAMER_OT_add_picked,
+    RECDREAMER_OT_discard_gallery,
+)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

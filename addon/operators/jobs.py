@@ -1,0 +1,333 @@
+"""What the artist does with jobs: generate, stop, go on, look, import, delete."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+
+import bpy
+from bpy.props import BoolProperty, EnumProperty, StringProperty
+
+from ...backend.recdreamer.protocol import RequestError
+from ..jobs import environment
+from ..jobs.placement import START_MESH
+from ..jobs.registry import Job
+from ..preferences import get_preferences
+from ..properties import metres_per_unit
+from ..result import scene_import
+from ..session import session
+from . import start_files, use_settings
+from .capture import renew_turntable
+
+REPEATED = (
+    ("geometry", "Geometry", "Refine the surface once more, and paint it, with another seed"),
+    ("texture", "Texture", "Paint the surface once more, with another seed"),
+)
+REPLACED = "The earlier result is replaced once the new one is there. Import then renews the object"
+
+
+def why_not_start() -> str:
+    """Why no worker can be started now, whatever the job."""
+    if session.registry.running is not None:
+        return "A job is running. Pause or cancel it first."
+    return get_preferences().why_no_backend
+
+
+def why_not_generate(context: bpy.types.Context) -> str:
+    """Why Generate is grey, in one sentence with what to do; empty when it is not."""
+    reason = why_not_start()
+    if reason:
+        return reason
+    try:
+        context.scene.recdreamer.to_request()
+    except RequestError as error:
+        return str(error)
+    return ""
+
+
+def why_not(cls: type[bpy.types.Operator], reason: str) -> bool:
+    """The answer of a poll function: grey with the reason as its tooltip."""
+    if reason:
+        cls.poll_message_set(reason)
+    return not reason
+
+
+class JobOperator:
+    """What all operators on a job share: which job, and one sentence when there is none."""
+
+    job_id: StringProperty(name="Job", description="Empty: the job in view", options={"SKIP_SAVE"})
+
+    def find(self) -> Job | None:
+        job = session.registry.find(self.job_id) if self.job_id else session.shown
+        if job is None:
+            self.report({"ERROR"}, f"There is no job {self.job_id}" if self.job_id else "There is no job yet")
+        return job
+
+    def refuse(self, reason: object) -> set[str]:
+        self.report({"ERROR"}, str(reason))
+        return {"CANCELLED"}
+
+
+class RECDREAMER_OT_generate(bpy.types.Operator):
+    """Make a 3D object, or paint one, from the prompt, in the background"""
+
+    bl_idname = "recdreamer.generate"
+    bl_label = "Generate"
+
+    overrides: StringProperty(
+        name="Overrides",
+        description='JSON of dotted names of the backend, e.g. {"optimize.num_steps": 40}',
+        options={"SKIP_SAVE"},
+    )
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, why_not_generate(context))
+
+    def execute(self, context):
+        try:
+            overrides = json.loads(self.overrides or "{}")
+            interpreter = get_preferences().find_interpreter()
+            settings = context.scene.recdreamer
+            request, files = start_files.prepare(
+                context, settings.to_request(overrides), metres_per_unit(context.scene)
+            )
+            if settings.wants_turntable and renew_turntable(
+                context, settings.start.objects, files[START_MESH]
+            ):
+                # Of its own: this operator leaves no step to undo.
+                bpy.ops.ed.undo_push(message="Turntable")
+                templates = settings.to_request(overrides).templates
+                request = dataclasses.replace(request, templates=templates)
+            images = [template.path for template in settings.enabled_templates]
+            job = session.registry.create(request, images, files)
+            session.registry.start(job, environment.run_command(interpreter), environment.BACKEND)
+        except (RequestError, json.JSONDecodeError) as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        session.shown_id = job.id
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
+    """Go on from the newest checkpoint"""
+
+    bl_idname = "recdreamer.resume"
+    bl_label = "Resume"
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, why_not_start())
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        try:
+            command = environment.run_command(get_preferences().find_interpreter())
+            session.registry.start(job, command, environment.BACKEND)
+        except RequestError as error:
+            return self.refuse(error)
+        session.shown_id = job.id
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
+    """Run this stage and those after it once more, with another seed"""
+
+    bl_idname = "recdreamer.repeat_stage"
+    bl_label = "Stage Again"
+
+    stage: EnumProperty(name="Stage", items=REPEATED)
+
+    @classmethod
+    def description(cls, context, properties):
+        text = next(text for stage, _, text in REPEATED if stage == properties.stage)
+        return f"{text}. {REPLACED}"
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, why_not_start())
+
+    def invoke(self, context, event):
+        title = f"{self.stage.capitalize()} Again"
+        return context.window_manager.invoke_confirm(
+            self, event, title=title, message=f"{REPLACED}.", confirm_text=title
+        )
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if self.stage not in job.stages_to_repeat:
+            return self.refuse(job.why_not_repeat or f"This job has no stage {self.stage}.")
+        try:
+            command = environment.run_command(get_preferences().find_interpreter())
+            seed = secrets.randbelow(10**6)
+            session.registry.start(job, command, environment.BACKEND, self.stage, seed)
+        except RequestError as error:
+            return self.refuse(error)
+        session.shown_id = job.id
+        return {"FINISHED"}
+
+
+class StopOperator(JobOperator):
+    """Pause and Cancel, which differ in what they keep going for."""
+
+    keep: bool
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if job.why_not_stop:
+            return self.refuse(job.why_not_stop)
+        session.registry.stop(job, keep=self.keep)
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
+    """Save, free the GPU and stop; Resume goes on later"""
+
+    bl_idname = "recdreamer.pause"
+    bl_label = "Pause"
+    keep = True
+
+
+class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
+    """Stop this job. What was made so far stays in its folder"""
+
+    bl_idname = "recdreamer.cancel"
+    bl_label = "Cancel"
+    keep = False
+
+
+class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
+    """Add the finished object, renew the one that is already there, or paint the object that was to be painted"""
+
+    bl_idname = "recdreamer.import_result"
+    bl_label = "Import"
+    bl_options = {"REGISTER", "UNDO"}
+
+    hide_start: BoolProperty(
+        name="Hide Start Object",
+        description="Hide the object that the job started from: the new one stands in its place",
+        default=True,
+    )
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, "" if context.mode == "OBJECT" else "Switch to Object Mode first.")
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if job.why_not_import:
+            return self.refuse(job.why_not_import)
+        try:
+            scene_import.import_result(
+                job.folder.root,
+                context,
+                hide_start=self.hide_start,
+                say=lambda text: self.report({"INFO"}, text),
+            )
+        except RequestError as error:
+            return self.refuse(error)
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
+    """Show this job"""
+
+    bl_idname = "recdreamer.show_job"
+    bl_label = "Show Job"
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        session.shown_id = job.id
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
+    """Put the prompt, the settings and the templates of this job back into the panel. Other templates are switched off"""
+
+    bl_idname = "recdreamer.use_settings"
+    bl_label = "Use These Settings"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if job.request is None:
+            return self.refuse(job.problem)
+        for problem in use_settings.use_settings(job.folder, job.request, context.scene.recdreamer):
+            self.report({"WARNING"}, problem)
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
+    """Open the folder of this job: previews, result, log"""
+
+    bl_idname = "recdreamer.open_folder"
+    bl_label = "Open Folder"
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        return bpy.ops.wm.path_open(filepath=str(job.folder.root))
+
+
+class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
+    """Delete the folder of this job for good; imported objects stay"""
+
+    bl_idname = "recdreamer.delete_job"
+    bl_label = "Delete Job"
+
+    def invoke(self, context, event):
+        return context.window_manager.invoke_confirm(self, event)
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if not job.why_not_stop or job.client is not None:
+            return self.refuse("This job is running. Cancel it first.")
+        try:
+            session.registry.delete(job)
+        except OSError as error:
+            return self.refuse(f"The job cannot be deleted ({error.strerror or error}).")
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_random_seed(bpy.types.Operator):
+    """Throw the dice"""
+
+    bl_idname = "recdreamer.random_seed"
+    bl_label = "Random Seed"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        context.scene.recdreamer.seed = secrets.randbelow(10**6)
+        return {"FINISHED"}
+
+
+CLASSES = (
+    RECDREAMER_OT_generate,
+    RECDREAMER_OT_resume,
+    RECDREAMER_OT_repeat_stage,
+    RECDREAMER_OT_pause,
+    RECDREAMER_OT_cancel,
+    RECDREAMER_OT_import_result,
+    RECDREAMER_OT_show_job,
+    RECDREAMER_OT_use_settings,
+    RECDREAMER_OT_open_folder,
+    RECDREAMER_OT_delete_job,
+    RECDREAMER_OT_random_seed,
+)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -1,0 +1,126 @@
+"""A result as quads, by Blender's own remeshers. The result itself stays, hidden in renders too."""
+
+from __future__ import annotations
+
+import math
+
+import bpy
+from bpy.props import EnumProperty, IntProperty
+
+from ...backend.recdreamer.protocol import RequestError
+from ..objects.hiding import HIDDEN_KEY, hide, is_left_out
+from ..objects.object_keys import JOB_KEY, OBJECT_KEY, PAINTED_KEY, job_of
+from ..objects.rest_positions import REST
+from ..result.paint_import import FORMER
+from .jobs import why_not
+
+QUADS_KEY = "recdreamer_quads_of"
+"""The job whose result was remeshed."""
+ORIGINAL_KEY = "recdreamer_original"
+"""The object that was remeshed."""
+REMESHERS = (
+    ("QUADRIFLOW", "QuadriFlow", "Even quads that follow the form; needs a clean surface"),
+    ("VOXEL", "Voxel", "Quads of a grid; works with every closed surface"),
+)
+NO_TEXTURE = "The quads have no texture yet: bake it from the original, or paint them (Start › Paint Only)."
+
+
+class RECDREAMER_OT_make_quads(bpy.types.Operator):
+    """Add a copy of the active object that is made of quads, and hide the original. The copy has no texture yet"""
+
+    bl_idname = "recdreamer.make_quads"
+    bl_label = "Make Quads"
+    bl_options = {"REGISTER", "UNDO"}
+
+    target_faces: IntProperty(
+        name="Faces", description="About how many quads to make", default=5000, min=50, soft_max=100_000
+    )
+    remesher: EnumProperty(name="Remesher", items=REMESHERS)
+
+    @classmethod
+    def poll(cls, context):
+        if context.mode != "OBJECT":
+            return why_not(cls, "Switch to Object Mode first.")
+        obj = context.object
+        is_result = obj is not None and obj.type == "MESH" and job_of(obj)
+        return why_not(cls, "" if is_result else "Make an imported result the active object first.")
+
+    def invoke(self, context, event):
+        return context.window_manager.invoke_props_dialog(self)
+
+    def execute(self, context):
+        original = context.object
+        copy = add_bare_copy(original, context)
+        try:
+            remesh(copy, self.target_faces, self.remesher, context)
+        except RequestError as error:
+            mesh = copy.data
+            bpy.data.objects.remove(copy)
+            bpy.data.meshes.remove(mesh)
+            original.select_set(True)
+            context.view_layer.objects.active = original
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        hide(original)
+        self.report({"INFO"}, NO_TEXTURE)
+        return {"FINISHED"}
+
+
+def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy.types.Object:
+    """The surface alone, as the modifiers leave it, active and selected: no UV map, no material, no job."""
+    evaluated = original.evaluated_get(context.evaluated_depsgraph_get())
+    copy = original.copy()
+    copy.data = bpy.data.meshes.new_from_object(evaluated)
+    copy.name = copy.data.name = f"{original.name} quads"
+    copy.modifiers.clear()
+    copy.data.materials.clear()
+    for layer in list(copy.data.uv_layers):
+        copy.data.uv_layers.remove(layer)
+    # They speak of the original's materials, and of its job.
+    for name in (FORMER, REST):
+        if name in copy.data.attributes:
+            copy.data.attributes.remove(copy.data.attributes[name])
+    copy[QUADS_KEY], copy[ORIGINAL_KEY] = job_of(original), original
+    copy.hide_render = is_left_out(original)
+    for key in (JOB_KEY, PAINTED_KEY, OBJECT_KEY, HIDDEN_KEY):
+        if key in copy:
+            del copy[key]
+    for collection in original.users_collection:
+        collection.objects.link(copy)
+    for obj in context.selected_objects:
+        obj.select_set(False)
+    copy.select_set(True)
+    context.view_layer.objects.active = copy
+    return copy
+
+
+def remesh(obj: bpy.types.Object, target_faces: int, remesher: str, context: bpy.types.Context) -> None:
+    """Make the active object's mesh one of quads. Raises RequestError when the remesher refuses it."""
+    before = [tuple(vertex.co) for vertex in obj.data.vertices[:3]]
+    count = len(obj.data.polygons)
+    try:
+        if remesher == "VOXEL":
+            area = sum(polygon.area for polygon in obj.data.polygons)
+            obj.data.remesh_voxel_size = max(math.sqrt(area / target_faces), 1e-4)
+            bpy.ops.object.voxel_remesh()
+        else:
+            bpy.ops.object.quadriflow_remesh(mode="FACES", target_faces=target_faces, use_mesh_symmetry=False)
+    except RuntimeError as error:
+        raise _refusal(remesher) from error
+    after = [tuple(vertex.co) for vertex in obj.data.vertices[:3]]
+    if not obj.data.polygons or (len(obj.data.polygons) == count and before == after):
+        raise _refusal(remesher)
+    obj.data.shade_smooth()
+
+
+def _refusal(remesher: str) -> RequestError:
+    if remesher == "VOXEL":
+        return RequestError("Blender cannot remesh this surface.", "Choose more faces.")
+    return RequestError(
+        "QuadriFlow refuses this surface: an edge has more than two faces, or faces look different ways.",
+        "Choose Voxel.",
+    )
+
+
+CLASSES = (RECDREAMER_OT_make_quads,)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -1,0 +1,154 @@
+"""The texture of a result onto its quads, by Blender's own bake from selected to active."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import bpy
+import numpy as np
+from bpy.props import IntProperty
+
+from ...backend.recdreamer.protocol import RequestError
+from .. import compat
+from ..objects.hiding import local_view
+from ..result.material import ROUGHNESS, remove_material
+from ..start.unwrap import smart_uvs
+from .jobs import why_not
+from .quads import ORIGINAL_KEY
+
+REACH = 0.03
+"""How far the quads may lie from the original, in sizes of the object."""
+
+
+class RECDREAMER_OT_bake_quads(bpy.types.Operator):
+    """Unwrap the quads and bake the colour of the hidden original onto them, with Cycles. Blender waits meanwhile"""
+
+    bl_idname = "recdreamer.bake_quads"
+    bl_label = "Bake from Original"
+    bl_options = {"REGISTER", "UNDO"}
+
+    size_px: IntProperty(
+        name="Size", description="Width and height of the texture in pixels", default=1024, min=64, max=8192
+    )
+
+    @classmethod
+    def poll(cls, context):
+        if context.mode != "OBJECT":
+            return why_not(cls, "Switch to Object Mode first.")
+        if context.object is None or ORIGINAL_KEY not in context.object:
+            return why_not(cls, "Make quads of a result the active object first.")
+        is_there = original_of(context.object, context) is not None
+        return why_not(cls, "" if is_there else "The original of these quads is gone.")
+
+    def execute(self, context):
+        quads = context.object
+        try:
+            bake_color(original_of(quads, context), quads, self.size_px, context)
+        except RequestError as error:
+            self.report({"ERROR"}, str(error))
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+
+def original_of(quads: bpy.types.Object, context: bpy.types.Context) -> bpy.types.Object | None:
+    original = quads.get(ORIGINAL_KEY)
+    return original if original and context.view_layer.objects.get(original.name) == original else None
+
+
+def bake_color(
+    original: bpy.types.Object, quads: bpy.types.Object, size_px: int, context: bpy.types.Context
+) -> None:
+    """Give the quads a UV map and a material with the original's colour. Raises RequestError."""
+    uvs = smart_uvs(quads, context)
+    if uvs is None:
+        raise RequestError("The quads cannot be unwrapped.", "Switch to Object Mode first.")
+    material, texture = _new_material(f"{original.name} quads", size_px)
+    old_materials = list(quads.data.materials)
+    quads.data.materials.clear()
+    quads.data.materials.append(material)
+    layer = quads.data.uv_layers.active or quads.data.uv_layers.new(name="UVMap", do_init=False)
+    layer.uv.foreach_set("vector", np.ascontiguousarray(uvs).ravel())
+    reach = REACH * max(quads.dimensions)
+    try:
+        with _prepared(original, quads, context):
+            bpy.ops.object.bake(
+                type="DIFFUSE",
+                pass_filter={"COLOR"},
+                use_selected_to_active=True,
+                cage_extrusion=reach,
+                max_ray_distance=2 * reach,
+                margin=max(4, size_px // 128),
+                # What is left out comes from the scene, where the artist may have set it for another bake.
+                margin_type="ADJACENT_FACES",
+                target="IMAGE_TEXTURES",
+                save_mode="INTERNAL",
+                use_clear=True,
+                use_cage=False,
+                cage_object="",
+            )
+    except (RuntimeError, TypeError) as error:
+        quads.data.materials.clear()
+        for old in old_materials:
+            quads.data.materials.append(old)
+        remove_material(material)
+        raise RequestError(
+            f"Cycles cannot bake it ({str(error).strip().splitlines()[-1]}).",
+            "Enable the Cycles add-on, or paint the quads.",
+        ) from error
+    texture.image.pack()
+    # Only now: a material may not show the image that is being baked.
+    principled = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
+    material.node_tree.links.new(texture.outputs["Color"], principled.inputs["Base Color"])
+
+
+@contextmanager
+def _prepared(
+    original: bpy.types.Object, quads: bpy.types.Object, context: bpy.types.Context
+) -> Iterator[None]:
+    """Cycles, with the original in sight and selected, the quads active; all as before afterwards."""
+    scene, engine, space = context.scene, context.scene.render.engine, local_view(context)
+    was_hidden, hidden_in_render = original.hide_get(), original.hide_render
+    was_local = space is not None and original.local_view_get(space)
+    samples = None
+    try:
+        scene.render.engine = "CYCLES"
+        samples, scene.cycles.samples = scene.cycles.samples, 1
+        original.hide_set(False)
+        original.hide_render = False
+        if space is not None:
+            original.local_view_set(space, True)
+        for obj in context.selected_objects:
+            obj.select_set(False)
+        original.select_set(True)
+        quads.select_set(True)
+        context.view_layer.objects.active = quads
+        yield
+    finally:
+        if samples is not None:
+            scene.cycles.samples = samples
+        scene.render.engine = engine
+        original.select_set(False)
+        if space is not None:
+            original.local_view_set(space, was_local)
+        original.hide_set(was_hidden)
+        original.hide_render = hidden_in_render
+
+
+def _new_material(name: str, size_px: int) -> tuple[bpy.types.Material, bpy.types.Node]:
+    """With a texture to bake into, which nothing shows yet."""
+    image = bpy.data.images.new(f"{name} albedo", size_px, size_px)
+    material = compat.new_node_material(name)
+    nodes = material.node_tree.nodes
+    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
+    principled.inputs["Roughness"].default_value = ROUGHNESS
+    texture = nodes.new("ShaderNodeTexImage")
+    texture.image = image
+    texture.location = (principled.location.x - 320, principled.location.y)
+    # The bake goes into the active texture.
+    nodes.active = texture
+    return material, texture
+
+
+CLASSES = (RECDREAMER_OT_bake_quads,)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -1,0 +1,77 @@
+"""Continue an earlier result, and take a painted texture back."""
+
+from __future__ import annotations
+
+import bpy
+
+from ..objects.object_keys import job_of
+from ..result import paint_import
+from ..session import session
+from .jobs import JobOperator, why_not
+
+
+class RECDREAMER_OT_continue_job(JobOperator, bpy.types.Operator):
+    """Let the next job begin with this result; prompt, seed and method are those of the panel"""
+
+    bl_idname = "recdreamer.continue_job"
+    bl_label = "Continue"
+    bl_options = {"REGISTER", "UNDO"}
+
+    def execute(self, context):
+        job = self.find()
+        if job is None:
+            return {"CANCELLED"}
+        if job.why_not_continue:
+            return self.refuse(job.why_not_continue)
+        start = context.scene.recdreamer.start
+        if start.job != job.id:
+            # That of another object.
+            start.region = ""
+        start.kind, start.job = "continue", job.id
+        return {"FINISHED"}
+
+
+class RECDREAMER_OT_continue_selected(bpy.types.Operator):
+    """Let the next job begin with the result that the active object was imported from"""
+
+    bl_idname = "recdreamer.continue_selected"
+    bl_label = "Continue from Active Object"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context):
+        job_id = job_of(context.object)
+        if not job_id:
+            return why_not(cls, "Make an imported result the active object first.")
+        job = session.registry.find(job_id)
+        return why_not(cls, job.why_not_continue if job else "The job of this object was deleted.")
+
+    def execute(self, context):
+        return bpy.ops.recdreamer.continue_job(job_id=job_of(context.object))
+
+
+class RECDREAMER_OT_restore_materials(bpy.types.Operator):
+    """Give the faces back the materials that they had before they were painted. The painted ones stay in their slots"""
+
+    bl_idname = "recdreamer.restore_materials"
+    bl_label = "Restore Materials"
+    bl_options = {"REGISTER", "UNDO"}
+
+    @classmethod
+    def poll(cls, context):
+        if context.mode != "OBJECT":
+            return why_not(cls, "Switch to Object Mode first.")
+        is_painted = paint_import.is_painted(context.object)
+        return why_not(cls, "" if is_painted else "The active object was not painted by RecDreamer.")
+
+    def execute(self, context):
+        paint_import.restore_materials(context.object)
+        return {"FINISHED"}
+
+
+CLASSES = (
+    RECDREAMER_OT_continue_job,
+    RECDREAMER_OT_continue_selected,
+    RECDREAMER_OT_restore_materials,
+)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -1,0 +1,167 @@
+"""What a job that starts from an object needs in its folder: the mesh, and how to put the result back."""
+
+from __future__ import annotations
+
+import io
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from zipfile import BadZipFile
+
+import bpy
+import numpy as np
+
+from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
+from ..jobs.placement import PLACEMENT, START_FACES, START_MESH, Placement
+from ..objects.object_keys import OBJECT_KEY
+from ..objects.rest_positions import world_of_job
+from ..properties import RecDreamerSettings
+from ..result.mesh import read_arrays
+from ..start.fingerprint import digest, fingerprint
+from ..start.mesh_capture import CapturedMesh, capture_mesh, is_flat, uv_map_of
+from ..start.properties import RecDreamerStart
+from ..start.regions import faces_in
+from ..start.unwrap import smart_uvs
+
+
+def prepare(
+    context: bpy.types.Context, request: JobRequest, metres_per_unit: float
+) -> tuple[JobRequest, dict[str, bytes]]:
+    """The request and the files that its start needs in the job folder. Raises RequestError."""
+    settings = context.scene.recdreamer
+    start = settings.start
+    if request.start == "continue":
+        return _prepare_continue(context, request, start)
+    if not request.start_mesh:
+        return request, {}
+    captured = capture_mesh(
+        start.objects,
+        context,
+        metres_per_unit=metres_per_unit,
+        front_deg=settings.front_deg,
+        region=start.region_name,
+    )
+    files = {PLACEMENT: _placement(settings, captured).to_json().encode()}
+    if request.start == "texture":
+        files[START_FACES] = _npz(_faces(captured, start))
+        if not uv_map_of(start.object) and (uvs := smart_uvs(start.object, context)) is not None:
+            captured.arrays["uvs"] = uvs[captured.triangle_loops]
+    elif start.keeps_size:
+        if is_flat(captured):
+            raise RequestError(
+                f"{start.object.name!r} is flat.",
+                "Give it some thickness, switch Keep Size off, or paint it.",
+            )
+        request = replace(request, height_m=captured.height_m)
+    return request, files | {START_MESH: _npz(captured.arrays)}
+
+
+def _prepare_continue(
+    context: bpy.types.Context, request: JobRequest, start: RecDreamerStart
+) -> tuple[JobRequest, dict[str, bytes]]:
+    """The new result's mesh has the space of the earlier one with a region, else its base is the origin of it.
+
+    A job goes on with the region of the earlier one unless it is given a mesh: without a region, all of it may change.
+    """
+    files, place_m = {}, (0.0, 0.0, 0.0)
+    if start.region_name:
+        captured = capture_mesh([start.region_object], context, region=start.region_name, is_local=True)
+        files[START_MESH] = _npz(captured.arrays)
+    else:
+        verts, faces, _ = read_arrays(start.source_job.folder.result / "mesh.npz")
+        if has_region(start.source_job.folder):
+            files[START_MESH] = _npz({"verts": verts, "faces": faces})
+            request = replace(request, start_mesh=START_MESH)
+        low, high = verts.min(0).astype(float), verts.max(0).astype(float)
+        place_m = ((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2])
+        if start.keeps_size:
+            request = replace(request, height_m=float(high[2] - low[2]))
+    earlier = start.earlier_result
+    placement = Placement(
+        object="" if earlier is None else earlier.name,
+        place_m=place_m,
+        region=start.region_name,
+        keep_size=start.keeps_size,
+        world=[] if earlier is None else world_of_job(earlier, context).tolist(),
+    )
+    return request, files | {PLACEMENT: placement.to_json().encode()}
+
+
+def has_region(job: JobFolder) -> bool:
+    """True when only a part of a job's result could change: by its own region, or by that of what it continues."""
+    try:
+        request = job.read_request()
+        if request.start_mesh:
+            with np.load(job.root / request.start_mesh, allow_pickle=False) as arrays:
+                return "region" in arrays and bool(arrays["region"].min() < 1)
+    except (RequestError, OSError, ValueError, BadZipFile):
+        return False
+    return bool(request.start_job) and has_region(JobFolder(Path(request.start_job)))
+
+
+def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> Placement:
+    start = settings.start
+    first, *children = start.objects
+    object_id, *children_ids = _object_ids(start.objects)
+    uv_map = uv_map_of(first)
+    return Placement(
+        object=first.name,
+        object_id=object_id,
+        children=[obj.name for obj in children],
+        children_ids=children_ids,
+        place_m=captured.place_m,
+        front_deg=settings.front_deg,
+        uv_map=uv_map,
+        region=start.region_name,
+        keep_size=start.keep_size,
+        use_children=start.use_children,
+        taken_of=_taken_of(settings, captured),
+        fingerprint=fingerprint(first.data, uv_map) if start.kind == "texture" else {},
+    )
+
+
+def _taken_of(settings: RecDreamerSettings, captured: CapturedMesh) -> str:
+    """That of the cards which Generate has taken, or is about to."""
+    if settings.wants_turntable:
+        return digest(captured.arrays["verts"], captured.arrays["faces"])
+    taken_of = {card.taken_of for card in settings.enabled_templates}
+    return taken_of.pop() if len(taken_of) == 1 else ""
+
+
+def _faces(captured: CapturedMesh, start: RecDreamerStart) -> dict[str, np.ndarray]:
+    """What takes the result back to the faces of the artist's mesh: those in the region, and the corners for UVs."""
+    obj, arrays = start.object, {}
+    if start.region_name:
+        arrays["is_painted"] = faces_in(obj, start.region_name)
+    if not uv_map_of(obj):
+        if captured.triangle_loops is None:
+            raise RequestError(
+                f"{obj.name!r} has no UV map, and its modifiers make other faces than it has.",
+                "Unwrap it first (UV › Smart UV Project), or apply the modifiers.",
+            )
+        arrays["triangle_loops"] = captured.triangle_loops
+    return arrays
+
+
+def _npz(arrays: dict[str, np.ndarray]) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()
+
+
+def _object_ids(objects: Sequence[bpy.types.Object]) -> list[str]:
+    """Names that stay with the objects when they are renamed; an object of another file has none."""
+    new = [obj for obj in objects if obj.is_editable and (OBJECT_KEY not in obj or _is_copy(obj))]
+    for obj in new:
+        obj[OBJECT_KEY] = secrets.token_hex(8)
+    if new:
+        # Else undoing the step before would take them away: Generate leaves no step of its own.
+        bpy.ops.ed.undo_push(message="Object to Start From")
+    return [str(obj.get(OBJECT_KEY, "")) for obj in objects]
+
+
+def _is_copy(obj: bpy.types.Object) -> bool:
+    """True when an older object has the same id: a duplicate takes it along."""
+    same = (other for other in bpy.data.objects if other.get(OBJECT_KEY) == obj[OBJECT_KEY])
+    return min(same, key=lambda other: other.session_uid) != obj

@@ -1,0 +1,93 @@
+"""The settings of an earlier job back into the panel."""
+
+from __future__ import annotations
+
+import filecmp
+import math
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError, Template
+from ..jobs.placement import PLACEMENT, Placement
+from ..jobs.registry import writable_folder
+from ..objects.object_keys import find_start
+from ..preferences import DEVICES, get_preferences
+from ..properties import RecDreamerSettings, RecDreamerTemplate, metres_per_unit, templates_folder
+from ..shelf.pictures import new_picture
+
+
+def use_settings(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> list[str]:
+    """Take over all that the panel shows; a sentence for each part that is gone."""
+    problems = []
+    for use in (_use_request, _use_start, _use_templates):
+        try:
+            use(job, request, settings)
+        except RequestError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _use_request(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> None:
+    for name in ("prompt", "method", "pose_mode", "quality", "prior", "keep_running"):
+        setattr(settings, name, getattr(request, name))
+    settings.seed = min(request.seed, 2**31 - 1)
+    settings.height = request.height_m / metres_per_unit(settings.id_data)
+    if request.device in (device for device, *_ in DEVICES):
+        get_preferences().device = request.device
+    settings.start.from_request(request)
+
+
+def _use_start(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> None:
+    """What only the add-on knows of the start: the object, its front, and which part of it may change."""
+    start = settings.start
+    if not start.needs_object and not (job.root / PLACEMENT).is_file():
+        return
+    placement = Placement.read(job)
+    start.region, start.keep_size = placement.region, placement.keep_size
+    start.use_children = placement.use_children
+    if start.needs_object:
+        start.object = find_start(placement.object, placement.object_id, settings.id_data)
+        settings.front = math.radians(placement.front_deg)
+
+
+def _use_templates(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> None:
+    """Switch on the cards that the job had, add those that are no longer there, and switch off the others."""
+    cards, in_use, taken_of = settings.templates, {}, ""
+    if settings.start.needs_object:
+        with suppress(RequestError):  # _use_start has told.
+            taken_of = Placement.read(job).taken_of
+    for template in request.templates:
+        picture = job.root / template.image
+        found = (i for i, card in enumerate(cards) if _is_card_of(card, template, picture))
+        index = next((i for i in found if i not in in_use), len(cards))
+        if index == len(cards):
+            _add_card(settings, template, picture).taken_of = taken_of
+        in_use[index] = template.weight
+    for index, card in enumerate(cards):
+        card.enabled = index in in_use
+        card.weight = in_use.get(index, card.weight)
+
+
+def _is_card_of(card: RecDreamerTemplate, template: Template, picture: Path) -> bool:
+    try:
+        is_same = filecmp.cmp(card.path, picture, shallow=False)
+    except OSError:
+        return False
+    return is_same and (card.label.strip(), card.mirrored) == (template.label, template.mirrored)
+
+
+def _add_card(settings: RecDreamerSettings, template: Template, picture: Path) -> RecDreamerTemplate:
+    path = new_picture(writable_folder(templates_folder())).with_suffix(picture.suffix)
+    try:
+        shutil.copyfile(picture, path)
+    except OSError as error:
+        raise RequestError(
+            f"A template of this job cannot be read ({error.strerror or error}).", "Make it anew."
+        ) from error
+    card = settings.templates.add()
+    card.image, card.label, card.source = path.name, template.label, template.source
+    card.mirrored = template.mirrored
+    card.has_camera, card.azimuth_deg = template.azimuth_deg is not None, template.azimuth_deg or 0.0
+    card.elevation_deg = template.elevation_deg or 0.0
+    return card

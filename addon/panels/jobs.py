@@ -1,0 +1,177 @@
+"""The sidebar tab: what to make, the job in view, earlier jobs. The template shelf is in shelf.py.
+
+The job stands above the shelf, so that progress is in sight on a small screen too.
+"""
+
+from __future__ import annotations
+
+import time
+
+import bpy
+
+from .. import compat, describe, previews
+from ..jobs.registry import Job
+from ..operators.jobs import why_not_generate
+from ..preferences import draw_text, get_preferences
+from ..session import CATEGORY, session
+from .start import draw_height, draw_start
+
+CONDITION_ICONS = {
+    "starting": "PLAY",
+    "running": "PLAY",
+    "running elsewhere": "PLAY",
+    "cancelling": "PLAY",
+    "pausing": "PLAY",
+    "stopping": "PLAY",
+    "queued": "TIME",
+    "paused": "PAUSE",
+    "interrupted": "PAUSE",
+    "done": "CHECKMARK",
+    "failed": "ERROR",
+    "damaged": "ERROR",
+    "cancelled": "X",
+}
+
+
+class SidebarPanel:
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = CATEGORY
+
+
+class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
+    bl_label = "RecDreamer"
+    bl_order = 0
+
+    def draw(self, context):
+        settings = context.scene.recdreamer
+        layout = self.layout
+        compat.draw_prompt(layout, settings, "prompt", "A red bear")
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        draw_start(layout, settings, context)
+        column = layout.column()
+        column.prop(settings, "method")
+        if settings.method == "usd":
+            column.row().prop(settings, "pose_mode", expand=True)
+        column.row().prop(settings, "quality", expand=True)
+        row = column.row(align=True)
+        row.prop(settings, "seed")
+        row.operator("recdreamer.random_seed", text="", icon="FILE_REFRESH")
+        draw_height(column, settings)
+        self._draw_advanced(layout, settings)
+        layout.use_property_split = False
+        self._draw_generate(layout, context)
+        job = session.shown
+        if job is not None:
+            layout.separator()
+            draw_job(layout, job, context)
+
+    def _draw_advanced(self, layout, settings):
+        header, body = layout.panel("RECDREAMER_advanced", default_closed=True)
+        header.label(text="Advanced")
+        if body:
+            body.prop(settings, "prior")
+            body.prop(settings, "keep_running")
+            body.prop(get_preferences(), "device")
+
+    def _draw_generate(self, layout, context):
+        button = layout.column()
+        button.scale_y = 1.5
+        button.operator("recdreamer.generate", icon="SHADERFX")
+        reason = why_not_generate(context)
+        if reason and session.registry.running is None:
+            draw_text(layout, reason, context, "INFO")
+            if get_preferences().why_no_backend:
+                layout.operator("recdreamer.open_preferences", icon="PREFERENCES")
+
+
+def draw_job(layout, job: Job, context):
+    """Where a job stands, what it looks like, and what can be done with it."""
+    name = job.request.prompt if job.request else job.id
+    layout.label(text=f"{name}  ·  {job.condition}", icon=CONDITION_ICONS[job.condition])
+    if job.client is not None or job.condition == "running elsewhere":
+        factor, text = describe.progress(job.state)
+        layout.progress(factor=factor, text=text)
+        speed = describe.speed(job.state)
+        if speed:
+            layout.label(text=speed, icon="TIME")
+    elif job.condition in ("paused", "interrupted") and job.state.total:
+        factor, text = describe.progress(job.state)
+        layout.progress(factor=factor, text=text)
+    trouble = job.problem or " ".join(filter(None, (job.state.message, job.state.hint)))
+    if trouble:
+        icon = "ERROR" if job.condition in ("failed", "damaged") else "INFO"
+        draw_text(layout, trouble, context, icon)
+    if job.preview is not None:
+        layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
+    _draw_poses(layout, job)
+    _draw_actions(layout, job)
+
+
+def _draw_poses(layout, job: Job):
+    """Bars of the live pose distribution: level bars mean that no side is neglected."""
+    column = layout.column(align=True)
+    for label, share in job.state.pose_distribution.items():
+        column.progress(factor=min(1.0, max(0.0, share)), text=f"{label}  {100 * share:.0f} %")
+
+
+def _draw_actions(layout, job: Job):
+    row = layout.row(align=True)
+    if job.has_result:
+        row.scale_y = 1.3
+        row.operator("recdreamer.import_result", icon="IMPORT").job_id = job.id
+        if not job.why_not_continue:
+            row.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = job.id
+        if job.stages_to_repeat:
+            row = layout.row(align=True)
+            for stage in job.stages_to_repeat:
+                text = f"{stage.capitalize()} Again"
+                repeat = row.operator("recdreamer.repeat_stage", text=text, icon="FILE_REFRESH")
+                repeat.job_id, repeat.stage = job.id, stage
+        row = layout.row(align=True)
+    if not job.why_not_resume:
+        row.operator("recdreamer.resume", icon="PLAY").job_id = job.id
+    elif job.condition not in ("damaged", "done"):
+        row.enabled = not job.why_not_stop
+        row.operator("recdreamer.pause", icon="PAUSE").job_id = job.id
+        row.operator("recdreamer.cancel", icon="X").job_id = job.id
+
+
+class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
+    bl_label = "Jobs"
+    bl_order = 3
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context):
+        layout = self.layout
+        jobs = session.registry.jobs
+        if not jobs:
+            layout.label(text="No jobs yet.")
+            return
+        shown = session.shown
+        column = layout.column(align=True)
+        for job in jobs[: get_preferences().num_jobs]:
+            name = job.request.prompt if job.request else job.id
+            row = column.row(align=True)
+            select = row.operator(
+                "recdreamer.show_job", text=name, icon=CONDITION_ICONS[job.condition], depress=job is shown
+            )
+            select.job_id = job.id
+            side = row.row()
+            side.alignment = "RIGHT"
+            side.label(text=describe.age(time.time() - job.state.updated_s) if job.state.updated_s else "")
+        row = layout.row(align=True)
+        if not shown.why_not_continue:
+            row.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = shown.id
+        row = layout.row(align=True)
+        row.operator("recdreamer.use_settings", text="Use Settings", icon="LOOP_BACK").job_id = shown.id
+        row.operator("recdreamer.open_folder", text="Folder", icon="FILE_FOLDER").job_id = shown.id
+        row.operator("recdreamer.delete_job", text="Delete", icon="TRASH").job_id = shown.id
+
+
+CLASSES = (
+    RECDREAMER_PT_request,
+    RECDREAMER_PT_jobs,
+)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -1,0 +1,181 @@
+"""The template shelf in the sidebar: sources, cards with their verdicts, pictures to pick from."""
+
+from __future__ import annotations
+
+import bpy
+
+from .. import describe, previews
+from ..jobs.errands import Advice, Check, Gallery, Verdict
+from ..preferences import draw_text
+from ..properties import RecDreamerSettings, RecDreamerTemplate
+from ..session import session
+from .jobs import SidebarPanel
+
+COLUMNS = 2
+"""Cards, or pictures to pick from, side by side."""
+
+
+class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
+    bl_label = "Pose Templates"
+    bl_order = 2
+
+    def draw_header_preset(self, context):
+        if context.scene.recdreamer.templates:
+            self.layout.operator("recdreamer.clear_templates", text="", icon="TRASH", emboss=False)
+
+    def draw(self, context):
+        layout = self.layout
+        settings = context.scene.recdreamer
+        self._draw_sources(layout, settings)
+        self._draw_errand(layout, context)
+        if session.gallery is not None:
+            draw_gallery(layout.box(), session.gallery)
+        if settings.templates:
+            self._draw_shelf(layout, context, settings)
+        if settings.wants_turntable:
+            when = ", if it has changed" if settings.enabled_templates else ""
+            draw_text(layout, f"Generate takes a turntable of the object first{when}.", context, "INFO")
+        elif not settings.templates:
+            draw_text(layout, "Without templates the prior draws its own.", context, "INFO")
+
+    def _draw_sources(self, layout, settings):
+        column = layout.column(align=True)
+        row = column.row(align=True)
+        row.operator("recdreamer.capture_view", text="View", icon="VIEW3D")
+        row.operator("recdreamer.capture_turntable", icon="CON_ROTLIKE")
+        row = column.row(align=True)
+        row.operator("recdreamer.add_files", text="Files", icon="FILE_IMAGE")
+        row.menu("RECDREAMER_MT_sources", text="More", icon="ADD")
+        row = column.row(align=True)
+        row.prop(settings, "show_front", text="", icon="EMPTY_SINGLE_ARROW")
+        row.prop(settings, "front")
+        row.operator_menu_enum("recdreamer.set_front", "direction", text="", icon="DOWNARROW_HLT")
+
+    def _draw_errand(self, layout, context):
+        if session.errand is None:
+            return
+        task = session.errand.task
+        if task.is_running:
+            row = layout.row(align=True)
+            factor = describe.fraction(task.line)
+            row.progress(factor=factor or 0.0, text=task.title if factor else task.line or f"{task.title} …")
+            row.operator("recdreamer.cancel_errand", text="", icon="X")
+        elif task.problem:
+            draw_text(layout, task.problem, context, "INFO" if task.problem == "Cancelled." else "ERROR")
+
+    def _draw_shelf(self, layout, context, settings):
+        check = session.check
+        column = layout.column(align=True)
+        column.operator("recdreamer.check_templates", icon="VIEWZOOM")
+        if check is not None:
+            column.row(align=True).prop(settings, "shelf_view", expand=True)
+        grid = layout.grid_flow(row_major=True, columns=COLUMNS, even_columns=True, align=False)
+        for index, template in enumerate(settings.templates):
+            verdict = check.verdicts.get(template.key) if check else None
+            draw_card(grid.box().column(align=True), template, index, verdict, context)
+        if check is not None and is_of_this_shelf(check, settings):
+            for advice in check.warnings:
+                draw_advice(layout, advice, context)
+
+
+def is_of_this_shelf(check: Check, settings: RecDreamerSettings) -> bool:
+    """True when the same cards are in use as then."""
+    return {template.key for template in settings.enabled_templates} == set(check.verdicts)
+
+
+def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict | None, context):
+    """One template: its picture, what it is, what the machine makes of it."""
+    picture = layout.column()
+    picture.active = template.enabled
+    if template.path.is_file():
+        picture.template_icon(icon_value=_icon(template, verdict, context), scale=4.5)
+    else:
+        picture.label(text="Picture is gone", icon="ERROR")
+    row = layout.row(align=True)
+    row.prop(template, "enabled", text="")
+    row.prop(template, "label", text="")
+    row.context_pointer_set("recdreamer_template", template)
+    row.menu("RECDREAMER_MT_card", text="", icon="DOWNARROW_HLT")
+    row = layout.row(align=True)
+    source = template.bl_rna.properties["source"].enum_items[template.source]
+    text = f"{template.azimuth_deg:.0f}°" if template.has_camera else source.name
+    row.label(text=text, icon=source.icon)
+    row.operator("recdreamer.mirror_template", text="", icon="MOD_MIRROR", emboss=False).index = index
+    row.operator("recdreamer.remove_template", text="", icon="X", emboss=False).index = index
+    if template.weight != 1:
+        layout.prop(template, "weight")
+    if verdict is not None:
+        # Under its name, the name that the machine would give it; there is no room for more words.
+        text = describe.with_share(verdict.reads_as, verdict.pose_probs.get(verdict.reads_as))
+        layout.label(text=text, icon="ERROR" if verdict.warnings else "CHECKMARK")
+        for advice in verdict.warnings:
+            draw_advice(layout, advice, context, COLUMNS)
+
+
+def draw_advice(layout, advice: Advice, context, columns: int = 1):
+    icon = "ERROR" if columns == 1 else "NONE"
+    draw_text(layout, f"{advice.message} {advice.hint}".strip(), context, icon, columns)
+
+
+def draw_gallery(layout, gallery: Gallery):
+    """The pictures of a gallery, to tick, and what becomes of the ticked ones."""
+    grid = layout.grid_flow(row_major=True, columns=COLUMNS, even_columns=True, align=True)
+    for index, sample in enumerate(gallery.samples):
+        cell = grid.column(align=True)
+        cell.template_icon(icon_value=previews.icon(sample.image), scale=4.5)
+        is_picked = index in gallery.picked
+        pick = cell.operator(
+            "recdreamer.pick_sample",
+            text=describe.with_share(sample.label, sample.share),
+            icon="CHECKBOX_HLT" if is_picked else "CHECKBOX_DEHLT",
+            depress=is_picked,
+        )
+        pick.index = index
+    row = layout.row(align=True)
+    row.operator("recdreamer.add_picked", text=f"Add Picked ({len(gallery.picked)})", icon="ADD")
+    row.operator("recdreamer.discard_gallery", icon="X")
+
+
+class RECDREAMER_MT_sources(bpy.types.Menu):
+    """Other sources of templates"""
+
+    bl_idname = "RECDREAMER_MT_sources"
+    bl_label = "More Sources"
+
+    def draw(self, context):
+        layout = self.layout
+        layout.operator("recdreamer.paste_picture", icon="PASTEDOWN")
+        layout.operator_context = "INVOKE_DEFAULT"
+        layout.operator(
+            "recdreamer.add_files", text="Sketches from Files", icon="FILE_IMAGE"
+        ).are_sketches = True
+        layout.operator("recdreamer.capture_sketch", icon="GREASEPENCIL")
+        layout.separator()
+        layout.operator("recdreamer.draw_samples", icon="SHADERFX")
+
+
+class RECDREAMER_MT_card(bpy.types.Menu):
+    """More to do with this template"""
+
+    bl_idname = "RECDREAMER_MT_card"
+    bl_label = "Template"
+
+    def draw(self, context):
+        layout = self.layout
+        template = context.recdreamer_template
+        index = list(context.scene.recdreamer.templates).index(template)
+        layout.prop(template, "weight")
+        layout.operator("recdreamer.redo_template", icon="FILE_REFRESH").index = index
+        layout.operator("recdreamer.draw_novel_views", icon="CAMERA_DATA").index = index
+
+
+def _icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:
+    """The picture, or what the check painted on it."""
+    view = context.scene.recdreamer.shelf_view
+    if verdict is None or view == "PICTURE":
+        return template.icon
+    return previews.icon(verdict.overlay if view == "MASK" else verdict.match) or template.icon
+
+
+CLASSES = (RECDREAMER_MT_sources, RECDREAMER_MT_card, RECDREAMER_PT_templates)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

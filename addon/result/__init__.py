@@ -1,0 +1,1 @@
+"""Finished jobs in the scene: meshes, materials, painted textures."""

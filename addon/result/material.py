@@ -1,0 +1,138 @@
+"""The material of a result: its pictures, one or several UV tiles each, packed into the .blend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import bpy
+
+from ...backend.recdreamer.protocol import RequestError
+from .. import compat
+
+ROUGHNESS = 0.7
+ALBEDO, NORMAL = "albedo", "normal"
+"""Stems of the pictures; a tile's number may follow: albedo.png, or albedo.1001.png, albedo.1002.png …"""
+
+
+def build_materials(name: str, folders: Sequence[Path], uv_map: str = "") -> list[bpy.types.Material]:
+    """One for each folder of a result; a failure leaves nothing behind. Raises RequestError."""
+    materials: list[bpy.types.Material] = []
+    try:
+        for folder in folders:
+            materials.append(build_material(name, folder, uv_map))
+    except RequestError:
+        for material in materials:
+            remove_material(material)
+        raise
+    return materials
+
+
+def build_material(name: str, folder: Path, uv_map: str = "") -> bpy.types.Material:
+    """Principled BSDF with the albedo, and with the normal map where there is one.
+
+    `uv_map` names the UV map that the pictures belong to; without it they follow the active one.
+    """
+    albedo = _load_picture(folder, ALBEDO)
+    try:
+        normal = _load_picture(folder, NORMAL) if _tiles(folder, NORMAL) else None
+    except RequestError:
+        bpy.data.images.remove(albedo)
+        raise
+    material = compat.new_node_material(name)
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
+    principled.inputs["Roughness"].default_value = ROUGHNESS
+    albedo_node = _add_texture(material, principled, albedo, f"{name} albedo", "sRGB", uv_map, row=0)
+    links.new(albedo_node.outputs["Color"], principled.inputs["Base Color"])
+    if normal is not None:
+        normal_node = _add_texture(material, principled, normal, f"{name} normal", "Non-Color", uv_map, row=1)
+        turn = nodes.new("ShaderNodeNormalMap")
+        turn.space, turn.uv_map = "TANGENT", uv_map
+        turn.location = (principled.location.x - 200, normal_node.location.y)
+        links.new(normal_node.outputs["Color"], turn.inputs["Color"])
+        links.new(turn.outputs["Normal"], principled.inputs["Normal"])
+    nodes.active = albedo_node
+    return material
+
+
+def remove_material(material: bpy.types.Material) -> None:
+    """With its images, unless something else uses them."""
+    if material.users == 0:
+        nodes = material.node_tree.nodes if material.node_tree is not None else ()
+        images = [node.image for node in nodes if node.type == "TEX_IMAGE" and node.image]
+        bpy.data.materials.remove(material)
+        for image in images:
+            if image.users == 0:
+                bpy.data.images.remove(image)
+
+
+def _add_texture(
+    material: bpy.types.Material,
+    principled: bpy.types.Node,
+    image: bpy.types.Image,
+    name: str,
+    color_space: str,
+    uv_map: str,
+    row: int,
+) -> bpy.types.Node:
+    image.name = name
+    image.colorspace_settings.name = color_space
+    image.pack()
+    nodes, links = material.node_tree.nodes, material.node_tree.links
+    texture = nodes.new("ShaderNodeTexImage")
+    texture.image = image
+    texture.location = (principled.location.x - 520, principled.location.y - 320 * row)
+    if uv_map:
+        coordinates = nodes.new("ShaderNodeUVMap")
+        coordinates.uv_map = uv_map
+        coordinates.location = (texture.location.x - 220, texture.location.y)
+        links.new(coordinates.outputs["UV"], texture.inputs["Vector"])
+    return texture
+
+
+def _tiles(folder: Path, stem: str) -> dict[int, Path]:
+    """Pictures of a stem by their UDIM tile; 0 stands for the picture of a result without tiles."""
+    found = {}
+    for path in sorted(folder.glob(f"{stem}*.png")):
+        match = re.fullmatch(rf"{stem}(?:\.(\d{{4}}))?\.png", path.name)
+        if match:
+            found[int(match[1] or 0)] = path
+    # Those of an earlier run without tiles, or with them, do not belong to it.
+    return {0: found[0]} if 0 in found else found
+
+
+def _load_picture(folder: Path, stem: str) -> bpy.types.Image:
+    """One image of one or more tiles. Raises RequestError when one of them is no picture."""
+    tiles = _tiles(folder, stem) or {0: folder / f"{stem}.png"}
+    images = []
+    try:
+        for path in tiles.values():
+            images.append(_load_image(path))
+    except RequestError:
+        bpy.data.batch_remove(images)
+        raise
+    image, *others = images
+    bpy.data.batch_remove(others)
+    if 0 not in tiles:
+        numbers = list(tiles)
+        image.source = "TILED"
+        image.filepath = str(folder / f"{stem}.<UDIM>.png")
+        image.tiles[0].number = numbers[0]
+        for number in numbers[1:]:
+            image.tiles.new(tile_number=number)
+    return image
+
+
+def _load_image(path: Path) -> bpy.types.Image:
+    problem = RequestError("The texture of this job cannot be read.", "Resume the job to write it again.")
+    try:
+        image = bpy.data.images.load(str(path))
+    except RuntimeError:
+        raise problem from None
+    # Blender loads lazily: only the size tells whether there is a picture in the file.
+    if not (image.size[0] and image.size[1]):
+        bpy.data.images.remove(image)
+        raise problem
+    return image

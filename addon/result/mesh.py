@@ -1,0 +1,197 @@
+"""The mesh of a result: read from its job, built, and renewed in an object that is already there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zipfile import BadZipFile
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+from mathutils.kdtree import KDTree
+
+from ...backend.recdreamer.protocol import RequestError
+from ..objects.object_keys import JOB_KEY
+from ..objects.rest_positions import frame_of, is_moved_by_hand, is_rest, write_rest
+from ..start.mesh_capture import read_loop_verts, volume_times_six
+from ..start.regions import SCULPT_MASK
+from .material import remove_material
+
+UV_NAME = "UVMap"
+
+
+def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`verts` (verts 3), `faces` (faces 3) and `uvs` (faces 3 2, v up), checked. Raises RequestError."""
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            verts = np.ascontiguousarray(arrays["verts"], np.float32)
+            faces = np.ascontiguousarray(arrays["faces"], np.int32)
+            uvs = np.ascontiguousarray(arrays["uvs"], np.float32)
+        shapes_fit = verts.shape[1:] == (3,) and faces.shape[1:] == (3,) and uvs.shape == (len(faces), 3, 2)
+        if not (shapes_fit and len(faces) and faces.min() >= 0 and faces.max() < len(verts)):
+            raise ValueError("the faces do not fit the vertices")
+        if not (np.isfinite(verts).all() and np.isfinite(uvs).all()):
+            raise ValueError("a coordinate is not finite")
+    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        raise RequestError(
+            f"The mesh of this job cannot be read ({error}).", "Wait until the job is done, or resume it."
+        ) from error
+    return verts, faces, uvs
+
+
+def build_mesh(
+    name: str, verts: np.ndarray, faces: np.ndarray, uvs: np.ndarray, material: bpy.types.Material
+) -> bpy.types.Mesh:
+    """One welded, smooth mesh; UVs are per corner, so seams need no split vertices."""
+    mesh = bpy.data.meshes.new(name)
+    mesh.vertices.add(len(verts))
+    mesh.vertices.foreach_set("co", verts.ravel())
+    mesh.loops.add(faces.size)
+    mesh.loops.foreach_set("vertex_index", faces.ravel())
+    mesh.polygons.add(len(faces))
+    mesh.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
+    mesh.uv_layers.new(name=UV_NAME).uv.foreach_set("vector", uvs.ravel())
+    mesh.shade_smooth()
+    mesh.update(calc_edges=True)
+    mesh.validate()
+    write_rest(mesh, verts)
+    mesh.materials.append(material)
+    return mesh
+
+
+def renew_mesh(
+    obj: bpy.types.Object,
+    name: str,
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
+    material: bpy.types.Material,
+) -> str:
+    """Give an object of the same job its new mesh where the old one stands; what the artist should know, or nothing.
+
+    With the same faces as before all else on the mesh stays, and with the same vertices also what was moved by hand.
+    Otherwise vertex groups and materials go to what is nearest.
+    """
+    verts, faces, uvs = arrays
+    mesh, frame = obj.data, Matrix(frame_of(obj.data).tolist())
+    if frame.determinant() < 0 and _is_wound_outward(mesh):
+        # Blender 5.2 turns the faces when a mirroring transform is applied, and each keeps its first corner.
+        faces, uvs = (np.ascontiguousarray(array[:, [0, 2, 1]]) for array in (faces, uvs))
+    has_same_faces = len(mesh.polygons) == len(faces) and np.array_equal(read_loop_verts(mesh), faces.ravel())
+    has_same_verts = is_rest(mesh, verts)
+    if not (has_same_faces and mesh.users == 1 and (has_same_verts or mesh.shape_keys is None)):
+        return _replace_mesh(obj, name, (verts, faces, uvs), material, frame, has_same_faces)
+    remarks = []
+    if not has_same_verts:
+        if is_moved_by_hand(mesh):
+            remarks.append(f"{obj.name!r} has a new shape, without what was moved by hand in the old one.")
+        mesh.vertices.foreach_set("co", verts.ravel())
+        write_rest(mesh, verts)
+        mesh.transform(frame)
+    layer = mesh.uv_layers.get(UV_NAME) or mesh.uv_layers.active or mesh.uv_layers.new(name=UV_NAME)
+    layer.uv.foreach_set("vector", uvs.ravel())
+    if not _put_material(mesh, material, name):
+        remarks.append(f"{obj.name!r} keeps its own material; the new one is in its last slot.")
+    mesh.update()
+    return " ".join(remarks)
+
+
+def _replace_mesh(
+    obj: bpy.types.Object,
+    name: str,
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
+    material: bpy.types.Material,
+    frame: Matrix,
+    has_same_faces: bool,
+) -> str:
+    """By a new datablock; what of the old one is elsewhere or gone now, or nothing."""
+    mesh, new = obj.data, build_mesh(name, *arrays, material)
+    new.transform(frame)
+    gone = ["paint"] if len(mesh.color_attributes) or SCULPT_MASK in mesh.attributes else []
+    gone += ["shape keys"] if mesh.shape_keys is not None else []
+    gone += [f"UV map {layer.name!r}" for layer in mesh.uv_layers if layer.name != UV_NAME]
+    gone += ["changes by hand"] if is_moved_by_hand(mesh) else []
+    groups = _read_groups(obj)
+    nearest = np.arange(len(new.vertices)) if has_same_faces else _nearest(_places(new), _places(mesh))
+    slots = np.empty(len(mesh.polygons), np.int32)
+    mesh.polygons.foreach_get("material_index", slots)
+    has_parts = len(set(slots.tolist())) > 1
+    if has_parts and not has_same_faces:
+        slots = slots[_nearest(_centers(new), _centers(mesh))]
+    elif not has_same_faces:
+        slots = np.full(len(new.polygons), slots.max(initial=0), np.int32)
+    new.materials.clear()
+    for old in mesh.materials:
+        new.materials.append(old)
+    new.polygons.foreach_set("material_index", slots)
+    obj.data = new
+    if mesh.users == 0:
+        bpy.data.meshes.remove(mesh)
+    keeps_own = not _put_material(new, material, name)
+    # The old datablock may be gone now, so the new one can have its name.
+    new.name = name
+    for group, weights in groups.items():
+        added = obj.vertex_groups.new(name=group)
+        for vertex in np.flatnonzero(weights[nearest] >= 0).tolist():
+            added.add([vertex], float(weights[nearest[vertex]]), "REPLACE")
+    parts = ["its vertex groups went over to the nearest vertices"] if groups and not has_same_faces else []
+    parts += ["its materials went over to the nearest faces"] if has_parts and not has_same_faces else []
+    parts += ["it keeps its own material, with the new one in the last slot"] if keeps_own else []
+    parts += [f"it has lost the {' and '.join(gone)} of the old one"] if gone else []
+    return f"{obj.name!r} has a new mesh: {', and '.join(parts)}." if parts else ""
+
+
+def _put_material(mesh: bpy.types.Mesh, material: bpy.types.Material, name: str) -> bool:
+    """Into the slot of the earlier import, or an empty one; False where the artist has others: then into one more."""
+    job_id, olds = material.get(JOB_KEY), list(mesh.materials)
+    slots = [i for i, old in enumerate(olds) if old is not None and old.get(JOB_KEY) == job_id]
+    slots += [i for i, old in enumerate(olds) if old is None]
+    if not slots:
+        mesh.materials.append(material)
+    else:
+        mesh.materials[slots[0]] = material
+        if olds[slots[0]] is not None:
+            remove_material(olds[slots[0]])
+    material.name = name
+    return bool(slots) or not olds
+
+
+def _is_wound_outward(mesh: bpy.types.Mesh) -> bool:
+    mesh.calc_loop_triangles()
+    triangles = np.empty(3 * len(mesh.loop_triangles), np.int32)
+    mesh.loop_triangles.foreach_get("vertices", triangles)
+    places = _places(mesh).astype(np.float64)
+    return volume_times_six(places - places.mean(0), triangles.reshape(-1, 3)) > 0
+
+
+def _places(mesh: bpy.types.Mesh) -> np.ndarray:
+    """`verts 3`"""
+    places = np.empty((len(mesh.vertices), 3), np.float32)
+    mesh.vertices.foreach_get("co", places.ravel())
+    return places
+
+
+def _centers(mesh: bpy.types.Mesh) -> np.ndarray:
+    """`faces 3`"""
+    centers = np.empty((len(mesh.polygons), 3), np.float32)
+    mesh.polygons.foreach_get("center", centers.ravel())
+    return centers
+
+
+def _read_groups(obj: bpy.types.Object) -> dict[str, np.ndarray]:
+    """`verts` for each vertex group: the weight, or -1 where the vertex is not in it."""
+    mesh = obj.data
+    weights = np.full((len(obj.vertex_groups), len(mesh.vertices)), -1.0)
+    for vertex in mesh.vertices if len(weights) else ():
+        for element in vertex.groups:
+            if element.group < len(weights):
+                weights[element.group, vertex.index] = element.weight
+    return {group.name: weights[group.index] for group in obj.vertex_groups}
+
+
+def _nearest(places: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """`places`: for each of `places` (places 3) the nearest of `others` (others 3)."""
+    tree = KDTree(len(others))
+    for index, other in enumerate(others.tolist()):
+        tree.insert(other, index)
+    tree.balance()
+    found = [tree.find(place)[1] for place in places.tolist()]
+    return np.array([0 if index is None else index for index in found], np.int64)

@@ -1,0 +1,147 @@
+"""A painted result onto the artist's own object: mesh, UVs, modifiers and earlier materials stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from zipfile import BadZipFile
+
+import bpy
+import numpy as np
+
+from ...backend.recdreamer.protocol import JobFolder, RequestError
+from ..jobs.placement import START_FACES, Placement
+from ..objects.object_keys import PAINTED_KEY
+from ..start import properties
+from ..start.fingerprint import fingerprint
+from .material import build_material, remove_material
+from .mesh import read_arrays
+
+FORMER = "recdreamer_former_material"
+"""Face attribute: the slot that each face had before it was painted first."""
+UV_NAME = "RecDreamer"
+"""Of the UV map that is added to an object without one."""
+MAX_UV_MAPS = 8
+"""Blender holds no more."""
+
+
+def why_no_fit(obj: bpy.types.Object, placement: Placement) -> str:
+    """Why the texture does not belong on the object as it is now, as the beginning of a sentence; empty: it does."""
+    if obj.type != "MESH":
+        return f"{obj.name!r} is no mesh any more"
+    changed = _changes(obj, placement)
+    if "faces" in changed:
+        return f"The faces of {obj.name!r} were edited since the job was made"
+    if placement.uv_map and placement.uv_map not in obj.data.uv_layers:
+        return f"{obj.name!r} no longer has the UV map {placement.uv_map!r}"
+    return f"The UV map of {obj.name!r} was edited since the job was made" if "uvs" in changed else ""
+
+
+def import_paint(
+    job: JobFolder,
+    placement: Placement,
+    obj: bpy.types.Object,
+    name: str,
+    scene: bpy.types.Scene,
+    say: Callable[[str], None],
+) -> None:
+    """Paint the object that the job was made for, and say what is worth saying. Raises RequestError."""
+    properties.check_object(obj, scene, "texture")
+    faces = _read_faces(job)
+    uv_map, layers = placement.uv_map or UV_NAME, obj.data.uv_layers
+    if not placement.uv_map and UV_NAME not in layers and len(layers) >= MAX_UV_MAPS:
+        raise RequestError(
+            f"{obj.name!r} has {MAX_UV_MAPS} UV maps, as many as Blender holds, and the texture needs one more.",
+            "Remove one of them (Object Data › UV Maps).",
+        )
+    loop_uvs = None if placement.uv_map else _loop_uvs(job, obj, faces, say)
+    material = build_material(name, job.result, uv_map)
+    if loop_uvs is not None:
+        # A UV map of this name is that of an earlier import of this job.
+        layer = layers.get(UV_NAME) or layers.new(name=UV_NAME, do_init=False)
+        layer.uv.foreach_set("vector", np.ascontiguousarray(loop_uvs, np.float32).ravel())
+    if "verts" in _changes(obj, placement):
+        say(f"The shape of {obj.name!r} was edited since the job was made; the texture follows its UV map.")
+    _assign(obj, material, job.root.name, faces.get("is_painted", np.ones(len(obj.data.polygons), bool)))
+    obj[PAINTED_KEY] = job.root.name
+
+
+def _changes(obj: bpy.types.Object, placement: Placement) -> set[str]:
+    """What of the mesh was edited since the job was made."""
+    now = fingerprint(obj.data, placement.uv_map)
+    return {part for part, value in placement.fingerprint.items() if now.get(part) != value}
+
+
+def restore_materials(obj: bpy.types.Object) -> None:
+    """Give each face the slot back that it had before it was painted; the painted materials stay in their slots."""
+    former = obj.data.attributes[FORMER]
+    indices = np.empty(len(obj.data.polygons), np.int32)
+    former.data.foreach_get("value", indices)
+    obj.data.polygons.foreach_set("material_index", indices)
+    obj.data.attributes.remove(obj.data.attributes[FORMER])
+    obj.data.update()
+
+
+def is_painted(obj: bpy.types.Object | None) -> bool:
+    return obj is not None and obj.type == "MESH" and FORMER in obj.data.attributes
+
+
+def _read_faces(job: JobFolder) -> dict[str, np.ndarray]:
+    """`is_painted` (faces), if only a region is, and `triangle_loops` (triangles 3), if the object had no UV map."""
+    try:
+        with (job.root / START_FACES).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise RequestError(
+            f"This job no longer knows the faces that it painted ({error}).", "Start it again."
+        ) from error
+
+
+def _loop_uvs(
+    job: JobFolder, obj: bpy.types.Object, faces: dict[str, np.ndarray], say: Callable[[str], None]
+) -> np.ndarray:
+    """`loops 2` from the corners of the triangles, which have the order that they had in the job's mesh."""
+    mesh, triangle_loops = obj.data, faces["triangle_loops"]
+    *_, uvs = read_arrays(job.result / "mesh.npz")
+    if len(uvs) != len(triangle_loops):
+        raise RequestError("The result of this job has other faces than the object.", "Paint it again.")
+    corners, values = triangle_loops.ravel(), uvs.reshape(-1, 2)
+    loop_uvs = np.zeros((len(mesh.loops), 2), np.float32)
+    # Triangles of one face share corners; the first one decides.
+    loop_uvs[corners[::-1]] = values[::-1]
+    is_off = (np.abs(loop_uvs[corners] - values) > 1e-5).any(1).reshape(-1, 3).any(1)
+    starts = np.empty(len(mesh.polygons), np.int32)
+    mesh.polygons.foreach_get("loop_start", starts)
+    count = len(np.unique(np.searchsorted(np.sort(starts), triangle_loops[is_off, 0], side="right")))
+    if count:
+        say(
+            f"A seam of the new UV map crosses {count} of {len(starts)} faces, which look stretched. "
+            "Unwrap or triangulate the object and paint it again to avoid it."
+        )
+    return loop_uvs
+
+
+def _assign(obj: bpy.types.Object, material: bpy.types.Material, job_id: str, is_painted: np.ndarray) -> None:
+    """Put the material into a new slot, or into that of an earlier import of this job, and onto those faces."""
+    mesh = obj.data
+    indices = np.empty(len(mesh.polygons), np.int32)
+    mesh.polygons.foreach_get("material_index", indices)
+    if not mesh.materials:
+        # So that there is a slot to go back to.
+        mesh.materials.append(None)
+    if FORMER not in mesh.attributes:
+        former = mesh.attributes.new(FORMER, "INT", "FACE")
+        former.data.foreach_set("value", indices.clip(0, len(mesh.materials) - 1))
+    slot = next((i for i, m in enumerate(mesh.materials) if m and m.get(PAINTED_KEY) == job_id), None)
+    if slot is None:
+        mesh.materials.append(material)
+        slot = len(mesh.materials) - 1
+    else:
+        old = mesh.materials[slot]
+        mesh.materials[slot] = material
+        name = material.name if old.users else old.name
+        remove_material(old)
+        material.name = name
+    material[PAINTED_KEY] = job_id
+    indices[is_painted] = slot
+    mesh.polygons.foreach_set("material_index", indices)
+    mesh.update()

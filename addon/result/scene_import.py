@@ -1,0 +1,168 @@
+"""From a finished job folder to an object in the scene."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import bpy
+import numpy as np
+from mathutils import Matrix
+
+from ...backend.recdreamer.protocol import JobFolder, JobRequest
+from ..jobs.placement import PLACEMENT, Placement
+from ..objects.hiding import hide, show_in_local_view
+from ..objects.object_keys import JOB_KEY, PARTICLE_KEY, find_imported, find_start
+from ..objects.rest_positions import world_of_job
+from ..properties import metres_per_unit
+from . import paint_import
+from .material import build_materials
+from .mesh import build_mesh, read_arrays, renew_mesh
+
+NAME_LENGTH = 40
+_GAP = 1.2
+"""Distance between neighbours in a row, in widths."""
+
+
+def import_result(
+    job_folder: str | Path,
+    context: bpy.types.Context | None = None,
+    *,
+    hide_start: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[bpy.types.Object]:
+    """The result of a finished job: an object for each particle, selected, the first one active.
+
+    New ones stand in a row along X from the 3D cursor, or from where that stands which the job started from or continued;
+    with `hide_start` that is hidden. An object of the same job that is already in the scene gets the new mesh and keeps
+    its transform, modifiers, vertex groups and name. Meshes are in metres and scaled to the scene's unit, the origin is
+    at the base, the front looks along -Y, or where that of the start looked. A job that only paints gives its material
+    to the artist's object. `say` takes what the artist should know. Raises RequestError with one clear sentence when
+    the folder holds no whole result.
+    """
+    context = context or bpy.context
+    job = JobFolder(Path(job_folder))
+    request = job.read_request()
+    name = request.prompt.strip()[:NAME_LENGTH]
+    has_placement = request.start != "prompt" and (job.root / PLACEMENT).is_file()
+    placement = Placement.read(job) if has_placement or request.start == "texture" else None
+    if placement is not None and request.start == "texture":
+        canvas = find_start(placement.object, placement.object_id, context.scene)
+        reason = "" if canvas is None else paint_import.why_no_fit(canvas, placement)
+        if canvas is None:
+            say(f"{placement.object!r} is not in this scene, so the texture is on a copy of it as it was.")
+        elif reason:
+            say(
+                f"{reason}, so the texture is on a copy of it as it was; {canvas.name!r} itself stays as it is."
+            )
+        else:
+            paint_import.import_paint(job, placement, canvas, name, context.scene, say)
+            _select_only([canvas], context)
+            return [canvas]
+        hide_start = False
+    # Everything that can fail comes before the first object, so that a failure leaves nothing behind.
+    folders = [job.result, *sorted(job.result.glob("particle-*"), key=lambda path: int(path.name[9:]))]
+    arrays = [read_arrays(folder / "mesh.npz") for folder in folders]
+    materials = build_materials(name, folders)
+
+    results, right, is_new = [], 0.0, False
+    earlier = find_imported(Path(request.start_job).name, context.scene) if request.start_job else None
+    for index, (mesh_arrays, material) in enumerate(zip(arrays, materials, strict=True)):
+        material[JOB_KEY] = job.root.name
+        result = find_imported(job.root.name, context.scene, index)
+        if result is not None:
+            remark = renew_mesh(result, name, mesh_arrays, material)
+            if remark:
+                say(remark)
+        else:
+            result = bpy.data.objects.new(name, build_mesh(name, *mesh_arrays, material))
+            _place(result, placement, earlier, context)
+            result.location.x += right * result.scale.x
+            context.collection.objects.link(result)
+            is_new = True
+        right += _GAP * float(np.ptp(mesh_arrays[0][:, 0]))
+        _stamp(result, job.root.name, index, request)
+        if job.seeds.is_file():
+            result["recdreamer_repeated_seeds"] = job.seeds.read_text(encoding="utf-8")
+        results.append(result)
+    if hide_start and is_new:
+        _hide(_starts(placement, earlier, context), context, say)
+    if request.start == "object" and placement is None and is_new:
+        say("This job does not know where its object stood, so the result is at the 3D cursor")
+    _select_only(results, context)
+    return results
+
+
+def _place(
+    result: bpy.types.Object,
+    placement: Placement | None,
+    earlier: bpy.types.Object | None,
+    context: bpy.types.Context,
+) -> None:
+    """Where that stands which it started from or continues, turned as that is; else at the 3D cursor."""
+    scale = 1 / metres_per_unit(context.scene)
+    result.scale = (scale,) * 3
+    world = placement.world if placement is not None else []
+    if earlier is not None:
+        world = world_of_job(earlier, context).tolist()
+    if world:
+        keeps_size, place_m = (
+            (True, (0, 0, 0)) if placement is None else (placement.keep_size, placement.place_m)
+        )
+        result.matrix_world = Matrix(world) @ Matrix.Translation(place_m)
+        if not keeps_size:
+            result.scale = (scale,) * 3
+    elif placement is None or not placement.object:
+        result.location = context.scene.cursor.location
+    else:
+        result.location = [scale * value for value in placement.place_m]
+        result.rotation_euler.z = math.radians(placement.front_deg)
+
+
+def _starts(
+    placement: Placement | None, earlier: bpy.types.Object | None, context: bpy.types.Context
+) -> list[bpy.types.Object]:
+    """The objects in whose place the result stands."""
+    if earlier is not None:
+        return [earlier]
+    if placement is None or placement.world:
+        return []
+    ids = dict(zip(placement.children, placement.children_ids, strict=False))
+    found = [find_start(placement.object, placement.object_id, context.scene)]
+    found += [find_start(name, ids.get(name, ""), context.scene) for name in placement.children]
+    return [obj for obj in found if obj is not None]
+
+
+def _hide(objects: list[bpy.types.Object], context: bpy.types.Context, say: Callable[[str], None]) -> None:
+    hidden = [obj for obj in objects if obj.name in context.view_layer.objects]
+    for obj in hidden:
+        hide(obj)
+    if hidden:
+        say(f"{hidden[0].name!r} is hidden now, in renders too, because the result stands in its place")
+
+
+def _stamp(obj: bpy.types.Object, job_id: str, particle: int, request: JobRequest) -> None:
+    """Write down on the object how it was made."""
+    obj[JOB_KEY] = job_id
+    obj[PARTICLE_KEY] = particle
+    obj["recdreamer_prompt"] = request.prompt
+    obj["recdreamer_method"] = request.method
+    # Custom properties hold 32-bit integers; a larger seed is kept as text.
+    obj["recdreamer_seed"] = request.seed if abs(request.seed) < 2**31 else str(request.seed)
+    obj["recdreamer_settings"] = json.dumps(asdict(request), ensure_ascii=False)
+
+
+def _select_only(objects: list[bpy.types.Object], context: bpy.types.Context) -> None:
+    # A view layer learns of new objects when it is next updated.
+    context.view_layer.update()
+    visible = [obj for obj in objects if obj.name in context.view_layer.objects]
+    if not visible:
+        return
+    for obj in visible:
+        show_in_local_view(obj, context)
+    for other in context.view_layer.objects:
+        other.select_set(other in visible)
+    context.view_layer.objects.active = visible[0]

@@ -1,0 +1,1 @@
+"""Pose templates as pictures: captured, read, and written."""

@@ -1,0 +1,162 @@
+"""Picture files of the shelf: taken over from anywhere, read and written. PNG with the mask in alpha."""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from pathlib import Path
+
+import bpy
+import numpy as np
+
+from ...backend.recdreamer.protocol import RequestError
+
+MAX_SIDE_PX = 2048
+"""Larger pictures are shrunk when they are taken over; the backend looks at far fewer pixels."""
+MIN_SIDE_PX = 8
+"""Anything smaller shows no pose."""
+MIN_COVERAGE = 1e-4
+"""Share of the picture that must be opaque: thin lines are enough, a stray pixel is not."""
+NEUTRAL = 0.5
+"""Grey behind the object, for readers that ignore alpha."""
+
+
+def import_picture(source: Path, folder: Path) -> Path:
+    """A copy of an image file in the folder: 8-bit sRGB, its longer side at most MAX_SIDE_PX.
+
+    The card shows this copy and the backend reads it, so both see the same. Raises RequestError when the file
+    holds no picture that could serve as a template.
+    """
+    try:
+        image = bpy.data.images.load(str(source))
+    except RuntimeError:
+        raise RequestError(f"The image {source.name} cannot be read.", "Choose another file.") from None
+    try:
+        return import_image(image, source.name, folder, exif_orientation(source))
+    finally:
+        bpy.data.images.remove(image)
+
+
+def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: int = 1) -> Path:
+    """As `import_picture`, of an image that Blender holds; `name` is what the artist calls it."""
+    width, height = image.size
+    if not (width and height):
+        hint = "Save one frame of it as PNG." if image.source == "MOVIE" else "Choose a PNG or JPEG file."
+        raise RequestError(f"The image {name} is empty, or no image that Blender can read.", hint)
+    shrink = min(1.0, MAX_SIDE_PX / max(width, height))
+    if min(width, height) * shrink < MIN_SIDE_PX:
+        raise RequestError(
+            f"The image {name} is {width} × {height} pixels, too small or too narrow to show a pose.",
+            f"Choose one of at least {MIN_SIDE_PX} × {MIN_SIDE_PX} pixels.",
+        )
+    if shrink < 1:
+        image.scale(round(width * shrink), round(height * shrink))
+    pixels = upright(_to_srgb(image), orientation)
+    if (pixels[..., 3] > 0.5).mean() < MIN_COVERAGE:
+        raise RequestError(
+            f"The image {name} shows nothing: it is transparent all over.",
+            "Choose one whose alpha leaves the object opaque.",
+        )
+    path = new_picture(folder)
+    save_png(pixels, path)
+    return path
+
+
+def exif_orientation(path: Path) -> int:
+    """How a camera was held, 1 to 8; 1, upright, where a JPEG file does not say. Blender does not look at it."""
+    data = path.read_bytes()[:65536]
+    start = data.find(b"Exif\0\0")
+    if data[:2] != b"\xff\xd8" or start < 0:
+        return 1
+    tiff = data[start + 6 :]
+    order = "<" if tiff[:2] == b"II" else ">"
+    try:
+        (directory,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, directory)
+        for entry in range(count):
+            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, directory + 2 + 12 * entry)
+            if tag == 0x0112:
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels, bottom row first, turned as EXIF's `orientation` says."""
+    top_first = pixels[::-1]
+    if orientation in (2, 4, 5, 7):
+        top_first = top_first[:, ::-1]
+    turns = {3: 2, 4: 2, 5: 1, 6: -1, 7: -1, 8: 1}.get(orientation, 0)
+    return np.ascontiguousarray(np.rot90(top_first, turns)[::-1])
+
+
+def mirror_picture(source: Path, folder: Path) -> Path:
+    """A copy flipped left to right."""
+    path = new_picture(folder)
+    save_png(load_pixels(source)[:, ::-1], path)
+    return path
+
+
+def new_picture(folder: Path) -> Path:
+    return folder / f"{uuid.uuid4().hex}.png"
+
+
+def save_png(pixels: np.ndarray, path: Path) -> None:
+    """Write `height width 4` values in [0, 1], bottom row first, sRGB; transparent texels turn grey."""
+    pixels = np.where(pixels[..., 3:] > 0, pixels, np.float32([NEUTRAL] * 3 + [0]))
+    height, width = pixels.shape[:2]
+    image = bpy.data.images.new(path.stem, width, height, alpha=True)
+    try:
+        image.pixels.foreach_set(pixels.astype(np.float32).ravel())
+        image.filepath_raw = str(path)
+        image.file_format = "PNG"
+        image.save()
+    finally:
+        bpy.data.images.remove(image)
+
+
+def load_pixels(path: Path) -> np.ndarray:
+    """Values of an image file, `height width 4` in [0, 1], bottom row first."""
+    image = bpy.data.images.load(str(path))
+    try:
+        return _pixels(image)
+    finally:
+        bpy.data.images.remove(image)
+
+
+def fill_outline(pixels: np.ndarray) -> np.ndarray:
+    """Line art as an object: what closed lines enclose becomes white paper, the rest stays transparent.
+
+    `height width 4`. Without this the mask of a drawing would be its lines alone.
+    """
+    is_open = pixels[..., 3] < 0.5
+    # Outside is what can be reached from the border without crossing a line.
+    outside = np.zeros_like(is_open)
+    outside[[0, -1]], outside[:, [0, -1]] = is_open[[0, -1]], is_open[:, [0, -1]]
+    num_outside = -1
+    while num_outside != (num_outside := np.count_nonzero(outside)):
+        grown = outside.copy()
+        grown[1:] |= outside[:-1]
+        grown[:-1] |= outside[1:]
+        grown[:, 1:] |= outside[:, :-1]
+        grown[:, :-1] |= outside[:, 1:]
+        outside = grown & is_open
+    alpha = pixels[..., 3:]
+    on_paper = np.concatenate([pixels[..., :3] * alpha + 1 - alpha, np.ones_like(alpha)], axis=2)
+    return np.where(outside[..., None], pixels, on_paper)
+
+
+def _to_srgb(image: bpy.types.Image) -> np.ndarray:
+    """Pixels as they look: Blender holds those of more than 8 bits linear, with colour times alpha."""
+    pixels = _pixels(image)
+    if image.is_float and image.colorspace_settings.name != "Non-Color":
+        linear = np.clip(pixels[..., :3] / np.maximum(pixels[..., 3:], 1e-6), 0, 1)
+        pixels[..., :3] = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return np.clip(pixels, 0, 1)
+
+
+def _pixels(image: bpy.types.Image) -> np.ndarray:
+    pixels = np.empty(image.size[0] * image.size[1] * 4, np.float32)
+    image.pixels.foreach_get(pixels)
+    return pixels.reshape(image.size[1], image.size[0], 4)

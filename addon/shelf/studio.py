@@ -1,0 +1,209 @@
+"""Objects alone before a camera, in a scene of its own that is gone afterwards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import bpy
+import numpy as np
+from mathutils import Matrix, Vector
+
+from ...backend.recdreamer.protocol import RequestError
+from .. import compat
+from ..objects.hiding import is_left_out
+from . import pictures
+
+SIZE_PX = 512
+FOV_DEG = 40.0
+"""Of the turntable; close to what product photographs have."""
+MARGIN = 1.1
+"""Reach of the turntable's picture over that of the object."""
+SAMPLES = 32
+"""Of a neutral picture with Cycles, which has its noise removed."""
+
+GREASE_PENCIL = {"GREASEPENCIL", "GPENCIL"}
+RENDERABLE = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME", *GREASE_PENCIL}
+
+LOOKS = (
+    ("SOLID", "Solid", "Viewport colours and textures in soft light; quick", "SHADING_SOLID", 0),
+    ("MATERIAL", "Material Preview", "The materials in neutral light", "SHADING_TEXTURE", 1),
+    (
+        "RENDERED",
+        "Rendered",
+        "The scene's own render engine, world and lights",
+        "SHADING_RENDERED",
+        2,
+    ),
+)
+
+
+@contextmanager
+def studio(
+    objects: Iterable[bpy.types.Object],
+    context: bpy.types.Context,
+    look: str = "SOLID",
+    size_px: int = SIZE_PX,
+) -> Iterator[bpy.types.Scene]:
+    """A scene with only these objects and a camera, in one of the LOOKS."""
+    made: list[bpy.types.ID] = []
+    shown: list[bpy.types.Object] = []
+    # The copy brings the settings of engine, world and colour management.
+    scene = context.scene.copy() if look == "RENDERED" else bpy.data.scenes.new("RecDreamer")
+    try:
+        camera_data = bpy.data.cameras.new("RecDreamer")
+        made.append(camera_data)
+        camera = bpy.data.objects.new("RecDreamer", camera_data)
+        made.append(camera)
+        if look == "RENDERED":
+            _empty(scene)
+            objects = [*objects, *(obj for obj in context.view_layer.objects if _gives_light(obj))]
+        for obj in dict.fromkeys([*objects, camera]):
+            if not is_left_out(obj):
+                scene.collection.objects.link(obj)
+                if obj.hide_render:
+                    shown.append(obj)
+                    obj.hide_render = False
+        camera_data.angle = math.radians(FOV_DEG)
+        scene.camera = camera
+        scene.frame_set(context.scene.frame_current)
+        _set_output(scene, size_px)
+        if look == "SOLID":
+            _light_solid(scene)
+        elif look == "MATERIAL":
+            _light_neutral(scene, made)
+        yield scene
+    finally:
+        for obj in shown:
+            obj.hide_render = True
+        bpy.data.scenes.remove(scene)
+        bpy.data.batch_remove(made)
+
+
+def render(scene: bpy.types.Scene, path: Path) -> None:
+    """Write what the scene's camera sees as a PNG."""
+    scene.render.filepath = str(path)
+    bpy.ops.render.render(write_still=True, scene=scene.name)
+    pictures.save_png(pictures.load_pixels(path), path)
+
+
+def place_camera(
+    scene: bpy.types.Scene,
+    c2w: Matrix,
+    sphere: tuple[Vector, float],
+    projection: Matrix | None = None,
+) -> None:
+    """Put the scene's camera there, to see what is in the sphere.
+
+    `projection` is that of a square picture; None leaves the lens.
+    """
+    camera = scene.camera
+    camera.matrix_world = c2w
+    if projection is not None:
+        _set_lens(camera.data, projection)
+    # A tight depth range, whatever the size of the objects. From inside of them the near end is what is left.
+    center, radius = sphere
+    distance = (c2w.translation - center).length
+    camera.data.clip_start = max(distance - radius, 1e-3 * radius)
+    camera.data.clip_end = distance + radius
+
+
+def bounding_sphere(scene: bpy.types.Scene) -> tuple[Vector, float]:
+    """Center of the bounding box of all that the scene shows, instances included, and the reach from it."""
+    view_layer = scene.view_layers[0]
+    view_layer.update()
+    points = [
+        _surface_points(instance)
+        for instance in view_layer.depsgraph.object_instances
+        if instance.object.type in RENDERABLE
+    ]
+    points = np.concatenate([np.empty((0, 3)), *points])
+    if not len(points):
+        raise RequestError("The selection has no surface.", "Select an object that a render can show.")
+    center = (points.min(0) + points.max(0)) / 2
+    radius = float(np.linalg.norm(points - center, axis=1).max())
+    if not radius > 0:
+        raise RequestError("The selection has no size.", "Select an object that a render can show.")
+    return Vector(center), MARGIN * radius
+
+
+def _surface_points(instance: bpy.types.DepsgraphObjectInstance) -> np.ndarray:
+    """Points `n 3` in the world that span an instance: vertices, which sit tighter than a box, where it has them."""
+    obj = instance.object
+    if obj.type == "MESH":
+        local = np.empty((len(obj.data.vertices), 3), np.float32)
+        obj.data.vertices.foreach_get("co", local.ravel())
+    else:
+        local = np.array([tuple(corner) for corner in obj.bound_box])
+    matrix = np.array(instance.matrix_world)
+    return local @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _set_lens(camera: bpy.types.Camera, projection: Matrix) -> None:
+    """Lens and shift that give this projection of a square picture."""
+    if projection[3][3] == 1:
+        camera.type = "ORTHO"
+        camera.ortho_scale = 2 / projection[0][0]
+        camera.shift_x, camera.shift_y = -projection[0][3] / 2, -projection[1][3] / 2
+    else:
+        camera.angle = 2 * math.atan(1 / projection[0][0])
+        camera.shift_x, camera.shift_y = projection[0][2] / 2, projection[1][2] / 2
+
+
+def _gives_light(obj: bpy.types.Object) -> bool:
+    return obj.type in ("LIGHT", "LIGHT_PROBE")
+
+
+def _empty(scene: bpy.types.Scene) -> None:
+    """Take everything out of a copied scene; the original keeps it."""
+    for collection in list(scene.collection.children):
+        scene.collection.children.unlink(collection)
+    for obj in list(scene.collection.objects):
+        scene.collection.objects.unlink(obj)
+    for layer in list(scene.view_layers)[1:]:
+        layer.use = False
+
+
+def _set_output(scene: bpy.types.Scene, size_px: int) -> None:
+    settings = scene.render
+    settings.resolution_x = settings.resolution_y = size_px
+    settings.resolution_percentage = 100
+    settings.pixel_aspect_x = settings.pixel_aspect_y = 1
+    settings.use_border = settings.use_multiview = settings.use_stamp = False
+    settings.use_compositing = settings.use_sequencer = False
+    settings.film_transparent = True
+    compat.set_png(settings.image_settings)
+
+
+def _light_solid(scene: bpy.types.Scene) -> None:
+    scene.render.engine = "BLENDER_WORKBENCH"
+    scene.view_settings.view_transform = "Standard"
+    scene.display.render_aa = "8"
+    shading = scene.display.shading
+    shading.light = "STUDIO"
+    # Bright and soft, so that colours stay near those of the material; the default light darkens them.
+    shading.studio_light = "paint.sl"
+    shading.show_specular_highlight = False
+    # Objects without an image texture are shown in their material's viewport colour.
+    shading.color_type = "TEXTURE"
+
+
+def _light_neutral(scene: bpy.types.Scene, made: list[bpy.types.ID]) -> None:
+    """Even light from all around, and some from beside the camera that shows the form."""
+    compat.set_preview_engine(scene, SAMPLES)
+    scene.view_settings.view_transform = "Standard"
+    scene.world = compat.new_node_world("RecDreamer")
+    made.append(scene.world)
+    background = next(node for node in scene.world.node_tree.nodes if node.type == "BACKGROUND")
+    background.inputs["Color"].default_value = (1, 1, 1, 1)
+    background.inputs["Strength"].default_value = 0.7
+    sun_data = bpy.data.lights.new("RecDreamer", "SUN")
+    made.append(sun_data)
+    sun_data.energy = 1.0
+    sun = bpy.data.objects.new("RecDreamer", sun_data)
+    made.append(sun)
+    scene.collection.objects.link(sun)
+    sun.parent = scene.camera
+    sun.rotation_euler = (math.radians(-35), math.radians(-25), 0)

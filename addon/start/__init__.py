@@ -1,0 +1,1 @@
+"""What the next job starts from: an object of the scene, a part of it, or an earlier result."""

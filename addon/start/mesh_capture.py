@@ -1,0 +1,228 @@
+"""An object of the scene as the mesh that a job starts from: as its modifiers leave it, in metres, front to -Y."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import bpy
+import numpy as np
+
+from ...backend.recdreamer.protocol import RequestError
+from ..objects.rest_positions import frame_of
+from .material_colors import material_colors, mean_of_corners
+from .regions import check_region, region_weights
+
+MESHABLE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
+"""Kinds of objects that have faces."""
+MAX_TRIANGLES = 2_000_000
+FLAT = 1e-5
+"""Less height than this share of its length makes an object flat."""
+
+
+@dataclass(frozen=True)
+class CapturedMesh:
+    """A mesh whose base stands in the middle of the world, and where it stood before."""
+
+    arrays: dict[str, np.ndarray]
+    """Those of the protocol's START_ARRAYS."""
+    place_m: tuple[float, float, float]
+    """Of the middle of its base, in the world."""
+    height_m: float
+    triangle_loops: np.ndarray | None
+    """`faces 3`: which loop of the artist's mesh each corner is; None where the modifiers change the topology."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One object of it, in the world."""
+
+    verts: np.ndarray
+    faces: np.ndarray
+    uvs: np.ndarray | None
+    region: np.ndarray | None
+    rgb: np.ndarray | None
+    triangle_loops: np.ndarray | None
+
+
+def capture_mesh(
+    objects: Sequence[bpy.types.Object],
+    context: bpy.types.Context,
+    *,
+    metres_per_unit: float = 1.0,
+    front_deg: float = 0.0,
+    region: str = "",
+    is_local: bool = False,
+) -> CapturedMesh:
+    """The objects as one mesh of triangles. Raises RequestError with one sentence when that cannot be.
+
+    `front_deg` says which way the front looks: 0 is -Y, 90 is +X. `region` names what may change, see regions.py.
+    With `is_local` the mesh of an imported result, the only object, is taken in the space of its job, wherever it is.
+    """
+    first = objects[0]
+    with _evaluated(objects, context) as depsgraph:
+        parts = [_capture_part(obj, depsgraph, region, is_local) for obj in objects]
+    parts = [part for part in parts if len(part.faces)]
+    num_triangles = sum(len(part.faces) for part in parts)
+    if not num_triangles:
+        raise RequestError(f"{first.name!r} has no faces.", "Add some, or pick another object.")
+    if num_triangles > MAX_TRIANGLES:
+        raise RequestError(
+            f"{first.name!r} has {num_triangles:,} triangles, more than {MAX_TRIANGLES:,}.",
+            "Add a Decimate modifier, or switch off Subdivision.",
+        )
+    arrays = _join(parts)
+    if not np.isfinite(arrays["verts"]).all():
+        raise RequestError(f"A vertex of {first.name!r} is at no finite place.", "Repair the mesh.")
+    if region:
+        check_region(first, region, arrays["region"])
+    verts = arrays["verts"].astype(np.float64) * (1.0 if is_local else metres_per_unit)
+    place, height = np.zeros(3), float(np.ptp(verts[:, 2]))
+    if is_local:
+        inverse = np.linalg.inv(frame_of(first.data))
+        verts = verts @ inverse[:3, :3].T + inverse[:3, 3]
+        if volume_times_six(verts, arrays["faces"]) < 0:
+            # Mirrored by the artist: some versions of Blender turn the faces then.
+            for name in arrays.keys() & {"faces", "uvs"}:
+                arrays[name] = np.ascontiguousarray(arrays[name][:, ::-1])
+    else:
+        verts = verts @ _turn(-front_deg).T
+        low, high = verts.min(0), verts.max(0)
+        base = np.array(((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]))
+        verts -= base
+        place = _turn(front_deg) @ base
+    arrays["verts"] = verts.astype(np.float32)
+    alone = parts[0] if len(parts) == 1 else None
+    return CapturedMesh(arrays, tuple(place.tolist()), height, alone and alone.triangle_loops)
+
+
+def is_flat(captured: CapturedMesh) -> bool:
+    """True when it has no height that a result could be scaled to."""
+    return captured.height_m <= FLAT * float(np.ptp(captured.arrays["verts"], axis=0).max())
+
+
+@contextmanager
+def _evaluated(
+    objects: Sequence[bpy.types.Object], context: bpy.types.Context
+) -> Iterator[bpy.types.Depsgraph]:
+    """Blender evaluates what a scene shows: one of their own, so that hidden objects count as well."""
+    scene = bpy.data.scenes.new("RecDreamer")
+    try:
+        for obj in dict.fromkeys(objects):
+            scene.collection.objects.link(obj)
+        scene.frame_set(context.scene.frame_current)
+        scene.view_layers[0].update()
+        yield scene.view_layers[0].depsgraph
+    finally:
+        bpy.data.scenes.remove(scene)
+
+
+def _capture_part(
+    obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, region: str, is_local: bool
+) -> _Part:
+    evaluated = obj.evaluated_get(depsgraph)
+    try:
+        mesh = evaluated.to_mesh(preserve_all_data_layers=True, depsgraph=depsgraph)
+    except RuntimeError:
+        mesh = None
+    if mesh is None:
+        raise RequestError(f"{obj.name!r} cannot become a mesh.", "Pick another object.")
+    try:
+        matrix = np.eye(4) if is_local else np.array(evaluated.matrix_world)
+        verts = _read(mesh.vertices, "co", 3, np.float32).astype(np.float64) @ matrix[:3, :3].T
+        verts += matrix[:3, 3]
+        mesh.calc_loop_triangles()
+        faces = _read(mesh.loop_triangles, "vertices", 3, np.int32)
+        loops = _read(mesh.loop_triangles, "loops", 3, np.int32)
+        if np.linalg.det(matrix[:3, :3]) < 0:
+            # A mirrored object shows its inside, were the corners to keep their order.
+            faces, loops = (np.ascontiguousarray(array[:, ::-1]) for array in (faces, loops))
+        uvs = _read_uvs(obj, mesh)
+        loop_verts = _read(mesh.loops, "vertex_index", 1, np.int32)[:, 0]
+        is_kept = obj.type == "MESH" and np.array_equal(loop_verts, read_loop_verts(obj.data))
+        return _Part(
+            verts,
+            faces,
+            None if uvs is None else uvs[loops],
+            region_weights(evaluated, mesh, region) if region else None,
+            _read_colors(evaluated, mesh, loop_verts, uvs, region),
+            loops if is_kept else None,
+        )
+    finally:
+        evaluated.to_mesh_clear()
+
+
+def read_loop_verts(mesh: bpy.types.Mesh) -> np.ndarray:
+    """`loops`: the vertex of each corner of each face."""
+    return _read(mesh.loops, "vertex_index", 1, np.int32)[:, 0]
+
+
+def _read_uvs(obj: bpy.types.Object, mesh: bpy.types.Mesh) -> np.ndarray | None:
+    """`loops 2` of the active UV map, or None without one."""
+    layer = mesh.uv_layers.get(uv_map_of(obj)) or mesh.uv_layers.active
+    return None if layer is None or not len(mesh.loops) else _read(layer.uv, "vector", 2, np.float32)
+
+
+def uv_map_of(obj: bpy.types.Object) -> str:
+    """Name of the UV map that is active in the list, or nothing."""
+    layers = obj.data.uv_layers if obj.type == "MESH" else None
+    return layers.active.name if layers and layers.active else ""
+
+
+def _read_colors(
+    obj: bpy.types.Object,
+    mesh: bpy.types.Mesh,
+    loop_verts: np.ndarray,
+    uvs: np.ndarray | None,
+    region: str,
+) -> np.ndarray | None:
+    """`verts 3` in sRGB of the active colour attribute; with a region and without one, which may not be the region
+    itself, of the materials; else None."""
+    attribute = mesh.color_attributes.active_color
+    if attribute is not None and len(attribute.data) and attribute.name != region:
+        rgb = _read(attribute.data, "color_srgb", 4, np.float32)[:, :3]
+        if attribute.domain == "CORNER":
+            rgb = mean_of_corners(rgb, loop_verts, len(mesh.vertices))
+    elif region:
+        materials = _read(mesh.polygons, "material_index", 1, np.int32)[:, 0]
+        corners = _read(mesh.polygons, "loop_total", 1, np.int32)[:, 0]
+        rgb = material_colors(obj, loop_verts, np.repeat(materials, corners), uvs, len(mesh.vertices))
+    else:
+        rgb = None
+    return None if rgb is None else rgb.clip(0, 1).astype(np.float32)
+
+
+def _read(items: bpy.types.bpy_prop_collection, name: str, width: int, kind: type) -> np.ndarray:
+    values = np.empty(len(items) * width, kind)
+    items.foreach_get(name, values)
+    return values.reshape(-1, width)
+
+
+def _join(parts: Sequence[_Part]) -> dict[str, np.ndarray]:
+    """One mesh without loose vertices; what not every object has is left out."""
+    verts = np.concatenate([part.verts for part in parts])
+    starts = np.cumsum([0, *(len(part.verts) for part in parts)])
+    faces = np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=False)])
+    used = np.zeros(len(verts), bool)
+    used[faces] = True
+    arrays = {"verts": verts[used], "faces": (np.cumsum(used) - 1)[faces].astype(np.int32)}
+    for name in ("uvs", "region", "rgb"):
+        values = [getattr(part, name) for part in parts]
+        if all(value is not None for value in values):
+            joined = np.concatenate(values)
+            arrays[name] = joined if name == "uvs" else joined[used]
+    return arrays
+
+
+def volume_times_six(verts: np.ndarray, faces: np.ndarray) -> float:
+    """Of a closed mesh `verts` (verts 3), `faces` (faces 3); below zero where it is inside out."""
+    a, b, c = (verts[faces[:, corner]] for corner in range(3))
+    return float((a * np.cross(b, c)).sum())
+
+
+def _turn(angle_deg: float) -> np.ndarray:
+    """Rotation about the vertical, counter-clockwise seen from above."""
+    cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    return np.array(((cos, -sin, 0), (sin, cos, 0), (0, 0, 1)))

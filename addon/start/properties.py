@@ -1,0 +1,256 @@
+"""Where the next job begins: with the prompt, an object, an object to paint, or an earlier result."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import bpy
+from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty, StringProperty
+
+from ...backend.recdreamer.protocol import JobRequest, RequestError, Stage
+from ..jobs.placement import START_MESH
+from ..jobs.registry import Job
+from ..objects.hiding import is_left_out
+from ..objects.object_keys import find_imported
+from ..session import session
+from .mesh_capture import MESHABLE
+from .regions import choices
+
+KINDS = (
+    ("prompt", "From Prompt", "Begin with the prompt alone", "TEXT", 0),
+    ("object", "From Object", "Begin with the shape of an object and let the prompt change it", "OBJECT_DATA", 1),
+    ("texture", "Paint Only", "Keep the object as it is and paint a texture onto it", "TPAINT_HLT", 2),
+    ("continue", "Continue", "Begin with what an earlier job has made", "LOOP_FORWARDS", 3),
+)  # fmt: skip
+
+
+def _has_faces(start: RecDreamerStart, obj: bpy.types.Object) -> bool:
+    # It is asked for every object of the file; check_object() tells those of other scenes.
+    return obj.type == "MESH" if start.kind == "texture" else obj.type in MESHABLE
+
+
+_shown_regions: list[tuple[str, str, str, str, int]] = []
+"""Blender does not keep the texts of an enum that is made anew each time."""
+
+
+def _region_items(start: RecDreamerStart, context: bpy.types.Context) -> list[tuple[str, str, str, str, int]]:
+    obj = start.region_object
+    found = [("EVERYTHING", "Everything", "All of it may change", "WORLD")]
+    found += [] if obj is None else choices(obj)
+    if start.region and start.region not in [name for name, *_ in found[1:]]:
+        found.append((start.region, start.region, "It is not there any more", "ERROR"))
+    _shown_regions[:] = [(*item, number) for number, item in enumerate(found)]
+    return _shown_regions
+
+
+def _get_region(start: RecDreamerStart) -> int:
+    names = [name for name, *_ in _region_items(start, bpy.context)]
+    return names.index(start.region, 1) if start.region else 0
+
+
+def _set_region(start: RecDreamerStart, number: int) -> None:
+    start.region = _region_items(start, bpy.context)[number][0] if number else ""
+
+
+def _search_jobs(start: RecDreamerStart, context: bpy.types.Context, text: str) -> list[tuple[str, str]]:
+    return [(job.id, job.request.prompt) for job in session.registry.jobs if not job.why_not_continue]
+
+
+class RecDreamerStart(bpy.types.PropertyGroup):
+    """The artist's choice of a start."""
+
+    kind: EnumProperty(name="Start", description="Where the job begins", items=KINDS, default="prompt")
+    object: PointerProperty(
+        name="Object",
+        description="The object to start from, as its modifiers and its transform leave it",
+        type=bpy.types.Object,
+        poll=_has_faces,
+    )
+    use_children: BoolProperty(
+        name="Include Children",
+        description="Take the children of the object along, so that a block-out of several parts is one shape",
+        default=True,
+    )
+    keep_size: BoolProperty(
+        name="Keep Size",
+        description="Make the result as large as what it starts from. Otherwise it gets the height below",
+        default=True,
+    )
+    job: StringProperty(
+        name="Result",
+        description="The finished job to continue",
+        search=_search_jobs,
+        search_options=set(),
+    )
+    strength: FloatProperty(
+        name="Strength",
+        description="How far the result may leave the shape it starts from: 0 keeps it, 1 forgets it",
+        default=0.7,
+        min=0.0,
+        max=1.0,
+        subtype="FACTOR",
+    )
+    region: StringProperty(
+        name="Region",
+        description="Name of a vertex group or colour attribute: only this part changes. Empty: everything may change",
+    )
+    region_item: EnumProperty(
+        name="Only Region",
+        description="Only this part changes: a vertex group, or what a painted mask has in white",
+        items=_region_items,
+        get=_get_region,
+        set=_set_region,
+    )
+    # Three switches and no enum: a click on an enum of flags would switch the others off.
+    run_shape: BoolProperty(
+        name="Shape",
+        description="Form the object from the prompt. A stage that is left out passes on what it was given",
+        default=True,
+    )
+    run_geometry: BoolProperty(
+        name="Geometry",
+        description="Refine the surface of the shape. A stage that is left out passes on what it was given",
+        default=True,
+    )
+    run_texture: BoolProperty(
+        name="Texture",
+        description="Paint the finished surface. A stage that is left out passes on what it was given",
+        default=True,
+    )
+    auto_turntable: BoolProperty(
+        name="Auto Turntable",
+        description="With an empty shelf, take a turntable of the object as pose templates on Generate",
+        default=True,
+    )
+
+    @property
+    def stages(self) -> set[str]:
+        """What is switched on."""
+        return {stage for stage in get_args(Stage) if getattr(self, f"run_{stage}")}
+
+    @stages.setter
+    def stages(self, stages: set[str]) -> None:
+        for stage in get_args(Stage):
+            setattr(self, f"run_{stage}", stage in stages)
+
+    @property
+    def needs_object(self) -> bool:
+        return self.kind in ("object", "texture")
+
+    @property
+    def source_job(self) -> Job | None:
+        """The job to continue."""
+        return session.registry.find(self.job)
+
+    @property
+    def region_object(self) -> bpy.types.Object | None:
+        """The object of whose mesh a part can be the region, or None."""
+        if self.needs_object:
+            return self.object if self.object is not None and self.object.type == "MESH" else None
+        return self.earlier_result
+
+    @property
+    def earlier_result(self) -> bpy.types.Object | None:
+        """The imported object of the job to continue, or None."""
+        return find_imported(self.job, self.id_data) if self.kind == "continue" and self.job else None
+
+    @property
+    def region_name(self) -> str:
+        return self.region if self.region_object is not None else ""
+
+    @property
+    def keeps_size(self) -> bool:
+        """True where the height of the settings has no say; what a region leaves has its size already."""
+        return self.kind != "prompt" and (self.keep_size or self.kind == "texture" or bool(self.region_name))
+
+    @property
+    def objects(self) -> list[bpy.types.Object]:
+        """The picked object, with its children where they belong to it."""
+        if self.kind != "object" or not self.use_children:
+            return [self.object]
+        children = [obj for obj in self.object.children_recursive if obj.type in MESHABLE]
+        return [self.object, *(obj for obj in children if not is_left_out(obj))]
+
+    def to_fields(self) -> dict[str, Any]:
+        """The fields of the request that say where it starts. Raises RequestError when something is missing."""
+        self._check()
+        stages = ("texture",) if self.kind == "texture" else self.stages
+        return {
+            "start": self.kind,
+            "stages": tuple(stage for stage in get_args(Stage) if stage in stages),
+            "start_mesh": START_MESH if self.needs_object or self.region_name else "",
+            "start_job": str(self.source_job.folder.root) if self.kind == "continue" else "",
+            "strength": self.strength,
+        }
+
+    def from_request(self, request: JobRequest) -> None:
+        """Take over the start of an earlier job, all but its object."""
+        self.kind, self.strength = request.start, request.strength
+        if request.start != "texture":
+            self.stages = set(request.stages)
+        self.job = request.start_job.replace("\\", "/").rstrip("/").rpartition("/")[2]
+
+    def _check(self) -> None:
+        """What can be told without looking at the mesh: it is asked whenever the panel is drawn."""
+        if not self.stages and self.kind != "texture":
+            raise RequestError("All stages are switched off.", "Switch on Shape, Geometry or Texture.")
+        if self.needs_object:
+            check_object(self.object, self.id_data, self.kind)
+        if self.kind == "continue":
+            job = self.source_job
+            if not self.job:
+                raise RequestError(
+                    "There is no result to continue.", "Choose an earlier job, or select its imported object."
+                )
+            if job is None:
+                raise RequestError(f"The job {self.job} is gone.", "Choose another result to continue.")
+            if job.why_not_continue:
+                raise RequestError(job.why_not_continue, "Choose another result to continue.")
+        obj = self.region_object
+        if obj is not None and self.region:
+            if self.region not in [name for name, *_ in choices(obj)]:
+                raise RequestError(
+                    f"{obj.name!r} has no vertex group or colour attribute {self.region!r}.",
+                    "Choose another region, or Everything.",
+                )
+            _check_mode(obj)
+
+
+def check_object(obj: bpy.types.Object | None, scene: bpy.types.Scene, kind: str) -> None:
+    """Raise RequestError unless a job of this kind can start from the object."""
+    if obj is None:
+        purpose = "paint" if kind == "texture" else "start from"
+        raise RequestError(f"No object is picked to {purpose}.", "Pick one with the eyedropper.")
+    name = repr(obj.name)
+    if scene.objects.get(obj.name) != obj:
+        raise RequestError(f"{name} is not in this scene any more.", "Pick another object.")
+    if obj.type not in MESHABLE or (kind == "texture" and obj.type != "MESH"):
+        raise RequestError(f"{name} is no mesh.", "Pick a mesh object, or convert it (Object › Convert).")
+    _check_mode(obj)
+    if obj.hide_viewport:
+        raise RequestError(f"{name} is disabled in viewports.", "Enable it in the Outliner.")
+    if obj.type == "MESH" and not obj.data.polygons and not obj.modifiers and kind == "texture":
+        raise RequestError(f"{name} has no faces to paint on.", "Add some, or pick another object.")
+    if kind == "texture" and not obj.data.is_editable:
+        raise RequestError(f"{name} belongs to another file.", "Make it local first (Object › Relations).")
+    if kind == "texture" and (others := _others_with_mesh_of(obj)):
+        raise RequestError(
+            f"{name} shares its mesh with {others} other object{'s' if others > 1 else ''}.",
+            "Make it single-user first (Object › Relations › Make Single User).",
+        )
+
+
+def _others_with_mesh_of(obj: bpy.types.Object) -> int:
+    """How many other objects a painting would change as well."""
+    if obj.data.users == 1:
+        return 0
+    return sum(other.data == obj.data and other != obj for other in bpy.data.objects if other.users_scene)
+
+
+def _check_mode(obj: bpy.types.Object) -> None:
+    if obj.mode == "EDIT":
+        raise RequestError(f"{obj.name!r} is in Edit Mode.", "Leave Edit Mode first.")
+
+
+CLASSES = (RecDreamerStart,)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -1,0 +1,1 @@
+"""The command `recdreamer`. Only what a command needs is imported."""

@@ -1,0 +1,102 @@
+"""The command `recdreamer bench`: step, field."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import tyro
+
+from recdreamer.cli.settings import Settings, parse_setting
+from recdreamer.protocol import BUILTIN_PRIOR, Method, RequestError, Stage, write_atomically
+
+FieldTable = Literal["hash-grid", "resolution", "samples", "grid-size", "faces"]
+
+
+@dataclass(frozen=True)
+class BenchStep:
+    """Time one iteration of each method, split by part, with its FLOPs and the peak memory."""
+
+    methods: tuple[Method, ...] = get_args(Method)
+    """Of the job: the geometry stage follows `geometry.method`."""
+    stage: Stage = "shape"
+    prior: str = BUILTIN_PRIOR
+    """builtin, a Stable Diffusion folder, or random-sd21: the size of Stable Diffusion 2.1, made on the spot."""
+    steps: int = 10
+    """Measured steps, after three that are not counted."""
+    device: str = "auto"
+    out: Path | None = None
+    """JSON file for the figures."""
+    set: Settings = field(default=())
+    """Single settings."""
+
+
+@dataclass(frozen=True)
+class BenchField:
+    """Time the Warp kernels of field, rays and meshes against plain torch, and against another version."""
+
+    tables: tuple[FieldTable, ...] = get_args(FieldTable)
+    against: Path | None = None
+    """Folder `backend` of another checkout; it takes turns with this one, in a process of its own."""
+    repeats: int = 7
+    """Rounds of each case, after one that is not counted."""
+    seconds: float = 4.0
+    """After which a case ends earlier; one round is counted at least."""
+    device: str = "auto"
+    threads: int = 1
+    """Of torch; Warp has one on a CPU."""
+    out: Path | None = None
+    """Folder for field.json, field.md and, where matplotlib is installed, field.png."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure speed: of a distillation step, or of the kernels of the field."""
+
+    what: (
+        Annotated[BenchStep, tyro.conf.subcommand("step")]
+        | Annotated[BenchField, tyro.conf.subcommand("field")]
+    ) = field(default_factory=BenchStep)
+
+
+def run_bench(command: Bench) -> int:
+    """Raises RequestError and JobError."""
+    match command.what:
+        case BenchStep():
+            bench_step_command(command.what)
+        case BenchField():
+            bench_field_command(command.what)
+    return 0
+
+
+def bench_step_command(command: BenchStep) -> None:
+    from recdreamer.evaluation.bench_step import as_table, bench_step
+
+    found = bench_step(
+        command.methods, command.stage, command.prior, command.steps, command.device,
+        dict(map(parse_setting, command.set)),
+    )  # fmt: skip
+    print(as_table(found))
+    print(f"{found['device']}, {found['threads']} thread(s), prior {found['prior']}, {found['stage']} stage")
+    if command.out is not None:
+        write_atomically(command.out, json.dumps(found, indent=2))
+
+
+def bench_field_command(command: BenchField) -> None:
+    import torch
+
+    from recdreamer.evaluation.bench_field import as_tables, bench_field, save
+    from recdreamer.generate import choose_device
+
+    torch.set_num_threads(command.threads)
+    try:
+        found = bench_field(
+            command.tables, choose_device(command.device), command.repeats, command.seconds, command.against
+        )
+    except ValueError as error:
+        raise RequestError(str(error), "See recdreamer bench field --help.") from error
+    print(as_tables(found))
+    if command.out is not None:
+        print("\nWritten: " + ", ".join(map(str, save(found, command.out))))

@@ -1,0 +1,126 @@
+"""Is everything there that a job needs? Each finding is one line, each trouble comes with its remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+LEAST_DISK_MB = 500
+LEAST_MEMORY_MB = 3000
+
+
+class Trouble(Exception):
+    """What is wrong, and what to do."""
+
+
+def examine(folder: Path) -> int:
+    """Print what was found; 0 if a job can run here, else 1."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("Python", _python),
+        ("PyTorch", _torch),
+        ("device", _device),
+        ("packages", _packages),
+        ("kernels", _kernels),
+        ("embedded prior", _prior),
+        ("memory", _memory),
+        ("job folder", lambda: _folder(folder)),
+    ]
+    troubles = 0
+    for name, check in checks:
+        try:
+            print(f"ok    {name}: {check()}", flush=True)
+        except Trouble as trouble:
+            troubles += 1
+            print(f"FAIL  {name}: {trouble}", flush=True)
+        except Exception as error:
+            troubles += 1
+            print(f"FAIL  {name}: {type(error).__name__}: {error}. Install the backend again.", flush=True)
+    print("All is well." if not troubles else f"{troubles} of {len(checks)} checks failed.")
+    return int(troubles > 0)
+
+
+def _python() -> str:
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        raise Trouble(f"{platform.python_version()} does not fit. Use Python 3.11 to 3.13.")
+    return f"{platform.python_version()} at {sys.executable}"
+
+
+def _torch() -> str:
+    import torch
+
+    return torch.__version__
+
+
+def _device() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"CPU with {torch.get_num_threads()} threads (no CUDA GPU: the embedded prior runs, larger ones take days)"
+    free, total = torch.cuda.mem_get_info()
+    return f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
+
+
+def _packages() -> str:
+    names = ("diffusers", "transformers", "peft", "safetensors", "xatlas", "fast-simplification", "pillow")
+    missing = []
+    for name in names:
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        raise Trouble(f"{', '.join(missing)} missing. Install the backend again.")
+    return ", ".join(f"{name} {metadata.version(name)}" for name in names[:3])
+
+
+def _kernels() -> str:
+    from recdreamer.kernels import warp_is_installed
+
+    if not warp_is_installed():
+        return "plain torch, about thirty times slower (warp-lang is not installed)"
+    return f"warp-lang {metadata.version('warp-lang')}"
+
+
+def _prior() -> str:
+    import torch
+
+    from recdreamer.prior.diffusion import DiffusionPrior
+    from recdreamer.protocol import BUILTIN_PRIOR
+
+    prior = DiffusionPrior.load(BUILTIN_PRIOR, "cpu", torch.float32)
+    return f"{sum(p.numel() for p in prior.unet.parameters()) / 1e6:.1f} M parameters, loads"
+
+
+def _memory() -> str:
+    if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
+        return "not known on this system"
+    free_mb = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
+    total_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
+    if total_mb < LEAST_MEMORY_MB:
+        raise Trouble(f"{total_mb:.0f} MB are too little. A job needs about {LEAST_MEMORY_MB} MB.")
+    return f"{free_mb / 1000:.1f} of {total_mb / 1000:.1f} GB unused"
+
+
+def _folder(folder: Path) -> str:
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(b"ok")
+    except OSError as error:
+        raise Trouble(
+            f"{folder} cannot be written ({error.strerror}). Choose another data folder."
+        ) from error
+    free_mb = shutil.disk_usage(folder).free / 1e6
+    if free_mb < LEAST_DISK_MB:
+        raise Trouble(
+            f"only {free_mb:.0f} MB are free on the disk of {folder}. A job needs about {LEAST_DISK_MB} MB."
+        )
+    return f"{folder}, {free_mb / 1000:.1f} GB free"

@@ -1,0 +1,83 @@
+"""The command `recdreamer evaluate`: job, mesh, classifier."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from recdreamer.protocol import JobFolder, write_atomically
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Judge a finished job of the embedded prior by the oracle; adds to its report.json."""
+
+    job: tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
+class EvaluateMesh:
+    """Measure a job's mesh against the true figure of its prompt; adds to its report.json, and a sheet of views."""
+
+    job: tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True)
+class EvaluateClassifier:
+    """Measure the training-free classifier on the embedded world (paper, Tables 2 and 6)."""
+
+    out: Path
+    """Folder for classifier.json, classifier.md and the templates; what was drawn before is used again."""
+    count: int = 2400
+    """Renders, over all kinds and colours."""
+    extractor: str = "builtin"
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a job, its mesh, or the classifier."""
+
+    what: (
+        Annotated[EvaluateJob, tyro.conf.subcommand("job")]
+        | Annotated[EvaluateMesh, tyro.conf.subcommand("mesh")]
+        | Annotated[EvaluateClassifier, tyro.conf.subcommand("classifier")]
+    )
+
+
+def run_evaluate(command: Evaluate) -> int:
+    """Raises RequestError and JobError."""
+    match command.what:
+        case EvaluateJob():
+            from recdreamer.evaluation.judge_views import judge
+
+            print(json.dumps(judge(JobFolder(command.what.job)).as_dict(), indent=2))
+        case EvaluateMesh():
+            from recdreamer.evaluation.judge_mesh import judge_mesh
+
+            print(json.dumps(judge_mesh(JobFolder(command.what.job)), indent=2, ensure_ascii=False))
+        case EvaluateClassifier():
+            evaluate_classifier(command.what)
+    return 0
+
+
+def evaluate_classifier(command: EvaluateClassifier) -> None:
+    from recdreamer.evaluation.classifier_accuracy import as_tables, measure_classifier
+    from recdreamer.generate import choose_device
+
+    found = measure_classifier(
+        command.out,
+        command.count,
+        choose_device(command.device),
+        command.extractor,
+        command.seed,
+        lambda what: print(what, flush=True),
+    )
+    write_atomically(command.out / "classifier.json", json.dumps(found, indent=2))
+    write_atomically(command.out / "classifier.md", as_tables(found))
+    print(as_tables(found))

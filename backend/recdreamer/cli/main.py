@@ -1,0 +1,329 @@
+"""The command `recdreamer`: generate, run, templates, particles, evaluate, bench, doctor.
+
+Only what a command needs is imported, so that help is quick and `doctor` runs on a broken installation.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, get_args
+
+import tyro
+
+from recdreamer.cli.bench import Bench, run_bench
+from recdreamer.cli.evaluate import Evaluate, run_evaluate
+from recdreamer.cli.settings import Settings, parse_setting
+from recdreamer.cli.templates import Templates, run_templates
+from recdreamer.protocol import (
+    BUILTIN_PRIOR,
+    JobFolder,
+    JobRequest,
+    Kind,
+    Method,
+    PoseMode,
+    Quality,
+    RequestError,
+    Stage,
+    Start,
+    Template,
+    write_atomically,
+)
+from recdreamer.report import Report
+
+START_MESH = "start/mesh.npz"
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Make a textured mesh from a prompt; the same command goes on with a run that was interrupted."""
+
+    prompt: str
+    """What to make, for example "a red bear"."""
+    out: Path
+    """Job folder; the result is in OUT/result."""
+    method: Method = "usd"
+    pose_mode: PoseMode = "camera"
+    """Of usd: ask each view for the class of its azimuth, or rectify the marginal as the paper does."""
+    quality: Quality = "standard"
+    seed: int = 0
+    templates: Path | None = None
+    """Folder of pictures named front.png, back.png, left.png …; without it the prior draws its own."""
+    prior: str = BUILTIN_PRIOR
+    """builtin, a Stable Diffusion folder, or the id of a model that is on this machine."""
+    device: str = "auto"
+    stages: tuple[str, ...] = get_args(Stage)
+    """Stages to run; a mesh is made in any case."""
+    start: Start = "prompt"
+    """Begin with the prompt alone, the shape of an object, an object that is only painted, or an earlier job."""
+    start_mesh: str = ""
+    """That object: .npz as in protocol.py, .obj, .ply, .stl or .glb."""
+    start_job: str = ""
+    """Folder of that job."""
+    strength: float = 0.7
+    """How far the result may leave the object's shape, 0 to 1."""
+    height_m: float = 1.0
+    set: Settings = field(default=())
+    """Single settings, for example optimize.num_steps=300."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run or resume a job folder: progress on a terminal; into a pipe, events as JSON lines for the add-on."""
+
+    job: tyro.conf.Positional[Path]
+    again: Stage | None = None
+    """Repeat this stage and all after it, from what the stage before has made. Goes on with such a repeat that was
+    interrupted; one that fails or is cancelled leaves the job as it was."""
+    seed: int | None = None
+    """Of the repeated stages; without it that of the job."""
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Optimize pictures instead of an object, to see how a method spreads poses (paper, App. E)."""
+
+    prompt: str
+    out: Path
+    """Job folder: sheets/, particles.png, marginal.png, trace.json, result/report.json."""
+    method: Method = "usd"
+    n: int = 16
+    """Pictures."""
+    steps: int = 4000
+    seed: int = 0
+    learning_rate: float = 0.03
+    """Of the latents (Adam)."""
+    templates: Path | None = None
+    prior: str = BUILTIN_PRIOR
+    device: str = "auto"
+    set: Settings = field(default=())
+    """Single settings; optimize.num_views is how many pictures a step moves."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Check this installation; every finding comes with its remedy."""
+
+    folder: Path = Path()
+    """Where jobs are to be written."""
+
+
+Command = (
+    Annotated[Generate, tyro.conf.subcommand("generate")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Templates, tyro.conf.subcommand("templates")]
+    | Annotated[Particles, tyro.conf.subcommand("particles")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Bench, tyro.conf.subcommand("bench")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code; expected trouble is one sentence and its remedy."""
+    from recdreamer.report import JobError
+
+    command = tyro.cli(Command, args=arguments, prog="recdreamer", config=(tyro.conf.OmitSubcommandPrefixes,))
+    try:
+        sys.exit(_run(command))
+    except (RequestError, JobError) as error:
+        print(f"{error.message} {error.hint}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Doctor) -> int:
+    match command:
+        case Generate():
+            prepare_job(command)
+            return follow(command.out)
+        case Run():
+            if command.again is None and command.seed is not None:
+                raise RequestError(
+                    "A job that goes on keeps its seed.",
+                    "Say from which stage on it is to be repeated: --again STAGE.",
+                )
+            if sys.stdout.isatty():
+                again = () if command.again is None else ("--again", command.again)
+                seed = () if command.seed is None else ("--seed", str(command.seed))
+                return follow(command.job, (*again, *seed))
+            from recdreamer.job.worker import run
+
+            return run(command.job, work, None if command.again is None else (command.again, command.seed))
+        case Templates():
+            return run_templates(command)
+        case Particles():
+            prepare_particles(command)
+            return follow(command.out)
+        case Evaluate():
+            return run_evaluate(command)
+        case Bench():
+            return run_bench(command)
+        case Doctor():
+            from recdreamer.cli.doctor import examine
+
+            return examine(command.folder)
+
+
+def work(job: JobFolder, request: JobRequest, report: Report) -> None:
+    """What a worker does for a request."""
+    if request.kind == "object":
+        from recdreamer.job.worker import generate_job
+
+        generate_job(job, request, report)
+    else:
+        from recdreamer.evaluation.particles_2d_job import particles_job
+
+        particles_job(job, request, report)
+
+
+def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
+    """Write the job folder of a request, or take up the one that is there.
+
+    Raises RequestError for a request that cannot be run, and for a folder that holds another one.
+    """
+    job = JobFolder(command.out.absolute())
+    templates: tuple[Template, ...] = ()
+    if command.templates is not None:
+        from recdreamer.pose.templates import templates_in
+
+        templates = templates_in(command.templates)
+    request = JobRequest(
+        prompt=command.prompt,
+        kind=kind,
+        method=command.method,
+        pose_mode=command.pose_mode,
+        quality=command.quality,
+        seed=command.seed,
+        prior=command.prior,
+        device=command.device,
+        stages=command.stages,
+        start=command.start,
+        start_mesh=START_MESH if command.start_mesh else "",
+        start_job=str(Path(command.start_job).absolute()) if command.start_job else "",
+        strength=command.strength,
+        height_m=command.height_m,
+        templates=tuple(replace(template, image=f"templates/{template.image}") for template in templates),
+        overrides=dict(parse_setting(item) for item in command.set),
+    )
+    request.validate()
+    if job.request.exists():
+        if job.read_request() != request:
+            raise RequestError(
+                f"{job.root} holds a job with other settings.",
+                "Repeat its settings to go on with it, or choose another folder.",
+            )
+        return request
+    if command.start_mesh:
+        from recdreamer.start.mesh_file import start_mesh_bytes
+
+        write_atomically(job.root / START_MESH, start_mesh_bytes(Path(command.start_mesh)))
+    for template in templates:
+        job.templates.mkdir(parents=True, exist_ok=True)
+        assert command.templates is not None
+        shutil.copyfile(command.templates / template.image, job.templates / template.image)
+    write_atomically(job.request, request.to_json())
+    return request
+
+
+def prepare_particles(command: Particles) -> JobRequest:
+    """Write the job folder of 2D particles, or take up the one that is there. Raises RequestError."""
+    from recdreamer.config import resolve
+    from recdreamer.stages.particles_2d import check_config
+
+    settings = (
+        f"optimize.num_particles={command.n}",
+        f"optimize.num_steps={command.steps}",
+        f"optimize.grid_learning_rate={command.learning_rate}",
+        *command.set,
+    )
+    request = JobRequest(command.prompt, "particles", command.method, "marginal", prior=command.prior,
+                         overrides=dict(map(parse_setting, settings)))  # fmt: skip
+    request.validate()
+    check_config(resolve(request))
+    return prepare_job(
+        Generate(
+            command.prompt,
+            command.out,
+            command.method,
+            "marginal",
+            seed=command.seed,
+            templates=command.templates,
+            prior=command.prior,
+            device=command.device,
+            set=settings,
+        ),
+        "particles",
+    )
+
+
+def follow(folder: Path, options: tuple[str, ...] = ()) -> int:
+    """Run a worker on a job folder and show what it tells. Interrupting saves; returns the worker's exit code."""
+    from rich.console import Console
+
+    console = Console()
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "recdreamer", "run", str(folder), *options],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
+        env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,  # before the worker loads torch; see job/worker.py
+    )  # fmt: skip
+    assert worker.stdin is not None and worker.stdout is not None
+    # Leaving closes the pipes, so a worker whose view failed saves and stops.
+    with worker, console.status("starting …") if console.is_terminal else nullcontext() as status:
+        view = EventView(console, status)
+        while True:
+            try:
+                for line in worker.stdout:
+                    view.show(json.loads(line))
+                break
+            except KeyboardInterrupt:
+                with suppress(OSError):  # It may be gone already.
+                    worker.stdin.write("pause\n")
+                    worker.stdin.flush()
+    return worker.wait()
+
+
+class EventView:
+    """Events as lines for people: one that moves on a terminal, one for each tenth elsewhere."""
+
+    def __init__(self, console: Any, status: Any) -> None:
+        self.console, self.status = console, status
+        self.stage, self.last_tenth = "", -1
+
+    def show(self, event: dict[str, Any]) -> None:
+        match event.get("type"):
+            case "stage":
+                self.stage, self.last_tenth = event["name"], -1
+            case "progress":
+                self._progress(event)
+            case "warning":
+                self._print(f"Warning: {event['message']}")
+            case "error":
+                self._print(f"{event['message']} {event['hint']}")
+            case "paused":
+                self._print("Saved; the same command goes on from here.")
+            case "cancelled":
+                self._print("Cancelled.")
+            case "result":
+                self._print("Done.")
+
+    def _progress(self, event: dict[str, Any]) -> None:
+        step, total, eta_s = event["step"], event["total"], event["eta_s"]
+        left = "" if eta_s is None else f", {int(eta_s) // 60}:{int(eta_s) % 60:02d} left"
+        line = f"{self.stage} {step}/{total}, {event['it_per_s']:.2f} it/s{left}"
+        if self.status is not None:
+            self.status.update(line)
+        elif (tenth := 10 * step // max(1, total)) != self.last_tenth:
+            self.last_tenth = tenth
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        if self.status is not None:
+            self.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, flush=True)

@@ -1,0 +1,250 @@
+"""The command `recdreamer templates`: draw, gallery, views, check."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from recdreamer.cli.settings import Settings, parse_setting
+from recdreamer.protocol import (
+    BUILTIN_PRIOR,
+    NO_PROMPT,
+    JobFolder,
+    JobRequest,
+    RequestError,
+    Template,
+)
+
+if TYPE_CHECKING:
+    from recdreamer.pose.anchoring import Drawn
+    from recdreamer.pose.classifier import ClassifierConfig
+    from recdreamer.pose.features import FeatureExtractor
+    from recdreamer.prior.diffusion import DiffusionPrior
+
+MAX_DRAWN = 20
+"""Prompts whose pictures are kept for the next check."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Let the prior draw templates of a prompt: the most typical pictures of each pose."""
+
+    prompt: str
+    out: Path
+    seed: int = 0
+    prior: str = BUILTIN_PRIOR
+    device: str = "auto"
+    set: Settings = field(default=())
+    """Single settings, for example extractor=FOLDER."""
+
+
+@dataclass(frozen=True)
+class Gallery(Draw):
+    """Let the prior draw many pictures of a prompt, sorted by pose, to pick from: delete those that do not fit."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Let a model of the Zero-1-to-3 kind turn one picture, which shows the front, to all sides."""
+
+    image: Path
+    """Best with alpha: what is not cut out is part of the object."""
+    model: Path
+    """Folder of the model, in diffusers' format."""
+    out: Path
+    elevation_deg: float = 0.0
+    """From which the picture was taken."""
+    seed: int = 0
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Check:
+    """Say what the classifier makes of the templates of a folder: masks, confusion, advice; pictures in FOLDER/check."""
+
+    folder: tyro.conf.Positional[Path]
+    """Pictures named front.png, back.png, left.png …, or a job folder."""
+    prompt: str = ""
+    """Lets the prior's own pictures of the prompt say whether a label is right. Of a job: its own."""
+    prior: str = ""
+    """Of a job: its own; else builtin."""
+    device: str = ""
+    """Of a job: its own; else auto."""
+    set: Settings = field(default=())
+    """Single settings, for example extractor=FOLDER."""
+
+
+@dataclass(frozen=True)
+class Templates:
+    """Pose templates: draw them, pick them, turn a picture, check them."""
+
+    do: (
+        Annotated[Draw, tyro.conf.subcommand("draw")]
+        | Annotated[Gallery, tyro.conf.subcommand("gallery")]
+        | Annotated[Views, tyro.conf.subcommand("views")]
+        | Annotated[Check, tyro.conf.subcommand("check")]
+    )
+
+
+def run_templates(command: Templates) -> int:
+    """Raises RequestError and JobError."""
+    match command.do:
+        case Gallery():  # Before Draw, which it extends.
+            return gallery(command.do)
+        case Draw():
+            return draw(command.do)
+        case Views():
+            return views(command.do)
+        case Check():
+            return check(command.do)
+
+
+def draw(command: Draw) -> int:
+    from recdreamer.pose.draw import draw_templates
+
+    if any(command.out.glob("*.png")):
+        raise RequestError(f"{command.out} holds pictures already.", "Choose another folder, or empty it.")
+    request = _request(command)
+    prior, extractor, _ = _models(request)
+    for template in draw_templates(command.out, prior, extractor, request.prompt, request.seed):
+        _tell(template, command.out)
+    return 0
+
+
+def gallery(command: Gallery) -> int:
+    from recdreamer.pose.draw import draw_gallery
+
+    request = _request(command)
+    prior, extractor, _ = _models(request)
+    for sample in draw_gallery(command.out, prior, extractor, request.prompt, request.seed, _tick):
+        print(f"{sample.label}: {command.out / sample.image} ({100 * sample.share:.0f} %)")
+    return 0
+
+
+def views(command: Views) -> int:
+    import torch
+
+    from recdreamer.generate import choose_device
+    from recdreamer.pose.novel_views import NovelViews, write_views
+    from recdreamer.pose.templates import load_templates
+    from recdreamer.prior.loading import quieten
+
+    quieten()
+    # Read at twice the size of the views, as its object is cut out.
+    (picture,) = load_templates(JobFolder(Path()), (Template("front", str(command.image.absolute())),), 512)
+    device = choose_device(command.device)
+    model = NovelViews.load(command.model, device, torch.float16 if device.type == "cuda" else torch.float32)
+    generator = torch.Generator(device=device).manual_seed(command.seed)
+    for template in write_views(
+        command.out, model, picture, generator, elevation_deg=command.elevation_deg, tick=_tick
+    ):
+        _tell(template, command.out)
+    return 0
+
+
+def check(command: Check) -> int:
+    import torch
+
+    from recdreamer.cache import cache_folder
+    from recdreamer.pose.check import check_templates
+    from recdreamer.pose.features import PATCHES
+    from recdreamer.pose.templates import load_templates
+    from recdreamer.prior.attention import attention_to_prompt
+
+    job = JobFolder(command.folder)
+    request = _request_to_check(job, command)
+    prior, extractor, config = _models(request)
+    loaded = load_templates(job, request.templates, prior.image_px)
+    attention = drawn = None
+    if request.prompt != NO_PROMPT:
+        images = torch.stack([template.image for template in loaded]).to(prior.device)
+        generator = torch.Generator(device=prior.device).manual_seed(0)
+        attention = attention_to_prompt(prior, images, request.prompt, PATCHES, generator)
+        drawn = _drawn(prior, extractor, request)
+    verdicts, advice = check_templates(
+        job.root, request.templates, loaded, extractor, attention, drawn, cache_folder("features"), config
+    )
+    for template, verdict in zip(request.templates, verdicts, strict=True):
+        _tell(template)
+        shares = ", ".join(f"{label} {100 * prob:.0f} %" for label, prob in verdict.pose_probs.items())
+        print(f"  {shares}; object on {100 * verdict.coverage:.0f} % of the picture")
+        for warning in verdict.warnings:
+            print(f"  {warning.message} {warning.hint}")
+    for warning in advice:
+        print(f"{warning.message} {warning.hint}")
+    print(f"Masks and matches are in {job.root / 'check'}.")
+    return 0
+
+
+def _request_to_check(job: JobFolder, command: Check) -> JobRequest:
+    """That of a job folder, or one for a folder of pictures; what the command says comes first."""
+    from recdreamer.pose.templates import templates_in
+
+    if job.request.exists():
+        request = job.read_request()
+        if not request.templates:  # The prior drew its own.
+            drawn = templates_in(job.templates)
+            drawn = tuple(replace(template, image=f"templates/{template.image}") for template in drawn)
+            request = replace(request, templates=drawn)
+    else:
+        request = JobRequest(NO_PROMPT, pose_mode="marginal", templates=templates_in(job.root))
+    said = {"prompt": command.prompt, "prior": command.prior, "device": command.device}
+    request = replace(request, **{name: value for name, value in said.items() if value})
+    request = replace(request, overrides=request.overrides | dict(map(parse_setting, command.set)))
+    request.validate()
+    return request
+
+
+def _drawn(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobRequest) -> Drawn:
+    """The prior's own pictures of the prompt's poses, which are kept for the next check."""
+    from recdreamer import __version__
+    from recdreamer.cache import cache_folder
+    from recdreamer.pose.anchoring import Drawn
+    from recdreamer.pose.draw import draw_templates
+    from recdreamer.pose.templates import load_templates
+
+    name = Path(request.prior).resolve() if Path(request.prior).is_dir() else request.prior
+    key = f"{__version__}\n{name}\n{extractor.fingerprint}\n{request.prompt}"
+    folder = cache_folder("drawn") / hashlib.sha256(key.encode()).hexdigest()[:24]
+    for old in sorted(folder.parent.glob("*"), key=lambda path: path.stat().st_mtime)[:-MAX_DRAWN]:
+        shutil.rmtree(old, ignore_errors=True)
+    templates = draw_templates(folder, prior, extractor, request.prompt, seed=0)
+    loaded = load_templates(JobFolder(folder), templates, prior.image_px)
+    return Drawn(loaded, [template.image for template in templates])
+
+
+def _request(command: Draw) -> JobRequest:
+    request = JobRequest(
+        command.prompt, seed=command.seed, prior=command.prior, device=command.device,
+        overrides=dict(map(parse_setting, command.set)),
+    )  # fmt: skip
+    request.validate()
+    return request
+
+
+def _models(request: JobRequest) -> tuple[DiffusionPrior, FeatureExtractor, ClassifierConfig]:
+    """The prior and the extractor of a request, and the settings of its classifier."""
+    from recdreamer.config import resolve
+    from recdreamer.generate import choose_device, choose_dtype
+    from recdreamer.pose.features import FeatureExtractor
+    from recdreamer.prior.diffusion import DiffusionPrior
+    from recdreamer.prior.loading import quieten
+
+    quieten()
+    config, device = resolve(request), choose_device(request.device)
+    prior = DiffusionPrior.load(request.prior, device, choose_dtype(request.prior, device))
+    return prior, FeatureExtractor(config.extractor).to(device), config.rectifier.classifier
+
+
+def _tell(template: Template, folder: Path = Path()) -> None:
+    print(f"{template.label}: {folder / template.image}{' (mirrored)' if template.mirrored else ''}")
+
+
+def _tick(done: int, total: int) -> None:
+    """One line that the add-on shows as it is."""
+    print(f"{done} of {total}", flush=True)

@@ -1,0 +1,218 @@
+"""Seconds, FLOPs and memory of one distillation step, split by part, on whatever device there is."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from recdreamer.config import GenerateConfig, of_geometry, of_texture, resolve
+from recdreamer.distillation.methods import LORA_METHODS
+from recdreamer.evaluation.random_sd import random_dinov2, random_sd21
+from recdreamer.field import RadianceField
+from recdreamer.generate import choose_device, choose_dtype
+from recdreamer.mesh import Mesh
+from recdreamer.models.painting import Painting
+from recdreamer.models.radiance import Particles
+from recdreamer.models.surface import Surface
+from recdreamer.optimize import optimize_step
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.lora import LoraTrainer
+from recdreamer.protocol import JobFolder, JobRequest, Method, Stage, Template, write_atomically
+from recdreamer.stages.geometry import start_grid
+from recdreamer.stages.guidance import prepare_guides
+from recdreamer.stages.run import Theta
+
+RANDOM_SD21 = "random-sd21"
+WARM_UP_STEPS = 3
+
+
+def bench_step(
+    methods: Sequence[Method],
+    stage: Stage,
+    prior_name: str,
+    num_steps: int,
+    device_name: str,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    """Median seconds of each part, TFLOP and peak memory of a step of one stage, for jobs of each method.
+
+    `prior_name` is `builtin`, `random-sd21` or a model. Parts are timed where the step calls them; on a GPU each waits
+    for the device, so that their sum exceeds a step that nobody looks at: that one is the row "step".
+    """
+    device = choose_device(device_name)
+    table = {method: _measure(method, stage, prior_name, num_steps, device, settings) for method in methods}
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+    facts = {"device": name, "threads": torch.get_num_threads(), "prior": prior_name, "stage": stage}
+    return facts | {"methods": table}
+
+
+def as_table(found: dict[str, Any]) -> str:
+    """The measurement as a Markdown table."""
+    rows = found["methods"]
+    parts = sorted(
+        {part for row in rows.values() for part in row["seconds"]}, key=lambda part: part == "step"
+    )
+    lines = ["| seconds | " + " | ".join(rows) + " |", "|---" * (len(rows) + 1) + "|"]
+    for part in parts:
+        cells = (row["seconds"].get(part) for row in rows.values())
+        lines.append(f"| {part} | " + " | ".join("" if c is None else f"{c:.3f}" for c in cells) + " |")
+    lines.append("| TFLOP | " + " | ".join(f"{row['tflop']:.3f}" for row in rows.values()) + " |")
+    lines.append("| peak GiB | " + " | ".join(f"{row['peak_gib']:.2f}" for row in rows.values()) + " |")
+    return "\n".join(lines)
+
+
+def _measure(
+    method: Method,
+    stage: Stage,
+    prior_name: str,
+    num_steps: int,
+    device: torch.device,
+    settings: dict[str, Any],
+) -> dict[str, Any]:
+    # What was measured before hangs together in circles, and would count as this method's memory.
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    with tempfile.TemporaryDirectory() as folder:
+        job, config = _job(Path(folder), method, prior_name, str(device), settings)
+        dtype = choose_dtype(prior_name, device)
+        prior = (
+            random_sd21(device, dtype)
+            if prior_name == RANDOM_SD21
+            else DiffusionPrior.load(prior_name, device, dtype)
+        )
+        guide = prepare_guides(job, config, prior)[stage]
+    theta, config = _theta(stage, config, device)
+    branch = guide.denoiser.branch if guide.method in LORA_METHODS else None
+    lora = branch and LoraTrainer(
+        branch, config.guidance.lora_learning_rate, config.guidance.lora_warmup_steps
+    )
+
+    def step(number: int) -> None:
+        optimize_step(number, config, prior, theta.at(number), guide, lora, theta.cameras(number))
+
+    for number in range(WARM_UP_STEPS):
+        step(number)
+    with FlopCounterMode(display=False) as flops:
+        step(WARM_UP_STEPS)
+    whole = Stopwatch(device)
+    for number in range(num_steps):
+        started = whole.now()
+        step(number)
+        whole.end_step(whole.now() - started)
+    parts, model = Stopwatch(device), theta.at(0)
+    parts.wrap(model, "render", "render")
+    parts.wrap(prior, "encode", "encode")
+    parts.wrap(guide.denoiser, "ask", "noise estimates")
+    parts.wrap(guide.denoiser, "decode", "decode")
+    parts.wrap(model, "descend", "field and encoder backward, update")
+    for rectifier in guide.rectifiers:
+        parts.wrap(rectifier, "log_ratio", "classifier")
+    if lora is not None:
+        parts.wrap(lora, "step", "branch training")
+    # What the rectifier differentiates; nothing else in a step calls this function.
+    original = torch.autograd.grad
+    parts.wrap(torch.autograd, "grad", "rectifier backward")
+    try:
+        for number in range(num_steps):
+            started = parts.now()
+            step(number)
+            parts.end_step(parts.now() - started)
+    finally:
+        torch.autograd.grad = original
+    seconds = parts.medians() | {"step": whole.medians()["step"]}
+    return {"seconds": seconds, "tflop": flops.get_total_flops() / 1e12, "peak_gib": _peak_gib(device)}
+
+
+def _theta(stage: Stage, config: GenerateConfig, device: torch.device) -> tuple[Theta, GenerateConfig]:
+    """What the stage moves, on its way from a ball, and the configuration of its steps."""
+    if stage == "shape":
+        return Particles(config, device), config
+    ball = trimesh.creation.icosphere(5, 0.6)
+    mesh = Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32))
+    field = RadianceField(config.field, config.seed).to(device)
+    if stage == "texture":
+        return Painting(config, mesh, field, device), of_texture(config)
+    return Surface(config, start_grid(config, mesh, field, device), device), of_geometry(config)
+
+
+def _job(
+    folder: Path, method: Method, prior_name: str, device: str, settings: dict[str, Any]
+) -> tuple[JobFolder, GenerateConfig]:
+    """A job whose templates are noise: a step costs the same whatever they show."""
+    templates, noise = [], np.random.default_rng(0)
+    for label in ("front", "right", "back", "left"):
+        path = folder / f"{label}.png"
+        Image.fromarray(noise.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+        templates.append(Template(label, path.name))
+    request = JobRequest(
+        "a red bear", method=method, prior=prior_name, device=device, templates=tuple(templates),
+        overrides=settings,
+    )  # fmt: skip
+    write_atomically(folder / "job.json", request.to_json())
+    config = resolve(request)
+    if prior_name == RANDOM_SD21:
+        config = replace(config, extractor=str(random_dinov2(folder / "dinov2")))
+    return JobFolder(folder), config
+
+
+def _peak_gib(device: torch.device) -> float:
+    """Of the device; on a CPU of the process since it began, so that later methods include earlier ones."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+class Stopwatch:
+    """Adds up the seconds spent in named callables, one list entry per step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.current: dict[str, float] = defaultdict(float)
+
+    def now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def wrap(self, owner: Any, attribute: str, name: str) -> None:
+        """Time `owner.attribute` from now on, as `name`."""
+        inner: Callable[..., Any] = getattr(owner, attribute)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            started = self.now()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self.current[name] += self.now() - started
+
+        setattr(owner, attribute, timed)
+
+    def end_step(self, total: float) -> None:
+        if self.current:
+            self.current["everything else"] = total - sum(self.current.values())
+        self.current["step"] = total
+        for name, seconds in self.current.items():
+            self.seconds[name].append(seconds)
+        self.current = defaultdict(float)
+
+    def medians(self) -> dict[str, float]:
+        return {name: statistics.median(seconds) for name, seconds in self.seconds.items()}

@@ -1,0 +1,58 @@
+"""Judging a finished job of the embedded world by the oracle, with a contact sheet to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from recdreamer.config import resolve
+from recdreamer.evaluation.consistency import Consistency, measure_consistency
+from recdreamer.evaluation.job_report import add_to_report
+from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.generate import choose_device
+from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.models.radiance import Particles
+from recdreamer.optimize import orbit
+from recdreamer.protocol import JobFolder
+from recdreamer.report import JobError
+from recdreamer.stages.facing import written_yaw_deg
+
+NUM_VIEWS = 24
+
+
+def judge(job: JobFolder, yaw_deg: float | None = None) -> Consistency:
+    """Render 24 views of the job's first particle, ask the oracle, add the answer to result/report.json.
+
+    It is looked at as its mesh was written, turned by the yaw that the job has found, or by `yaw_deg`. Also writes
+    result/contact-sheet.png. Raises JobError when nothing has been optimized yet.
+    """
+    config = resolve(job.read_request())
+    device = choose_device(config.device)
+    checkpoint = CheckpointStore(job.checkpoints).newest("shape")
+    if checkpoint is None:
+        raise JobError("evaluate", f"{job.root} holds no checkpoint.", "Run the job first.")
+    particles = Particles(config, device)
+    particles.load({name: tensor.to(device) for name, tensor in checkpoint.tensors.items()})
+    scene = particles.scenes[0]
+    scene.field.set_progress(checkpoint.step)
+    # Half a step off the borders between two poses, where no answer is right.
+    first_deg = 180 / NUM_VIEWS
+    yaw_deg = written_yaw_deg(job) if yaw_deg is None else yaw_deg
+    # To turn the object is to look from further back.
+    pictures = scene.picture(orbit(NUM_VIEWS, config, device, first_deg - yaw_deg), 64)
+    azimuth_deg = orbit(NUM_VIEWS, config, device, first_deg).azimuth_deg
+    found = measure_consistency(load_oracle(device).pose_probs(pictures), azimuth_deg)
+    job.result.mkdir(parents=True, exist_ok=True)
+    contact_sheet(pictures[::2], job.result / "contact-sheet.png")
+    add_to_report(job, "oracle", found.as_dict())
+    return found
+
+
+def contact_sheet(pictures: Float[Tensor, "views 3 height width"], path: Path, enlarge: int = 2) -> None:
+    """The pictures side by side."""
+    strip = (pictures.clamp(0, 1).permute(2, 0, 3, 1).flatten(1, 2) * 255).round().byte().cpu().numpy()
+    image = Image.fromarray(strip)
+    image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST).save(path)

@@ -1,0 +1,164 @@
+"""The 2D validation as a job (paper, App. E): its pictures, its numbers, and the oracle's word on its poses."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from recdreamer.config import as_json, resolve
+from recdreamer.evaluation.figurines import POSES
+from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.generate import choose_device, choose_dtype
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically
+from recdreamer.report import JobError, Report
+from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
+from recdreamer.stages.particles_2d import PoseObserver, Sight, check_config, is_due, particle_stage
+
+NUM_SHEETS = 10
+
+
+def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
+    """Run or resume the particles. Writes sheets/, trace.json, particles.png, marginal.png and result/report.json.
+
+    Raises RequestError, JobError, Cancelled and Paused.
+    """
+    config = resolve(request)
+    check_config(config)
+    _new_figure()  # Missing now is better than missing after an hour.
+    device = choose_device(config.device)
+    write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
+    report.stage("prepare", 0, 2, (0.0, 0.03))
+    torch.manual_seed(config.seed)
+    prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
+    guide = prepare_guide(job, config, prior)
+    rectifiers = guide.rectifiers or prepare_rectifiers(job, config, prior)
+    observer = PoseObserver(guide, rectifiers[0].classifier, config)
+    album = Album(job, config.optimize.num_steps, config.prior == BUILTIN_PRIOR, report)
+
+    report.stage("particles", 1, 2, (0.03, 1.0))
+    particles, seconds = particle_stage(job, config, prior, guide, observer, report, album.add)
+    pictures, num_steps = particles.pictures(), config.optimize.num_steps
+    write_sheet(pictures, job.root / "particles.png")
+    draw_marginal(album.trace, job.root / "marginal.png", f"{config.method}: {config.prompt}")
+    result = {
+        "prompt": config.prompt,
+        "method": config.method,
+        "seed": config.seed,
+        "particles": len(pictures),
+        "steps": num_steps,
+        "seconds": seconds,
+        "seconds_per_step": seconds / num_steps,
+        "device": str(device),
+        "marginal": dict(zip(observer.classifier.labels, observer.marginal.overall().tolist(), strict=True)),
+        "oracle": poses_of(pictures) if config.prior == BUILTIN_PRIOR else None,
+    }
+    write_atomically(job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False))
+
+
+class Album:
+    """trace.json and the sheets of a run, taken up again where its checkpoint stands."""
+
+    def __init__(self, job: JobFolder, num_steps: int, has_oracle: bool, report: Report) -> None:
+        self.job, self.num_steps, self.has_oracle, self.report = job, num_steps, has_oracle, report
+        self.path = job.root / "trace.json"
+        self.trace: dict[str, Any] = {"labels": [], "records": []}
+        if self.path.exists():
+            self.trace = json.loads(self.path.read_text(encoding="utf-8"))
+
+    def add(self, sight: Sight) -> None:
+        record: dict[str, Any] = {
+            "step": sight.step,
+            "marginal": sight.marginal.tolist(),
+            "mean_marginal": sight.mean_marginal.tolist(),
+        }
+        if self.has_oracle:
+            record["oracle"] = poses_of(sight.pictures)
+        # A run that was killed has told of more steps than its checkpoint knows, and tells of them again.
+        earlier = [known for known in self.trace["records"] if known["step"] < sight.step]
+        self.trace = {"labels": list(sight.labels), "records": [*earlier, record]}
+        write_atomically(self.path, json.dumps(self.trace))
+        if is_due(sight.step, self.num_steps, NUM_SHEETS):
+            path = self.job.root / "sheets" / f"step-{sight.step:06d}.png"
+            write_sheet(sight.pictures, path)
+            self.report.preview(path)
+
+
+def poses_of(pictures: Float[Tensor, "particles 3 height width"]) -> dict[str, Any]:
+    """What the oracle sees: how many pictures of each pose, their shares, the entropy of these over ln 4, and hats."""
+    oracle = load_oracle(pictures.device)
+    probs = oracle.pose_probs(pictures)
+    shares, counts = probs.mean(0), probs.argmax(-1).bincount(minlength=len(POSES))
+    entropy = -(shares * shares.clamp_min(1e-12).log()).sum().item() / math.log(len(POSES))
+    return {
+        "counts": dict(zip(POSES, counts.tolist(), strict=True)),
+        "shares": dict(zip(POSES, shares.tolist(), strict=True)),
+        "pose_entropy": entropy,
+        "hats": int((oracle.hat_probs(pictures) > 0.5).sum()),
+    }
+
+
+def write_sheet(pictures: Float[Tensor, "particles 3 height width"], path: Path, least_px: int = 128) -> None:
+    """All pictures in a square grid, small ones enlarged."""
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    blank = pictures.new_ones(rows * columns - len(pictures), *pictures.shape[1:])
+    grid = torch.cat((pictures, blank)).unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
+    pixels = (grid.flatten(2, 3).flatten(0, 1) * 255).round().byte().cpu().numpy()
+    factor = math.ceil(least_px / pictures.shape[-1])
+    image = Image.fromarray(pixels)
+    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    data = io.BytesIO()
+    image.save(data, format="PNG")
+    write_atomically(path, data.getvalue())
+
+
+def draw_marginal(trace: dict[str, Any], path: Path, title: str) -> None:
+    """p̄_t(c|y) over the intervals of timesteps, at the end and on average (Fig. 14), and over the steps."""
+    labels, last = trace["labels"], trace["records"][-1]
+    figure = _new_figure(figsize=(12, 3.2), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, key, name in zip(
+        panels, ("marginal", "mean_marginal"), (f"step {last['step']}", "mean over the steps"), strict=False
+    ):
+        shares = torch.tensor(last[key])
+        below = torch.zeros(len(shares))
+        for label, share in zip(labels, shares.T, strict=True):
+            axes.bar(range(1, len(shares) + 1), share.tolist(), 0.85, below.tolist(), label=label)
+            below = below + share
+        for k in range(1, len(labels)):
+            axes.axhline(k / len(labels), color="black", linewidth=0.7, linestyle=":")
+        axes.set(title=name, xlabel="interval of timesteps, of little noise to much", ylim=(0, 1))
+    panels[0].set_ylabel("p̄(c|y)")
+    over_steps = torch.tensor([record["marginal"] for record in trace["records"]]).mean(1)
+    steps = [record["step"] for record in trace["records"]]
+    for label, shares in zip(labels, over_steps.T.tolist(), strict=True):
+        panels[2].plot(steps, shares, label=label)
+    panels[2].axhline(1 / len(labels), color="black", linewidth=0.7, linestyle=":")
+    panels[2].set(title="mean over the intervals", xlabel="step")
+    panels[2].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=100)
+    write_atomically(path, data.getvalue())
+
+
+def _new_figure(**settings: Any) -> Any:
+    """A figure that needs no screen. Raises JobError when Matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise JobError(
+            "install",
+            "Matplotlib, which draws the figures, is missing.",
+            "Install the backend with its extra: pip install './backend[figures]'.",
+        ) from error
+    return Figure(**settings)

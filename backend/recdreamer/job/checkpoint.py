@@ -1,0 +1,154 @@
+"""Checkpoints that a kill at any instant, a full disk or a damaged file cannot spoil.
+
+One folder each, `<stage>-<step>[-final]/`, with `tensors.safetensors` and `meta.json`. It is written beside,
+flushed and renamed, so a name that exists was whole once; a checksum tells whether it still is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from recdreamer.job.errors import explain
+from recdreamer.report import JobError
+
+NAME = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-(?P<step>\d{8})(?P<final>-final)?")
+TEMPORARY = ".new-"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What one stage needs to go on."""
+
+    stage: str
+    step: int
+    tensors: dict[str, Tensor]
+    """On the CPU; whoever takes them moves them."""
+    meta: dict[str, Any]
+    """Plain JSON values."""
+    final: bool
+    """The stage was complete."""
+
+
+class CheckpointStore:
+    """The checkpoints of one job. Of each stage the `keep` newest stay, and the end of the stage."""
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}")
+        self.folder = folder
+        self.keep = keep
+
+    def save(
+        self, stage: str, step: int, tensors: dict[str, Tensor], meta: dict[str, Any], final: bool = False
+    ) -> Path:
+        """Write a checkpoint; what was there before goes only after it is safe on the disk.
+
+        Raises JobError "non_finite" when a tensor holds NaN or infinity, "disk_full" when there is no room;
+        in both cases the older checkpoints stay.
+        """
+        name = f"{stage}-{step:08d}{'-final' if final else ''}"
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"a stage is lower case letters, digits and _, a step 0 to 99999999, got {name!r}"
+            )
+        _refuse_non_finite(stage, step, tensors)
+        # A copy each: safetensors refuses tensors that share memory.
+        data = save(
+            {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
+        )
+        text = json.dumps({"meta": meta, "bytes": len(data), "crc32": zlib.crc32(data)}, allow_nan=False)
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._remove_leftovers()
+        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=TEMPORARY))
+        try:
+            _write(temporary / "tensors.safetensors", data)
+            _write(temporary / "meta.json", text.encode("utf-8"))
+            path = self.folder / name
+            if path.exists():
+                path.rename(self.folder / f"{TEMPORARY}{name}")
+            temporary.rename(path)
+        except OSError as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise explain(error, f"the checkpoint of step {step}") from error
+        _flush_folder(self.folder)
+        self._remove_leftovers()
+        self._prune(stage)
+        return path
+
+    def newest(self, stage: str) -> Checkpoint | None:
+        """The newest whole checkpoint of a stage; damaged ones are passed over with a line in the log."""
+        for path, step, final in reversed(self._list(stage)):
+            try:
+                tensors, meta = _read(path)
+            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+                print(f"checkpoint {path.name} is damaged and passed over: {error}")
+                continue
+            return Checkpoint(stage, step, tensors, meta, final)
+        return None
+
+    def _list(self, stage: str) -> list[tuple[Path, int, bool]]:
+        """(path, step, final) of a stage, oldest first."""
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        matches = [(path, match) for path in paths if (match := NAME.fullmatch(path.name))]
+        found = [(path, int(m["step"]), m["final"] is not None) for path, m in matches if m["stage"] == stage]
+        return sorted(found, key=lambda item: item[1:])
+
+    def _prune(self, stage: str) -> None:
+        passing = [path for path, _, final in self._list(stage) if not final]
+        for path in passing[: -self.keep]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _remove_leftovers(self) -> None:
+        """What a killed process left half written. A job folder has one worker, so nobody is writing."""
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _refuse_non_finite(stage: str, step: int, tensors: dict[str, Tensor]) -> None:
+    for key, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise JobError(
+                "non_finite",
+                f"Stage {stage} has infinite or undefined numbers at step {step} ({key}).",
+                "The last good checkpoint is kept: try another seed or a lower learning rate.",
+            )
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and meta of a checkpoint. Raises ValueError when it is not what was written."""
+    header = json.loads((path / "meta.json").read_text(encoding="utf-8"))
+    data = (path / "tensors.safetensors").read_bytes()
+    if len(data) != header["bytes"] or zlib.crc32(data) != header["crc32"]:
+        raise ValueError("its checksum is wrong")
+    return load(data), header["meta"]
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the renames inside a folder last through a power failure; Windows does that by itself."""
+    if os.name != "nt":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

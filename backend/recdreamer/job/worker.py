@@ -1,0 +1,310 @@
+"""One job folder, worked on by one process: `python -m recdreamer run <job folder>`.
+
+Exit codes: 0 done · 1 failed (one `error` event says why) · 3 paused, run it again to go on · 4 cancelled.
+Events go to the original standard output and to events.jsonl; everything that is printed goes to log.txt.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recdreamer import __version__
+from recdreamer.job.errors import explain
+from recdreamer.job.eta import RemainingTime
+from recdreamer.job.process import (
+    EventPipe,
+    FolderBusy,
+    FolderLock,
+    StopRequests,
+    fill_standard_descriptors,
+    send_prints_to,
+)
+from recdreamer.job.repeat import begin_again, is_repeated, put_back
+from recdreamer.protocol import (
+    HEARTBEAT_S,
+    PROTOCOL_VERSION,
+    JobFolder,
+    JobRequest,
+    RequestError,
+    Stage,
+    Status,
+    write_atomically,
+)
+from recdreamer.report import Cancelled, JobError, Paused, Report
+
+DONE, FAILED, PAUSED, CANCELLED = 0, 1, 3, 4
+PROGRESS_EVENT_S = 0.2
+"""At most one progress event in this time; the state file is renewed by the heart-beat."""
+
+Again = tuple[Stage, int | None]
+"""A stage to be repeated, and its seed; None: the job's."""
+Work = Callable[[JobFolder, JobRequest, Report], None]
+"""Does the job, or goes on with it, and leaves the result in `job.result`."""
+
+
+def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
+    """The real work. Imported late: a damaged request is answered before torch is loaded."""
+    # torch's threads wait for each other by spinning. Beside a busy Blender they would spin against its work:
+    # eight times slower on two shared cores. Read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from recdreamer.config import resolve
+    from recdreamer.generate import generate
+
+    generate(job, resolve(request), report)
+
+
+def run(folder: Path, work: Work = generate_job, again: Again | None = None) -> int:
+    """Run or resume a job in this process, which must be its own. Returns the exit code.
+
+    `again`: repeat a stage and all after it. What fails of that, or is cancelled, leaves the job as it was before.
+    """
+    job = JobFolder(Path(folder).absolute())
+    fill_standard_descriptors()
+    pipe = EventPipe()
+    hello = {"type": "hello", "protocol": PROTOCOL_VERSION, "version": __version__, "device": "auto"}
+    try:
+        try:
+            request, trouble = job.read_request(), None
+            hello["device"] = request.device
+        except RequestError as error:
+            request, trouble = None, error
+        pipe.send(_line(hello))
+        if not job.root.is_dir():
+            raise RequestError(
+                f"There is no job folder {job.root}.", "Choose a folder that holds a job.json."
+            )
+        try:
+            lock = FolderLock(job.root)
+        except FolderBusy as error:
+            pid = job.read_state().pid
+            raise JobError(
+                "busy",
+                f"Another worker{f' (process {pid})' if pid else ''} is on this job already.",
+                "Wait for it, or stop it first.",
+            ) from error
+        send_prints_to(job.log)
+        reporter = JobReport(job, pipe, hello)
+    except (OSError, RequestError, JobError) as error:
+        # The folder belongs to somebody else or takes no file: only the caller hears of it.
+        failure = explain(error, str(job.root))
+        pipe.send(_line(_error_event(failure)))
+        pipe.close()
+        return FAILED
+    try:
+        return _work(job, request, trouble, work, reporter, again)
+    finally:
+        pipe.close()
+        lock.release()
+
+
+def _work(
+    job: JobFolder,
+    request: JobRequest | None,
+    trouble: RequestError | None,
+    work: Work,
+    report: JobReport,
+    again: Again | None,
+) -> int:
+    """The job from hello to its last event; every end of it is told."""
+    try:
+        if request is None:
+            raise trouble or AssertionError("no request")
+        if again is not None:
+            begin_again(job, request, *again)
+        elif not is_repeated(job):
+            put_back(job)
+        if job.read_state().status == "done" and job.result.is_dir() and not is_repeated(job):
+            report.finish("done", {"type": "result", "path": job.result.name})
+            return DONE
+        report.begin(stop_at_end=not request.keep_running)
+        work(job, request, report)
+        report.finish("done", {"type": "result", "path": job.result.name})
+        return DONE
+    except Paused:
+        report.finish("paused", {"type": "paused"})
+        return PAUSED
+    except Cancelled:
+        report.finish("done" if _keeps_result(job) else "cancelled", {"type": "cancelled"})
+        return CANCELLED
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        failure, status = explain(error), "failed"
+        if _keeps_result(job):
+            hint = "The earlier result is kept; repeat the stage once more when that is cured."
+            failure, status = JobError(failure.kind, failure.message, hint), "done"
+        elif again is not None and request is not None:
+            # Refused before anything was changed; who has started the worker may have written another status.
+            status = "paused" if is_repeated(job) else "done" if job.result.is_dir() else "failed"
+        report.finish(status, _error_event(failure), failure)
+        return FAILED
+
+
+def _keeps_result(job: JobFolder) -> bool:
+    """Give up the repeat that is under way, if one is, and say whether the job is done with what it had before."""
+    try:
+        return is_repeated(job) and put_back(job) and job.result.is_dir()
+    except (OSError, RequestError):
+        traceback.print_exc()  # The next run goes on with it.
+        return False
+
+
+class JobReport:
+    """The Report of a worker: events, state.json with its heart-beat, and the requests to stop."""
+
+    def __init__(self, job: JobFolder, pipe: EventPipe, hello: dict[str, Any]) -> None:
+        """Raises OSError when the job folder cannot be written."""
+        self._job = job
+        self._pipe = pipe
+        self._stop = StopRequests()
+        # What an earlier run showed stays in view; its status and trouble do not.
+        self._state = job.read_state()
+        self._events = job.events.open("a+b", buffering=0)
+        self._end_torn_line()
+        self._events.write(_line(hello).encode("utf-8") + b"\n")
+        for leftover in job.root.glob(f".{job.state.name}.*"):
+            leftover.unlink(missing_ok=True)
+        self._clock = RemainingTime(time.monotonic())
+        self._progress_sent_s = -math.inf
+        self._lock = threading.Lock()
+        # Apart from the lock of the values, so that no step waits for a slow disk.
+        self._writing = threading.Lock()
+        self._ended = threading.Event()
+        self._beat = threading.Thread(target=self._keep_beating, name="heart-beat", daemon=True)
+
+    def begin(self, stop_at_end: bool) -> None:
+        """The job is running from now on."""
+        self._stop.listen(stop_at_end)
+        self._state.status, self._state.pid = "running", os.getpid()
+        self._state.message = self._state.hint = ""
+        self._state.eta_s = None
+        self._write_state()
+        self._beat.start()
+
+    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None:
+        self._clock.start_stage(time.monotonic(), span or (index / count, (index + 1) / count))
+        with self._lock:
+            self._state.stage, self._state.step, self._state.total = name, 0, 0
+            self._state.it_per_s = 0.0
+        self._write_state()
+        self._send({"type": "stage", "name": name, "index": index, "count": count})
+        self._raise_if_asked()
+
+    def progress(self, step: int, total: int) -> None:
+        now_s = time.monotonic()
+        self._clock.tick(now_s, step, total)
+        with self._lock:
+            state = self._state
+            state.step, state.total = step, total
+            state.it_per_s = round(self._clock.it_per_s, 3)
+        if now_s - self._progress_sent_s >= PROGRESS_EVENT_S or step >= total:
+            self._progress_sent_s = now_s
+            eta_s = self._clock.eta_s(now_s)
+            self._send(
+                {
+                    "type": "progress",
+                    "step": step,
+                    "total": total,
+                    "it_per_s": state.it_per_s,
+                    "eta_s": None if eta_s is None else round(eta_s, 1),
+                }
+            )
+        self._raise_if_asked()
+
+    def preview(self, path: Path) -> None:
+        path = Path(path)
+        relative = (path.relative_to(self._job.root) if path.is_absolute() else path).as_posix()
+        with self._lock:
+            self._state.preview = relative
+        self._send({"type": "preview", "path": relative})
+
+    def pose_distribution(self, probs: dict[str, float]) -> None:
+        for label, value in probs.items():
+            self._refuse_non_finite(f"The share of pose {label}", value)
+        with self._lock:
+            self._state.pose_distribution = dict(probs)
+        self._send({"type": "pose_distribution", "probs": probs})
+
+    def metric(self, name: str, value: float) -> None:
+        self._refuse_non_finite(name, value)
+        self._send({"type": "metric", "name": name, "value": value})
+
+    def warning(self, message: str) -> None:
+        print(message, file=sys.stderr)
+        with self._lock:
+            self._state.message = message
+        self._send({"type": "warning", "message": message})
+
+    def finish(self, status: Status, event: dict[str, Any], failure: JobError | None = None) -> None:
+        """The last word: the state first, so that whoever hears the event finds it settled."""
+        self._ended.set()
+        if self._beat.is_alive():
+            self._beat.join()
+        self._state.status, self._state.pid, self._state.eta_s = status, None, None
+        if failure is not None:
+            self._state.message, self._state.hint = failure.message, failure.hint
+        with suppress(OSError):  # A full disk, which is why we fail: the pipe still carries the event.
+            self._write_state()
+        with suppress(OSError):
+            self._send(event)
+        self._events.close()
+
+    def _raise_if_asked(self) -> None:
+        if self._stop.asked == "cancel":
+            raise Cancelled
+        if self._stop.asked == "pause":
+            raise Paused
+
+    def _refuse_non_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise JobError(
+                "non_finite",
+                f"{name} became {value} at step {self._state.step} of {self._state.stage or 'the job'}.",
+                "The last good checkpoint is kept: try another seed or a lower learning rate.",
+            )
+
+    def _send(self, event: dict[str, Any]) -> None:
+        line = _line(event)
+        self._pipe.send(line)
+        self._events.write(line.encode("utf-8") + b"\n")
+
+    def _end_torn_line(self) -> None:
+        """A killed worker may have left half a line; the next event must not be glued to it."""
+        if self._events.seek(0, os.SEEK_END):
+            self._events.seek(-1, os.SEEK_END)
+            if self._events.read(1) != b"\n":
+                self._events.write(b"\n")
+
+    def _write_state(self) -> None:
+        with self._writing:
+            with self._lock:
+                self._state.updated_s = time.time()
+                text = json.dumps(asdict(self._state), indent=2, ensure_ascii=False)
+            write_atomically(self._job.state, text)
+
+    def _keep_beating(self) -> None:
+        while not self._ended.wait(HEARTBEAT_S / 2):
+            with self._lock:
+                self._state.eta_s = self._clock.eta_s(time.monotonic())
+            try:
+                self._write_state()
+            except OSError as error:
+                print(f"state.json could not be written: {error}", file=sys.stderr)
+
+
+def _line(event: dict[str, Any]) -> str:
+    return json.dumps(event, ensure_ascii=False, allow_nan=False)
+
+
+def _error_event(failure: JobError) -> dict[str, Any]:
+    return {"type": "error", "kind": failure.kind, "message": failure.message, "hint": failure.hint}

@@ -1,0 +1,236 @@
+"""What is optimized: radiance fields with their occupancy grid and optimizer, and how a gradient moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.cameras import Cameras, camera_rays
+from recdreamer.config import GenerateConfig
+from recdreamer.field import Field, OccupancyGrid, RadianceField
+from recdreamer.field.region_field import RegionField, empty_like
+from recdreamer.field.solid_field import SolidField
+from recdreamer.models.model import Descent, distillation_loss, field_optimizer
+from recdreamer.models.stay_near_start import GentleField, hold_loss
+from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
+from recdreamer.rendering import (
+    Background,
+    BackgroundConfig,
+    Rendering,
+    opaque_loss,
+    random_backgrounds,
+    render,
+    smoothness_loss,
+    sparsity_loss,
+    weight_entropy_loss,
+    z_variance_loss,
+)
+from recdreamer.start.starting_point import StartingPoint
+
+NUM_LOOKS = 4
+"""Looks at the density of a start before the first step."""
+
+
+class Scene:
+    """One particle θ."""
+
+    def __init__(
+        self,
+        config: GenerateConfig,
+        device: torch.device,
+        index: int = 0,
+        start: StartingPoint | None = None,
+    ) -> None:
+        self.config, self.device = config, device
+        seed = config.seed + 7919 * index
+        self.occupancy = OccupancyGrid(config.occupancy).to(device)
+        self.surrounding = None
+        if config.optimize.background == "learned":
+            self.surrounding = Background(BackgroundConfig(), seed).to(device)
+        self.field: RadianceField | RegionField = RadianceField(config.field, seed)
+        self.frozen: SolidField | RadianceField | RegionField | None = None
+        """What the field began with, where it began with something."""
+        self.strength = torch.ones((), device=device)
+        """How far the shape may leave that; see `hold_loss`."""
+        if start is not None:
+            self._begin_at(start, seed)
+        self.field.to(device)
+        settings = config.optimize
+        around = () if self.surrounding is None else self.surrounding.named_parameters()
+        optimizer = field_optimizer(
+            (*self._trained(), *around), settings.grid_learning_rate, settings.network_learning_rate
+        )
+        self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
+
+    def _begin_at(self, start: StartingPoint, seed: int) -> None:
+        self.field, self.frozen = start.make_fields(self.config.field, seed)
+        self.field.to(self.device)
+        self.strength.fill_(start.strength)
+        if self.frozen is not None:
+            self.frozen.to(self.device)
+        is_known = _load_fitting("occupancy", self.occupancy, start.scene)
+        if self.surrounding is not None:
+            _load_fitting("surrounding", self.surrounding, start.scene)
+        # One random point a cell would miss what is thin.
+        generator = torch.Generator(device=self.device).manual_seed(seed)
+        for _ in range(0 if is_known else NUM_LOOKS):
+            self.occupancy.update(self.field, 0, generator)
+
+    def _trained(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        field = self.field.field if isinstance(self.field, RegionField) else self.field
+        return field.named_parameters()
+
+    def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
+        """Training pictures: jittered samples, coarse levels first, a ground behind each view."""
+        self.field.set_progress(step)
+        self.occupancy.update(self.field, step, generator)
+        settings, size = self.config.optimize, self.config.optimize.render_px
+        background = random_backgrounds(
+            len(cameras), generator, self.device, settings.ground, settings.ground_tint
+        )
+        if self.surrounding is not None:
+            is_plain = torch.rand(len(cameras), 1, 1, 1, generator=generator, device=generator.device) < 0.5
+            learned = self.surrounding(camera_rays(cameras, size, size)[1])
+            background = torch.where(is_plain.to(self.device), background[:, :, None, None], learned)
+        return render(
+            self._pushed(), self.occupancy, cameras, size, size, background, self.config.render, generator
+        )
+
+    def _pushed(self) -> Field:
+        """The field as the prior and the regularisers push it."""
+        return self.field if self.frozen is None else GentleField(self.field, self.strength)
+
+    def descend(
+        self,
+        rendering: Rendering,
+        latents: Float[Tensor, "views c h w"],
+        grad: Float[Tensor, "views c h w"],
+        step: int,
+        generator: torch.Generator,
+    ) -> None:
+        """One optimizer step along `grad` on the latents and along the regularisers."""
+        loss = distillation_loss(latents, grad) + self._regularization(rendering, step, generator)
+        if self.frozen is not None:
+            weight = (1 - self.strength) * self.config.start.hold
+            loss = loss + weight * hold_loss(self.field, self.frozen, rendering, generator)
+        # A small region may lie out of sight.
+        if loss.requires_grad:
+            self.descent.step(loss, step)
+
+    def _regularization(
+        self, rendering: Rendering, step: int, generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        weights, progress = self.config.regularizers, step / self.config.optimize.num_steps
+        smooth, smooth_color = smoothness_loss(self._pushed(), rendering, 0.04, 4096, generator)
+        # Unlike the others mostly off, and with the samples of all rays to go through.
+        z_variance = weights.z_variance * z_variance_loss(rendering) if weights.z_variance else 0.0
+        return (
+            weights.sparsity * sparsity_loss(rendering.opacity)
+            + weights.opaque * progress * opaque_loss(rendering.opacity)
+            + weights.entropy * progress * weight_entropy_loss(rendering.weights)
+            + weights.smoothness * smooth
+            + weights.color_smoothness * smooth_color
+            + z_variance
+        )
+
+    @torch.no_grad()
+    def picture(
+        self, cameras: Cameras, size_px: int, ground: float = 0.8
+    ) -> Float[Tensor, "views 3 size_px size_px"]:
+        """Clean pictures for looking at and for measuring."""
+        background = torch.full((len(cameras), 3), ground, device=self.device)
+        rendering = render(
+            self.field, self.occupancy, cameras, size_px, size_px, background, self.config.render
+        )
+        return rendering.rgb.clamp(0, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold."""
+        named = {f"field.{k}": v for k, v in self.field.state_dict().items()}
+        named |= {f"occupancy.{k}": v for k, v in self.occupancy.state_dict().items()}
+        if self.surrounding is not None:
+            named |= {f"surrounding.{k}": v for k, v in self.surrounding.state_dict().items()}
+        if self.frozen is not None:
+            named["strength"] = self.strength
+            if not self._region_has_frozen():
+                named |= {f"frozen.{k}": v for k, v in self.frozen.state_dict().items()}
+        return named | optimizer_tensors("optimizer", self.descent.optimizer)
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `tensors`; what the field began with comes along, so that no file is needed."""
+        if "strength" in tensors:
+            self.strength.copy_(tensors["strength"])
+            self._make_frozen(tensors)
+        modules = {"field": self.field, "occupancy": self.occupancy, "surrounding": self.surrounding}
+        if not self._region_has_frozen():
+            modules["frozen"] = self.frozen
+        for name, module in modules.items():
+            if module is not None:
+                module.load_state_dict(part(name, tensors))
+        load_optimizer("optimizer", self.descent.optimizer, tensors)
+
+    def _make_frozen(self, tensors: dict[str, Tensor]) -> None:
+        """Fields of the kinds that a checkpoint holds; the optimizer keeps the parameters that it has."""
+        changing = self.field.field if isinstance(self.field, RegionField) else self.field
+        beside = None
+        if any(name.startswith("frozen.") for name in tensors):
+            beside = empty_like(tensors, "frozen.", self.config.field).requires_grad_(False)
+        self.field, self.frozen = changing, beside
+        if "field.region" in tensors:
+            within = empty_like(tensors, "field.frozen.", self.config.field)
+            self.field, self.frozen = RegionField(within, changing), beside or within
+        for module in (self.field, self.frozen):
+            if module is not None:
+                module.to(self.device)
+
+    def _region_has_frozen(self) -> bool:
+        return isinstance(self.field, RegionField) and self.field.frozen is self.frozen
+
+
+def _load_fitting(name: str, module: torch.nn.Module, tensors: dict[str, Tensor]) -> bool:
+    """Load a part of another job's scene where it has one of the same size, and say whether it had."""
+    state, own = part(name, tensors), module.state_dict()
+    fits = {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in own.items()}
+    if fits:
+        module.load_state_dict(state)
+    return fits
+
+
+class Particles:
+    """The particles θ¹ … θⁿ, a field each (paper, Sec. 3.3); they share the branch and the pose marginal."""
+
+    def __init__(
+        self, config: GenerateConfig, device: torch.device, start: StartingPoint | None = None
+    ) -> None:
+        self.scenes = [Scene(config, device, index, start) for index in range(config.optimize.num_particles)]
+
+    def at(self, step: int) -> Scene:
+        """The particle that a step moves: in turn, so that all see timesteps alike (released code: a random one)."""
+        return self.scenes[step % len(self.scenes)]
+
+    def cameras(self, step: int) -> Cameras | None:
+        """The views of a step: left to chance."""
+
+    def shown(self) -> list[Scene]:
+        """A row of the preview each."""
+        return self.scenes
+
+    @property
+    def first_bad_step(self) -> float:
+        """The first step whose loss was not finite, else infinity. Waits for the device."""
+        return min(scene.descent.first_bad_step.item() for scene in self.scenes)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold."""
+        return {
+            f"particle.{index}.{name}": tensor
+            for index, scene in enumerate(self.scenes)
+            for name, tensor in scene.tensors().items()
+        }
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        for index, scene in enumerate(self.scenes):
+            scene.load(part(f"particle.{index}", tensors))

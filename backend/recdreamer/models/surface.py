@@ -1,0 +1,156 @@
+"""θ of the second stage: a surface that started from the first stage's field, moved by what its normals look like."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.cameras import Cameras
+from recdreamer.config import GenerateConfig
+from recdreamer.field import OccupancyGrid
+from recdreamer.mesh import MeshConfig
+from recdreamer.models.model import Descent, distillation_loss
+from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
+from recdreamer.rendering import Rendering, random_backgrounds
+from recdreamer.rendering.render_sdf import render_surface
+from recdreamer.sdf.distance_grid import (
+    SOLID,
+    DistanceGrid,
+    albedo_variation,
+    anchor_loss,
+    eikonal_loss,
+    hessian_loss,
+)
+
+
+class Surface:
+    """Signed distances, and the albedo where it is seen, with their optimizer."""
+
+    def __init__(
+        self,
+        config: GenerateConfig,
+        grid: DistanceGrid,
+        device: torch.device,
+        freedom: Float[Tensor, "x y z"] | None = None,
+    ) -> None:
+        """`freedom` in [0, 1] says how much of each step a vertex takes; None: all."""
+        self.config, self.device, self.grid = config, device, grid.to(device)
+        self.occupancy = OccupancyGrid(config.occupancy).to(device)
+        self.freedom = freedom
+        settings = config.geometry
+        groups = [{"params": [self.grid.distances], "lr": settings.learning_rate * grid.cell}]
+        if settings.picture == "shaded":
+            # What is only a wrong colour would be explained by a wrong shape.
+            self.grid.albedo.requires_grad_()
+            groups.append({"params": [self.grid.albedo], "lr": settings.albedo_learning_rate})
+        self._learnt: list[torch.Tensor] = [tensor for group in groups for tensor in group["params"]]
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
+
+    def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
+        """Training pictures, jittered, before random grounds."""
+        self.occupancy.update(self.grid, step, generator)
+        settings, size = self.config.optimize, self.config.geometry.render_px
+        background = random_backgrounds(
+            len(cameras), generator, self.device, settings.ground, settings.ground_tint
+        )
+        return self._picture(cameras, size, background, generator)
+
+    def descend(
+        self,
+        rendering: Rendering,
+        latents: Float[Tensor, "views c h w"],
+        grad: Float[Tensor, "views c h w"],
+        step: int,
+        generator: torch.Generator,
+    ) -> None:
+        """One optimizer step along `grad` and along what keeps a surface smooth and near its start."""
+        settings, grid = self.config.geometry, self.grid
+        near = grid.near_surface()
+        loss = distillation_loss(latents, grad)
+        if len(near):
+            loss = (
+                loss
+                + settings.eikonal * eikonal_loss(grid, near)
+                + self._hessian_weight(step) * hessian_loss(grid, near)
+                + settings.anchor * anchor_loss(grid, near)
+            )
+            if grid.albedo.requires_grad:
+                loss = loss + settings.albedo_variation * albedo_variation(grid, near)
+        before = None if self.freedom is None else [tensor.detach().clone() for tensor in self._learnt]
+        self.descent.step(loss, step)
+        if before is not None and self.freedom is not None:
+            # Not the gradient: Adam would take a small one for a large one.
+            with torch.no_grad():
+                for tensor, was in zip(self._learnt, before, strict=True):
+                    tensor.copy_(was + self.freedom * (tensor - was))
+        if step + 1 == settings.num_steps:
+            grid.mend()
+
+    def _hessian_weight(self, step: int) -> float:
+        """Little at first, so that the shape can move, and the most at the end, so that it settles."""
+        settings = self.config.geometry
+        progress = step / settings.num_steps
+        return settings.hessian ** (1 - progress) * settings.final_hessian**progress
+
+    @torch.no_grad()
+    def picture(
+        self, cameras: Cameras, size_px: int, ground: float = 0.8
+    ) -> Float[Tensor, "views 3 size_px size_px"]:
+        """Clean pictures of what is shown."""
+        background = torch.full((len(cameras), 3), ground, device=self.device)
+        return self._picture(cameras, size_px, background, None).rgb.clamp(0, 1)
+
+    def _picture(
+        self, cameras: Cameras, size_px: int, background: Tensor, generator: torch.Generator | None
+    ) -> Rendering:
+        settings = self.config.geometry
+        return render_surface(
+            self.grid, self.occupancy, cameras, size_px, background,
+            settings.picture, settings.softness, settings.step_size, generator,
+        )  # fmt: skip
+
+    def at(self, step: int) -> Surface:
+        return self
+
+    def cameras(self, step: int) -> None:
+        """Left to chance."""
+
+    def shown(self) -> list[Surface]:
+        return [self]
+
+    @property
+    def first_bad_step(self) -> float:
+        return self.descent.first_bad_step.item()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold; what the surface began as comes from the stage before."""
+        named = {"surface.distances": self.grid.distances.detach()}
+        if self.grid.albedo.requires_grad:
+            named["surface.albedo"] = self.grid.albedo.detach()
+        named |= {f"surface_occupancy.{k}": v for k, v in self.occupancy.state_dict().items()}
+        return named | optimizer_tensors("surface_optimizer", self.descent.optimizer)
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            self.grid.distances.copy_(tensors["surface.distances"])
+            if "surface.albedo" in tensors:
+                self.grid.albedo.copy_(tensors["surface.albedo"])
+        self.occupancy.load_state_dict(part("surface_occupancy", tensors))
+        load_optimizer("surface_optimizer", self.descent.optimizer, tensors)
+
+
+def surface_settings(config: GenerateConfig) -> MeshConfig:
+    """How the mesh of a refined surface is extracted: its level is known, and it has no pores, only creases.
+
+    Gaps that part it are closed as those of a field are: a stem that is thinner than the cells of the grid leaves one.
+    """
+    return replace(config.mesh, threshold=0.5 * SOLID, fill_pores=False)
+
+
+def uncolored(distances: Float[Tensor, "x y z"]) -> DistanceGrid:
+    """A surface that nobody will see the albedo of."""
+    return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape))

@@ -1,0 +1,82 @@
+"""Classifiers of any attribute: CLIP with a text for each class (paper, Fig. 15), or a trained image classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel, CLIPTokenizer
+
+from recdreamer.pose.perturbation import averaged_logits
+from recdreamer.prior.loading import Preprocessing, loading, model_folder
+from recdreamer.protocol import RequestError
+
+BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "clip"
+COPIES, NOISE = 2, 0.06
+"""Of a picture that a rectifier asks about, as the pose classifier has them."""
+
+
+class AttributeClassifier(nn.Module):
+    """p(c|x) for pictures x in [0, 1], differentiable, each picture on its own."""
+
+    texts: Tensor
+
+    def __init__(self, name: str, classes: Mapping[str, str]) -> None:
+        """`classes` has for each label its text (CLIP), or the name of one of the model's own classes.
+
+        `name` is `builtin`, a folder, or a model id that is on this machine. Raises JobError when it cannot be loaded,
+        RequestError when `classes` does not fit.
+        """
+        super().__init__()
+        if len(classes) < 2:
+            raise RequestError(
+                f"The attribute has {len(classes)} class(es).", "Give two or more, each with its words."
+            )
+        self.labels = tuple(classes)
+        hint = "Choose 'builtin', or a folder with a CLIP or image classification model that was downloaded before."
+        with loading("classifier", name, "an image classifier", hint):
+            folder = model_folder(name, BUILTIN_FOLDER)
+            self.prepare = Preprocessing(folder, "bicubic")
+            self.is_clip = AutoConfig.from_pretrained(folder, local_files_only=True).model_type == "clip"
+            kind: Any = CLIPModel if self.is_clip else AutoModelForImageClassification
+            self.model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            texts = self._text_features(folder, list(classes.values())) if self.is_clip else torch.empty(0)
+        self.model.requires_grad_(False).eval()
+        self.register_buffer("texts", texts)
+        self.columns = [] if self.is_clip else self._columns(name, classes)
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "batch classes"]:
+        """Log-probabilities of the classes. With a generator, averaged over perturbed copies."""
+        return averaged_logits(self._logits, images, generator, COPIES, NOISE).log_softmax(-1)
+
+    def _logits(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
+        images = self.prepare(images)
+        if not self.is_clip:
+            return self.model(pixel_values=images).logits[:, self.columns]
+        features = self.model.visual_projection(self.model.vision_model(pixel_values=images).pooler_output)
+        return self.model.logit_scale.exp() * nn.functional.normalize(features, dim=-1) @ self.texts.T
+
+    @torch.no_grad()
+    def _text_features(self, path: Path, texts: list[str]) -> Float[Tensor, "classes width"]:
+        tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
+        length = self.model.config.text_config.max_position_embeddings
+        tokens = tokenizer(
+            texts, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+        found = self.model.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask)
+        return nn.functional.normalize(self.model.text_projection(found.pooler_output), dim=-1)
+
+    def _columns(self, name: str, classes: Mapping[str, str]) -> list[int]:
+        known = {str(label): int(index) for index, label in self.model.config.id2label.items()}
+        missing = [own for own in classes.values() if own not in known]
+        if missing:
+            raise RequestError(
+                f"{name!r} has no class {missing[0]!r}.", f"Its classes are: {', '.join(list(known)[:20])}."
+            )
+        return [known[own] for own in classes.values()]

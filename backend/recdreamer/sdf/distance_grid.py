@@ -1,0 +1,154 @@
+"""The surface that the second stage refines: signed distances at the vertices of a dense grid."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recdreamer.field.grid_values import trilinear
+from recdreamer.sdf.reconnect import mended
+
+SOLID = 100.0
+OCCUPANCY_REACH = 0.04
+"""About half of the diagonal of a cell of the default occupancy grid, in scene units."""
+MEAN_FACING = 0.5
+"""Cosine between the normal of what is seen and the way to the camera, on average."""
+HESSIAN_SCALE = 0.05
+"""Curvature, in units of 1 / cell, below which it counts by its square."""
+ALBEDO_SCALE = 0.01
+"""Difference of colours below which it counts by its square."""
+
+
+class DistanceGrid(nn.Module):
+    """Signed distances (negative inside, scene units) on a grid over [-1, 1]^3, and an albedo beside them.
+
+    Distances and normals are trilinear between vertices, where the normal is the central difference: both are linear
+    in `distances`, and need no second derivative to be learnt.
+    """
+
+    start: Tensor
+
+    def __init__(self, distances: Float[Tensor, "x y z"], albedo: Float[Tensor, "3 x y z"]) -> None:
+        super().__init__()
+        self.distances = nn.Parameter(distances.clone())
+        self.register_buffer("start", distances.clone())
+        # Whoever learns it asks for its gradient.
+        self.albedo = nn.Parameter(albedo, requires_grad=False)
+
+    @property
+    def cell(self) -> float:
+        """Distance between vertices, in scene units."""
+        return 2 / (len(self.distances) - 1)
+
+    def gradients(self) -> Float[Tensor, "3 x y z"]:
+        """Central differences at the vertices; half of one-sided ones at the border."""
+        p, inner = F.pad(self.distances[None, None], (1,) * 6, mode="replicate")[0, 0], slice(1, -1)
+        differences = (
+            p[2:, inner, inner] - p[:-2, inner, inner],
+            p[inner, 2:, inner] - p[inner, :-2, inner],
+            p[inner, inner, 2:] - p[inner, inner, :-2],
+        )
+        return torch.stack(differences) / (2 * self.cell)
+
+    def distance(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        return trilinear(self.distances[None], xyz)[:, 0]
+
+    def normals(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
+        """Outward unit normals: between vertices, trilinear central differences are differences of trilinear ones."""
+        offsets = self.cell * torch.eye(3, device=xyz.device, dtype=xyz.dtype)
+        places = torch.cat([xyz + offset for offset in (*offsets, *-offsets)])
+        upper, lower = self.distance(places).view(2, 3, -1)
+        return F.normalize((upper - lower).T, dim=-1, eps=1e-6)
+
+    def color(
+        self, xyz: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]
+    ) -> Float[Tensor, "points 3"]:
+        """sRGB of points of the surface in the light of the embedded world, for cameras as they are on average."""
+        return (trilinear(self.albedo, xyz) * light(normals)).clamp(0, 1)
+
+    def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        """For the occupancy grid, which looks at one point of each of its cells: 1 wherever the surface may be in one."""
+        return (self.distance(xyz).abs() < 2 * self.cell + OCCUPANCY_REACH).to(xyz.dtype)
+
+    def solidity(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        """Density for the extraction of the mesh, per scene unit: SOLID inside, half of it at the surface."""
+        return SOLID * torch.sigmoid(-4 * self.distance(xyz) / self.cell)
+
+    @torch.no_grad()
+    def mend(self) -> None:
+        """Join again what was one at the start."""
+        self.distances.copy_(mended(self.distances, self.start, self.cell))
+
+    def near_surface(self, cells: float = 3.0) -> Int[Tensor, "near"]:
+        """Indices, into the flat grid, of the inner vertices at most so many cells from the surface."""
+        inner = self.distances.detach()[1:-1, 1:-1, 1:-1].abs() < cells * self.cell
+        x, y, z = inner.nonzero().unbind(1)
+        size = len(self.distances)
+        return ((x + 1) * size + y + 1) * size + z + 1
+
+    def neighbours(self, near: Int[Tensor, "near"]) -> Float[Tensor, "2 3 near"]:
+        """Distances at the upper and at the lower neighbour of vertices, along each axis."""
+        steps = torch.tensor(self.steps, device=near.device)[:, None]
+        return self.distances.view(-1)[torch.stack([near + steps, near - steps])]
+
+    @property
+    def steps(self) -> tuple[int, int, int]:
+        """From a vertex to the next along each axis, in the flat grid."""
+        size = len(self.distances)
+        return size * size, size, 1
+
+
+def light(
+    normals: Float[Tensor, "*batch 3"], rays_d: Float[Tensor, "*batch 3"] | None = None
+) -> Float[Tensor, "*batch 1"]:
+    """Light from above and a little from the camera, as the pictures of the embedded world have it.
+
+    `rays_d` are unit directions away from the camera. Without them a point faces it as it does on average.
+    """
+    facing = MEAN_FACING if rays_d is None else -(normals * rays_d).sum(-1, keepdim=True)
+    return 0.74 + 0.20 * normals[..., 2:3] + 0.08 * facing
+
+
+def eikonal_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
+    """Mean of (|∇d| - 1)² at vertices: distances stay distances (Gropp et al. 2020)."""
+    upper, lower = grid.neighbours(near)
+    slopes = torch.linalg.vector_norm((upper - lower) / (2 * grid.cell), dim=0)
+    return (slopes - 1).square().mean()
+
+
+def hessian_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
+    """Mean norm, not squared, of the Hessian of the distance at vertices, in units of 1 / cell: flat, or a sharp edge.
+
+    It has the principal curvatures: a plane costs nothing, a sphere of radius r costs √2 cell / r. An edge costs by its
+    angle, however sharp, where a square would round it; as Hessian-Schatten norms do in images (Lefkimmiatis et al.
+    2013). Below HESSIAN_SCALE it is a square, so that it has a gradient everywhere (pseudo-Huber).
+    """
+    distances, (x, y, z) = grid.distances.view(-1), grid.steps
+    here = 2 * distances[near]
+    squares = torch.zeros_like(here)
+    for step in (x, y, z):
+        squares = squares + (distances[near + step] - here + distances[near - step]).square()
+    for one, other in ((x, y), (y, z), (z, x)):
+        along = distances[near + one + other] + distances[near - one - other]
+        across = distances[near + one - other] + distances[near - one + other]
+        squares = squares + 2 * ((along - across) / 4).square()
+    return ((squares / grid.cell**2 + HESSIAN_SCALE**2).sqrt() - HESSIAN_SCALE).mean()
+
+
+def albedo_variation(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
+    """Mean length of the albedo's differences from vertices to their upper neighbours, summed over the axes.
+
+    Total variation (Rudin, Osher and Fatemi 1992): areas of one colour with sharp borders.
+    """
+    albedo = grid.albedo.flatten(1)
+    here = albedo[:, near]
+    squares = torch.stack([(albedo[:, near + step] - here).square().sum(0) for step in grid.steps])
+    return ((squares + ALBEDO_SCALE**2).sqrt() - ALBEDO_SCALE).sum(0).mean()
+
+
+def anchor_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
+    """Mean square of how far distances at vertices are from those of the start, in cells."""
+    apart = (grid.distances.view(-1)[near] - grid.start.view(-1)[near]) / grid.cell
+    return apart.square().mean()

@@ -1,0 +1,1 @@
+"""The three stages of a job, and what all of them are guided by."""

@@ -1,0 +1,104 @@
+"""Does the first stage still have an object? Empty, fog and full boxes are seen early, and cured once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from recdreamer.config import GenerateConfig
+from recdreamer.models.radiance import Scene
+from recdreamer.optimize import orbit
+from recdreamer.rendering import render
+
+Collapse = Literal["empty", "fog", "full"]
+COLLAPSES: tuple[Collapse, ...] = ("empty", "fog", "full")
+
+LOOK_PX, NUM_VIEWS, MIN_STEPS = 48, 4, 20
+SEEN = 0.1
+"""Opacity of a pixel in which there is something."""
+# With the embedded prior, seen / solid / cells go from 0.32 / 0.13 / 0.26 (the start blob) to 0.42 / 0.32 / 0.33 (step
+# 50 of 500, a bear), and its peak from 0.94 to 1.00; its figures fill 0.2 to 0.3 of a picture.
+FOG_SEEN, FOG_FIRM = 0.2, 0.05
+"""Something is seen in more than the first share of the pixels, and fewer than the second share of these are solid."""
+FULL_SOLID, FULL_CELLS = 0.85, 0.9
+"""Share of the pixels that are solid; share of the cube's cells that are occupied."""
+EMPTY_PEAK, EMPTY_SOLID = 0.5, 0.001
+"""No pixel is as opaque as the first, or fewer than the second share of the pixels are solid."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a few clean pictures from all around, and the occupancy grid, say of a scene."""
+
+    peak: float
+    """Opacity of the most opaque pixel."""
+    seen: float
+    """Share of the pixels in which there is something: more opaque than SEEN."""
+    solid: float
+    """Share of the pixels that are more than half opaque."""
+    cells: float
+    """Share of the cube's cells that are occupied."""
+
+
+def look_at(scene: Scene) -> Look:
+    """Pictures of the evaluation orbit; draws no random numbers."""
+    cameras = orbit(NUM_VIEWS, scene.config, scene.device)
+    ground = torch.ones(NUM_VIEWS, 3, device=scene.device)
+    with torch.no_grad():
+        opacity = render(
+            scene.field, scene.occupancy, cameras, LOOK_PX, LOOK_PX, ground, scene.config.render
+        ).opacity
+    seen, solid = ((opacity > bound).float().mean().item() for bound in (SEEN, 0.5))
+    return Look(opacity.max().item(), seen, solid, scene.occupancy.share)
+
+
+def judge(look: Look) -> Collapse | None:
+    """What is wrong with a scene a tenth of the way through, or None."""
+    if look.seen > FOG_SEEN and look.solid < FOG_FIRM * look.seen:
+        return "fog"
+    # Before "full": in a field without matter all cells stay open, so that some can return.
+    if look.peak < EMPTY_PEAK or look.solid < EMPTY_SOLID:
+        return "empty"
+    if look.solid > FULL_SOLID or look.cells > FULL_CELLS:
+        return "full"
+    return None
+
+
+def horizon(num_steps: int) -> int:
+    """The step at which to look: a tenth of the way, when there is something to see. Shorter runs are not looked at."""
+    return max(num_steps // 10, MIN_STEPS)
+
+
+def cured(config: GenerateConfig, collapse: Collapse) -> GenerateConfig:
+    """The settings with which to try once more.
+
+    Empty: twice the blob's density, a third more of its radius, a tenth of the sparsity. Fog and full: five times the
+    sparsity and ten times the entropy, which come in earlier by that.
+    """
+    weights, field = config.regularizers, config.field
+    if collapse == "empty":
+        field = replace(field, blob_density=2 * field.blob_density, blob_radius=4 / 3 * field.blob_radius)
+        return replace(config, field=field, regularizers=replace(weights, sparsity=0.1 * weights.sparsity))
+    weights = replace(weights, sparsity=5 * weights.sparsity, entropy=10 * weights.entropy)
+    return replace(config, regularizers=weights)
+
+
+DESCRIPTIONS: dict[Collapse, str] = {
+    "empty": "Nothing is left of the object",
+    "fog": "The object has become a fog",
+    "full": "The object fills the whole scene",
+}
+REMEDIES: dict[Collapse, str] = {
+    "empty": "a larger and denser start, and less pressure to be sparse",
+    "fog": "more pressure to be sparse and firm",
+    "full": "more pressure to be sparse and firm",
+}
+OF_OBJECT = {**REMEDIES, "empty": "less pressure to be sparse"}
+"""The same where the start is an object, which stays as it is."""
+ADVICE = "else try another seed, more steps or a prompt that names one solid object"
+ADVICE_FOR_OBJECT = (
+    "else lower the strength, so that the result stays nearer to the object, thicken what is thin in it, or try a prompt "
+    "that names what it shows"
+)

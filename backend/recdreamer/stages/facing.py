@@ -1,0 +1,69 @@
+"""Which way a finished object faces, so that it can be handed over with its front where Blender has it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from recdreamer.config import GenerateConfig
+from recdreamer.optimize import orbit
+from recdreamer.pose.rectifier import Rectifier
+from recdreamer.protocol import JobFolder
+from recdreamer.stages.run import Pictured
+
+NUM_VIEWS = 36
+MAX_PX = 256
+"""About what the extractor reads."""
+LEAST_AGREEMENT = 0.5
+"""Of the views on where the front is. Four classes of a perfect object have 0.90, an object of one face 0."""
+
+
+def yaw_of_views(
+    azimuth_deg: Float[Tensor, "views"],
+    probs: Float[Tensor, "views classes"],
+    class_azimuth_deg: Float[Tensor, "classes"],
+) -> tuple[float, float]:
+    """The yaw of an object in degrees, and how much its views agree on it, in [0, 1].
+
+    A view from azimuth a that shows the class of azimuth b says that the yaw is b - a, and that turning the object by
+    as much, counter-clockwise from above, puts its front at azimuth 0. The direction of the views' mean vector is the
+    yaw, its length the agreement.
+    """
+    turns = torch.deg2rad(class_azimuth_deg[None] - azimuth_deg[:, None])
+    x, y = (probs * turns.cos()).sum(1).mean(), (probs * turns.sin()).sum(1).mean()
+    return math.degrees(math.atan2(float(y), float(x))), math.hypot(float(x), float(y))
+
+
+@torch.no_grad()
+def yaw_of(
+    pictured: Pictured, rectifiers: Sequence[Rectifier], config: GenerateConfig, size_px: int
+) -> float:
+    """The yaw of what was made, in degrees, as the job's own classifier reads it.
+
+    0 where nothing says what a front is, or the views do not agree on one.
+    """
+    for rectifier in rectifiers:
+        if rectifier.class_azimuth_deg is not None:
+            classes, azimuths, probs = rectifier.class_azimuth_deg, [], []
+            # One view at a time: all of them would need gigabytes at Stable Diffusion's size.
+            for view in range(NUM_VIEWS):
+                cameras = orbit(1, config, classes.device, view * 360 / NUM_VIEWS)
+                azimuths.append(cameras.azimuth_deg)
+                probs.append(rectifier.classifier(pictured.picture(cameras, min(size_px, MAX_PX))).exp())
+            yaw_deg, agreement = yaw_of_views(torch.cat(azimuths), torch.cat(probs), classes)
+            return yaw_deg if agreement >= LEAST_AGREEMENT else 0.0
+    return 0.0
+
+
+def written_yaw_deg(job: JobFolder) -> float:
+    """By how much a job's first mesh was turned when it was written; 0 where none was, or before it is written."""
+    try:
+        report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
+        return float(report["meshes"][0]["yaw_deg"])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return 0.0

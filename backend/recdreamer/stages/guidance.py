@@ -1,0 +1,194 @@
+"""What a job is guided by: the method with the prompt in its forms, the branch and the rectifiers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from recdreamer.cache import cache_folder
+from recdreamer.config import GenerateConfig, of_detail, of_geometry, of_texture
+from recdreamer.distillation.debiasing import PromptDebiaser
+from recdreamer.distillation.methods import LORA_METHODS, Guide, add_noise
+from recdreamer.pose.anchoring import Drawn, anchored, doubts, read_drawn
+from recdreamer.pose.attribute_classifier import AttributeClassifier
+from recdreamer.pose.classifier import PoseClassifier
+from recdreamer.pose.control import YawPosterior
+from recdreamer.pose.draw import draw_templates
+from recdreamer.pose.features import PATCHES, FeatureExtractor
+from recdreamer.pose.rectifier import Rectifier
+from recdreamer.pose.templates import PoseTemplate, are_placed, class_azimuths, load_templates
+from recdreamer.prior.attention import attention_to_prompt
+from recdreamer.prior.denoiser import Denoiser
+from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
+from recdreamer.prior.lora import LoraBranch
+from recdreamer.prior.prompts import VIEWS, Prompts
+from recdreamer.protocol import JobFolder, RequestError
+
+Warn = Callable[[str], None]
+
+
+def say_nothing(message: str) -> None:
+    """Where nobody listens."""
+
+
+def prepare_guide(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+) -> Guide:
+    """The job's method with all it asks: the branch, the prompt in its forms, the rectifiers."""
+    guidance, branch, rectifiers = config.guidance, None, []
+    prompts = prepare_prompts(config, prior)
+    if config.method == "usd":
+        rectifiers = prepare_rectifiers(job, config, prior, warn)
+        if config.rectifier.marginal == "sampled":
+            _fix_marginals(rectifiers, config, prior, prompts)
+    if config.method in LORA_METHODS:
+        branch = LoraBranch(prior, guidance.lora_rank, guidance.lora_targets, config.seed)
+    if guidance.checkpointing:
+        prior.unet.enable_gradient_checkpointing()
+    if guidance.compile:
+        prior.unet.compile()
+    decoder = TinyDecoder(config.rectifier.tiny_decoder, prior) if config.rectifier.tiny_decoder else None
+    return Guide(
+        config.method, Denoiser(prior, branch, decoder), prompts, guidance, rectifiers, config.rectifier
+    )
+
+
+def prepare_guides(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+) -> dict[str, Guide]:
+    """A guide for each stage that is run, and for close-ups: what they ask for costs time. That of the shape is always
+    there; all share its branch, which goes on learning, and its rectifiers."""
+    first = prepare_guide(job, config, prior, warn)
+
+    def of(stage: GenerateConfig) -> Guide:
+        if stage.method in LORA_METHODS and config.method not in (stage.method, "usd"):
+            raise RequestError(
+                f"The geometry stage cannot follow {stage.method} in a job that follows {config.method}.",
+                f"Set geometry.method to sds, or to {config.method}.",
+            )
+        is_same = full_prompt(stage) == full_prompt(config)
+        # Asked for once: a language model may have to be loaded for it.
+        prompts = first.prompts if is_same else prepare_prompts(stage, prior)
+        return Guide(
+            stage.method, first.denoiser, prompts, stage.guidance,
+            first.rectifiers if stage.method == "usd" else (), stage.rectifier,
+        )  # fmt: skip
+
+    guides = {"shape": first}
+    if "geometry" in config.stages:
+        guides["geometry"] = of(of_geometry(config))
+    if "texture" in config.stages:
+        guides["texture"] = of(of_texture(config))
+        if config.texture.detail_steps:
+            guides["detail"] = of(of_detail(config))
+    return guides
+
+
+def full_prompt(config: GenerateConfig) -> str:
+    """The prompt with the auxiliary prompt."""
+    return ", ".join(part for part in (config.prompt, config.guidance.auxiliary_prompt) if part)
+
+
+def prepare_prompts(config: GenerateConfig, prior: DiffusionPrior) -> Prompts:
+    """The prompt in every form that a method asks for. Raises JobError when the masked language model is missing."""
+    guidance, prompt, reduced = config.guidance, full_prompt(config), None
+    if guidance.masked_lm:
+        by_direction = PromptDebiaser(guidance.masked_lm).reduced(prompt, guidance.debias_words)
+        reduced = {view: by_direction[view if view in by_direction else "side"] for view in VIEWS}
+    source = f"{prompt}, {guidance.bridge_source}" if guidance.bridge_source else ""
+    return Prompts.encode(prior.encode_text, prompt, guidance.views, guidance.view_prompts, reduced, source)
+
+
+def prepare_rectifiers(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+) -> list[Rectifier]:
+    """That of the pose, and that of another attribute, as far as they are wanted. Raises RequestError for neither."""
+    settings, rectifiers = config.rectifier, []
+    build = partial(
+        Rectifier, num_intervals=settings.num_intervals, n_ema=settings.n_ema,
+        num_timesteps=prior.schedule.num_timesteps, device=prior.device,
+    )  # fmt: skip
+    if settings.pose:
+        classifier, templates = prepare_classifier(job, config, prior, warn)
+        is_camera = config.pose_mode == "camera"
+        azimuths = yaw = None
+        if are_placed(templates):
+            azimuths = class_azimuths(templates, classifier.labels, prior.device)
+        if azimuths is not None and not is_camera and settings.yaw == "inferred" and not settings.target:
+            yaw = YawPosterior(azimuths, settings.yaw_memory)
+        rectifiers.append(build(classifier, config.pose_mode, azimuths, target=settings.target, yaw=yaw))
+    if settings.attribute:
+        attribute = AttributeClassifier(settings.attribute_classifier, settings.attribute).to(prior.device)
+        rectifiers.append(
+            build(attribute, "marginal", None, target=settings.attribute_target, name="attribute")
+        )
+    if not rectifiers:
+        raise RequestError(
+            "Neither the pose nor an attribute is to be rectified.",
+            "Leave rectifier.pose on, name the classes of rectifier.attribute, or take the method vsd.",
+        )
+    return rectifiers
+
+
+def prepare_classifier(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+) -> tuple[PoseClassifier, list[PoseTemplate]]:
+    """The classifier of the job's templates, and these; where there are none, the prior draws them first.
+
+    Templates from elsewhere are compared with what the prior draws (`pose.anchoring`).
+    """
+    extractor = FeatureExtractor(config.extractor).to(prior.device)
+    given = job.read_request().templates
+    loaded = load_templates(job, given, prior.image_px)
+    build = partial(_classifier_of, extractor=extractor, config=config, prior=prior)
+    are_foreign = any(template.source != "prior" for template in given)
+    if given and not (config.rectifier.anchor and are_foreign and are_placed(loaded)):
+        return build(loaded), loaded
+    folder = job.templates / "drawn" if given else job.templates
+    own = draw_templates(folder, prior, extractor, config.prompt, config.seed)
+    drawn = Drawn(
+        load_templates(JobFolder(folder), own, prior.image_px), [template.image for template in own]
+    )
+    if not given:
+        return build(drawn.templates), drawn.templates
+    reading = read_drawn(build([*loaded, *drawn.templates]), loaded, drawn)
+    if reading is not None:
+        if doubt := doubts(reading):
+            warn(" ".join(doubt))
+        loaded = anchored(loaded, drawn, reading)
+    return build(loaded), loaded
+
+
+def _classifier_of(
+    templates: list[PoseTemplate], extractor: FeatureExtractor, config: GenerateConfig, prior: DiffusionPrior
+) -> PoseClassifier:
+    images = torch.stack([template.image for template in templates]).to(prior.device)
+    generator = torch.Generator(device=prior.device).manual_seed(config.seed)
+    attention = attention_to_prompt(prior, images, config.prompt, PATCHES, generator)
+    return PoseClassifier(
+        extractor, templates, config.rectifier.classifier, config.seed, attention, cache_folder("features")
+    )
+
+
+def _fix_marginals(
+    rectifiers: Sequence[Rectifier], config: GenerateConfig, prior: DiffusionPrior, prompts: Prompts
+) -> None:
+    """Classify the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
+    generator = torch.Generator(device=prior.device).manual_seed(config.seed)
+    count = config.rectifier.marginal_samples
+    text = prompts.plain.expand(count, -1, -1)
+    with torch.no_grad():
+        latents = prior.encode(
+            prior.sample([full_prompt(config)] * count, generator, config.guidance.guidance_scale)
+        )
+
+        def estimates(t: Tensor) -> Tensor:
+            noised = add_noise(latents, t.expand(count), None, 0, 1, prior.schedule, generator)
+            eps = prior.eps(noised.latents_t, noised.t, text)
+            return prior.decode(prior.schedule.x0_hat(noised.latents_t, eps, noised.t))
+
+        for rectifier in rectifiers:
+            rectifier.fix_marginal(estimates, generator)

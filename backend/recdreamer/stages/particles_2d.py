@@ -1,0 +1,230 @@
+"""2D particles: pictures optimized in their latents, by the same methods and without cameras (paper, App. E)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recdreamer.config import GenerateConfig
+from recdreamer.distillation.methods import AnyDenoiser, Guide, Noised, add_noise
+from recdreamer.distillation.timesteps import sample_timesteps
+from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.named_tensors import load_optimizer, optimizer_tensors
+from recdreamer.optimize import optimize, report_poses, step_generator, timesteps_of
+from recdreamer.pose.marginal import PoseMarginal
+from recdreamer.pose.rectifier import Classifier
+from recdreamer.prior.denoiser import Question
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.lora import LoraTrainer
+from recdreamer.protocol import JobFolder, RequestError
+from recdreamer.report import Report
+
+STAGE = "particles"
+NUM_RECORDS = 40
+"""Times that a run is looked at, evenly spaced."""
+
+
+def check_config(config: GenerateConfig) -> None:
+    """Raises RequestError for what cannot be done without cameras."""
+    if config.method == "perp_neg":
+        raise RequestError(
+            "Perp-Neg asks by the camera's azimuth, and 2D particles have no camera.", "Take another method."
+        )
+    if config.pose_mode == "camera":
+        raise RequestError("2D particles have no camera to take the pose from.", "Take the marginal mode.")
+    for name in ("num_particles", "num_steps", "num_views"):
+        if getattr(config.optimize, name) < 1:
+            raise RequestError(f"optimize.{name} is {getattr(config.optimize, name)}.", "Give 1 or more.")
+
+
+class LatentParticles:
+    """Pictures x¹ … xⁿ as latents that start as noise, each with an optimizer state of its own."""
+
+    def __init__(self, config: GenerateConfig, prior: DiffusionPrior) -> None:
+        self.config, self.prior = config, prior
+        shape = (prior.unet.config.in_channels, *[prior.unet.config.sample_size] * 2)
+        generator = torch.Generator(prior.device).manual_seed(config.seed)
+        # A tensor each: those that a step leaves out have no gradient, so that their momentum stands still.
+        self.latents = [
+            torch.randn(shape, generator=generator, device=prior.device).requires_grad_()
+            for _ in range(config.optimize.num_particles)
+        ]
+        self.optimizer = torch.optim.Adam(self.latents, config.optimize.grid_learning_rate)
+
+    def draw(self, generator: torch.Generator) -> Int[Tensor, "batch"]:
+        """Whose turn it is: `num_views` of them without repetition, or all when there are fewer."""
+        order = torch.randperm(len(self.latents), generator=generator, device=generator.device)
+        return order[: self.config.optimize.num_views]
+
+    def at(self, indices: Int[Tensor, "batch"]) -> Float[Tensor, "batch c h w"]:
+        return torch.stack([self.latents[i] for i in indices.tolist()]).detach()
+
+    def descend(self, indices: Int[Tensor, "batch"], grad: Float[Tensor, "batch c h w"], step: int) -> None:
+        """One optimizer step of the drawn ones; the rate falls along the same cosine as a field's."""
+        settings = self.config.optimize
+        left = 0.5 + 0.5 * math.cos(math.pi * step / settings.num_steps)
+        left = settings.final_learning_rate + (1 - settings.final_learning_rate) * left
+        self.optimizer.param_groups[0]["lr"] = left * settings.grid_learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        for i, direction in zip(indices.tolist(), grad, strict=True):
+            self.latents[i].grad = direction.detach().clone()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def pictures(self, at_once: int = 4) -> Float[Tensor, "particles 3 height width"]:
+        """All of them, decoded a few at a time."""
+        parts = torch.stack(self.latents).split(at_once)
+        return torch.cat([self.prior.decode(part) for part in parts]).clamp(0, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold."""
+        named = {f"latents.{i}": latents for i, latents in enumerate(self.latents)}
+        return named | optimizer_tensors("optimizer", self.optimizer)
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for i, latents in enumerate(self.latents):
+                latents.copy_(tensors[f"latents.{i}"])
+        load_optimizer("optimizer", self.optimizer, tensors)
+
+
+class OverheardDenoiser:
+    """A denoiser that keeps its first answer of a step: what the pretrained model makes of the prompt."""
+
+    def __init__(self, denoiser: AnyDenoiser) -> None:
+        self.denoiser, self.branch, self.schedule = denoiser, denoiser.branch, denoiser.schedule
+        self.first: Tensor | None = None
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return self.denoiser.decode(latents)
+
+    def ask(self, latents_t: Tensor, t: Tensor, *questions: Question) -> list[Tensor]:
+        answers = self.denoiser.ask(latents_t, t, *questions)
+        if self.first is None:
+            self.first = answers[0].detach()
+        return answers
+
+
+class PoseObserver:
+    """The poses (or another attribute) of every step's clean estimates, as USD sees them, for any method.
+
+    It draws no random numbers and answers nothing, so that a run is the same with it and without it.
+    """
+
+    def __init__(self, guide: Guide, classifier: Classifier, config: GenerateConfig) -> None:
+        guide.denoiser = self.denoiser = OverheardDenoiser(guide.denoiser)
+        self.classifier, schedule = classifier, guide.denoiser.schedule
+        self.marginal = PoseMarginal(
+            len(classifier.labels),
+            config.rectifier.num_intervals,
+            config.rectifier.n_ema,
+            schedule.num_timesteps,
+        ).to(schedule.alphas_cumprod.device)
+        self.sum = torch.zeros_like(self.marginal.probs)
+        """Over the steps."""
+
+    @torch.no_grad()
+    def see(self, x: Noised) -> None:
+        """Take in the estimates of one step."""
+        eps, self.denoiser.first = self.denoiser.first, None
+        assert eps is not None
+        estimates = self.denoiser.decode(self.denoiser.schedule.x0_hat(x.latents_t, eps, x.t))
+        self.marginal.update(x.t, self.classifier(estimates).exp())
+        self.sum += self.marginal.probs
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that a checkpoint must hold."""
+        return {"observed": self.marginal.probs, "observed_sum": self.sum}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        self.marginal.probs.copy_(tensors["observed"])
+        self.sum.copy_(tensors["observed_sum"])
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is to be seen of a run after a step."""
+
+    step: int
+    pictures: Float[Tensor, "particles 3 height width"]
+    labels: tuple[str, ...]
+    marginal: Float[Tensor, "intervals classes"]
+    """p̄_t(c|y) now."""
+    mean_marginal: Float[Tensor, "intervals classes"]
+    """Its mean over the steps."""
+
+
+def particle_step(
+    step: int,
+    particles: LatentParticles,
+    guide: Guide,
+    lora: LoraTrainer | None,
+    observer: PoseObserver | None,
+) -> None:
+    """One pass through Algorithm 1, whose line 2 has nothing to render here."""
+    config, prior = particles.config, particles.prior
+    generator = step_generator(config.seed, step, prior.device)
+    drawn = particles.draw(generator)
+    latents, num_steps = particles.at(drawn), config.optimize.num_steps
+
+    # Line 3: noise.
+    bounds = timesteps_of(config.guidance, prior.schedule, step, num_steps)
+    t = sample_timesteps(bounds, len(drawn), generator)
+    noised = add_noise(latents, t, None, step, num_steps, prior.schedule, generator)
+
+    # Lines 4 and 5.
+    grad = guide.grad(noised, generator)
+    if observer is not None:
+        observer.see(noised)
+    particles.descend(drawn, grad, step)
+
+    # Line 6: the branch learns the pictures.
+    if lora is not None and step % config.guidance.lora_every == 0:
+        nowhere = torch.zeros(len(drawn), 4, 4, device=latents.device)
+        lora.step(latents, guide.prompts.plain.expand(len(drawn), -1, -1), nowhere, step, generator)
+
+
+def particle_stage(
+    job: JobFolder,
+    config: GenerateConfig,
+    prior: DiffusionPrior,
+    guide: Guide,
+    observer: PoseObserver,
+    report: Report,
+    record: Callable[[Sight], None],
+) -> tuple[LatentParticles, float]:
+    """All steps, resumed from the newest checkpoint. Returns the particles and the seconds of all runs together."""
+    particles, branch, lora = LatentParticles(config, prior), guide.denoiser.branch, None
+    guidance, num_steps = config.guidance, config.optimize.num_steps
+    if branch is not None:
+        # Without a camera nothing is to be learnt of it, and its part of the branch stays the zero it begins as.
+        branch.camera.requires_grad_(False)
+        lora = LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
+
+    def after_step(step: int) -> None:
+        if is_due(step, num_steps, NUM_RECORDS):
+            marginal, labels = observer.marginal, observer.classifier.labels
+            record(Sight(step, particles.pictures(), labels, marginal.probs.clone(), observer.sum / step))
+            report_poses(report, labels, marginal, guide)
+        report.progress(step, num_steps)
+
+    seconds = optimize(
+        STAGE,
+        CheckpointStore(job.checkpoints),
+        config,
+        prior.device,
+        [part for part in (particles, observer, lora, *guide.rectifiers) if part is not None],
+        lambda step: particle_step(step, particles, guide, lora, observer),
+        after_step,
+    )
+    return particles, seconds
+
+
+def is_due(step: int, num_steps: int, times: int) -> bool:
+    """Whether something that is done `times` times in a run, evenly spaced and at its end, is done after `step`."""
+    return step * times // num_steps > (step - 1) * times // num_steps

@@ -1,0 +1,132 @@
+"""One stage of a job: a model that is moved by distillation, with previews, checkpoints, progress and resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from recdreamer.cameras import Cameras
+from recdreamer.config import GenerateConfig
+from recdreamer.distillation.methods import LORA_METHODS, Guide
+from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.models.model import Model
+from recdreamer.optimize import optimize, optimize_step, orbit, report_poses
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.lora import LoraTrainer
+from recdreamer.protocol import JobFolder
+from recdreamer.report import JobError, Report
+
+PREVIEW_PX = 96
+
+
+@runtime_checkable
+class Pictured(Protocol):
+    """What can be looked at."""
+
+    def picture(
+        self, cameras: Cameras, size_px: int, ground: float = 0.8
+    ) -> Float[Tensor, "views 3 size_px size_px"]: ...
+
+
+@runtime_checkable
+class Theta(Protocol):
+    """What a stage optimizes."""
+
+    @property
+    def first_bad_step(self) -> float: ...
+
+    def at(self, step: int) -> Model:
+        """The part of it that a step moves."""
+        ...
+
+    def cameras(self, step: int) -> Cameras | None:
+        """The views of a step; None leaves them to chance."""
+        ...
+
+    def shown(self) -> Sequence[Pictured]:
+        """A row of the preview each."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]: ...
+
+    def load(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+def run_stage(
+    name: str,
+    job: JobFolder,
+    config: GenerateConfig,
+    prior: DiffusionPrior,
+    guide: Guide,
+    theta: Theta,
+    device: torch.device,
+    report: Report,
+    watch: Callable[[int], None] = lambda step: None,
+    counted: tuple[int, int] | None = None,
+) -> float:
+    """All steps that are left of a stage. Returns the seconds of all its runs.
+
+    `config` is the stage's own, `guide` follows its method. `watch(step)` may raise to end the stage. Where it is
+    a part of what is told as one stage, `counted` has the steps before it and those of the whole. Raises JobError
+    "non_finite", and what `report` raises to cancel or to pause, after a checkpoint.
+    """
+    branch = guide.denoiser.branch if guide.method in LORA_METHODS else None
+    rectifiers, guidance = guide.rectifiers, config.guidance
+    num_steps = config.optimize.num_steps
+    steps_before, steps_in_all = counted or (0, num_steps)
+    lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
+
+    def after_step(step: int) -> None:
+        if step % config.optimize.preview_every == 0 or step == num_steps:
+            report.preview(
+                write_preview(theta.shown(), config, device, job.previews / f"{name}-{step:06d}.png")
+            )
+            if rectifiers:
+                report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal, guide)
+        report.progress(steps_before + step, steps_in_all)
+        watch(step)
+
+    def check(step: int) -> None:
+        bad = theta.first_bad_step
+        if bad <= step:
+            raise JobError(
+                "non_finite",
+                f"The loss was not a finite number at step {bad:.0f}; the last good checkpoint was kept.",
+                "Run the job again with a lower guidance scale or learning rate, or another seed.",
+            )
+
+    return optimize(
+        name,
+        CheckpointStore(job.checkpoints),
+        config,
+        device,
+        [part for part in (theta, lora, *rectifiers) if part is not None],
+        lambda step: optimize_step(step, config, prior, theta.at(step), guide, lora, theta.cameras(step)),
+        after_step,
+        check,
+    )
+
+
+def particle_name(stage: str, index: int) -> str:
+    """Name of a stage's run for one of several particles."""
+    return f"{stage}_{index}" if index else stage
+
+
+def write_preview(
+    shown: Sequence[Pictured], config: GenerateConfig, device: torch.device, path: Path, num_views: int = 4
+) -> Path:
+    """Front, right, back and left side by side, a row for each particle."""
+    cameras = orbit(num_views, config, device)
+    rows = [one.picture(cameras, PREVIEW_PX).permute(2, 0, 3, 1).flatten(1, 2) for one in shown]
+    strip = (torch.cat(rows) * 255).round().byte().cpu().numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    Image.fromarray(strip).save(temporary, format="PNG")
+    temporary.replace(path)
+    return path

@@ -1,0 +1,160 @@
+"""Stage 1: shape and colour of a radiance field by score distillation."""
+
+from __future__ import annotations
+
+import shutil
+
+import torch
+from torch import Tensor
+
+from recdreamer.cameras import Cameras
+from recdreamer.config import GenerateConfig
+from recdreamer.distillation.methods import Guide
+from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.models.radiance import Particles, Scene
+from recdreamer.optimize import Resumable
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.lora import LoraTrainer
+from recdreamer.protocol import JobFolder
+from recdreamer.report import Report
+from recdreamer.stages.collapse import (
+    ADVICE,
+    ADVICE_FOR_OBJECT,
+    COLLAPSES,
+    DESCRIPTIONS,
+    OF_OBJECT,
+    REMEDIES,
+    Collapse,
+    cured,
+    horizon,
+    judge,
+    look_at,
+)
+from recdreamer.stages.run import run_stage
+from recdreamer.start.starting_point import StartingPoint
+
+STAGE = "shape"
+CURE = "collapse"
+"""Name of the tensor in a checkpoint: [number of the collapse that was cured, 0 for none; 1 if looked at since]."""
+
+
+class Collapsed(Exception):
+    """The stage has lost its object for the first time."""
+
+    def __init__(self, collapse: Collapse) -> None:
+        super().__init__(collapse)
+        self.collapse: Collapse = collapse
+
+
+class WatchedParticles:
+    """θ of the stage: the particles, and how they fare."""
+
+    def __init__(self, particles: Particles, cure: Collapse | None) -> None:
+        self.particles = particles
+        self.cure, self.is_looked_at = cure, False
+
+    def watch(self, step: int, num_steps: int, is_brought: bool, report: Report) -> None:
+        """Look once, a tenth of the way. Raises Collapsed the first time that there is no object, then warns.
+
+        `is_brought`: the shape was brought by an object, and may be as full as it likes.
+        """
+        if self.is_looked_at or step < horizon(num_steps):
+            return
+        verdicts: list[Collapse | None] = [judge(look_at(scene)) for scene in self.particles.scenes]
+        collapse: Collapse | None = None
+        for verdict in verdicts:
+            if verdict is not None and not (is_brought and verdict == "full"):
+                collapse = verdict
+        # Not before: who resumes a stage that was killed right here must look again.
+        if collapse and self.cure is None:
+            raise Collapsed(collapse)
+        self.is_looked_at = True
+        if collapse:
+            advice = ADVICE_FOR_OBJECT if is_brought else ADVICE
+            report.warning(f"{DESCRIPTIONS[collapse]} at step {step} again. It may come back; {advice}.")
+
+    def at(self, step: int) -> Scene:
+        return self.particles.at(step)
+
+    def cameras(self, step: int) -> Cameras | None:
+        return self.particles.cameras(step)
+
+    def shown(self) -> list[Scene]:
+        return self.particles.shown()
+
+    @property
+    def first_bad_step(self) -> float:
+        return self.particles.first_bad_step
+
+    def tensors(self) -> dict[str, Tensor]:
+        cure = 0 if self.cure is None else COLLAPSES.index(self.cure) + 1
+        return self.particles.tensors() | {CURE: torch.tensor([cure, int(self.is_looked_at)])}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        self.particles.load(tensors)
+        self.is_looked_at = bool(tensors[CURE][1]) if CURE in tensors else True
+
+
+def shape_stage(
+    job: JobFolder,
+    config: GenerateConfig,
+    prior: DiffusionPrior,
+    guide: Guide,
+    device: torch.device,
+    report: Report,
+    start: StartingPoint | None = None,
+) -> tuple[Particles, float]:
+    """Stage 1: shape and colour by score distillation. Returns the particles and the seconds of all runs.
+
+    A stage that has lost its object after a tenth of its steps begins once more with other settings. What goes on from
+    an earlier job is not looked at, and the shape that an object brought may be as full as it likes.
+    """
+    store, fresh = CheckpointStore(job.checkpoints), _fresh_tensors(guide, config)
+    is_watched = start is None or start.kind != "continue"
+    is_brought = start is not None and start.kind == "object"
+    remedies = OF_OBJECT if is_brought else REMEDIES
+    cure = _cure_of(store)
+    while True:
+        own = config if cure is None else cured(config, cure)
+        watched = WatchedParticles(Particles(own, device, start), cure)
+
+        def watch(step: int, watched: WatchedParticles = watched) -> None:
+            if is_watched:
+                watched.watch(step, config.optimize.num_steps, is_brought, report)
+
+        try:
+            seconds = run_stage(STAGE, job, own, prior, guide, watched, device, report, watch)
+        except Collapsed as collapsed:
+            cure = collapsed.collapse
+            report.warning(f"{DESCRIPTIONS[cure]}. The shape is begun once more, with {remedies[cure]}.")
+            again = WatchedParticles(Particles(cured(config, cure), device, start), cure)
+            _begin_again(store, again.tensors() | fresh)
+        else:
+            return watched.particles, seconds
+
+
+def _fresh_tensors(guide: Guide, config: GenerateConfig) -> dict[str, Tensor]:
+    """What the branch and the rectifiers know before the first step."""
+    branch, guidance = guide.denoiser.branch, config.guidance
+    lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
+    parts: list[Resumable] = [part for part in (lora, *guide.rectifiers) if part is not None]
+    return {name: tensor.detach().clone() for part in parts for name, tensor in part.tensors().items()}
+
+
+def _cure_of(store: CheckpointStore) -> Collapse | None:
+    """The collapse that the stage under way was cured of."""
+    checkpoint = store.newest(STAGE)
+    number = int(checkpoint.tensors[CURE][0]) if checkpoint and CURE in checkpoint.tensors else 0
+    return COLLAPSES[number - 1] if number else None
+
+
+def _begin_again(store: CheckpointStore, tensors: dict[str, Tensor]) -> None:
+    """Put a checkpoint of step 0 in the place of all that the stage has saved; the time it took still counts.
+
+    The old ones go first, or the store would prune the new one as the oldest.
+    """
+    checkpoint = store.newest(STAGE)
+    seconds = checkpoint.meta["seconds"] if checkpoint else 0.0
+    for path in store.folder.glob(f"{STAGE}-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    store.save(STAGE, 0, tensors, {"seconds": seconds})

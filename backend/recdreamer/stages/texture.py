@@ -1,0 +1,114 @@
+"""Stage 3: the colour of a mesh whose shape is settled, by the job's own method (paper, B.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize
+
+from recdreamer.config import GenerateConfig, of_detail, of_texture
+from recdreamer.distillation.methods import Guide
+from recdreamer.field import RadianceField
+from recdreamer.field.region_field import RegionField
+from recdreamer.mesh import Mesh, Shade
+from recdreamer.mesh.level import Tick, no_tick
+from recdreamer.mesh.mesh import face_cross, vertex_normals
+from recdreamer.models.close_ups import CloseUps
+from recdreamer.models.model import Descent, field_optimizer
+from recdreamer.models.painting import SHOW_ALL, Painting
+from recdreamer.optimize import step_generator
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.protocol import JobFolder
+from recdreamer.report import Report
+from recdreamer.stages.run import particle_name, run_stage
+from recdreamer.start.starting_point import StartingPoint
+
+COPIED_POINTS = 8192
+"""Points of the mesh whose colours are compared in a step."""
+
+
+def texture_stage(
+    job: JobFolder,
+    config: GenerateConfig,
+    prior: DiffusionPrior,
+    guides: dict[str, Guide],
+    meshes: Sequence[Mesh],
+    fields: Sequence[RadianceField | RegionField],
+    device: torch.device,
+    report: Report,
+) -> tuple[list[Painting], float]:
+    """A painting of each mesh, in scene units, that begins with a field's colours and then is sharpened by close-ups.
+
+    Returns them and the seconds of all runs.
+    """
+    paintings, seconds = [], 0.0
+    of_each = config.texture.num_steps + config.texture.detail_steps
+    for index, (mesh, field) in enumerate(zip(meshes, fields, strict=True)):
+        before, in_all = index * of_each, len(meshes) * of_each
+        painting = Painting(config, mesh, field, device)
+        seconds += run_stage(
+            particle_name("texture", index), job, of_texture(config), prior, guides["texture"], painting, device,
+            report, counted=(before, in_all),
+        )  # fmt: skip
+        painting.forget_views()
+        if config.texture.detail_steps:
+            seconds += run_stage(
+                particle_name("detail", index), job, of_detail(config), prior, guides["detail"],
+                CloseUps(config, painting), device, report, counted=(before + config.texture.num_steps, in_all),
+            )  # fmt: skip
+        paintings.append(painting)
+    return paintings, seconds
+
+
+def copied(
+    config: GenerateConfig,
+    field: RadianceField | RegionField,
+    mesh: Mesh,
+    shade: Shade,
+    device: torch.device,
+    tick: Tick = no_tick,
+) -> RadianceField | RegionField:
+    """The field with the colours of another's surface, as far as it may change; least squares over the mesh."""
+    settings, field = config.texture, deepcopy(field).to(device)
+    field.set_progress(SHOW_ALL)
+    learnt = ((name, p) for name, p in field.named_parameters() if p.requires_grad)
+    optimizer = field_optimizer(learnt, settings.grid_learning_rate, settings.network_learning_rate)
+    descent = Descent(optimizer, settings.copy_steps, settings.final_learning_rate, device)
+    generator = step_generator(config.seed, 0, device)
+    corners, normals, areas = (
+        torch.from_numpy(values).float().to(device)
+        for values in (
+            mesh.verts[mesh.faces],
+            vertex_normals(mesh)[mesh.faces],
+            np.linalg.norm(face_cross(mesh), axis=1),
+        )
+    )
+    for step in range(settings.copy_steps):
+        tick()
+        faces = torch.multinomial(areas, COPIED_POINTS, replacement=True, generator=generator)
+        # Logarithms of uniform numbers, as shares of their sum, are uniform in a triangle.
+        draws = -torch.rand((COPIED_POINTS, 3, 1), generator=generator, device=device).clamp_min(1e-12).log()
+        weights = draws / draws.sum(1, keepdim=True)
+        points, facing = ((weights * values[faces]).sum(1) for values in (corners, normals))
+        with torch.no_grad():
+            wanted = shade(points, normalize(facing, dim=-1))
+        descent.step((field(points)[1] - wanted).square().mean(), step)
+    return field
+
+
+def own_field(
+    config: GenerateConfig,
+    start: StartingPoint | None,
+    earlier: RadianceField | RegionField | None = None,
+    index: int = 0,
+) -> RadianceField | RegionField:
+    """A field that has no colours yet; where only a region may change, it has the earlier ones elsewhere."""
+    fresh = RadianceField(config.texture.field, config.seed + index)
+    if start is None or start.region is None:
+        return fresh
+    if earlier is None:
+        return start.make_fields(config.texture.field, config.seed + index)[0]
+    return RegionField(deepcopy(earlier), fresh, start.region)

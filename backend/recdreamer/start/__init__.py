@@ -1,0 +1,1 @@
+"""What a job starts from: the prompt alone, a mesh, or an earlier job."""

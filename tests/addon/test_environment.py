@@ -1,0 +1,106 @@
+"""Finding, making and checking the backend's environment; the commands themselves are stand-ins."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from recdreamer_extension.addon.jobs import environment as module
+from recdreamer_extension.addon.jobs.environment import Step, Task
+from recdreamer_extension.backend.recdreamer.protocol import RequestError
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-c", code]
+
+
+def test_steps_run_in_order_and_tell(tmp_path):
+    (tmp_path / "scrap").mkdir()
+    task = Task(
+        [Step("One", python("print('first')")), Step("Two", python("print('second')"))],
+        marker=tmp_path / "marker",
+        clean_up=tmp_path / "scrap",
+    )
+    task.join()
+    assert task.has_succeeded
+    assert (task.title, task.line) == ("Two", "second")
+    assert (tmp_path / "marker").exists()
+    assert not (tmp_path / "scrap").exists()
+
+
+def test_a_failing_step_ends_the_task_with_its_last_line(tmp_path):
+    task = Task(
+        [Step("Fetching", python("print('No space.'); raise SystemExit(1)")), Step("Never", python(""))],
+        marker=tmp_path / "marker",
+    )
+    task.join()
+    assert task.problem == "Fetching failed: No space."
+    assert not (tmp_path / "marker").exists()
+
+
+def test_a_command_that_is_not_there():
+    task = Task([Step("Checking", ["/no/such/python"])])
+    task.join()
+    assert "Checking failed: No such file" in task.problem
+
+
+def test_cancel_ends_the_running_command(wait_until):
+    task = Task([Step("Long", python("print('on', flush=True); import time; time.sleep(600)"))])
+    wait_until(lambda: task.poll() and task.line == "on")
+    task.cancel()
+    task.join()
+    assert task.problem == "Cancelled."
+    assert not task.is_running
+
+
+def test_no_backend_yet(tmp_path):
+    with pytest.raises(RequestError, match="not set up yet"):
+        module.find_interpreter("", tmp_path)
+
+
+def test_half_a_set_up_does_not_pass(tmp_path):
+    interpreter = module.interpreter_of(module.own_environment(tmp_path))
+    interpreter.parent.mkdir(parents=True)
+    interpreter.touch()
+    with pytest.raises(RequestError, match="not set up yet"):
+        module.find_interpreter("", tmp_path)
+    module._marker(tmp_path).touch()
+    assert module.find_interpreter("", tmp_path) == interpreter
+
+
+def test_chosen_interpreter(tmp_path):
+    assert module.find_interpreter(sys.executable, tmp_path) == Path(sys.executable)
+    with pytest.raises(RequestError, match="does not exist"):
+        module.find_interpreter(str(tmp_path / "python"), tmp_path)
+
+
+def test_base_python_fits_the_backend():
+    assert module.probe(module.find_base_python()) in module.PYTHON_VERSIONS
+
+
+@pytest.mark.parametrize("program", ["true", "/no/such/python"])
+def test_probe_of_what_is_no_python(program):
+    assert module.probe(program) is None
+
+
+def test_full_disk_is_said_before_anything_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setitem(module.SPACE_GB, "cpu", 10**9)
+    with pytest.raises(RequestError, match="Free some space"):
+        module.set_up(tmp_path, "cpu")
+
+
+def test_set_up_makes_a_working_environment_from_the_bundled_backend(tmp_path, monkeypatch):
+    """All of it but the download: pip is asked to build the backend's metadata without dependencies."""
+    task_steps = {}
+    monkeypatch.setattr(module, "Task", lambda steps, **kwargs: task_steps.update(steps=steps, **kwargs))
+    module.set_up(tmp_path, "cpu", base_python=sys.executable)
+    venv, install, doctor = task_steps["steps"]
+    environment = module.own_environment(tmp_path)
+    assert venv.command == [sys.executable, "-m", "venv", "--clear", str(environment)]
+    source = Path(install.command[-1])
+    assert (source / "pyproject.toml").is_file() and (source / "recdreamer/protocol.py").is_file()
+    assert "https://download.pytorch.org/whl/cpu" in install.command
+    assert doctor.command == [str(module.interpreter_of(environment)), "-m", "recdreamer", "doctor"]
+    assert task_steps["clean_up"] == source.parent
+    module.shutil.rmtree(source.parent)

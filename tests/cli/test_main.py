@@ -1,0 +1,204 @@
+"""The command line as typed: arguments, job folders, sentences, exit codes."""
+
+import dataclasses
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from recdreamer.cli import doctor, main
+from recdreamer.job import worker
+from recdreamer.protocol import JobFolder, JobRequest
+
+BACKEND = Path(main.__file__).parents[2]
+
+
+def call(*arguments: object) -> int:
+    """Exit code of `recdreamer ...` in this process."""
+    with pytest.raises(SystemExit) as caught:
+        main.main([str(argument) for argument in arguments])
+    return int(caught.value.code or 0)
+
+
+@pytest.fixture
+def prepared(monkeypatch) -> list[Path]:
+    """`generate` up to the worker; the folders it would have been started on."""
+    folders = []
+    monkeypatch.setattr(main, "follow", lambda folder, *options: folders.append(folder) or 0)
+    return folders
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, grey in (("front.png", 200), ("back-1.png", 90), ("back-2.png", 80), ("left.png", 120)):
+        Image.new("RGB", (20, 30), (grey, grey, grey)).save(folder / name)
+    return folder
+
+
+def test_the_arguments_are_the_fields_of_the_request():
+    """One name, one type, one default; a field added to the request must be reachable from here."""
+    request = {f.name: f for f in dataclasses.fields(JobRequest)}
+    arguments = {f.name: f for f in dataclasses.fields(main.Generate)}
+    elsewhere = {"protocol", "overrides", "keep_running", "kind"}
+    assert set(arguments) == (set(request) - elsewhere) | {"out", "set"}
+    for name in set(arguments) & set(request) - {"templates"}:
+        assert arguments[name].default == request[name].default, name
+        assert arguments[name].type == request[name].type, name
+
+
+def test_generate_writes_a_job_and_takes_it_up_again(tmp_path, pictures, prepared, capsys):
+    out = tmp_path / "jöb 1"
+    arguments = ["generate", "--prompt", "a red bear", "--seed", 7, "--templates", pictures, "--out", out]
+    arguments += ["--set", "optimize.num_steps=40", "optimize.ground=[0.5, 0.6]", "prior.kind=plain"]
+    assert call(*arguments) == 0
+    request = JobFolder(out).read_request()
+    assert (request.prompt, request.seed) == ("a red bear", 7)
+    assert request.overrides == {
+        "optimize.num_steps": 40,
+        "optimize.ground": [0.5, 0.6],
+        "prior.kind": "plain",
+    }
+    assert [t.label for t in request.templates] == ["back", "back", "front", "left", "right"]
+    assert all((out / template.image).is_file() for template in request.templates)
+
+    assert call(*arguments) == 0
+    assert prepared == [out, out]
+    assert call(*arguments, "--method", "sds") == 1
+    assert "other settings" in capsys.readouterr().err
+    assert JobFolder(out).read_request() == request
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--prompt", " "], "The prompt is empty."),
+        (["--prompt", "a bear", "--height-m", "-1"], "The height is -1.0 metres."),
+        (["--prompt", "a bear", "--set", "optimize.num_steps"], "'optimize.num_steps' is no setting."),
+        (["--prompt", "a bear", "--templates", "/nowhere"], "No pictures in /nowhere."),
+    ],
+)
+def test_a_bad_request_is_one_sentence_and_leaves_nothing(arguments, sentence, tmp_path, prepared, capsys):
+    assert call("generate", "--out", tmp_path / "job", *arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(sentence) and error.count("\n") == 1
+    assert not prepared and not (tmp_path / "job").exists()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_stage_is_repeated_by_the_worker(is_terminal, tmp_path, monkeypatch):
+    """Who knows what to do when that fails."""
+    monkeypatch.setattr(main.sys.stdout, "isatty", lambda: is_terminal, raising=False)
+    told = []
+    monkeypatch.setattr(main, "follow", lambda *given: told.append(given) or 0)
+    monkeypatch.setattr(worker, "run", lambda *given: told.append((given[0], given[2])) or 0)
+    assert call("run", tmp_path, "--again", "texture", "--seed", 7) == 0
+    expected = ("--again", "texture", "--seed", "7") if is_terminal else ("texture", 7)
+    assert told == [(tmp_path, expected)]
+
+
+def test_a_job_that_goes_on_has_its_seed(tmp_path, prepared, capsys):
+    assert call("run", tmp_path, "--seed", 3) == 1
+    assert capsys.readouterr().err.startswith("A job that goes on keeps its seed.") and not prepared
+
+
+def test_templates_checks_a_folder(pictures, capsys):
+    assert call("templates", "check", pictures) == 0
+    assert "right: left.png (mirrored)" in capsys.readouterr().out
+    (pictures / "front.png").write_bytes(b"")
+    assert call("templates", "check", pictures) == 1
+    assert "'front.png' cannot be read" in capsys.readouterr().err
+    for name in ("back-1.png", "back-2.png", "left.png"):
+        (pictures / name).unlink()
+    assert call("templates", "check", pictures) == 1
+    assert "1 pose class(es) of 2 to 6" in capsys.readouterr().err
+
+
+def test_a_gallery_is_drawn_and_checked(tmp_path, capsys):
+    """The three commands that follow one another: gallery, check, generate."""
+    out = tmp_path / "Bär"
+    assert call("templates", "gallery", "--prompt", "a red bear", "--out", out) == 0
+    told = capsys.readouterr().out
+    assert "3 of 3" in told and told.count(".png (") == 24
+    assert call("templates", "check", out, "--prompt", "a red bear") == 0
+    assert (out / "check" / "check.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("image", "told"),
+    [("nowhere.png", "'nowhere.png' cannot be read"), ("front.png", "is not a Zero-1-to-3 model")],
+)
+def test_views_of_what_is_not_there_are_one_sentence(pictures, tmp_path, capsys, image, told):
+    arguments = ["--image", pictures / image, "--model", tmp_path, "--out", tmp_path / "out"]
+    assert call("templates", "views", *arguments) == 1
+    error = capsys.readouterr().err
+    assert told in error and "Traceback" not in error
+
+
+def test_a_failing_job_is_shown_and_gives_its_code(tmp_path, capsys):
+    """Through a real worker: the setting exists nowhere, and only the backend can know."""
+    out = tmp_path / "job"
+    arguments = ["generate", "--prompt", "a bear", "--out", out, "--set", "optimize.no_such_thing=1"]
+    assert call(*arguments) == 1
+    assert "There is no setting 'optimize.no_such_thing'." in capsys.readouterr().out
+    assert JobFolder(out).read_state().status == "failed"
+
+
+def test_the_view_tells_each_tenth_without_a_terminal(capsys):
+    view = main.EventView(console=None, status=None)
+    view.show({"type": "stage", "name": "shape", "index": 0, "count": 1})
+    for step in range(1, 101):
+        view.show({"type": "progress", "step": step, "total": 100, "it_per_s": 2.0, "eta_s": 75.0})
+    view.show({"type": "something new"})
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 11
+    assert lines[0] == "shape 1/100, 2.00 it/s, 1:15 left"
+
+
+def test_help_needs_no_heavy_import():
+    script = "import sys; sys.argv = ['recdreamer', '--help']; from recdreamer.cli.main import main\n"
+    script += "try: main()\nexcept SystemExit: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=BACKEND, capture_output=True, text=True, check=True
+    )
+    for command in ("generate", "run", "templates", "doctor"):
+        assert command in done.stdout
+    assert not {"torch", "diffusers", "numpy", "warp"} & set(done.stderr.split())
+
+
+def test_doctor_finds_this_installation_well(tmp_path, capsys):
+    assert doctor.examine(tmp_path / "a folder to come") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "All is well."
+    assert all(line.startswith("ok    ") for line in lines[:-1])
+
+
+def test_doctor_reports_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    def refuse(dir: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    with pytest.raises(doctor.Trouble, match=r"cannot be written \(Permission denied\)\. Choose another"):
+        doctor._folder(tmp_path / "a folder to come")
+
+
+def test_doctor_reports_a_full_disk(tmp_path, monkeypatch):
+    usage = doctor.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage._replace(free=20_000_000))
+    with pytest.raises(doctor.Trouble, match=r"only 20 MB are free .* A job needs about 500 MB\."):
+        doctor._folder(tmp_path)
+
+
+def test_doctor_names_each_trouble_and_a_remedy(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(doctor, "LEAST_MEMORY_MB", 1e9)
+    monkeypatch.setattr(doctor, "_prior", lambda: json.loads(""))
+    assert doctor.examine(tmp_path / "file") == 1
+    failures = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
+    assert len(failures) == 3
+    assert all(failure.endswith(".") and failure.count(". ") >= 1 for failure in failures)

@@ -1,0 +1,90 @@
+"""Setting up: what is missing is one sentence, what was interrupted is redone, what is there costs nothing."""
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@pytest.fixture
+def environments(monkeypatch, tmp_path):
+    """tools/environments.py over a folder of its own; pip is not called but written down."""
+    spec = importlib.util.spec_from_file_location("environments", ROOT / "tools" / "environments.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "environments", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "VENVS", tmp_path / "mit Größe" / ".venv")
+    module.installed = []
+    run = module.run_shown
+
+    def without_network(what, command):
+        if "pip" in command:
+            module.installed.append(command[-1])
+        else:
+            run(what, command)
+
+    monkeypatch.setattr(module, "run_shown", without_network)
+    return module
+
+
+def test_an_environment_is_made_once_and_again_when_its_list_changes(environments):
+    environment = environments.Environment("blender-9.9", VERSION, (("bpy==9.9",), ("pytest",)))
+    python = environment.ensure()
+    made = subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True, check=True)
+    assert Path(made.stdout.decode().strip()) == environment.folder
+    assert environments.installed == ["bpy==9.9", "pytest"]
+    assert environment.ensure() == python
+    assert environments.installed == ["bpy==9.9", "pytest"]
+    replace(environment, installs=(("bpy==9.9.1",),)).ensure()
+    assert environments.installed[2:] == ["bpy==9.9.1"]
+
+
+def test_an_interrupted_set_up_is_redone(environments):
+    environment = environments.Environment("blender-9.9", VERSION, (("bpy==9.9",),))
+    half = environment.interpreter
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment.folder], check=True)
+    assert environments._version_of(str(half)) == VERSION, "it starts, but has no pip"
+    assert environments._version_of(str(half), "import pip") is None
+    environment.ensure()
+    assert environments._version_of(str(environment.interpreter), "import pip") == VERSION
+
+
+def test_a_step_that_fails_leaves_no_stamp(environments, monkeypatch):
+    environment = environments.Environment("blender-9.9", VERSION, (("bpy==9.9",),))
+    environment.ensure()
+    changed = replace(environment, installs=(("no-such-package",),))
+
+    def fail(what, command):
+        raise environments.SetupError(f"This step failed: {what}.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(environments, "run_shown", fail)
+        with pytest.raises(environments.SetupError, match="no-such-package"):
+            changed.ensure()
+    environments.installed.clear()
+    changed.ensure()
+    assert environments.installed == ["no-such-package"]
+
+
+def test_a_missing_interpreter_is_one_sentence(environments):
+    with pytest.raises(environments.SetupError) as caught:
+        environments.find_python("3.99")
+    sentence = "Python 3.99 was not found: install it and make `python3.99` available on the PATH."
+    assert str(caught.value) == sentence
+
+
+def test_the_failing_step_shows_its_last_words(environments, monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("untouched", ROOT / "tools" / "environments.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "untouched", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "VENVS", tmp_path)
+    script = "print('what went wrong'); raise SystemExit(3)"
+    with pytest.raises(module.SetupError, match=r"(?s)what went wrong.*This step failed: trying"):
+        module.run_shown("trying", [sys.executable, "-c", script])

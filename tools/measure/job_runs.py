@@ -1,0 +1,272 @@
+"""Many runs on the embedded world, first stages or whole jobs, judged: what the tools that compare runs share.
+
+A run is a job folder. One that is finished holds row.json, one that broke off failed.txt with the reason.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+import traceback
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import redirect_stderr
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Nothing that imports torch at the top: a worker chooses its threads and its GPU before.
+if TYPE_CHECKING:
+    from recdreamer.protocol import JobFolder, JobRequest, Template
+
+METHODS: dict[str, dict[str, Any]] = {
+    **{name: {"method": name} for name in ("sds", "debiased_sds", "perp_neg", "sds_bridge", "vsd", "esd")},
+    "usd-marginal": {"method": "usd", "pose_mode": "marginal"},
+    "usd-camera": {"method": "usd", "pose_mode": "camera"},
+}
+
+
+FIRST_STAGE = ("shape",)
+
+
+class PrintReport:
+    """Says now and then how far a run is."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.started = name, time.monotonic()
+
+    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
+
+    def progress(self, step: int, total: int) -> None:
+        if step % max(1, total // 5) == 0:
+            print(f"{self.name}: {step}/{total} after {time.monotonic() - self.started:.0f} s", flush=True)
+
+    def preview(self, path: Path) -> None: ...
+
+    def pose_distribution(self, probs: dict[str, float]) -> None: ...
+
+    def metric(self, name: str, value: float) -> None: ...
+
+    def warning(self, message: str) -> None:
+        print(f"{self.name}: {message}", flush=True)
+
+
+def parse_settings(items: Sequence[str]) -> dict[str, Any]:
+    """`optimize.num_steps=300` as a job's overrides; what is no JSON is a word."""
+    settings = {}
+    for name, value in (item.split("=", 1) for item in items):
+        try:
+            settings[name] = json.loads(value)
+        except ValueError:
+            settings[name] = value
+    return settings
+
+
+def templates_from(folder: Path) -> tuple[Template, ...]:
+    """The templates of a folder: as its templates.json describes them, else by the names of its pictures."""
+    from recdreamer.pose.templates import templates_in
+    from recdreamer.protocol import Template
+
+    described = folder / "templates.json"
+    if described.exists():
+        found = [Template(**fields) for fields in json.loads(described.read_text(encoding="utf-8"))]
+    else:
+        found = templates_in(folder)
+    return tuple(replace(template, image=str((folder / template.image).absolute())) for template in found)
+
+
+def prepare(folder: Path, request: JobRequest) -> None:
+    """Write the job. Exits where the folder holds another one, whose result would be taken for that of this."""
+    from recdreamer.protocol import write_atomically
+
+    path = folder / "job.json"
+    if path.exists() and path.read_text(encoding="utf-8") != request.to_json():
+        raise SystemExit(f"{folder} holds a run with other settings. Choose another --out.")
+    write_atomically(path, request.to_json())
+
+
+def run_all(folders: Sequence[Path], workers: int, threads: int, device: str) -> None:
+    """Run what is not finished in `workers` processes, each of which takes one job after another, on a GPU of its own
+    as far as there are any."""
+    pending = deque(folder for folder in folders if not (folder / "row.json").exists())
+    gpus = visible_gpus() if device in ("auto", "cuda") else []
+
+    def serve(worker: int) -> None:
+        context, first = multiprocessing.get_context("spawn"), (threads, gpu_of(worker, gpus))
+        while pending:
+            with ProcessPoolExecutor(1, context, _settle, first) as process:
+                # A failure may have damaged the process, as an error of CUDA does: another goes on.
+                while (folder := _take(pending)) and _attempt_in(process, folder):
+                    pass
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(serve, range(min(workers, len(pending)))))
+
+
+def visible_gpus() -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+def gpu_of(worker: int, gpus: Sequence[str]) -> str | None:
+    """Round robin; None leaves the choice to torch."""
+    return gpus[worker % len(gpus)] if gpus else None
+
+
+def _settle(threads: int, gpu: str | None) -> None:
+    """In a new process, before it imports torch."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+
+
+def _take(pending: deque[Path]) -> Path | None:
+    try:
+        return pending.popleft()
+    except IndexError:  # Another thread was quicker.
+        return None
+
+
+def _attempt_in(process: ProcessPoolExecutor, folder: Path) -> bool:
+    try:
+        return process.submit(attempt, folder).result()
+    except BrokenProcessPool:
+        _note_failure(folder, "Its process was killed, for want of memory perhaps.")
+        return False
+
+
+def attempt(folder: Path) -> bool:
+    """Run a job; False, with the reason in failed.txt and more in log.txt, if that fails."""
+    (folder / "failed.txt").unlink(missing_ok=True)
+    with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
+        try:
+            run_one(folder)
+        except Exception as error:
+            traceback.print_exc()
+            _note_failure(folder, f"{type(error).__name__}: {error}")
+            return False
+    return True
+
+
+def _note_failure(folder: Path, reason: str) -> None:
+    line = " ".join(reason.split())
+    (folder / "failed.txt").write_text(line, encoding="utf-8")
+    print(f"{folder.name}: FAILED. {line}", flush=True)
+
+
+def run_one(folder: Path) -> None:
+    """The job in `folder`, judged: its first stage, or all of it where it asks for more.
+
+    Each job loads the prior anew: it adds its branch to the network, and the next one must find it as it was.
+    """
+    from recdreamer.protocol import JobFolder
+
+    job = JobFolder(folder)
+    found = _first_stage(job) if job.read_request().stages == FIRST_STAGE else _whole(job)
+    (folder / "row.json").write_text(json.dumps(found, indent=2))
+    scores = f"entropy {found['pose_entropy']:.3f} agreement {found['azimuth_agreement']:.2f}"
+    front = f"({found['agreement_unrotated']:.2f}) fronts {found['fronts']}"
+    print(f"{folder.name}: {scores} {front} in {found['seconds']:.0f} s", flush=True)
+
+
+def _first_stage(job: JobFolder) -> dict[str, Any]:
+    import torch
+
+    from recdreamer.config import resolve
+    from recdreamer.evaluation.judge_views import judge
+    from recdreamer.generate import choose_device
+    from recdreamer.prior.diffusion import DiffusionPrior
+    from recdreamer.stages.facing import yaw_of
+    from recdreamer.stages.guidance import prepare_guide
+    from recdreamer.stages.shape import shape_stage
+
+    config, report = resolve(job.read_request()), PrintReport(job.root.name)
+    device = choose_device(config.device)
+    torch.manual_seed(config.seed)
+    prior = DiffusionPrior.load(config.prior, device, torch.float32)
+    guide = prepare_guide(job, config, prior, report.warning)
+    particles, seconds = shape_stage(job, config, prior, guide, device, report)
+    yaw_deg = yaw_of(particles.scenes[0], guide.rectifiers, config, prior.image_px)
+    facts = {
+        "yaw_deg": yaw_deg,
+        "seconds": seconds,
+        "steps": config.optimize.num_steps,
+        "device": str(device),
+    }
+    return judge(job, yaw_deg).as_dict() | facts
+
+
+def _whole(job: JobFolder) -> dict[str, Any]:
+    from recdreamer.config import resolve
+    from recdreamer.evaluation.judge_mesh import judge_mesh
+    from recdreamer.evaluation.judge_views import judge
+    from recdreamer.generate import generate
+
+    config = resolve(job.read_request())
+    generate(job, config, PrintReport(job.root.name))
+    report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
+    mesh, facts = judge_mesh(job)["best_yaw"], report["meshes"][0]
+    return judge(job).as_dict() | {
+        "chamfer": mesh["chamfer"],
+        "f_score": mesh["f_score"],
+        "normals": mesh["normal_consistency"],
+        "psnr_db": mesh["psnr_db"],
+        "is_watertight": facts["is_watertight"],
+        "yaw_deg": facts.get("yaw_deg", 0.0),
+        "seconds": sum(report["seconds"].values()),
+        "steps": config.optimize.num_steps,
+        "device": report["device"],
+    }
+
+
+def read_row(folder: Path) -> dict[str, Any]:
+    """What a run has come to; of one that is not finished `failed`, the reason."""
+    if (folder / "row.json").exists():
+        return json.loads((folder / "row.json").read_text(encoding="utf-8"))
+    failed = folder / "failed.txt"
+    return {"failed": failed.read_text(encoding="utf-8") if failed.exists() else "It was not run."}
+
+
+def table_of(rows: dict[str, dict[str, Any]]) -> str:
+    """A line for each run, in Markdown."""
+    lines = ["| run | entropy / ln 4 | agreement | unrotated | fronts | s |", "|---|---|---|---|---|---|"]
+    for name, row in rows.items():
+        if "failed" in row:
+            lines.append(f"| {name} | failed: {row['failed'].replace('|', '/')} | | | | |")
+            continue
+        lines.append(
+            f"| {name} | {row['pose_entropy']:.3f} | {row['azimuth_agreement']:.2f} | "
+            f"{row['agreement_unrotated']:.2f} | {row['fronts']} | {row['seconds']:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def save_contact_sheets(folders: Sequence[Path], path: Path) -> None:
+    """Those of the runs that are finished, one below another."""
+    finished = [folder for folder in folders if "failed" not in read_row(folder)]
+    save_sheet({folder.name: folder / "result" / "contact-sheet.png" for folder in finished}, path)
+
+
+def save_sheet(pictures: dict[str, Path], path: Path) -> None:
+    """Pictures of one size, each under its name, one below another."""
+    from PIL import Image, ImageDraw
+
+    strips = [(name, Image.open(picture)) for name, picture in pictures.items()]
+    if not strips:
+        return
+    width, height = strips[0][1].size
+    sheet = Image.new("RGB", (width, (height + 14) * len(strips)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (name, strip) in enumerate(strips):
+        draw.text((4, i * (height + 14) + 1), name, fill="black")
+        sheet.paste(strip, (0, i * (height + 14) + 14))
+    sheet.save(path)

@@ -1,0 +1,220 @@
+"""Settings on a fresh random sample of prompts and seeds, judged by the oracle: what they do on average, and at worst.
+
+    PYTHONPATH=backend python3 tools/measure/sample_runs.py --draw 7 --runs 24 --methods usd-marginal --workers 2
+    … --templates "out/blockouts/solid/{kind}-grey-face"
+
+`--draw` names the sample: the same number draws the same prompts and seeds, more runs go on from fewer. Each kind comes
+equally often, and so does each colour of a kind. Settings that were chosen on one draw are to be judged on another.
+
+Writes under OUT sample.json (what was drawn and how it was run), table.md, table.json, and for each method and source
+of templates a folder of jobs with sheet.png. Runs that are finished are not repeated. A run that fails counts as 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any, get_args
+
+import numpy as np
+
+from job_runs import (
+    FIRST_STAGE,
+    METHODS,
+    parse_settings,
+    prepare,
+    read_row,
+    run_all,
+    save_contact_sheets,
+    table_of,
+    templates_from,
+)
+
+SEEDS = range(1_000, 1_000_000)
+"""None that the documentation or a preset was ever tuned on: those are small."""
+SCORES = {"entropy": "pose_entropy", "agreement": "azimuth_agreement", "unrotated": "agreement_unrotated"}
+MESH_SCORES = {"F 2 %": "f_score", "normals": "normals", "PSNR": "psnr_db", "watertight": "is_watertight"}
+"""Of whole jobs."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One run of a sample."""
+
+    kind: str
+    color: str
+    seed: int
+
+    @property
+    def prompt(self) -> str:
+        return f"a {self.color} {self.kind}"
+
+
+def draw(number: int, num_runs: int, kinds: Sequence[str], colors: Sequence[str]) -> list[Drawn]:
+    """The first runs of sample `number`, no seed twice.
+
+    In rounds, in which each kind comes once, in any order; the colours of each kind come in such rounds as well.
+    """
+    # Its methods are the same in all versions of Python, as NumPy's need not be.
+    generator = random.Random(number)
+    sample: list[Drawn] = []
+    colors_left: dict[str, list[str]] = {kind: [] for kind in kinds}
+    used: set[int] = set()
+    while len(sample) < num_runs:
+        for kind in generator.sample(kinds, len(kinds)):
+            if not colors_left[kind]:
+                colors_left[kind] = generator.sample(colors, len(colors))
+            seed = generator.choice(SEEDS)
+            while seed in used:
+                seed = generator.choice(SEEDS)
+            used.add(seed)
+            sample.append(Drawn(kind, colors_left[kind].pop(), seed))
+    return sample[:num_runs]
+
+
+def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of the mean over samples of the same size, drawn from these with replacement."""
+    picks = np.random.default_rng(0).integers(len(values), size=(20_000, len(values)))
+    means = np.asarray(values, dtype=float)[picks].mean(1)
+    low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
+
+
+def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Mean, worst run and interval of each score; `one front` is the share of runs with exactly one."""
+    finished = [row for row in rows if "failed" not in row]
+    scores = SCORES | (MESH_SCORES if any("f_score" in row for row in rows) else {})
+    values = {name: [float(row.get(key, 0.0)) for row in rows] for name, key in scores.items()}
+    values["one front"] = [float(row.get("fronts") == 1) for row in rows]
+    summary: dict[str, Any] = {"runs": len(rows), "failed": len(rows) - len(finished)}
+    for name, numbers in values.items():
+        summary[name] = {
+            "mean": fmean(numbers), "worst": min(numbers), "interval": bootstrap_interval(numbers),
+        }  # fmt: skip
+    if finished:
+        summary["fronts"] = {
+            "mean": fmean(row["fronts"] for row in finished),
+            "worst": max((row["fronts"] for row in finished), key=lambda fronts: abs(fronts - 1)),
+        }
+    return summary
+
+
+def summary_table(summaries: dict[str, dict[str, Any]]) -> str:
+    """A line for each group of runs, in Markdown: mean, interval and worst."""
+    known = [name for name in (*SCORES, *MESH_SCORES) if any(name in s for s in summaries.values())]
+    names = (*known, "one front")
+    lines = [f"| | runs | failed | {' | '.join(names)} | fronts |", f"|{'---|' * (len(names) + 4)}"]
+    for group, summary in summaries.items():
+        cells = []
+        for name in names:
+            if name not in summary:
+                cells.append("")
+                continue
+            score = summary[name]
+            low, high = score["interval"]
+            worst = "" if name == "one front" else f", worst {score['worst']:.3f}"
+            cells.append(f"{score['mean']:.3f} [{low:.3f}, {high:.3f}]{worst}")
+        fronts = summary.get("fronts")
+        cells.append(f"{fronts['mean']:.2f}, worst {fronts['worst']}" if fronts else "")
+        lines.append(f"| {group} | {summary['runs']} | {summary['failed']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def folder_of(source: str, drawn: Drawn) -> Path:
+    """The folder of templates for a figure: `source` with {kind} and {color} filled in, else the one in it that is
+    named after the prompt, the kind and colour, or the kind."""
+    if "{" in source:
+        return Path(source.format(kind=drawn.kind, color=drawn.color))
+    names = (drawn.prompt.replace(" ", "-"), f"{drawn.kind}-{drawn.color}", drawn.kind)
+    return next(
+        (folder for name in names if (folder := Path(source) / name).is_dir()), Path(source) / names[0]
+    )
+
+
+def name_of(source: str) -> str:
+    """A word for a source of templates: the last two parts of its path without what differs between figures."""
+    last = "/".join(Path(source).parts[-2:]).replace("{kind}", "").replace("{color}", "")
+    return re.sub(r"\W+", "-", last).strip("-")
+
+
+def main() -> None:
+    from recdreamer.evaluation.figurines import COLORS, KINDS
+    from recdreamer.protocol import JobRequest, Quality, RequestError, Stage
+
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--draw", type=int, required=True, help="number of the sample")
+    parser.add_argument("--runs", type=int, default=24)
+    parser.add_argument("--methods", nargs="+", default=["usd-marginal"], choices=METHODS)
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", dest="settings")
+    parser.add_argument("--quality", default="standard", choices=get_args(Quality))
+    parser.add_argument(
+        "--templates", nargs="+", default=[], metavar="SOURCE",
+        help="folders of templates, each with one for each prompt or kind, or with {kind} and {color} in their path",
+    )  # fmt: skip
+    parser.add_argument(
+        "--whole", action="store_true", help="all stages, and the mesh against the true figure"
+    )
+    parser.add_argument("--out", type=Path, help="default: out/sample-DRAW")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--workers", type=int, default=1, help="processes, spread over all GPUs")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each worker")
+    options = parser.parse_args()
+    out = options.out or Path("out") / f"sample-{options.draw}"
+
+    sample = draw(options.draw, options.runs, KINDS, list(COLORS))
+    groups: dict[str, list[Path]] = {}
+    for source, method in product(options.templates or [""], options.methods):
+        group = "_".join(filter(None, (method, name_of(source))))
+        groups[group] = []
+        for index, drawn in enumerate(sample):
+            try:
+                templates = templates_from(folder_of(source, drawn)) if source else ()
+            except RequestError as error:
+                raise SystemExit(str(error)) from error
+            request = JobRequest(
+                drawn.prompt,
+                seed=drawn.seed,
+                device=options.device,
+                quality=options.quality,
+                stages=get_args(Stage) if options.whole else FIRST_STAGE,
+                overrides=parse_settings(options.settings),
+                templates=templates,
+                **METHODS[method],
+            )
+            slug = drawn.prompt.replace(" ", "-")
+            groups[group].append(out / group / f"{index:02d}_{slug}_{drawn.seed}")
+            prepare(groups[group][-1], request)
+    described = {name: value for name, value in vars(options).items() if name not in ("out", "workers")}
+    described["sample"] = [asdict(drawn) for drawn in sample]
+    (out / "sample.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
+
+    run_all(
+        [folder for folders in groups.values() for folder in folders],
+        options.workers, options.threads, options.device,
+    )  # fmt: skip
+
+    rows = {group: {f.name: read_row(f) for f in folders} for group, folders in groups.items()}
+    summaries = {group: summary_of(list(runs.values())) for group, runs in rows.items()}
+    text = (
+        f"Draw {options.draw}, {options.quality}: mean [95 % bootstrap interval over runs], worst run. "
+        f"A failed run counts as 0.\n\n{summary_table(summaries)}"
+    )
+    for group, runs in rows.items():
+        text += f"\n## {group}\n{table_of(runs)}"
+        save_contact_sheets(groups[group], out / group / "sheet.png")
+    (out / "table.md").write_text(text, encoding="utf-8")
+    (out / "table.json").write_text(json.dumps({"summary": summaries, "runs": rows}, indent=2))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
