@@ -28,7 +28,7 @@ from ..backend.recdreamer.protocol import (
 )
 from . import previews
 from .jobs.errands import CardKey
-from .preferences import get_preferences
+from .preference_access import get_preferences
 from .shelf import studio
 from .shelf.captures import Camera
 from .start.properties import RecDreamerStart

@@ -10,10 +10,10 @@ import traceback
 import bpy
 
 from . import previews
-from .jobs import environment
 from .jobs.errands import Check, Errand, Gallery
 from .jobs.registry import Job, JobRegistry
-from .preferences import get_preferences
+from .jobs.task import Task
+from .preference_access import get_preferences
 
 CATEGORY = "RecDreamer"
 """Name of the sidebar tab."""
@@ -25,7 +25,7 @@ class Session:
     """Module state, forgotten by `stop`; nothing of it is saved in a .blend."""
 
     def __init__(self) -> None:
-        self.task: environment.Task | None = None
+        self.task: Task | None = None
         """Set-up or check of the backend, running or the last one."""
         self.shown_id = ""
         """The job that the artist clicked; empty: the newest."""

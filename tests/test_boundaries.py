@@ -80,7 +80,7 @@ def test_the_backend_imports_itself_by_its_full_name(path):
 
 
 COMMANDS = {
-    "cli/main.py": ("particles_2d_job.particles_job",),
+    "cli/work.py": ("particles_2d_job.particles_job",),
     "cli/evaluate.py": (
         "judge_views.judge",
         "judge_mesh.judge_mesh",
@@ -90,6 +90,7 @@ COMMANDS = {
     "cli/bench.py": (
         "bench_step.as_table",
         "bench_step.bench_step",
+        "bench_tables.FieldTable",
         "bench_field.as_tables",
         "bench_field.bench_field",
         "bench_field.save",

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdreamer.config import GenerateConfig, resolve
+from recdreamer.cameras import orbit
+from recdreamer.config import GenerateConfig
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.radiance import Scene
-from recdreamer.optimize import orbit
 from recdreamer.pose.rectifier import Rectifier
+from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError, Paused
@@ -145,7 +146,7 @@ def test_the_marginal_follows_what_the_classifier_saw(tmp_path: Path) -> None:
 
 def test_a_learned_background_is_seen_in_half_of_the_views_and_learns(tmp_path: Path) -> None:
     job, config = make_job(tmp_path, method="sds", overrides={"optimize.background": "learned"})
-    start, cameras = Scene(config, torch.device("cpu")), orbit(64, config, torch.device("cpu"))
+    start, cameras = Scene(config, torch.device("cpu")), orbit(64, config.cameras, torch.device("cpu"))
     corners = start.render(cameras, 0, torch.Generator().manual_seed(0)).rgb[..., 0, :8]
     is_plain = corners.std(-1).sum(1) < 1e-4
     assert 16 < int(is_plain.sum()) < 48

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
-from .environment import Step, Task
 from .registry import new_job_id, writable_folder, write_request
+from .task import Step, Task
 
 KEPT_FOLDERS = 6
 """Galleries and checks that stay on the disk; what was picked from them lies elsewhere."""

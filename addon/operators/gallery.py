@@ -12,9 +12,9 @@ from bpy.props import IntProperty
 from ...backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, NO_PROMPT, RequestError
 from .. import describe
 from ..jobs import environment, errands
-from ..jobs.environment import Task
 from ..jobs.errands import Errand, Gallery
-from ..preferences import get_preferences
+from ..jobs.task import Task
+from ..preference_access import get_preferences
 from ..session import session
 from ..shelf import pictures
 from .cards import CaptureOperator, CardOperator, add_template

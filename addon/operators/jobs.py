@@ -13,7 +13,8 @@ from ...backend.recdreamer.protocol import RequestError
 from ..jobs import environment
 from ..jobs.placement import START_MESH
 from ..jobs.registry import Job
-from ..preferences import get_preferences
+from ..jobs.task import BACKEND
+from ..preference_access import get_preferences
 from ..properties import metres_per_unit
 from ..result import scene_import
 from ..session import session
@@ -102,7 +103,7 @@ class RECDREAMER_OT_generate(bpy.types.Operator):
                 request = dataclasses.replace(request, templates=templates)
             images = [template.path for template in settings.enabled_templates]
             job = session.registry.create(request, images, files)
-            session.registry.start(job, environment.run_command(interpreter), environment.BACKEND)
+            session.registry.start(job, environment.run_command(interpreter), BACKEND)
         except (RequestError, json.JSONDecodeError) as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -126,7 +127,7 @@ class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
             return {"CANCELLED"}
         try:
             command = environment.run_command(get_preferences().find_interpreter())
-            session.registry.start(job, command, environment.BACKEND)
+            session.registry.start(job, command, BACKEND)
         except RequestError as error:
             return self.refuse(error)
         session.shown_id = job.id
@@ -165,7 +166,7 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
         try:
             command = environment.run_command(get_preferences().find_interpreter())
             seed = secrets.randbelow(10**6)
-            session.registry.start(job, command, environment.BACKEND, self.stage, seed)
+            session.registry.start(job, command, BACKEND, self.stage, seed)
         except RequestError as error:
             return self.refuse(error)
         session.shown_id = job.id

@@ -8,7 +8,7 @@ from ... import __package__ as base_package
 from ...backend.recdreamer.protocol import RequestError
 from ..jobs import environment
 from ..jobs.registry import writable_folder
-from ..preferences import get_preferences
+from ..preference_access import get_preferences
 from ..session import session
 from .jobs import why_not
 

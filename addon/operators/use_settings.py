@@ -12,7 +12,7 @@ from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError, 
 from ..jobs.placement import PLACEMENT, Placement
 from ..jobs.registry import writable_folder
 from ..objects.object_keys import find_start
-from ..preferences import DEVICES, get_preferences
+from ..preference_access import DEVICES, get_preferences
 from ..properties import RecDreamerSettings, RecDreamerTemplate, metres_per_unit, templates_folder
 from ..shelf.pictures import new_picture
 

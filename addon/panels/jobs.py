@@ -11,8 +11,9 @@ import bpy
 
 from .. import compat, describe, previews
 from ..jobs.registry import Job
+from ..layout import draw_text
 from ..operators.jobs import why_not_generate
-from ..preferences import draw_text, get_preferences
+from ..preference_access import get_preferences
 from ..session import CATEGORY, session
 from .start import draw_height, draw_start
 

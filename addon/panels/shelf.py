@@ -6,7 +6,7 @@ import bpy
 
 from .. import describe, previews
 from ..jobs.errands import Advice, Check, Gallery, Verdict
-from ..preferences import draw_text
+from ..layout import draw_text
 from ..properties import RecDreamerSettings, RecDreamerTemplate
 from ..session import session
 from .jobs import SidebarPanel

@@ -7,9 +7,9 @@ from typing import get_args
 import bpy
 
 from ...backend.recdreamer.protocol import Stage
+from ..layout import draw_text
 from ..objects.object_keys import job_of
 from ..operators.quads import NO_TEXTURE, QUADS_KEY
-from ..preferences import draw_text
 from ..properties import RecDreamerSettings
 from ..result.paint_import import is_painted
 from ..session import CATEGORY

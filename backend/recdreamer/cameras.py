@@ -133,3 +133,11 @@ def camera_rays(
     rays_d = torch.einsum("vij,vhwj->vhwi", c2w[:, :3, :3], torch.stack([x, y, -torch.ones_like(x)], dim=-1))
     rays_o = c2w[:, None, None, :3, 3].expand_as(rays_d)
     return rays_o, torch.nn.functional.normalize(rays_d, dim=-1)
+
+
+def orbit(num_views: int, config: CameraConfig, device: torch.device, first_deg: float = 0.0) -> Cameras:
+    """Evenly spaced cameras at the middle of the configured ranges."""
+    middle = lambda bounds: sum(bounds) / 2  # noqa: E731
+    azimuth_deg = first_deg + torch.arange(num_views, device=device) * (360.0 / num_views)
+    elevation_deg = torch.full((num_views,), middle(config.elevation_deg), device=device)
+    return orbit_cameras(azimuth_deg, elevation_deg, middle(config.distance), middle(config.fov_y_deg))

@@ -6,43 +6,37 @@ import itertools
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, get_args
+from typing import get_args
 
 import torch
-from torch import Tensor
 
-from recdreamer.config import GenerateConfig, as_json
+from recdreamer.config import GenerateConfig, as_json, surface_settings
+from recdreamer.device import choose_device, choose_dtype
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import RadianceField
 from recdreamer.field.region_field import RegionField, free_within
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.job.repeat import empty_result, repeated_seeds, take_result
 from recdreamer.mesh import (
-    Mesh,
-    MeshConfig,
-    NormalAt,
     Shade,
     dress_mesh,
-    mesh_of_field,
-    stand_on_origin,
 )
-from recdreamer.mesh.level import Density, Tick, Warn
-from recdreamer.mesh.mesh import turned
 from recdreamer.models.painting import SHOW_ALL, Painting
 from recdreamer.models.radiance import Particles
-from recdreamer.models.surface import surface_settings, uncolored
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, Stage, write_atomically
-from recdreamer.report import JobError, Report
-from recdreamer.sdf.distance_grid import DistanceGrid
+from recdreamer.protocol import JobFolder, Stage, write_atomically
+from recdreamer.report import Report
+from recdreamer.sdf.distance_grid import DistanceGrid, uncolored
 from recdreamer.stages.facing import yaw_of
 from recdreamer.stages.geometry import geometry_stage
 from recdreamer.stages.guidance import prepare_guides
+from recdreamer.stages.handover import Shape, Work
 from recdreamer.stages.shape import shape_stage
 from recdreamer.stages.texture import copied, own_field, texture_stage
-from recdreamer.start.starting_point import StartingPoint, field_of, prepare_start
+from recdreamer.start.prepare import prepare_start
+from recdreamer.start.starting_point import StartingPoint, field_of
 
 SHARES = {"prepare": 3.0, "shape": 60.0, "geometry": 10.0, "texture": 20.0, "mesh": 7.0}
 """All stages in order, with their share of a job's time."""
@@ -157,86 +151,6 @@ def _seeded(config: GenerateConfig, repeated: dict[str, int]) -> dict[str, Gener
     return seeded
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What stages 1 and 2 have come to, or were given: a level set, and who has its colours."""
-
-    density: Density
-    settings: MeshConfig
-    field: RadianceField | RegionField
-    """Whose colours it has so far."""
-    shade: Shade | None
-    """The colours of its surface; None: they are to be composited from what the field has behind it."""
-    is_ahead: bool
-    """Those colours are not the field's, but learnt on the surface since."""
-
-
-@dataclass
-class Work:
-    """One object on its way to a textured mesh."""
-
-    mesh: Mesh
-    """In scene units."""
-    field: RadianceField | RegionField
-    """Whose colours it has so far."""
-    shade: Shade
-    normal_at: NormalAt | None
-    place: Callable[[Mesh], Mesh]
-    """From scene units to where it is written."""
-    facts: dict[str, Any]
-    is_ahead: bool = False
-    """Of `shade`: learnt on the surface, the field has not got it yet."""
-
-    @classmethod
-    def given(cls, start: StartingPoint, config: GenerateConfig, device: torch.device) -> Work:
-        """The artist's mesh, which is only painted."""
-        assert start.mesh is not None
-        field = own_field(config, start).to(device)
-        verts = start.original["verts"]
-        return cls(
-            start.mesh, field, lambda points, normals: field(points)[1], None,
-            lambda mesh: replace(mesh, verts=verts), {},
-        )  # fmt: skip
-
-    @classmethod
-    def extracted(
-        cls,
-        shape: Shape,
-        config: GenerateConfig,
-        start: StartingPoint | None,
-        device: torch.device,
-        warn: Warn,
-        tick: Tick,
-    ) -> Work:
-        """The mesh of a shape. It stands on the origin, but for one of which only a region changed: that stays where
-        the start mesh was. Raises JobError where there is no object."""
-
-        def color(xyz: Tensor) -> Tensor:
-            return shape.field(xyz)[1]
-
-        found = mesh_of_field(
-            shape.density, color, shape.settings, seed=config.seed, device=device, tick=tick, warn=warn
-        )
-        place = placing(start, config.height_m)
-        shade = shape.shade or found.shade
-        return cls(found.mesh, shape.field, shade, found.normal_at, place, found.facts, shape.is_ahead)
-
-    def face_front(self, yaw_deg: float) -> None:
-        """Write the mesh turned by its yaw."""
-        place, self.facts = self.place, self.facts | {"yaw_deg": yaw_deg}
-        self.place = lambda mesh: place(
-            replace(mesh, verts=turned(mesh.verts, yaw_deg).astype(mesh.verts.dtype))
-        )
-
-
-def placing(start: StartingPoint | None, height_m: float) -> Callable[[Mesh], Mesh]:
-    """The way from scene units to where the mesh is written."""
-    placement = None if start is None or start.region is None else start.placement
-    if placement is None:
-        return lambda mesh: stand_on_origin(mesh, height_m)
-    return lambda mesh: replace(mesh, verts=placement.to_world(mesh.verts))
-
-
 def make_shapes(
     job: JobFolder,
     config: GenerateConfig,
@@ -330,23 +244,3 @@ def announcer(config: GenerateConfig, report: Report) -> Callable[[str], None]:
         report.stage(name, names.index(name), len(names), span)
 
     return begin
-
-
-def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
-    """Half precision where it is native; the embedded prior is too small to gain from it."""
-    return torch.bfloat16 if device.type == "cuda" and prior != BUILTIN_PRIOR else torch.float32
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU when there is one. Raises JobError when the named device is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise JobError(
-            "device",
-            f"The device {name!r} cannot be used ({str(error).splitlines()[0]}).",
-            "Choose 'auto' or 'cpu'.",
-        ) from error
-    return torch.device(name)

@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+Tick = Callable[[], None]
+"""Called between chunks of work; may raise to cancel."""
+Warn = Callable[[str], None]
+"""Takes one sentence for the artist."""
+
+
+def no_tick() -> None:
+    """Stands in for a tick that nobody gave."""
+
+
+def no_warn(message: str) -> None:
+    """Stands in for a warn that nobody gave."""
 
 
 @runtime_checkable

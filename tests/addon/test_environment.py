@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from recdreamer_extension.addon.jobs import environment as module
-from recdreamer_extension.addon.jobs.environment import Step, Task
+from recdreamer_extension.addon.jobs.task import Step, Task
 from recdreamer_extension.backend.recdreamer.protocol import RequestError
 
 

@@ -12,9 +12,9 @@ import pytest
 from recdreamer_extension.addon.jobs import client
 from recdreamer_extension.addon.jobs import registry as module
 from recdreamer_extension.addon.jobs.client import worker_environment
-from recdreamer_extension.addon.jobs.environment import BACKEND
 from recdreamer_extension.addon.jobs.placement import PLACEMENT, START_MESH, Placement
 from recdreamer_extension.addon.jobs.registry import JobRegistry
+from recdreamer_extension.addon.jobs.task import BACKEND
 from recdreamer_extension.backend.recdreamer.protocol import (
     STALE_S,
     JobFolder,

@@ -6,8 +6,8 @@ import json
 import sys
 
 import pytest
-from recdreamer_extension.addon.jobs.environment import BACKEND
 from recdreamer_extension.addon.jobs.registry import JobRegistry
+from recdreamer_extension.addon.jobs.task import BACKEND
 from recdreamer_extension.backend.recdreamer.protocol import JobRequest
 
 COMMAND = [sys.executable, "-m", "recdreamer"]

@@ -97,7 +97,7 @@ def draw(addon):
 def draw_preferences(addon, preferences):
     def draw():
         layout = RecorderLayout()
-        addon("preferences").draw_backend(layout, preferences, bpy.context)
+        addon("panels.backend").draw_backend(layout, preferences, bpy.context)
         return layout.record
 
     return draw
@@ -241,9 +241,9 @@ def test_preferences(draw_preferences, addon, preferences, fake_backend):
     assert "Ready:" in " ".join(draw_preferences().texts)
     preferences.backend_python = ""
     assert "not set up yet" in " ".join(draw_preferences().texts)
-    backend_env = addon("jobs.environment")
+    module = addon("jobs.task")
     session = addon("session").session
-    session.task = backend_env.Task([backend_env.Step("Working", ["sleep", "60"])])
+    session.task = module.Task([module.Step("Working", ["sleep", "60"])])
     seen = draw_preferences()
     assert "Working (1/1)" in seen.texts and "recdreamer.cancel_backend_task" in seen.operators
     assert not bpy.ops.recdreamer.check_backend.poll()

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from recdreamer.cli import doctor, main
+from recdreamer.cli.follow import EventView
 from recdreamer.job import worker
 from recdreamer.protocol import JobFolder, JobRequest
 
@@ -150,7 +151,7 @@ def test_a_failing_job_is_shown_and_gives_its_code(tmp_path, capsys):
 
 
 def test_the_view_tells_each_tenth_without_a_terminal(capsys):
-    view = main.EventView(console=None, status=None)
+    view = EventView(console=None, status=None)
     view.show({"type": "stage", "name": "shape", "index": 0, "count": 1})
     for step in range(1, 101):
         view.show({"type": "progress", "step": step, "total": 100, "it_per_s": 2.0, "eta_s": 75.0})

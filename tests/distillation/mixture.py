@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from recdreamer.cameras import Cameras
-from recdreamer.distillation.methods import GuidanceConfig, Guide, Noised, RectifierConfig, add_noise
+from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
+from recdreamer.distillation.methods import Guide
+from recdreamer.distillation.noised import Noised, add_noise
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.prior.denoiser import Question
 from recdreamer.prior.prompts import Prompts, ViewConfig

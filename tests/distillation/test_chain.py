@@ -18,7 +18,9 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 from recdreamer.cameras import orbit_cameras
 from recdreamer.distillation import methods
 from recdreamer.distillation.gradients import clamped, vsd_grad
-from recdreamer.distillation.methods import GuidanceConfig, Guide, Noised, RectifierConfig, add_noise
+from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
+from recdreamer.distillation.methods import Guide
+from recdreamer.distillation.noised import Noised, add_noise
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.rectifier import Rectifier

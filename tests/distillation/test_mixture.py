@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from recdreamer.cameras import orbit_cameras
-from recdreamer.distillation.methods import GuidanceConfig, Guide, Noised, RectifierConfig
+from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
+from recdreamer.distillation.methods import Guide
+from recdreamer.distillation.noised import Noised
 from recdreamer.prior.diffusion import guided
 
 from .mixture import (

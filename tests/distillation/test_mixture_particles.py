@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdreamer.distillation.methods import GuidanceConfig, Guide, RectifierConfig
+from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
+from recdreamer.distillation.methods import Guide
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.protocol import Method
 

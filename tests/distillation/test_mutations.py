@@ -85,7 +85,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight_of_one",
-        "distillation/methods.py",
+        "distillation/noised.py",
         "w_t = schedule.sigma_t(t).square()",
         "w_t = torch.ones_like(schedule.sigma_t(t))",
         MIXTURE + "test_sds_over_noise_has_its_closed_expectation[400]",

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from recdreamer.cameras import orbit_cameras
-from recdreamer.distillation.methods import GuidanceConfig, Guide, Noised
+from recdreamer.distillation.guidance_config import GuidanceConfig
+from recdreamer.distillation.methods import Guide
+from recdreamer.distillation.noised import Noised
 from recdreamer.distillation.perp_neg import PerpNegPrompts, PerpNegSchedule, perp_neg_prompts, perpendicular
 from recdreamer.prior.prompts import Prompts
 from recdreamer.protocol import Method

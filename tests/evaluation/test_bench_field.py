@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import recdreamer
-from recdreamer.cli.bench import FieldTable
 from recdreamer.evaluation import bench_field as module
 from recdreamer.evaluation import bench_field_cases
 from recdreamer.evaluation.bench_field import TABLES, as_tables, bench_field, save
+from recdreamer.evaluation.bench_tables import FieldTable
 from recdreamer.field import set_backend
 from recdreamer.mesh.mesh import surface_area
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdreamer.config import resolve
 from recdreamer.field import RadianceField
 from recdreamer.field.grid_values import grid_points, trilinear
 from recdreamer.field.region_field import RegionField, free_within
 from recdreamer.field.solid_field import GREY, SolidField
+from recdreamer.presets import resolve
 from recdreamer.protocol import JobRequest
 from recdreamer.start.starting_point import field_of
 

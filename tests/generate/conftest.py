@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from recdreamer.config import resolve
 from recdreamer.generate import generate
+from recdreamer.presets import resolve
 
 from .small_jobs import Finished, Recorder, job_of
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recdreamer.config import resolve
 from recdreamer.generate import generate
 from recdreamer.job.checkpoint import CheckpointStore
-from recdreamer.start.starting_point import prepare_start
+from recdreamer.presets import resolve
+from recdreamer.start.prepare import prepare_start
 
 from .small_jobs import Finished, Recorder, albedo_of, copy_of, job_of, mesh_of
 

@@ -9,8 +9,8 @@ import pytest
 import trimesh
 from PIL import Image
 
-from recdreamer.config import resolve
 from recdreamer.generate import generate
+from recdreamer.presets import resolve
 from recdreamer.protocol import RequestError
 
 from .small_jobs import Recorder, job_of, mesh_of

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from recdreamer.config import resolve
-from recdreamer.generate import SHARES, choose_device, generate
+from recdreamer.device import choose_device
+from recdreamer.generate import SHARES, generate
 from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.presets import resolve
 from recdreamer.protocol import Stage
 from recdreamer.report import JobError
 

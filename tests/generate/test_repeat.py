@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recdreamer.config import resolve
 from recdreamer.generate import generate
 from recdreamer.job.repeat import begin_again, put_back
+from recdreamer.presets import resolve
 from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError, Paused
 

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, orbit_cameras
-from recdreamer.config import GenerateConfig, resolve
-from recdreamer.distillation.methods import Guide, Noised, add_noise
+from recdreamer.config import GenerateConfig
+from recdreamer.distillation.methods import Guide
+from recdreamer.distillation.noised import Noised, add_noise
 from recdreamer.generate import generate
 from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import FeatureExtractor
+from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, Method, Template, write_atomically
 from recdreamer.stages.guidance import prepare_guide

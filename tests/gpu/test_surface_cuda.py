@@ -8,18 +8,19 @@ import torch
 import trimesh
 
 from recdreamer.cameras import camera_rays, orbit_cameras
-from recdreamer.config import resolve
 from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField
 from recdreamer.field.grid_values import grid_points
-from recdreamer.generate import Work, texture_field
+from recdreamer.generate import texture_field
 from recdreamer.mesh import Mesh, bake_color, unwrap
 from recdreamer.mesh.mesh import MeshConfig
 from recdreamer.models.painting import Painting
+from recdreamer.presets import resolve
 from recdreamer.protocol import JobRequest
 from recdreamer.rendering.ray_cast import MeshCaster
 from recdreamer.rendering.render_sdf import render_surface
 from recdreamer.sdf.distance_grid import DistanceGrid
 from recdreamer.sdf.from_mesh import SolidMesh
+from recdreamer.stages.handover import Work
 from recdreamer.start.starting_point import StartingPoint
 
 pytestmark = pytest.mark.gpu

@@ -10,7 +10,6 @@ import torch
 from scipy import ndimage
 
 from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
-from recdreamer.mesh.extract import _within, bridges, hidden, solid_parts, without_cavities, without_gaps
 from recdreamer.mesh.mesh import (
     euler_characteristic,
     face_cross,
@@ -19,6 +18,7 @@ from recdreamer.mesh.mesh import (
     surface_area,
     vertex_normals,
 )
+from recdreamer.mesh.solid_cells import _within, bridges, hidden, solid_parts, without_cavities, without_gaps
 from recdreamer.report import JobError
 
 from .fields import SMALL, ball, nose_field

@@ -11,7 +11,7 @@ import torch
 import trimesh
 
 from recdreamer.cameras import orbit_cameras
-from recdreamer.config import GenerateConfig, of_detail, resolve
+from recdreamer.config import GenerateConfig, of_detail
 from recdreamer.distillation import methods
 from recdreamer.field import FieldConfig, RadianceField
 from recdreamer.generate import generate
@@ -20,6 +20,7 @@ from recdreamer.mesh import Mesh
 from recdreamer.models.close_ups import CloseUps
 from recdreamer.models.painting import Painting
 from recdreamer.optimize import timesteps_of
+from recdreamer.presets import resolve
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
 from recdreamer.report import Cancelled

@@ -8,12 +8,13 @@ import torch
 import trimesh
 
 from recdreamer.cameras import orbit_cameras
-from recdreamer.config import GenerateConfig, resolve
+from recdreamer.config import GenerateConfig
 from recdreamer.field import FieldConfig, RadianceField
 from recdreamer.field.grid_values import grid_points
 from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
 from recdreamer.models.painting import Painting
+from recdreamer.presets import resolve
 from recdreamer.protocol import JobRequest
 from recdreamer.stages.texture import copied
 

@@ -8,11 +8,12 @@ import torch
 import trimesh
 
 from recdreamer.cameras import orbit_cameras, sample_cameras
-from recdreamer.config import GenerateConfig, resolve
+from recdreamer.config import GenerateConfig, surface_settings
 from recdreamer.field.grid_values import grid_points, labelled
 from recdreamer.mesh import Mesh, extract_mesh
 from recdreamer.mesh.mesh import connected_components
-from recdreamer.models.surface import Surface, surface_settings
+from recdreamer.models.surface import Surface
+from recdreamer.presets import resolve
 from recdreamer.protocol import JobRequest
 from recdreamer.sdf.distance_grid import DistanceGrid, light
 from recdreamer.stages.geometry import start_grid

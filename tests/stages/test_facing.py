@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from recdreamer.cameras import Cameras
-from recdreamer.config import resolve
 from recdreamer.mesh.mesh import turned
 from recdreamer.pose.control import wanted_classes
 from recdreamer.pose.rectifier import Rectifier
+from recdreamer.presets import resolve
 from recdreamer.protocol import JobFolder, JobRequest
-from recdreamer.stages.facing import LEAST_AGREEMENT, written_yaw_deg, yaw_of, yaw_of_views
+from recdreamer.stages.facing import LEAST_AGREEMENT, yaw_of, yaw_of_views
+from recdreamer.start.earlier_job import written_yaw_deg
 from recdreamer.start.mesh_file import Placement
 
 CLASSES = torch.tensor([0.0, 90.0, 180.0, 270.0])

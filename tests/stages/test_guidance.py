@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from recdreamer.config import resolve
 from recdreamer.distillation.debiasing import PromptDebiaser
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
 from recdreamer.pose.gallery import write_picture
 from recdreamer.pose.templates import PoseTemplate, class_azimuths
+from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Template
 from recdreamer.stages import guidance

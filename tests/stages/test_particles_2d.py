@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from recdreamer.cli import main
-from recdreamer.config import resolve
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.particles_2d_job import particles_job, poses_of, write_sheet
 from recdreamer.job.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.pose.templates import templates_in
+from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder, JobRequest, RequestError, Template, write_atomically

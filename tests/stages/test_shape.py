@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdreamer.config import GenerateConfig, resolve
+from recdreamer.config import GenerateConfig
 from recdreamer.evaluation.figurines import Figurines
 from recdreamer.field.grid_values import grid_points
 from recdreamer.field.solid_field import SolidField
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.radiance import Particles, Scene
+from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import Paused

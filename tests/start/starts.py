@@ -10,12 +10,15 @@ import torch
 import trimesh
 from torch import Tensor
 
-from recdreamer.config import GenerateConfig, as_json, resolve
+from recdreamer.cameras import orbit
+from recdreamer.config import GenerateConfig, as_json
+from recdreamer.device import step_generator
 from recdreamer.models.radiance import Scene
-from recdreamer.optimize import orbit, step_generator
+from recdreamer.presets import resolve
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.rendering import render
-from recdreamer.start.starting_point import StartingPoint, prepare_start
+from recdreamer.start.prepare import prepare_start
+from recdreamer.start.starting_point import StartingPoint
 
 CPU = torch.device("cpu")
 SMALL = {
@@ -63,7 +66,7 @@ def start_of(
 
 
 def opacities(scene: Scene, size_px: int = 64) -> Tensor:
-    cameras = orbit(4, scene.config, CPU)
+    cameras = orbit(4, scene.config.cameras, CPU)
     with torch.no_grad():
         return render(
             scene.field, scene.occupancy, cameras, size_px, size_px, torch.ones(4, 3), scene.config.render
@@ -78,7 +81,7 @@ def push(scene: Scene, num_steps: int, color: tuple[float, float, float] | None)
     """Optimizer steps along a gradient that paints each pixel; None makes matter vanish instead."""
     for step in range(num_steps):
         generator = step_generator(0, step, CPU)
-        rendering = scene.render(orbit(4, scene.config, CPU, 10.0 * step), step, generator)
+        rendering = scene.render(orbit(4, scene.config.cameras, CPU, 10.0 * step), step, generator)
         if color is None:
             latents = rendering.opacity
             grad = torch.ones_like(latents)

@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+from recdreamer.cameras import orbit
 from recdreamer.config import GenerateConfig
 from recdreamer.field import RadianceField
 from recdreamer.field.grid_values import grid_points
 from recdreamer.field.region_field import RegionField
-from recdreamer.generate import handed_on, placing, texture_field
+from recdreamer.generate import handed_on, texture_field
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.mesh import Mesh
 from recdreamer.models.radiance import Particles, Scene
-from recdreamer.optimize import orbit
 from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.stages.geometry import freedom
+from recdreamer.stages.handover import placing
 from recdreamer.start.mesh_file import Placement
-from recdreamer.start.starting_point import prepare_start
+from recdreamer.start.prepare import prepare_start
 
 from .starts import CPU, above, figure, make_job, opacities, push, start_of
 
@@ -47,7 +48,9 @@ def test_a_job_goes_on_from_another_with_a_fresh_optimizer(tmp_path: Path):
     particles = Particles(config, CPU, start)
     for other in particles.scenes:
         other.field.set_progress(0)
-        assert torch.equal(scene.picture(orbit(4, config, CPU), 48), other.picture(orbit(4, config, CPU), 48))
+        assert torch.equal(
+            scene.picture(orbit(4, config.cameras, CPU), 48), other.picture(orbit(4, config.cameras, CPU), 48)
+        )
         assert not any("optimizer" in name for name in other.tensors())
     push(particles.scenes[1], 2, (0.0, 1.0, 0.0))
     assert not torch.equal(opacities(particles.scenes[1]), opacities(scene))
@@ -62,7 +65,7 @@ def test_a_job_that_goes_on_keeps_the_region_of_the_earlier_one(tmp_path: Path):
     )
     first, second = Particles(config, CPU, start), Particles(config, CPU)
     other = first.scenes[0]
-    cameras = orbit(4, config, CPU)
+    cameras = orbit(4, config.cameras, CPU)
     before = other.picture(cameras, 48)
     assert isinstance(other.field, RegionField) and torch.equal(before, scene.picture(cameras, 48))
     push(other, 4, (0.0, 0.0, 1.0))
@@ -213,8 +216,8 @@ def test_a_region_of_an_earlier_result_lies_where_the_result_does(tmp_path: Path
     np.testing.assert_allclose(start.placement.to_scene(arrays["verts"]), placed, atol=0.05)
     other = Scene(config, CPU, 0, start)
     assert isinstance(other.field, RegionField) and isinstance(other.field.frozen, RadianceField)
-    before = other.picture(orbit(4, config, CPU), 48)
-    torch.testing.assert_close(before, scene.picture(orbit(4, config, CPU), 48), atol=1e-4, rtol=0)
+    before = other.picture(orbit(4, config.cameras, CPU), 48)
+    torch.testing.assert_close(before, scene.picture(orbit(4, config.cameras, CPU), 48), atol=1e-4, rtol=0)
     push(other, 4, (0.0, 0.0, 1.0))
-    change = (other.picture(orbit(4, config, CPU), 48) - before).abs()
+    change = (other.picture(orbit(4, config.cameras, CPU), 48) - before).abs()
     assert change[:, :, 36:].max() < 1e-3 and change.max() > 0.05

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from recdreamer.cameras import camera_rays
+from recdreamer.cameras import camera_rays, orbit
 from recdreamer.field.grid_values import grid_points
 from recdreamer.field.region_field import RegionField
 from recdreamer.models.radiance import Particles, Scene
-from recdreamer.optimize import orbit
 from recdreamer.protocol import RequestError
 from recdreamer.rendering.ray_cast import MeshCaster
-from recdreamer.start.starting_point import prepare_start
+from recdreamer.start.prepare import prepare_start
 
 from .starts import CPU, above, figure, iou, make_job, opacities, push, start_of
 
@@ -58,7 +57,7 @@ def test_the_field_starts_as_the_object(tmp_path: Path):
     start, config = start_of(tmp_path, figure(), overrides={"start.resolution": 96})
     assert start.mesh is not None
     scene = Scene(config, CPU, 0, start)
-    rays_o, rays_d = camera_rays(orbit(4, config, CPU), 64, 64)
+    rays_o, rays_d = camera_rays(orbit(4, config.cameras, CPU), 64, 64)
     caster = MeshCaster(start.mesh.verts, start.mesh.faces, "cpu")
     hit = caster.cast(rays_o.reshape(-1, 3), rays_d.reshape(-1, 3))[0].view(4, 64, 64) >= 0
     found = opacities(scene)
@@ -104,7 +103,7 @@ def test_without_strength_the_shape_stays_but_the_colour_learns(tmp_path: Path):
     before = opacities(scene) > 0.5
     push(scene, 40, (1.0, 0.0, 0.0))
     assert iou(before, opacities(scene) > 0.5) > 0.95
-    red = scene.picture(orbit(4, config, CPU), 64).permute(0, 2, 3, 1)[before].mean(0)
+    red = scene.picture(orbit(4, config.cameras, CPU), 64).permute(0, 2, 3, 1)[before].mean(0)
     assert red[0] > 0.7 and red[1] < 0.3
 
 
@@ -128,11 +127,11 @@ def test_outside_the_region_nothing_changes(color: tuple | None, tmp_path: Path)
     # A level camera: rays through the lower half of the picture stay below the region.
     config = replace(config, cameras=replace(config.cameras, elevation_deg=(0.0, 0.0)))
     scene.config = config
-    pictures = scene.picture(orbit(4, config, CPU), 64)
+    pictures = scene.picture(orbit(4, config.cameras, CPU), 64)
     push(scene, 30, color)
     after = scene.field.density(xyz).detach()
     assert torch.equal(before[is_kept], after[is_kept]) and not torch.equal(before[~is_kept], after[~is_kept])
-    change = (scene.picture(orbit(4, config, CPU), 64) - pictures).abs()
+    change = (scene.picture(orbit(4, config.cameras, CPU), 64) - pictures).abs()
     assert change[:, :, 42:].max() < 1e-3
     assert change[:, :, :28].max() > 0.1
     lower = pictures[:, :, 42:][(opacities(scene) > 0.9)[:, None, 42:].expand(-1, 3, -1, -1)]

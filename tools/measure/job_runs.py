@@ -181,9 +181,9 @@ def run_one(folder: Path) -> None:
 def _first_stage(job: JobFolder) -> dict[str, Any]:
     import torch
 
-    from recdreamer.config import resolve
+    from recdreamer.device import choose_device
     from recdreamer.evaluation.judge_views import judge
-    from recdreamer.generate import choose_device
+    from recdreamer.presets import resolve
     from recdreamer.prior.diffusion import DiffusionPrior
     from recdreamer.stages.facing import yaw_of
     from recdreamer.stages.guidance import prepare_guide
@@ -206,10 +206,10 @@ def _first_stage(job: JobFolder) -> dict[str, Any]:
 
 
 def _whole(job: JobFolder) -> dict[str, Any]:
-    from recdreamer.config import resolve
     from recdreamer.evaluation.judge_mesh import judge_mesh
     from recdreamer.evaluation.judge_views import judge
     from recdreamer.generate import generate
+    from recdreamer.presets import resolve
 
     config = resolve(job.read_request())
     generate(job, config, PrintReport(job.root.name))

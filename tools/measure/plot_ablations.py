@@ -18,9 +18,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
-from recdreamer.config import resolve
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.pose.draw import VIEW_PHRASES
+from recdreamer.presets import resolve
 from recdreamer.protocol import JobFolder
 
 DPI = 110

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import tyro
 
 from recdreamer.cli.settings import Settings, parse_setting
+from recdreamer.evaluation.bench_tables import FieldTable
 from recdreamer.protocol import BUILTIN_PRIOR, Method, RequestError, Stage, write_atomically
-
-FieldTable = Literal["hash-grid", "resolution", "samples", "grid-size", "faces"]
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,8 @@ def bench_step_command(command: BenchStep) -> None:
 def bench_field_command(command: BenchField) -> None:
     import torch
 
+    from recdreamer.device import choose_device
     from recdreamer.evaluation.bench_field import as_tables, bench_field, save
-    from recdreamer.generate import choose_device
 
     torch.set_num_threads(command.threads)
     try:

@@ -67,8 +67,8 @@ def run_evaluate(command: Evaluate) -> int:
 
 
 def evaluate_classifier(command: EvaluateClassifier) -> None:
+    from recdreamer.device import choose_device
     from recdreamer.evaluation.classifier_accuracy import as_tables, measure_classifier
-    from recdreamer.generate import choose_device
 
     found = measure_classifier(
         command.out,

@@ -5,22 +5,20 @@ Only what a command needs is imported, so that help is quick and `doctor` runs o
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
 import sys
-from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, get_args
 
 import tyro
 
 from recdreamer.cli.bench import Bench, run_bench
 from recdreamer.cli.evaluate import Evaluate, run_evaluate
+from recdreamer.cli.follow import follow
 from recdreamer.cli.settings import Settings, parse_setting
 from recdreamer.cli.templates import Templates, run_templates
+from recdreamer.cli.work import work
 from recdreamer.protocol import (
     BUILTIN_PRIOR,
     JobFolder,
@@ -35,7 +33,6 @@ from recdreamer.protocol import (
     Template,
     write_atomically,
 )
-from recdreamer.report import Report
 
 START_MESH = "start/mesh.npz"
 
@@ -170,18 +167,6 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
             return examine(command.folder)
 
 
-def work(job: JobFolder, request: JobRequest, report: Report) -> None:
-    """What a worker does for a request."""
-    if request.kind == "object":
-        from recdreamer.job.worker import generate_job
-
-        generate_job(job, request, report)
-    else:
-        from recdreamer.evaluation.particles_2d_job import particles_job
-
-        particles_job(job, request, report)
-
-
 def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
     """Write the job folder of a request, or take up the one that is there.
 
@@ -233,7 +218,7 @@ def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
 
 def prepare_particles(command: Particles) -> JobRequest:
     """Write the job folder of 2D particles, or take up the one that is there. Raises RequestError."""
-    from recdreamer.config import resolve
+    from recdreamer.presets import resolve
     from recdreamer.stages.particles_2d import check_config
 
     settings = (
@@ -260,70 +245,3 @@ def prepare_particles(command: Particles) -> JobRequest:
         ),
         "particles",
     )
-
-
-def follow(folder: Path, options: tuple[str, ...] = ()) -> int:
-    """Run a worker on a job folder and show what it tells. Interrupting saves; returns the worker's exit code."""
-    from rich.console import Console
-
-    console = Console()
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "recdreamer", "run", str(folder), *options],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
-        env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,  # before the worker loads torch; see job/worker.py
-    )  # fmt: skip
-    assert worker.stdin is not None and worker.stdout is not None
-    # Leaving closes the pipes, so a worker whose view failed saves and stops.
-    with worker, console.status("starting …") if console.is_terminal else nullcontext() as status:
-        view = EventView(console, status)
-        while True:
-            try:
-                for line in worker.stdout:
-                    view.show(json.loads(line))
-                break
-            except KeyboardInterrupt:
-                with suppress(OSError):  # It may be gone already.
-                    worker.stdin.write("pause\n")
-                    worker.stdin.flush()
-    return worker.wait()
-
-
-class EventView:
-    """Events as lines for people: one that moves on a terminal, one for each tenth elsewhere."""
-
-    def __init__(self, console: Any, status: Any) -> None:
-        self.console, self.status = console, status
-        self.stage, self.last_tenth = "", -1
-
-    def show(self, event: dict[str, Any]) -> None:
-        match event.get("type"):
-            case "stage":
-                self.stage, self.last_tenth = event["name"], -1
-            case "progress":
-                self._progress(event)
-            case "warning":
-                self._print(f"Warning: {event['message']}")
-            case "error":
-                self._print(f"{event['message']} {event['hint']}")
-            case "paused":
-                self._print("Saved; the same command goes on from here.")
-            case "cancelled":
-                self._print("Cancelled.")
-            case "result":
-                self._print("Done.")
-
-    def _progress(self, event: dict[str, Any]) -> None:
-        step, total, eta_s = event["step"], event["total"], event["eta_s"]
-        left = "" if eta_s is None else f", {int(eta_s) // 60}:{int(eta_s) % 60:02d} left"
-        line = f"{self.stage} {step}/{total}, {event['it_per_s']:.2f} it/s{left}"
-        if self.status is not None:
-            self.status.update(line)
-        elif (tenth := 10 * step // max(1, total)) != self.last_tenth:
-            self.last_tenth = tenth
-            self._print(line)
-
-    def _print(self, line: str) -> None:
-        if self.status is not None:
-            self.console.print(line, highlight=False, markup=False)
-        else:
-            print(line, flush=True)

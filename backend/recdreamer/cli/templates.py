@@ -129,7 +129,7 @@ def gallery(command: Gallery) -> int:
 def views(command: Views) -> int:
     import torch
 
-    from recdreamer.generate import choose_device
+    from recdreamer.device import choose_device
     from recdreamer.pose.novel_views import NovelViews, write_views
     from recdreamer.pose.templates import load_templates
     from recdreamer.prior.loading import quieten
@@ -229,9 +229,9 @@ def _request(command: Draw) -> JobRequest:
 
 def _models(request: JobRequest) -> tuple[DiffusionPrior, FeatureExtractor, ClassifierConfig]:
     """The prior and the extractor of a request, and the settings of its classifier."""
-    from recdreamer.config import resolve
-    from recdreamer.generate import choose_device, choose_dtype
+    from recdreamer.device import choose_device, choose_dtype
     from recdreamer.pose.features import FeatureExtractor
+    from recdreamer.presets import resolve
     from recdreamer.prior.diffusion import DiffusionPrior
     from recdreamer.prior.loading import quieten
 

@@ -22,9 +22,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
-from recdreamer.cli.bench import FieldTable
 from recdreamer.evaluation import bench_field_cases
 from recdreamer.evaluation.bench_field_cases import Case
+from recdreamer.evaluation.bench_tables import FieldTable
 from recdreamer.protocol import write_atomically
 
 OURS = {"levels": 8, "log2_table_size": 16, "base": 8, "finest": 128}

@@ -20,16 +20,17 @@ import trimesh
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from recdreamer.config import GenerateConfig, of_geometry, of_texture, resolve
+from recdreamer.config import GenerateConfig, of_geometry, of_texture
+from recdreamer.device import choose_device, choose_dtype
 from recdreamer.distillation.methods import LORA_METHODS
 from recdreamer.evaluation.random_sd import random_dinov2, random_sd21
 from recdreamer.field import RadianceField
-from recdreamer.generate import choose_device, choose_dtype
 from recdreamer.mesh import Mesh
 from recdreamer.models.painting import Painting
 from recdreamer.models.radiance import Particles
 from recdreamer.models.surface import Surface
 from recdreamer.optimize import optimize_step
+from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder, JobRequest, Method, Stage, Template, write_atomically

@@ -8,17 +8,17 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from recdreamer.config import resolve
+from recdreamer.cameras import orbit
+from recdreamer.device import choose_device
 from recdreamer.evaluation.consistency import Consistency, measure_consistency
 from recdreamer.evaluation.job_report import add_to_report
 from recdreamer.evaluation.oracle import load_oracle
-from recdreamer.generate import choose_device
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.radiance import Particles
-from recdreamer.optimize import orbit
+from recdreamer.presets import resolve
 from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError
-from recdreamer.stages.facing import written_yaw_deg
+from recdreamer.start.earlier_job import written_yaw_deg
 
 NUM_VIEWS = 24
 
@@ -42,8 +42,8 @@ def judge(job: JobFolder, yaw_deg: float | None = None) -> Consistency:
     first_deg = 180 / NUM_VIEWS
     yaw_deg = written_yaw_deg(job) if yaw_deg is None else yaw_deg
     # To turn the object is to look from further back.
-    pictures = scene.picture(orbit(NUM_VIEWS, config, device, first_deg - yaw_deg), 64)
-    azimuth_deg = orbit(NUM_VIEWS, config, device, first_deg).azimuth_deg
+    pictures = scene.picture(orbit(NUM_VIEWS, config.cameras, device, first_deg - yaw_deg), 64)
+    azimuth_deg = orbit(NUM_VIEWS, config.cameras, device, first_deg).azimuth_deg
     found = measure_consistency(load_oracle(device).pose_probs(pictures), azimuth_deg)
     job.result.mkdir(parents=True, exist_ok=True)
     contact_sheet(pictures[::2], job.result / "contact-sheet.png")

@@ -13,10 +13,11 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from recdreamer.config import as_json, resolve
+from recdreamer.config import as_json
+from recdreamer.device import choose_device, choose_dtype
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
-from recdreamer.generate import choose_device, choose_dtype
+from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError, Report

@@ -53,18 +53,7 @@ Work = Callable[[JobFolder, JobRequest, Report], None]
 """Does the job, or goes on with it, and leaves the result in `job.result`."""
 
 
-def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
-    """The real work. Imported late: a damaged request is answered before torch is loaded."""
-    # torch's threads wait for each other by spinning. Beside a busy Blender they would spin against its work:
-    # eight times slower on two shared cores. Read once, when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from recdreamer.config import resolve
-    from recdreamer.generate import generate
-
-    generate(job, resolve(request), report)
-
-
-def run(folder: Path, work: Work = generate_job, again: Again | None = None) -> int:
+def run(folder: Path, work: Work, again: Again | None = None) -> int:
     """Run or resume a job in this process, which must be its own. Returns the exit code.
 
     `again`: repeat a stage and all after it. What fails of that, or is cancelled, leaves the job as it was before.

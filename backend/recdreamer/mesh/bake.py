@@ -10,11 +10,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from recdreamer.mesh.baked_texture import Texture, fill_padding
-from recdreamer.mesh.level import Density, Tick, no_tick
+from recdreamer.mesh.level import Density
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import TexelPoints, Texels, rasterize_uvs, tiles_of_faces, uvs_in_tile
 from recdreamer.mesh.seams import level_seams
-from recdreamer.report import JobError
+from recdreamer.report import JobError, Tick, no_tick
 
 Color = Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
 """sRGB colour in [0, 1] at points of the scene cube."""

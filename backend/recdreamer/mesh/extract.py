@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise, product
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from recdreamer.field.grid_values import labelled
 from recdreamer.mesh.cleanup import decimate, smooth, without_small_parts
 from recdreamer.mesh.level import (
     CHUNK_POINTS,
@@ -18,20 +16,14 @@ from recdreamer.mesh.level import (
     Density,
     Point,
     SurfaceLevel,
-    Tick,
-    Warn,
     find_surface,
-    no_tick,
-    no_warn,
     sample_box,
 )
 from recdreamer.mesh.mesh import Mesh, MeshConfig, signed_volume, vertex_normals, without_unused_verts
-from recdreamer.report import JobError
+from recdreamer.mesh.solid_cells import whole_object
+from recdreamer.report import JobError, Tick, Warn, no_tick, no_warn
 
 BISECTIONS = 6
-SLOPES = tuple((2 * k + 1) / 7 - 1 for k in range(7))
-"""Of a cell's lines of sight: seven by seven through each face of a cube, nearly evenly spread."""
-NUM_DIRECTIONS = 6 * len(SLOPES) ** 2
 
 
 def extract_mesh(
@@ -87,164 +79,6 @@ def extract_mesh(
 def cell_size(level: SurfaceLevel, config: MeshConfig) -> float:
     """Side of a marching cubes cell, in scene units."""
     return max(np.subtract(level.hi, level.lo)) / config.resolution
-
-
-def whole_object(
-    solid: Bool[np.ndarray, "x y z"],
-    sigmas: Float[np.ndarray, "x y z"],
-    cell: float,
-    level: SurfaceLevel,
-    config: MeshConfig,
-) -> Bool[np.ndarray, "x y z"]:
-    """Solid cells, of which there is one at least, without specks, and with their gaps and cavities filled.
-
-    Without `config.fill_pores` only those gaps are filled that part the object. Filled, too, is what can hardly be
-    looked into, though it has a way out (`hidden`): no picture says that it is empty.
-
-    A part that is opaque is no speck, however small, if it stands so near to a large one that closing the gaps joins
-    them: the knob of an antenna whose rod has a gap. Further off it is a floater.
-    """
-    large = solid_parts(solid, config.min_component_share)
-    small = solid & ~large
-    opaque = opaque_parts(small, sigmas, cell) if small.any() else small
-    radius_cells = round(config.closed_gap / 2 * max(np.subtract(level.hi, level.lo)) / cell)
-    whole = without_gaps(large | opaque, radius_cells)
-    if not config.fill_pores:
-        whole = large | opaque | bridges(whole & ~(large | opaque), large | opaque)
-    if config.hidden_share:
-        whole = whole | hidden(whole, config.hidden_share)
-    if not opaque.any():
-        return whole
-    labels, count = labelled(whole)
-    is_joined = np.zeros(count + 1, bool)
-    is_joined[labels[large]] = True
-    return is_joined[labels]
-
-
-def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) -> Bool[np.ndarray, "x y z"]:
-    """Solid cells without specks and without hidden cavities.
-
-    A field is often hollow; walls that nobody can see would cost half of the faces and of the texture.
-    """
-    labels, _ = labelled(solid)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    is_large = sizes >= min_component_share * sizes.max()
-    return without_cavities(is_large[labels] & solid)
-
-
-def without_cavities(solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """`solid` and all empty cells that are shut in by it: what is beyond the box is empty."""
-    labels, _ = labelled(np.pad(~solid, 1, constant_values=True))
-    return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
-
-
-def hidden(solid: Bool[np.ndarray, "x y z"], share: float) -> Bool[np.ndarray, "x y z"]:
-    """Empty cells from which less than this share of NUM_DIRECTIONS is clear.
-
-    What can be seen through along some line is not hidden, be it ever so narrow. What is beyond the box is empty.
-    """
-    clear, is_through = np.zeros(solid.shape, np.int16), np.zeros(solid.shape, bool)
-    for axis in range(3):
-        empty = np.ascontiguousarray(np.moveaxis(~solid, axis, 0))
-        counts, through = np.zeros(empty.shape, np.int16), np.zeros(empty.shape, bool)
-        ways = np.empty((2, len(empty), empty.shape[1] + 2, empty.shape[2] + 2), bool)
-        for slopes in product(SLOPES, SLOPES):
-            up, down = _clear_ways(empty, slopes, ways)
-            counts += up.view(np.int8) + down.view(np.int8)
-            through |= up & down
-        clear += np.moveaxis(counts, 0, axis)
-        is_through |= np.moveaxis(through, 0, axis)
-    return ~solid & ~is_through & (clear < share * NUM_DIRECTIONS)
-
-
-def _clear_ways(
-    empty: Bool[np.ndarray, "x y z"], slopes: tuple[float, float], ways: Bool[np.ndarray, "2 x y2 z2"]
-) -> Bool[np.ndarray, "2 x y z"]:
-    """Empty cells from which the line that moves by `slopes` per slab is clear to the first slab, and to the last.
-
-    `ways` is filled with both, and with a border of one cell: what enters at the sides is clear, and no line moves by
-    more from slab to slab.
-    """
-    places = np.rint(np.outer(np.arange(len(empty)), slopes)).astype(int)
-    _, height, width = empty.shape
-    ways[:] = True
-    inner = ways[:, :, 1:-1, 1:-1]
-    inner[:] = empty
-    for way, here, order in zip(ways, inner, (1, -1), strict=True):
-        slabs = range(len(empty))[::order]
-        for before, slab in pairwise(slabs):
-            row, column = 1 + places[before] - places[slab]
-            here[slab] &= way[before, row : row + height, column : column + width]
-    return inner
-
-
-def opaque_parts(
-    solid: Bool[np.ndarray, "x y z"], sigmas: Float[np.ndarray, "x y z"], cell: float
-) -> Bool[np.ndarray, "x y z"]:
-    """Parts that are opaque on their own: along each axis some ray through the part loses half of its light in it."""
-    labels, count = labelled(solid)
-    cells = np.nonzero(solid)
-    part, depth = labels[cells], sigmas[cells] * cell
-    is_opaque = np.ones(count + 1, bool)
-    for axis in range(3):
-        row, column = (cells[other] for other in range(3) if other != axis)
-        rays, ray = np.unique(np.stack([part, row, column]), axis=1, return_inverse=True)
-        thickest = np.zeros(count + 1)
-        np.maximum.at(thickest, rays[0], np.bincount(ray.reshape(-1), depth))
-        is_opaque &= thickest >= np.log(2)
-    return is_opaque[labels] & solid
-
-
-def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:
-    """`solid`, which holds a cell at least, with the gaps filled that no ball of this radius fits into.
-
-    A morphological closing, and cavities that it leaves inside.
-    """
-    if radius_cells == 0:
-        return solid
-    # Room for the swollen object, so that the borders of the box count as empty.
-    padded = np.pad(solid, 2 * radius_cells)
-    swollen = _within(padded, radius_cells)
-    inner = (slice(2 * radius_cells, -2 * radius_cells),) * 3
-    closed = ~_within(~swollen, radius_cells)[inner]
-    return without_cavities(closed)
-
-
-def bridges(filled: Bool[np.ndarray, "x y z"], solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """Those parts of `filled` that touch more than one part of `solid`."""
-    (fills, count), (parts, num_parts) = labelled(filled), labelled(solid)
-    touches = np.zeros((count + 1, num_parts + 1), bool)
-    for axis in range(3):
-        lower, upper = [slice(None)] * 3, [slice(None)] * 3
-        lower[axis], upper[axis] = slice(None, -1), slice(1, None)
-        for one, other in ((lower, upper), (upper, lower)):
-            touches[fills[tuple(one)], parts[tuple(other)]] = True
-    touches[0] = touches[:, 0] = False
-    return (touches.sum(1) > 1)[fills]
-
-
-def _within(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:
-    """Cells at most `radius_cells` from a solid one, measured between their centres.
-
-    The squared distance is a minimum along one axis after the other. Up to a small radius a few shifted copies of
-    bytes find it in a fraction of the time and memory of a distance transform.
-    """
-    dtype = np.uint8 if radius_cells**2 < 255 else np.uint16
-    far = np.iinfo(dtype).max
-    squares = np.where(solid, dtype(0), dtype(far))
-    for axis in range(3):
-        nearest = squares.copy()
-        # Saturated, so that sums of far values stay far.
-        for shift in range(1, radius_cells + 1):
-            raised = np.minimum(squares, far - shift**2) + dtype(shift**2)
-            to, of = [slice(None)] * 3, [slice(None)] * 3
-            to[axis], of[axis] = slice(shift, None), slice(None, -shift)
-            for target, source in ((to, of), (of, to)):
-                view = nearest[tuple(target)]
-                np.minimum(view, raised[tuple(source)], out=view)
-        squares = nearest
-    return squares <= radius_cells**2
 
 
 def _sample(

@@ -13,11 +13,12 @@ import torch
 from recdreamer.mesh.bake import Color, Shade, bake_color, field_shade
 from recdreamer.mesh.export import stand_on_origin, write_mesh
 from recdreamer.mesh.extract import cell_size, extract_mesh
-from recdreamer.mesh.level import Density, Tick, Warn, find_surface, no_tick
+from recdreamer.mesh.level import Density, find_surface
 from recdreamer.mesh.mesh import Mesh, MeshConfig
 from recdreamer.mesh.normals import NormalAt, bake_normal_map, level_set_normals, normal_map_size
 from recdreamer.mesh.quality import mesh_report
 from recdreamer.mesh.uv import unwrap
+from recdreamer.report import Tick, Warn, no_tick
 
 
 def finish_mesh(

@@ -11,14 +11,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from recdreamer.mesh.mesh import MeshConfig
-from recdreamer.report import JobError
+from recdreamer.report import JobError, Tick, Warn, no_tick, no_warn
 
 Density = Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points"]]
 """Density per scene unit at points of the scene cube."""
-Tick = Callable[[], None]
-"""Called between chunks of work; may raise to cancel."""
-Warn = Callable[[str], None]
-"""Takes one sentence for the artist."""
 
 Point = tuple[float, float, float]
 CUBE_LO: Point = (-1.0, -1.0, -1.0)
@@ -47,14 +43,6 @@ class SurfaceLevel:
     lo: Point
     hi: Point
     """Box around the object, with a margin, inside the cube [-1, 1]^3."""
-
-
-def no_tick() -> None:
-    """Stands in for a tick that nobody gave."""
-
-
-def no_warn(message: str) -> None:
-    """Stands in for a warn that nobody gave."""
 
 
 def sample_box(

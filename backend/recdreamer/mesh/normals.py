@@ -10,10 +10,11 @@ from torch import Tensor
 
 from recdreamer.mesh.bake import bake_texels
 from recdreamer.mesh.baked_texture import Texture, fill_padding
-from recdreamer.mesh.level import Density, Tick, no_tick
+from recdreamer.mesh.level import Density
 from recdreamer.mesh.mesh import Mesh, MeshConfig
 from recdreamer.mesh.raster import Texels
 from recdreamer.mesh.tangents import tangent_frames, to_tangent_space
+from recdreamer.report import Tick, no_tick
 
 NormalAt = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
 """Unit normals of the fine surface near points of the mesh, whose own unit normals come second."""

@@ -10,8 +10,8 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from recdreamer.mesh.charts import connected_patches, segment
-from recdreamer.mesh.level import Tick, no_tick
 from recdreamer.mesh.mesh import Mesh, face_neighbours
+from recdreamer.report import Tick, no_tick
 
 ARAP_STEPS = 8
 WORST_STRETCH = 1.25  # L2 stretch above which a chart is cut in two

@@ -9,9 +9,9 @@ import numpy as np
 import xatlas
 from jaxtyping import Float
 
-from recdreamer.mesh.level import Tick, no_tick
 from recdreamer.mesh.mesh import Mesh, MeshConfig
 from recdreamer.mesh.parametrize import Chart, make_charts
+from recdreamer.report import Tick, no_tick
 
 PAGE_GROWTH = 1.5  # xatlas's page usually comes out up to this much larger than asked
 ATTEMPTS = 3

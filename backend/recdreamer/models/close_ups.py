@@ -12,10 +12,10 @@ from torch.nn.functional import interpolate
 
 from recdreamer.cameras import Cameras, close_ups, sample_cameras
 from recdreamer.config import GenerateConfig
+from recdreamer.device import step_generator
 from recdreamer.models.model import Descent, distillation_loss, field_optimizer
 from recdreamer.models.painting import PaintedViews, Painting, paint, unevenness
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
-from recdreamer.optimize import step_generator
 from recdreamer.rendering import random_backgrounds
 
 

@@ -14,6 +14,15 @@ from recdreamer.cameras import Cameras
 
 
 @runtime_checkable
+class Pictured(Protocol):
+    """What can be looked at."""
+
+    def picture(
+        self, cameras: Cameras, size_px: int, ground: float = 0.8
+    ) -> Float[Tensor, "views 3 size_px size_px"]: ...
+
+
+@runtime_checkable
 class Shown(Protocol):
     """What a render is, to the optimizer."""
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays, sample_cameras
 from recdreamer.config import GenerateConfig
+from recdreamer.device import step_generator
 from recdreamer.field import RadianceField
 from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
 from recdreamer.models.model import Descent, distillation_loss, field_optimizer
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
-from recdreamer.optimize import step_generator
 from recdreamer.rendering import random_backgrounds
 from recdreamer.rendering.ray_cast import MeshCaster
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -11,13 +9,11 @@ from torch import Tensor
 from recdreamer.cameras import Cameras
 from recdreamer.config import GenerateConfig
 from recdreamer.field import OccupancyGrid
-from recdreamer.mesh import MeshConfig
 from recdreamer.models.model import Descent, distillation_loss
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
 from recdreamer.rendering import Rendering, random_backgrounds
 from recdreamer.rendering.render_sdf import render_surface
 from recdreamer.sdf.distance_grid import (
-    SOLID,
     DistanceGrid,
     albedo_variation,
     anchor_loss,
@@ -141,16 +137,3 @@ class Surface:
                 self.grid.albedo.copy_(tensors["surface.albedo"])
         self.occupancy.load_state_dict(part("surface_occupancy", tensors))
         load_optimizer("surface_optimizer", self.descent.optimizer, tensors)
-
-
-def surface_settings(config: GenerateConfig) -> MeshConfig:
-    """How the mesh of a refined surface is extracted: its level is known, and it has no pores, only creases.
-
-    Gaps that part it are closed as those of a field are: a stem that is thinner than the cells of the grid leaves one.
-    """
-    return replace(config.mesh, threshold=0.5 * SOLID, fill_pores=False)
-
-
-def uncolored(distances: Float[Tensor, "x y z"]) -> DistanceGrid:
-    """A surface that nobody will see the albedo of."""
-    return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape))

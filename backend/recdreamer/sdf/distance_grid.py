@@ -152,3 +152,8 @@ def anchor_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, 
     """Mean square of how far distances at vertices are from those of the start, in cells."""
     apart = (grid.distances.view(-1)[near] - grid.start.view(-1)[near]) / grid.cell
     return apart.square().mean()
+
+
+def uncolored(distances: Float[Tensor, "x y z"]) -> DistanceGrid:
+    """A surface that nobody will see the albedo of."""
+    return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape))

@@ -7,9 +7,9 @@ from typing import Literal
 
 import torch
 
+from recdreamer.cameras import orbit
 from recdreamer.config import GenerateConfig
 from recdreamer.models.radiance import Scene
-from recdreamer.optimize import orbit
 from recdreamer.rendering import render
 
 Collapse = Literal["empty", "fog", "full"]
@@ -44,7 +44,7 @@ class Look:
 
 def look_at(scene: Scene) -> Look:
     """Pictures of the evaluation orbit; draws no random numbers."""
-    cameras = orbit(NUM_VIEWS, scene.config, scene.device)
+    cameras = orbit(NUM_VIEWS, scene.config.cameras, scene.device)
     ground = torch.ones(NUM_VIEWS, 3, device=scene.device)
     with torch.no_grad():
         opacity = render(

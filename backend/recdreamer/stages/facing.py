@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 
@@ -10,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.cameras import orbit
 from recdreamer.config import GenerateConfig
-from recdreamer.optimize import orbit
+from recdreamer.models.model import Pictured
 from recdreamer.pose.rectifier import Rectifier
-from recdreamer.protocol import JobFolder
-from recdreamer.stages.run import Pictured
 
 NUM_VIEWS = 36
 MAX_PX = 256
@@ -52,18 +50,9 @@ def yaw_of(
             classes, azimuths, probs = rectifier.class_azimuth_deg, [], []
             # One view at a time: all of them would need gigabytes at Stable Diffusion's size.
             for view in range(NUM_VIEWS):
-                cameras = orbit(1, config, classes.device, view * 360 / NUM_VIEWS)
+                cameras = orbit(1, config.cameras, classes.device, view * 360 / NUM_VIEWS)
                 azimuths.append(cameras.azimuth_deg)
                 probs.append(rectifier.classifier(pictured.picture(cameras, min(size_px, MAX_PX))).exp())
             yaw_deg, agreement = yaw_of_views(torch.cat(azimuths), torch.cat(probs), classes)
             return yaw_deg if agreement >= LEAST_AGREEMENT else 0.0
     return 0.0
-
-
-def written_yaw_deg(job: JobFolder) -> float:
-    """By how much a job's first mesh was turned when it was written; 0 where none was, or before it is written."""
-    try:
-        report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
-        return float(report["meshes"][0]["yaw_deg"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return 0.0

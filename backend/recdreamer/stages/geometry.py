@@ -15,12 +15,11 @@ from recdreamer.distillation.methods import Guide
 from recdreamer.field import Field
 from recdreamer.field.grid_values import grid_points, trilinear
 from recdreamer.mesh import Mesh, extract_mesh
-from recdreamer.mesh.level import Tick, no_tick
-from recdreamer.models.surface import Surface, uncolored
+from recdreamer.models.surface import Surface
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder
-from recdreamer.report import Report
-from recdreamer.sdf.distance_grid import DistanceGrid, light
+from recdreamer.report import Report, Tick, no_tick
+from recdreamer.sdf.distance_grid import DistanceGrid, light, uncolored
 from recdreamer.sdf.from_mesh import SolidMesh
 from recdreamer.stages.run import particle_name, run_stage
 from recdreamer.start.starting_point import StartingPoint

@@ -11,7 +11,8 @@ from torch import Tensor
 from recdreamer.cache import cache_folder
 from recdreamer.config import GenerateConfig, of_detail, of_geometry, of_texture
 from recdreamer.distillation.debiasing import PromptDebiaser
-from recdreamer.distillation.methods import LORA_METHODS, Guide, add_noise
+from recdreamer.distillation.methods import LORA_METHODS, Guide
+from recdreamer.distillation.noised import add_noise
 from recdreamer.pose.anchoring import Drawn, anchored, doubts, read_drawn
 from recdreamer.pose.attribute_classifier import AttributeClassifier
 from recdreamer.pose.classifier import PoseClassifier

@@ -11,11 +11,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdreamer.config import GenerateConfig
-from recdreamer.distillation.methods import AnyDenoiser, Guide, Noised, add_noise
+from recdreamer.device import step_generator
+from recdreamer.distillation.methods import AnyDenoiser, Guide
+from recdreamer.distillation.noised import Noised, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors
-from recdreamer.optimize import optimize, report_poses, step_generator, timesteps_of
+from recdreamer.optimize import timesteps_of
 from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.pose.rectifier import Classifier
 from recdreamer.prior.denoiser import Question
@@ -23,6 +25,7 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.report import Report
+from recdreamer.stages.run import optimize, report_poses
 
 STAGE = "particles"
 NUM_RECORDS = 40

@@ -2,36 +2,92 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from recdreamer.cameras import Cameras
+from recdreamer.cameras import Cameras, orbit
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
 from recdreamer.job.checkpoint import CheckpointStore
-from recdreamer.models.model import Model
-from recdreamer.optimize import optimize, optimize_step, orbit, report_poses
+from recdreamer.models.model import Model, Pictured
+from recdreamer.optimize import optimize_step
+from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError, Report
 
-PREVIEW_PX = 96
-
 
 @runtime_checkable
-class Pictured(Protocol):
-    """What can be looked at."""
+class Resumable(Protocol):
+    """A part of a stage whose state a checkpoint holds."""
 
-    def picture(
-        self, cameras: Cameras, size_px: int, ground: float = 0.8
-    ) -> Float[Tensor, "views 3 size_px size_px"]: ...
+    def tensors(self) -> dict[str, Tensor]: ...
+
+    def load(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+def optimize(
+    stage: str,
+    store: CheckpointStore,
+    config: GenerateConfig,
+    device: torch.device,
+    parts: Sequence[Resumable],
+    run_step: Callable[[int], None],
+    after_step: Callable[[int], None],
+    check: Callable[[int], None] = lambda step: None,
+) -> float:
+    """Run the steps of a stage that are left after its newest checkpoint. Returns the seconds of all runs.
+
+    Saves now and then, at the end, and whatever ends the run early. `check(step)` raises what must keep a state from
+    being saved.
+    """
+    num_steps, first_step, seconds_before = config.optimize.num_steps, 0, 0.0
+    checkpoint = store.newest(stage)
+    if checkpoint is not None:
+        tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
+        for part in parts:
+            part.load(tensors)
+        first_step, seconds_before = checkpoint.step, checkpoint.meta["seconds"]
+    started = last_save = time.monotonic()
+
+    def seconds() -> float:
+        return seconds_before + time.monotonic() - started
+
+    def save(step: int) -> None:
+        check(step)
+        tensors = {name: tensor for part in parts for name, tensor in part.tensors().items()}
+        store.save(stage, step, tensors, {"seconds": seconds()}, final=step == num_steps)
+
+    for step in range(first_step, num_steps):
+        run_step(step)
+        try:
+            after_step(step + 1)
+        except BaseException:
+            save(step + 1)
+            raise
+        if time.monotonic() - last_save > config.optimize.checkpoint_every_s:
+            save(step + 1)
+            last_save = time.monotonic()
+    if first_step < num_steps:
+        save(num_steps)
+    return seconds()
+
+
+def report_poses(report: Report, labels: Sequence[str], marginal: PoseMarginal, guide: Guide) -> None:
+    """Tell the pose distribution, and how large both terms of USD are."""
+    report.pose_distribution(dict(zip(labels, marginal.overall().tolist(), strict=True)))
+    for name, norm in guide.norms.items():
+        report.metric(f"norm_{name}", norm.mean().item())
+
+
+PREVIEW_PX = 96
 
 
 @runtime_checkable
@@ -122,7 +178,7 @@ def write_preview(
     shown: Sequence[Pictured], config: GenerateConfig, device: torch.device, path: Path, num_views: int = 4
 ) -> Path:
     """Front, right, back and left side by side, a row for each particle."""
-    cameras = orbit(num_views, config, device)
+    cameras = orbit(num_views, config.cameras, device)
     rows = [one.picture(cameras, PREVIEW_PX).permute(2, 0, 3, 1).flatten(1, 2) for one in shown]
     strip = (torch.cat(rows) * 255).round().byte().cpu().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)

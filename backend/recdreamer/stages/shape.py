@@ -12,7 +12,6 @@ from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import Guide
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.radiance import Particles, Scene
-from recdreamer.optimize import Resumable
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder
@@ -30,7 +29,7 @@ from recdreamer.stages.collapse import (
     judge,
     look_at,
 )
-from recdreamer.stages.run import run_stage
+from recdreamer.stages.run import Resumable, run_stage
 from recdreamer.start.starting_point import StartingPoint
 
 STAGE = "shape"

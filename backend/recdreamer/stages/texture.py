@@ -10,19 +10,18 @@ import torch
 from torch.nn.functional import normalize
 
 from recdreamer.config import GenerateConfig, of_detail, of_texture
+from recdreamer.device import step_generator
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import RadianceField
 from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh, Shade
-from recdreamer.mesh.level import Tick, no_tick
 from recdreamer.mesh.mesh import face_cross, vertex_normals
 from recdreamer.models.close_ups import CloseUps
 from recdreamer.models.model import Descent, field_optimizer
 from recdreamer.models.painting import SHOW_ALL, Painting
-from recdreamer.optimize import step_generator
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder
-from recdreamer.report import Report
+from recdreamer.report import Report, Tick, no_tick
 from recdreamer.stages.run import particle_name, run_stage
 from recdreamer.start.starting_point import StartingPoint
 

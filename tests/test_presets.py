@@ -6,7 +6,8 @@ from typing import get_args
 
 import pytest
 
-from recdreamer.config import of_texture, resolve
+from recdreamer.config import of_texture
+from recdreamer.presets import resolve
 from recdreamer.protocol import JobRequest, Method, RequestError
 
 

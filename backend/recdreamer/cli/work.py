@@ -1,0 +1,29 @@
+"""What a worker does for a request: an object, or 2D particles."""
+
+from __future__ import annotations
+
+import os
+
+from recdreamer.protocol import JobFolder, JobRequest
+from recdreamer.report import Report
+
+
+def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
+    """The real work. Imported late: a damaged request is answered before torch is loaded."""
+    # torch's threads wait for each other by spinning. Beside a busy Blender they would spin against its work:
+    # eight times slower on two shared cores. Read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from recdreamer.generate import generate
+    from recdreamer.presets import resolve
+
+    generate(job, resolve(request), report)
+
+
+def work(job: JobFolder, request: JobRequest, report: Report) -> None:
+    """What a worker does for a request."""
+    if request.kind == "object":
+        generate_job(job, request, report)
+    else:
+        from recdreamer.evaluation.particles_2d_job import particles_job
+
+        particles_job(job, request, report)

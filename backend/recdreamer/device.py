@@ -1,0 +1,33 @@
+"""Where a job computes: its device, its precision, and the source of its random numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from recdreamer.protocol import BUILTIN_PRIOR
+from recdreamer.report import JobError
+
+
+def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
+    """Half precision where it is native; the embedded prior is too small to gain from it."""
+    return torch.bfloat16 if device.type == "cuda" and prior != BUILTIN_PRIOR else torch.float32
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU when there is one. Raises JobError when the named device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise JobError(
+            "device",
+            f"The device {name!r} cannot be used ({str(error).splitlines()[0]}).",
+            "Choose 'auto' or 'cpu'.",
+        ) from error
+    return torch.device(name)
+
+
+def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
+    """The source of all randomness of one step: the same after a restart as without one."""
+    return torch.Generator(device=device).manual_seed((seed * 1_000_003 + step) % (1 << 63))

@@ -1,0 +1,45 @@
+"""Renders with noise on them (Alg. 1, line 3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from recdreamer.cameras import Cameras
+from recdreamer.prior.schedule import NoiseSchedule
+
+
+@dataclass(frozen=True)
+class Noised:
+    """Latents of renders with noise on them (Alg. 1, line 3), and where the renders were taken from."""
+
+    latents: Float[Tensor, "batch c h w"]
+    """Without noise, and without gradient."""
+    latents_t: Float[Tensor, "batch c h w"]
+    eps: Float[Tensor, "batch c h w"]
+    t: Int[Tensor, "batch"]
+    w_t: Float[Tensor, "batch 1 1 1"]
+    """ω(t) = sigma_t²."""
+    cameras: Cameras | None
+    """None for pictures that were taken from nowhere (2D particles)."""
+    step: int
+    progress: float
+    """Share of the steps that are done."""
+
+    @property
+    def c2w(self) -> Float[Tensor, "batch 4 4"] | None:
+        return None if self.cameras is None else self.cameras.c2w
+
+
+def add_noise(
+    latents: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"], cameras: Cameras | None,
+    step: int, num_steps: int, schedule: NoiseSchedule, generator: torch.Generator,
+) -> Noised:  # fmt: skip
+    """Alg. 1, line 3."""
+    latents = latents.detach()
+    eps = torch.randn(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
+    w_t = schedule.sigma_t(t).square()
+    return Noised(latents, schedule.add_noise(latents, eps, t), eps, t, w_t, cameras, step, step / num_steps)

@@ -1,0 +1,190 @@
+"""From a request to its configuration: the preset of its prior, method and quality, then single settings."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from recdreamer.cameras import CameraConfig
+from recdreamer.config import GenerateConfig, GeometryConfig, OptimizeConfig, RegularizerConfig, TextureConfig
+from recdreamer.distillation.guidance_config import RectifierConfig
+from recdreamer.field import FieldConfig
+from recdreamer.mesh import MeshConfig
+from recdreamer.prior.prompts import ViewConfig
+from recdreamer.protocol import BUILTIN_PRIOR, JobRequest, RequestError
+from recdreamer.rendering import RenderConfig
+
+BUILTIN_VIEWS = ViewConfig(
+    front="from front view", right="facing left", back="from back view", left="facing right",
+    overhead="from front view", front_width_deg=90.0,
+)  # fmt: skip
+"""Who stands to the right of a figure sees it face left."""
+
+
+Steps = TypeVar("Steps", OptimizeConfig, GeometryConfig, TextureConfig)
+
+
+def resolve(request: JobRequest) -> GenerateConfig:
+    """The configuration of a request: the preset of its prior and quality, then its overrides."""
+    config = GenerateConfig(
+        prompt=request.prompt.strip(),
+        method=request.method,
+        pose_mode=request.pose_mode,
+        seed=request.seed,
+        prior=request.prior,
+        extractor="builtin" if request.prior == BUILTIN_PRIOR else "facebook/dinov2-with-registers-small",
+        device=request.device,
+        height_m=request.height_m,
+        stages=request.own_stages,
+    )
+    config = _as_cited(config)
+    if request.prior == BUILTIN_PRIOR:
+        config = _fitted_to_builtin(config)
+    if request.quality == "quick":
+        config = _quick(config)
+    for name, value in request.overrides.items():
+        config = _with(config, name.split("."), name, value)
+    _check_detail(config.texture)
+    return config
+
+
+def _check_detail(texture: TextureConfig) -> None:
+    if texture.detail_zoom < 1:
+        raise RequestError(
+            f"texture.detail_zoom is {texture.detail_zoom}: a close-up shows things larger, not smaller.",
+            "Give a number from 1 on, for example 2.",
+        )
+    if not 0.03 <= texture.detail_noise <= 1:
+        raise RequestError(
+            f"texture.detail_noise is {texture.detail_noise}, which leaves no timesteps to draw from.",
+            "Give a share from 0.03 to 1, for example 0.3.",
+        )
+
+
+def _as_cited(config: GenerateConfig) -> GenerateConfig:
+    """The configuration in which each method was published, as far as this field has its parts.
+
+    USD: paper, B.3. VSD: ProlificDreamer's released code. ESD: the same with its λ. The others: threestudio, by which
+    the paper ran them, with its guidance scales in diffusers' convention.
+    """
+    guidance, optimize = config.guidance, config.optimize
+    match config.method:
+        case "usd":
+            # Released code's auxiliary prompt; B.3 has the same words.
+            guidance = replace(guidance, auxiliary_prompt="from side view, from back view")
+        case "vsd" | "esd":
+            guidance = replace(guidance, view_prompts=True, schedule="annealed")
+            optimize = replace(optimize, num_steps=25_000)
+        case "sds_bridge":
+            guidance = replace(guidance, guidance_scale=100.0, view_prompts=True, schedule="annealed")
+            optimize = replace(optimize, num_steps=25_000)
+        case "sds" | "debiased_sds":
+            # Its 100 multiplies (eps_text - eps_empty) on top of eps_text.
+            guidance = replace(guidance, guidance_scale=101.0, view_prompts=True, schedule="uniform")
+            optimize = replace(optimize, num_steps=10_000, render_px=64)
+        case "perp_neg":
+            guidance = replace(guidance, guidance_scale=100.0, view_prompts=True, schedule="uniform")
+            optimize = replace(optimize, num_steps=10_000, render_px=64)
+    texture = replace(config.texture, guidance_scale=guidance.guidance_scale)
+    return replace(config, guidance=guidance, optimize=optimize, texture=texture)
+
+
+def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
+    """64-pixel pictures of one object from the cameras that the embedded prior was shown."""
+    return replace(
+        config,
+        optimize=OptimizeConfig(
+            num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
+            final_learning_rate=0.05, background="plain", ground=(0.45, 1.0), ground_tint=0.2, preview_every=25,
+        ),
+        # It has never seen normals. Its steps are cheap, and the shell's cells are as fine as its pixels: where the first
+        # stage is round or pitted the surface has far to go, five cells and more.
+        geometry=GeometryConfig(
+            num_steps=200, num_views=4, render_px=64, guidance_scale=3.0, picture="shaded", schedule="uniform",
+            resolution=96, softness=0.008, step_size=0.02, learning_rate=1.0, eikonal=50.0, hessian=10.0,
+            final_hessian=80.0, anchor=0.0,
+        ),
+        # It begins with the albedo of the surface, which is near the end already.
+        texture=TextureConfig(
+            num_steps=50, num_views=4, render_px=64, guidance_scale=3.0,
+            field=FieldConfig(), grid_learning_rate=1e-2, cached_views=128, smoothness=100.0, smoothing_radius=0.03,
+            detail_prompt="",
+        ),
+        # Its words for a view are obeyed nearly always, which leaves no bias to correct: only methods that are made of
+        # such words have them. Below t = 750 its estimate has a pose already: with the paper's two intervals the first
+        # phase draws from t = 500 on, and drafts settle on a pose before the rectifier has chosen one.
+        guidance=replace(
+            config.guidance, guidance_scale=3.0, auxiliary_prompt="", schedule="back_and_forth", num_intervals=4,
+            view_prompts=config.method in ("perp_neg", "debiased_sds"), views=BUILTIN_VIEWS,
+            lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
+            clip_limits=(0.5, 2.0), bridge_source="", bridge_weight=3.0,
+        ),
+        rectifier=RectifierConfig(weight=300.0, n_ema=30, attribute_classifier="builtin"),
+        regularizers=RegularizerConfig(
+            sparsity=10.0, opaque=1000.0, entropy=30.0, smoothness=100.0, color_smoothness=100.0
+        ),
+        cameras=CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0)),
+        field=FieldConfig(),
+        render=RenderConfig(),
+        mesh=MeshConfig(),
+    )  # fmt: skip
+
+
+def _quick(config: GenerateConfig) -> GenerateConfig:
+    """A draft in a third of the time, of a coarser mesh.
+
+    Fewer views are saved before steps: a schedule cut to a third leaves no time for the details.
+    """
+    return replace(
+        config,
+        optimize=_shortened(config.optimize),
+        geometry=_shortened(config.geometry),
+        texture=_shortened(config.texture),
+        mesh=replace(config.mesh, resolution=96, target_faces=5000, texture_size_px=512, bake_samples=1),
+    )
+
+
+def _shortened(stage: Steps) -> Steps:
+    """A third of the work of a stage."""
+    num_views, share = (stage.num_views // 2, 2 / 3) if stage.num_views > 1 else (1, 1 / 3)
+    return replace(stage, num_views=num_views, num_steps=round(share * stage.num_steps))
+
+
+def _with(config: Any, path: list[str], name: str, value: Any) -> Any:
+    """A copy of a nested dataclass with one field replaced. Raises RequestError for a wrong name or type."""
+    known = _names(config)
+    if path[0] not in known:
+        raise RequestError(f"There is no setting {name!r}.", f"Here there are: {', '.join(known) or 'none'}.")
+    if len(path) > 1:
+        return replace(config, **{path[0]: _with(getattr(config, path[0]), path[1:], name, value)})
+    kind = get_type_hints(type(config))[path[0]]
+    try:
+        return replace(config, **{path[0]: _converted(value, kind)})
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f"{value!r} does not fit the setting {name!r} ({error}).", f"Give a {kind}."
+        ) from error
+
+
+def _names(config: Any) -> list[str]:
+    return [f.name for f in fields(config)] if is_dataclass(config) else []
+
+
+def _converted(value: Any, kind: Any) -> Any:
+    """`value` as JSON has it, in the type that the field asks for."""
+    if get_origin(kind) is Literal:
+        if value not in get_args(kind):
+            raise ValueError(f"choose one of {', '.join(map(str, get_args(kind)))}")
+        return value
+    if get_origin(kind) is dict:
+        return {str(key): _converted(item, get_args(kind)[1]) for key, item in dict(value).items()}
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        return tuple(_converted(item, inner) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(kind, type) and not (
+        isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    ):
+        raise TypeError(f"expected {kind.__name__}")
+    return value

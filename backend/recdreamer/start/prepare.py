@@ -1,0 +1,52 @@
+"""The starting point of a job, from its request."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from recdreamer.config import GenerateConfig
+from recdreamer.mesh.raster import tiles_of_faces
+from recdreamer.protocol import JobFolder, RequestError
+from recdreamer.report import Tick, no_tick
+from recdreamer.start.earlier_job import continued
+from recdreamer.start.mesh_file import read_start_mesh
+from recdreamer.start.starting_point import StartingPoint, centred, placed, sampled
+
+
+def prepare_start(
+    job: JobFolder, config: GenerateConfig, device: torch.device, tick: Tick = no_tick
+) -> StartingPoint | None:
+    """The starting point of a job; None where it begins with the prompt alone.
+
+    A job that continues one with a region keeps that region, unless it brings a mesh, whose own holds then. Raises
+    RequestError with one sentence where the mesh or the earlier job cannot serve; `tick` is called between chunks of
+    work, and may raise.
+    """
+    request = job.read_request()
+    if request.start == "prompt":
+        if request.start_mesh:
+            raise RequestError(
+                "A mesh is given, but the job starts from the prompt alone.",
+                "Start from the object or from an earlier result, or leave the mesh out.",
+            )
+        return None
+    if request.start == "continue":
+        return continued(job, request, config, device, tick)
+    original = read_start_mesh(job.root / request.start_mesh)
+    start = placed(StartingPoint(request.start, request.strength, original), centred(original, config))
+    if request.start == "texture":
+        _check_uvs(original)
+        if "region" not in original:
+            return start
+    return sampled(start, config.start.resolution, device, tick, has_shape=True)
+
+
+def _check_uvs(original: dict[str, np.ndarray]) -> None:
+    """Raises RequestError where a texture could not be painted, before any time is spent on it."""
+    if "uvs" not in original:
+        return
+    try:
+        tiles_of_faces(original["uvs"])
+    except ValueError as error:
+        raise RequestError(str(error), "Or remove the UV map, and one is made.") from error
