@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
+from torch import Tensor
+
 from recdreamer.cameras import Cameras, sample_cameras
 from recdreamer.config import GenerateConfig
 from recdreamer.device import step_generator
 from recdreamer.distillation.guidance_config import GuidanceConfig
-from recdreamer.distillation.methods import Guide
-from recdreamer.distillation.noised import add_noise
+from recdreamer.distillation.methods import Answers, Guide
+from recdreamer.distillation.noised import Noised, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps, timestep_range
 from recdreamer.models.model import Model
 from recdreamer.prior.diffusion import DiffusionPrior
@@ -24,30 +27,48 @@ def optimize_step(
     lora: LoraTrainer | None,
     cameras: Cameras | None = None,
 ) -> None:
-    """One pass through Algorithm 1. Other methods differ in line 4; those without a branch have no line 6.
+    """One pass through Algorithm 1. Other methods ask for other answers; those without a branch have no line 6.
 
     `cameras` are drawn when none are given.
     """
     generator = step_generator(config.seed, step, model.device)
     num_views, num_steps = config.optimize.num_views, config.optimize.num_steps
 
-    # Line 2: render the particle from random cameras.
+    # Line 2: x_0 = g(θ, c).
     if cameras is None:
         cameras = sample_cameras(config.cameras, num_views, generator, model.device)
     rendering = model.render(cameras, step, generator)
     latents = prior.encode(rendering.rgb)
 
-    # Line 3: noise.
+    # Line 3: x_t = α_t x_0 + σ_t ε.
     t = sample_timesteps(timesteps_of(config.guidance, prior.schedule, step, num_steps), num_views, generator)
-    noised = add_noise(latents, t, cameras, step, num_steps, prior.schedule, generator)
+    x = add_noise(latents, t, cameras, step, num_steps, prior.schedule, generator)
 
-    # Lines 4 and 5: what the prior sees less what the branch knows of the renders, and the way to the wanted poses.
-    grad = guide.grad(noised, generator)
-    model.descend(rendering, latents, grad, step, generator)
+    # Line 4: θ moves against ∇_θ.
+    answers = guide.ask(x, generator)
+    model.descend(rendering, latents, distillation_grad(guide, x, answers), step, generator)
 
-    # Line 6: the branch learns the renders.
+    # Line 5, Eq. 19: p̄_t ← α_ema p_ξ(c|x_t) + (1 - α_ema) p̄_t, after its use.
+    guide.observe(x, answers.log_probs)
+
+    # Line 6, Eq. 8: φ moves against ∇_φ |ε_φ(x_t, t, c, y) - ε|², at a timestep of its own.
     if lora is not None and step % config.guidance.lora_every == 0:
-        lora.step(noised.latents, guide.prompts.plain.expand(num_views, -1, -1), cameras.c2w, step, generator)
+        lora.step(x.latents, guide.prompts.plain.expand(num_views, -1, -1), cameras.c2w, step, generator)
+
+
+def distillation_grad(guide: Guide, x: Noised, answers: Answers) -> Float[Tensor, "batch c h w"]:
+    """The gradient with respect to the latents x_0 (Alg. 1, line 4; paper, Eq. 13):
+
+    ω(t) (ε_pretrain - ε_φ) - ω(t) σ_t/α_t ∇ log r(x_t), the last with respect to x_0.
+
+    As x_t = α_t x_0 + σ_t ε, that is α_t times the slope with respect to x_t, and α_t drops out. Without a rectifier
+    it is VSD (Eq. 9), and with the drawn noise for ε_φ it is SDS (Eq. 5).
+    """
+    denoising = guide.clipped(answers.w_t * (answers.eps_pretrained - answers.eps_phi), x)
+    if answers.grad_log_r is None:
+        return denoising
+    rectifying = -answers.w_t * x.sigma_t * answers.grad_log_r
+    return denoising + guide.limited(rectifying, denoising)
 
 
 def timesteps_of(

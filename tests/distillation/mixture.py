@@ -16,6 +16,7 @@ from recdreamer.cameras import Cameras
 from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
 from recdreamer.distillation.methods import Guide
 from recdreamer.distillation.noised import Noised, add_noise
+from recdreamer.optimize import distillation_grad
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.prior.denoiser import Question
 from recdreamer.prior.prompts import Prompts, ViewConfig
@@ -248,6 +249,19 @@ def generator(seed: int = 7) -> torch.Generator:
 def worst(a: Tensor, b: Tensor) -> float:
     """Largest difference, in units of the larger of 1 and the largest entry."""
     return float((a - b).abs().max() / b.abs().max().clamp_min(1.0))
+
+
+def grad_of(guide: Guide, x: Noised) -> Tensor:
+    """Lines 4 and 5 of Algorithm 1, as a step goes through them."""
+    answers = guide.ask(x, generator())
+    grad = distillation_grad(guide, x, answers)
+    guide.observe(x, answers.log_probs)
+    return grad
+
+
+def as_method(guide: Guide, method: Method) -> Guide:
+    """Another method with the same networks and prompt."""
+    return Guide(method, guide.denoiser, guide.prompts, guide.config)
 
 
 def guide(method: Method, q: Mixture | None = Q, scale: float = 1.0, **settings: float) -> Guide:

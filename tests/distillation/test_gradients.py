@@ -1,4 +1,4 @@
-"""The gradients of the methods against their formulas and against finite differences."""
+"""Line 4 of Algorithm 1 against its formulas and against finite differences."""
 
 from __future__ import annotations
 
@@ -6,29 +6,35 @@ import pytest
 import torch
 from torch import Tensor
 
-from recdreamer.distillation.gradients import clamped, rectifier_grad, sds_grad, vsd_grad
+from recdreamer.distillation.gradients import clamped
+from recdreamer.distillation.methods import Answers
+from recdreamer.distillation.noised import Noised
+from recdreamer.optimize import distillation_grad
+
+from .mixture import EXACT, guide, usd_guide
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-W_T = torch.tensor([0.3, 0.9], dtype=torch.float64)[:, None, None, None]
+T = torch.tensor([300])
 
 
-def test_sds_is_the_weighted_difference_to_the_true_noise() -> None:
-    pretrained, eps = draw(2, 4, 3, 3), draw(2, 4, 3, 3, seed=1)
-    assert torch.equal(sds_grad(pretrained, eps, W_T), W_T * (pretrained - eps))
+def noised(latents: Tensor, latents_t: Tensor, eps: Tensor, sigma_t: Tensor) -> Noised:
+    return Noised(latents, latents_t, eps, T.expand(len(latents)), sigma_t, sigma_t.square(), None, 0, 0.0)
 
 
-def test_vsd_vanishes_when_the_branch_knows_the_prior() -> None:
-    pretrained = draw(2, 4, 3, 3)
-    assert vsd_grad(pretrained, pretrained, W_T).abs().max() == 0
-
-
-def test_vsd_with_a_branch_that_predicts_the_noise_is_sds() -> None:
-    pretrained, eps = draw(2, 4, 3, 3), draw(2, 4, 3, 3, seed=1)
-    assert torch.equal(vsd_grad(pretrained, eps, W_T), sds_grad(pretrained, eps, W_T))
+def test_without_a_rectifier_the_gradient_is_the_weighted_difference() -> None:
+    """Eq. 9; with the drawn noise in the branch's place Eq. 5, and nothing where both answer alike."""
+    pretrained, other = draw(2, 4, 3, 3), draw(2, 4, 3, 3, seed=1)
+    sigma_t = torch.tensor([0.3, 0.9], dtype=torch.float64)[:, None, None, None]
+    x = noised(other, other, other, sigma_t)
+    for eps_phi in (other, pretrained):
+        answers = Answers(pretrained, eps_phi, pretrained, x.w_t)
+        assert torch.equal(
+            distillation_grad(guide("vsd"), x, answers), sigma_t.square() * (pretrained - eps_phi)
+        )
 
 
 @pytest.mark.parametrize("jacobian", [True, False])
@@ -50,7 +56,9 @@ def test_rectifier_gradient_is_the_derivative_of_the_weighted_log_ratio(jacobian
     frozen = None if jacobian else torch.tanh((alpha_t * latents + sigma_t * eps).flatten(1) @ matrix)
     noisy = (alpha_t * latents + sigma_t * eps).requires_grad_()
     (towards,) = torch.autograd.grad(log_ratio(noisy, frozen).sum(), noisy)
-    grad = rectifier_grad(alpha_t * towards, alpha_t, sigma_t, w_t)
+    x = noised(latents, noisy.detach(), eps, sigma_t)
+    answers = Answers(eps, eps, eps, w_t, (), towards)
+    grad = distillation_grad(usd_guide(EXACT, x.t), x, answers)
 
     step = 1e-6
     for i in range(3):

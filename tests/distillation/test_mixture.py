@@ -30,8 +30,10 @@ from .mixture import (
     MixtureDenoiser,
     P,
     Q,
+    as_method,
     difference_quotient,
     generator,
+    grad_of,
     guide,
     noised,
     points,
@@ -99,7 +101,7 @@ def test_guidance_of_nought_and_one() -> None:
 def test_theorem_1() -> None:
     """p̃ = p Σ f/p(c) p(c|x) is Σ f(c) p(x|c), adds up to 1, and its classes have the shares f(c)."""
     x = points(50)
-    ratio = rectifier_of(ExactClassifier(P), TARGET, P.class_probs).log_ratio(
+    ratio, _ = rectifier_of(ExactClassifier(P), TARGET, P.class_probs).log_ratio(
         MixtureDenoiser(P).decode(x), torch.zeros(50, dtype=torch.long), None, generator()
     )
     assert worst((P.log_p(x, *NO_NOISE) + ratio), P.rectified(TARGET).log_p(x, *NO_NOISE)) < 1e-12
@@ -117,7 +119,7 @@ def test_theorem_2(t: int) -> None:
     classifier = ExactClassifier(P)
     classifier.t = x.t
     images = MixtureDenoiser(P).decode(x.latents_t)
-    ratio = rectifier_of(classifier, TARGET, P.class_probs).log_ratio(images, x.t, None, generator())
+    ratio, _ = rectifier_of(classifier, TARGET, P.class_probs).log_ratio(images, x.t, None, generator())
     density = (P.log_p(x.latents_t, *rates(x.t)) + ratio).exp()
     wanted = (P.log_joint(x.latents_t, *rates(x.t)).exp() / P.class_probs * TARGET).sum(1)
     assert ((density / wanted - 1).abs() < 1e-12).all()
@@ -132,7 +134,7 @@ def test_the_rectified_score_is_the_sum_of_both() -> None:
     rectifier = rectifier_of(classifier, TARGET, P.class_probs)
 
     def log_ratio(latents_t: Tensor) -> Tensor:
-        return rectifier.log_ratio(MixtureDenoiser(P).decode(latents_t), x.t, None, generator())
+        return rectifier.log_ratio(MixtureDenoiser(P).decode(latents_t), x.t, None, generator())[0]
 
     latents_t = x.latents_t.clone().requires_grad_()
     (towards,) = torch.autograd.grad(log_ratio(latents_t).sum(), latents_t)
@@ -166,7 +168,7 @@ def test_quadrature_of_a_single_gaussian_is_its_closed_form() -> None:
 def test_sds_over_noise_has_its_closed_expectation(t: int) -> None:
     """E_eps ω (eps* - eps) = -ω sigma_t E_eps ∇ log p_t(alpha x + sigma eps), as E eps = 0."""
     n, x = 40_000, points(1, seed=3)
-    draws = guide("sds").grad(noised(x.expand(n, -1, -1, -1), t, seed=t), generator())
+    draws = grad_of(guide("sds"), noised(x.expand(n, -1, -1, -1), t, seed=t))
     sigma = rates(torch.tensor([t]))[1]
     wanted = -(sigma**2) * sigma * smoothed_score(P, x, t)
     # 4 standard errors: exceeded by chance by one entry in 16,000.
@@ -178,7 +180,7 @@ def test_sds_over_noise_has_its_closed_expectation(t: int) -> None:
 def test_sds_is_the_weighted_difference_of_prior_and_drawn_noise() -> None:
     x = noised(points(), TIMES)
     sigma = rates(x.t)[1]
-    grad = guide("sds", scale=7.5).grad(x, generator())
+    grad = grad_of(guide("sds", scale=7.5), x)
     prior = 7.5 * P.eps(x.latents_t, x.t) - 6.5 * OTHER.eps(x.latents_t, x.t)
     assert worst(grad, sigma**2 * (prior - x.eps)) < 1e-13
 
@@ -188,23 +190,23 @@ def test_vsd_is_the_difference_of_both_scores() -> None:
     x = noised(points(), TIMES)
     alpha, sigma = rates(x.t)
     slope = difference_quotient(lambda y: P.log_p(y, alpha, sigma) - Q.log_p(y, alpha, sigma), x.latents_t)
-    assert worst(guide("vsd").grad(x, generator()), -(sigma**3) * slope) < 1e-10
+    assert worst(grad_of(guide("vsd"), x), -(sigma**3) * slope) < 1e-10
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 7.5, 100.0])
 def test_vsd_is_exactly_zero_where_the_renders_are_the_prior(scale: float) -> None:
     x = noised(points(), TIMES)
     denoiser = MixtureDenoiser(P, q=P.eps)
-    grad = Guide("vsd", denoiser, words(1), GuidanceConfig(guidance_scale=scale)).grad(x, generator())
+    grad = grad_of(Guide("vsd", denoiser, words(1), GuidanceConfig(guidance_scale=scale)), x)
     assert (grad == 0).all()
-    assert guide("vsd").grad(x, generator()).abs().min() > 0
+    assert grad_of(guide("vsd"), x).abs().min() > 0
 
 
 def test_vsd_is_sds_where_the_branch_answers_the_drawn_noise() -> None:
     x = noised(points(), TIMES)
     vsd, sds = guide("vsd", scale=7.5), guide("sds", scale=7.5)
     vsd.denoiser.q = lambda latents_t, t: x.eps
-    assert torch.equal(vsd.grad(x, generator()), sds.grad(x, generator()))
+    assert torch.equal(grad_of(vsd, x), grad_of(sds, x))
 
 
 def seen(n: int = 6) -> Noised:
@@ -217,14 +219,14 @@ def seen(n: int = 6) -> Noised:
 
 def test_esd_without_entropy_is_vsd() -> None:
     x = seen()
-    esd = guide("esd", scale=7.5, entropy_weight=0.0).grad(x, generator())
-    assert torch.equal(esd, guide("vsd", scale=7.5).grad(x, generator()))
+    esd = grad_of(guide("esd", scale=7.5, entropy_weight=0.0), x)
+    assert torch.equal(esd, grad_of(guide("vsd", scale=7.5), x))
 
 
 def test_esd_of_one_knows_no_camera() -> None:
     """Whatever the branch answers with a camera; and it is VSD against the branch without one."""
     x = seen()
-    grads = [guide("esd", q, entropy_weight=1.0).grad(x, generator()) for q in (Q, P)]
+    grads = [grad_of(guide("esd", q, entropy_weight=1.0), x) for q in (Q, P)]
     assert torch.equal(grads[0], grads[1])
     sigma = rates(x.t)[1]
     assert worst(grads[0], sigma**2 * (P.eps(x.latents_t, x.t) - OTHER.eps(x.latents_t, x.t))) < 1e-14
@@ -232,7 +234,7 @@ def test_esd_of_one_knows_no_camera() -> None:
 
 def test_esd_is_linear_in_its_weight() -> None:
     x = seen()
-    none, half, all_ = (guide("esd", entropy_weight=w).grad(x, generator()) for w in (0.0, 0.3, 1.0))
+    none, half, all_ = (grad_of(guide("esd", entropy_weight=w), x) for w in (0.0, 0.3, 1.0))
     assert worst(half, 0.7 * none + 0.3 * all_) < 1e-14
     assert (none - all_).abs().max() > 0.1
 
@@ -245,14 +247,14 @@ def test_usd_with_the_true_posterior_is_vsd_towards_the_rectified_prior() -> Non
     x = noised(points(), TIMES)
     sigma = rates(x.t)[1]
     wanted = sigma**2 * (P.rectified(TARGET).eps(x.latents_t, x.t) - Q.eps(x.latents_t, x.t))
-    assert worst(usd_guide(EXACT, x.t).grad(x, generator()), wanted) < 1e-12
+    assert worst(grad_of(usd_guide(EXACT, x.t), x), wanted) < 1e-12
 
 
 def test_usd_towards_the_priors_own_classes_is_vsd() -> None:
     x = noised(points(), TIMES)
     usd = usd_guide(EXACT, x.t, target=P.class_probs)
     # log Σ p(c|x) is 0 up to rounding, and so is its slope.
-    assert worst(usd.grad(x, generator()), usd.vsd(x)) < 1e-14
+    assert worst(grad_of(usd, x), grad_of(as_method(usd, "vsd"), x)) < 1e-14
 
 
 @pytest.mark.parametrize("clamp", ["none", "cap", "released"])
@@ -261,7 +263,7 @@ def test_usd_of_one_class_is_vsd(clamp: str) -> None:
     single = replace(P, classes=torch.zeros_like(P.classes))
     config = RectifierConfig(clamp=clamp)
     usd = usd_guide(config, x.t, torch.ones(1, dtype=DOUBLE), single)
-    assert torch.equal(usd.grad(x, generator()), usd.vsd(x))
+    assert torch.equal(grad_of(usd, x), grad_of(as_method(usd, "vsd"), x))
     assert (usd.norms["rectifier"] == 0).all()
 
 
@@ -297,7 +299,7 @@ def test_the_second_term_of_usd_is_the_slope_of_the_ratio(estimate: str, jacobia
         weight=1.0, clamp="none", estimate=estimate, jacobian=jacobian, separate_pass=apart
     )
     usd = usd_guide(config, t)
-    term = usd.grad(x, generator()) - usd.vsd(x)
+    term = grad_of(usd, x) - grad_of(as_method(usd, "vsd"), x)
     alpha, sigma = rates(t)
     latents_t, log_ratio = ratio_of(x, estimate, jacobian, apart)
 
@@ -312,7 +314,7 @@ def test_the_second_term_of_usd_is_the_slope_of_the_ratio(estimate: str, jacobia
 def test_the_jacobian_makes_a_difference() -> None:
     x = noised(points(), 600)
     with_it, without = (
-        usd_guide(RectifierConfig(weight=1.0, clamp="none", jacobian=jacobian), x.t).grad(x, generator())
+        grad_of(usd_guide(RectifierConfig(weight=1.0, clamp="none", jacobian=jacobian), x.t), x)
         for jacobian in (True, False)
     )
     assert (with_it - without).abs().max() > 1e-3
@@ -321,8 +323,8 @@ def test_the_jacobian_makes_a_difference() -> None:
 def test_weight_and_target_only_scale_and_turn_the_second_term() -> None:
     x = noised(points(), TIMES)
     one, three = (usd_guide(replace(EXACT, weight=w), x.t) for w in (1.0, 3.0))
-    vsd = one.vsd(x)
-    assert worst(three.grad(x, generator()) - vsd, 3 * (one.grad(x, generator()) - vsd)) < 1e-13
+    vsd = grad_of(as_method(one, "vsd"), x)
+    assert worst(grad_of(three, x) - vsd, 3 * (grad_of(one, x) - vsd)) < 1e-13
 
 
 def test_lazy_steps_are_vsd_and_feed_the_marginal() -> None:
@@ -332,7 +334,7 @@ def test_lazy_steps_are_vsd_and_feed_the_marginal() -> None:
     denoiser = MixtureDenoiser(P, q=Q.eps)
     config = RectifierConfig(weight=1.0, clamp="none", lazy_steps=5)
     usd = Guide("usd", denoiser, words(1), GuidanceConfig(guidance_scale=1.0), [rectifier], config)
-    assert torch.equal(usd.grad(x, generator()), usd.vsd(x))
+    assert torch.equal(grad_of(usd, x), grad_of(as_method(usd, "vsd"), x))
     changed = (rectifier.marginal.probs != 1 / 3).any(1).nonzero().flatten()
     assert changed.tolist() == sorted(set((TIMES // 100).tolist()))
 
@@ -343,7 +345,7 @@ def test_lazy_steps_are_vsd_and_feed_the_marginal() -> None:
 def test_bridge_between_equal_prompts_is_zero() -> None:
     x = noised(points(), TIMES, step=900)
     bridge = Guide("sds_bridge", MixtureDenoiser(P, OTHER), words(2, empty=1), GuidanceConfig())
-    assert (bridge.grad(x, generator()) == 0).all()
+    assert (grad_of(bridge, x) == 0).all()
 
 
 def test_bridge_goes_from_sds_to_target_less_source() -> None:
@@ -351,15 +353,15 @@ def test_bridge_goes_from_sds_to_target_less_source() -> None:
     config = GuidanceConfig(guidance_scale=7.5, bridge_weight=0.5)
     bridge = Guide("sds_bridge", MixtureDenoiser(P, OTHER, Q), words(3, empty=1, source=2), config)
     before, after = (noised(points(), TIMES, step=step, num_steps=25_000) for step in (19_999, 20_000))
-    assert torch.equal(bridge.grad(before, generator()), bridge.sds(before))
+    assert torch.equal(grad_of(bridge, before), grad_of(as_method(bridge, "sds"), before))
     wanted = 0.5 * (P.eps(after.latents_t, after.t) - Q.eps(after.latents_t, after.t))
-    assert worst(bridge.grad(after, generator()), wanted) < 1e-14
+    assert worst(grad_of(bridge, after), wanted) < 1e-14
 
 
 @pytest.mark.parametrize(("step", "limit"), [(0, 2.0), (500, 5.0), (1000, 8.0)])
 def test_debiased_sds_is_clipped_to_a_growing_limit(step: int, limit: float) -> None:
     x = noised(points(), TIMES, step=step)
-    debiased, sds = (guide(method, scale=300.0).grad(x, generator()) for method in ("debiased_sds", "sds"))
+    debiased, sds = (grad_of(guide(method, scale=300.0), x) for method in ("debiased_sds", "sds"))
     assert torch.equal(debiased, sds.clamp(-limit, limit))
     assert (sds.abs() > 8).any() and (sds.abs() < 2).any()
     assert debiased.abs().max() == limit

@@ -20,6 +20,7 @@ from .mixture import (
     ExactClassifier,
     Mixture,
     MixtureDenoiser,
+    grad_of,
     noised,
     rectifier_of,
     words,
@@ -57,7 +58,7 @@ def flow(
     seed: int = 0,
     **settings: float | str,
 ) -> Tensor:
-    """Where `Guide.grad` takes N particles, each step at a timestep of its own for each.
+    """Where lines 4 and 5 of Algorithm 1 take N particles, each step at a timestep of its own for each.
 
     The branch is the exact density of the particles with noise on them: (1/n) Σ N(alpha_t x_i, sigma_t²).
     """
@@ -79,7 +80,7 @@ def flow(
         if rectifier is not None:
             rectifier.classifier.t = t
         latents = noised(x, t, seed=1000 * seed + step, step=step, num_steps=STEPS)
-        x = x - RATE * (1 - step / STEPS) * guide.grad(latents, generator)
+        x = x - RATE * (1 - step / STEPS) * grad_of(guide, latents)
     return x
 
 
@@ -162,7 +163,8 @@ def test_a_running_marginal_of_weight_one_rests_at_the_geometric_mean() -> None:
         weights = PRIOR * rectifier.target / rectifier.marginal.probs[0]
         x = P.rectified(weights / weights.sum()).sample(40, generator)
         images = MixtureDenoiser(P).decode(x)
-        rectifier.log_ratio(images, torch.zeros(40, dtype=torch.long), None, generator)
+        t = torch.zeros(40, dtype=torch.long)
+        rectifier.observe(rectifier.log_ratio(images, t, None, generator)[1], t, None)
     rest = PRIOR.sqrt() / PRIOR.sqrt().sum()
     allowed = Z * (rest * (1 - rest) * rectifier.marginal.rate / 2).sqrt()
     assert ((rectifier.marginal.probs[0] - rest).abs() < allowed).all()

@@ -71,23 +71,23 @@ class Mutation:
 MUTATIONS = [
     Mutation(
         "rectifier_with_the_wrong_sign",
-        "distillation/gradients.py",
-        "return -w_t * (sigma_t / alpha_t) * log_ratio_grad",
-        "return w_t * (sigma_t / alpha_t) * log_ratio_grad",
+        "optimize.py",
+        "rectifying = -answers.w_t * x.sigma_t * answers.grad_log_r",
+        "rectifying = answers.w_t * x.sigma_t * answers.grad_log_r",
         MIXTURE + "test_the_second_term_of_usd_is_the_slope_of_the_ratio[clean-True-False]",
     ),
     Mutation(
-        "rectifier_without_sigma_over_alpha",
-        "distillation/gradients.py",
-        "return -w_t * (sigma_t / alpha_t) * log_ratio_grad",
-        "return -w_t * log_ratio_grad",
+        "rectifier_without_sigma",
+        "optimize.py",
+        "rectifying = -answers.w_t * x.sigma_t * answers.grad_log_r",
+        "rectifying = -answers.w_t * answers.grad_log_r",
         MIXTURE + "test_usd_with_the_true_posterior_is_vsd_towards_the_rectified_prior",
     ),
     Mutation(
         "weight_of_one",
         "distillation/noised.py",
-        "w_t = schedule.sigma_t(t).square()",
-        "w_t = torch.ones_like(schedule.sigma_t(t))",
+        "sigma_t, sigma_t.square(), cameras",
+        "sigma_t, torch.ones_like(sigma_t), cameras",
         MIXTURE + "test_sds_over_noise_has_its_closed_expectation[400]",
     ),
     Mutation(
@@ -95,14 +95,14 @@ MUTATIONS = [
         "pose/rectifier.py",
         "        log_probs = self.classifier(images, generator)\n        if self.mode",
         "        log_probs = self.classifier(images, generator)\n"
-        "        self.marginal.update(t, log_probs.exp())\n        if self.mode",
+        "        self.observe(log_probs, t, azimuth_deg)\n        if self.mode",
         ORDER + "test_the_marginal_is_used_before_it_is_changed",
     ),
     Mutation(
         "entropy_weight_the_other_way_round",
-        "distillation/gradients.py",
-        "entropy_weight * eps_lora_free - (1 - entropy_weight) * eps_lora)",
-        "(1 - entropy_weight) * eps_lora_free - entropy_weight * eps_lora)",
+        "distillation/methods.py",
+        "mixed = share * eps_phi_free + (1 - share) * eps_phi",
+        "mixed = (1 - share) * eps_phi_free + share * eps_phi",
         MIXTURE + "test_esd_without_entropy_is_vsd",
     ),
     Mutation(
@@ -115,8 +115,8 @@ MUTATIONS = [
     Mutation(
         "vsd_without_the_branch",
         "distillation/methods.py",
-        "return vsd_grad(guided(cond, uncond, self.config.guidance_scale), lora, x.w_t)",
-        "return vsd_grad(guided(cond, uncond, self.config.guidance_scale), x.eps, x.w_t)",
+        "return Answers(guided(cond, uncond, self.config.guidance_scale), eps_phi, cond, x.w_t)",
+        "return Answers(guided(cond, uncond, self.config.guidance_scale), x.eps, cond, x.w_t)",
         MIXTURE + "test_vsd_is_exactly_zero_where_the_renders_are_the_prior[7.5]",
     ),
     Mutation(

@@ -21,7 +21,7 @@ from .mixture import (
     TIMES,
     Mixture,
     MixtureDenoiser,
-    generator,
+    grad_of,
     noised,
     points,
     words,
@@ -109,24 +109,20 @@ def test_overhead_views_have_no_negatives(schedule: PerpNegSchedule, azimuth: fl
     asked = perp_neg_at(azimuth, schedule, elevation_deg=61.0)
     assert (asked.weights == 0).all() and asked.positive[0, 0].tolist() == [0, 0, 0, 0, 1, 0]
     x = looked_from(azimuth, 61.0)
-    assert torch.equal(
-        view_guide("perp_neg", schedule).grad(x, generator()), view_guide("sds").grad(x, generator())
-    )
+    assert torch.equal(grad_of(view_guide("perp_neg", schedule), x), grad_of(view_guide("sds"), x))
 
 
 @pytest.mark.parametrize("azimuth", [0, 90, 180, -90])
 def test_negatives_without_weight_are_guided_sds(azimuth: float) -> None:
     x = looked_from(azimuth)
-    grad = view_guide("perp_neg", "original", strength=0.0).grad(x, generator())
-    assert torch.equal(grad, view_guide("sds").grad(x, generator()))
+    grad = grad_of(view_guide("perp_neg", "original", strength=0.0), x)
+    assert torch.equal(grad, grad_of(view_guide("sds"), x))
 
 
 @pytest.mark.parametrize("azimuth", [20, 70, 110, 160, -120])
 def test_negatives_change_the_estimate_only_across_the_wanted_direction(azimuth: float) -> None:
     x = looked_from(azimuth)
-    with_, without = (
-        view_guide("perp_neg", "original", strength).grad(x, generator()) for strength in (2.0, 0.0)
-    )
+    with_, without = (grad_of(view_guide("perp_neg", "original", strength), x) for strength in (2.0, 0.0))
     change = (with_ - without).flatten(1)
     positive = perp_neg_at(azimuth, "original").positive[0, 0]
     answers = [mixture.eps(x.latents_t, x.t) for mixture in (*VIEW_MIXTURES, OTHER)]

@@ -14,6 +14,7 @@ from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import Guide
 from recdreamer.distillation.noised import Noised, add_noise
 from recdreamer.generate import generate
+from recdreamer.optimize import distillation_grad
 from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.presets import resolve
@@ -72,9 +73,10 @@ def grad_of(guide: Guide, device: str) -> Tensor:
     t = torch.tensor([60, 300, 600, 900])
     cpu = add_noise(latents, t, None, 480, 500, schedule.to("cpu"), generator)
     cameras = cameras_on(device)
-    moved = (getattr(cpu, name).to(device) for name in ("latents", "latents_t", "eps", "t", "w_t"))
+    moved = (getattr(cpu, name).to(device) for name in ("latents", "latents_t", "eps", "t", "sigma_t", "w_t"))
     x = Noised(*moved, cameras, cpu.step, cpu.progress)
-    return guide.grad(x, torch.Generator().manual_seed(2)).cpu()
+    answers = guide.ask(x, torch.Generator().manual_seed(2))
+    return distillation_grad(guide, x, answers).cpu()
 
 
 def relative_error(found: Tensor, wanted: Tensor) -> float:
@@ -120,10 +122,16 @@ def test_the_guidance_never_waits_for_the_device(
     latents, t = torch.randn(4, 5, 16, 16, device="cuda"), torch.tensor([60, 300, 600, 900], device="cuda")
     cameras = cameras_on("cuda")
     x = add_noise(latents, t, cameras, 480, 500, guide.denoiser.schedule, generator)
-    guide.grad(x, generator)
+
+    def lines_4_and_5() -> None:
+        answers = guide.ask(x, generator)
+        distillation_grad(guide, x, answers)
+        guide.observe(x, answers.log_probs)
+
+    lines_4_and_5()
     try:
         torch.cuda.set_sync_debug_mode("error")
-        guide.grad(x, generator)
+        lines_4_and_5()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -112,20 +112,21 @@ class Read:
 def test_a_step_uses_what_was_known_before_it_and_a_checkpoint_keeps_it() -> None:
     rectifier = Rectifier(Read(views_of(90.0)), "marginal", AZIMUTHS, 10, 100, yaw=posterior())
     images, t, generator = torch.zeros(24, 3, 8, 8), torch.full((24,), 300), torch.Generator()
-    first = rectifier.log_ratio(images, t, ALL_AROUND, generator)
+    first, log_probs = rectifier.log_ratio(images, t, ALL_AROUND, generator)
+    rectifier.observe(log_probs, t, ALL_AROUND)
     assert torch.allclose(first, marginal_log_ratio(views_of(90.0), uniform(24), uniform(24)), atol=1e-6)
-    second = rectifier.log_ratio(images, t, ALL_AROUND, generator)
+    second, _ = rectifier.log_ratio(images, t, ALL_AROUND, generator)
     assert (second > first + 0.5).all(), "views are as they should be, by now"
     other = Rectifier(Read(views_of(90.0)), "marginal", AZIMUTHS, 10, 100, yaw=posterior())
     other.load({name: tensor.clone() for name, tensor in rectifier.tensors().items()})
-    again = [r.log_ratio(images, t, ALL_AROUND, generator) for r in (rectifier, other)]
+    again = [r.log_ratio(images, t, ALL_AROUND, generator)[0] for r in (rectifier, other)]
     assert torch.equal(*again)
 
 
 def test_pictures_from_nowhere_have_the_target_of_the_paper() -> None:
     rectifier = Rectifier(Read(views_of(0.0)), "marginal", AZIMUTHS, 10, 100, yaw=posterior())
     images, t = torch.zeros(24, 3, 8, 8), torch.full((24,), 300)
-    rectifier.log_ratio(images, t, None, torch.Generator())
+    rectifier.observe(rectifier.log_ratio(images, t, None, torch.Generator())[1], t, None)
     assert rectifier.yaw is not None and rectifier.yaw.log_evidence.abs().max() == 0
 
 

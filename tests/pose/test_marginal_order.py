@@ -31,7 +31,11 @@ def rectifier_of(logits: Tensor, n_ema: int = 10, **options: object) -> Rectifie
 
 
 def asked(rectifier: Rectifier, *t: int) -> Tensor:
-    return rectifier.log_ratio(torch.zeros(len(t), 3, 1, 1), torch.tensor(t), None, torch.Generator())
+    """log r, after which the rectifier takes in what it saw."""
+    images, times = torch.zeros(len(t), 3, 1, 1), torch.tensor(t)
+    ratio, log_probs = rectifier.log_ratio(images, times, None, torch.Generator())
+    rectifier.observe(log_probs, times, None)
+    return ratio
 
 
 @pytest.mark.parametrize(("n_ema", "rate"), [(100, 0.0227628), (1000, 0.00229994), (10_000, 0.000230232)])
@@ -56,7 +60,9 @@ def test_the_marginal_is_used_before_it_is_changed() -> None:
     assert first.abs().max() < 1e-6
     after_one = rectifier.marginal.probs[2].clone()
     assert torch.allclose(after_one, 0.9 * PROBS[0] + 0.1 / 3, atol=1e-6)
+    unseen, _ = rectifier.log_ratio(torch.zeros(1, 3, 1, 1), torch.tensor([250]), None, torch.Generator())
     second = asked(rectifier, 250)
+    assert torch.equal(second, unseen), "asking alone changes nothing"
     assert torch.allclose(second, (PROBS[0] / 3 / after_one).sum().log(), atol=1e-6)
     # Had it been changed first, the ratio would be this:
     late = (PROBS[0] / 3 / rectifier.marginal.probs[2]).sum().log()

@@ -1,23 +1,16 @@
-"""The seven methods: what each asks the denoiser about noised renders, and the gradient it makes of the answers."""
+"""The seven methods: what each asks about noised renders. `optimize.py` makes the gradient of the answers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.distillation.gradients import (
-    bridge_grad,
-    clamped,
-    clipped_scores,
-    esd_grad,
-    rectifier_grad,
-    sds_grad,
-    vsd_grad,
-)
+from recdreamer.distillation.gradients import clamped, clipped_scores
 from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
 from recdreamer.distillation.noised import Noised
 from recdreamer.distillation.perp_neg import perp_neg_eps, perp_neg_prompts
@@ -46,8 +39,26 @@ class AnyDenoiser(Protocol):
     def decode(self, latents: Tensor) -> Tensor: ...
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What line 4 of Algorithm 1 is made of, for noised renders x_t."""
+
+    eps_pretrained: Float[Tensor, "batch c h w"]
+    """ε_pretrain(x_t, t, y), with classifier-free guidance."""
+    eps_phi: Float[Tensor, "batch c h w"]
+    """ε_φ(x_t, t, c, y) of the branch; methods without a branch have the drawn noise ε in its place."""
+    eps_text: Float[Tensor, "batch c h w"]
+    """The pretrained model's answer to the prompt alone, which the clean estimate is made of."""
+    w_t: Float[Tensor, "batch 1 1 1"]
+    """ω(t)."""
+    log_probs: tuple[Float[Tensor, "batch classes"], ...] = ()
+    """log p_ξ(c|x_t, y) of each rectifier."""
+    grad_log_r: Float[Tensor, "batch c h w"] | None = None
+    """∇ log r with respect to x_t; None where nothing is rectified."""
+
+
 class Guide:
-    """One method, ready to say where noised renders should go."""
+    """One method, bound to its denoiser, prompt and rectifiers."""
 
     def __init__(
         self,
@@ -64,32 +75,52 @@ class Guide:
         self.norms: dict[str, Tensor] = {}
         """Norms of both terms of USD at the latest step, per view; on the device."""
 
-    def grad(self, x: Noised, generator: torch.Generator) -> Float[Tensor, "batch c h w"]:
-        """The method's gradient with respect to the latents."""
+    def ask(self, x: Noised, generator: torch.Generator) -> Answers:
+        """The answers that the method needs. Changes nothing: asking twice gives the same answers twice."""
         match self.method:
             case "usd":
-                return self.usd(x, generator)
+                return self._usd(x, generator)
             case "vsd":
-                return self.vsd(x)
+                return self._vsd(x)
             case "esd":
-                return self.esd(x)
-            case "sds":
-                return self.sds(x)
-            case "debiased_sds":
-                return clipped_scores(self.sds(x), self.config.clip_limits, x.progress)
+                return self._esd(x)
+            case "sds" | "debiased_sds":
+                return self._sds(x)
             case "perp_neg":
-                return self.perp_neg(x)
+                return self._perp_neg(x)
             case "sds_bridge":
-                return self.sds(x) if x.progress < self.config.bridge_from else self.bridge(x)
+                return self._sds(x) if x.progress < self.config.bridge_from else self._bridge(x)
+
+    def clipped(self, denoising: Float[Tensor, "batch c h w"], x: Noised) -> Float[Tensor, "batch c h w"]:
+        """The denoiser's term; that of Debiased-SDS with its entries clipped."""
+        if self.method == "debiased_sds":
+            return clipped_scores(denoising, self.config.clip_limits, x.progress)
+        return denoising
+
+    def limited(
+        self, rectifying: Float[Tensor, "batch c h w"], denoising: Float[Tensor, "batch c h w"]
+    ) -> Float[Tensor, "batch c h w"]:
+        """The rectifier's term, weighted, and kept from drowning the denoiser's (paper, B.3)."""
+        settings = self.rectifier_config
+        weighted = settings.weight * rectifying
+        kept = clamped(weighted, denoising, settings.clamp, settings.clamp_limit)
+        terms = {"denoiser": denoising, "rectifier": weighted, "rectifier_kept": kept}
+        self.norms = {name: term.flatten(1).norm(dim=1) for name, term in terms.items()}
+        return kept
+
+    def observe(self, x: Noised, log_probs: Sequence[Float[Tensor, "batch classes"]]) -> None:
+        """Alg. 1, line 5: every rectifier takes in how the views were read."""
+        for rectifier, probs in zip(self.rectifiers, log_probs, strict=True):
+            rectifier.observe(probs, x.t, x.azimuth_deg)
 
     @torch.no_grad()
-    def sds(self, x: Noised) -> Float[Tensor, "batch c h w"]:
+    def _sds(self, x: Noised) -> Answers:
         """DreamFusion (Poole et al. 2022)."""
-        cond, uncond = self._ask(x, Question(self._text(x)), Question(self._empty(x)))
-        return sds_grad(guided(cond, uncond, self.config.guidance_scale), x.eps, x.w_t)
+        cond, uncond = self._answers(x, Question(self._text(x)), Question(self._empty(x)))
+        return Answers(guided(cond, uncond, self.config.guidance_scale), x.eps, cond, x.w_t)
 
     @torch.no_grad()
-    def perp_neg(self, x: Noised) -> Float[Tensor, "batch c h w"]:
+    def _perp_neg(self, x: Noised) -> Answers:
         """SDS with the view's negatives."""
         assert x.cameras is not None, "Perp-Neg asks by the camera's azimuth."
         asked = perp_neg_prompts(
@@ -97,75 +128,76 @@ class Guide:
             self.config.perp_neg_schedule, self.config.perp_neg_strength,
         )  # fmt: skip
         texts = (self._empty(x), asked.positive, *asked.negatives)
-        uncond, positive, *negatives = self._ask(x, *map(Question, texts))
+        uncond, positive, *negatives = self._answers(x, *map(Question, texts))
         eps = perp_neg_eps(uncond, positive, negatives, asked.weights, self.config.guidance_scale)
-        return sds_grad(eps, x.eps, x.w_t)
+        return Answers(eps, x.eps, positive, x.w_t)
 
     @torch.no_grad()
-    def bridge(self, x: Noised) -> Float[Tensor, "batch c h w"]:
-        """SDS-Bridge, second stage."""
+    def _bridge(self, x: Noised) -> Answers:
+        """SDS-Bridge, second stage (McAllister et al. 2024): what the renders are taken for in the branch's place.
+
+        Its released 3D code has neither ω(t) nor a guidance scale here, and weight 1.
+        """
         source = self.prompts.source.expand(len(x.t), -1, -1)
-        target, source = self._ask(x, Question(self._text(x)), Question(source))
-        return bridge_grad(target, source, self.config.bridge_weight)
+        target, source = self._answers(x, Question(self._text(x)), Question(source))
+        return Answers(target, source, target, torch.full_like(x.w_t, self.config.bridge_weight))
 
     @torch.no_grad()
-    def vsd(self, x: Noised) -> Float[Tensor, "batch c h w"]:
+    def _vsd(self, x: Noised) -> Answers:
         """ProlificDreamer (Wang et al. 2023)."""
-        cond, uncond, lora = self._ask(
+        cond, uncond, eps_phi = self._answers(
             x, Question(self._text(x)), Question(self._empty(x)), self._branch(x, x.c2w)
         )
-        return vsd_grad(guided(cond, uncond, self.config.guidance_scale), lora, x.w_t)
+        return Answers(guided(cond, uncond, self.config.guidance_scale), eps_phi, cond, x.w_t)
 
     @torch.no_grad()
-    def esd(self, x: Noised) -> Float[Tensor, "batch c h w"]:
-        """ESD; the branch knows views without a camera from camera dropout in its training."""
+    def _esd(self, x: Noised) -> Answers:
+        """ESD (Wang et al. 2024): the branch's estimates with and without a camera, mixed by λ.
+
+        λ = 0 is VSD; in threestudio this is classifier-free guidance of the branch with scale 1 - λ. The branch knows
+        views without a camera from camera dropout in its training.
+        """
         nowhere = None if x.c2w is None else torch.zeros_like(x.c2w)
-        cond, uncond, lora, lora_free = self._ask(
+        cond, uncond, eps_phi, eps_phi_free = self._answers(
             x, Question(self._text(x)), Question(self._empty(x)),
             self._branch(x, x.c2w), self._branch(x, nowhere),
         )  # fmt: skip
-        eps_pretrained = guided(cond, uncond, self.config.guidance_scale)
-        return esd_grad(eps_pretrained, lora, lora_free, x.w_t, self.config.entropy_weight)
+        share = self.config.entropy_weight
+        mixed = share * eps_phi_free + (1 - share) * eps_phi
+        return Answers(guided(cond, uncond, self.config.guidance_scale), mixed, cond, x.w_t)
 
-    def usd(self, x: Noised, generator: torch.Generator) -> Float[Tensor, "batch c h w"]:
-        """Alg. 1, lines 4 and 5: VSD, and the way to the wanted poses."""
+    def _usd(self, x: Noised, generator: torch.Generator) -> Answers:
+        """VSD's questions, and the classifier's reading of the clean estimate with its gradient (paper, Sec. 3.3)."""
         assert self.rectifiers, "USD without a rectifier is VSD."
         settings, schedule = self.rectifier_config, self.denoiser.schedule
         is_lazy = x.step < settings.lazy_steps
         latents_t = x.latents_t.clone().requires_grad_(not is_lazy)
         text = Question(self._text(x))
         with torch.set_grad_enabled(not (is_lazy or settings.separate_pass) and settings.jacobian):
-            (eps_cond,) = self._ask(x, text, latents_t=latents_t)
+            (eps_text,) = self._answers(x, text, latents_t=latents_t)
         with torch.no_grad():
-            eps_uncond, eps_lora = self._ask(x, Question(self._empty(x)), self._branch(x, x.c2w))
-            eps_pretrained = guided(eps_cond, eps_uncond, self.config.guidance_scale)
-            grad = vsd_grad(eps_pretrained, eps_lora, x.w_t)
+            eps_uncond, eps_phi = self._answers(x, Question(self._empty(x)), self._branch(x, x.c2w))
+            eps_pretrained = guided(eps_text, eps_uncond, self.config.guidance_scale)
+        eps_read = eps_text
         if settings.separate_pass and not is_lazy:
             eps = torch.randn(x.eps.shape, generator=generator, device=x.eps.device, dtype=x.eps.dtype)
             latents_t = schedule.add_noise(x.latents, eps, x.t).requires_grad_()
             with torch.set_grad_enabled(settings.jacobian):
-                (eps_cond,) = self._ask(x, text, latents_t=latents_t)
+                (eps_read,) = self._answers(x, text, latents_t=latents_t)
         with torch.set_grad_enabled(not is_lazy):
             is_clean = settings.estimate == "clean"
             images = self.denoiser.decode(
-                schedule.x0_hat(latents_t, eps_cond, x.t) if is_clean else latents_t
+                schedule.x0_hat(latents_t, eps_read, x.t) if is_clean else latents_t
             )
-            # Line 5, the update of the marginal, happens inside, after its use.
-            azimuth_deg = None if x.cameras is None else x.cameras.azimuth_deg
-            log_ratios = [r.log_ratio(images, x.t, azimuth_deg, generator) for r in self.rectifiers]
-        if is_lazy:
-            return grad
-        (towards,) = torch.autograd.grad(torch.stack(log_ratios).sum(), latents_t)
-        alpha_t, sigma_t = schedule.alpha_t(x.t), schedule.sigma_t(x.t)
-        rectifying = settings.weight * rectifier_grad(alpha_t * towards, alpha_t, sigma_t, x.w_t)
-        kept = clamped(rectifying, grad, settings.clamp, settings.clamp_limit)
-        self.norms = {
-            name: term.flatten(1).norm(dim=1)
-            for name, term in {"denoiser": grad, "rectifier": rectifying, "rectifier_kept": kept}.items()
-        }
-        return grad + kept
+            readings = [r.log_ratio(images, x.t, x.azimuth_deg, generator) for r in self.rectifiers]
+        grad_log_r = None
+        if not is_lazy:
+            log_r = torch.stack([log_ratio for log_ratio, _ in readings])
+            (grad_log_r,) = torch.autograd.grad(log_r.sum(), latents_t)
+        log_probs = tuple(log_probs.detach() for _, log_probs in readings)
+        return Answers(eps_pretrained, eps_phi, eps_text.detach(), x.w_t, log_probs, grad_log_r)
 
-    def _ask(self, x: Noised, *questions: Question, latents_t: Tensor | None = None) -> list[Tensor]:
+    def _answers(self, x: Noised, *questions: Question, latents_t: Tensor | None = None) -> list[Tensor]:
         return self.denoiser.ask(x.latents_t if latents_t is None else latents_t, x.t, *questions)
 
     def _text(self, x: Noised) -> Float[Tensor, "batch tokens width"]:

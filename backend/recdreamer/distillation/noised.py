@@ -21,13 +21,18 @@ class Noised:
     latents_t: Float[Tensor, "batch c h w"]
     eps: Float[Tensor, "batch c h w"]
     t: Int[Tensor, "batch"]
+    sigma_t: Float[Tensor, "batch 1 1 1"]
     w_t: Float[Tensor, "batch 1 1 1"]
-    """ω(t) = sigma_t²."""
+    """ω(t) = sigma_t²: the weight of DreamFusion's and ProlificDreamer's threestudio code, by which the paper ran."""
     cameras: Cameras | None
     """None for pictures that were taken from nowhere (2D particles)."""
     step: int
     progress: float
     """Share of the steps that are done."""
+
+    @property
+    def azimuth_deg(self) -> Float[Tensor, "batch"] | None:
+        return None if self.cameras is None else self.cameras.azimuth_deg
 
     @property
     def c2w(self) -> Float[Tensor, "batch 4 4"] | None:
@@ -38,8 +43,9 @@ def add_noise(
     latents: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"], cameras: Cameras | None,
     step: int, num_steps: int, schedule: NoiseSchedule, generator: torch.Generator,
 ) -> Noised:  # fmt: skip
-    """Alg. 1, line 3."""
+    """Alg. 1, line 3: x_t = alpha_t x_0 + sigma_t eps."""
     latents = latents.detach()
     eps = torch.randn(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
-    w_t = schedule.sigma_t(t).square()
-    return Noised(latents, schedule.add_noise(latents, eps, t), eps, t, w_t, cameras, step, step / num_steps)
+    sigma_t = schedule.sigma_t(t)
+    latents_t = schedule.add_noise(latents, eps, t)
+    return Noised(latents, latents_t, eps, t, sigma_t, sigma_t.square(), cameras, step, step / num_steps)

@@ -96,21 +96,29 @@ class Rectifier:
         t: Int[Tensor, "batch"],
         azimuth_deg: Float[Tensor, "batch"] | None,
         generator: torch.Generator,
-    ) -> Float[Tensor, "batch"]:
-        """log r of the decoded clean estimates; the marginal takes them in afterwards (Alg. 1, lines 4 and 5)."""
+    ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch classes"]]:
+        """log r of decoded clean estimates, and log p(c|x) that it is made of, both with gradient."""
         log_probs = self.classifier(images, generator)
         if self.mode == "camera":
             assert self.class_azimuth_deg is not None and azimuth_deg is not None
-            ratio = camera_log_ratio(log_probs, wanted_classes(azimuth_deg, self.class_azimuth_deg))
-        else:
-            marginal, target = self.marginal.at(t), self.target.expand_as(log_probs)
-            if self.yaw is not None and azimuth_deg is not None:
-                target = self.yaw.target(azimuth_deg)
-                self.yaw.update(azimuth_deg, log_probs, marginal)
-            ratio = marginal_log_ratio(log_probs, marginal, target)
+            wanted = wanted_classes(azimuth_deg, self.class_azimuth_deg)
+            return camera_log_ratio(log_probs, wanted), log_probs
+        target = self.target.expand_as(log_probs)
+        if self.yaw is not None and azimuth_deg is not None:
+            target = self.yaw.target(azimuth_deg)
+        return marginal_log_ratio(log_probs, self.marginal.at(t), target), log_probs
+
+    def observe(
+        self,
+        log_probs: Float[Tensor, "batch classes"],
+        t: Int[Tensor, "batch"],
+        azimuth_deg: Float[Tensor, "batch"] | None,
+    ) -> None:
+        """Take in how views were read: the yaw and the running marginal follow (Alg. 1, line 5)."""
+        if self.yaw is not None and azimuth_deg is not None:
+            self.yaw.update(azimuth_deg, log_probs, self.marginal.at(t))
         if self.is_running:
             self.marginal.update(t, log_probs.exp())
-        return ratio
 
     @torch.no_grad()
     def fix_marginal(self, estimates: Callable[[Tensor], Tensor], generator: torch.Generator) -> None:

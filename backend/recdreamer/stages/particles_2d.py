@@ -12,15 +12,14 @@ from torch import Tensor
 
 from recdreamer.config import GenerateConfig
 from recdreamer.device import step_generator
-from recdreamer.distillation.methods import AnyDenoiser, Guide
+from recdreamer.distillation.methods import Answers, Guide
 from recdreamer.distillation.noised import Noised, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors
-from recdreamer.optimize import timesteps_of
+from recdreamer.optimize import distillation_grad, timesteps_of
 from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.pose.rectifier import Classifier
-from recdreamer.prior.denoiser import Question
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder, RequestError
@@ -96,23 +95,6 @@ class LatentParticles:
         load_optimizer("optimizer", self.optimizer, tensors)
 
 
-class OverheardDenoiser:
-    """A denoiser that keeps its first answer of a step: what the pretrained model makes of the prompt."""
-
-    def __init__(self, denoiser: AnyDenoiser) -> None:
-        self.denoiser, self.branch, self.schedule = denoiser, denoiser.branch, denoiser.schedule
-        self.first: Tensor | None = None
-
-    def decode(self, latents: Tensor) -> Tensor:
-        return self.denoiser.decode(latents)
-
-    def ask(self, latents_t: Tensor, t: Tensor, *questions: Question) -> list[Tensor]:
-        answers = self.denoiser.ask(latents_t, t, *questions)
-        if self.first is None:
-            self.first = answers[0].detach()
-        return answers
-
-
 class PoseObserver:
     """The poses (or another attribute) of every step's clean estimates, as USD sees them, for any method.
 
@@ -120,8 +102,8 @@ class PoseObserver:
     """
 
     def __init__(self, guide: Guide, classifier: Classifier, config: GenerateConfig) -> None:
-        guide.denoiser = self.denoiser = OverheardDenoiser(guide.denoiser)
-        self.classifier, schedule = classifier, guide.denoiser.schedule
+        self.denoiser, self.classifier = guide.denoiser, classifier
+        schedule = guide.denoiser.schedule
         self.marginal = PoseMarginal(
             len(classifier.labels),
             config.rectifier.num_intervals,
@@ -132,11 +114,9 @@ class PoseObserver:
         """Over the steps."""
 
     @torch.no_grad()
-    def see(self, x: Noised) -> None:
+    def see(self, x: Noised, answers: Answers) -> None:
         """Take in the estimates of one step."""
-        eps, self.denoiser.first = self.denoiser.first, None
-        assert eps is not None
-        estimates = self.denoiser.decode(self.denoiser.schedule.x0_hat(x.latents_t, eps, x.t))
+        estimates = self.denoiser.decode(self.denoiser.schedule.x0_hat(x.latents_t, answers.eps_text, x.t))
         self.marginal.update(x.t, self.classifier(estimates).exp())
         self.sum += self.marginal.probs
 
@@ -175,16 +155,19 @@ def particle_step(
     drawn = particles.draw(generator)
     latents, num_steps = particles.at(drawn), config.optimize.num_steps
 
-    # Line 3: noise.
+    # Line 3: x_t = α_t x_0 + σ_t ε.
     bounds = timesteps_of(config.guidance, prior.schedule, step, num_steps)
     t = sample_timesteps(bounds, len(drawn), generator)
-    noised = add_noise(latents, t, None, step, num_steps, prior.schedule, generator)
+    x = add_noise(latents, t, None, step, num_steps, prior.schedule, generator)
 
-    # Lines 4 and 5.
-    grad = guide.grad(noised, generator)
+    # Line 4.
+    answers = guide.ask(x, generator)
+    particles.descend(drawn, distillation_grad(guide, x, answers), step)
+
+    # Line 5.
+    guide.observe(x, answers.log_probs)
     if observer is not None:
-        observer.see(noised)
-    particles.descend(drawn, grad, step)
+        observer.see(x, answers)
 
     # Line 6: the branch learns the pictures.
     if lora is not None and step % config.guidance.lora_every == 0:
