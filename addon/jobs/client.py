@@ -170,7 +170,7 @@ class JobClient:
     def _meet(self, protocol: object) -> None:
         if protocol != PROTOCOL_VERSION:
             self._fail(
-                f"The backend speaks protocol {protocol}, this add-on speaks {PROTOCOL_VERSION}.",
+                f"The backend uses protocol {protocol}, but this add-on needs {PROTOCOL_VERSION}.",
                 "Install the add-on and the backend from the same release.",
             )
             return
@@ -186,7 +186,7 @@ class JobClient:
         else:
             self._fail(
                 f"The backend did not answer within {HELLO_TIMEOUT_S:.0f} seconds.",
-                "Check the backend in the preferences of RecDreamer.",
+                "Press Run Diagnostics in the RecDreamer preferences.",
             )
         return True
 
@@ -232,17 +232,17 @@ class JobClient:
         last_line = read_last_line(self.folder.log)
         if not self._said_hello:
             return (
-                f"The backend did not start: {last_line or f'it left with code {code}'}.",
-                "Check the interpreter, or set up the backend, in the preferences of RecDreamer.",
+                f"The backend did not start: {last_line or f'it exited with code {code}'}.",
+                "Check the Python interpreter, or install the backend, in the RecDreamer preferences.",
             )
         if code == -9:
             return (
-                "The background process was killed, probably because memory ran out.",
+                "The background process was killed, probably because the computer ran out of memory.",
                 "Close other programs and press Resume.",
             )
         return (
-            f"The background process died (code {code}{': ' + last_line if last_line else ''}).",
-            "Press Resume to go on from the newest checkpoint; log.txt in the job folder tells more.",
+            f"The background process ended unexpectedly (code {code}{': ' + last_line if last_line else ''}).",
+            "Press Resume to continue from the newest checkpoint; log.txt in the job folder has details.",
         )
 
 

@@ -43,13 +43,13 @@ def find_interpreter(chosen: str, data_folder: Path) -> Path:
     if chosen:
         if not Path(chosen).is_file():
             raise RequestError(
-                f"The backend interpreter {chosen} does not exist.",
-                "Choose another one in the preferences, or clear the field and press Set Up.",
+                f"The Python interpreter {chosen} does not exist.",
+                "Choose another one in the preferences, or clear the field and press Install Backend.",
             )
         return Path(chosen)
     interpreter = interpreter_of(own_environment(data_folder))
     if not (interpreter.is_file() and _marker(data_folder).is_file()):
-        raise RequestError("The backend is not set up yet.", "Press Set Up in the preferences.")
+        raise RequestError("The backend is not installed yet.", "Press Install Backend in the preferences.")
     return interpreter
 
 
@@ -88,7 +88,7 @@ def find_base_python() -> str:
             return candidate
     raise RequestError(
         "No Python from 3.11 to 3.13 with venv and pip was found.",
-        "Install one, or choose the interpreter of an environment that holds the backend.",
+        "Install one, or choose a Python that has the backend installed.",
     )
 
 
@@ -105,7 +105,7 @@ def set_up(data_folder: Path, device: str, base_python: str | None = None) -> Ta
     free_gb = shutil.disk_usage(data_folder).free / 1e9
     if free_gb < SPACE_GB[device]:
         raise RequestError(
-            f"The backend needs {SPACE_GB[device]} GB, and {free_gb:.1f} GB are free in {data_folder}.",
+            f"The backend needs {SPACE_GB[device]} GB, but only {free_gb:.1f} GB are free in {data_folder}.",
             "Free some space, or choose another data folder.",
         )
     base_python = base_python or find_base_python()
@@ -118,8 +118,8 @@ def set_up(data_folder: Path, device: str, base_python: str | None = None) -> Ta
     index = ["--extra-index-url", TORCH_INDEX[device]] if TORCH_INDEX[device] else []
     return Task(
         [
-            Step("Making the environment", [base_python, "-m", "venv", "--clear", str(environment)]),
-            Step("Fetching and installing", [*pip, *index, str(source / "backend")]),
+            Step("Creating the Python environment", [base_python, "-m", "venv", "--clear", str(environment)]),
+            Step("Downloading and installing", [*pip, *index, str(source / "backend")]),
             _doctor(python),
         ],
         marker=_marker(data_folder),

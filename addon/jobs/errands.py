@@ -104,13 +104,13 @@ def gallery_task(command: Sequence[str], request: JobRequest, folder: Path) -> T
 def views_task(command: Sequence[str], image: Path, model: str, device: str, folder: Path) -> Task:
     """Let a novel-view model draw a picture from all around."""
     arguments = ["--image", str(image), "--model", model, "--out", str(folder), "--device", device]
-    return Task([Step("Turning", [*command, "templates", "views", *arguments])])
+    return Task([Step("Drawing other views", [*command, "templates", "views", *arguments])])
 
 
 def check_task(command: Sequence[str], request: JobRequest, images: Sequence[Path], folder: Path) -> Task:
     """Let the backend say what it makes of the templates of a request."""
     write_request(JobFolder(folder), request, images)
-    return Task([Step("Checking", [*command, "templates", "check", str(folder)])])
+    return Task([Step("Checking templates", [*command, "templates", "check", str(folder)])])
 
 
 def new_folder(root: Path, name: str) -> Path:
@@ -135,7 +135,7 @@ def read_gallery(folder: Path) -> list[Sample]:
             for item in items
         ]
     if not samples:
-        raise RequestError("No picture came out.", "Try again with another seed or prompt.")
+        raise RequestError("No picture was drawn.", "Try again with another seed or prompt.")
     return samples
 
 

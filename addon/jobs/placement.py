@@ -49,5 +49,5 @@ class Placement:
             return cls(**json.loads((folder.root / PLACEMENT).read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError) as error:
             raise RequestError(
-                f"This job no longer knows the object that it started from ({error}).", "Start it again."
+                f"The start object of this job cannot be found ({error}).", "Generate from the object again."
             ) from error

@@ -128,7 +128,7 @@ class Job:
     def why_not_continue(self) -> str:
         if self.request is not None and self.request.start == "texture":
             return (
-                "This job only painted an object, so there is no shape to continue. Paint the object again."
+                "This job only painted an object, so it has no shape to start from. Paint the object again."
             )
         return self.why_not_import
 
@@ -192,7 +192,7 @@ class JobRegistry:
         except OSError as error:
             raise RequestError(
                 f"The backend cannot be started ({error.strerror or error}).",
-                "Check the interpreter, or set up the backend, in the preferences of RecDreamer.",
+                "Check the Python interpreter, or install the backend, in the RecDreamer preferences.",
             ) from error
         job.state = job.client.state
 

@@ -14,6 +14,8 @@ from .client import kill_process, start_process, worker_environment
 
 BACKEND = Path(__file__).resolve().parents[2] / "backend"
 """The package bundled with the extension; workers import it from here, so both are of one release."""
+CANCELED = "Canceled."
+"""The problem of a task that the artist ended."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Task:
     def _run_step(self, step: Step) -> bool:
         with self._lock:
             if self._is_cancelled:
-                self._news.put(("problem", "Cancelled."))
+                self._news.put(("problem", CANCELED))
                 return False
             try:
                 self._process = start_process(
@@ -115,7 +117,7 @@ class Task:
                 self._news.put(("line", line))
         code = self._process.wait()
         if self._is_cancelled:
-            self._news.put(("problem", "Cancelled."))
+            self._news.put(("problem", CANCELED))
         elif code:
             self._news.put(("problem", f"{step.title} failed: {line.rstrip('.') or f'code {code}'}."))
         return code == 0 and not self._is_cancelled

@@ -32,21 +32,21 @@ from .cards import CaptureOperator, ShelfOperator, add_template, first_free_labe
 
 SUBJECTS = (
     ("SELECTED", "Selected Objects", "The selected objects and their children"),
-    ("COLLECTION", "Active Collection", "All objects of the active collection"),
+    ("COLLECTION", "Active Collection", "All objects in the active collection"),
 )
 FRONTS = (
-    ("0", "-Y", "The front looks along -Y, as Blender's numpad 1 sees it"),
-    ("90", "+X", "The front looks along +X"),
-    ("180", "+Y", "The front looks along +Y"),
-    ("270", "-X", "The front looks along -X"),
-    ("VIEW", "This View", "What this view shows now is the front"),
+    ("0", "-Y", "The front faces -Y, toward the view of Numpad 1"),
+    ("90", "+X", "The front faces +X"),
+    ("180", "+Y", "The front faces +Y"),
+    ("270", "-X", "The front faces -X"),
+    ("VIEW", "This View", "The front is the side that this view shows"),
 )
 STEEPEST_DEG = 85.0
 """Cameras of a turntable stay below the pole, where front and back are no longer told apart."""
 
 
 class RECDREAMER_OT_set_front(ShelfOperator):
-    """Say which side of the object is its front"""
+    """Choose which side of the object is its front"""
 
     bl_idname = "recdreamer.set_front"
     bl_label = "Set Front"
@@ -62,7 +62,7 @@ class RECDREAMER_OT_set_front(ShelfOperator):
 
 
 class RECDREAMER_OT_capture_view(CaptureOperator):
-    """Take what this 3D view shows as a template: the selected objects alone, or everything if none is selected"""
+    """Capture this 3D view as a template: the selected objects alone, or everything if none is selected"""
 
     bl_idname = "recdreamer.capture_view"
     bl_label = "Capture View"
@@ -73,10 +73,10 @@ class RECDREAMER_OT_capture_view(CaptureOperator):
 
 
 class RECDREAMER_OT_capture_sketch(CaptureOperator):
-    """Take the Grease Pencil drawing in this view as a sketch: what its closed lines enclose is the object"""
+    """Capture the Grease Pencil drawing in this view as a sketch. Areas enclosed by lines become the object"""
 
     bl_idname = "recdreamer.capture_sketch"
-    bl_label = "Grease Pencil"
+    bl_label = "Capture Grease Pencil"
 
     def capture(self, context, folder):
         front_deg = context.scene.recdreamer.front_deg
@@ -85,7 +85,7 @@ class RECDREAMER_OT_capture_sketch(CaptureOperator):
 
 
 class RECDREAMER_OT_capture_turntable(CaptureOperator):
-    """Render the object from all around and take the pictures as templates"""
+    """Render the object from all sides and add the pictures as templates"""
 
     bl_idname = "recdreamer.capture_turntable"
     bl_label = "Turntable"
@@ -93,14 +93,18 @@ class RECDREAMER_OT_capture_turntable(CaptureOperator):
     subject: EnumProperty(name="Subject", items=SUBJECTS)
     look: EnumProperty(name="Look", items=LOOKS)
     num_views: IntProperty(
-        name="Views", description="Evenly around the object", default=4, min=MIN_CLASSES, max=MAX_CLASSES
+        name="Views",
+        description="Number of views, evenly spaced around the object",
+        default=4,
+        min=MIN_CLASSES,
+        max=MAX_CLASSES,
     )
     num_elevations: IntProperty(
-        name="Elevations", description="Heights from which each side is seen", default=1, min=1, max=3
+        name="Elevations", description="Number of camera heights for each side", default=1, min=1, max=3
     )
     elevation: FloatProperty(
         name="Elevation",
-        description="Height of the camera above the horizon; with several, the middle of them",
+        description="Angle of the camera above the horizon; with several elevations, the middle one",
         subtype="ANGLE",
         default=math.radians(10),
         min=math.radians(-60),
@@ -108,7 +112,7 @@ class RECDREAMER_OT_capture_turntable(CaptureOperator):
     )
     elevation_step: FloatProperty(
         name="Step",
-        description="From one elevation to the next",
+        description="Angle from one elevation to the next",
         subtype="ANGLE",
         default=math.radians(25),
         min=math.radians(5),
@@ -177,16 +181,16 @@ def renew_turntable(
 
 
 class RECDREAMER_OT_add_files(CaptureOperator):
-    """Take image files as templates: photographs, drawings, renders. Alpha is the mask"""
+    """Add image files as templates: photos, drawings or renders. Transparent pixels are background"""
 
     bl_idname = "recdreamer.add_files"
-    bl_label = "From Files"
+    bl_label = "Add Files"
 
     directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
     files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
     are_sketches: BoolProperty(
         name="Sketches",
-        description="The files are drawings, not photographs or renders",
+        description="The files are drawings, not photos or renders",
         options={"SKIP_SAVE"},
     )
     filter_image: BoolProperty(default=True, options={"HIDDEN"})
@@ -217,10 +221,10 @@ class RECDREAMER_OT_add_files(CaptureOperator):
 
 
 class RECDREAMER_OT_paste_picture(CaptureOperator):
-    """Take the picture on the clipboard, or the image file whose path is there, as a template"""
+    """Add the picture on the clipboard, or the image file whose path was copied, as a template"""
 
     bl_idname = "recdreamer.paste_picture"
-    bl_label = "Clipboard"
+    bl_label = "Paste"
 
     def capture(self, context, folder):
         path = _file_on_clipboard(context)
@@ -264,7 +268,7 @@ def _pasted_image(context: bpy.types.Context) -> Iterator[bpy.types.Image]:
     if not images:
         raise RequestError(
             "There is no picture on the clipboard that Blender can read.",
-            "Copy one, or save it to a file and add that.",
+            "Copy a picture, or add it from a file.",
         )
     try:
         yield next(iter(images))

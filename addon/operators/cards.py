@@ -69,21 +69,21 @@ def first_free_label(context: bpy.types.Context) -> str:
 class CardOperator:
     """What all operators on one card share."""
 
-    index: IntProperty(name="Card", description="Place on the shelf, from 0", options={"SKIP_SAVE"})
+    index: IntProperty(name="Card", description="Position on the shelf, starting at 0", options={"SKIP_SAVE"})
 
     def find(self, context: bpy.types.Context) -> RecDreamerTemplate:
         """The template of the card. Raises RequestError when there is none."""
         shelf = context.scene.recdreamer.templates
         if not 0 <= self.index < len(shelf):
-            raise RequestError(f"There is no template {self.index}.", "Choose a card of the shelf.")
+            raise RequestError(f"There is no template {self.index}.", "Choose a template on the shelf.")
         return shelf[self.index]
 
 
 class RECDREAMER_OT_redo_template(CardOperator, CaptureOperator):
-    """Take this picture anew, of what is selected or shown now: from the same camera, or from the current view"""
+    """Capture this template again with the current selection, from its own camera or else the current view"""
 
     bl_idname = "recdreamer.redo_template"
-    bl_label = "Take Anew"
+    bl_label = "Recapture"
 
     def capture(self, context, folder):
         template = self.find(context)
@@ -101,7 +101,7 @@ class RECDREAMER_OT_redo_template(CardOperator, CaptureOperator):
 
 
 class RECDREAMER_OT_mirror_template(CardOperator, ShelfOperator):
-    """Add the mirrored picture as the other side: a left view becomes a right one"""
+    """Add a mirrored copy for the opposite side: a left view becomes a right one"""
 
     bl_idname = "recdreamer.mirror_template"
     bl_label = "Mirror"
@@ -121,7 +121,7 @@ class RECDREAMER_OT_mirror_template(CardOperator, ShelfOperator):
 
 
 class RECDREAMER_OT_remove_template(CardOperator, ShelfOperator):
-    """Take this template off the shelf"""
+    """Remove this template from the shelf"""
 
     bl_idname = "recdreamer.remove_template"
     bl_label = "Remove Template"
@@ -132,7 +132,7 @@ class RECDREAMER_OT_remove_template(CardOperator, ShelfOperator):
 
 
 class RECDREAMER_OT_clear_templates(ShelfOperator):
-    """Empty the shelf"""
+    """Remove all templates from the shelf"""
 
     bl_idname = "recdreamer.clear_templates"
     bl_label = "Remove All Templates"

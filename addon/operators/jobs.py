@@ -22,16 +22,16 @@ from . import start_files, use_settings
 from .capture import renew_turntable
 
 REPEATED = (
-    ("geometry", "Geometry", "Refine the surface once more, and paint it, with another seed"),
-    ("texture", "Texture", "Paint the surface once more, with another seed"),
+    ("geometry", "Geometry", "Refine the surface and paint it again, with a new seed"),
+    ("texture", "Texture", "Paint the surface again, with a new seed"),
 )
-REPLACED = "The earlier result is replaced once the new one is there. Import then renews the object"
+REPLACED = "The current result is replaced when the new one is finished. Import then updates the object"
 
 
 def why_not_start() -> str:
     """Why no worker can be started now, whatever the job."""
     if session.registry.running is not None:
-        return "A job is running. Pause or cancel it first."
+        return "A job is running. Pause or stop it first."
     return get_preferences().why_no_backend
 
 
@@ -57,12 +57,16 @@ def why_not(cls: type[bpy.types.Operator], reason: str) -> bool:
 class JobOperator:
     """What all operators on a job share: which job, and one sentence when there is none."""
 
-    job_id: StringProperty(name="Job", description="Empty: the job in view", options={"SKIP_SAVE"})
+    job_id: StringProperty(
+        name="Job", description="ID of the job. Empty: the job in the panel", options={"SKIP_SAVE"}
+    )
 
     def find(self) -> Job | None:
         job = session.registry.find(self.job_id) if self.job_id else session.shown
         if job is None:
-            self.report({"ERROR"}, f"There is no job {self.job_id}" if self.job_id else "There is no job yet")
+            self.report(
+                {"ERROR"}, f"There is no job {self.job_id}." if self.job_id else "There is no job yet."
+            )
         return job
 
     def refuse(self, reason: object) -> set[str]:
@@ -71,14 +75,14 @@ class JobOperator:
 
 
 class RECDREAMER_OT_generate(bpy.types.Operator):
-    """Make a 3D object, or paint one, from the prompt, in the background"""
+    """Create or paint a 3D object from the prompt, in the background"""
 
     bl_idname = "recdreamer.generate"
     bl_label = "Generate"
 
     overrides: StringProperty(
         name="Overrides",
-        description='JSON of dotted names of the backend, e.g. {"optimize.num_steps": 40}',
+        description='Advanced settings of the backend as JSON, e.g. {"optimize.num_steps": 40}',
         options={"SKIP_SAVE"},
     )
 
@@ -112,7 +116,7 @@ class RECDREAMER_OT_generate(bpy.types.Operator):
 
 
 class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
-    """Go on from the newest checkpoint"""
+    """Continue from the newest checkpoint"""
 
     bl_idname = "recdreamer.resume"
     bl_label = "Resume"
@@ -135,10 +139,10 @@ class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
-    """Run this stage and those after it once more, with another seed"""
+    """Run this stage and all later ones again, with a new seed"""
 
     bl_idname = "recdreamer.repeat_stage"
-    bl_label = "Stage Again"
+    bl_label = "Redo Stage"
 
     stage: EnumProperty(name="Stage", items=REPEATED)
 
@@ -152,7 +156,7 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
         return why_not(cls, why_not_start())
 
     def invoke(self, context, event):
-        title = f"{self.stage.capitalize()} Again"
+        title = f"Redo {self.stage.capitalize()}"
         return context.window_manager.invoke_confirm(
             self, event, title=title, message=f"{REPLACED}.", confirm_text=title
         )
@@ -162,7 +166,7 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
         if job is None:
             return {"CANCELLED"}
         if self.stage not in job.stages_to_repeat:
-            return self.refuse(job.why_not_repeat or f"This job has no stage {self.stage}.")
+            return self.refuse(job.why_not_repeat or f"This job did not run the {self.stage} stage.")
         try:
             command = environment.run_command(get_preferences().find_interpreter())
             seed = secrets.randbelow(10**6)
@@ -189,7 +193,7 @@ class StopOperator(JobOperator):
 
 
 class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
-    """Save, free the GPU and stop; Resume goes on later"""
+    """Save the job and free the GPU. Resume continues it later"""
 
     bl_idname = "recdreamer.pause"
     bl_label = "Pause"
@@ -197,15 +201,15 @@ class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
-    """Stop this job. What was made so far stays in its folder"""
+    """Stop this job. Everything made so far stays in its folder"""
 
     bl_idname = "recdreamer.cancel"
-    bl_label = "Cancel"
+    bl_label = "Stop"
     keep = False
 
 
 class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
-    """Add the finished object, renew the one that is already there, or paint the object that was to be painted"""
+    """Add the finished object to the scene or update it, or apply the texture to the painted object"""
 
     bl_idname = "recdreamer.import_result"
     bl_label = "Import"
@@ -213,7 +217,7 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
 
     hide_start: BoolProperty(
         name="Hide Start Object",
-        description="Hide the object that the job started from: the new one stands in its place",
+        description="Hide the object that the job started from, because the result takes its place",
         default=True,
     )
 
@@ -240,7 +244,7 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
-    """Show this job"""
+    """Show this job in the panel"""
 
     bl_idname = "recdreamer.show_job"
     bl_label = "Show Job"
@@ -254,10 +258,10 @@ class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
-    """Put the prompt, the settings and the templates of this job back into the panel. Other templates are switched off"""
+    """Restore the prompt, settings and templates of this job in the panel. Other templates are disabled"""
 
     bl_idname = "recdreamer.use_settings"
-    bl_label = "Use These Settings"
+    bl_label = "Use Settings"
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context):
@@ -272,7 +276,7 @@ class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
-    """Open the folder of this job: previews, result, log"""
+    """Open the folder of this job with its previews, result and log"""
 
     bl_idname = "recdreamer.open_folder"
     bl_label = "Open Folder"
@@ -285,29 +289,37 @@ class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
-    """Delete the folder of this job for good; imported objects stay"""
+    """Delete this job and its files permanently. Imported objects stay"""
 
     bl_idname = "recdreamer.delete_job"
     bl_label = "Delete Job"
 
     def invoke(self, context, event):
-        return context.window_manager.invoke_confirm(self, event)
+        return context.window_manager.invoke_confirm(
+            self,
+            event,
+            title="Delete Job",
+            message="All files of this job are deleted. This cannot be undone.",
+            confirm_text="Delete",
+        )
 
     def execute(self, context):
         job = self.find()
         if job is None:
             return {"CANCELLED"}
         if not job.why_not_stop or job.client is not None:
-            return self.refuse("This job is running. Cancel it first.")
+            return self.refuse("This job is running. Stop it first.")
         try:
             session.registry.delete(job)
         except OSError as error:
-            return self.refuse(f"The job cannot be deleted ({error.strerror or error}).")
+            return self.refuse(
+                f"The job cannot be deleted ({error.strerror or error}). Close what uses its files, and try again."
+            )
         return {"FINISHED"}
 
 
 class RECDREAMER_OT_random_seed(bpy.types.Operator):
-    """Throw the dice"""
+    """Pick a random seed"""
 
     bl_idname = "recdreamer.random_seed"
     bl_label = "Random Seed"

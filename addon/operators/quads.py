@@ -19,21 +19,21 @@ QUADS_KEY = "recdreamer_quads_of"
 ORIGINAL_KEY = "recdreamer_original"
 """The object that was remeshed."""
 REMESHERS = (
-    ("QUADRIFLOW", "QuadriFlow", "Even quads that follow the form; needs a clean surface"),
-    ("VOXEL", "Voxel", "Quads of a grid; works with every closed surface"),
+    ("QUADRIFLOW", "QuadriFlow", "Even quads that follow the shape; needs a clean surface"),
+    ("VOXEL", "Voxel", "Quads on a grid; works with any closed surface"),
 )
-NO_TEXTURE = "The quads have no texture yet: bake it from the original, or paint them (Start › Paint Only)."
+NO_TEXTURE = "The quads have no texture yet. Bake it from the original, or paint them (Start › Paint Only)."
 
 
 class RECDREAMER_OT_make_quads(bpy.types.Operator):
-    """Add a copy of the active object that is made of quads, and hide the original. The copy has no texture yet"""
+    """Add a copy of the active object made of quads, and hide the original. The copy has no texture yet"""
 
     bl_idname = "recdreamer.make_quads"
     bl_label = "Make Quads"
     bl_options = {"REGISTER", "UNDO"}
 
     target_faces: IntProperty(
-        name="Faces", description="About how many quads to make", default=5000, min=50, soft_max=100_000
+        name="Faces", description="Approximate number of quads", default=5000, min=50, soft_max=100_000
     )
     remesher: EnumProperty(name="Remesher", items=REMESHERS)
 
@@ -115,9 +115,9 @@ def remesh(obj: bpy.types.Object, target_faces: int, remesher: str, context: bpy
 
 def _refusal(remesher: str) -> RequestError:
     if remesher == "VOXEL":
-        return RequestError("Blender cannot remesh this surface.", "Choose more faces.")
+        return RequestError("Blender cannot remesh this surface.", "Increase the number of faces.")
     return RequestError(
-        "QuadriFlow refuses this surface: an edge has more than two faces, or faces look different ways.",
+        "QuadriFlow cannot remesh this surface: an edge has more than two faces, or normals are inconsistent.",
         "Choose Voxel.",
     )
 

@@ -22,7 +22,7 @@ REACH = 0.03
 
 
 class RECDREAMER_OT_bake_quads(bpy.types.Operator):
-    """Unwrap the quads and bake the colour of the hidden original onto them, with Cycles. Blender waits meanwhile"""
+    """Unwrap the quads and bake the color of the hidden original onto them with Cycles. Blender freezes meanwhile"""
 
     bl_idname = "recdreamer.bake_quads"
     bl_label = "Bake from Original"
@@ -39,7 +39,7 @@ class RECDREAMER_OT_bake_quads(bpy.types.Operator):
         if context.object is None or ORIGINAL_KEY not in context.object:
             return why_not(cls, "Make quads of a result the active object first.")
         is_there = original_of(context.object, context) is not None
-        return why_not(cls, "" if is_there else "The original of these quads is gone.")
+        return why_not(cls, "" if is_there else "The original of these quads is not in this view layer.")
 
     def execute(self, context):
         quads = context.object
@@ -93,7 +93,7 @@ def bake_color(
             quads.data.materials.append(old)
         remove_material(material)
         raise RequestError(
-            f"Cycles cannot bake it ({str(error).strip().splitlines()[-1]}).",
+            f"Cycles cannot bake the texture ({str(error).strip().splitlines()[-1]}).",
             "Enable the Cycles add-on, or paint the quads.",
         ) from error
     texture.image.pack()

@@ -11,10 +11,10 @@ from .jobs import JobOperator, why_not
 
 
 class RECDREAMER_OT_continue_job(JobOperator, bpy.types.Operator):
-    """Let the next job begin with this result; prompt, seed and method are those of the panel"""
+    """Start the next job from this result, with the prompt and settings of the panel"""
 
     bl_idname = "recdreamer.continue_job"
-    bl_label = "Continue"
+    bl_label = "Use as Start"
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context):
@@ -32,10 +32,10 @@ class RECDREAMER_OT_continue_job(JobOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_continue_selected(bpy.types.Operator):
-    """Let the next job begin with the result that the active object was imported from"""
+    """Start the next job from the result that the active object shows"""
 
     bl_idname = "recdreamer.continue_selected"
-    bl_label = "Continue from Active Object"
+    bl_label = "Use Active Object as Start"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
@@ -51,7 +51,7 @@ class RECDREAMER_OT_continue_selected(bpy.types.Operator):
 
 
 class RECDREAMER_OT_restore_materials(bpy.types.Operator):
-    """Give the faces back the materials that they had before they were painted. The painted ones stay in their slots"""
+    """Assign the materials that the faces had before painting. The painted materials stay in their slots"""
 
     bl_idname = "recdreamer.restore_materials"
     bl_label = "Restore Materials"

@@ -14,23 +14,24 @@ from .jobs import why_not
 
 
 def _why_busy() -> str:
-    return "Wait for the end, or cancel it." if session.task is not None and session.task.is_running else ""
+    is_running = session.task is not None and session.task.is_running
+    return "The backend is being installed or checked. Wait, or cancel it." if is_running else ""
 
 
 def why_not_set_up() -> str:
-    """Why Set Up is grey; empty when it is not."""
+    """Why Install Backend is grey; empty when it is not."""
     if not bpy.app.online_access:
-        return "Set Up downloads the backend: allow Online Access in Preferences > System first."
+        return "Installing the backend needs a download. Allow Online Access in Preferences › System first."
     if session.registry.running is not None:
-        return "A job is running. Pause or cancel it first."
+        return "A job is running. Pause or stop it first."
     return _why_busy()
 
 
 class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
-    """Make a Python environment for the backend in the data folder and download what it needs"""
+    """Create a Python environment for the backend in the data folder and download its dependencies"""
 
     bl_idname = "recdreamer.set_up_backend"
-    bl_label = "Set Up"
+    bl_label = "Install Backend"
 
     @classmethod
     def poll(cls, context):
@@ -47,10 +48,10 @@ class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
 
 
 class RECDREAMER_OT_check_backend(bpy.types.Operator):
-    """Ask the backend whether everything it needs is there"""
+    """Check whether the backend has everything it needs"""
 
     bl_idname = "recdreamer.check_backend"
-    bl_label = "Check"
+    bl_label = "Run Diagnostics"
 
     @classmethod
     def poll(cls, context):
@@ -66,14 +67,14 @@ class RECDREAMER_OT_check_backend(bpy.types.Operator):
 
 
 class RECDREAMER_OT_cancel_backend_task(bpy.types.Operator):
-    """Stop the set-up"""
+    """Cancel the running installation or diagnostics"""
 
     bl_idname = "recdreamer.cancel_backend_task"
-    bl_label = "Cancel Set-Up"
+    bl_label = "Cancel"
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, "" if _why_busy() else "Nothing is being set up.")
+        return why_not(cls, "" if _why_busy() else "Nothing is being installed or checked.")
 
     def execute(self, context):
         session.task.cancel()
@@ -81,7 +82,7 @@ class RECDREAMER_OT_cancel_backend_task(bpy.types.Operator):
 
 
 class RECDREAMER_OT_open_preferences(bpy.types.Operator):
-    """Open the preferences of RecDreamer"""
+    """Open the RecDreamer preferences"""
 
     bl_idname = "recdreamer.open_preferences"
     bl_label = "Open Preferences"

@@ -51,7 +51,7 @@ def prepare(
         if is_flat(captured):
             raise RequestError(
                 f"{start.object.name!r} is flat.",
-                "Give it some thickness, switch Keep Size off, or paint it.",
+                "Give it some thickness, disable Keep Size, or use Paint Only.",
             )
         request = replace(request, height_m=captured.height_m)
     return request, files | {START_MESH: _npz(captured.arrays)}
@@ -137,7 +137,7 @@ def _faces(captured: CapturedMesh, start: RecDreamerStart) -> dict[str, np.ndarr
     if not uv_map_of(obj):
         if captured.triangle_loops is None:
             raise RequestError(
-                f"{obj.name!r} has no UV map, and its modifiers make other faces than it has.",
+                f"{obj.name!r} has no UV map, and its modifiers change its faces.",
                 "Unwrap it first (UV › Smart UV Project), or apply the modifiers.",
             )
         arrays["triangle_loops"] = captured.triangle_loops
@@ -157,7 +157,7 @@ def _object_ids(objects: Sequence[bpy.types.Object]) -> list[str]:
         obj[OBJECT_KEY] = secrets.token_hex(8)
     if new:
         # Else undoing the step before would take them away: Generate leaves no step of its own.
-        bpy.ops.ed.undo_push(message="Object to Start From")
+        bpy.ops.ed.undo_push(message="Set Start Object")
     return [str(obj.get(OBJECT_KEY, "")) for obj in objects]
 
 

@@ -83,7 +83,7 @@ def _add_card(settings: RecDreamerSettings, template: Template, picture: Path) -
         shutil.copyfile(picture, path)
     except OSError as error:
         raise RequestError(
-            f"A template of this job cannot be read ({error.strerror or error}).", "Make it anew."
+            f"A template of this job cannot be read ({error.strerror or error}).", "Capture it again."
         ) from error
     card = settings.templates.add()
     card.image, card.label, card.source = path.name, template.label, template.source

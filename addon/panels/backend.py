@@ -14,7 +14,7 @@ def draw_backend(layout: bpy.types.UILayout, preferences: bpy.types.AddonPrefere
     row = layout.row()
     row.label(text="Backend", icon="CONSOLE")
     row.operator("recdreamer.check_backend", icon="CHECKMARK")
-    layout.prop(preferences, "backend_python", placeholder="made by Set Up")
+    layout.prop(preferences, "backend_python", placeholder="created by Install Backend")
     row = layout.row()
     row.prop(preferences, "build", expand=True)
     layout.operator("recdreamer.set_up_backend", icon="IMPORT")

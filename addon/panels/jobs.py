@@ -32,6 +32,14 @@ CONDITION_ICONS = {
     "damaged": "ERROR",
     "cancelled": "X",
 }
+CONDITION_WORDS = {
+    "running elsewhere": "running in the background",
+    "cancelling": "saving…",
+    "pausing": "saving…",
+    "stopping": "saving…",
+    "cancelled": "stopped",
+}
+"""How the panel puts a condition, where it differs."""
 
 
 class SidebarPanel:
@@ -90,7 +98,8 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
 def draw_job(layout, job: Job, context):
     """Where a job stands, what it looks like, and what can be done with it."""
     name = job.request.prompt if job.request else job.id
-    layout.label(text=f"{name}  ·  {job.condition}", icon=CONDITION_ICONS[job.condition])
+    condition = CONDITION_WORDS.get(job.condition, job.condition)
+    layout.label(text=f"{name}  ·  {condition}", icon=CONDITION_ICONS[job.condition])
     if job.client is not None or job.condition == "running elsewhere":
         factor, text = describe.progress(job.state)
         layout.progress(factor=factor, text=text)
@@ -127,7 +136,7 @@ def _draw_actions(layout, job: Job):
         if job.stages_to_repeat:
             row = layout.row(align=True)
             for stage in job.stages_to_repeat:
-                text = f"{stage.capitalize()} Again"
+                text = f"Redo {stage.capitalize()}"
                 repeat = row.operator("recdreamer.repeat_stage", text=text, icon="FILE_REFRESH")
                 repeat.job_id, repeat.stage = job.id, stage
         row = layout.row(align=True)
@@ -140,7 +149,7 @@ def _draw_actions(layout, job: Job):
 
 
 class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
-    bl_label = "Jobs"
+    bl_label = "History"
     bl_order = 3
     bl_options = {"DEFAULT_CLOSED"}
 

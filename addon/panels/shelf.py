@@ -6,6 +6,7 @@ import bpy
 
 from .. import describe, previews
 from ..jobs.errands import Advice, Check, Gallery, Verdict
+from ..jobs.task import CANCELED
 from ..layout import draw_text
 from ..properties import RecDreamerSettings, RecDreamerTemplate
 from ..session import session
@@ -34,9 +35,9 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
             self._draw_shelf(layout, context, settings)
         if settings.wants_turntable:
             when = ", if it has changed" if settings.enabled_templates else ""
-            draw_text(layout, f"Generate takes a turntable of the object first{when}.", context, "INFO")
+            draw_text(layout, f"Generate first captures a turntable of the object{when}.", context, "INFO")
         elif not settings.templates:
-            draw_text(layout, "Without templates the prior draws its own.", context, "INFO")
+            draw_text(layout, "No templates: poses are drawn automatically.", context, "INFO")
 
     def _draw_sources(self, layout, settings):
         column = layout.column(align=True)
@@ -61,7 +62,7 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
             row.progress(factor=factor or 0.0, text=task.title if factor else task.line or f"{task.title} …")
             row.operator("recdreamer.cancel_errand", text="", icon="X")
         elif task.problem:
-            draw_text(layout, task.problem, context, "INFO" if task.problem == "Cancelled." else "ERROR")
+            draw_text(layout, task.problem, context, "INFO" if task.problem == CANCELED else "ERROR")
 
     def _draw_shelf(self, layout, context, settings):
         check = session.check
@@ -90,7 +91,7 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
     if template.path.is_file():
         picture.template_icon(icon_value=_icon(template, verdict, context), scale=4.5)
     else:
-        picture.label(text="Picture is gone", icon="ERROR")
+        picture.label(text="Image missing", icon="ERROR")
     row = layout.row(align=True)
     row.prop(template, "enabled", text="")
     row.prop(template, "label", text="")
@@ -132,7 +133,7 @@ def draw_gallery(layout, gallery: Gallery):
         )
         pick.index = index
     row = layout.row(align=True)
-    row.operator("recdreamer.add_picked", text=f"Add Picked ({len(gallery.picked)})", icon="ADD")
+    row.operator("recdreamer.add_picked", text=f"Add Selected ({len(gallery.picked)})", icon="ADD")
     row.operator("recdreamer.discard_gallery", icon="X")
 
 
@@ -155,7 +156,7 @@ class RECDREAMER_MT_sources(bpy.types.Menu):
 
 
 class RECDREAMER_MT_card(bpy.types.Menu):
-    """More to do with this template"""
+    """More actions for this template"""
 
     bl_idname = "RECDREAMER_MT_card"
     bl_label = "Template"

@@ -64,7 +64,7 @@ def _draw_region(column, start: RecDreamerStart, context):
     elif start.kind == "continue" and start.source_job is not None:
         draw_text(
             column,
-            "Import the result to mark a region of it: by a vertex group or a painted mask.",
+            "Import the result to limit changes to a vertex group or a painted mask.",
             context,
             "INFO",
         )
@@ -73,11 +73,11 @@ def _draw_region(column, start: RecDreamerStart, context):
 def _draw_uv_hint(column, start: RecDreamerStart, context):
     obj = start.object
     if obj is not None and obj.type == "MESH" and not obj.data.uv_layers:
-        draw_text(column, f"{obj.name!r} has no UV map: it gets one with the texture.", context, "INFO")
+        draw_text(column, f"{obj.name!r} has no UV map. Importing the texture adds one.", context, "INFO")
 
 
 class RECDREAMER_PT_result(bpy.types.Panel):
-    """Actions on an object that came from a job"""
+    """Actions for an object that a job made or painted"""
 
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
@@ -94,7 +94,7 @@ class RECDREAMER_PT_result(bpy.types.Panel):
         layout = self.layout
         obj = context.object
         if job_of(obj):
-            layout.operator("recdreamer.continue_selected", text="Continue", icon="LOOP_FORWARDS")
+            layout.operator("recdreamer.continue_selected", text="Use as Start", icon="LOOP_FORWARDS")
             # The operator asks for its settings first.
             layout.operator_context = "INVOKE_DEFAULT"
             layout.operator("recdreamer.make_quads", icon="MOD_REMESH")

@@ -82,7 +82,7 @@ def renew_mesh(
     remarks = []
     if not has_same_verts:
         if is_moved_by_hand(mesh):
-            remarks.append(f"{obj.name!r} has a new shape, without what was moved by hand in the old one.")
+            remarks.append(f"{obj.name!r} has a new shape; vertices moved by hand were reset.")
         mesh.vertices.foreach_set("co", verts.ravel())
         write_rest(mesh, verts)
         mesh.transform(frame)
@@ -108,7 +108,7 @@ def _replace_mesh(
     gone = ["paint"] if len(mesh.color_attributes) or SCULPT_MASK in mesh.attributes else []
     gone += ["shape keys"] if mesh.shape_keys is not None else []
     gone += [f"UV map {layer.name!r}" for layer in mesh.uv_layers if layer.name != UV_NAME]
-    gone += ["changes by hand"] if is_moved_by_hand(mesh) else []
+    gone += ["manual edits"] if is_moved_by_hand(mesh) else []
     groups = _read_groups(obj)
     nearest = np.arange(len(new.vertices)) if has_same_faces else _nearest(_places(new), _places(mesh))
     slots = np.empty(len(mesh.polygons), np.int32)
@@ -132,10 +132,16 @@ def _replace_mesh(
         added = obj.vertex_groups.new(name=group)
         for vertex in np.flatnonzero(weights[nearest] >= 0).tolist():
             added.add([vertex], float(weights[nearest[vertex]]), "REPLACE")
-    parts = ["its vertex groups went over to the nearest vertices"] if groups and not has_same_faces else []
-    parts += ["its materials went over to the nearest faces"] if has_parts and not has_same_faces else []
+    parts = (
+        ["its vertex groups were transferred to the nearest vertices"]
+        if groups and not has_same_faces
+        else []
+    )
+    parts += (
+        ["its materials were transferred to the nearest faces"] if has_parts and not has_same_faces else []
+    )
     parts += ["it keeps its own material, with the new one in the last slot"] if keeps_own else []
-    parts += [f"it has lost the {' and '.join(gone)} of the old one"] if gone else []
+    parts += [f"it lost the {' and '.join(gone)} of the old mesh"] if gone else []
     return f"{obj.name!r} has a new mesh: {', and '.join(parts)}." if parts else ""
 
 

@@ -27,7 +27,7 @@ MAX_UV_MAPS = 8
 def why_no_fit(obj: bpy.types.Object, placement: Placement) -> str:
     """Why the texture does not belong on the object as it is now, as the beginning of a sentence; empty: it does."""
     if obj.type != "MESH":
-        return f"{obj.name!r} is no mesh any more"
+        return f"{obj.name!r} is no longer a mesh"
     changed = _changes(obj, placement)
     if "faces" in changed:
         return f"The faces of {obj.name!r} were edited since the job was made"
@@ -50,7 +50,7 @@ def import_paint(
     uv_map, layers = placement.uv_map or UV_NAME, obj.data.uv_layers
     if not placement.uv_map and UV_NAME not in layers and len(layers) >= MAX_UV_MAPS:
         raise RequestError(
-            f"{obj.name!r} has {MAX_UV_MAPS} UV maps, as many as Blender holds, and the texture needs one more.",
+            f"{obj.name!r} has {MAX_UV_MAPS} UV maps, the most that Blender allows, and the texture needs one more.",
             "Remove one of them (Object Data › UV Maps).",
         )
     loop_uvs = None if placement.uv_map else _loop_uvs(job, obj, faces, say)
@@ -92,7 +92,7 @@ def _read_faces(job: JobFolder) -> dict[str, np.ndarray]:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise RequestError(
-            f"This job no longer knows the faces that it painted ({error}).", "Start it again."
+            f"The painted faces of this job cannot be read ({error}).", "Paint the object again."
         ) from error
 
 
@@ -103,7 +103,7 @@ def _loop_uvs(
     mesh, triangle_loops = obj.data, faces["triangle_loops"]
     *_, uvs = read_arrays(job.result / "mesh.npz")
     if len(uvs) != len(triangle_loops):
-        raise RequestError("The result of this job has other faces than the object.", "Paint it again.")
+        raise RequestError("The faces of this result do not match the object.", "Paint the object again.")
     corners, values = triangle_loops.ravel(), uvs.reshape(-1, 2)
     loop_uvs = np.zeros((len(mesh.loops), 2), np.float32)
     # Triangles of one face share corners; the first one decides.

@@ -53,11 +53,11 @@ def import_result(
         canvas = find_start(placement.object, placement.object_id, context.scene)
         reason = "" if canvas is None else paint_import.why_no_fit(canvas, placement)
         if canvas is None:
-            say(f"{placement.object!r} is not in this scene, so the texture is on a copy of it as it was.")
-        elif reason:
             say(
-                f"{reason}, so the texture is on a copy of it as it was; {canvas.name!r} itself stays as it is."
+                f"{placement.object!r} is not in this scene, so the texture is on a copy of the original mesh."
             )
+        elif reason:
+            say(f"{reason}, so the texture is on a copy of the original mesh; {canvas.name!r} is unchanged.")
         else:
             paint_import.import_paint(job, placement, canvas, name, context.scene, say)
             _select_only([canvas], context)
@@ -91,7 +91,7 @@ def import_result(
     if hide_start and is_new:
         _hide(_starts(placement, earlier, context), context, say)
     if request.start == "object" and placement is None and is_new:
-        say("This job does not know where its object stood, so the result is at the 3D cursor")
+        say("The position of the start object is unknown, so the result is at the 3D cursor.")
     _select_only(results, context)
     return results
 
@@ -141,7 +141,7 @@ def _hide(objects: list[bpy.types.Object], context: bpy.types.Context, say: Call
     for obj in hidden:
         hide(obj)
     if hidden:
-        say(f"{hidden[0].name!r} is hidden now, in renders too, because the result stands in its place")
+        say(f"{hidden[0].name!r} is now hidden, also in renders, because the result takes its place.")
 
 
 def _stamp(obj: bpy.types.Object, job_id: str, particle: int, request: JobRequest) -> None:

@@ -83,8 +83,8 @@ def subjects_of_turntable(
     found = visible(_with_children(objects), context)
     if not found:
         raise RequestError(
-            "Nothing is selected that a render could show.",
-            "Select the object, or take the whole collection.",
+            "Nothing is selected that can be rendered.",
+            "Select an object, or set Subject to Active Collection.",
         )
     return found
 
@@ -159,7 +159,7 @@ def subjects(context: bpy.types.Context, kinds: set[str] = RENDERABLE) -> list[b
             "Draw one, or add a picture of the sketch from a file.",
         )
     if not chosen:
-        raise RequestError("There is nothing to see.", "Show an object, or choose pictures from files.")
+        raise RequestError("Nothing visible to capture.", "Show an object, or add pictures from files.")
     return chosen
 
 

@@ -42,7 +42,7 @@ def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: i
     width, height = image.size
     if not (width and height):
         hint = "Save one frame of it as PNG." if image.source == "MOVIE" else "Choose a PNG or JPEG file."
-        raise RequestError(f"The image {name} is empty, or no image that Blender can read.", hint)
+        raise RequestError(f"The image {name} is empty or not an image that Blender can read.", hint)
     shrink = min(1.0, MAX_SIDE_PX / max(width, height))
     if min(width, height) * shrink < MIN_SIDE_PX:
         raise RequestError(
@@ -54,8 +54,8 @@ def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: i
     pixels = upright(_to_srgb(image), orientation)
     if (pixels[..., 3] > 0.5).mean() < MIN_COVERAGE:
         raise RequestError(
-            f"The image {name} shows nothing: it is transparent all over.",
-            "Choose one whose alpha leaves the object opaque.",
+            f"The image {name} shows nothing: it is fully transparent.",
+            "Choose one in which the object is opaque.",
         )
     path = new_picture(folder)
     save_png(pixels, path)

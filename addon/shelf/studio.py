@@ -28,7 +28,7 @@ GREASE_PENCIL = {"GREASEPENCIL", "GPENCIL"}
 RENDERABLE = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME", *GREASE_PENCIL}
 
 LOOKS = (
-    ("SOLID", "Solid", "Viewport colours and textures in soft light; quick", "SHADING_SOLID", 0),
+    ("SOLID", "Solid", "Viewport colors and textures in soft light; fast", "SHADING_SOLID", 0),
     ("MATERIAL", "Material Preview", "The materials in neutral light", "SHADING_TEXTURE", 1),
     (
         "RENDERED",
@@ -121,11 +121,11 @@ def bounding_sphere(scene: bpy.types.Scene) -> tuple[Vector, float]:
     ]
     points = np.concatenate([np.empty((0, 3)), *points])
     if not len(points):
-        raise RequestError("The selection has no surface.", "Select an object that a render can show.")
+        raise RequestError("The selection has no surface.", "Select an object that can be rendered.")
     center = (points.min(0) + points.max(0)) / 2
     radius = float(np.linalg.norm(points - center, axis=1).max())
     if not radius > 0:
-        raise RequestError("The selection has no size.", "Select an object that a render can show.")
+        raise RequestError("The selection has no size.", "Select an object that can be rendered.")
     return Vector(center), MARGIN * radius
 
 

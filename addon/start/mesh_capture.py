@@ -71,11 +71,11 @@ def capture_mesh(
     if num_triangles > MAX_TRIANGLES:
         raise RequestError(
             f"{first.name!r} has {num_triangles:,} triangles, more than {MAX_TRIANGLES:,}.",
-            "Add a Decimate modifier, or switch off Subdivision.",
+            "Add a Decimate modifier, or disable Subdivision.",
         )
     arrays = _join(parts)
     if not np.isfinite(arrays["verts"]).all():
-        raise RequestError(f"A vertex of {first.name!r} is at no finite place.", "Repair the mesh.")
+        raise RequestError(f"{first.name!r} has a vertex at an invalid position.", "Repair the mesh.")
     if region:
         check_region(first, region, arrays["region"])
     verts = arrays["verts"].astype(np.float64) * (1.0 if is_local else metres_per_unit)
@@ -128,7 +128,7 @@ def _capture_part(
     except RuntimeError:
         mesh = None
     if mesh is None:
-        raise RequestError(f"{obj.name!r} cannot become a mesh.", "Pick another object.")
+        raise RequestError(f"{obj.name!r} cannot be converted to a mesh.", "Pick another object.")
     try:
         matrix = np.eye(4) if is_local else np.array(evaluated.matrix_world)
         verts = _read(mesh.vertices, "co", 3, np.float32).astype(np.float64) @ matrix[:3, :3].T

@@ -17,10 +17,10 @@ from .mesh_capture import MESHABLE
 from .regions import choices
 
 KINDS = (
-    ("prompt", "From Prompt", "Begin with the prompt alone", "TEXT", 0),
-    ("object", "From Object", "Begin with the shape of an object and let the prompt change it", "OBJECT_DATA", 1),
-    ("texture", "Paint Only", "Keep the object as it is and paint a texture onto it", "TPAINT_HLT", 2),
-    ("continue", "Continue", "Begin with what an earlier job has made", "LOOP_FORWARDS", 3),
+    ("prompt", "From Prompt", "Start from the prompt alone", "TEXT", 0),
+    ("object", "From Object", "Start from the shape of an object and let the prompt change it", "OBJECT_DATA", 1),
+    ("texture", "Paint Only", "Keep the object as it is and paint a texture on it", "TPAINT_HLT", 2),
+    ("continue", "From Earlier Result", "Start from the result of an earlier job", "LOOP_FORWARDS", 3),
 )  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def _region_items(start: RecDreamerStart, context: bpy.types.Context) -> list[tu
     found = [("EVERYTHING", "Everything", "All of it may change", "WORLD")]
     found += [] if obj is None else choices(obj)
     if start.region and start.region not in [name for name, *_ in found[1:]]:
-        found.append((start.region, start.region, "It is not there any more", "ERROR"))
+        found.append((start.region, start.region, "This region no longer exists", "ERROR"))
     _shown_regions[:] = [(*item, number) for number, item in enumerate(found)]
     return _shown_regions
 
@@ -59,32 +59,32 @@ def _search_jobs(start: RecDreamerStart, context: bpy.types.Context, text: str) 
 class RecDreamerStart(bpy.types.PropertyGroup):
     """The artist's choice of a start."""
 
-    kind: EnumProperty(name="Start", description="Where the job begins", items=KINDS, default="prompt")
+    kind: EnumProperty(name="Start", description="What the job starts from", items=KINDS, default="prompt")
     object: PointerProperty(
         name="Object",
-        description="The object to start from, as its modifiers and its transform leave it",
+        description="The object to start from, with its modifiers and transform applied",
         type=bpy.types.Object,
         poll=_has_faces,
     )
     use_children: BoolProperty(
         name="Include Children",
-        description="Take the children of the object along, so that a block-out of several parts is one shape",
+        description="Include the children of the object, so that a block-out of several parts becomes one shape",
         default=True,
     )
     keep_size: BoolProperty(
         name="Keep Size",
-        description="Make the result as large as what it starts from. Otherwise it gets the height below",
+        description="Give the result the size of its start. Otherwise it gets the height below",
         default=True,
     )
     job: StringProperty(
         name="Result",
-        description="The finished job to continue",
+        description="The finished job to start from",
         search=_search_jobs,
         search_options=set(),
     )
     strength: FloatProperty(
         name="Strength",
-        description="How far the result may leave the shape it starts from: 0 keeps it, 1 forgets it",
+        description="How much the result may differ from the start: 0 keeps its shape, 1 ignores it",
         default=0.7,
         min=0.0,
         max=1.0,
@@ -92,11 +92,11 @@ class RecDreamerStart(bpy.types.PropertyGroup):
     )
     region: StringProperty(
         name="Region",
-        description="Name of a vertex group or colour attribute: only this part changes. Empty: everything may change",
+        description="Name of the vertex group or color attribute that may change. Empty: everything may change",
     )
     region_item: EnumProperty(
-        name="Only Region",
-        description="Only this part changes: a vertex group, or what a painted mask has in white",
+        name="Limit to",
+        description="Change only this part: a vertex group, or the white areas of a painted mask",
         items=_region_items,
         get=_get_region,
         set=_set_region,
@@ -104,22 +104,22 @@ class RecDreamerStart(bpy.types.PropertyGroup):
     # Three switches and no enum: a click on an enum of flags would switch the others off.
     run_shape: BoolProperty(
         name="Shape",
-        description="Form the object from the prompt. A stage that is left out passes on what it was given",
+        description="Form the object from the prompt. A skipped stage passes its input through",
         default=True,
     )
     run_geometry: BoolProperty(
         name="Geometry",
-        description="Refine the surface of the shape. A stage that is left out passes on what it was given",
+        description="Refine the surface of the shape. A skipped stage passes its input through",
         default=True,
     )
     run_texture: BoolProperty(
         name="Texture",
-        description="Paint the finished surface. A stage that is left out passes on what it was given",
+        description="Paint the finished surface. A skipped stage passes its input through",
         default=True,
     )
     auto_turntable: BoolProperty(
         name="Auto Turntable",
-        description="With an empty shelf, take a turntable of the object as pose templates on Generate",
+        description="If the shelf is empty, Generate captures a turntable of the object as pose templates (4 renders)",
         default=True,
     )
 
@@ -193,24 +193,25 @@ class RecDreamerStart(bpy.types.PropertyGroup):
     def _check(self) -> None:
         """What can be told without looking at the mesh: it is asked whenever the panel is drawn."""
         if not self.stages and self.kind != "texture":
-            raise RequestError("All stages are switched off.", "Switch on Shape, Geometry or Texture.")
+            raise RequestError("All stages are disabled.", "Enable Shape, Geometry or Texture.")
         if self.needs_object:
             check_object(self.object, self.id_data, self.kind)
         if self.kind == "continue":
             job = self.source_job
             if not self.job:
                 raise RequestError(
-                    "There is no result to continue.", "Choose an earlier job, or select its imported object."
+                    "No result is chosen to start from.",
+                    "Choose a finished job, or select its imported object.",
                 )
             if job is None:
-                raise RequestError(f"The job {self.job} is gone.", "Choose another result to continue.")
+                raise RequestError(f"The job {self.job} was deleted.", "Choose another result to start from.")
             if job.why_not_continue:
-                raise RequestError(job.why_not_continue, "Choose another result to continue.")
+                raise RequestError(job.why_not_continue, "Choose another result to start from.")
         obj = self.region_object
         if obj is not None and self.region:
             if self.region not in [name for name, *_ in choices(obj)]:
                 raise RequestError(
-                    f"{obj.name!r} has no vertex group or colour attribute {self.region!r}.",
+                    f"{obj.name!r} has no vertex group or color attribute {self.region!r}.",
                     "Choose another region, or Everything.",
                 )
             _check_mode(obj)
@@ -223,16 +224,18 @@ def check_object(obj: bpy.types.Object | None, scene: bpy.types.Scene, kind: str
         raise RequestError(f"No object is picked to {purpose}.", "Pick one with the eyedropper.")
     name = repr(obj.name)
     if scene.objects.get(obj.name) != obj:
-        raise RequestError(f"{name} is not in this scene any more.", "Pick another object.")
+        raise RequestError(f"{name} is no longer in this scene.", "Pick another object.")
     if obj.type not in MESHABLE or (kind == "texture" and obj.type != "MESH"):
-        raise RequestError(f"{name} is no mesh.", "Pick a mesh object, or convert it (Object › Convert).")
+        raise RequestError(f"{name} is not a mesh.", "Pick a mesh object, or convert it (Object › Convert).")
     _check_mode(obj)
     if obj.hide_viewport:
         raise RequestError(f"{name} is disabled in viewports.", "Enable it in the Outliner.")
     if obj.type == "MESH" and not obj.data.polygons and not obj.modifiers and kind == "texture":
         raise RequestError(f"{name} has no faces to paint on.", "Add some, or pick another object.")
     if kind == "texture" and not obj.data.is_editable:
-        raise RequestError(f"{name} belongs to another file.", "Make it local first (Object › Relations).")
+        raise RequestError(
+            f"{name} is linked from another file.", "Make it local first (Object › Relations)."
+        )
     if kind == "texture" and (others := _others_with_mesh_of(obj)):
         raise RequestError(
             f"{name} shares its mesh with {others} other object{'s' if others > 1 else ''}.",

@@ -14,16 +14,16 @@ STEP = 1 / 255
 """What a painted byte can tell apart."""
 
 WORDS = {
-    "group": ("The vertex group {!r}", "is empty", "holds every vertex", "Assign", "Remove from it"),
+    "group": ("The vertex group {!r}", "is empty", "contains every vertex", "Assign", "Remove from it"),
     "paint": (
-        "The colour attribute {!r}",
+        "The color attribute {!r}",
         "is black all over",
         "is white all over",
         "Paint white",
         "Paint black",
     ),
     SCULPT_MASK: ("The sculpt mask", "covers all", "covers nothing", "Unmask", "Mask"),
-    SELECTION: ("The selection", "is empty", "holds every vertex", "Select", "Deselect"),
+    SELECTION: ("The selection", "is empty", "contains every vertex", "Select", "Deselect"),
 }
 """What each kind is called, how it is said to be empty or full, and how it is marked."""
 
@@ -38,14 +38,14 @@ def choices(obj: bpy.types.Object) -> list[tuple[str, str, str, str]]:
         (
             paint.name,
             paint.name,
-            "Colour attribute: what is white may change, what is black stays",
+            "Color attribute: white areas may change, black areas stay",
             "GROUP_VCOL",
         )
         for paint in obj.data.color_attributes
         if paint.name not in groups
     ]
     if SCULPT_MASK in attributes:
-        found.append((SCULPT_MASK, "Sculpt Mask", "What is masked in Sculpt Mode stays", "MOD_MASK"))
+        found.append((SCULPT_MASK, "Sculpt Mask", "Areas masked in Sculpt Mode stay", "MOD_MASK"))
     if SELECTION in attributes:
         found.append(
             (SELECTION, "Selection", "The vertices selected in Edit Mode may change", "RESTRICT_SELECT_OFF")
@@ -94,7 +94,7 @@ def check_region(obj: bpy.types.Object, name: str, weights: np.ndarray) -> None:
         if obj.type == "MESH" and obj.modifiers and region_weights(obj, obj.data, name).max() >= STEP / 2:
             raise RequestError(
                 f"{region} is lost in its modifiers.",
-                "Apply them, or switch them off, and mark the region again.",
+                "Apply or disable them, and mark the region again.",
             )
         raise RequestError(
             f"{region} {empty}, so nothing may change.", f"{mark} what may change, or choose Everything."

@@ -50,12 +50,12 @@ def test_cancel_ends_the_running_command(wait_until):
     wait_until(lambda: task.poll() and task.line == "on")
     task.cancel()
     task.join()
-    assert task.problem == "Cancelled."
+    assert task.problem == "Canceled."
     assert not task.is_running
 
 
 def test_no_backend_yet(tmp_path):
-    with pytest.raises(RequestError, match="not set up yet"):
+    with pytest.raises(RequestError, match="not installed yet"):
         module.find_interpreter("", tmp_path)
 
 
@@ -63,7 +63,7 @@ def test_half_a_set_up_does_not_pass(tmp_path):
     interpreter = module.interpreter_of(module.own_environment(tmp_path))
     interpreter.parent.mkdir(parents=True)
     interpreter.touch()
-    with pytest.raises(RequestError, match="not set up yet"):
+    with pytest.raises(RequestError, match="not installed yet"):
         module.find_interpreter("", tmp_path)
     module._marker(tmp_path).touch()
     assert module.find_interpreter("", tmp_path) == interpreter

@@ -114,9 +114,12 @@ def test_a_worker_that_does_not_follow_is_killed(registry, start, settle, wait_u
 @pytest.mark.parametrize(
     ("mode", "sentence"),
     [
-        ("refuse", "did not start: ModuleNotFoundError: No module named 'torch'. Check the interpreter"),
-        ("die", "died (code 7: Segmentation fault). Press Resume"),
-        ("other protocol", "speaks protocol 99, this add-on speaks 1. Install the add-on and the backend"),
+        (
+            "refuse",
+            "did not start: ModuleNotFoundError: No module named 'torch'. Check the Python interpreter",
+        ),
+        ("die", "ended unexpectedly (code 7: Segmentation fault). Press Resume"),
+        ("other protocol", "uses protocol 99, but this add-on needs 1. Install the add-on and the backend"),
         ("fail", "The GPU has no memory left. Choose Quick."),
     ],
 )
@@ -160,7 +163,7 @@ def test_a_program_that_is_no_python(registry, settle):
     registry.start(job, ["true"], BACKEND)
     settle(job)
     assert job.condition == "failed"
-    assert "did not start: it left with code 0" in job.state.message
+    assert "did not start: it exited with code 0" in job.state.message
 
 
 def test_switching_off_leaves_no_process(registry, start, wait_until):
@@ -217,7 +220,7 @@ def test_files_of_the_start_are_written_before_the_request(registry):
     assert (job.folder.root / job.folder.read_request().start_mesh).read_bytes() == b"arrays"
     assert Placement.read(job.folder) == replace(placement, place_m=[1.0, 2.0, 3.5])
     (job.folder.root / PLACEMENT).write_text("{")
-    with pytest.raises(RequestError, match="no longer knows the object"):
+    with pytest.raises(RequestError, match="start object of this job cannot be found"):
         Placement.read(job.folder)
 
 

@@ -13,7 +13,7 @@ from .objects import reported
 
 def test_no_backend(extension, sentence):
     bpy.context.scene.recdreamer.prompt = "a bear"
-    assert sentence() == "The backend is not set up yet. Press Set Up in the preferences."
+    assert sentence() == "The backend is not installed yet. Press Install Backend in the preferences."
     assert not bpy.ops.recdreamer.generate.poll()
 
 
@@ -56,7 +56,7 @@ def test_template_without_a_name_or_a_picture(fake_backend, block_out, sentence)
     settings = bpy.context.scene.recdreamer
     settings.prompt = "a bear"
     settings.templates[2].path.unlink()
-    assert sentence() == "The picture of template 'back' is gone. Remove the template or make it anew."
+    assert sentence() == "The image of template 'back' is missing. Recapture or remove the template."
     settings.templates[0].label = " "
     assert sentence() == "A template has no pose. Name its pose, for example: front."
 
@@ -122,8 +122,8 @@ def test_damaged_result(fake_backend, settle, name, sentence):
 @pytest.mark.parametrize(
     ("mode", "sentence"),
     [
-        ("die", "died (code 7"),
-        ("other protocol", "speaks protocol 99"),
+        ("die", "ended unexpectedly (code 7"),
+        ("other protocol", "uses protocol 99"),
         ("refuse", "No module named 'torch'"),
     ],
 )

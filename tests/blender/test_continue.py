@@ -12,7 +12,7 @@ from .objects import add_cube, reported, volume
 def test_continue_a_result(settings, generate, sentence):
     first, _ = generate()
     settings.start.kind = "continue"
-    assert sentence().startswith("There is no result to continue.")
+    assert sentence().startswith("No result is chosen to start from.")
     assert bpy.ops.recdreamer.continue_job(job_id=first.id) == {"FINISHED"}
     settings.prompt, settings.seed = "a red bear with a hat", 5
     job, mesh = generate()
@@ -24,7 +24,7 @@ def test_continue_a_result(settings, generate, sentence):
     assert bpy.ops.recdreamer.use_settings(job_id=job.id) == {"FINISHED"}
     assert (settings.start.kind, settings.start.job) == ("continue", first.id)
     bpy.ops.recdreamer.delete_job("EXEC_DEFAULT", job_id=first.id)
-    assert sentence() == f"The job {first.id} is gone. Choose another result to continue."
+    assert sentence() == f"The job {first.id} was deleted. Choose another result to start from."
 
 
 def test_continue_the_active_object_with_a_region(settings, generate):

@@ -81,7 +81,7 @@ def test_long_work_shows_where_it_is_and_can_be_cancelled(settings, session, pum
     assert not bpy.ops.recdreamer.draw_samples.poll(), "one errand at a time"
     assert bpy.ops.recdreamer.cancel_errand() == {"FINISHED"}
     pump_until(lambda: not session.errand.task.is_running)
-    assert session.errand.task.problem == "Cancelled." and session.gallery is None
+    assert session.errand.task.problem == "Canceled." and session.gallery is None
     assert bpy.ops.recdreamer.draw_samples.poll() and not bpy.ops.recdreamer.cancel_errand.poll()
 
 

@@ -66,8 +66,8 @@ def test_new_faces_take_the_vertex_groups_over(imported, addon):
     said = []
     addon("result.scene_import").import_result(job.folder.root, say=said.append)
     assert said == [
-        "'a red béar' has a new mesh: its vertex groups went over to the nearest vertices, "
-        "and it has lost the paint and shape keys of the old one."
+        "'a red béar' has a new mesh: its vertex groups were transferred to the nearest vertices, "
+        "and it lost the paint and shape keys of the old mesh."
     ]
     assert [group.name for group in obj.vertex_groups] == ["hat", "none"] and len(obj.data.vertices) == 9
     for vertex in obj.data.vertices:
@@ -101,7 +101,7 @@ def test_materials_of_the_artist_stay(imported, import_again, has_new_faces):
             assert polygon.material_index == int(polygon.normal.y < -0.9)
         if has_new_faces:
             give_new_faces(job)
-            assert "its materials went over to the nearest faces" in said[0]
+            assert "its materials were transferred to the nearest faces" in said[0]
     assert own.name in bpy.data.materials
 
 
@@ -129,7 +129,7 @@ def test_lost_uv_maps_are_named(imported, import_again):
     obj.data.uv_layers.new(name="light")
     assert import_again() == [] and "light" in obj.data.uv_layers
     give_new_faces(job)
-    assert import_again() == ["'a red béar' has a new mesh: it has lost the UV map 'light' of the old one."]
+    assert import_again() == ["'a red béar' has a new mesh: it lost the UV map 'light' of the old mesh."]
 
 
 def test_what_was_moved_by_hand_stays_with_the_same_shape(imported, import_again):
@@ -141,7 +141,7 @@ def test_what_was_moved_by_hand_stays_with_the_same_shape(imported, import_again
     assert import_again() == [] and np.array_equal(places(obj), before)
     with np.load(job.folder.result / "mesh.npz") as arrays:
         change_result(job, verts=arrays["verts"] * np.float32(1.5))
-    assert import_again() == ["'a red béar' has a new shape, without what was moved by hand in the old one."]
+    assert import_again() == ["'a red béar' has a new shape; vertices moved by hand were reset."]
     assert import_again() == []
     job_verts = (places(obj) - (1, 2, 3)) / (2, 1, 1)
     assert np.allclose(job_verts.max(0), (1.35, 0.675, 2.7), atol=1e-4)

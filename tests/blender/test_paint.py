@@ -218,7 +218,7 @@ def test_where_the_painted_object_is_gone_a_copy_is_painted(paint, cube, addon):
     other = bpy.context.object
     assert other.name == "Cube"
     (copy,) = addon("result.scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
-    assert said == ["'Cube' is not in this scene, so the texture is on a copy of it as it was."]
+    assert said == ["'Cube' is not in this scene, so the texture is on a copy of the original mesh."]
     assert slots(other) == [] and slots(copy) == ["a red bear"] and not other.hide_get()
     assert tuple(copy.location) == pytest.approx((1, 2, 2.5))
 
@@ -268,7 +268,7 @@ def test_an_edited_mesh_stays_and_a_copy_is_painted(paint, cube, addon, edit, re
     edit(cube)
     faces = len(cube.data.polygons)
     (copy,) = addon("result.scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
-    assert said == [f"{reason}, so the texture is on a copy of it as it was; 'Cube' itself stays as it is."]
+    assert said == [f"{reason}, so the texture is on a copy of the original mesh; 'Cube' is unchanged."]
     assert slots(cube) == ["green", "blue"] and len(cube.data.polygons) == faces and not cube.hide_get()
     assert copy != cube and len(copy.data.polygons) == 12 and slots(copy) == ["a red bear"]
     bpy.context.view_layer.update()
@@ -300,7 +300,7 @@ def test_a_ninth_uv_map_is_refused_in_words(paint, cube):
     job = paint(cube)
     for _ in range(8):
         cube.data.uv_layers.new()
-    with pytest.raises(RuntimeError, match="'Cube' has 8 UV maps, as many as Blender holds"):
+    with pytest.raises(RuntimeError, match="'Cube' has 8 UV maps, the most that Blender allows"):
         bpy.ops.recdreamer.import_result(job_id=job.id)
     assert slots(cube) == ["green", "blue"] and not bpy.data.images
 

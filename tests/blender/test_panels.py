@@ -121,7 +121,7 @@ def test_recorder_bites(extension):
 def test_without_a_backend(draw):
     seen = draw()
     assert "recdreamer.open_preferences" in seen.operators
-    assert "The backend is not set up yet." in " ".join(seen.texts)
+    assert "The backend is not installed yet." in " ".join(seen.texts)
     assert "No jobs yet." in seen.texts
 
 
@@ -138,7 +138,7 @@ def test_shelf(draw, fake_backend, block_out):
     bpy.context.scene.recdreamer.templates[2].path.unlink()
     seen = draw()
     assert seen.operators.count("recdreamer.remove_template") == 4
-    assert "Picture is gone" in seen.texts
+    assert "Image missing" in seen.texts
     assert "90°" in seen.texts
 
 
@@ -150,7 +150,7 @@ def test_start(draw, fake_backend, block_out, settle):
     head.parent = body
     settings.start.object = body
     seen = draw()
-    assert "Generate takes a turntable of the object first." in " ".join(seen.texts)
+    assert "Generate first captures a turntable of the object." in " ".join(seen.texts)
     assert {"kind", "object", "use_children", "strength", "region_item"} <= set(seen.props)
     stages = {"run_shape", "run_geometry", "run_texture"}
     assert {"auto_turntable", "keep_size", "height"} | stages <= set(seen.props)
@@ -161,7 +161,7 @@ def test_start(draw, fake_backend, block_out, settle):
     settings.start.kind, settings.start.region = "texture", ""
     body.data.uv_layers.remove(body.data.uv_layers[0])
     seen = draw()
-    assert f"{body.name!r} has no UV map: it gets one with the texture." in " ".join(seen.texts)
+    assert f"{body.name!r} has no UV map. Importing the texture adds one." in " ".join(seen.texts)
     assert not ({"strength", "keep_size", "height"} | stages) & set(seen.props)
     settings.start.kind = "prompt"
     seen = draw()
@@ -177,9 +177,7 @@ def test_continue_and_result(draw, fake_backend, settle):
     bpy.ops.recdreamer.continue_job(job_id=job.id)
     seen = draw()
     assert "job" in seen.props and "recdreamer.make_quads" not in seen.operators
-    assert "Import the result to mark a region of it: by a vertex group or a painted mask." in " ".join(
-        seen.texts
-    )
+    assert "Import the result to limit changes to a vertex group or a painted mask." in " ".join(seen.texts)
     bpy.ops.recdreamer.import_result()
     seen = draw()
     assert "region_item" in seen.props
@@ -203,7 +201,7 @@ def test_running(draw, fake_backend, addon, pump_until):
     assert "front  40 %" in seen.texts
     assert {"recdreamer.pause", "recdreamer.cancel"} <= set(seen.operators)
     bpy.ops.recdreamer.pause()
-    assert "a bear  ·  pausing" in draw().texts
+    assert "a bear  ·  saving…" in draw().texts
     pump_until(lambda: session.registry.running is None)
     assert "recdreamer.resume" in draw().operators
 
@@ -234,13 +232,15 @@ def test_damaged_job(draw, fake_backend, addon, settle):
 
 
 def test_every_condition_has_an_icon(addon):
-    assert set(addon("panels.jobs").CONDITION_ICONS.values()) <= ICONS
+    panels = addon("panels.jobs")
+    assert set(panels.CONDITION_ICONS.values()) <= ICONS
+    assert set(panels.CONDITION_WORDS) <= set(panels.CONDITION_ICONS)
 
 
 def test_preferences(draw_preferences, addon, preferences, fake_backend):
     assert "Ready:" in " ".join(draw_preferences().texts)
     preferences.backend_python = ""
-    assert "not set up yet" in " ".join(draw_preferences().texts)
+    assert "not installed yet" in " ".join(draw_preferences().texts)
     module = addon("jobs.task")
     session = addon("session").session
     session.task = module.Task([module.Step("Working", ["sleep", "60"])])
@@ -249,7 +249,7 @@ def test_preferences(draw_preferences, addon, preferences, fake_backend):
     assert not bpy.ops.recdreamer.check_backend.poll()
     bpy.ops.recdreamer.cancel_backend_task()
     session.task.join()
-    assert "Cancelled." in draw_preferences().texts
+    assert "Canceled." in draw_preferences().texts
 
 
 def test_four_views_in_a_strip_are_shown_as_two_rows(addon):
@@ -287,10 +287,10 @@ def test_preferences_open_at_our_place(extension):
 def test_set_up_needs_online_access(draw_preferences):
     assert not bpy.app.online_access
     assert not bpy.ops.recdreamer.set_up_backend.poll()
-    assert "allow Online Access" in " ".join(draw_preferences().texts)
+    assert "Allow Online Access" in " ".join(draw_preferences().texts)
     bpy.context.preferences.system.use_online_access = True
     assert bpy.ops.recdreamer.set_up_backend.poll()
-    assert "allow Online Access" not in " ".join(draw_preferences().texts)
+    assert "Allow Online Access" not in " ".join(draw_preferences().texts)
     bpy.context.preferences.system.use_online_access = False
 
 
@@ -328,7 +328,7 @@ def test_gallery_to_pick_from(draw, fake_backend, addon, pump_until):
     bpy.ops.recdreamer.pick_sample(index=1)
     seen = draw()
     assert seen.operators.count("recdreamer.pick_sample") == 3
-    assert {"front  97 %", "front  81 %", "back  66 %", "Add Picked (1)"} <= set(seen.texts)
+    assert {"front  97 %", "front  81 %", "back  66 %", "Add Selected (1)"} <= set(seen.texts)
     bpy.context.scene.recdreamer.prompt = "a broken bear"
     bpy.ops.recdreamer.draw_samples()
     pump_until(lambda: not session.errand.task.is_running)

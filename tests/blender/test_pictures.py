@@ -51,13 +51,21 @@ def add(folder: Path, *names: str, **options) -> str:
 
 
 BAD = {
-    "unreadable": ("back.png", b"this is text", "is empty, or no image that Blender can read. Choose a PNG"),
+    "unreadable": (
+        "back.png",
+        b"this is text",
+        "is empty or not an image that Blender can read. Choose a PNG",
+    ),
     "cut short": ("back.png", png(HALF)[:60], "back.png"),
     "empty": ("back.jpg", b"", "Choose a PNG or JPEG file."),
     "missing": ("back.webp", None, "back.webp cannot be read. Choose another file."),
     "one pixel": ("back.png", png(flat(1, 1, 9, 9, 9)), "is 1 × 1 pixels, too small or too narrow"),
     "a thread": ("back.png", png(flat(3, 4000, 9, 9, 9)), "is 4000 × 3 pixels, too small or too narrow"),
-    "transparent": ("bäck.png", png(flat(40, 40, 9, 9, 9, 0)), "bäck.png shows nothing: it is transparent"),
+    "transparent": (
+        "bäck.png",
+        png(flat(40, 40, 9, 9, 9, 0)),
+        "bäck.png shows nothing: it is fully transparent",
+    ),
     "animated": ("back.gif", b"GIF89a\x10\x00", "back.gif"),
 }
 GOOD = {

@@ -40,7 +40,7 @@ def test_a_surface_that_quadriflow_refuses(result):
     mesh.from_pydata([(0, 0, 0), (0, 0, 1), *tips], [], [(0, 1, 2), (0, 1, 3), (0, 1, 4)])
     result.data = mesh
     counts = len(bpy.data.objects), len(bpy.data.meshes)
-    with pytest.raises(RuntimeError, match=r"QuadriFlow refuses this surface.* Choose Voxel"):
+    with pytest.raises(RuntimeError, match=r"QuadriFlow cannot remesh this surface.* Choose Voxel"):
         bpy.ops.recdreamer.make_quads(target_faces=400)
     assert (len(bpy.data.objects), len(bpy.data.meshes)) == counts
     assert bpy.context.object == result and not result.hide_get()

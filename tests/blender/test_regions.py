@@ -27,9 +27,9 @@ def test_region_through_a_modifier(settings, generate, sentence):
     assert "The vertex group 'hat' of 'Cube' is lost in its modifiers." in reported()
     cube.modifiers.clear()
     group.add(range(8), 1.0, "REPLACE")
-    assert "The vertex group 'hat' of 'Cube' holds every vertex, so everything may change." in reported()
+    assert "The vertex group 'hat' of 'Cube' contains every vertex, so everything may change." in reported()
     cube.vertex_groups.clear()
-    missing = "'Cube' has no vertex group or colour attribute 'hat'. Choose another region, or Everything."
+    missing = "'Cube' has no vertex group or color attribute 'hat'. Choose another region, or Everything."
     assert sentence() == missing
 
 
@@ -73,9 +73,9 @@ def test_a_mask_that_limits_nothing_or_allows_nothing(settings, sentence):
     mask = paint_mask(cube, "CORNER", "BYTE_COLOR", lambda place: (0, 0, 0, 1))
     settings.start.kind, settings.start.object, settings.start.region = "texture", cube, "mask"
     assert sentence() == ""
-    assert "The colour attribute 'mask' of 'Cube' is black all over, so nothing may change." in reported()
+    assert "The color attribute 'mask' of 'Cube' is black all over, so nothing may change." in reported()
     mask.data.foreach_set("color", [1] * (4 * len(mask.data)))
-    assert "The colour attribute 'mask' of 'Cube' is white all over, so everything may change." in reported()
+    assert "The color attribute 'mask' of 'Cube' is white all over, so everything may change." in reported()
 
 
 @pytest.mark.parametrize("name", [".sculpt_mask", ".select_vert"])

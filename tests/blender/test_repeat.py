@@ -32,7 +32,7 @@ def test_what_did_not_run_is_not_repeated(fake_backend, settle):
     bpy.ops.recdreamer.generate()
     job = settle()
     assert job.stages_to_repeat == ("texture",)
-    with pytest.raises(RuntimeError, match="This job has no stage geometry"):
+    with pytest.raises(RuntimeError, match="This job did not run the geometry stage"):
         bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="geometry")
 
 
@@ -58,7 +58,7 @@ def test_the_earlier_result_is_at_hand_while_a_repeat_waits(settings, generate, 
         ("busy", "Another worker is on this job already. Wait for it."),
         (
             "refuse",
-            "The backend did not start: ModuleNotFoundError: No module named 'torch'. Check the inter",
+            "The backend did not start: ModuleNotFoundError: No module named 'torch'. Check the Python",
         ),
     ],
 )
@@ -86,6 +86,6 @@ def test_it_is_asked_for_before_a_result_is_replaced(fake_backend, addon):
     cls, asked = addon("operators.jobs").RECDREAMER_OT_repeat_stage, {}
     manager = SimpleNamespace(invoke_confirm=lambda operator, event, **texts: asked.update(texts))
     cls.invoke(SimpleNamespace(stage="texture"), SimpleNamespace(window_manager=manager), None)
-    assert asked["title"] == asked["confirm_text"] == "Texture Again"
+    assert asked["title"] == asked["confirm_text"] == "Redo Texture"
     for text in (asked["message"], cls.description(bpy.context, SimpleNamespace(stage="geometry"))):
-        assert "The earlier result is replaced once the new one is there" in text
+        assert "The current result is replaced when the new one is finished" in text

@@ -120,7 +120,7 @@ def test_text_is_a_start_and_no_canvas(settings, generate, sentence):
     assert sentence() == ""
     assert len(generate()[1]["faces"]) > 10
     settings.start.kind = "texture"
-    assert sentence() == "'Text' is no mesh. Pick a mesh object, or convert it (Object › Convert)."
+    assert sentence() == "'Text' is not a mesh. Pick a mesh object, or convert it (Object › Convert)."
     settings.start.kind, settings.start.region = "object", "of another object"
     assert sentence() == "" and settings.start.region_object is None
 
@@ -149,7 +149,7 @@ def test_missing_things(settings, sentence):
     assert sentence() == "No object is picked to paint. Pick one with the eyedropper."
     start.kind, start.object = "object", add_cube()
     start.stages = set()
-    assert sentence() == "All stages are switched off. Switch on Shape, Geometry or Texture."
+    assert sentence() == "All stages are disabled. Enable Shape, Geometry or Texture."
     start.stages = {"geometry"}
     assert sentence() == ""
     start.kind = "prompt"
@@ -162,7 +162,7 @@ def test_missing_things(settings, sentence):
     assert "'Cube' is disabled in viewports." in sentence()
     start.object.hide_viewport = False
     bpy.context.scene.collection.objects.unlink(start.object)
-    assert sentence() == "'Cube' is not in this scene any more. Pick another object."
+    assert sentence() == "'Cube' is no longer in this scene. Pick another object."
 
 
 def test_meshes_that_are_none(settings, sentence, addon, monkeypatch, preferences):
@@ -186,7 +186,7 @@ def test_no_uv_map_and_modifiers(settings):
     cube.data.uv_layers.remove(cube.data.uv_layers[0])
     cube.modifiers.new("Subdivision", "SUBSURF")
     settings.start.kind, settings.start.object = "texture", cube
-    assert "'Cube' has no UV map, and its modifiers make other faces than it has." in reported()
+    assert "'Cube' has no UV map, and its modifiers change its faces." in reported()
 
 
 def test_turntable_of_the_start_fills_an_empty_shelf(settings, generate):
