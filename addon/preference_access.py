@@ -1,4 +1,4 @@
-"""The preferences, for modules that preferences.py itself uses."""
+"""Access to the preferences for modules that preferences.py imports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preferences: where data lives, which Python runs the backend, on which device."""
+"""Preferences: data folder, Python interpreter of the backend, and device."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         return Path(bpy.path.abspath(self.data_folder) or default_data_folder())
 
     def find_interpreter(self) -> Path:
-        """The Python that runs the backend. Raises RequestError when there is none."""
+        """The Python that runs the backend. Raises RequestError if there is none."""
         return environment.find_interpreter(bpy.path.abspath(self.backend_python), self.folder)
 
     @property

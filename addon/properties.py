@@ -1,4 +1,4 @@
-"""The request that the artist is editing, kept with the scene. Nothing about running jobs lives here."""
+"""The settings of the next job, stored in the scene. Running jobs leave no state here."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _suggest_labels(template: RecDreamerTemplate, context: bpy.types.Context, te
 
 
 class RecDreamerTemplate(bpy.types.PropertyGroup):
-    """One picture on the shelf; the picture itself lies in the data folder."""
+    """One picture on the shelf; its image file is in the data folder."""
 
     image: StringProperty(name="Image", description="File name in the templates folder")
     label: StringProperty(
@@ -118,7 +118,7 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
 
     @property
     def camera(self) -> Camera | None:
-        """The camera that took it, or None."""
+        """The camera of the picture, or None. An unset projection is all zeros."""
         if not any(self.projection):
             return None
         return Camera(
@@ -141,7 +141,7 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
 
     @property
     def key(self) -> CardKey:
-        """What a verdict on this template depends on."""
+        """The values that a verdict on this template depends on."""
         return (self.image, self.label.strip(), self.mirrored)
 
     def to_protocol(self) -> Template:
@@ -157,7 +157,7 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
 
 
 class RecDreamerSettings(bpy.types.PropertyGroup):
-    """What the next press of Generate asks for."""
+    """The settings that Generate uses."""
 
     prompt: StringProperty(name="Prompt", description="The object to create, for example: a red bear")
     method: EnumProperty(name="Method", items=METHODS, default="usd")
@@ -205,12 +205,12 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
 
     @property
     def has_own_templates(self) -> bool:
-        """True when templates are in use that Generate has not taken from an object by itself."""
+        """True if a template is in use that Generate did not capture automatically."""
         return any(not template.taken_of for template in self.enabled_templates)
 
     @property
     def wants_turntable(self) -> bool:
-        """True when Generate is to see to it that the templates show the object as it is."""
+        """True if Generate must keep a turntable of the start object up to date on the shelf."""
         start = self.start
         is_wanted = start.needs_object and start.auto_turntable and self.method == "usd"
         return is_wanted and not self.has_own_templates
@@ -223,7 +223,7 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         with_templates: bool = True,
         with_start: bool = True,
     ) -> JobRequest:
-        """The request as it stands. Raises RequestError when it cannot be run."""
+        """The settings as a request. Raises RequestError if it cannot be run."""
         templates = self.enabled_templates if with_templates else []
         for template in templates:
             if not template.label.strip():
@@ -252,7 +252,7 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
 
 
 def templates_folder() -> Path:
-    """Where the pictures of all shelves lie; removing a template leaves its picture, so undo works."""
+    """Folder of all template pictures. Removing a template keeps its file, so that undo works."""
     return get_preferences().folder / "templates"
 
 

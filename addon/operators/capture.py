@@ -1,4 +1,4 @@
-"""How pictures come to the template shelf: view, turntable, files, clipboard, Grease Pencil."""
+"""Sources of templates: the view, a turntable, files, the clipboard, Grease Pencil."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FRONTS = (
     ("VIEW", "This View", "The front is the side that this view shows"),
 )
 STEEPEST_DEG = 85.0
-"""Cameras of a turntable stay below the pole, where front and back are no longer told apart."""
+"""Limit for turntable cameras: at the pole, front and back cannot be distinguished."""
 
 
 class RECDREAMER_OT_set_front(ShelfOperator):
@@ -137,7 +137,7 @@ class RECDREAMER_OT_capture_turntable(CaptureOperator):
         add_turntable(context, objects, azimuths_deg, self._elevations_deg(), self.look)
 
     def _elevations_deg(self) -> list[float]:
-        """Around the middle, lowest first."""
+        """Elevations around the middle one, lowest first."""
         middle_deg, step_deg = math.degrees(self.elevation), math.degrees(self.elevation_step)
         rows = (index - (self.num_elevations - 1) / 2 for index in range(self.num_elevations))
         return [max(-STEEPEST_DEG, min(STEEPEST_DEG, middle_deg + row * step_deg)) for row in rows]
@@ -150,7 +150,7 @@ def add_turntable(
     elevations_deg: Sequence[float] = (10.0,),
     look: str = "SOLID",
 ) -> None:
-    """Put a turntable of the objects on the shelf. Raises RequestError."""
+    """Add a turntable of the objects to the shelf. Raises RequestError."""
     folder = writable_folder(templates_folder())
     front_deg = context.scene.recdreamer.front_deg
     for view in captures.capture_turntable(
@@ -163,7 +163,10 @@ def add_turntable(
 def renew_turntable(
     context: bpy.types.Context, objects: Sequence[bpy.types.Object], start_mesh: bytes
 ) -> bool:
-    """Let a shelf without own templates show the objects, which are this START_MESH; True if it did not. RequestError."""
+    """Refresh the automatic turntable if the start mesh changed. Returns True if it was captured again.
+
+    `start_mesh` is the START_MESH of the objects. Raises RequestError.
+    """
     settings = context.scene.recdreamer
     shelf, in_use = settings.templates, settings.enabled_templates
     with np.load(io.BytesIO(start_mesh), allow_pickle=False) as arrays:
@@ -238,30 +241,30 @@ class RECDREAMER_OT_paste_picture(CaptureOperator):
 
 
 def _file_on_clipboard(context: bpy.types.Context) -> Path | None:
-    """The file whose path or address a file manager, or a person, has copied."""
+    """The file whose path or URL was copied, or None."""
     text = context.window_manager.clipboard.strip().strip('"')
     if text.startswith("file:"):
         text = url2pathname(urlparse(text.split()[0]).path)
     try:
         return Path(text) if text and Path(text).is_file() else None
-    except OSError:  # A text far too long for a path.
+    except OSError:  # The text is too long for a path.
         return None
 
 
 @contextmanager
 def _pasted_image(context: bpy.types.Context) -> Iterator[bpy.types.Image]:
-    """The clipboard's picture for a moment. Raises RequestError when Blender gets none."""
+    """The picture on the clipboard, removed afterwards. Raises RequestError if Blender gets none."""
     area = context.area
     if area is None:
         raise RequestError("Without a window there is no clipboard.", "Add the picture from a file.")
     before, area_type = set(bpy.data.images), area.ui_type
     try:
-        # Blender pastes pictures in an Image Editor only.
+        # Blender can paste pictures only in an Image Editor.
         area.ui_type = "IMAGE_EDITOR"
         with context.temp_override(area=area, region=area.regions[-1]):
             bpy.ops.image.clipboard_paste()
     except RuntimeError:
-        pass  # It says that there is none, or that this desktop does not let Blender read pictures.
+        pass  # There is no picture, or this desktop does not let Blender read it.
     finally:
         area.ui_type = area_type
     images = set(bpy.data.images) - before

@@ -1,4 +1,4 @@
-"""Pictures that models draw for the shelf, to pick from, and the check of the shelf. All in the background."""
+"""Background work for the shelf: pictures drawn by models to choose from, and the template check."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .jobs import why_not, why_not_start
 
 
 def why_busy() -> str:
-    """Why no errand can be started: there is one at a time."""
+    """Why no errand can be started; only one can run at a time."""
     is_running = session.errand is not None and session.errand.task.is_running
     return "Pictures are being drawn or checked. Wait, or cancel it." if is_running else ""
 
 
 class ErrandOperator(bpy.types.Operator):
-    """Starts background work for the shelf."""
+    """Base of operators that start background work for the shelf."""
 
     def execute(self, context):
         try:
@@ -40,7 +40,7 @@ class ErrandOperator(bpy.types.Operator):
         return {"FINISHED"}
 
     def start(self, context: bpy.types.Context, command: list[str]) -> tuple[Task, Callable[[], None]]:
-        """The work, and what takes in its result. Raises RequestError."""
+        """The task and the function that reads its result. Raises RequestError."""
         raise NotImplementedError
 
 
@@ -141,7 +141,7 @@ class RECDREAMER_OT_cancel_errand(bpy.types.Operator):
 
 
 class GalleryOperator(bpy.types.Operator):
-    """Works on the pictures that wait to be picked."""
+    """Base of operators on the pictures of the gallery."""
 
     @classmethod
     def poll(cls, context):

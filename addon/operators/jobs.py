@@ -1,4 +1,4 @@
-"""What the artist does with jobs: generate, stop, go on, look, import, delete."""
+"""Operators on jobs: generate, stop, resume, redo, import, show, delete."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ REPLACED = "The current result is replaced when the new one is finished. Import 
 
 
 def why_not_start() -> str:
-    """Why no worker can be started now, whatever the job."""
+    """Why no worker can be started now for any job; empty if one can."""
     if session.registry.running is not None:
         return "A job is running. Pause or stop it first."
     return get_preferences().why_no_backend
 
 
 def why_not_generate(context: bpy.types.Context) -> str:
-    """Why Generate is grey, in one sentence with what to do; empty when it is not."""
+    """Why Generate is grayed out, in one sentence with a remedy; empty if it is not."""
     reason = why_not_start()
     if reason:
         return reason
@@ -48,14 +48,14 @@ def why_not_generate(context: bpy.types.Context) -> str:
 
 
 def why_not(cls: type[bpy.types.Operator], reason: str) -> bool:
-    """The answer of a poll function: grey with the reason as its tooltip."""
+    """Result of a poll function; the reason becomes the tooltip of the grayed-out button."""
     if reason:
         cls.poll_message_set(reason)
     return not reason
 
 
 class JobOperator:
-    """What all operators on a job share: which job, and one sentence when there is none."""
+    """Base of operators on one job; reports an error if there is none."""
 
     job_id: StringProperty(
         name="Job", description="ID of the job. Empty: the job in the panel", options={"SKIP_SAVE"}
@@ -101,7 +101,7 @@ class RECDREAMER_OT_generate(bpy.types.Operator):
             if settings.wants_turntable and renew_turntable(
                 context, settings.start.objects, files[START_MESH]
             ):
-                # Of its own: this operator leaves no step to undo.
+                # Generate itself has no undo step, so the new templates need one.
                 bpy.ops.ed.undo_push(message="Turntable")
                 templates = settings.to_request(overrides).templates
                 request = dataclasses.replace(request, templates=templates)
@@ -178,7 +178,7 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
 
 
 class StopOperator(JobOperator):
-    """Pause and Cancel, which differ in what they keep going for."""
+    """Base of Pause and Stop."""
 
     keep: bool
 

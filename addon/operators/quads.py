@@ -1,4 +1,4 @@
-"""A result as quads, by Blender's own remeshers. The result itself stays, hidden in renders too."""
+"""Remesh a result to quads with Blender's own remeshers. The result itself is kept, but hidden."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class RECDREAMER_OT_make_quads(bpy.types.Operator):
 
 
 def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy.types.Object:
-    """The surface alone, as the modifiers leave it, active and selected: no UV map, no material, no job."""
+    """Copy the evaluated surface without UV map, material and job; the copy is active and selected."""
     evaluated = original.evaluated_get(context.evaluated_depsgraph_get())
     copy = original.copy()
     copy.data = bpy.data.meshes.new_from_object(evaluated)
@@ -76,7 +76,7 @@ def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy
     copy.data.materials.clear()
     for layer in list(copy.data.uv_layers):
         copy.data.uv_layers.remove(layer)
-    # They speak of the original's materials, and of its job.
+    # These attributes refer to the original's materials and its job.
     for name in (FORMER, REST):
         if name in copy.data.attributes:
             copy.data.attributes.remove(copy.data.attributes[name])
@@ -95,7 +95,7 @@ def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy
 
 
 def remesh(obj: bpy.types.Object, target_faces: int, remesher: str, context: bpy.types.Context) -> None:
-    """Make the active object's mesh one of quads. Raises RequestError when the remesher refuses it."""
+    """Remesh the active object to quads. Raises RequestError if the remesher fails."""
     before = [tuple(vertex.co) for vertex in obj.data.vertices[:3]]
     count = len(obj.data.polygons)
     try:

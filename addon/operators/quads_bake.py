@@ -1,4 +1,4 @@
-"""The texture of a result onto its quads, by Blender's own bake from selected to active."""
+"""Bake the texture of a result onto its quads with Blender's Selected to Active bake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .jobs import why_not
 from .quads import ORIGINAL_KEY
 
 REACH = 0.03
-"""How far the quads may lie from the original, in sizes of the object."""
+"""Largest distance between quads and original, relative to the size of the object."""
 
 
 class RECDREAMER_OT_bake_quads(bpy.types.Operator):
@@ -59,7 +59,7 @@ def original_of(quads: bpy.types.Object, context: bpy.types.Context) -> bpy.type
 def bake_color(
     original: bpy.types.Object, quads: bpy.types.Object, size_px: int, context: bpy.types.Context
 ) -> None:
-    """Give the quads a UV map and a material with the original's colour. Raises RequestError."""
+    """Give the quads a UV map and a material with the original's color. Raises RequestError."""
     uvs = smart_uvs(quads, context)
     if uvs is None:
         raise RequestError("The quads cannot be unwrapped.", "Switch to Object Mode first.")
@@ -79,7 +79,7 @@ def bake_color(
                 cage_extrusion=reach,
                 max_ray_distance=2 * reach,
                 margin=max(4, size_px // 128),
-                # What is left out comes from the scene, where the artist may have set it for another bake.
+                # Pass every option: omitted ones come from the scene, where the artist may have set them.
                 margin_type="ADJACENT_FACES",
                 target="IMAGE_TEXTURES",
                 save_mode="INTERNAL",
@@ -97,7 +97,7 @@ def bake_color(
             "Enable the Cycles add-on, or paint the quads.",
         ) from error
     texture.image.pack()
-    # Only now: a material may not show the image that is being baked.
+    # Only now, because a material must not use the image that is being baked.
     principled = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
     material.node_tree.links.new(texture.outputs["Color"], principled.inputs["Base Color"])
 
@@ -106,7 +106,7 @@ def bake_color(
 def _prepared(
     original: bpy.types.Object, quads: bpy.types.Object, context: bpy.types.Context
 ) -> Iterator[None]:
-    """Cycles, with the original in sight and selected, the quads active; all as before afterwards."""
+    """Set Cycles, show and select the original, make the quads active; restore everything afterwards."""
     scene, engine, space = context.scene, context.scene.render.engine, local_view(context)
     was_hidden, hidden_in_render = original.hide_get(), original.hide_render
     was_local = space is not None and original.local_view_get(space)
@@ -136,7 +136,7 @@ def _prepared(
 
 
 def _new_material(name: str, size_px: int) -> tuple[bpy.types.Material, bpy.types.Node]:
-    """With a texture to bake into, which nothing shows yet."""
+    """A material with an active, unconnected texture to bake into."""
     image = bpy.data.images.new(f"{name} albedo", size_px, size_px)
     material = compat.new_node_material(name)
     nodes = material.node_tree.nodes
@@ -145,7 +145,7 @@ def _new_material(name: str, size_px: int) -> tuple[bpy.types.Material, bpy.type
     texture = nodes.new("ShaderNodeTexImage")
     texture.image = image
     texture.location = (principled.location.x - 320, principled.location.y)
-    # The bake goes into the active texture.
+    # Blender bakes into the active texture node.
     nodes.active = texture
     return material, texture
 

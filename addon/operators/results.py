@@ -1,4 +1,4 @@
-"""Continue an earlier result, and take a painted texture back."""
+"""Start from an earlier result, and undo a painted texture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RECDREAMER_OT_continue_job(JobOperator, bpy.types.Operator):
             return self.refuse(job.why_not_continue)
         start = context.scene.recdreamer.start
         if start.job != job.id:
-            # That of another object.
+            # The old region belongs to another object.
             start.region = ""
         start.kind, start.job = "continue", job.id
         return {"FINISHED"}

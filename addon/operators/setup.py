@@ -1,4 +1,4 @@
-"""Set-up and check of the backend's environment, from the preferences."""
+"""Operators of the preferences that install and check the backend."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _why_busy() -> str:
 
 
 def why_not_set_up() -> str:
-    """Why Install Backend is grey; empty when it is not."""
+    """Why Install Backend is grayed out; empty if it is not."""
     if not bpy.app.online_access:
         return "Installing the backend needs a download. Allow Online Access in Preferences › System first."
     if session.registry.running is not None:

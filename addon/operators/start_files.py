@@ -1,4 +1,4 @@
-"""What a job that starts from an object needs in its folder: the mesh, and how to put the result back."""
+"""Files in the folder of a job that starts from an object: its mesh, and how to place the result."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def prepare(
 def _prepare_continue(
     context: bpy.types.Context, request: JobRequest, start: RecDreamerStart
 ) -> tuple[JobRequest, dict[str, bytes]]:
-    """The new result's mesh has the space of the earlier one with a region, else its base is the origin of it.
+    """With a region the result keeps the space of the earlier job; otherwise its base becomes the origin.
 
-    A job goes on with the region of the earlier one unless it is given a mesh: without a region, all of it may change.
+    A job keeps the region of the earlier one unless it gets a mesh; a mesh without a region clears it.
     """
     files, place_m = {}, (0.0, 0.0, 0.0)
     if start.region_name:
@@ -89,7 +89,7 @@ def _prepare_continue(
 
 
 def has_region(job: JobFolder) -> bool:
-    """True when only a part of a job's result could change: by its own region, or by that of what it continues."""
+    """True if only a region of the result could change, in this job or in one that it continued."""
     try:
         request = job.read_request()
         if request.start_mesh:
@@ -122,7 +122,7 @@ def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> Placemen
 
 
 def _taken_of(settings: RecDreamerSettings, captured: CapturedMesh) -> str:
-    """That of the cards which Generate has taken, or is about to."""
+    """Digest of the mesh in the automatic templates, which Generate has captured or is about to."""
     if settings.wants_turntable:
         return digest(captured.arrays["verts"], captured.arrays["faces"])
     taken_of = {card.taken_of for card in settings.enabled_templates}
@@ -130,7 +130,7 @@ def _taken_of(settings: RecDreamerSettings, captured: CapturedMesh) -> str:
 
 
 def _faces(captured: CapturedMesh, start: RecDreamerStart) -> dict[str, np.ndarray]:
-    """What takes the result back to the faces of the artist's mesh: those in the region, and the corners for UVs."""
+    """How the texture maps to the faces of the artist's mesh: faces in the region, and corners for new UVs."""
     obj, arrays = start.object, {}
     if start.region_name:
         arrays["is_painted"] = faces_in(obj, start.region_name)
@@ -151,17 +151,17 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def _object_ids(objects: Sequence[bpy.types.Object]) -> list[str]:
-    """Names that stay with the objects when they are renamed; an object of another file has none."""
+    """IDs that survive renaming of the objects; empty for linked objects."""
     new = [obj for obj in objects if obj.is_editable and (OBJECT_KEY not in obj or _is_copy(obj))]
     for obj in new:
         obj[OBJECT_KEY] = secrets.token_hex(8)
     if new:
-        # Else undoing the step before would take them away: Generate leaves no step of its own.
+        # Generate has no undo step, so undoing the previous step would remove the IDs.
         bpy.ops.ed.undo_push(message="Set Start Object")
     return [str(obj.get(OBJECT_KEY, "")) for obj in objects]
 
 
 def _is_copy(obj: bpy.types.Object) -> bool:
-    """True when an older object has the same id: a duplicate takes it along."""
+    """True if an older object has the same ID; duplicating an object copies it."""
     same = (other for other in bpy.data.objects if other.get(OBJECT_KEY) == obj[OBJECT_KEY])
     return min(same, key=lambda other: other.session_uid) != obj

@@ -1,4 +1,4 @@
-"""The backend's box in the preferences."""
+"""The backend section of the preferences."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..session import session
 
 
 def draw_backend(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, context) -> None:
-    """The backend's state and its buttons."""
+    """Draw the state of the backend and its buttons."""
     row = layout.row()
     row.label(text="Backend", icon="CONSOLE")
     row.operator("recdreamer.check_backend", icon="CHECKMARK")

@@ -1,6 +1,6 @@
-"""The sidebar tab: what to make, the job in view, earlier jobs. The template shelf is in shelf.py.
+"""The sidebar tab: settings of the next job, the job shown, and History. The template shelf is in shelf.py.
 
-The job stands above the shelf, so that progress is in sight on a small screen too.
+The job is above the shelf, so that its progress is visible on a small screen, too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CONDITION_WORDS = {
     "stopping": "saving…",
     "cancelled": "stopped",
 }
-"""How the panel puts a condition, where it differs."""
+"""Conditions that the panel shows in other words."""
 
 
 class SidebarPanel:
@@ -96,7 +96,7 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
 
 
 def draw_job(layout, job: Job, context):
-    """Where a job stands, what it looks like, and what can be done with it."""
+    """Draw the progress, preview and actions of a job."""
     name = job.request.prompt if job.request else job.id
     condition = CONDITION_WORDS.get(job.condition, job.condition)
     layout.label(text=f"{name}  ·  {condition}", icon=CONDITION_ICONS[job.condition])
@@ -120,7 +120,7 @@ def draw_job(layout, job: Job, context):
 
 
 def _draw_poses(layout, job: Job):
-    """Bars of the live pose distribution: level bars mean that no side is neglected."""
+    """Draw the live pose distribution; bars of equal length mean that no side is neglected."""
     column = layout.column(align=True)
     for label, share in job.state.pose_distribution.items():
         column.progress(factor=min(1.0, max(0.0, share)), text=f"{label}  {100 * share:.0f} %")

@@ -1,4 +1,4 @@
-"""The template shelf in the sidebar: sources, cards with their verdicts, pictures to pick from."""
+"""The template shelf in the sidebar: sources, cards with verdicts, and suggested pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..session import session
 from .jobs import SidebarPanel
 
 COLUMNS = 2
-"""Cards, or pictures to pick from, side by side."""
+"""Cards or suggested pictures per row."""
 
 
 class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
@@ -80,12 +80,12 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
 
 
 def is_of_this_shelf(check: Check, settings: RecDreamerSettings) -> bool:
-    """True when the same cards are in use as then."""
+    """True if the enabled cards are those that were checked."""
     return {template.key for template in settings.enabled_templates} == set(check.verdicts)
 
 
 def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict | None, context):
-    """One template: its picture, what it is, what the machine makes of it."""
+    """Draw one template: its picture, properties and verdict."""
     picture = layout.column()
     picture.active = template.enabled
     if template.path.is_file():
@@ -106,7 +106,7 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
     if template.weight != 1:
         layout.prop(template, "weight")
     if verdict is not None:
-        # Under its name, the name that the machine would give it; there is no room for more words.
+        # The recognized pose, right below the label; there is no room for more words.
         text = describe.with_share(verdict.reads_as, verdict.pose_probs.get(verdict.reads_as))
         layout.label(text=text, icon="ERROR" if verdict.warnings else "CHECKMARK")
         for advice in verdict.warnings:
@@ -119,7 +119,7 @@ def draw_advice(layout, advice: Advice, context, columns: int = 1):
 
 
 def draw_gallery(layout, gallery: Gallery):
-    """The pictures of a gallery, to tick, and what becomes of the ticked ones."""
+    """Draw the pictures of a gallery with check boxes, and the actions on the selected ones."""
     grid = layout.grid_flow(row_major=True, columns=COLUMNS, even_columns=True, align=True)
     for index, sample in enumerate(gallery.samples):
         cell = grid.column(align=True)
@@ -171,7 +171,7 @@ class RECDREAMER_MT_card(bpy.types.Menu):
 
 
 def _icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:
-    """The picture, or what the check painted on it."""
+    """The picture, or the overlay from the check."""
     view = context.scene.recdreamer.shelf_view
     if verdict is None or view == "PICTURE":
         return template.icon

@@ -1,4 +1,4 @@
-"""Where the next job begins, in the sidebar, and what can be done with an imported result."""
+"""The start of the next job and actions on imported results, in the sidebar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..start.properties import RecDreamerStart
 
 
 def draw_start(layout, settings: RecDreamerSettings, context):
-    """The choice and what belongs to it; the layout splits its properties."""
+    """Draw the kind of start and its options; the layout must use property split."""
     start = settings.start
     column = layout.column()
     column.prop(start, "kind")
@@ -40,13 +40,13 @@ def draw_start(layout, settings: RecDreamerSettings, context):
         _draw_uv_hint(column, start, context)
     else:
         row = column.row(align=True)
-        row.use_property_split = False  # The three names need the whole width.
+        row.use_property_split = False  # The three labels need the full width.
         for stage in get_args(Stage):
             row.prop(start, f"run_{stage}", toggle=True)
 
 
 def draw_height(layout, settings: RecDreamerSettings):
-    """What is painted or changed in part has its size already; another start may keep its own."""
+    """Draw the height, unless painting or a region fixes the size; other starts may keep theirs."""
     start = settings.start
     if start.kind == "texture" or start.region_name:
         return

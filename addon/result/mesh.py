@@ -1,4 +1,4 @@
-"""The mesh of a result: read from its job, built, and renewed in an object that is already there."""
+"""The mesh of a result: read it from a job, build it, and update it in an object imported earlier."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def build_mesh(
     name: str, verts: np.ndarray, faces: np.ndarray, uvs: np.ndarray, material: bpy.types.Material
 ) -> bpy.types.Mesh:
-    """One welded, smooth mesh; UVs are per corner, so seams need no split vertices."""
+    """Build a welded, smooth mesh. UVs are per corner, so seams need no split vertices."""
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(len(verts))
     mesh.vertices.foreach_set("co", verts.ravel())
@@ -65,15 +65,15 @@ def renew_mesh(
     arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
     material: bpy.types.Material,
 ) -> str:
-    """Give an object of the same job its new mesh where the old one stands; what the artist should know, or nothing.
+    """Replace the mesh of an object from the same job in place. Returns a remark for the artist, or an empty string.
 
-    With the same faces as before all else on the mesh stays, and with the same vertices also what was moved by hand.
-    Otherwise vertex groups and materials go to what is nearest.
+    If the faces are the same, all other mesh data is kept; if the vertices are the same, edits by hand are kept, too.
+    Otherwise vertex groups and materials are transferred to the nearest vertices and faces.
     """
     verts, faces, uvs = arrays
     mesh, frame = obj.data, Matrix(frame_of(obj.data).tolist())
     if frame.determinant() < 0 and _is_wound_outward(mesh):
-        # Blender 5.2 turns the faces when a mirroring transform is applied, and each keeps its first corner.
+        # Blender 5.2 flips the faces when a mirroring transform is applied; each keeps its first corner.
         faces, uvs = (np.ascontiguousarray(array[:, [0, 2, 1]]) for array in (faces, uvs))
     has_same_faces = len(mesh.polygons) == len(faces) and np.array_equal(read_loop_verts(mesh), faces.ravel())
     has_same_verts = is_rest(mesh, verts)
@@ -102,7 +102,7 @@ def _replace_mesh(
     frame: Matrix,
     has_same_faces: bool,
 ) -> str:
-    """By a new datablock; what of the old one is elsewhere or gone now, or nothing."""
+    """Replace the mesh datablock. Returns a remark on transferred and lost data, or an empty string."""
     mesh, new = obj.data, build_mesh(name, *arrays, material)
     new.transform(frame)
     gone = ["paint"] if len(mesh.color_attributes) or SCULPT_MASK in mesh.attributes else []
@@ -126,7 +126,7 @@ def _replace_mesh(
     if mesh.users == 0:
         bpy.data.meshes.remove(mesh)
     keeps_own = not _put_material(new, material, name)
-    # The old datablock may be gone now, so the new one can have its name.
+    # Rename only now: the name may be free because the old datablock was removed.
     new.name = name
     for group, weights in groups.items():
         added = obj.vertex_groups.new(name=group)
@@ -146,7 +146,7 @@ def _replace_mesh(
 
 
 def _put_material(mesh: bpy.types.Mesh, material: bpy.types.Material, name: str) -> bool:
-    """Into the slot of the earlier import, or an empty one; False where the artist has others: then into one more."""
+    """Put the material into the slot of the earlier import or an empty one, else add a slot and return False."""
     job_id, olds = material.get(JOB_KEY), list(mesh.materials)
     slots = [i for i, old in enumerate(olds) if old is not None and old.get(JOB_KEY) == job_id]
     slots += [i for i, old in enumerate(olds) if old is None]
@@ -169,21 +169,21 @@ def _is_wound_outward(mesh: bpy.types.Mesh) -> bool:
 
 
 def _places(mesh: bpy.types.Mesh) -> np.ndarray:
-    """`verts 3`"""
+    """Vertex positions, `verts 3`."""
     places = np.empty((len(mesh.vertices), 3), np.float32)
     mesh.vertices.foreach_get("co", places.ravel())
     return places
 
 
 def _centers(mesh: bpy.types.Mesh) -> np.ndarray:
-    """`faces 3`"""
+    """Centers of the faces, `faces 3`."""
     centers = np.empty((len(mesh.polygons), 3), np.float32)
     mesh.polygons.foreach_get("center", centers.ravel())
     return centers
 
 
 def _read_groups(obj: bpy.types.Object) -> dict[str, np.ndarray]:
-    """`verts` for each vertex group: the weight, or -1 where the vertex is not in it."""
+    """Weights (verts) of each vertex group; -1 if the vertex is not in it."""
     mesh = obj.data
     weights = np.full((len(obj.vertex_groups), len(mesh.vertices)), -1.0)
     for vertex in mesh.vertices if len(weights) else ():
@@ -194,7 +194,7 @@ def _read_groups(obj: bpy.types.Object) -> dict[str, np.ndarray]:
 
 
 def _nearest(places: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """`places`: for each of `places` (places 3) the nearest of `others` (others 3)."""
+    """Index (places) of the nearest of `others` (others 3) for each of `places` (places 3)."""
     tree = KDTree(len(others))
     for index, other in enumerate(others.tolist()):
         tree.insert(other, index)

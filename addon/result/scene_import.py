@@ -1,4 +1,4 @@
-"""From a finished job folder to an object in the scene."""
+"""Import the result of a finished job into the scene."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .mesh import build_mesh, read_arrays, renew_mesh
 
 NAME_LENGTH = 40
 _GAP = 1.2
-"""Distance between neighbours in a row, in widths."""
+"""Distance between neighbors in a row, in widths."""
 
 
 def import_result(
@@ -34,14 +34,13 @@ def import_result(
     hide_start: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[bpy.types.Object]:
-    """The result of a finished job: an object for each particle, selected, the first one active.
+    """Import the result of a finished job: one object per particle, selected, the first one active.
 
-    New ones stand in a row along X from the 3D cursor, or from where that stands which the job started from or continued;
-    with `hide_start` that is hidden. An object of the same job that is already in the scene gets the new mesh and keeps
-    its transform, modifiers, vertex groups and name. Meshes are in metres and scaled to the scene's unit, the origin is
-    at the base, the front looks along -Y, or where that of the start looked. A job that only paints gives its material
-    to the artist's object. `say` takes what the artist should know. Raises RequestError with one clear sentence when
-    the folder holds no whole result.
+    New objects stand in a row along X from the 3D cursor, or at the position of the object that the job started from,
+    which `hide_start` hides. An object of the same job that is already in the scene gets the new mesh and keeps its
+    transform, modifiers, vertex groups and name. Meshes are in metres and scaled to the scene's unit; the origin is at
+    the base; the front faces -Y, or like that of the start object. A job that only paints assigns its material to the
+    artist's object. `say` gets remarks for the artist. Raises RequestError if the folder has no complete result.
     """
     context = context or bpy.context
     job = JobFolder(Path(job_folder))
@@ -63,7 +62,7 @@ def import_result(
             _select_only([canvas], context)
             return [canvas]
         hide_start = False
-    # Everything that can fail comes before the first object, so that a failure leaves nothing behind.
+    # Do everything that can fail before creating the first object, so that a failure leaves no data behind.
     folders = [job.result, *sorted(job.result.glob("particle-*"), key=lambda path: int(path.name[9:]))]
     arrays = [read_arrays(folder / "mesh.npz") for folder in folders]
     materials = build_materials(name, folders)
@@ -102,7 +101,7 @@ def _place(
     earlier: bpy.types.Object | None,
     context: bpy.types.Context,
 ) -> None:
-    """Where that stands which it started from or continues, turned as that is; else at the 3D cursor."""
+    """Place the result like the start object or the earlier result, else at the 3D cursor."""
     scale = 1 / metres_per_unit(context.scene)
     result.scale = (scale,) * 3
     world = placement.world if placement is not None else []
@@ -125,7 +124,7 @@ def _place(
 def _starts(
     placement: Placement | None, earlier: bpy.types.Object | None, context: bpy.types.Context
 ) -> list[bpy.types.Object]:
-    """The objects in whose place the result stands."""
+    """The objects that the result replaces."""
     if earlier is not None:
         return [earlier]
     if placement is None or placement.world:
@@ -145,7 +144,7 @@ def _hide(objects: list[bpy.types.Object], context: bpy.types.Context, say: Call
 
 
 def _stamp(obj: bpy.types.Object, job_id: str, particle: int, request: JobRequest) -> None:
-    """Write down on the object how it was made."""
+    """Store on the object how it was made."""
     obj[JOB_KEY] = job_id
     obj[PARTICLE_KEY] = particle
     obj["recdreamer_prompt"] = request.prompt
@@ -156,7 +155,7 @@ def _stamp(obj: bpy.types.Object, job_id: str, particle: int, request: JobReques
 
 
 def _select_only(objects: list[bpy.types.Object], context: bpy.types.Context) -> None:
-    # A view layer learns of new objects when it is next updated.
+    # A view layer knows new objects only after an update.
     context.view_layer.update()
     visible = [obj for obj in objects if obj.name in context.view_layer.objects]
     if not visible:

@@ -1,4 +1,4 @@
-"""What a mesh was like when a job was made, in a few letters: a change is noticed when the texture comes back."""
+"""Short digests of a mesh, to detect edits between the start of a job and the import of its texture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def fingerprint(mesh: bpy.types.Mesh, uv_map: str) -> dict[str, str]:
-    """Digests of its `verts`, its `faces`, and of the `uvs` of a UV map where it has that."""
+    """Digests of `verts`, `faces` and, if the UV map exists, `uvs`."""
     verts, loop_verts = np.empty(3 * len(mesh.vertices), np.float32), np.empty(len(mesh.loops), np.int32)
     mesh.vertices.foreach_get("co", verts)
     mesh.loops.foreach_get("vertex_index", loop_verts)
@@ -25,7 +25,7 @@ def fingerprint(mesh: bpy.types.Mesh, uv_map: str) -> dict[str, str]:
 
 
 def digest(*arrays: np.ndarray) -> str:
-    """The same for the same bytes."""
+    """Digest of the bytes of arrays."""
     state = hashlib.blake2b(digest_size=8)
     for array in arrays:
         state.update(np.ascontiguousarray(array).data)

@@ -1,4 +1,4 @@
-"""What colour a mesh has at its vertices, as far as its materials say it plainly: a base colour or its image."""
+"""Vertex colors of a mesh from its materials, as far as they have a plain base color or image."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def material_colors(
     uvs: np.ndarray | None,
     num_verts: int,
 ) -> np.ndarray | None:
-    """`verts 3` in sRGB, the mean of each vertex's corners; None for an object without materials."""
+    """sRGB colors `verts 3`, averaged over the corners of each vertex; None without materials."""
     materials = [slot.material for slot in obj.material_slots]
     if not any(materials):
         return None
     rgb = np.full((len(loop_verts), 3), 0.8)
     for index, material in enumerate(materials):
-        # Faces beyond the last slot show the last one.
+        # Faces with an index beyond the last slot show the last one.
         here = loop_materials.clip(0, len(materials) - 1) == index
         if material is not None and here.any():
             rgb[here] = _colors_of(material, None if uvs is None else uvs[here])
@@ -27,14 +27,14 @@ def material_colors(
 
 
 def mean_of_corners(values: np.ndarray, loop_verts: np.ndarray, num_verts: int) -> np.ndarray:
-    """`verts channels` from `loops channels`."""
+    """Mean over the corners of each vertex: `verts channels` from `loops channels`."""
     count = np.bincount(loop_verts, minlength=num_verts).clip(1)
     sums = [np.bincount(loop_verts, channel, num_verts) for channel in values.T]
     return np.stack(sums, axis=1) / count[:, None]
 
 
 def _colors_of(material: bpy.types.Material, uvs: np.ndarray | None) -> np.ndarray:
-    """`corners 3`, or one colour for all: of the image at the base colour, else the base colour itself."""
+    """`corners 3` from the image at Base Color, else one color for all."""
     nodes = material.node_tree.nodes if material.node_tree else ()
     principled = next((node for node in nodes if node.type == "BSDF_PRINCIPLED"), None)
     if principled is None:
@@ -49,7 +49,7 @@ def _colors_of(material: bpy.types.Material, uvs: np.ndarray | None) -> np.ndarr
 
 
 def _sample(image: bpy.types.Image, uvs: np.ndarray) -> np.ndarray:
-    """The pixel at each place; Blender keeps an 8-bit image as its file has it, in sRGB, and others linear."""
+    """sRGB pixel at each UV. Blender keeps 8-bit images in sRGB, like their files, and others linear."""
     width, height = image.size
     pixels = np.empty(width * height * image.channels, np.float32)
     image.pixels.foreach_get(pixels)

@@ -1,4 +1,4 @@
-"""An object of the scene as the mesh that a job starts from: as its modifiers leave it, in metres, front to -Y."""
+"""Scene objects as the start mesh of a job: modifiers applied, in metres, front facing -Y."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from .material_colors import material_colors, mean_of_corners
 from .regions import check_region, region_weights
 
 MESHABLE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
-"""Kinds of objects that have faces."""
+"""Object types that have faces."""
 MAX_TRIANGLES = 2_000_000
 FLAT = 1e-5
-"""Less height than this share of its length makes an object flat."""
+"""An object is flat if its height is at most this share of its length."""
 
 
 @dataclass(frozen=True)
 class CapturedMesh:
-    """A mesh whose base stands in the middle of the world, and where it stood before."""
+    """A mesh moved to the origin, and its original place."""
 
     arrays: dict[str, np.ndarray]
-    """Those of the protocol's START_ARRAYS."""
+    """By the names in START_ARRAYS of the protocol."""
     place_m: tuple[float, float, float]
-    """Of the middle of its base, in the world."""
+    """Middle of its base in the world."""
     height_m: float
     triangle_loops: np.ndarray | None
-    """`faces 3`: which loop of the artist's mesh each corner is; None where the modifiers change the topology."""
+    """Loop of the artist's mesh for each corner, `faces 3`; None if modifiers change the topology."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One object of it, in the world."""
+    """One captured object in world space."""
 
     verts: np.ndarray
     faces: np.ndarray
@@ -56,10 +56,10 @@ def capture_mesh(
     region: str = "",
     is_local: bool = False,
 ) -> CapturedMesh:
-    """The objects as one mesh of triangles. Raises RequestError with one sentence when that cannot be.
+    """Capture the objects as one triangle mesh. Raises RequestError.
 
-    `front_deg` says which way the front looks: 0 is -Y, 90 is +X. `region` names what may change, see regions.py.
-    With `is_local` the mesh of an imported result, the only object, is taken in the space of its job, wherever it is.
+    `front_deg` is the direction of the front: 0 is -Y, 90 is +X. `region` names the part that may change, see
+    regions.py. `is_local` captures an imported result, the only object, in the space of its job.
     """
     first = objects[0]
     with _evaluated(objects, context) as depsgraph:
@@ -84,7 +84,7 @@ def capture_mesh(
         inverse = np.linalg.inv(frame_of(first.data))
         verts = verts @ inverse[:3, :3].T + inverse[:3, 3]
         if volume_times_six(verts, arrays["faces"]) < 0:
-            # Mirrored by the artist: some versions of Blender turn the faces then.
+            # The artist mirrored the object, and some versions of Blender then flip the faces.
             for name in arrays.keys() & {"faces", "uvs"}:
                 arrays[name] = np.ascontiguousarray(arrays[name][:, ::-1])
     else:
@@ -99,7 +99,7 @@ def capture_mesh(
 
 
 def is_flat(captured: CapturedMesh) -> bool:
-    """True when it has no height that a result could be scaled to."""
+    """True if the mesh has no height to which a result could be scaled."""
     return captured.height_m <= FLAT * float(np.ptp(captured.arrays["verts"], axis=0).max())
 
 
@@ -107,7 +107,7 @@ def is_flat(captured: CapturedMesh) -> bool:
 def _evaluated(
     objects: Sequence[bpy.types.Object], context: bpy.types.Context
 ) -> Iterator[bpy.types.Depsgraph]:
-    """Blender evaluates what a scene shows: one of their own, so that hidden objects count as well."""
+    """Evaluate the objects in a temporary scene, because hidden objects are not evaluated in their own."""
     scene = bpy.data.scenes.new("RecDreamer")
     try:
         for obj in dict.fromkeys(objects):
@@ -137,7 +137,7 @@ def _capture_part(
         faces = _read(mesh.loop_triangles, "vertices", 3, np.int32)
         loops = _read(mesh.loop_triangles, "loops", 3, np.int32)
         if np.linalg.det(matrix[:3, :3]) < 0:
-            # A mirrored object shows its inside, were the corners to keep their order.
+            # Without reversing the corners, a mirrored object would be inside out.
             faces, loops = (np.ascontiguousarray(array[:, ::-1]) for array in (faces, loops))
         uvs = _read_uvs(obj, mesh)
         loop_verts = _read(mesh.loops, "vertex_index", 1, np.int32)[:, 0]
@@ -155,18 +155,18 @@ def _capture_part(
 
 
 def read_loop_verts(mesh: bpy.types.Mesh) -> np.ndarray:
-    """`loops`: the vertex of each corner of each face."""
+    """Vertex of each face corner, `loops`."""
     return _read(mesh.loops, "vertex_index", 1, np.int32)[:, 0]
 
 
 def _read_uvs(obj: bpy.types.Object, mesh: bpy.types.Mesh) -> np.ndarray | None:
-    """`loops 2` of the active UV map, or None without one."""
+    """UVs `loops 2` of the active UV map, or None if there is none."""
     layer = mesh.uv_layers.get(uv_map_of(obj)) or mesh.uv_layers.active
     return None if layer is None or not len(mesh.loops) else _read(layer.uv, "vector", 2, np.float32)
 
 
 def uv_map_of(obj: bpy.types.Object) -> str:
-    """Name of the UV map that is active in the list, or nothing."""
+    """Name of the active UV map; empty if there is none."""
     layers = obj.data.uv_layers if obj.type == "MESH" else None
     return layers.active.name if layers and layers.active else ""
 
@@ -178,8 +178,10 @@ def _read_colors(
     uvs: np.ndarray | None,
     region: str,
 ) -> np.ndarray | None:
-    """`verts 3` in sRGB of the active colour attribute; with a region and without one, which may not be the region
-    itself, of the materials; else None."""
+    """sRGB colors `verts 3` of the active color attribute, unless it is the region itself.
+
+    Without such an attribute, colors of the materials if there is a region, else None.
+    """
     attribute = mesh.color_attributes.active_color
     if attribute is not None and len(attribute.data) and attribute.name != region:
         rgb = _read(attribute.data, "color_srgb", 4, np.float32)[:, :3]
@@ -201,7 +203,7 @@ def _read(items: bpy.types.bpy_prop_collection, name: str, width: int, kind: typ
 
 
 def _join(parts: Sequence[_Part]) -> dict[str, np.ndarray]:
-    """One mesh without loose vertices; what not every object has is left out."""
+    """Join the parts without loose vertices. Arrays that some part lacks are omitted."""
     verts = np.concatenate([part.verts for part in parts])
     starts = np.cumsum([0, *(len(part.verts) for part in parts)])
     faces = np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=False)])
@@ -217,12 +219,12 @@ def _join(parts: Sequence[_Part]) -> dict[str, np.ndarray]:
 
 
 def volume_times_six(verts: np.ndarray, faces: np.ndarray) -> float:
-    """Of a closed mesh `verts` (verts 3), `faces` (faces 3); below zero where it is inside out."""
+    """Six times the volume of a closed mesh `verts` (verts 3), `faces` (faces 3); negative if inside out."""
     a, b, c = (verts[faces[:, corner]] for corner in range(3))
     return float((a * np.cross(b, c)).sum())
 
 
 def _turn(angle_deg: float) -> np.ndarray:
-    """Rotation about the vertical, counter-clockwise seen from above."""
+    """Rotation about Z, counter-clockwise seen from above."""
     cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
     return np.array(((cos, -sin, 0), (sin, cos, 0), (0, 0, 1)))

@@ -1,4 +1,4 @@
-"""Where the next job begins: with the prompt, an object, an object to paint, or an earlier result."""
+"""Settings for the start of the next job: the prompt, an object, an object to paint, or an earlier result."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ KINDS = (
 
 
 def _has_faces(start: RecDreamerStart, obj: bpy.types.Object) -> bool:
-    # It is asked for every object of the file; check_object() tells those of other scenes.
+    # Called for every object of the file; check_object() rejects those of other scenes.
     return obj.type == "MESH" if start.kind == "texture" else obj.type in MESHABLE
 
 
 _shown_regions: list[tuple[str, str, str, str, int]] = []
-"""Blender does not keep the texts of an enum that is made anew each time."""
+"""Keeps the strings of the dynamic enum alive, because Blender does not."""
 
 
 def _region_items(start: RecDreamerStart, context: bpy.types.Context) -> list[tuple[str, str, str, str, int]]:
@@ -57,7 +57,7 @@ def _search_jobs(start: RecDreamerStart, context: bpy.types.Context, text: str) 
 
 
 class RecDreamerStart(bpy.types.PropertyGroup):
-    """The artist's choice of a start."""
+    """Settings for the start of a job."""
 
     kind: EnumProperty(name="Start", description="What the job starts from", items=KINDS, default="prompt")
     object: PointerProperty(
@@ -101,7 +101,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         get=_get_region,
         set=_set_region,
     )
-    # Three switches and no enum: a click on an enum of flags would switch the others off.
+    # Three booleans, because a click on an enum of flags would disable the other flags.
     run_shape: BoolProperty(
         name="Shape",
         description="Form the object from the prompt. A skipped stage passes its input through",
@@ -125,7 +125,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
 
     @property
     def stages(self) -> set[str]:
-        """What is switched on."""
+        """The enabled stages."""
         return {stage for stage in get_args(Stage) if getattr(self, f"run_{stage}")}
 
     @stages.setter
@@ -144,7 +144,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
 
     @property
     def region_object(self) -> bpy.types.Object | None:
-        """The object of whose mesh a part can be the region, or None."""
+        """The mesh object that a region can belong to, or None."""
         if self.needs_object:
             return self.object if self.object is not None and self.object.type == "MESH" else None
         return self.earlier_result
@@ -160,19 +160,19 @@ class RecDreamerStart(bpy.types.PropertyGroup):
 
     @property
     def keeps_size(self) -> bool:
-        """True where the height of the settings has no say; what a region leaves has its size already."""
+        """True if the height setting is ignored. Painting and regions always keep the size."""
         return self.kind != "prompt" and (self.keep_size or self.kind == "texture" or bool(self.region_name))
 
     @property
     def objects(self) -> list[bpy.types.Object]:
-        """The picked object, with its children where they belong to it."""
+        """The chosen object, with its children if they are included."""
         if self.kind != "object" or not self.use_children:
             return [self.object]
         children = [obj for obj in self.object.children_recursive if obj.type in MESHABLE]
         return [self.object, *(obj for obj in children if not is_left_out(obj))]
 
     def to_fields(self) -> dict[str, Any]:
-        """The fields of the request that say where it starts. Raises RequestError when something is missing."""
+        """The request fields for the start. Raises RequestError if something is missing."""
         self._check()
         stages = ("texture",) if self.kind == "texture" else self.stages
         return {
@@ -184,14 +184,14 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         }
 
     def from_request(self, request: JobRequest) -> None:
-        """Take over the start of an earlier job, all but its object."""
+        """Restore the start of an earlier job, except its object."""
         self.kind, self.strength = request.start, request.strength
         if request.start != "texture":
             self.stages = set(request.stages)
         self.job = request.start_job.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
     def _check(self) -> None:
-        """What can be told without looking at the mesh: it is asked whenever the panel is drawn."""
+        """Checks that do not read the mesh, because they run on every redraw of the panel."""
         if not self.stages and self.kind != "texture":
             raise RequestError("All stages are disabled.", "Enable Shape, Geometry or Texture.")
         if self.needs_object:
@@ -244,7 +244,7 @@ def check_object(obj: bpy.types.Object | None, scene: bpy.types.Scene, kind: str
 
 
 def _others_with_mesh_of(obj: bpy.types.Object) -> int:
-    """How many other objects a painting would change as well."""
+    """Number of other objects that painting would change, too."""
     if obj.data.users == 1:
         return 0
     return sum(other.data == obj.data and other != obj for other in bpy.data.objects if other.users_scene)

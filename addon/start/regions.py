@@ -1,4 +1,4 @@
-"""The part of a mesh that may change: a vertex group, a painted colour attribute, the sculpt mask or the selection."""
+"""The region of a mesh that may change: a vertex group, color attribute, sculpt mask or selection."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ...backend.recdreamer.protocol import RequestError
 from .material_colors import mean_of_corners
 
 SCULPT_MASK, SELECTION = ".sculpt_mask", ".select_vert"
-"""Blender's own names of the mask of Sculpt Mode and of the selection in Edit Mode, also that of its paint modes."""
+"""Blender's attribute names of the sculpt mask and of the selection in Edit Mode and the paint modes."""
 STEP = 1 / 255
-"""What a painted byte can tell apart."""
+"""Resolution of a painted byte."""
 
 WORDS = {
     "group": ("The vertex group {!r}", "is empty", "contains every vertex", "Assign", "Remove from it"),
@@ -25,11 +25,11 @@ WORDS = {
     SCULPT_MASK: ("The sculpt mask", "covers all", "covers nothing", "Unmask", "Mask"),
     SELECTION: ("The selection", "is empty", "contains every vertex", "Select", "Deselect"),
 }
-"""What each kind is called, how it is said to be empty or full, and how it is marked."""
+"""Texts for each kind: name, description if empty or full, and how to mark or unmark parts."""
 
 
 def choices(obj: bpy.types.Object) -> list[tuple[str, str, str, str]]:
-    """What can be the region of a mesh object: name, label, description, icon."""
+    """Possible regions of a mesh object: name, label, description, icon."""
     attributes, groups = obj.data.attributes, obj.vertex_groups
     found = [
         (group.name, group.name, "Vertex group: its vertices may change", "GROUP_VERTEX") for group in groups
@@ -54,13 +54,13 @@ def choices(obj: bpy.types.Object) -> list[tuple[str, str, str, str]]:
 
 
 def region_weights(obj: bpy.types.Object, mesh: bpy.types.Mesh, name: str) -> np.ndarray:
-    """`verts`, in [0, 1]: how much of each vertex may change; nothing where the mesh has no such region."""
+    """How much each vertex may change, `verts` in [0, 1]; 0 if the mesh has no such region."""
     if name in obj.vertex_groups:
         return _group_weights(mesh, obj.vertex_groups[name].index)
     attributes = mesh.attributes if name in (SCULPT_MASK, SELECTION) else mesh.color_attributes
     attribute = attributes.get(name)
     if attribute is None or not len(attribute.data):
-        # Where nothing is masked there may be no mask.
+        # A mesh without a sculpt mask is fully unmasked.
         return np.full(len(mesh.vertices), float(name == SCULPT_MASK), np.float32)
     if name in (SCULPT_MASK, SELECTION):
         values = np.empty(len(attribute.data), np.float32 if name == SCULPT_MASK else bool)
@@ -75,7 +75,7 @@ def region_weights(obj: bpy.types.Object, mesh: bpy.types.Mesh, name: str) -> np
 
 
 def faces_in(obj: bpy.types.Object, name: str) -> np.ndarray:
-    """`faces`: True where the region of a mesh object reaches."""
+    """True for faces that the region touches, `faces`."""
     mesh = obj.data
     loop_verts, starts = np.empty(len(mesh.loops), np.int32), np.empty(len(mesh.polygons), np.int32)
     mesh.loops.foreach_get("vertex_index", loop_verts)
@@ -86,7 +86,7 @@ def faces_in(obj: bpy.types.Object, name: str) -> np.ndarray:
 
 
 def check_region(obj: bpy.types.Object, name: str, weights: np.ndarray) -> None:
-    """Raise RequestError when the region holds nothing or everything."""
+    """Raise RequestError if the region contains nothing or everything."""
     kind = name if name in WORDS else "group" if name in obj.vertex_groups else "paint"
     what, empty, full, mark, unmark = WORDS[kind]
     region = f"{what.format(name)} of {obj.name!r}"
@@ -107,7 +107,7 @@ def check_region(obj: bpy.types.Object, name: str, weights: np.ndarray) -> None:
 
 def _group_weights(mesh: bpy.types.Mesh, index: int) -> np.ndarray:
     weights = np.zeros(len(mesh.vertices), np.float32)
-    # Blender has no fast way to read them.
+    # Blender has no bulk access to vertex weights.
     for number, vertex in enumerate(mesh.vertices):
         for element in vertex.groups:
             if element.group == index:
@@ -116,8 +116,7 @@ def _group_weights(mesh: bpy.types.Mesh, index: int) -> np.ndarray:
 
 
 def _painted(attribute: bpy.types.Attribute) -> np.ndarray:
-    """Brightness as the colour picker's Value has it, so that a mask of any colour counts in full; where all is of
-    one brightness, alpha."""
+    """Values of a painted mask: HSV Value, so that masks of any color count fully; alpha if all Values are equal."""
     rgba = np.empty(4 * len(attribute.data), np.float32)
     attribute.data.foreach_get("color_srgb", rgba)
     rgba = rgba.reshape(-1, 4)

@@ -1,4 +1,4 @@
-"""Words for the panel, and the labels of views."""
+"""Texts for the panel, and labels of views."""
 
 import pytest
 from recdreamer_extension.addon import describe

@@ -1,4 +1,4 @@
-"""Each mistake gets one sentence: what is wrong, and what to do."""
+"""Every mistake gets a clear message with a remedy."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_view_without_a_camera(extension):
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text", b"\x89PNG\r\n\x1a\n"])
-def test_image_that_is_none(extension, tmp_path, content):
+def test_file_that_is_not_an_image(extension, tmp_path, content):
     (tmp_path / "front.png").write_bytes(content)
     message = reported(bpy.ops.recdreamer.add_files, directory=str(tmp_path), files=[{"name": "front.png"}])
     assert "front.png" in message and message.count("Error") == 1
@@ -133,7 +133,7 @@ def test_worker_trouble(fake_backend, settle, mode, sentence):
     assert sentence in settle().state.message
 
 
-def test_overrides_that_are_no_json(fake_backend):
+def test_overrides_that_are_not_json(fake_backend):
     bpy.context.scene.recdreamer.prompt = "a bear"
     assert "Expecting" in reported(bpy.ops.recdreamer.generate, overrides="{")
 

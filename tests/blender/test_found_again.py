@@ -1,4 +1,4 @@
-"""Objects that jobs started from or made, found again: duplicates, deleted ones, a job that was not ours."""
+"""Find objects that jobs started from or made: duplicates, deleted objects, a job without a placement."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_without_its_placement_the_result_is_at_the_cursor(cube, settings, gener
     assert said == ["The position of the start object is unknown, so the result is at the 3D cursor."]
 
 
-def test_a_deleted_result_is_imported_anew(cube, settings, generate):
+def test_a_deleted_result_is_imported_again(cube, settings, generate):
     job = generate()
     bpy.ops.recdreamer.import_result(job_id=job.id)
     first = settings.start.object = bpy.context.object

@@ -1,4 +1,4 @@
-"""A result imported once more: what is ours is renewed, what the artist has made of it stays or is named."""
+"""Import a result again: its own data is updated, and the artist's changes are kept or reported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def give_new_faces(job):
-    """The last face of its result gets a tip."""
+    """Replace the last face of the result by a tip."""
     path = job.folder.result / "mesh.npz"
     with np.load(path) as arrays:
         verts, faces, uvs = (arrays[name] for name in ("verts", "faces", "uvs"))
@@ -30,7 +30,7 @@ def places(obj):
 
 @pytest.fixture
 def import_again(imported, addon):
-    """What is said meanwhile."""
+    """Import the result again and return its remarks."""
 
     def import_again():
         said = []
@@ -56,7 +56,7 @@ def test_importing_again_keeps_the_transform(imported):
     assert obj.data.name == obj.data.materials[0].name == "a red béar"
 
 
-def test_new_faces_take_the_vertex_groups_over(imported, addon):
+def test_vertex_groups_are_transferred_to_new_faces(imported, addon):
     obj, job = imported
     obj.vertex_groups.new(name="hat").add([v.index for v in obj.data.vertices if v.co.z > 1], 0.5, "REPLACE")
     obj.vertex_groups.new(name="none")
@@ -75,7 +75,7 @@ def test_new_faces_take_the_vertex_groups_over(imported, addon):
         assert weights == ([0.5] if vertex.co.z > 1 else [])
 
 
-def test_a_renewed_result_stays_where_its_transform_was_applied(imported):
+def test_an_updated_result_keeps_an_applied_transform(imported):
     obj, job = imported
     obj.location, obj.rotation_euler.z, obj.scale = (1, 2, 3), 0.5, (2, 1, 1)
     bpy.ops.object.transform_apply()
@@ -85,7 +85,7 @@ def test_a_renewed_result_stays_where_its_transform_was_applied(imported):
 
 
 @pytest.mark.parametrize("has_new_faces", [False, True])
-def test_materials_of_the_artist_stay(imported, import_again, has_new_faces):
+def test_materials_of_the_artist_are_kept(imported, import_again, has_new_faces):
     obj, job = imported
     own, other = (bpy.data.materials.new(name) for name in ("own", "other"))
     obj.data.materials[0] = own
@@ -105,14 +105,14 @@ def test_materials_of_the_artist_stay(imported, import_again, has_new_faces):
     assert own.name in bpy.data.materials
 
 
-def test_an_own_material_is_said_to_stay(imported, import_again):
+def test_a_kept_material_is_reported(imported, import_again):
     obj, _ = imported
     obj.data.materials[0] = bpy.data.materials.new("own")
     assert import_again() == ["'a red béar' keeps its own material; the new one is in its last slot."]
     assert import_again() == []
 
 
-def test_a_material_without_nodes_is_no_hindrance(imported, import_again):
+def test_a_material_without_nodes_is_replaced(imported, import_again):
     obj, job = imported
     job_id = obj.data.materials[0]["recdreamer_job"]
     obj.data.materials[0] = bpy.data.materials.new("flat")
@@ -124,7 +124,7 @@ def test_a_material_without_nodes_is_no_hindrance(imported, import_again):
     ] and "flat" not in bpy.data.materials
 
 
-def test_lost_uv_maps_are_named(imported, import_again):
+def test_lost_uv_maps_are_reported(imported, import_again):
     obj, job = imported
     obj.data.uv_layers.new(name="light")
     assert import_again() == [] and "light" in obj.data.uv_layers
@@ -132,7 +132,7 @@ def test_lost_uv_maps_are_named(imported, import_again):
     assert import_again() == ["'a red béar' has a new mesh: it lost the UV map 'light' of the old mesh."]
 
 
-def test_what_was_moved_by_hand_stays_with_the_same_shape(imported, import_again):
+def test_vertices_moved_by_hand_are_kept_if_the_shape_is_the_same(imported, import_again):
     obj, job = imported
     obj.location, obj.scale = (1, 2, 3), (2, 1, 1)
     bpy.ops.object.transform_apply()

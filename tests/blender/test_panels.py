@@ -1,4 +1,4 @@
-"""Panels drawn into a recorder that knows Blender: a wrong property, operator or icon name fails."""
+"""Draw panels into a recorder that checks names of properties, operators and icons against Blender."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ATTRIBUTES = set(bpy.types.UILayout.bl_rna.properties.keys())
 
 
 class RecorderLayout:
-    """Stands for UILayout: checks every call against RNA and keeps the texts and operators."""
+    """Replaces UILayout: checks every call against RNA and records texts and operators."""
 
     def __init__(self, record=None):
         object.__setattr__(
@@ -78,7 +78,7 @@ def draw(addon):
         for cls in sorted(classes, key=lambda cls: getattr(cls, "bl_order", 9)):
             assert cls.is_registered
             if cls.__name__ == "RECDREAMER_MT_card":
-                continue  # It needs a card.
+                continue  # This menu needs a card.
             if not getattr(cls, "poll", lambda context: True)(bpy.context):
                 continue
             for function in ("draw_header_preset", "draw"):
@@ -157,7 +157,7 @@ def test_start(draw, fake_backend, block_out, settle):
     assert "No object is picked" not in " ".join(seen.texts)
     body.vertex_groups.new(name="hat")
     settings.start.region = "hat"
-    assert not {"keep_size", "height"} & set(draw().props), "what a region leaves has its size"
+    assert not {"keep_size", "height"} & set(draw().props), "a region keeps the size"
     settings.start.kind, settings.start.region = "texture", ""
     body.data.uv_layers.remove(body.data.uv_layers[0])
     seen = draw()
@@ -256,7 +256,7 @@ def test_four_views_in_a_strip_are_shown_as_two_rows(addon):
     views = [np.full((3, 3, 4), number) for number in range(4)]
     folded = addon("previews").fold(np.concatenate(views, axis=1))
     assert folded.shape == (6, 6, 4)
-    # Rows count from the bottom: the first two views are on top.
+    # Rows count from the bottom, so the first two views are on top.
     assert [folded[row, column, 0] for row in (5, 0) for column in (0, 5)] == [0, 1, 2, 3]
 
 
@@ -275,16 +275,16 @@ def test_pictures_of_a_file(addon, fake_backend, settle):
     previews.clear()
 
 
-def test_preferences_open_at_our_place(extension):
+def test_preferences_open_at_the_add_on(extension):
     bpy.context.preferences.active_section = "INTERFACE"
-    # The last thing it does is to open a window, which cannot be done here.
+    # The operator finally opens a window, which is impossible here.
     with pytest.raises(RuntimeError, match="userpref_show"):
         bpy.ops.recdreamer.open_preferences()
     assert bpy.context.preferences.active_section == "ADDONS"
     assert bpy.context.window_manager.addon_search == "RecDreamer"
 
 
-def test_set_up_needs_online_access(draw_preferences):
+def test_installation_needs_online_access(draw_preferences):
     assert not bpy.app.online_access
     assert not bpy.ops.recdreamer.set_up_backend.poll()
     assert "Allow Online Access" in " ".join(draw_preferences().texts)
@@ -320,7 +320,7 @@ def test_verdicts_on_the_cards(draw, fake_backend, block_out, addon, pump_until,
     assert "No template shows the left." not in " ".join(seen.texts)
 
 
-def test_gallery_to_pick_from(draw, fake_backend, addon, pump_until):
+def test_gallery(draw, fake_backend, addon, pump_until):
     bpy.context.scene.recdreamer.prompt = "a bear"
     bpy.ops.recdreamer.draw_samples()
     session = addon("session").session

@@ -1,4 +1,4 @@
-"""Stages of a job run once more, and what is left when that comes to nothing."""
+"""Redo of stages, and the state of a job after a redo that failed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def repeat(job):
     assert bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="texture") == {"FINISHED"}
 
 
-def test_texture_once_more_renews_the_object(imported, settle):
+def test_redo_of_the_texture_updates_the_object(imported, settle):
     obj, job = imported
     mesh = obj.data
     assert bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="texture") == {"FINISHED"}
@@ -26,7 +26,7 @@ def test_texture_once_more_renews_the_object(imported, settle):
     assert obj["recdreamer_seed"] == 7
 
 
-def test_what_did_not_run_is_not_repeated(fake_backend, settle):
+def test_a_stage_that_did_not_run_cannot_be_redone(fake_backend, settle):
     settings = bpy.context.scene.recdreamer
     settings.prompt, settings.start.run_geometry = "a bear", False
     bpy.ops.recdreamer.generate()
@@ -37,7 +37,7 @@ def test_what_did_not_run_is_not_repeated(fake_backend, settle):
 
 
 @pytest.mark.parametrize("end", ["die", "long"])
-def test_the_earlier_result_is_at_hand_while_a_repeat_waits(settings, generate, settle, pump_until, end):
+def test_the_earlier_result_is_usable_after_an_incomplete_redo(settings, generate, settle, pump_until, end):
     job, _ = generate(again=end)
     repeat(job)
     if end == "long":
@@ -62,7 +62,7 @@ def test_the_earlier_result_is_at_hand_while_a_repeat_waits(settings, generate, 
         ),
     ],
 )
-def test_a_repeat_that_does_not_begin_leaves_the_job_done(settings, generate, settle, trouble, sentence):
+def test_a_redo_that_does_not_start_leaves_the_job_done(settings, generate, settle, trouble, sentence):
     job, _ = generate(again=trouble)
     repeat(job)
     settle()
@@ -70,7 +70,7 @@ def test_a_repeat_that_does_not_begin_leaves_the_job_done(settings, generate, se
     assert job.condition == job.folder.read_state().status == "done"
 
 
-def test_a_repeat_without_an_interpreter_changes_nothing(settings, generate, preferences, tmp_path):
+def test_a_redo_without_an_interpreter_changes_nothing(settings, generate, preferences, tmp_path):
     job, _ = generate()
     before = job.folder.read_state()
     broken = tmp_path / "broken"
@@ -82,7 +82,7 @@ def test_a_repeat_without_an_interpreter_changes_nothing(settings, generate, pre
     assert job.folder.read_state() == before and job.condition == "done"
 
 
-def test_it_is_asked_for_before_a_result_is_replaced(fake_backend, addon):
+def test_a_redo_needs_confirmation(fake_backend, addon):
     cls, asked = addon("operators.jobs").RECDREAMER_OT_repeat_stage, {}
     manager = SimpleNamespace(invoke_confirm=lambda operator, event, **texts: asked.update(texts))
     cls.invoke(SimpleNamespace(stage="texture"), SimpleNamespace(window_manager=manager), None)
