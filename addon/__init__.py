@@ -19,7 +19,7 @@ MODULES = (
     "operators.setup",
     "panels.jobs",
     "panels.shelf",
-    "panels.start",
+    "panels.result",
     "shelf.front_gizmo",
     "session",
 )

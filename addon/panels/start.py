@@ -1,18 +1,12 @@
-"""The start of the next job and actions on imported results, in the sidebar."""
+"""The start of the next job, in the sidebar."""
 
 from __future__ import annotations
 
 from typing import get_args
 
-import bpy
-
 from ...backend.recdreamer.protocol import Stage
 from ..layout import draw_text
-from ..objects.object_keys import job_of
-from ..operators.quads import NO_TEXTURE, QUADS_KEY
 from ..properties import RecDreamerSettings
-from ..result.paint_import import is_painted
-from ..session import CATEGORY
 from ..start.properties import RecDreamerStart
 
 
@@ -74,36 +68,3 @@ def _draw_uv_hint(column, start: RecDreamerStart, context):
     obj = start.object
     if obj is not None and obj.type == "MESH" and not obj.data.uv_layers:
         draw_text(column, f"{obj.name!r} has no UV map. Importing the texture adds one.", context, "INFO")
-
-
-class RECDREAMER_PT_result(bpy.types.Panel):
-    """Actions for an object that a job made or painted"""
-
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
-    bl_label = "Result"
-    bl_order = 1
-
-    @classmethod
-    def poll(cls, context):
-        obj = context.object
-        return obj is not None and (job_of(obj) or QUADS_KEY in obj)
-
-    def draw(self, context):
-        layout = self.layout
-        obj = context.object
-        if job_of(obj):
-            layout.operator("recdreamer.continue_selected", text="Use as Start", icon="LOOP_FORWARDS")
-            # The operator asks for its settings first.
-            layout.operator_context = "INVOKE_DEFAULT"
-            layout.operator("recdreamer.make_quads", icon="MOD_REMESH")
-        if is_painted(obj):
-            layout.operator("recdreamer.restore_materials", icon="LOOP_BACK")
-        if QUADS_KEY in obj and not obj.data.materials:
-            draw_text(layout, NO_TEXTURE, context, "INFO")
-            layout.operator("recdreamer.bake_quads", icon="RENDER_STILL")
-
-
-CLASSES = (RECDREAMER_PT_result,)
-register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -73,7 +73,7 @@ def draw(addon):
 
     def draw():
         record = RecorderLayout()
-        modules = ("panels.jobs", "panels.shelf", "panels.start")
+        modules = ("panels.jobs", "panels.shelf", "panels.result")
         classes = [cls for name in modules for cls in addon(name).CLASSES]
         for cls in sorted(classes, key=lambda cls: getattr(cls, "bl_order", 9)):
             assert cls.is_registered
