@@ -15,6 +15,12 @@ def new_node_material(name: str) -> bpy.types.Material:
     return material
 
 
+def principled_of(material: bpy.types.Material) -> bpy.types.Node | None:
+    """The Principled BSDF, or None; before 5.0 a material may have no node tree."""
+    nodes = material.node_tree.nodes if material.node_tree is not None else ()
+    return next((node for node in nodes if node.type == "BSDF_PRINCIPLED"), None)
+
+
 def draw_prompt(layout: bpy.types.UILayout, data: object, name: str, placeholder: str) -> None:
     """A multi-line text field where Blender has one (5.2), else a single line."""
     if hasattr(layout, "textbox"):

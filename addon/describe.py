@@ -60,17 +60,24 @@ def with_share(label: str, share: float | None) -> str:
 
 def nearest_label(azimuth_deg: float) -> str:
     """The pose class with the nearest camera."""
+    return min(
+        CLASS_AZIMUTHS_DEG, key=lambda label: angle_between_deg(azimuth_deg, CLASS_AZIMUTHS_DEG[label])
+    )
 
-    def distance_deg(label: str) -> float:
-        return abs((azimuth_deg - CLASS_AZIMUTHS_DEG[label] + 180) % 360 - 180)
 
-    return min(CLASS_AZIMUTHS_DEG, key=distance_deg)
+def angle_between_deg(a_deg: float, b_deg: float) -> float:
+    """The smaller angle between two directions, in [0, 180].
+
+    >>> angle_between_deg(350, 20)
+    30
+    """
+    return abs((a_deg - b_deg + 180) % 360 - 180)
 
 
 def turntable_label(azimuth_deg: float) -> str:
     """The class of a cardinal view, else the azimuth itself, so that every view has a class."""
     for label, cardinal_deg in CLASS_AZIMUTHS_DEG.items():
-        if abs(azimuth_deg % 360 - cardinal_deg) < 1e-3:
+        if angle_between_deg(azimuth_deg, cardinal_deg) < 1e-3:
             return label
     return f"{azimuth_deg % 360:.0f}°"
 

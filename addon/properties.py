@@ -51,7 +51,8 @@ POSE_MODES = (
     (
         "marginal",
         "Free Front",
-        "Poses are balanced over all views, and the result chooses its own front, as in the paper",
+        "Poses are balanced over all views, and the result chooses its own front, as in the paper. "
+        "Needs no known cameras",
     ),
 )
 QUALITIES = (

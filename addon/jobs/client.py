@@ -29,6 +29,8 @@ STOP_GRACE_S = 60.0
 LINES_PER_POLL = 500
 """Limits the work of one poll, so that many events cannot freeze the user interface."""
 ENDED = ("paused", "done", "failed", "cancelled")
+CHECK_BACKEND = "Check the Python interpreter, or install the backend, in the RecDreamer preferences."
+"""Remedy if the backend cannot be started."""
 
 
 def worker_environment(backend: Path) -> dict[str, str]:
@@ -233,7 +235,7 @@ class JobClient:
         if not self._said_hello:
             return (
                 f"The backend did not start: {last_line or f'it exited with code {code}'}.",
-                "Check the Python interpreter, or install the backend, in the RecDreamer preferences.",
+                CHECK_BACKEND,
             )
         if code == -9:
             return (

@@ -59,8 +59,6 @@ class Verdict:
 
     reads_as: str
     pose_probs: dict[str, float]
-    coverage: float
-    """Share of the picture that was detected as the object."""
     overlay: Path
     match: Path
     warnings: tuple[Advice, ...]
@@ -147,7 +145,6 @@ def read_check(folder: Path, keys: Sequence[CardKey]) -> Check:
             Verdict(
                 str(item["reads_as"]),
                 {label: float(prob) for label, prob in item["pose_probs"].items()},
-                float(item["coverage"]),
                 folder / item["overlay"],
                 folder / item["match"],
                 _advice(item),

@@ -22,7 +22,7 @@ from ...backend.recdreamer.protocol import (
     RequestError,
     write_atomically,
 )
-from .client import JobClient
+from .client import CHECK_BACKEND, JobClient
 
 STOP_ALL_S = 10.0
 """Longest wait for workers to save and exit when the add-on is disabled."""
@@ -192,7 +192,7 @@ class JobRegistry:
         except OSError as error:
             raise RequestError(
                 f"The backend cannot be started ({error.strerror or error}).",
-                "Check the Python interpreter, or install the backend, in the RecDreamer preferences.",
+                CHECK_BACKEND,
             ) from error
         job.state = job.client.state
 

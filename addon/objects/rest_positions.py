@@ -8,6 +8,8 @@ from __future__ import annotations
 import bpy
 import numpy as np
 
+from .mesh_data import read_property, read_verts
+
 REST = ".recdreamer_rest"
 """Vertex attribute with the position in the job's space. Blender keeps it through edits and hides names with a dot."""
 TRIES, SAMPLE = 200, 1000
@@ -78,10 +80,7 @@ def _rest_and_now(mesh: bpy.types.Mesh) -> tuple[np.ndarray, np.ndarray] | None:
     attribute = mesh.attributes.get(REST)
     if attribute is None or not len(attribute.data):
         return None
-    rest, now = np.empty((2, len(mesh.vertices), 3), np.float32)
-    attribute.data.foreach_get("vector", rest.ravel())
-    mesh.vertices.foreach_get("co", now.ravel())
-    return rest, now
+    return read_property(attribute.data, "vector", width=3), read_verts(mesh)
 
 
 def _affine(places: np.ndarray, now: np.ndarray, verts: np.ndarray) -> np.ndarray:

@@ -28,10 +28,15 @@ REPEATED = (
 REPLACED = "The current result is replaced when the new one is finished. Import then updates the object"
 
 
+NOT_OBJECT_MODE = "Switch to Object Mode first."
+NO_ACTIVE_RESULT = "Make an imported result the active object first."
+JOB_IS_RUNNING = "A job is running. Pause or stop it first."
+
+
 def why_not_start() -> str:
     """Why no worker can be started now for any job; empty if one can."""
     if session.registry.running is not None:
-        return "A job is running. Pause or stop it first."
+        return JOB_IS_RUNNING
     return get_preferences().why_no_backend
 
 
@@ -54,24 +59,34 @@ def why_not(cls: type[bpy.types.Operator], reason: str) -> bool:
     return not reason
 
 
+def random_seed() -> int:
+    return secrets.randbelow(10**6)
+
+
 class JobOperator:
-    """Base of operators on one job; reports an error if there is none."""
+    """Base of operators on one job: finds it, and reports why it is missing or the action is refused."""
 
     job_id: StringProperty(
         name="Job", description="ID of the job. Empty: the job in the panel", options={"SKIP_SAVE"}
     )
 
-    def find(self) -> Job | None:
+    def execute(self, context):
         job = session.registry.find(self.job_id) if self.job_id else session.shown
-        if job is None:
-            self.report(
-                {"ERROR"}, f"There is no job {self.job_id}." if self.job_id else "There is no job yet."
-            )
-        return job
+        try:
+            if job is not None:
+                reason = self.act(context, job)
+            else:
+                reason = f"There is no job {self.job_id}." if self.job_id else "There is no job yet."
+        except RequestError as error:
+            reason = str(error)
+        if reason:
+            self.report({"ERROR"}, reason)
+            return {"CANCELLED"}
+        return {"FINISHED"}
 
-    def refuse(self, reason: object) -> set[str]:
-        self.report({"ERROR"}, str(reason))
-        return {"CANCELLED"}
+    def act(self, context: bpy.types.Context, job: Job) -> str:
+        """Returns why the job refuses the action, or an empty string. May raise RequestError."""
+        raise NotImplementedError
 
 
 class RECDREAMER_OT_generate(bpy.types.Operator):
@@ -125,17 +140,11 @@ class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
     def poll(cls, context):
         return why_not(cls, why_not_start())
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
-        try:
-            command = environment.run_command(get_preferences().find_interpreter())
-            session.registry.start(job, command, BACKEND)
-        except RequestError as error:
-            return self.refuse(error)
+    def act(self, context, job):
+        command = environment.run_command(get_preferences().find_interpreter())
+        session.registry.start(job, command, BACKEND)
         session.shown_id = job.id
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
@@ -161,20 +170,13 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
             self, event, title=title, message=f"{REPLACED}.", confirm_text=title
         )
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if self.stage not in job.stages_to_repeat:
-            return self.refuse(job.why_not_repeat or f"This job did not run the {self.stage} stage.")
-        try:
-            command = environment.run_command(get_preferences().find_interpreter())
-            seed = secrets.randbelow(10**6)
-            session.registry.start(job, command, BACKEND, self.stage, seed)
-        except RequestError as error:
-            return self.refuse(error)
+            return job.why_not_repeat or f"This job did not run the {self.stage} stage."
+        command = environment.run_command(get_preferences().find_interpreter())
+        session.registry.start(job, command, BACKEND, self.stage, random_seed())
         session.shown_id = job.id
-        return {"FINISHED"}
+        return ""
 
 
 class StopOperator(JobOperator):
@@ -182,14 +184,11 @@ class StopOperator(JobOperator):
 
     keep: bool
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if job.why_not_stop:
-            return self.refuse(job.why_not_stop)
+            return job.why_not_stop
         session.registry.stop(job, keep=self.keep)
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
@@ -223,24 +222,18 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, "" if context.mode == "OBJECT" else "Switch to Object Mode first.")
+        return why_not(cls, "" if context.mode == "OBJECT" else NOT_OBJECT_MODE)
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if job.why_not_import:
-            return self.refuse(job.why_not_import)
-        try:
-            scene_import.import_result(
-                job.folder.root,
-                context,
-                hide_start=self.hide_start,
-                say=lambda text: self.report({"INFO"}, text),
-            )
-        except RequestError as error:
-            return self.refuse(error)
-        return {"FINISHED"}
+            return job.why_not_import
+        scene_import.import_result(
+            job.folder.root,
+            context,
+            hide_start=self.hide_start,
+            say=lambda text: self.report({"INFO"}, text),
+        )
+        return ""
 
 
 class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
@@ -249,12 +242,9 @@ class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
     bl_idname = "recdreamer.show_job"
     bl_label = "Show Job"
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         session.shown_id = job.id
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
@@ -264,15 +254,12 @@ class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
     bl_label = "Use Settings"
     bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if job.request is None:
-            return self.refuse(job.problem)
+            return job.problem
         for problem in use_settings.use_settings(job.folder, job.request, context.scene.recdreamer):
             self.report({"WARNING"}, problem)
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
@@ -281,11 +268,9 @@ class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
     bl_idname = "recdreamer.open_folder"
     bl_label = "Open Folder"
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
-        return bpy.ops.wm.path_open(filepath=str(job.folder.root))
+    def act(self, context, job):
+        bpy.ops.wm.path_open(filepath=str(job.folder.root))
+        return ""
 
 
 class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
@@ -303,19 +288,17 @@ class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
             confirm_text="Delete",
         )
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if not job.why_not_stop or job.client is not None:
-            return self.refuse("This job is running. Stop it first.")
+            return "This job is running. Stop it first."
         try:
             session.registry.delete(job)
         except OSError as error:
-            return self.refuse(
-                f"The job cannot be deleted ({error.strerror or error}). Close what uses its files, and try again."
+            reason = error.strerror or error
+            return (
+                f"The job cannot be deleted ({reason}). Close all programs that use its files, and try again."
             )
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_random_seed(bpy.types.Operator):
@@ -326,7 +309,7 @@ class RECDREAMER_OT_random_seed(bpy.types.Operator):
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context):
-        context.scene.recdreamer.seed = secrets.randbelow(10**6)
+        context.scene.recdreamer.seed = random_seed()
         return {"FINISHED"}
 
 

@@ -12,7 +12,7 @@ from ..objects.hiding import HIDDEN_KEY, hide, is_left_out
 from ..objects.object_keys import JOB_KEY, OBJECT_KEY, PAINTED_KEY, job_of
 from ..objects.rest_positions import REST
 from ..result.paint_import import FORMER
-from .jobs import why_not
+from .jobs import NO_ACTIVE_RESULT, NOT_OBJECT_MODE, why_not
 
 QUADS_KEY = "recdreamer_quads_of"
 """The job whose result was remeshed."""
@@ -40,10 +40,10 @@ class RECDREAMER_OT_make_quads(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if context.mode != "OBJECT":
-            return why_not(cls, "Switch to Object Mode first.")
+            return why_not(cls, NOT_OBJECT_MODE)
         obj = context.object
         is_result = obj is not None and obj.type == "MESH" and job_of(obj)
-        return why_not(cls, "" if is_result else "Make an imported result the active object first.")
+        return why_not(cls, "" if is_result else NO_ACTIVE_RESULT)
 
     def invoke(self, context, event):
         return context.window_manager.invoke_props_dialog(self)

@@ -14,7 +14,7 @@ from .. import compat
 from ..objects.hiding import local_view
 from ..result.material import ROUGHNESS, remove_material
 from ..start.unwrap import smart_uvs
-from .jobs import why_not
+from .jobs import NOT_OBJECT_MODE, why_not
 from .quads import ORIGINAL_KEY
 
 REACH = 0.03
@@ -35,7 +35,7 @@ class RECDREAMER_OT_bake_quads(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if context.mode != "OBJECT":
-            return why_not(cls, "Switch to Object Mode first.")
+            return why_not(cls, NOT_OBJECT_MODE)
         if context.object is None or ORIGINAL_KEY not in context.object:
             return why_not(cls, "Make quads of a result the active object first.")
         is_there = original_of(context.object, context) is not None
@@ -98,7 +98,7 @@ def bake_color(
         ) from error
     texture.image.pack()
     # Only now, because a material must not use the image that is being baked.
-    principled = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
+    principled = compat.principled_of(material)
     material.node_tree.links.new(texture.outputs["Color"], principled.inputs["Base Color"])
 
 
@@ -140,7 +140,7 @@ def _new_material(name: str, size_px: int) -> tuple[bpy.types.Material, bpy.type
     image = bpy.data.images.new(f"{name} albedo", size_px, size_px)
     material = compat.new_node_material(name)
     nodes = material.node_tree.nodes
-    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
+    principled = compat.principled_of(material)
     principled.inputs["Roughness"].default_value = ROUGHNESS
     texture = nodes.new("ShaderNodeTexImage")
     texture.image = image

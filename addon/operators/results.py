@@ -7,7 +7,7 @@ import bpy
 from ..objects.object_keys import job_of
 from ..result import paint_import
 from ..session import session
-from .jobs import JobOperator, why_not
+from .jobs import NO_ACTIVE_RESULT, NOT_OBJECT_MODE, JobOperator, why_not
 
 
 class RECDREAMER_OT_continue_job(JobOperator, bpy.types.Operator):
@@ -17,18 +17,15 @@ class RECDREAMER_OT_continue_job(JobOperator, bpy.types.Operator):
     bl_label = "Use as Start"
     bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if job.why_not_continue:
-            return self.refuse(job.why_not_continue)
+            return job.why_not_continue
         start = context.scene.recdreamer.start
         if start.job != job.id:
             # The old region belongs to another object.
             start.region = ""
         start.kind, start.job = "continue", job.id
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_continue_selected(bpy.types.Operator):
@@ -42,7 +39,7 @@ class RECDREAMER_OT_continue_selected(bpy.types.Operator):
     def poll(cls, context):
         job_id = job_of(context.object)
         if not job_id:
-            return why_not(cls, "Make an imported result the active object first.")
+            return why_not(cls, NO_ACTIVE_RESULT)
         job = session.registry.find(job_id)
         return why_not(cls, job.why_not_continue if job else "The job of this object was deleted.")
 
@@ -60,7 +57,7 @@ class RECDREAMER_OT_restore_materials(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if context.mode != "OBJECT":
-            return why_not(cls, "Switch to Object Mode first.")
+            return why_not(cls, NOT_OBJECT_MODE)
         is_painted = paint_import.is_painted(context.object)
         return why_not(cls, "" if is_painted else "The active object was not painted by RecDreamer.")
 

@@ -10,7 +10,7 @@ from ..jobs import environment
 from ..jobs.registry import writable_folder
 from ..preference_access import get_preferences
 from ..session import session
-from .jobs import why_not
+from .jobs import JOB_IS_RUNNING, why_not
 
 
 def _why_busy() -> str:
@@ -23,7 +23,7 @@ def why_not_set_up() -> str:
     if not bpy.app.online_access:
         return "Installing the backend needs a download. Allow Online Access in Preferences › System first."
     if session.registry.running is not None:
-        return "A job is running. Pause or stop it first."
+        return JOB_IS_RUNNING
     return _why_busy()
 
 

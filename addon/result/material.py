@@ -42,7 +42,7 @@ def build_material(name: str, folder: Path, uv_map: str = "") -> bpy.types.Mater
         raise
     material = compat.new_node_material(name)
     nodes, links = material.node_tree.nodes, material.node_tree.links
-    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
+    principled = compat.principled_of(material)
     principled.inputs["Roughness"].default_value = ROUGHNESS
     albedo_node = _add_texture(material, principled, albedo, f"{name} albedo", "sRGB", uv_map, row=0)
     links.new(albedo_node.outputs["Color"], principled.inputs["Base Color"])

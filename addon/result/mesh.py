@@ -11,9 +11,10 @@ from mathutils import Matrix
 from mathutils.kdtree import KDTree
 
 from ...backend.recdreamer.protocol import RequestError
+from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
 from ..objects.object_keys import JOB_KEY
 from ..objects.rest_positions import frame_of, is_moved_by_hand, is_rest, write_rest
-from ..start.mesh_capture import read_loop_verts, volume_times_six
+from ..start.mesh_capture import volume_times_six
 from ..start.regions import SCULPT_MASK
 from .material import remove_material
 
@@ -110,9 +111,8 @@ def _replace_mesh(
     gone += [f"UV map {layer.name!r}" for layer in mesh.uv_layers if layer.name != UV_NAME]
     gone += ["manual edits"] if is_moved_by_hand(mesh) else []
     groups = _read_groups(obj)
-    nearest = np.arange(len(new.vertices)) if has_same_faces else _nearest(_places(new), _places(mesh))
-    slots = np.empty(len(mesh.polygons), np.int32)
-    mesh.polygons.foreach_get("material_index", slots)
+    nearest = np.arange(len(new.vertices)) if has_same_faces else _nearest(read_verts(new), read_verts(mesh))
+    slots = read_material_indices(mesh)
     has_parts = len(set(slots.tolist())) > 1
     if has_parts and not has_same_faces:
         slots = slots[_nearest(_centers(new), _centers(mesh))]
@@ -162,24 +162,14 @@ def _put_material(mesh: bpy.types.Mesh, material: bpy.types.Material, name: str)
 
 def _is_wound_outward(mesh: bpy.types.Mesh) -> bool:
     mesh.calc_loop_triangles()
-    triangles = np.empty(3 * len(mesh.loop_triangles), np.int32)
-    mesh.loop_triangles.foreach_get("vertices", triangles)
-    places = _places(mesh).astype(np.float64)
-    return volume_times_six(places - places.mean(0), triangles.reshape(-1, 3)) > 0
-
-
-def _places(mesh: bpy.types.Mesh) -> np.ndarray:
-    """Vertex positions, `verts 3`."""
-    places = np.empty((len(mesh.vertices), 3), np.float32)
-    mesh.vertices.foreach_get("co", places.ravel())
-    return places
+    triangles = read_property(mesh.loop_triangles, "vertices", np.int32, 3)
+    verts = read_verts(mesh).astype(np.float64)
+    return volume_times_six(verts - verts.mean(0), triangles) > 0
 
 
 def _centers(mesh: bpy.types.Mesh) -> np.ndarray:
     """Centers of the faces, `faces 3`."""
-    centers = np.empty((len(mesh.polygons), 3), np.float32)
-    mesh.polygons.foreach_get("center", centers.ravel())
-    return centers
+    return read_property(mesh.polygons, "center", width=3)
 
 
 def _read_groups(obj: bpy.types.Object) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...backend.recdreamer.protocol import JobFolder, RequestError
 from ..jobs.placement import START_FACES, Placement
+from ..objects.mesh_data import read_loop_starts, read_material_indices, read_property
 from ..objects.object_keys import PAINTED_KEY
 from ..start import properties
 from ..start.fingerprint import fingerprint
@@ -73,9 +74,7 @@ def _changes(obj: bpy.types.Object, placement: Placement) -> set[str]:
 
 def restore_materials(obj: bpy.types.Object) -> None:
     """Restore the material slot of each face from before painting; painted materials stay in their slots."""
-    former = obj.data.attributes[FORMER]
-    indices = np.empty(len(obj.data.polygons), np.int32)
-    former.data.foreach_get("value", indices)
+    indices = read_property(obj.data.attributes[FORMER].data, "value", np.int32)
     obj.data.polygons.foreach_set("material_index", indices)
     obj.data.attributes.remove(obj.data.attributes[FORMER])
     obj.data.update()
@@ -109,8 +108,7 @@ def _loop_uvs(
     # Triangles of one face share corners; the first one wins.
     loop_uvs[corners[::-1]] = values[::-1]
     is_off = (np.abs(loop_uvs[corners] - values) > 1e-5).any(1).reshape(-1, 3).any(1)
-    starts = np.empty(len(mesh.polygons), np.int32)
-    mesh.polygons.foreach_get("loop_start", starts)
+    starts = read_loop_starts(mesh)
     count = len(np.unique(np.searchsorted(np.sort(starts), triangle_loops[is_off, 0], side="right")))
     if count:
         say(
@@ -123,8 +121,7 @@ def _loop_uvs(
 def _assign(obj: bpy.types.Object, material: bpy.types.Material, job_id: str, is_painted: np.ndarray) -> None:
     """Put the material into the slot of an earlier import of this job, or a new one, and assign the faces."""
     mesh = obj.data
-    indices = np.empty(len(mesh.polygons), np.int32)
-    mesh.polygons.foreach_get("material_index", indices)
+    indices = read_material_indices(mesh)
     if not mesh.materials:
         # An empty slot to which the faces can return.
         mesh.materials.append(None)

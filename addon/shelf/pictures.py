@@ -10,6 +10,7 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import RequestError
+from ..objects.pixels import linear_to_srgb, read_pixels
 
 MAX_SIDE_PX = 2048
 """Larger pictures are scaled down on import; the backend uses far fewer pixels."""
@@ -120,7 +121,7 @@ def load_pixels(path: Path) -> np.ndarray:
     """Pixels of an image file, `height width 4` in [0, 1], bottom row first."""
     image = bpy.data.images.load(str(path))
     try:
-        return _pixels(image)
+        return read_pixels(image)
     finally:
         bpy.data.images.remove(image)
 
@@ -149,14 +150,7 @@ def fill_outline(pixels: np.ndarray) -> np.ndarray:
 
 def _to_srgb(image: bpy.types.Image) -> np.ndarray:
     """Pixels in sRGB. Blender stores images of more than 8 bits linear and premultiplied by alpha."""
-    pixels = _pixels(image)
+    pixels = read_pixels(image)
     if image.is_float and image.colorspace_settings.name != "Non-Color":
-        linear = np.clip(pixels[..., :3] / np.maximum(pixels[..., 3:], 1e-6), 0, 1)
-        pixels[..., :3] = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+        pixels[..., :3] = linear_to_srgb(pixels[..., :3] / np.maximum(pixels[..., 3:], 1e-6))
     return np.clip(pixels, 0, 1)
-
-
-def _pixels(image: bpy.types.Image) -> np.ndarray:
-    pixels = np.empty(image.size[0] * image.size[1] * 4, np.float32)
-    image.pixels.foreach_get(pixels)
-    return pixels.reshape(image.size[1], image.size[0], 4)

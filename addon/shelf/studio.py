@@ -14,6 +14,7 @@ from mathutils import Matrix, Vector
 from ...backend.recdreamer.protocol import RequestError
 from .. import compat
 from ..objects.hiding import is_left_out
+from ..objects.mesh_data import read_verts
 from . import pictures
 
 SIZE_PX = 512
@@ -133,8 +134,7 @@ def _surface_points(instance: bpy.types.DepsgraphObjectInstance) -> np.ndarray:
     """World points `n 3` that span an instance: vertices of a mesh, which fit tighter, else box corners."""
     obj = instance.object
     if obj.type == "MESH":
-        local = np.empty((len(obj.data.vertices), 3), np.float32)
-        obj.data.vertices.foreach_get("co", local.ravel())
+        local = read_verts(obj.data)
     else:
         local = np.array([tuple(corner) for corner in obj.bound_box])
     matrix = np.array(instance.matrix_world)

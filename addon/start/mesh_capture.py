@@ -11,6 +11,7 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import RequestError
+from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
 from ..objects.rest_positions import frame_of
 from .material_colors import material_colors, mean_of_corners
 from .regions import check_region, region_weights
@@ -131,16 +132,16 @@ def _capture_part(
         raise RequestError(f"{obj.name!r} cannot be converted to a mesh.", "Pick another object.")
     try:
         matrix = np.eye(4) if is_local else np.array(evaluated.matrix_world)
-        verts = _read(mesh.vertices, "co", 3, np.float32).astype(np.float64) @ matrix[:3, :3].T
+        verts = read_verts(mesh).astype(np.float64) @ matrix[:3, :3].T
         verts += matrix[:3, 3]
         mesh.calc_loop_triangles()
-        faces = _read(mesh.loop_triangles, "vertices", 3, np.int32)
-        loops = _read(mesh.loop_triangles, "loops", 3, np.int32)
+        faces = read_property(mesh.loop_triangles, "vertices", np.int32, 3)
+        loops = read_property(mesh.loop_triangles, "loops", np.int32, 3)
         if np.linalg.det(matrix[:3, :3]) < 0:
             # Without reversing the corners, a mirrored object would be inside out.
             faces, loops = (np.ascontiguousarray(array[:, ::-1]) for array in (faces, loops))
         uvs = _read_uvs(obj, mesh)
-        loop_verts = _read(mesh.loops, "vertex_index", 1, np.int32)[:, 0]
+        loop_verts = read_loop_verts(mesh)
         is_kept = obj.type == "MESH" and np.array_equal(loop_verts, read_loop_verts(obj.data))
         return _Part(
             verts,
@@ -154,15 +155,10 @@ def _capture_part(
         evaluated.to_mesh_clear()
 
 
-def read_loop_verts(mesh: bpy.types.Mesh) -> np.ndarray:
-    """Vertex of each face corner, `loops`."""
-    return _read(mesh.loops, "vertex_index", 1, np.int32)[:, 0]
-
-
 def _read_uvs(obj: bpy.types.Object, mesh: bpy.types.Mesh) -> np.ndarray | None:
     """UVs `loops 2` of the active UV map, or None if there is none."""
     layer = mesh.uv_layers.get(uv_map_of(obj)) or mesh.uv_layers.active
-    return None if layer is None or not len(mesh.loops) else _read(layer.uv, "vector", 2, np.float32)
+    return None if layer is None or not len(mesh.loops) else read_property(layer.uv, "vector", width=2)
 
 
 def uv_map_of(obj: bpy.types.Object) -> str:
@@ -184,22 +180,16 @@ def _read_colors(
     """
     attribute = mesh.color_attributes.active_color
     if attribute is not None and len(attribute.data) and attribute.name != region:
-        rgb = _read(attribute.data, "color_srgb", 4, np.float32)[:, :3]
+        rgb = read_property(attribute.data, "color_srgb", width=4)[:, :3]
         if attribute.domain == "CORNER":
             rgb = mean_of_corners(rgb, loop_verts, len(mesh.vertices))
     elif region:
-        materials = _read(mesh.polygons, "material_index", 1, np.int32)[:, 0]
-        corners = _read(mesh.polygons, "loop_total", 1, np.int32)[:, 0]
+        materials = read_material_indices(mesh)
+        corners = read_property(mesh.polygons, "loop_total", np.int32)
         rgb = material_colors(obj, loop_verts, np.repeat(materials, corners), uvs, len(mesh.vertices))
     else:
         rgb = None
     return None if rgb is None else rgb.clip(0, 1).astype(np.float32)
-
-
-def _read(items: bpy.types.bpy_prop_collection, name: str, width: int, kind: type) -> np.ndarray:
-    values = np.empty(len(items) * width, kind)
-    items.foreach_get(name, values)
-    return values.reshape(-1, width)
 
 
 def _join(parts: Sequence[_Part]) -> dict[str, np.ndarray]:

@@ -6,6 +6,7 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import RequestError
+from ..objects.mesh_data import read_loop_starts, read_loop_verts, read_property
 from .material_colors import mean_of_corners
 
 SCULPT_MASK, SELECTION = ".sculpt_mask", ".select_vert"
@@ -63,26 +64,21 @@ def region_weights(obj: bpy.types.Object, mesh: bpy.types.Mesh, name: str) -> np
         # A mesh without a sculpt mask is fully unmasked.
         return np.full(len(mesh.vertices), float(name == SCULPT_MASK), np.float32)
     if name in (SCULPT_MASK, SELECTION):
-        values = np.empty(len(attribute.data), np.float32 if name == SCULPT_MASK else bool)
-        attribute.data.foreach_get("value", values)
+        values = read_property(attribute.data, "value", np.float32 if name == SCULPT_MASK else bool)
         return 1 - values if name == SCULPT_MASK else values.astype(np.float32)
     values = _painted(attribute)
     if attribute.domain == "CORNER":
-        loop_verts = np.empty(len(mesh.loops), np.int32)
-        mesh.loops.foreach_get("vertex_index", loop_verts)
-        values = mean_of_corners(values[:, None], loop_verts, len(mesh.vertices))[:, 0]
+        values = mean_of_corners(values[:, None], read_loop_verts(mesh), len(mesh.vertices))[:, 0]
     return values.clip(0, 1).astype(np.float32)
 
 
 def faces_in(obj: bpy.types.Object, name: str) -> np.ndarray:
     """True for faces that the region touches, `faces`."""
     mesh = obj.data
-    loop_verts, starts = np.empty(len(mesh.loops), np.int32), np.empty(len(mesh.polygons), np.int32)
-    mesh.loops.foreach_get("vertex_index", loop_verts)
-    mesh.polygons.foreach_get("loop_start", starts)
-    if not len(starts):
+    if not len(mesh.polygons):
         return np.zeros(0, bool)
-    return np.logical_or.reduceat(region_weights(obj, mesh, name)[loop_verts] >= STEP, starts)
+    corners = region_weights(obj, mesh, name)[read_loop_verts(mesh)]
+    return np.logical_or.reduceat(corners >= STEP, read_loop_starts(mesh))
 
 
 def check_region(obj: bpy.types.Object, name: str, weights: np.ndarray) -> None:
@@ -117,8 +113,6 @@ def _group_weights(mesh: bpy.types.Mesh, index: int) -> np.ndarray:
 
 def _painted(attribute: bpy.types.Attribute) -> np.ndarray:
     """Values of a painted mask: HSV Value, so that masks of any color count fully; alpha if all Values are equal."""
-    rgba = np.empty(4 * len(attribute.data), np.float32)
-    attribute.data.foreach_get("color_srgb", rgba)
-    rgba = rgba.reshape(-1, 4)
+    rgba = read_property(attribute.data, "color_srgb", width=4)
     brightness, alpha = rgba[:, :3].max(1), rgba[:, 3]
     return alpha if np.ptp(brightness) < STEP and np.ptp(alpha) >= STEP else brightness

@@ -8,6 +8,8 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from ..objects.mesh_data import read_property
+
 ANGLE_DEG = 66.0
 MARGIN = 0.003
 
@@ -35,8 +37,7 @@ def smart_uvs(obj: bpy.types.Object, context: bpy.types.Context) -> np.ndarray |
         bpy.ops.mesh.select_all(action="SELECT")
         bpy.ops.uv.smart_project(angle_limit=math.radians(ANGLE_DEG), island_margin=MARGIN)
         bpy.ops.object.mode_set(mode="OBJECT")
-        uvs = np.empty(2 * len(copy.data.loops), np.float32)
-        copy.data.uv_layers.active.uv.foreach_get("vector", uvs)
+        return read_property(copy.data.uv_layers.active.uv, "vector", width=2)
     except RuntimeError:
         return None
     finally:
@@ -46,4 +47,3 @@ def smart_uvs(obj: bpy.types.Object, context: bpy.types.Context) -> np.ndarray |
         for other in selected:
             other.select_set(True)
         view_layer.objects.active = active
-    return uvs.reshape(-1, 2)

@@ -49,7 +49,8 @@ def test_nearest_label(azimuth_deg, label):
 
 
 @pytest.mark.parametrize(
-    ("azimuth_deg", "label"), [(0, "front"), (360, "front"), (90, "right"), (120, "120°")]
+    ("azimuth_deg", "label"),
+    [(0, "front"), (359.9999, "front"), (360, "front"), (90, "right"), (120, "120°")],
 )
 def test_turntable_label(azimuth_deg, label):
     assert describe.turntable_label(azimuth_deg) == label
