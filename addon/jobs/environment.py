@@ -92,12 +92,12 @@ def find_base_python() -> str:
     )
 
 
-def check(interpreter: Path) -> Task:
+def diagnose(interpreter: Path) -> Task:
     """Run the backend's `doctor`, which checks all its dependencies."""
     return Task([_doctor(interpreter)])
 
 
-def set_up(data_folder: Path, device: str, base_python: str | None = None) -> Task:
+def install(data_folder: Path, device: str, base_python: str | None = None) -> Task:
     """Create the environment: venv, pip install of the bundled backend, doctor. Raises RequestError.
 
     `device` is "cpu" or "cuda" and selects the build of PyTorch.

@@ -12,7 +12,7 @@ START_MESH, START_FACES, PLACEMENT = "start/mesh.npz", "start/faces.npz", "start
 
 
 @dataclass(frozen=True)
-class Placement:
+class StartPlacement:
     """The object that a job started from and its place; for `continue`, that of the earlier result."""
 
     object: str
@@ -43,7 +43,7 @@ class Placement:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
     @classmethod
-    def read(cls, folder: JobFolder) -> Placement:
+    def read(cls, folder: JobFolder) -> StartPlacement:
         """Read the placement of a job. Raises RequestError if it is missing or damaged."""
         try:
             return cls(**json.loads((folder.root / PLACEMENT).read_text(encoding="utf-8")))

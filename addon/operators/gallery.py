@@ -21,7 +21,7 @@ from .cards import CaptureOperator, CardOperator, add_template
 from .jobs import why_not, why_not_start
 
 
-def why_busy() -> str:
+def why_errand_busy() -> str:
     """Why no errand can be started; only one can run at a time."""
     is_running = session.errand is not None and session.errand.task.is_running
     return "Pictures are being drawn or checked. Wait, or cancel it." if is_running else ""
@@ -53,7 +53,9 @@ class RECDREAMER_OT_draw_samples(ErrandOperator):
     @classmethod
     def poll(cls, context):
         prompt = context.scene.recdreamer.prompt.strip()
-        return why_not(cls, why_busy() or why_not_start() or ("" if prompt else "The prompt is empty."))
+        return why_not(
+            cls, why_errand_busy() or why_not_start() or ("" if prompt else "The prompt is empty.")
+        )
 
     def start(self, context, command):
         request = context.scene.recdreamer.to_request(with_templates=False, with_start=False)
@@ -73,7 +75,7 @@ class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
 
     @classmethod
     def poll(cls, context):
-        reason = why_busy() or why_not_start()
+        reason = why_errand_busy() or why_not_start()
         if not get_preferences().views_model:
             reason = "Choose the folder of a multi-view model in the RecDreamer preferences first."
         return why_not(cls, reason)
@@ -106,7 +108,7 @@ class RECDREAMER_OT_check_templates(ErrandOperator):
 
     @classmethod
     def poll(cls, context):
-        reason = why_busy() or get_preferences().why_no_backend
+        reason = why_errand_busy() or get_preferences().why_no_backend
         if not reason and not context.scene.recdreamer.enabled_templates:
             reason = "There is no template to check. Add or enable one first."
         return why_not(cls, reason)
@@ -133,7 +135,7 @@ class RECDREAMER_OT_cancel_errand(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, "" if why_busy() else "Nothing is being drawn or checked.")
+        return why_not(cls, "" if why_errand_busy() else "Nothing is being drawn or checked.")
 
     def execute(self, context):
         session.errand.task.cancel()

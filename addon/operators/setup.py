@@ -13,18 +13,18 @@ from ..session import session
 from .jobs import JOB_IS_RUNNING, why_not
 
 
-def _why_busy() -> str:
+def _why_task_busy() -> str:
     is_running = session.task is not None and session.task.is_running
     return "The backend is being installed or checked. Wait, or cancel it." if is_running else ""
 
 
-def why_not_set_up() -> str:
+def why_not_install() -> str:
     """Why Install Backend is grayed out; empty if it is not."""
     if not bpy.app.online_access:
         return "Installing the backend needs a download. Allow Online Access in Preferences › System first."
     if session.registry.running is not None:
         return JOB_IS_RUNNING
-    return _why_busy()
+    return _why_task_busy()
 
 
 class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
@@ -35,12 +35,12 @@ class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, why_not_set_up())
+        return why_not(cls, why_not_install())
 
     def execute(self, context):
         preferences = get_preferences()
         try:
-            session.task = environment.set_up(writable_folder(preferences.folder), preferences.build)
+            session.task = environment.install(writable_folder(preferences.folder), preferences.build)
         except RequestError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -55,11 +55,11 @@ class RECDREAMER_OT_check_backend(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, _why_busy())
+        return why_not(cls, _why_task_busy())
 
     def execute(self, context):
         try:
-            session.task = environment.check(get_preferences().find_interpreter())
+            session.task = environment.diagnose(get_preferences().find_interpreter())
         except RequestError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -74,7 +74,7 @@ class RECDREAMER_OT_cancel_backend_task(bpy.types.Operator):
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, "" if _why_busy() else "Nothing is being installed or checked.")
+        return why_not(cls, "" if _why_task_busy() else "Nothing is being installed or checked.")
 
     def execute(self, context):
         session.task.cancel()

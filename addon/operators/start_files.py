@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
-from ..jobs.placement import PLACEMENT, START_FACES, START_MESH, Placement
+from ..jobs.placement import PLACEMENT, START_FACES, START_MESH, StartPlacement
 from ..objects.object_keys import OBJECT_KEY
 from ..objects.rest_positions import world_of_job
 from ..properties import RecDreamerSettings
@@ -78,7 +78,7 @@ def _prepare_continue(
         if start.keeps_size:
             request = replace(request, height_m=float(high[2] - low[2]))
     earlier = start.earlier_result
-    placement = Placement(
+    placement = StartPlacement(
         object="" if earlier is None else earlier.name,
         place_m=place_m,
         region=start.region_name,
@@ -100,12 +100,12 @@ def has_region(job: JobFolder) -> bool:
     return bool(request.start_job) and has_region(JobFolder(Path(request.start_job)))
 
 
-def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> Placement:
+def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> StartPlacement:
     start = settings.start
     first, *children = start.objects
     object_id, *children_ids = _object_ids(start.objects)
     uv_map = uv_map_of(first)
-    return Placement(
+    return StartPlacement(
         object=first.name,
         object_id=object_id,
         children=[obj.name for obj in children],

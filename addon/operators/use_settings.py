@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError, Template
-from ..jobs.placement import PLACEMENT, Placement
+from ..jobs.placement import PLACEMENT, StartPlacement
 from ..jobs.registry import writable_folder
 from ..objects.object_keys import find_start
 from ..preference_access import DEVICES, get_preferences
@@ -43,7 +43,7 @@ def _use_start(job: JobFolder, request: JobRequest, settings: RecDreamerSettings
     start = settings.start
     if not start.needs_object and not (job.root / PLACEMENT).is_file():
         return
-    placement = Placement.read(job)
+    placement = StartPlacement.read(job)
     start.region, start.keep_size = placement.region, placement.keep_size
     start.use_children = placement.use_children
     if start.needs_object:
@@ -56,7 +56,7 @@ def _use_templates(job: JobFolder, request: JobRequest, settings: RecDreamerSett
     cards, in_use, taken_of = settings.templates, {}, ""
     if settings.start.needs_object:
         with suppress(RequestError):  # _use_start reports it.
-            taken_of = Placement.read(job).taken_of
+            taken_of = StartPlacement.read(job).taken_of
     for template in request.templates:
         picture = job.root / template.image
         found = (i for i, card in enumerate(cards) if _is_card_of(card, template, picture))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ..layout import draw_text
-from ..operators.setup import why_not_set_up
+from ..operators.setup import why_not_install
 from ..session import session
 
 
@@ -20,7 +20,7 @@ def draw_backend(layout: bpy.types.UILayout, preferences: bpy.types.AddonPrefere
     layout.operator("recdreamer.set_up_backend", icon="IMPORT")
 
     task = session.task
-    reason = why_not_set_up()
+    reason = why_not_install()
     if reason and not (task is not None and task.is_running):
         draw_text(layout, reason, context, "INFO")
     if task is None:

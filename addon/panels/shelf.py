@@ -89,7 +89,7 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
     picture = layout.column()
     picture.active = template.enabled
     if template.path.is_file():
-        picture.template_icon(icon_value=_icon(template, verdict, context), scale=4.5)
+        picture.template_icon(icon_value=_card_icon(template, verdict, context), scale=4.5)
     else:
         picture.label(text="Image missing", icon="ERROR")
     row = layout.row(align=True)
@@ -170,7 +170,7 @@ class RECDREAMER_MT_card(bpy.types.Menu):
         layout.operator("recdreamer.draw_novel_views", icon="CAMERA_DATA").index = index
 
 
-def _icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:
+def _card_icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:
     """The picture, or the overlay from the check."""
     view = context.scene.recdreamer.shelf_view
     if verdict is None or view == "PICTURE":

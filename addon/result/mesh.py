@@ -18,7 +18,7 @@ from ..start.mesh_capture import volume_times_six
 from ..start.regions import SCULPT_MASK
 from .material import remove_material
 
-UV_NAME = "UVMap"
+RESULT_UV_MAP = "UVMap"
 
 
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def build_mesh(
     mesh.loops.foreach_set("vertex_index", faces.ravel())
     mesh.polygons.add(len(faces))
     mesh.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
-    mesh.uv_layers.new(name=UV_NAME).uv.foreach_set("vector", uvs.ravel())
+    mesh.uv_layers.new(name=RESULT_UV_MAP).uv.foreach_set("vector", uvs.ravel())
     mesh.shade_smooth()
     mesh.update(calc_edges=True)
     mesh.validate()
@@ -87,7 +87,9 @@ def renew_mesh(
         mesh.vertices.foreach_set("co", verts.ravel())
         write_rest(mesh, verts)
         mesh.transform(frame)
-    layer = mesh.uv_layers.get(UV_NAME) or mesh.uv_layers.active or mesh.uv_layers.new(name=UV_NAME)
+    layer = (
+        mesh.uv_layers.get(RESULT_UV_MAP) or mesh.uv_layers.active or mesh.uv_layers.new(name=RESULT_UV_MAP)
+    )
     layer.uv.foreach_set("vector", uvs.ravel())
     if not _put_material(mesh, material, name):
         remarks.append(f"{obj.name!r} keeps its own material; the new one is in its last slot.")
@@ -108,7 +110,7 @@ def _replace_mesh(
     new.transform(frame)
     gone = ["paint"] if len(mesh.color_attributes) or SCULPT_MASK in mesh.attributes else []
     gone += ["shape keys"] if mesh.shape_keys is not None else []
-    gone += [f"UV map {layer.name!r}" for layer in mesh.uv_layers if layer.name != UV_NAME]
+    gone += [f"UV map {layer.name!r}" for layer in mesh.uv_layers if layer.name != RESULT_UV_MAP]
     gone += ["manual edits"] if is_moved_by_hand(mesh) else []
     groups = _read_groups(obj)
     nearest = np.arange(len(new.vertices)) if has_same_faces else _nearest(read_verts(new), read_verts(mesh))

@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import JobFolder, RequestError
-from ..jobs.placement import START_FACES, Placement
+from ..jobs.placement import START_FACES, StartPlacement
 from ..objects.mesh_data import read_loop_starts, read_material_indices, read_property
 from ..objects.object_keys import PAINTED_KEY
 from ..start import properties
@@ -19,13 +19,13 @@ from .mesh import read_arrays
 
 FORMER = "recdreamer_former_material"
 """Face attribute: the material slot of each face before the first painting."""
-UV_NAME = "RecDreamer"
+PAINT_UV_MAP = "RecDreamer"
 """Name of the UV map that is added to an object without one."""
 MAX_UV_MAPS = 8
 """Blender's limit."""
 
 
-def why_no_fit(obj: bpy.types.Object, placement: Placement) -> str:
+def why_no_fit(obj: bpy.types.Object, placement: StartPlacement) -> str:
     """Why the texture no longer fits the object, as the start of a sentence; empty if it fits."""
     if obj.type != "MESH":
         return f"{obj.name!r} is no longer a mesh"
@@ -39,7 +39,7 @@ def why_no_fit(obj: bpy.types.Object, placement: Placement) -> str:
 
 def import_paint(
     job: JobFolder,
-    placement: Placement,
+    placement: StartPlacement,
     obj: bpy.types.Object,
     name: str,
     scene: bpy.types.Scene,
@@ -48,8 +48,8 @@ def import_paint(
     """Put the texture on the object for which the job was made. `say` gets remarks. Raises RequestError."""
     properties.check_object(obj, scene, "texture")
     faces = _read_faces(job)
-    uv_map, layers = placement.uv_map or UV_NAME, obj.data.uv_layers
-    if not placement.uv_map and UV_NAME not in layers and len(layers) >= MAX_UV_MAPS:
+    uv_map, layers = placement.uv_map or PAINT_UV_MAP, obj.data.uv_layers
+    if not placement.uv_map and PAINT_UV_MAP not in layers and len(layers) >= MAX_UV_MAPS:
         raise RequestError(
             f"{obj.name!r} has {MAX_UV_MAPS} UV maps, the most that Blender allows, and the texture needs one more.",
             "Remove one of them (Object Data › UV Maps).",
@@ -58,7 +58,7 @@ def import_paint(
     material = build_material(name, job.result, uv_map)
     if loop_uvs is not None:
         # A UV map of this name comes from an earlier import of this job.
-        layer = layers.get(UV_NAME) or layers.new(name=UV_NAME, do_init=False)
+        layer = layers.get(PAINT_UV_MAP) or layers.new(name=PAINT_UV_MAP, do_init=False)
         layer.uv.foreach_set("vector", np.ascontiguousarray(loop_uvs, np.float32).ravel())
     if "verts" in _changes(obj, placement):
         say(f"The shape of {obj.name!r} was edited since the job was made; the texture follows its UV map.")
@@ -66,7 +66,7 @@ def import_paint(
     obj[PAINTED_KEY] = job.root.name
 
 
-def _changes(obj: bpy.types.Object, placement: Placement) -> set[str]:
+def _changes(obj: bpy.types.Object, placement: StartPlacement) -> set[str]:
     """Parts of the mesh that were edited since the job was made."""
     now = fingerprint(obj.data, placement.uv_map)
     return {part for part, value in placement.fingerprint.items() if now.get(part) != value}

@@ -13,7 +13,7 @@ import numpy as np
 from mathutils import Matrix
 
 from ...backend.recdreamer.protocol import JobFolder, JobRequest
-from ..jobs.placement import PLACEMENT, Placement
+from ..jobs.placement import PLACEMENT, StartPlacement
 from ..objects.hiding import hide, show_in_local_view
 from ..objects.object_keys import JOB_KEY, PARTICLE_KEY, find_imported, find_start
 from ..objects.rest_positions import world_of_job
@@ -47,7 +47,7 @@ def import_result(
     request = job.read_request()
     name = request.prompt.strip()[:NAME_LENGTH]
     has_placement = request.start != "prompt" and (job.root / PLACEMENT).is_file()
-    placement = Placement.read(job) if has_placement or request.start == "texture" else None
+    placement = StartPlacement.read(job) if has_placement or request.start == "texture" else None
     if placement is not None and request.start == "texture":
         canvas = find_start(placement.object, placement.object_id, context.scene)
         reason = "" if canvas is None else paint_import.why_no_fit(canvas, placement)
@@ -88,7 +88,7 @@ def import_result(
             result["recdreamer_repeated_seeds"] = job.seeds.read_text(encoding="utf-8")
         results.append(result)
     if hide_start and is_new:
-        _hide(_starts(placement, earlier, context), context, say)
+        _hide_starts(_starts(placement, earlier, context), context, say)
     if request.start == "object" and placement is None and is_new:
         say("The position of the start object is unknown, so the result is at the 3D cursor.")
     _select_only(results, context)
@@ -97,7 +97,7 @@ def import_result(
 
 def _place(
     result: bpy.types.Object,
-    placement: Placement | None,
+    placement: StartPlacement | None,
     earlier: bpy.types.Object | None,
     context: bpy.types.Context,
 ) -> None:
@@ -122,7 +122,7 @@ def _place(
 
 
 def _starts(
-    placement: Placement | None, earlier: bpy.types.Object | None, context: bpy.types.Context
+    placement: StartPlacement | None, earlier: bpy.types.Object | None, context: bpy.types.Context
 ) -> list[bpy.types.Object]:
     """The objects that the result replaces."""
     if earlier is not None:
@@ -135,7 +135,9 @@ def _starts(
     return [obj for obj in found if obj is not None]
 
 
-def _hide(objects: list[bpy.types.Object], context: bpy.types.Context, say: Callable[[str], None]) -> None:
+def _hide_starts(
+    objects: list[bpy.types.Object], context: bpy.types.Context, say: Callable[[str], None]
+) -> None:
     hidden = [obj for obj in objects if obj.name in context.view_layer.objects]
     for obj in hidden:
         hide(obj)

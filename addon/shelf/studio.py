@@ -20,7 +20,7 @@ from . import pictures
 SIZE_PX = 512
 FOV_DEG = 40.0
 """Of the turntable; similar to product photos."""
-MARGIN = 1.1
+FRAME_MARGIN = 1.1
 """Ratio of the framed sphere's radius to that of the object."""
 SAMPLES = 32
 """For Material Preview with Cycles, which denoises."""
@@ -112,7 +112,7 @@ def place_camera(
 
 
 def bounding_sphere(scene: bpy.types.Scene) -> tuple[Vector, float]:
-    """Center of the bounding box of everything visible, including instances, and radius with MARGIN."""
+    """Center of the bounding box of everything visible, including instances, and radius with FRAME_MARGIN."""
     view_layer = scene.view_layers[0]
     view_layer.update()
     points = [
@@ -127,7 +127,7 @@ def bounding_sphere(scene: bpy.types.Scene) -> tuple[Vector, float]:
     radius = float(np.linalg.norm(points - center, axis=1).max())
     if not radius > 0:
         raise RequestError("The selection has no size.", "Select an object that can be rendered.")
-    return Vector(center), MARGIN * radius
+    return Vector(center), FRAME_MARGIN * radius
 
 
 def _surface_points(instance: bpy.types.DepsgraphObjectInstance) -> np.ndarray:

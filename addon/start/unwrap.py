@@ -11,7 +11,7 @@ from mathutils import Matrix
 from ..objects.mesh_data import read_property
 
 ANGLE_DEG = 66.0
-MARGIN = 0.003
+ISLAND_MARGIN = 0.003
 
 
 def smart_uvs(obj: bpy.types.Object, context: bpy.types.Context) -> np.ndarray | None:
@@ -35,7 +35,7 @@ def smart_uvs(obj: bpy.types.Object, context: bpy.types.Context) -> np.ndarray |
         bpy.ops.object.mode_set(mode="EDIT")
         bpy.ops.mesh.reveal(select=False)
         bpy.ops.mesh.select_all(action="SELECT")
-        bpy.ops.uv.smart_project(angle_limit=math.radians(ANGLE_DEG), island_margin=MARGIN)
+        bpy.ops.uv.smart_project(angle_limit=math.radians(ANGLE_DEG), island_margin=ISLAND_MARGIN)
         bpy.ops.object.mode_set(mode="OBJECT")
         return read_property(copy.data.uv_layers.active.uv, "vector", width=2)
     except RuntimeError:

@@ -87,14 +87,14 @@ def test_probe_rejects_a_program_that_is_not_python(program):
 def test_a_full_disk_is_reported_before_any_download(tmp_path, monkeypatch):
     monkeypatch.setitem(module.SPACE_GB, "cpu", 10**9)
     with pytest.raises(RequestError, match="Free some space"):
-        module.set_up(tmp_path, "cpu")
+        module.install(tmp_path, "cpu")
 
 
 def test_set_up_creates_a_working_environment_from_the_bundled_backend(tmp_path, monkeypatch):
     """Everything except the download: pip only builds the metadata of the backend, without dependencies."""
     task_steps = {}
     monkeypatch.setattr(module, "Task", lambda steps, **kwargs: task_steps.update(steps=steps, **kwargs))
-    module.set_up(tmp_path, "cpu", base_python=sys.executable)
+    module.install(tmp_path, "cpu", base_python=sys.executable)
     venv, install, doctor = task_steps["steps"]
     environment = module.own_environment(tmp_path)
     assert venv.command == [sys.executable, "-m", "venv", "--clear", str(environment)]

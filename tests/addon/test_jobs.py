@@ -12,7 +12,7 @@ import pytest
 from recdreamer_extension.addon.jobs import client
 from recdreamer_extension.addon.jobs import registry as module
 from recdreamer_extension.addon.jobs.client import worker_environment
-from recdreamer_extension.addon.jobs.placement import PLACEMENT, START_MESH, Placement
+from recdreamer_extension.addon.jobs.placement import PLACEMENT, START_MESH, StartPlacement
 from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.task import BACKEND
 from recdreamer_extension.backend.recdreamer.protocol import (
@@ -215,13 +215,13 @@ def test_templates_are_copied_into_the_job(registry, tmp_path):
 
 def test_files_of_the_start_are_written_before_the_request(registry):
     request = JobRequest(prompt="a red bear", start="texture", start_mesh=START_MESH, stages=("texture",))
-    placement = Placement("Büste", "f00", ["Hut"], ["f01"], (1.0, 2.0, 3.5), 90.0, "UVMap", "hat")
+    placement = StartPlacement("Büste", "f00", ["Hut"], ["f01"], (1.0, 2.0, 3.5), 90.0, "UVMap", "hat")
     job = registry.create(request, [], {START_MESH: b"arrays", PLACEMENT: placement.to_json().encode()})
     assert (job.folder.root / job.folder.read_request().start_mesh).read_bytes() == b"arrays"
-    assert Placement.read(job.folder) == replace(placement, place_m=[1.0, 2.0, 3.5])
+    assert StartPlacement.read(job.folder) == replace(placement, place_m=[1.0, 2.0, 3.5])
     (job.folder.root / PLACEMENT).write_text("{")
     with pytest.raises(RequestError, match="start object of this job cannot be found"):
-        Placement.read(job.folder)
+        StartPlacement.read(job.folder)
 
 
 @pytest.mark.parametrize(

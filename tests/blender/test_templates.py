@@ -71,7 +71,7 @@ def test_turntable_fills_the_picture_except_a_margin(extension, addon, shelf):
     bpy.ops.recdreamer.capture_turntable(num_views=2)
     studio = addon("shelf.studio")
     half_fov = np.radians(studio.FOV_DEG / 2)
-    share = np.tan(np.arcsin(np.sin(half_fov) / studio.MARGIN)) / np.tan(half_fov)
+    share = np.tan(np.arcsin(np.sin(half_fov) / studio.FRAME_MARGIN)) / np.tan(half_fov)
     for template in shelf:
         covered = silhouette(addon, template)
         for axis in (0, 1):
