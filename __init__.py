@@ -1,4 +1,4 @@
-"""Entry point of Blender. Imports stay inside the functions: tools import the tree without Blender."""
+"""Entry point for Blender. Imports stay inside the functions because tools import the tree without Blender."""
 
 
 def register() -> None:

@@ -1,4 +1,4 @@
-"""The face inside Blender. The modules without bpy can be imported and tested anywhere."""
+"""The Blender add-on. Modules without bpy can be imported and tested anywhere."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MODULES = (
     "operators.setup",
     "panels.jobs",
     "panels.shelf",
-    "panels.start",
+    "panels.result",
     "shelf.front_gizmo",
     "session",
 )
-"""In the order of registration: each may use those before it."""
+"""In order of registration: each module may use those before it."""
 
 
 def _modules() -> list[ModuleType]:

@@ -1,4 +1,4 @@
-"""What differs between Blender 4.2 and 5.2, kept in one place."""
+"""Differences between Blender 4.2 and 5.2, kept in one place."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from ..backend.recdreamer.protocol import RequestError
 
 
 def new_node_material(name: str) -> bpy.types.Material:
-    """A material with the default Principled BSDF; from 5.0 on, node trees are always there."""
+    """A material with the default Principled BSDF; since 5.0 every material has a node tree."""
     material = bpy.data.materials.new(name)
     if bpy.app.version < (5, 0, 0):
         material.use_nodes = True
     return material
 
 
+def principled_of(material: bpy.types.Material) -> bpy.types.Node | None:
+    """The Principled BSDF, or None; before 5.0 a material may have no node tree."""
+    nodes = material.node_tree.nodes if material.node_tree is not None else ()
+    return next((node for node in nodes if node.type == "BSDF_PRINCIPLED"), None)
+
+
 def draw_prompt(layout: bpy.types.UILayout, data: object, name: str, placeholder: str) -> None:
-    """A text field of several lines where Blender has one (5.2), else of one line."""
+    """A multi-line text field where Blender has one (5.2), else a single line."""
     if hasattr(layout, "textbox"):
         layout.textbox(data, name, initial_visible_lines=3, placeholder=placeholder)
     else:
@@ -37,7 +43,7 @@ def new_node_world(name: str) -> bpy.types.World:
 
 
 def set_png(settings: bpy.types.ImageFormatSettings) -> None:
-    """8-bit PNG with alpha; from 5.0 on, the kind of media comes before the format."""
+    """8-bit PNG with alpha. Since 5.0 the media type must be set before the format."""
     if hasattr(settings, "media_type"):
         settings.media_type = "IMAGE"
     settings.file_format = "PNG"
@@ -46,7 +52,7 @@ def set_png(settings: bpy.types.ImageFormatSettings) -> None:
 
 
 def set_preview_engine(scene: bpy.types.Scene, samples: int) -> None:
-    """EEVEE; without a window, where there may be no graphics driver, Cycles on the processor."""
+    """EEVEE, or Cycles on the CPU in background mode, where there may be no graphics driver."""
     if not bpy.app.background:
         scene.render.engine = "BLENDER_EEVEE" if bpy.app.version >= (5, 0, 0) else "BLENDER_EEVEE_NEXT"
         return

@@ -1,4 +1,4 @@
-"""Numbers and times in words for the panel. No bpy here."""
+"""Numbers and times as text for the panel. No bpy here."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import textwrap
 from ..backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobState
 
 OPPOSITE_SIDE = {"left": "right", "right": "left"}
-"""What a label becomes when its picture is mirrored; all others stay."""
+"""New label of a mirrored picture; other labels do not change."""
 
 
 def duration(seconds: float) -> str:
-    """A span of time with the two units that matter: 45 s, 3 min 20 s, 2 h 5 min."""
+    """A time span in its two largest units: 45 s, 3 min 20 s, 2 h 5 min."""
     minutes, rest_s = divmod(round(max(0.0, seconds)), 60)
     hours, rest_min = divmod(minutes, 60)
     if hours:
@@ -21,7 +21,7 @@ def duration(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long ago something was, in its largest unit."""
+    """A time in the past, in its largest unit."""
     for unit_s, name in ((86400, "d"), (3600, "h"), (60, "min")):
         if seconds >= unit_s:
             return f"{seconds // unit_s:.0f} {name} ago"
@@ -37,7 +37,7 @@ def progress(state: JobState) -> tuple[float, str]:
 
 
 def speed(state: JobState) -> str:
-    """Iterations per second and remaining time; empty while neither is known."""
+    """Iterations per second and remaining time; empty if both are unknown."""
     parts = []
     if state.it_per_s:
         parts.append(f"{state.it_per_s:.2f} it/s")
@@ -47,41 +47,48 @@ def speed(state: JobState) -> str:
 
 
 def fraction(line: str) -> float | None:
-    """How much is done, from a line such as "picture 3 of 16" or "3/16"; None if it does not say."""
+    """Progress from a line such as "picture 3 of 16" or "3/16"; None if the line has no such numbers."""
     found = re.search(r"(\d+) ?(?:/|of) ?(\d+)", line)
     done, total = map(int, found.groups()) if found else (0, 0)
     return min(1.0, done / total) if total else None
 
 
 def with_share(label: str, share: float | None) -> str:
-    """A class and how surely it was recognized."""
+    """A class and the confidence of its recognition."""
     return label if share is None else f"{label}  {100 * share:.0f} %"
 
 
 def nearest_label(azimuth_deg: float) -> str:
-    """The pose class whose camera stands nearest."""
+    """The pose class with the nearest camera."""
+    return min(
+        CLASS_AZIMUTHS_DEG, key=lambda label: angle_between_deg(azimuth_deg, CLASS_AZIMUTHS_DEG[label])
+    )
 
-    def distance_deg(label: str) -> float:
-        return abs((azimuth_deg - CLASS_AZIMUTHS_DEG[label] + 180) % 360 - 180)
 
-    return min(CLASS_AZIMUTHS_DEG, key=distance_deg)
+def angle_between_deg(a_deg: float, b_deg: float) -> float:
+    """The smaller angle between two directions, in [0, 180].
+
+    >>> angle_between_deg(350, 20)
+    30
+    """
+    return abs((a_deg - b_deg + 180) % 360 - 180)
 
 
 def turntable_label(azimuth_deg: float) -> str:
-    """The class name of a cardinal view, else the azimuth itself, so that every view is a class."""
+    """The class of a cardinal view, else the azimuth itself, so that every view has a class."""
     for label, cardinal_deg in CLASS_AZIMUTHS_DEG.items():
-        if abs(azimuth_deg % 360 - cardinal_deg) < 1e-3:
+        if angle_between_deg(azimuth_deg, cardinal_deg) < 1e-3:
             return label
     return f"{azimuth_deg % 360:.0f}°"
 
 
 def label_of_file(stem: str) -> str:
-    """The class that a file name speaks of, or nothing."""
+    """The pose class named in a file name, or an empty string."""
     words = "".join(character if character.isalpha() else " " for character in stem.lower()).split()
     return next((label for label in CLASS_AZIMUTHS_DEG if label in words), "")
 
 
 def wrap(text: str, width_px: float, ui_scale: float) -> list[str]:
-    """Lines that fit a sidebar; Blender's labels do not wrap by themselves."""
-    # 6.4 px: mean advance of Blender's font on English text. Without a window the scale is 0.
+    """Lines that fit into a sidebar, because Blender's labels do not wrap."""
+    # 6.4 px is the mean advance of Blender's font in English text. Without a window the scale is 0.
     return textwrap.wrap(text, max(16, int((width_px / (ui_scale or 1.0) - 50) / 6.4)))

@@ -1,4 +1,4 @@
-"""Text in a layout, wrapped to the width of its region."""
+"""Text in a layout, wrapped to the width of the region."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def draw_text(
     icon: str = "NONE",
     columns: int = 1,
 ) -> None:
-    """A label of as many lines as the region needs, or one of equal columns of the region."""
+    """Draw text in as many lines as the region, or one of its equal columns, needs."""
     column = layout.column(align=True)
     width_px = (context.region.width if context.region else 300) / columns
     for index, line in enumerate(describe.wrap(text, width_px, context.preferences.system.ui_scale)):

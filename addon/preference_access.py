@@ -1,4 +1,4 @@
-"""The preferences, for modules that preferences.py itself uses."""
+"""Access to the preferences for modules that preferences.py imports."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import bpy
 from .. import __package__ as base_package
 
 DEVICES = (
-    ("auto", "Automatic", "A GPU where there is one"),
-    ("cuda", "NVIDIA GPU", "Fail rather than fall back to the processor"),
-    ("cpu", "Processor", "Works everywhere, slowly"),
+    ("auto", "Automatic", "Use the GPU if there is one"),
+    ("cuda", "NVIDIA GPU", "Use the GPU; stop with an error if there is none"),
+    ("cpu", "CPU", "Works on every computer, but slowly"),
 )
 
 

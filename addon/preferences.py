@@ -1,4 +1,4 @@
-"""Preferences: where data lives, which Python runs the backend, on which device."""
+"""Preferences: data folder, Python interpreter of the backend, and device."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from .panels.backend import draw_backend
 from .preference_access import DEVICES
 
 BUILDS = (
-    ("cuda", "NVIDIA GPU", "About 5 GB to download"),
-    ("cpu", "Processor", "About 1 GB to download"),
+    ("cuda", "NVIDIA GPU (3 GB)", "Download PyTorch with CUDA, about 3 GB on Linux"),
+    ("cpu", "CPU Only (0.5 GB)", "Download PyTorch for the CPU, about 0.5 GB on Linux"),
 )
 
 
@@ -25,24 +25,26 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
 
     data_folder: StringProperty(
         name="Data Folder",
-        description="Jobs, templates and the backend are kept here, also when the extension is removed",
+        description="Folder for jobs, templates and the backend. It stays when the extension is removed",
         subtype="DIR_PATH",
         default=str(default_data_folder()),
     )
     backend_python: StringProperty(
-        name="Interpreter",
-        description="A Python that has the backend's dependencies. Empty: the one that Set Up makes",
+        name="Python",
+        description="Interpreter with the backend's dependencies. Empty: the one that Install Backend creates",
         subtype="FILE_PATH",
     )
-    build: EnumProperty(name="Build for", description="Which PyTorch Set Up fetches", items=BUILDS)
-    device: EnumProperty(name="Device", description="Where jobs run", items=DEVICES)
+    build: EnumProperty(
+        name="Hardware", description="Which build of PyTorch Install Backend downloads", items=BUILDS
+    )
+    device: EnumProperty(name="Device", description="Which device runs jobs", items=DEVICES)
     views_model: StringProperty(
-        name="Novel-View Model",
-        description="Folder of a model in diffusers format that turns one picture (Zero-1-to-3 and its kin)",
+        name="Multi-View Model",
+        description="Folder of a model in diffusers format that draws a picture from other sides, such as Zero-1-to-3",
         subtype="DIR_PATH",
     )
     num_jobs: IntProperty(
-        name="Jobs Listed", description="Earlier jobs in the panel", default=8, min=1, max=100
+        name="Jobs Listed", description="Number of jobs shown in History", default=8, min=1, max=100
     )
 
     @property
@@ -50,7 +52,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         return Path(bpy.path.abspath(self.data_folder) or default_data_folder())
 
     def find_interpreter(self) -> Path:
-        """The Python that runs the backend. Raises RequestError when there is none."""
+        """The Python that runs the backend. Raises RequestError if there is none."""
         return environment.find_interpreter(bpy.path.abspath(self.backend_python), self.folder)
 
     @property
@@ -66,7 +68,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         self.layout.use_property_decorate = False
         self.layout.prop(self, "data_folder")
         self.layout.prop(self, "device")
-        self.layout.prop(self, "views_model", placeholder="to make other views of one picture")
+        self.layout.prop(self, "views_model", placeholder="optional: draws a picture from other sides")
         self.layout.prop(self, "num_jobs")
         draw_backend(self.layout.box(), self, context)
 

@@ -1,4 +1,4 @@
-"""Pictures in the panel, loaded once each."""
+"""Pictures for the panel, each loaded once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import bpy.utils.previews
 import numpy as np
 
 MAX_LOADED = 200
-"""Every preview of a long job is a new picture; beyond this many the old ones are let go."""
+"""A long job makes many previews; beyond this number all loaded pictures are released."""
 
 _collection: bpy.utils.previews.ImagePreviewCollection | None = None
 
 
 def icon(path: Path, *, mirrored: bool = False) -> int:
-    """Icon number of a picture, 0 when it cannot be shown (a missing file, or no window)."""
+    """Icon number of a picture; 0 if it cannot be shown (missing file, or no window)."""
     global _collection
     if _collection is None:
         _collection = bpy.utils.previews.new()
@@ -35,7 +35,7 @@ def icon(path: Path, *, mirrored: bool = False) -> int:
 
 
 def fold(strip: np.ndarray) -> np.ndarray:
-    """Four views side by side as two rows of two: icons are square, and so nothing of one is lost.
+    """Rearrange four views side by side into two rows of two, because icons are square.
 
     `height 4*height 4` to `2*height 2*height 4`; rows of pixels count from the bottom.
     """
@@ -44,13 +44,13 @@ def fold(strip: np.ndarray) -> np.ndarray:
 
 
 def trim() -> None:
-    """Let old pictures go. Never while drawing: the layout may hold their numbers."""
+    """Release old pictures. Never call this while drawing: the layout may hold their icon numbers."""
     if _collection is not None and len(_collection) > MAX_LOADED:
         _collection.clear()
 
 
 def clear() -> None:
-    """Give everything back, when the add-on goes away."""
+    """Release all pictures when the add-on is disabled."""
     global _collection
     if _collection is not None:
         bpy.utils.previews.remove(_collection)

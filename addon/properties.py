@@ -1,4 +1,4 @@
-"""The request that the artist is editing, kept with the scene. Nothing about running jobs lives here."""
+"""The settings of the next job, stored in the scene. Running jobs leave no state here."""
 
 from __future__ import annotations
 
@@ -34,21 +34,26 @@ from .shelf.captures import Camera
 from .start.properties import RecDreamerStart
 
 METHODS = (
-    ("usd", "USD", "Uniform score distillation: every side of the object gets its share, so no second face"),
-    ("vsd", "VSD", "Variational score distillation: crisp, but follows the front bias of the prior"),
-    ("esd", "ESD", "Entropic score distillation: VSD whose branch half forgets the camera"),
-    ("sds", "SDS", "Score distillation sampling: simple and smooth, follows the front bias of the prior"),
     (
-        "debiased_sds",
-        "Debiased SDS",
-        "SDS with clipped scores, and prompts that say from where they are seen",
+        "usd",
+        "Balanced Views",
+        "Uniform score distillation: gives every side its share, so that no second face appears",
     ),
-    ("perp_neg", "Perp-Neg", "SDS that is pushed away from the views that a camera does not see"),
+    ("vsd", "Sharp (VSD)", "Variational score distillation: sharper, but may put a face on the back"),
+    ("esd", "Entropic (ESD)", "Entropic score distillation: VSD that partly ignores the camera"),
+    ("sds", "Simple (SDS)", "Score distillation sampling: smooth, but may put a face on the back"),
+    ("debiased_sds", "Debiased SDS", "SDS with clipped scores, and prompts that name the view"),
+    ("perp_neg", "Perp-Neg", "SDS that is pushed away from views other than the camera's"),
     ("sds_bridge", "SDS-Bridge", "SDS, then steps from bad pictures of the prompt to good ones"),
 )
 POSE_MODES = (
-    ("camera", "By Camera", "Ask each view for the pose that its camera looks at"),
-    ("marginal", "By Balance", "Balance the poses over all views, as in the paper; needs no known cameras"),
+    ("camera", "Fixed Front", "Each view must show the pose that its camera looks at. The front faces -Y"),
+    (
+        "marginal",
+        "Free Front",
+        "Poses are balanced over all views, and the result chooses its own front, as in the paper. "
+        "Needs no known cameras",
+    ),
 )
 QUALITIES = (
     ("quick", "Quick", "A rough result in a fraction of the time"),
@@ -58,15 +63,21 @@ SOURCES = (
     ("viewport", "View", "Captured from a 3D view", "VIEW3D", 0),
     ("turntable", "Turntable", "Rendered from objects", "CON_ROTLIKE", 1),
     ("file", "File", "An image file", "FILE_IMAGE", 2),
-    ("prior", "Prior", "Drawn by the prior", "SHADERFX", 3),
+    ("prior", "Image Model", "Drawn by the image model", "SHADERFX", 3),
     ("clipboard", "Pasted", "From the clipboard", "PASTEDOWN", 4),
     ("sketch", "Sketch", "A drawing: an image file, or Grease Pencil", "GREASEPENCIL", 5),
-    ("novel_view", "Novel View", "Another view of a picture, drawn by a novel-view model", "CAMERA_DATA", 6),
+    (
+        "novel_view",
+        "Other View",
+        "Another view of a picture, drawn by the multi-view model",
+        "CAMERA_DATA",
+        6,
+    ),
 )
 SHELF_VIEWS = (
     ("PICTURE", "Picture", "The pictures themselves"),
-    ("MASK", "Mask", "What the machine takes for the object"),
-    ("MATCH", "Match", "Which places tell this pose from the others: bright ones do"),
+    ("MASK", "Mask", "Detected object"),
+    ("MATCH", "Match", "Areas that set this pose apart (bright = strong)"),
 )
 
 
@@ -75,19 +86,19 @@ def _suggest_labels(template: RecDreamerTemplate, context: bpy.types.Context, te
 
 
 class RecDreamerTemplate(bpy.types.PropertyGroup):
-    """One picture on the shelf; the picture itself lies in the data folder."""
+    """One picture on the shelf; its image file is in the data folder."""
 
     image: StringProperty(name="Image", description="File name in the templates folder")
     label: StringProperty(
         name="Pose",
-        description="The pose that this picture shows. Pictures of one pose share a name",
+        description="The pose that this picture shows. Pictures of the same pose share a name",
         search=_suggest_labels,
         search_options={"SUGGESTION"},
     )
     enabled: BoolProperty(name="Use", description="Use this template", default=True)
     weight: FloatProperty(
         name="Weight",
-        description="Its say among the templates of the same pose",
+        description="Influence relative to other templates of the same pose",
         default=1.0,
         min=0.01,
         soft_max=10.0,
@@ -99,16 +110,16 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
         name="Azimuth", description="Degrees counter-clockwise seen from above; 0 is the front"
     )
     elevation_deg: FloatProperty(name="Elevation", description="Degrees above the horizon")
-    c2w: FloatVectorProperty(name="Camera", description="Where it was taken from, by rows", size=16)
-    projection: FloatVectorProperty(name="Lens", description="All zero: taken by no camera", size=16)
+    c2w: FloatVectorProperty(name="Camera", description="Camera-to-world matrix, row by row", size=16)
+    projection: FloatVectorProperty(name="Lens", description="Projection matrix, row by row", size=16)
     look: EnumProperty(name="Look", items=studio.LOOKS, default="SOLID")
     taken_of: StringProperty(
-        name="Taken of", description="Of a card that Generate has made: what the object was like then"
+        name="Captured Shape", description="Digest of the mesh that Generate captured automatically"
     )
 
     @property
     def camera(self) -> Camera | None:
-        """The camera that took it, or None."""
+        """The camera of the picture, or None. An unset projection is all zeros."""
         if not any(self.projection):
             return None
         return Camera(
@@ -131,7 +142,7 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
 
     @property
     def key(self) -> CardKey:
-        """What a verdict on this template depends on."""
+        """The values that a verdict on this template depends on."""
         return (self.image, self.label.strip(), self.mirrored)
 
     def to_protocol(self) -> Template:
@@ -147,11 +158,11 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
 
 
 class RecDreamerSettings(bpy.types.PropertyGroup):
-    """What the next press of Generate asks for."""
+    """The settings that Generate uses."""
 
-    prompt: StringProperty(name="Prompt", description="The object to make, for example: a red bear")
+    prompt: StringProperty(name="Prompt", description="The object to create, for example: a red bear")
     method: EnumProperty(name="Method", items=METHODS, default="usd")
-    pose_mode: EnumProperty(name="Poses", items=POSE_MODES, default="camera")
+    pose_mode: EnumProperty(name="Views", items=POSE_MODES, default="camera")
     quality: EnumProperty(name="Quality", items=QUALITIES, default="standard")
     seed: IntProperty(
         name="Seed", description="The same seed and settings give the same object", default=0, min=0
@@ -165,25 +176,25 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         unit="LENGTH",
     )
     prior: StringProperty(
-        name="Prior",
-        description="The diffusion model: 'builtin', a folder in diffusers format, or a model id",
+        name="Image Model",
+        description="The diffusion model: 'builtin', a folder in diffusers format, or a model ID",
         default=BUILTIN_PRIOR,
     )
     keep_running: BoolProperty(
-        name="Keep Running Without Blender",
-        description="Go on when Blender is closed; otherwise the job saves itself and waits for Resume",
+        name="Continue After Closing Blender",
+        description="Keep the job running when Blender closes. Otherwise it is saved, and Resume continues it",
     )
     start: PointerProperty(type=RecDreamerStart)
     templates: CollectionProperty(type=RecDreamerTemplate)
     front: FloatProperty(
         name="Front",
-        description="Which way the object's front looks: 0° is -Y, 90° is +X. Captures count from there",
+        description="Direction that the object's front faces: 0° is -Y, 90° is +X. View angles are measured from it",
         subtype="ANGLE",
     )
     show_front: BoolProperty(
-        name="Show Front", description="Show the front as an arrow in the 3D view; turn it by its ring"
+        name="Show Front", description="Show the front as an arrow in the 3D view; drag its ring to turn it"
     )
-    shelf_view: EnumProperty(name="Show", description="What the cards show", items=SHELF_VIEWS)
+    shelf_view: EnumProperty(name="Show", description="What the templates show", items=SHELF_VIEWS)
 
     @property
     def front_deg(self) -> float:
@@ -195,12 +206,12 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
 
     @property
     def has_own_templates(self) -> bool:
-        """True when templates are in use that Generate has not taken from an object by itself."""
+        """True if a template is in use that Generate did not capture automatically."""
         return any(not template.taken_of for template in self.enabled_templates)
 
     @property
     def wants_turntable(self) -> bool:
-        """True when Generate is to see to it that the templates show the object as it is."""
+        """True if Generate must keep a turntable of the start object up to date on the shelf."""
         start = self.start
         is_wanted = start.needs_object and start.auto_turntable and self.method == "usd"
         return is_wanted and not self.has_own_templates
@@ -213,15 +224,15 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         with_templates: bool = True,
         with_start: bool = True,
     ) -> JobRequest:
-        """The request as it stands. Raises RequestError when it cannot be run."""
+        """The settings as a request. Raises RequestError if it cannot be run."""
         templates = self.enabled_templates if with_templates else []
         for template in templates:
             if not template.label.strip():
                 raise RequestError("A template has no pose.", "Name its pose, for example: front.")
             if not template.path.is_file():
                 raise RequestError(
-                    f"The picture of template {template.label!r} is gone.",
-                    "Remove the template or make it anew.",
+                    f"The image of template {template.label!r} is missing.",
+                    "Recapture or remove the template.",
                 )
         request = JobRequest(
             prompt=self.prompt.strip() or prompt_if_empty,
@@ -242,7 +253,7 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
 
 
 def templates_folder() -> Path:
-    """Where the pictures of all shelves lie; removing a template leaves its picture, so undo works."""
+    """Folder of all template pictures. Removing a template keeps its file, so that undo works."""
     return get_preferences().folder / "templates"
 
 

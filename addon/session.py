@@ -1,6 +1,6 @@
-"""What this run of Blender knows beside the folders: workers, a set-up under way, the job in view.
+"""State of this Blender session: workers, background tasks, and the job shown in the panel.
 
-`pump` is the one place where news from outside come in. Blender's timer calls it, and so do the tests.
+`pump` is the only entry point for news from other processes. Blender's timer and the tests call it.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ from .preference_access import get_preferences
 CATEGORY = "RecDreamer"
 """Name of the sidebar tab."""
 BUSY_S, IDLE_S = 0.25, 1.0
-"""Time between two looks, with and without a worker of ours."""
+"""Time between two polls, with and without a worker of this Blender."""
 
 
 class Session:
-    """Module state, forgotten by `stop`; nothing of it is saved in a .blend."""
+    """Module state, reset by `stop` and never saved in a .blend file."""
 
     def __init__(self) -> None:
         self.task: Task | None = None
-        """Set-up or check of the backend, running or the last one."""
+        """Installation or diagnostics of the backend: the running or the last one."""
         self.shown_id = ""
-        """The job that the artist clicked; empty: the newest."""
+        """The job that the artist clicked. Empty: the running or newest one."""
         self.errand: Errand | None = None
-        """Background work for the shelf, running or the last one."""
+        """Background work for the shelf: the running or the last one."""
         self.gallery: Gallery | None = None
-        """Pictures that wait to be picked."""
+        """Pictures for the artist to choose from."""
         self.check: Check | None = None
-        """What the machine makes of the shelf."""
+        """The last check of the templates."""
         self._registry: JobRegistry | None = None
 
     @property
     def registry(self) -> JobRegistry:
-        """Jobs of the data folder that the preferences name now."""
+        """Jobs in the data folder that is set in the preferences."""
         folder = get_preferences().folder
         registry = self._registry
-        # Running workers belong to the old folder; it stays in view until they are through.
+        # Running workers belong to the old folder, so it stays in use until they end.
         if registry is None or (registry.data_folder != folder and registry.running is None):
             registry = self._registry = JobRegistry(folder)
         return registry
 
     @property
     def shown(self) -> Job | None:
-        """The job in view: the clicked one, else the running one, else the newest."""
+        """The job in the panel: the clicked one, else the running one, else the newest."""
         registry = self.registry
         return registry.find(self.shown_id) or registry.running or next(iter(registry.jobs), None)
 
     def stop(self) -> None:
-        """End or let go of everything that runs."""
+        """End everything that runs, except jobs that continue without Blender."""
         for task in (self.task, self.errand and self.errand.task):
             if task is not None:
                 task.cancel()
@@ -69,7 +69,7 @@ session = Session()
 
 
 def pump() -> bool:
-    """Take in what workers, folders and tasks have to tell, and redraw where it shows."""
+    """Read news from workers, folders and tasks, and redraw the regions that show it."""
     changed = session.registry.poll()
     if session.task is not None and session.task.poll():
         changed = True
@@ -83,7 +83,7 @@ def pump() -> bool:
 
 
 def _redraw(area_type: str, category: str) -> None:
-    """Redraw the areas of a type, of 3D views only the sidebars that show our tab."""
+    """Redraw areas of a type; with a category, only the sidebars that show this tab."""
     for window in bpy.context.window_manager.windows:
         for area in window.screen.areas:
             if area.type != area_type:
@@ -97,7 +97,7 @@ def _tick() -> float:
     try:
         pump()
     except Exception:
-        # A timer that raises is dropped by Blender, and the panel would stand still for ever.
+        # Blender drops a timer that raises, and the panel would never update again.
         traceback.print_exc()
     tasks = (session.task, session.errand and session.errand.task)
     is_busy = session.registry.running is not None or any(task and task.is_running for task in tasks)

@@ -1,1 +1,1 @@
-"""Job folders, and the processes that work on them. No bpy here."""
+"""Job folders and their worker processes. No bpy here."""

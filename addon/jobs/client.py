@@ -1,7 +1,7 @@
-"""One background process of one job: started, listened to, and never left behind. No bpy here.
+"""The background process of one job, from start to end. No bpy here.
 
-The process is `python -m recdreamer run <job folder>`. Its standard output carries JSON lines, a thread
-puts them into a queue, and `poll` (called by Blender's timer, or by a test) works the queue off.
+The process is `python -m recdreamer run <job folder>`. It writes JSON lines to its standard output; a thread
+puts them into a queue, and `poll` (called by Blender's timer or by a test) processes the queue.
 """
 
 from __future__ import annotations
@@ -23,22 +23,24 @@ from typing import Any
 from ...backend.recdreamer.protocol import PROTOCOL_VERSION, JobFolder, JobState, write_atomically
 
 HELLO_TIMEOUT_S = 180.0
-"""A cold start imports torch from a slow disk; longer than this nobody wants to wait."""
+"""A cold start imports torch from a slow disk, but nobody waits longer than this."""
 STOP_GRACE_S = 60.0
-"""Time a worker has to save and leave after `cancel` or `pause`; checkpoints bear a kill at any moment."""
+"""Time for a worker to save and exit after `cancel` or `pause`. Checkpoints survive a kill at any moment."""
 LINES_PER_POLL = 500
-"""A flood of events must not freeze the user interface."""
+"""Limits the work of one poll, so that many events cannot freeze the user interface."""
 ENDED = ("paused", "done", "failed", "cancelled")
+CHECK_BACKEND = "Check the Python interpreter, or install the backend, in the RecDreamer preferences."
+"""Remedy if the backend cannot be started."""
 
 
 def worker_environment(backend: Path) -> dict[str, str]:
-    """Environment of a worker: nothing of Blender's Python leaks in, the bundled backend comes first."""
+    """Environment variables of a worker: none of Blender's Python settings, and the bundled backend first."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     return environment | {"PYTHONPATH": str(backend), "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1"}
 
 
 def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """A process in a group of its own, without a console window, so that its whole tree can be ended."""
+    """Start a process in its own group, so that its whole tree can be killed, without a console window."""
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         return subprocess.Popen(command, creationflags=flags, **options)
@@ -46,7 +48,7 @@ def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[by
 
 
 def kill_process(process: subprocess.Popen[bytes]) -> None:
-    """End a process that `start_process` made, and its children, and wait for it."""
+    """Kill a process from `start_process` and its children, and wait for it."""
     if process.poll() is None:
         if sys.platform == "win32":
             subprocess.run(
@@ -58,30 +60,30 @@ def kill_process(process: subprocess.Popen[bytes]) -> None:
 
 
 class JobClient:
-    """The worker of one job, seen from Blender. `state` is where the job stands."""
+    """The worker of one job, seen from Blender. `state` is the current state of the job."""
 
     def __init__(
         self, folder: JobFolder, command: Sequence[str], backend: Path, options: Sequence[str] = ()
     ) -> None:
-        """Start `[*command, "run", folder, *options]`. Raises OSError when it cannot be started."""
+        """Start `[*command, "run", folder, *options]`. Raises OSError if it cannot be started."""
         self.folder = folder
         self._before = folder.read_state()
-        # What an earlier run of the folder showed stays in view; its status and trouble do not.
+        # Keep the preview and progress of an earlier run, but not its status and message.
         self.state = replace(
             self._before, status="queued", stage="starting", message="", hint="", updated_s=time.time()
         )
         self._announced = replace(self.state)
         self._repeats = bool(options)
         self.stopping = ""
-        """The stop that was asked for: "cancel", "pause" or nothing."""
+        """The requested stop: "cancel", "pause" or empty."""
         self._deadline = time.monotonic() + HELLO_TIMEOUT_S
         self.is_settled = False
-        """True once the process is gone and the state is final."""
+        """True once the process has ended and the state is final."""
         self._said_hello = False
         self._failure: tuple[str, str] | None = None
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         with folder.log.open("ab") as log:
-            # Before the worker has a say of its own.
+            # Written before the worker can write its own state.
             self._write_state()
             try:
                 self._process = start_process(
@@ -99,7 +101,7 @@ class JobClient:
         threading.Thread(target=self._read, name=f"recdreamer {folder.root.name}", daemon=True).start()
 
     def poll(self) -> bool:
-        """Work off what the worker said. True when something changed."""
+        """Process the lines from the worker. True if something changed."""
         changed = False
         for _ in range(LINES_PER_POLL):
             try:
@@ -118,11 +120,11 @@ class JobClient:
         self._ask("cancel")
 
     def pause(self) -> None:
-        """Ask the worker to save, to free the GPU and to leave; `run` on the folder goes on later."""
+        """Ask the worker to save, free the GPU and exit; `run` on the folder resumes it later."""
         self._ask("pause")
 
     def stop(self, timeout_s: float) -> None:
-        """Let go of the worker: it saves and leaves, and is killed when it takes longer than `timeout_s`."""
+        """Make the worker save and exit, and kill it if that takes longer than `timeout_s`."""
         self._close_stdin()
         try:
             self._process.wait(timeout_s)
@@ -131,7 +133,7 @@ class JobClient:
         self._finish(lost_status="paused")
 
     def let_go(self) -> None:
-        """Leave the worker running on its own, as its request asked."""
+        """Close the pipe, so that the worker continues alone if its request says so, else saves and exits."""
         self._close_stdin()
 
     def _read(self) -> None:
@@ -139,20 +141,20 @@ class JobClient:
         with self._process.stdout as stream:
             for line in stream:
                 self._lines.put(line)
-        self._process.wait()  # Here, so that a worker that was let go is waited for as well.
+        self._process.wait()  # In this thread, so that a detached worker is reaped, too.
         self._lines.put(None)
 
     def _ask(self, command: str) -> None:
         assert self._process.stdin is not None
         self.stopping = command
         self._deadline = time.monotonic() + STOP_GRACE_S
-        with suppress(OSError, ValueError):  # It may be gone already; the reader thread tells.
+        with suppress(OSError, ValueError):  # The process may have ended; the reader thread notices.
             self._process.stdin.write(command.encode() + b"\n")
             self._process.stdin.flush()
 
     def _close_stdin(self) -> None:
         assert self._process.stdin is not None
-        with suppress(OSError):  # A broken pipe cannot be flushed, and need not be.
+        with suppress(OSError):  # A broken pipe cannot be flushed.
             self._process.stdin.close()
 
     def _apply(self, line: bytes) -> None:
@@ -160,7 +162,7 @@ class JobClient:
             event = json.loads(line)
             kind = event["type"]
         except (ValueError, TypeError, KeyError):
-            return  # Stray output of a library; protocol lines are objects with a type.
+            return  # Stray output of a library: protocol lines are objects with a type.
         if kind == "hello":
             self._meet(event.get("protocol"))
         else:
@@ -170,7 +172,7 @@ class JobClient:
     def _meet(self, protocol: object) -> None:
         if protocol != PROTOCOL_VERSION:
             self._fail(
-                f"The backend speaks protocol {protocol}, this add-on speaks {PROTOCOL_VERSION}.",
+                f"The backend uses protocol {protocol}, but this add-on needs {PROTOCOL_VERSION}.",
                 "Install the add-on and the backend from the same release.",
             )
             return
@@ -178,7 +180,7 @@ class JobClient:
         self.state.status = "running"
 
     def _watch_clock(self) -> bool:
-        """End a worker that does not answer in time."""
+        """Kill a worker that does not answer in time."""
         if (self._said_hello and not self.stopping) or time.monotonic() < self._deadline or self._failure:
             return False
         if self.stopping:
@@ -186,7 +188,7 @@ class JobClient:
         else:
             self._fail(
                 f"The backend did not answer within {HELLO_TIMEOUT_S:.0f} seconds.",
-                "Check the backend in the preferences of RecDreamer.",
+                "Press Run Diagnostics in the RecDreamer preferences.",
             )
         return True
 
@@ -195,7 +197,7 @@ class JobClient:
         kill_process(self._process)
 
     def _finish(self, lost_status: str = "failed") -> None:
-        """Settle the state once the process is gone; the folder gets the last word, or is given it."""
+        """Determine the final state after the process has ended, and write it if the worker did not."""
         self._close_stdin()
         code = self._process.wait()
         self.is_settled = True
@@ -204,11 +206,11 @@ class JobClient:
             self.state = on_disk
             return
         if self._repeats and on_disk == self._announced:
-            # Nothing was set aside, so the job is what it was.
-            told = (self.state.message, self.state.hint) if self.state.status == "failed" else None
+            # The worker never began to redo a stage, so the job keeps its earlier state.
+            error = (self.state.message, self.state.hint) if self.state.status == "failed" else None
             self.state = replace(self._before)
-            if self._failure or told or not self.stopping:
-                self.state.message, self.state.hint = self._failure or told or self._explain_death(code)
+            if self._failure or error or not self.stopping:
+                self.state.message, self.state.hint = self._failure or error or self._explain_death(code)
             with suppress(OSError):
                 self._write_state()
             return
@@ -221,33 +223,33 @@ class JobClient:
             if lost_status == "failed":
                 self.state.message, self.state.hint = self._explain_death(code)
         self.state.updated_s = time.time()
-        with suppress(OSError):  # A full or vanished disk; the state in memory still tells the artist.
+        with suppress(OSError):  # The disk may be full or gone; the panel still shows the state in memory.
             self._write_state()
 
     def _write_state(self) -> None:
         write_atomically(self.folder.state, json.dumps(asdict(self.state), indent=2))
 
     def _explain_death(self, code: int) -> tuple[str, str]:
-        """One sentence on a worker that left without a word, and what to do."""
+        """One sentence on why a worker ended unexpectedly, and what to do."""
         last_line = read_last_line(self.folder.log)
         if not self._said_hello:
             return (
-                f"The backend did not start: {last_line or f'it left with code {code}'}.",
-                "Check the interpreter, or set up the backend, in the preferences of RecDreamer.",
+                f"The backend did not start: {last_line or f'it exited with code {code}'}.",
+                CHECK_BACKEND,
             )
         if code == -9:
             return (
-                "The background process was killed, probably because memory ran out.",
+                "The background process was killed, probably because the computer ran out of memory.",
                 "Close other programs and press Resume.",
             )
         return (
-            f"The background process died (code {code}{': ' + last_line if last_line else ''}).",
-            "Press Resume to go on from the newest checkpoint; log.txt in the job folder tells more.",
+            f"The background process ended unexpectedly (code {code}{': ' + last_line if last_line else ''}).",
+            "Press Resume to continue from the newest checkpoint; log.txt in the job folder has details.",
         )
 
 
 def apply_event(state: JobState, event: dict[str, Any]) -> None:
-    """Bring the state up to date with one event; unknown types and fields are ignored."""
+    """Update the state with one event; unknown types and fields are ignored."""
     match event:
         case {"type": "stage", "name": str(name)}:
             state.stage, state.step, state.total = name, 0, 0
@@ -271,7 +273,7 @@ def apply_event(state: JobState, event: dict[str, Any]) -> None:
 
 
 def read_last_line(path: Path, limit: int = 200) -> str:
-    """Last line of a log that holds text, without its final full stop; empty when there is none."""
+    """Last non-empty line of a log without its final period; empty if there is none."""
     try:
         with path.open("rb") as stream:
             stream.seek(max(0, path.stat().st_size - 4096))

@@ -1,4 +1,4 @@
-"""The Python environment that runs the backend: found, made, checked. No bpy here."""
+"""Find, create and check the Python environment of the backend. No bpy here."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .client import worker_environment
 from .task import BACKEND, Step, Task
 
 PYTHON_VERSIONS = ((3, 11), (3, 12), (3, 13))
-"""Versions that the backend's dependencies have wheels for."""
+"""Versions for which the backend's dependencies have wheels."""
 
 SPACE_GB = {"cpu": 4, "cuda": 12}
-"""Disk space of a finished environment plus the downloads on their way."""
+"""Disk space of a finished environment plus its downloads."""
 
 TORCH_INDEX = {
     "cpu": "https://download.pytorch.org/whl/cpu",
-    # PyPI's own Linux wheels are CUDA builds; Windows has them in PyTorch's index only.
+    # PyPI has CUDA builds for Linux; those for Windows are only in PyTorch's own index.
     "cuda": "https://download.pytorch.org/whl/cu126" if sys.platform == "win32" else "",
 }
 
@@ -31,35 +31,35 @@ def interpreter_of(environment: Path) -> Path:
 
 
 def own_environment(data_folder: Path) -> Path:
-    """Where "Set Up" puts the environment."""
+    """Location of the environment that Install Backend creates."""
     return data_folder / "backend"
 
 
 def find_interpreter(chosen: str, data_folder: Path) -> Path:
-    """The interpreter that the artist chose, else that of the environment that "Set Up" made.
+    """The interpreter that the artist chose, else that of the installed environment.
 
-    Raises RequestError when it plainly is not there; quick enough for every redraw.
+    Raises RequestError if the file is missing. Fast enough for every redraw.
     """
     if chosen:
         if not Path(chosen).is_file():
             raise RequestError(
-                f"The backend interpreter {chosen} does not exist.",
-                "Choose another one in the preferences, or clear the field and press Set Up.",
+                f"The Python interpreter {chosen} does not exist.",
+                "Choose another one in the preferences, or clear the field and press Install Backend.",
             )
         return Path(chosen)
     interpreter = interpreter_of(own_environment(data_folder))
     if not (interpreter.is_file() and _marker(data_folder).is_file()):
-        raise RequestError("The backend is not set up yet.", "Press Set Up in the preferences.")
+        raise RequestError("The backend is not installed yet.", "Press Install Backend in the preferences.")
     return interpreter
 
 
 def run_command(interpreter: Path) -> list[str]:
-    """The start of every backend command line."""
+    """The first words of every backend command line."""
     return [str(interpreter), "-m", "recdreamer"]
 
 
 def probe(interpreter: str, timeout_s: float = 20.0) -> tuple[int, int] | None:
-    """Version of a Python that can make virtual environments, or None."""
+    """Version of a Python that can create virtual environments, or None."""
     code = "import ensurepip, sys, venv; print(*sys.version_info[:2])"
     try:
         output = subprocess.run(
@@ -77,10 +77,10 @@ def probe(interpreter: str, timeout_s: float = 20.0) -> tuple[int, int] | None:
 
 
 def find_base_python() -> str:
-    """A Python to build the environment with: one of the system's, else Blender's own.
+    """A Python to create the environment with: the system's, else Blender's own.
 
-    The system's comes first because Blender's goes away with the next Blender version.
-    Raises RequestError when none fits.
+    The system's comes first because Blender's is removed together with that Blender version.
+    Raises RequestError if none fits.
     """
     names = [f"python{major}.{minor}" for major, minor in reversed(PYTHON_VERSIONS)]
     for candidate in (*(shutil.which(name) for name in names), sys.executable):
@@ -88,24 +88,24 @@ def find_base_python() -> str:
             return candidate
     raise RequestError(
         "No Python from 3.11 to 3.13 with venv and pip was found.",
-        "Install one, or choose the interpreter of an environment that holds the backend.",
+        "Install one, or choose a Python that has the backend installed.",
     )
 
 
-def check(interpreter: Path) -> Task:
-    """Ask the backend's own doctor whether everything it needs is there."""
+def diagnose(interpreter: Path) -> Task:
+    """Run the backend's `doctor`, which checks all its dependencies."""
     return Task([_doctor(interpreter)])
 
 
-def set_up(data_folder: Path, device: str, base_python: str | None = None) -> Task:
-    """Make the environment: venv, pip install of the bundled backend, doctor. Raises RequestError.
+def install(data_folder: Path, device: str, base_python: str | None = None) -> Task:
+    """Create the environment: venv, pip install of the bundled backend, doctor. Raises RequestError.
 
-    `device` is "cpu" or "cuda" and decides which build of PyTorch is fetched.
+    `device` is "cpu" or "cuda" and selects the build of PyTorch.
     """
     free_gb = shutil.disk_usage(data_folder).free / 1e9
     if free_gb < SPACE_GB[device]:
         raise RequestError(
-            f"The backend needs {SPACE_GB[device]} GB, and {free_gb:.1f} GB are free in {data_folder}.",
+            f"The backend needs {SPACE_GB[device]} GB, but only {free_gb:.1f} GB are free in {data_folder}.",
             "Free some space, or choose another data folder.",
         )
     base_python = base_python or find_base_python()
@@ -118,8 +118,8 @@ def set_up(data_folder: Path, device: str, base_python: str | None = None) -> Ta
     index = ["--extra-index-url", TORCH_INDEX[device]] if TORCH_INDEX[device] else []
     return Task(
         [
-            Step("Making the environment", [base_python, "-m", "venv", "--clear", str(environment)]),
-            Step("Fetching and installing", [*pip, *index, str(source / "backend")]),
+            Step("Creating the Python environment", [base_python, "-m", "venv", "--clear", str(environment)]),
+            Step("Downloading and installing", [*pip, *index, str(source / "backend")]),
             _doctor(python),
         ],
         marker=_marker(data_folder),
@@ -128,7 +128,7 @@ def set_up(data_folder: Path, device: str, base_python: str | None = None) -> Ta
 
 
 def _marker(data_folder: Path) -> Path:
-    """Written last, so that a set-up that was cut short does not pass for a whole one."""
+    """A file written last, so that an interrupted installation does not count as complete."""
     return own_environment(data_folder) / "recdreamer-is-ready"
 
 

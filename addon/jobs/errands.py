@@ -1,4 +1,4 @@
-"""Background work for the template shelf: pictures to pick from, and the check. No bpy here."""
+"""Background work for the template shelf: suggested pictures and the template check. No bpy here."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .registry import new_job_id, writable_folder, write_request
 from .task import Step, Task
 
 KEPT_FOLDERS = 6
-"""Galleries and checks that stay on the disk; what was picked from them lies elsewhere."""
+"""Number of galleries and checks kept on disk. Chosen pictures are copied elsewhere."""
 
 CardKey = tuple[str, str, bool]
-"""Picture, label and mirroring of a card: a verdict holds as long as they stay."""
+"""Image, label and mirroring of a card. A verdict is valid as long as these do not change."""
 
 
 @dataclass(frozen=True)
@@ -28,26 +28,26 @@ class Sample:
     image: Path
     label: str
     share: float | None
-    """How surely the picture shows its label, in [0, 1]."""
+    """Confidence that the picture shows its label, in [0, 1]."""
     azimuth_deg: float | None
-    """Of a novel view: counter-clockwise from the view of the picture that it was made of."""
+    """For a novel view: counter-clockwise, relative to the view of the source picture."""
 
 
 @dataclass
 class Gallery:
-    """Pictures to pick from."""
+    """Pictures to choose from."""
 
     source: str
-    """What picked ones become on the shelf: "prior" or "novel_view"."""
+    """Source of the templates made from them: "prior" or "novel_view"."""
     samples: list[Sample]
     start_deg: float = 0.0
-    """Azimuth of the picture that novel views were made of."""
+    """Azimuth of the picture from which novel views were drawn."""
     picked: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What is wrong, and what to do."""
+    """A problem and what to do about it."""
 
     message: str
     hint: str
@@ -55,12 +55,10 @@ class Advice:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the machine makes of one template."""
+    """The result of checking one template."""
 
     reads_as: str
     pose_probs: dict[str, float]
-    coverage: float
-    """Share of the picture that is taken for the object."""
     overlay: Path
     match: Path
     warnings: tuple[Advice, ...]
@@ -68,23 +66,23 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Check:
-    """The verdicts on a shelf as it was."""
+    """The verdicts on the cards of a shelf at the time of the check."""
 
     verdicts: dict[CardKey, Verdict]
     warnings: tuple[Advice, ...]
-    """On the shelf as a whole; they hold as long as it has the same cards."""
+    """About the shelf as a whole; valid as long as it has the same cards."""
 
 
 @dataclass
 class Errand:
-    """A backend command for the shelf, and what becomes of its result."""
+    """A backend command for the shelf, and the function that reads its result."""
 
     task: Task
     collect: Callable[[], None]
-    """Called once, when the command went well. May raise RequestError."""
+    """Called once after the command has succeeded. May raise RequestError."""
 
     def poll(self) -> bool:
-        """Take in the news. True when something changed."""
+        """Process news from the task. True if something changed."""
         changed = self.task.poll()
         if changed and self.task.has_succeeded:
             try:
@@ -95,26 +93,26 @@ class Errand:
 
 
 def gallery_task(command: Sequence[str], request: JobRequest, folder: Path) -> Task:
-    """Let the prior draw the prompt of a request and sort the pictures by pose."""
+    """Draw the prompt of a request with the prior and sort the pictures by pose."""
     arguments = ["--prompt", request.prompt, "--out", str(folder), "--seed", str(request.seed)]
     arguments += ["--prior", request.prior, "--device", request.device]
     return Task([Step("Drawing", [*command, "templates", "gallery", *arguments])])
 
 
 def views_task(command: Sequence[str], image: Path, model: str, device: str, folder: Path) -> Task:
-    """Let a novel-view model draw a picture from all around."""
+    """Draw a picture from all sides with a novel-view model."""
     arguments = ["--image", str(image), "--model", model, "--out", str(folder), "--device", device]
-    return Task([Step("Turning", [*command, "templates", "views", *arguments])])
+    return Task([Step("Drawing other views", [*command, "templates", "views", *arguments])])
 
 
 def check_task(command: Sequence[str], request: JobRequest, images: Sequence[Path], folder: Path) -> Task:
-    """Let the backend say what it makes of the templates of a request."""
+    """Check the templates of a request with the backend."""
     write_request(JobFolder(folder), request, images)
-    return Task([Step("Checking", [*command, "templates", "check", str(folder)])])
+    return Task([Step("Checking templates", [*command, "templates", "check", str(folder)])])
 
 
 def new_folder(root: Path, name: str) -> Path:
-    """A folder for one errand; the oldest of its kind go. Raises RequestError when it cannot be made."""
+    """Create a folder for one errand and delete the oldest of its kind. Raises RequestError if that fails."""
     with suppress(OSError):
         for old in sorted(root.iterdir())[: 1 - KEPT_FOLDERS]:
             shutil.rmtree(old, ignore_errors=True)
@@ -122,7 +120,7 @@ def new_folder(root: Path, name: str) -> Path:
 
 
 def read_gallery(folder: Path) -> list[Sample]:
-    """What a gallery or views command wrote. Raises RequestError when it is damaged or empty."""
+    """Read the output of a gallery or views command. Raises RequestError if it is damaged or empty."""
     with _reading("pictures"):
         items = _load(folder / "gallery.json")["samples"]
         samples = [
@@ -135,19 +133,18 @@ def read_gallery(folder: Path) -> list[Sample]:
             for item in items
         ]
     if not samples:
-        raise RequestError("No picture came out.", "Try again with another seed or prompt.")
+        raise RequestError("No picture was drawn.", "Try again with another seed or prompt.")
     return samples
 
 
 def read_check(folder: Path, keys: Sequence[CardKey]) -> Check:
-    """What a check command wrote on the cards `keys`. Raises RequestError when it is damaged."""
+    """Read the output of a check command for the cards `keys`. Raises RequestError if it is damaged."""
     with _reading("check"):
         report = _load(folder / "check" / "check.json")
         verdicts = [
             Verdict(
                 str(item["reads_as"]),
                 {label: float(prob) for label, prob in item["pose_probs"].items()},
-                float(item["coverage"]),
                 folder / item["overlay"],
                 folder / item["match"],
                 _advice(item),
@@ -171,7 +168,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turns all that can be wrong with a file into one sentence."""
+    """Turn every error of a damaged file into one RequestError."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""The jobs of a data folder: made, listed, started, watched. The folder is the only truth. No bpy here."""
+"""Create, list, start and watch the jobs of a data folder, which is the only source of truth. No bpy here."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ...backend.recdreamer.protocol import (
     RequestError,
     write_atomically,
 )
-from .client import JobClient
+from .client import CHECK_BACKEND, JobClient
 
 STOP_ALL_S = 10.0
-"""Longest wait for workers to save and leave when the add-on is switched off."""
+"""Longest wait for workers to save and exit when the add-on is disabled."""
 
 
 def default_data_folder() -> Path:
-    """Per-user folder outside the extension: it outlives upgrades, removal and Blender versions."""
+    """Per-user folder outside the extension, so that it survives updates, removal and new Blender versions."""
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local")) / "RecDreamer"
     if sys.platform == "darwin":
@@ -38,7 +38,7 @@ def default_data_folder() -> Path:
 
 
 def writable_folder(path: Path) -> Path:
-    """The folder, made if needed. Raises RequestError when nothing can be written there."""
+    """Create the folder if needed. Raises RequestError if it is not writable."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / ".write-test"
@@ -54,15 +54,15 @@ def writable_folder(path: Path) -> Path:
 
 @dataclass
 class Job:
-    """One job folder as the panel shows it."""
+    """One job folder as shown in the panel."""
 
     folder: JobFolder
     request: JobRequest | None
     problem: str
-    """Why job.json cannot be used; empty when it can."""
+    """Why job.json cannot be used; empty if it can."""
     state: JobState = field(default_factory=JobState)
     client: JobClient | None = None
-    """The worker, when this Blender started it."""
+    """The worker, if this Blender started it."""
 
     @property
     def id(self) -> str:
@@ -70,13 +70,13 @@ class Job:
 
     @property
     def condition(self) -> str:
-        """The status as a person would say it: state.json alone cannot know that a worker was lost."""
+        """The status of the job, including a lost worker, which state.json alone cannot show."""
         if self.problem:
             return "damaged"
         if self.client is not None:
             if self.client.stopping:
                 return {"cancel": "cancelling", "pause": "pausing"}[self.client.stopping]
-            # An end that was announced counts once the process is gone, except that a result is there.
+            # An announced end is final only when the process has ended; a result can be used before.
             names = {"queued": "starting", "running": "running", "done": "done"}
             return names.get(self.state.status, "stopping")
         if self.state.status == "running":
@@ -85,7 +85,7 @@ class Job:
 
     @property
     def preview(self) -> Path | None:
-        """The newest preview picture that is there."""
+        """The newest preview picture, if it exists."""
         path = self.folder.root / self.state.preview
         return path if self.state.preview and path.is_file() else None
 
@@ -102,14 +102,14 @@ class Job:
 
     @property
     def stages_to_repeat(self) -> tuple[str, ...]:
-        """Those that can be run once more on what the stages before have made."""
+        """Stages that can run again with the output of the stages before them."""
         if self.why_not_repeat or self.request is None:
             return ()
         return tuple(stage for stage in self.request.own_stages if stage != "shape")
 
     @property
     def has_result(self) -> bool:
-        """True also where a stage was to be repeated and that came to nothing: the earlier result is still there."""
+        """Also True after a failed attempt to redo a stage, because the earlier result is kept."""
         return self.condition == "done" or (
             not self.why_not_resume and (self.folder.result / "report.json").is_file()
         )
@@ -128,7 +128,7 @@ class Job:
     def why_not_continue(self) -> str:
         if self.request is not None and self.request.start == "texture":
             return (
-                "This job only painted an object, so there is no shape to continue. Paint the object again."
+                "This job only painted an object, so it has no shape to start from. Paint the object again."
             )
         return self.why_not_import
 
@@ -160,15 +160,15 @@ class JobRegistry:
 
     @property
     def running(self) -> Job | None:
-        """The job whose worker belongs to this Blender."""
+        """The job whose worker was started by this Blender."""
         return next((job for job in self.jobs if job.client is not None), None)
 
     def create(
         self, request: JobRequest, images: Sequence[Path], files: Mapping[str, bytes] | None = None
     ) -> Job:
-        """Write a new job folder: one image for each template of the request, other files by name, then job.json.
+        """Write a new job folder: one image per template of the request, other files by name, then job.json.
 
-        Raises RequestError when the request cannot be run or the folder cannot be written.
+        Raises RequestError if the request cannot be run or the folder cannot be written.
         """
         request.validate()
         writable_folder(self.root)
@@ -179,9 +179,9 @@ class JobRegistry:
         return job
 
     def start(self, job: Job, command: Sequence[str], backend: Path, again: str = "", seed: int = 0) -> None:
-        """Run or resume a job, or repeat its stage `again` and those after it with another seed.
+        """Run or resume a job, or redo its stage `again` and all later ones with another seed.
 
-        Raises RequestError when the worker cannot be started.
+        Raises RequestError if the worker cannot be started.
         """
         reason = job.why_not_repeat if again else job.why_not_resume
         if reason:
@@ -192,12 +192,12 @@ class JobRegistry:
         except OSError as error:
             raise RequestError(
                 f"The backend cannot be started ({error.strerror or error}).",
-                "Check the interpreter, or set up the backend, in the preferences of RecDreamer.",
+                CHECK_BACKEND,
             ) from error
         job.state = job.client.state
 
     def stop(self, job: Job, *, keep: bool) -> None:
-        """Ask the worker to stop: `keep` pauses, else cancels. A worker without a pipe to us is ended."""
+        """Ask the worker to pause (`keep`) or cancel. A worker of another Blender gets SIGTERM."""
         if job.client is not None:
             job.client.pause() if keep else job.client.cancel()
         elif job.condition == "running elsewhere" and job.state.pid:
@@ -205,12 +205,12 @@ class JobRegistry:
                 os.kill(job.state.pid, signal.SIGTERM)
 
     def delete(self, job: Job) -> None:
-        """Remove a job folder for good. The caller has asked the artist."""
+        """Delete a job folder permanently. The caller has asked the artist."""
         shutil.rmtree(job.folder.root)
         self.jobs.remove(job)
 
     def poll(self) -> bool:
-        """Listen to the workers and look at the folders. True when something to show has changed."""
+        """Read news from workers and folders. True if something visible changed."""
         changed = False
         for job in self.jobs:
             if job.client is None:
@@ -222,7 +222,7 @@ class JobRegistry:
         return self.refresh() or changed
 
     def refresh(self) -> bool:
-        """Read what is new on the disk. True when something has changed."""
+        """Read changes from disk. True if something changed."""
         try:
             names = {entry.name for entry in os.scandir(self.root) if entry.is_dir()}
         except OSError:
@@ -239,7 +239,7 @@ class JobRegistry:
         return changed
 
     def stop_all(self, timeout_s: float = STOP_ALL_S) -> None:
-        """Let every worker save and leave; those whose request says so stay behind, on purpose."""
+        """Make every worker save and exit, except those whose request says to keep running."""
         clients = [(job, job.client) for job in self.jobs if job.client is not None]
         for job, client in clients:
             client.let_go()
@@ -257,7 +257,7 @@ class JobRegistry:
             return Job(folder, None, str(error))
 
     def _read_state(self, job: Job) -> bool:
-        """Read state.json when it was replaced since the last look."""
+        """Read state.json if it was replaced since the last poll."""
         try:
             stat = job.folder.state.stat()
         except OSError:
@@ -276,7 +276,7 @@ def write_request(
     images: Sequence[Path],
     files: Mapping[str, bytes] | None = None,
 ) -> JobRequest:
-    """Write one image for each template and the files, then job.json; the request as written. Raises RequestError."""
+    """Write one image per template and the files, then job.json. Returns the written request. Raises RequestError."""
     try:
         folder.templates.mkdir(parents=True)
         templates = []
@@ -298,7 +298,7 @@ def write_request(
 
 
 def new_job_id(prompt: str) -> str:
-    """Sortable by time, readable in a file manager, safe in every file system."""
+    """A folder name that sorts by time, is readable, and is valid in every file system."""
     words = re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:24].strip("-")
     parts = (time.strftime("%Y%m%d-%H%M%S"), words, secrets.token_hex(2))
     return "-".join(part for part in parts if part)

@@ -1,4 +1,4 @@
-"""Commands in the background, with their output for the panel. No bpy here."""
+"""Background commands with output for the panel. No bpy here."""
 
 from __future__ import annotations
 
@@ -13,30 +13,32 @@ from pathlib import Path
 from .client import kill_process, start_process, worker_environment
 
 BACKEND = Path(__file__).resolve().parents[2] / "backend"
-"""The package bundled with the extension; workers import it from here, so both are of one release."""
+"""The bundled package. Workers import it from here, so that add-on and backend always match."""
+CANCELED = "Canceled."
+"""`Task.problem` after the artist canceled the task."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command of a task, and what the artist reads meanwhile."""
+    """One command of a task and its title in the panel."""
 
     title: str
     command: Sequence[str]
 
 
 class Task:
-    """Commands run one after the other in the background, each line of output kept for the panel."""
+    """Commands that run one after another in the background; the panel shows their newest output line."""
 
     def __init__(
         self, steps: Sequence[Step], marker: Path | None = None, clean_up: Path | None = None
     ) -> None:
-        """`marker` is written when all went well; `clean_up` is a folder that is removed in any case."""
+        """`marker` is written after success; the folder `clean_up` is removed in any case."""
         self.steps = steps
         self.index = 0
         self.line = ""
         """The newest line of output."""
         self.problem = ""
-        """Why it failed; empty while it runs and when it went well."""
+        """Why it failed; empty while it runs and after success."""
         self.is_running = True
         self._marker = marker
         self._clean_up = clean_up
@@ -56,7 +58,7 @@ class Task:
         return not self.is_running and not self.problem
 
     def poll(self) -> bool:
-        """Take over what the thread has to tell. True when something changed."""
+        """Process news from the thread. True if something changed."""
         changed = False
         while True:
             try:
@@ -67,14 +69,14 @@ class Task:
             changed = True
 
     def cancel(self) -> None:
-        """End the running command; what was made so far is replaced by the next set-up."""
+        """Kill the running command. The next installation replaces an incomplete environment."""
         with self._lock:
             self._is_cancelled = True
             if self._process is not None:
                 kill_process(self._process)
 
     def join(self) -> None:
-        """Wait for the end; for the add-on going away, and for tests."""
+        """Wait for the end; used when the add-on is disabled, and by tests."""
         self._thread.join()
         self.poll()
 
@@ -94,7 +96,7 @@ class Task:
     def _run_step(self, step: Step) -> bool:
         with self._lock:
             if self._is_cancelled:
-                self._news.put(("problem", "Cancelled."))
+                self._news.put(("problem", CANCELED))
                 return False
             try:
                 self._process = start_process(
@@ -115,7 +117,7 @@ class Task:
                 self._news.put(("line", line))
         code = self._process.wait()
         if self._is_cancelled:
-            self._news.put(("problem", "Cancelled."))
+            self._news.put(("problem", CANCELED))
         elif code:
             self._news.put(("problem", f"{step.title} failed: {line.rstrip('.') or f'code {code}'}."))
         return code == 0 and not self._is_cancelled

@@ -1,1 +1,1 @@
-"""Objects of the scene: which job they belong to, where their mesh came from, what we have hidden."""
+"""Scene objects: the jobs they belong to, their original positions, which ones the add-on hid, and their raw data."""

@@ -1,21 +1,21 @@
-"""Custom properties that tie objects to jobs, and how to find the objects by them."""
+"""Custom properties that link objects to jobs, and functions that find objects by them."""
 
 from __future__ import annotations
 
 import bpy
 
 JOB_KEY = "recdreamer_job"
-"""The job that made the object, or the material."""
+"""The job that made the object or material."""
 PARTICLE_KEY = "recdreamer_particle"
-"""Tells the objects of one job apart, from 0."""
+"""Index of the object among those of its job, from 0."""
 PAINTED_KEY = "recdreamer_painted_by"
-"""The job that painted an artist's object last; on a material: the job whose texture it shows."""
+"""The job that painted an artist's object last; on a material, the job whose texture it shows."""
 OBJECT_KEY = "recdreamer_object"
-"""Finds an object again that a job started from, also under another name."""
+"""ID of an object that a job started from; it survives renaming."""
 
 
 def find_imported(job_id: str, scene: bpy.types.Scene, particle: int = 0) -> bpy.types.Object | None:
-    """The object of the scene that holds this result of this job, or None."""
+    """The scene object with this result of this job, or None."""
     for obj in scene.objects:
         if obj.get(JOB_KEY) == job_id and obj.get(PARTICLE_KEY, 0) == particle and obj.type == "MESH":
             return obj
@@ -23,9 +23,9 @@ def find_imported(job_id: str, scene: bpy.types.Scene, particle: int = 0) -> bpy
 
 
 def find_start(name: str, object_id: str, scene: bpy.types.Scene) -> bpy.types.Object | None:
-    """The object of the scene that a job started from: by its id, of copies the one of this name, else the oldest.
+    """The scene object that a job started from: by ID; among copies, the one with this name, else the oldest.
 
-    Only without an id the name alone decides: an object of this name may be another one by now.
+    The name alone counts only if there is no ID, because another object may have that name by now.
     """
     named = scene.objects.get(name)
     if not object_id or (named is not None and named.get(OBJECT_KEY) == object_id):
@@ -35,5 +35,5 @@ def find_start(name: str, object_id: str, scene: bpy.types.Scene) -> bpy.types.O
 
 
 def job_of(obj: bpy.types.Object | None) -> str:
-    """Id of the job that made an object, else of the one that painted it last, or nothing."""
+    """ID of the job that made an object, else of the one that painted it last; empty if there is none."""
     return "" if obj is None else str(obj.get(JOB_KEY) or obj.get(PAINTED_KEY) or "")

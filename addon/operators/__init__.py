@@ -1,1 +1,1 @@
-"""What the artist can do: the operators, and what they write into a job and read from it."""
+"""Operators, and the files that they write into and read from job folders."""

@@ -1,4 +1,4 @@
-"""How pictures come to the template shelf: view, turntable, files, clipboard, Grease Pencil."""
+"""Sources of templates: the view, a turntable, files, the clipboard, Grease Pencil."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from .cards import CaptureOperator, ShelfOperator, add_template, first_free_labe
 
 SUBJECTS = (
     ("SELECTED", "Selected Objects", "The selected objects and their children"),
-    ("COLLECTION", "Active Collection", "All objects of the active collection"),
+    ("COLLECTION", "Active Collection", "All objects in the active collection"),
 )
 FRONTS = (
-    ("0", "-Y", "The front looks along -Y, as Blender's numpad 1 sees it"),
-    ("90", "+X", "The front looks along +X"),
-    ("180", "+Y", "The front looks along +Y"),
-    ("270", "-X", "The front looks along -X"),
-    ("VIEW", "This View", "What this view shows now is the front"),
+    ("0", "-Y", "The front faces -Y, toward the view of Numpad 1"),
+    ("90", "+X", "The front faces +X"),
+    ("180", "+Y", "The front faces +Y"),
+    ("270", "-X", "The front faces -X"),
+    ("VIEW", "This View", "The front is the side that this view shows"),
 )
 STEEPEST_DEG = 85.0
-"""Cameras of a turntable stay below the pole, where front and back are no longer told apart."""
+"""Limit for turntable cameras: at the pole, front and back cannot be distinguished."""
 
 
 class RECDREAMER_OT_set_front(ShelfOperator):
-    """Say which side of the object is its front"""
+    """Choose which side of the object is its front"""
 
     bl_idname = "recdreamer.set_front"
     bl_label = "Set Front"
@@ -62,7 +62,7 @@ class RECDREAMER_OT_set_front(ShelfOperator):
 
 
 class RECDREAMER_OT_capture_view(CaptureOperator):
-    """Take what this 3D view shows as a template: the selected objects alone, or everything if none is selected"""
+    """Capture this 3D view as a template: the selected objects alone, or everything if none is selected"""
 
     bl_idname = "recdreamer.capture_view"
     bl_label = "Capture View"
@@ -73,10 +73,10 @@ class RECDREAMER_OT_capture_view(CaptureOperator):
 
 
 class RECDREAMER_OT_capture_sketch(CaptureOperator):
-    """Take the Grease Pencil drawing in this view as a sketch: what its closed lines enclose is the object"""
+    """Capture the Grease Pencil drawing in this view as a sketch. Areas enclosed by lines become the object"""
 
     bl_idname = "recdreamer.capture_sketch"
-    bl_label = "Grease Pencil"
+    bl_label = "Capture Grease Pencil"
 
     def capture(self, context, folder):
         front_deg = context.scene.recdreamer.front_deg
@@ -85,7 +85,7 @@ class RECDREAMER_OT_capture_sketch(CaptureOperator):
 
 
 class RECDREAMER_OT_capture_turntable(CaptureOperator):
-    """Render the object from all around and take the pictures as templates"""
+    """Render the object from all sides and add the pictures as templates"""
 
     bl_idname = "recdreamer.capture_turntable"
     bl_label = "Turntable"
@@ -93,14 +93,18 @@ class RECDREAMER_OT_capture_turntable(CaptureOperator):
     subject: EnumProperty(name="Subject", items=SUBJECTS)
     look: EnumProperty(name="Look", items=LOOKS)
     num_views: IntProperty(
-        name="Views", description="Evenly around the object", default=4, min=MIN_CLASSES, max=MAX_CLASSES
+        name="Views",
+        description="Number of views, evenly spaced around the object",
+        default=4,
+        min=MIN_CLASSES,
+        max=MAX_CLASSES,
     )
     num_elevations: IntProperty(
-        name="Elevations", description="Heights from which each side is seen", default=1, min=1, max=3
+        name="Elevations", description="Number of camera heights for each side", default=1, min=1, max=3
     )
     elevation: FloatProperty(
         name="Elevation",
-        description="Height of the camera above the horizon; with several, the middle of them",
+        description="Angle of the camera above the horizon; with several elevations, the middle one",
         subtype="ANGLE",
         default=math.radians(10),
         min=math.radians(-60),
@@ -108,7 +112,7 @@ class RECDREAMER_OT_capture_turntable(CaptureOperator):
     )
     elevation_step: FloatProperty(
         name="Step",
-        description="From one elevation to the next",
+        description="Angle from one elevation to the next",
         subtype="ANGLE",
         default=math.radians(25),
         min=math.radians(5),
@@ -133,7 +137,7 @@ class RECDREAMER_OT_capture_turntable(CaptureOperator):
         add_turntable(context, objects, azimuths_deg, self._elevations_deg(), self.look)
 
     def _elevations_deg(self) -> list[float]:
-        """Around the middle, lowest first."""
+        """Elevations around the middle one, lowest first."""
         middle_deg, step_deg = math.degrees(self.elevation), math.degrees(self.elevation_step)
         rows = (index - (self.num_elevations - 1) / 2 for index in range(self.num_elevations))
         return [max(-STEEPEST_DEG, min(STEEPEST_DEG, middle_deg + row * step_deg)) for row in rows]
@@ -146,7 +150,7 @@ def add_turntable(
     elevations_deg: Sequence[float] = (10.0,),
     look: str = "SOLID",
 ) -> None:
-    """Put a turntable of the objects on the shelf. Raises RequestError."""
+    """Add a turntable of the objects to the shelf. Raises RequestError."""
     folder = writable_folder(templates_folder())
     front_deg = context.scene.recdreamer.front_deg
     for view in captures.capture_turntable(
@@ -159,7 +163,10 @@ def add_turntable(
 def renew_turntable(
     context: bpy.types.Context, objects: Sequence[bpy.types.Object], start_mesh: bytes
 ) -> bool:
-    """Let a shelf without own templates show the objects, which are this START_MESH; True if it did not. RequestError."""
+    """Refresh the automatic turntable if the start mesh changed. Returns True if it was captured again.
+
+    `start_mesh` is the START_MESH of the objects. Raises RequestError.
+    """
     settings = context.scene.recdreamer
     shelf, in_use = settings.templates, settings.enabled_templates
     with np.load(io.BytesIO(start_mesh), allow_pickle=False) as arrays:
@@ -177,16 +184,16 @@ def renew_turntable(
 
 
 class RECDREAMER_OT_add_files(CaptureOperator):
-    """Take image files as templates: photographs, drawings, renders. Alpha is the mask"""
+    """Add image files as templates: photos, drawings or renders. Transparent pixels are background"""
 
     bl_idname = "recdreamer.add_files"
-    bl_label = "From Files"
+    bl_label = "Add Files"
 
     directory: StringProperty(subtype="DIR_PATH", options={"HIDDEN", "SKIP_SAVE"})
     files: CollectionProperty(type=bpy.types.OperatorFileListElement, options={"HIDDEN", "SKIP_SAVE"})
     are_sketches: BoolProperty(
         name="Sketches",
-        description="The files are drawings, not photographs or renders",
+        description="The files are drawings, not photos or renders",
         options={"SKIP_SAVE"},
     )
     filter_image: BoolProperty(default=True, options={"HIDDEN"})
@@ -217,10 +224,10 @@ class RECDREAMER_OT_add_files(CaptureOperator):
 
 
 class RECDREAMER_OT_paste_picture(CaptureOperator):
-    """Take the picture on the clipboard, or the image file whose path is there, as a template"""
+    """Add the picture on the clipboard, or the image file whose path was copied, as a template"""
 
     bl_idname = "recdreamer.paste_picture"
-    bl_label = "Clipboard"
+    bl_label = "Paste"
 
     def capture(self, context, folder):
         path = _file_on_clipboard(context)
@@ -234,37 +241,37 @@ class RECDREAMER_OT_paste_picture(CaptureOperator):
 
 
 def _file_on_clipboard(context: bpy.types.Context) -> Path | None:
-    """The file whose path or address a file manager, or a person, has copied."""
+    """The file whose path or URL was copied, or None."""
     text = context.window_manager.clipboard.strip().strip('"')
     if text.startswith("file:"):
         text = url2pathname(urlparse(text.split()[0]).path)
     try:
         return Path(text) if text and Path(text).is_file() else None
-    except OSError:  # A text far too long for a path.
+    except OSError:  # The text is too long for a path.
         return None
 
 
 @contextmanager
 def _pasted_image(context: bpy.types.Context) -> Iterator[bpy.types.Image]:
-    """The clipboard's picture for a moment. Raises RequestError when Blender gets none."""
+    """The picture on the clipboard, removed afterwards. Raises RequestError if Blender gets none."""
     area = context.area
     if area is None:
         raise RequestError("Without a window there is no clipboard.", "Add the picture from a file.")
     before, area_type = set(bpy.data.images), area.ui_type
     try:
-        # Blender pastes pictures in an Image Editor only.
+        # Blender can paste pictures only in an Image Editor.
         area.ui_type = "IMAGE_EDITOR"
         with context.temp_override(area=area, region=area.regions[-1]):
             bpy.ops.image.clipboard_paste()
     except RuntimeError:
-        pass  # It says that there is none, or that this desktop does not let Blender read pictures.
+        pass  # There is no picture, or this desktop does not let Blender read it.
     finally:
         area.ui_type = area_type
     images = set(bpy.data.images) - before
     if not images:
         raise RequestError(
             "There is no picture on the clipboard that Blender can read.",
-            "Copy one, or save it to a file and add that.",
+            "Copy a picture, or add it from a file.",
         )
     try:
         yield next(iter(images))

@@ -1,4 +1,4 @@
-"""What the artist does with the cards of the template shelf: redo, mirror, remove."""
+"""Operators on the cards of the template shelf: recapture, mirror, remove."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..shelf import captures
 
 
 class ShelfOperator(bpy.types.Operator):
-    """Changes the shelf; trouble is reported in one sentence and leaves the shelf as it was."""
+    """Base of operators that change the shelf. An error is reported and leaves the shelf unchanged."""
 
     bl_options = {"REGISTER", "UNDO"}
 
@@ -32,7 +32,7 @@ class ShelfOperator(bpy.types.Operator):
 
 
 class CaptureOperator(ShelfOperator):
-    """Makes pictures for the shelf."""
+    """Base of operators that make pictures for the shelf."""
 
     def change(self, context):
         self.capture(context, writable_folder(templates_folder()))
@@ -44,7 +44,7 @@ class CaptureOperator(ShelfOperator):
 def add_template(
     context: bpy.types.Context, path: Path, label: str, source: str, view: captures.View | None = None
 ) -> RecDreamerTemplate:
-    """Put a picture of the templates folder on the shelf."""
+    """Add a picture from the templates folder to the shelf."""
     template = context.scene.recdreamer.templates.add()
     template.image, template.label, template.source = path.name, label, source
     if view is not None:
@@ -53,7 +53,7 @@ def add_template(
 
 
 def set_view(template: RecDreamerTemplate, view: captures.View) -> None:
-    """Let a template show a view; all else about it stays."""
+    """Replace the picture and camera of a template; its label, weight and source do not change."""
     template.image = view.path.name
     template.has_camera, template.camera = True, view.camera
     template.azimuth_deg = -view.azimuth_deg % 360 if template.mirrored else view.azimuth_deg
@@ -61,29 +61,29 @@ def set_view(template: RecDreamerTemplate, view: captures.View) -> None:
 
 
 def first_free_label(context: bpy.types.Context) -> str:
-    """A guess for a picture that says nothing about itself."""
+    """A default label for a picture of unknown pose."""
     used = {template.label for template in context.scene.recdreamer.templates}
     return next((label for label in CLASS_AZIMUTHS_DEG if label not in used), "front")
 
 
 class CardOperator:
-    """What all operators on one card share."""
+    """Base of operators on one card."""
 
-    index: IntProperty(name="Card", description="Place on the shelf, from 0", options={"SKIP_SAVE"})
+    index: IntProperty(name="Card", description="Position on the shelf, starting at 0", options={"SKIP_SAVE"})
 
     def find(self, context: bpy.types.Context) -> RecDreamerTemplate:
-        """The template of the card. Raises RequestError when there is none."""
+        """The template of the card. Raises RequestError if there is none."""
         shelf = context.scene.recdreamer.templates
         if not 0 <= self.index < len(shelf):
-            raise RequestError(f"There is no template {self.index}.", "Choose a card of the shelf.")
+            raise RequestError(f"There is no template {self.index}.", "Choose a template on the shelf.")
         return shelf[self.index]
 
 
 class RECDREAMER_OT_redo_template(CardOperator, CaptureOperator):
-    """Take this picture anew, of what is selected or shown now: from the same camera, or from the current view"""
+    """Capture this template again with the current selection, from its own camera or else the current view"""
 
     bl_idname = "recdreamer.redo_template"
-    bl_label = "Take Anew"
+    bl_label = "Recapture"
 
     def capture(self, context, folder):
         template = self.find(context)
@@ -101,7 +101,7 @@ class RECDREAMER_OT_redo_template(CardOperator, CaptureOperator):
 
 
 class RECDREAMER_OT_mirror_template(CardOperator, ShelfOperator):
-    """Add the mirrored picture as the other side: a left view becomes a right one"""
+    """Add a mirrored copy for the opposite side: a left view becomes a right one"""
 
     bl_idname = "recdreamer.mirror_template"
     bl_label = "Mirror"
@@ -109,7 +109,7 @@ class RECDREAMER_OT_mirror_template(CardOperator, ShelfOperator):
     def change(self, context):
         self.find(context)
         shelf = context.scene.recdreamer.templates
-        # Adding moves the cards in memory: the original is looked up afterwards.
+        # Adding a card moves the others in memory, so look up the original afterwards.
         copy = shelf.add()
         original = shelf[self.index]
         for name in ("image", "source", "weight", "has_camera", "elevation_deg", "c2w", "projection", "look"):
@@ -121,7 +121,7 @@ class RECDREAMER_OT_mirror_template(CardOperator, ShelfOperator):
 
 
 class RECDREAMER_OT_remove_template(CardOperator, ShelfOperator):
-    """Take this template off the shelf"""
+    """Remove this template from the shelf"""
 
     bl_idname = "recdreamer.remove_template"
     bl_label = "Remove Template"
@@ -132,7 +132,7 @@ class RECDREAMER_OT_remove_template(CardOperator, ShelfOperator):
 
 
 class RECDREAMER_OT_clear_templates(ShelfOperator):
-    """Empty the shelf"""
+    """Remove all templates from the shelf"""
 
     bl_idname = "recdreamer.clear_templates"
     bl_label = "Remove All Templates"

@@ -1,4 +1,4 @@
-"""Pictures that models draw for the shelf, to pick from, and the check of the shelf. All in the background."""
+"""Background work for the shelf: pictures drawn by models to choose from, and the template check."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .cards import CaptureOperator, CardOperator, add_template
 from .jobs import why_not, why_not_start
 
 
-def why_busy() -> str:
-    """Why no errand can be started: there is one at a time."""
+def why_errand_busy() -> str:
+    """Why no errand can be started; only one can run at a time."""
     is_running = session.errand is not None and session.errand.task.is_running
-    return "Wait for the end, or cancel it." if is_running else ""
+    return "Pictures are being drawn or checked. Wait, or cancel it." if is_running else ""
 
 
 class ErrandOperator(bpy.types.Operator):
-    """Starts background work for the shelf."""
+    """Base of operators that start background work for the shelf."""
 
     def execute(self, context):
         try:
@@ -40,20 +40,22 @@ class ErrandOperator(bpy.types.Operator):
         return {"FINISHED"}
 
     def start(self, context: bpy.types.Context, command: list[str]) -> tuple[Task, Callable[[], None]]:
-        """The work, and what takes in its result. Raises RequestError."""
+        """The task and the function that reads its result. Raises RequestError."""
         raise NotImplementedError
 
 
 class RECDREAMER_OT_draw_samples(ErrandOperator):
-    """Let the prior draw the prompt a few times, sorted by pose, to pick templates from"""
+    """Draw pictures of the prompt with the image model, sorted by pose, to choose templates from"""
 
     bl_idname = "recdreamer.draw_samples"
-    bl_label = "Drawn by the Prior"
+    bl_label = "Suggest Pictures"
 
     @classmethod
     def poll(cls, context):
         prompt = context.scene.recdreamer.prompt.strip()
-        return why_not(cls, why_busy() or why_not_start() or ("" if prompt else "The prompt is empty."))
+        return why_not(
+            cls, why_errand_busy() or why_not_start() or ("" if prompt else "The prompt is empty.")
+        )
 
     def start(self, context, command):
         request = context.scene.recdreamer.to_request(with_templates=False, with_start=False)
@@ -66,22 +68,22 @@ class RECDREAMER_OT_draw_samples(ErrandOperator):
 
 
 class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
-    """Let the novel-view model of the preferences draw this picture from other sides, to pick templates from"""
+    """Draw this picture from other sides with the multi-view model, to choose templates from"""
 
     bl_idname = "recdreamer.draw_novel_views"
-    bl_label = "Novel Views"
+    bl_label = "Draw Other Views"
 
     @classmethod
     def poll(cls, context):
-        reason = why_busy() or why_not_start()
+        reason = why_errand_busy() or why_not_start()
         if not get_preferences().views_model:
-            reason = "Choose the folder of a novel-view model in the preferences of RecDreamer first."
+            reason = "Choose the folder of a multi-view model in the RecDreamer preferences first."
         return why_not(cls, reason)
 
     def start(self, context, command):
         template = self.find(context)
         if not template.path.is_file():
-            raise RequestError("The picture of this template is gone.", "Make it anew first.")
+            raise RequestError("The image of this template is missing.", "Recapture or remove it.")
         folder = errands.new_folder(get_preferences().folder / "galleries", template.label)
         picture = template.path
         if template.mirrored:
@@ -99,16 +101,16 @@ class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
 
 
 class RECDREAMER_OT_check_templates(ErrandOperator):
-    """Show what the machine makes of the templates: what it takes for the object, and how it reads the pose"""
+    """Test how each picture will be understood: object mask and recognized pose"""
 
     bl_idname = "recdreamer.check_templates"
-    bl_label = "Check"
+    bl_label = "Check Templates"
 
     @classmethod
     def poll(cls, context):
-        reason = why_busy() or get_preferences().why_no_backend
+        reason = why_errand_busy() or get_preferences().why_no_backend
         if not reason and not context.scene.recdreamer.enabled_templates:
-            reason = "There is no template to check."
+            reason = "There is no template to check. Add or enable one first."
         return why_not(cls, reason)
 
     def start(self, context, command):
@@ -126,14 +128,14 @@ class RECDREAMER_OT_check_templates(ErrandOperator):
 
 
 class RECDREAMER_OT_cancel_errand(bpy.types.Operator):
-    """Stop drawing or checking"""
+    """Cancel drawing or checking"""
 
     bl_idname = "recdreamer.cancel_errand"
     bl_label = "Cancel"
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, "" if why_busy() else "Nothing is being drawn or checked.")
+        return why_not(cls, "" if why_errand_busy() else "Nothing is being drawn or checked.")
 
     def execute(self, context):
         session.errand.task.cancel()
@@ -141,18 +143,18 @@ class RECDREAMER_OT_cancel_errand(bpy.types.Operator):
 
 
 class GalleryOperator(bpy.types.Operator):
-    """Works on the pictures that wait to be picked."""
+    """Base of operators on the pictures of the gallery."""
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, "" if session.gallery else "There are no pictures to pick from.")
+        return why_not(cls, "" if session.gallery else "There are no pictures to choose from.")
 
 
 class RECDREAMER_OT_pick_sample(GalleryOperator):
-    """Pick this picture, or leave it"""
+    """Select or deselect this picture"""
 
     bl_idname = "recdreamer.pick_sample"
-    bl_label = "Pick"
+    bl_label = "Select Picture"
 
     index: IntProperty(options={"SKIP_SAVE"})
 
@@ -165,14 +167,14 @@ class RECDREAMER_OT_pick_sample(GalleryOperator):
 
 
 class RECDREAMER_OT_add_picked(CaptureOperator):
-    """Put the picked pictures on the shelf"""
+    """Add the selected pictures to the shelf"""
 
     bl_idname = "recdreamer.add_picked"
-    bl_label = "Add Picked"
+    bl_label = "Add Selected"
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, "" if session.gallery and session.gallery.picked else "No picture is picked.")
+        return why_not(cls, "" if session.gallery and session.gallery.picked else "No picture is selected.")
 
     def capture(self, context, folder):
         gallery = session.gallery
@@ -190,7 +192,7 @@ class RECDREAMER_OT_add_picked(CaptureOperator):
 
 
 class RECDREAMER_OT_discard_gallery(GalleryOperator):
-    """Put these pictures away"""
+    """Discard these pictures"""
 
     bl_idname = "recdreamer.discard_gallery"
     bl_label = "Discard"
@@ -205,7 +207,8 @@ def _copied(picture: Path, folder: Path) -> Path:
         return Path(shutil.copyfile(picture, pictures.new_picture(folder)))
     except OSError as error:
         raise RequestError(
-            f"The picture {picture.name} cannot be copied ({error.strerror or error}).", "Draw them again."
+            f"The picture {picture.name} cannot be copied ({error.strerror or error}).",
+            "Draw the pictures again.",
         ) from error
 
 

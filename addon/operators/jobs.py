@@ -1,4 +1,4 @@
-"""What the artist does with jobs: generate, stop, go on, look, import, delete."""
+"""Operators on jobs: generate, stop, resume, redo, import, show, delete."""
 
 from __future__ import annotations
 
@@ -22,21 +22,26 @@ from . import start_files, use_settings
 from .capture import renew_turntable
 
 REPEATED = (
-    ("geometry", "Geometry", "Refine the surface once more, and paint it, with another seed"),
-    ("texture", "Texture", "Paint the surface once more, with another seed"),
+    ("geometry", "Geometry", "Refine the surface and paint it again, with a new seed"),
+    ("texture", "Texture", "Paint the surface again, with a new seed"),
 )
-REPLACED = "The earlier result is replaced once the new one is there. Import then renews the object"
+REPLACED = "The current result is replaced when the new one is finished. Import then updates the object"
+
+
+NOT_OBJECT_MODE = "Switch to Object Mode first."
+NO_ACTIVE_RESULT = "Make an imported result the active object first."
+JOB_IS_RUNNING = "A job is running. Pause or stop it first."
 
 
 def why_not_start() -> str:
-    """Why no worker can be started now, whatever the job."""
+    """Why no worker can be started now for any job; empty if one can."""
     if session.registry.running is not None:
-        return "A job is running. Pause or cancel it first."
+        return JOB_IS_RUNNING
     return get_preferences().why_no_backend
 
 
 def why_not_generate(context: bpy.types.Context) -> str:
-    """Why Generate is grey, in one sentence with what to do; empty when it is not."""
+    """Why Generate is grayed out, in one sentence with a remedy; empty if it is not."""
     reason = why_not_start()
     if reason:
         return reason
@@ -48,37 +53,51 @@ def why_not_generate(context: bpy.types.Context) -> str:
 
 
 def why_not(cls: type[bpy.types.Operator], reason: str) -> bool:
-    """The answer of a poll function: grey with the reason as its tooltip."""
+    """Result of a poll function; the reason becomes the tooltip of the grayed-out button."""
     if reason:
         cls.poll_message_set(reason)
     return not reason
 
 
+def random_seed() -> int:
+    return secrets.randbelow(10**6)
+
+
 class JobOperator:
-    """What all operators on a job share: which job, and one sentence when there is none."""
+    """Base of operators on one job: finds it, and reports why it is missing or the action is refused."""
 
-    job_id: StringProperty(name="Job", description="Empty: the job in view", options={"SKIP_SAVE"})
+    job_id: StringProperty(
+        name="Job", description="ID of the job. Empty: the job in the panel", options={"SKIP_SAVE"}
+    )
 
-    def find(self) -> Job | None:
+    def execute(self, context):
         job = session.registry.find(self.job_id) if self.job_id else session.shown
-        if job is None:
-            self.report({"ERROR"}, f"There is no job {self.job_id}" if self.job_id else "There is no job yet")
-        return job
+        try:
+            if job is not None:
+                reason = self.act(context, job)
+            else:
+                reason = f"There is no job {self.job_id}." if self.job_id else "There is no job yet."
+        except RequestError as error:
+            reason = str(error)
+        if reason:
+            self.report({"ERROR"}, reason)
+            return {"CANCELLED"}
+        return {"FINISHED"}
 
-    def refuse(self, reason: object) -> set[str]:
-        self.report({"ERROR"}, str(reason))
-        return {"CANCELLED"}
+    def act(self, context: bpy.types.Context, job: Job) -> str:
+        """Returns why the job refuses the action, or an empty string. May raise RequestError."""
+        raise NotImplementedError
 
 
 class RECDREAMER_OT_generate(bpy.types.Operator):
-    """Make a 3D object, or paint one, from the prompt, in the background"""
+    """Create or paint a 3D object from the prompt, in the background"""
 
     bl_idname = "recdreamer.generate"
     bl_label = "Generate"
 
     overrides: StringProperty(
         name="Overrides",
-        description='JSON of dotted names of the backend, e.g. {"optimize.num_steps": 40}',
+        description='Advanced settings of the backend as JSON, e.g. {"optimize.num_steps": 40}',
         options={"SKIP_SAVE"},
     )
 
@@ -97,7 +116,7 @@ class RECDREAMER_OT_generate(bpy.types.Operator):
             if settings.wants_turntable and renew_turntable(
                 context, settings.start.objects, files[START_MESH]
             ):
-                # Of its own: this operator leaves no step to undo.
+                # Generate itself has no undo step, so the new templates need one.
                 bpy.ops.ed.undo_push(message="Turntable")
                 templates = settings.to_request(overrides).templates
                 request = dataclasses.replace(request, templates=templates)
@@ -112,7 +131,7 @@ class RECDREAMER_OT_generate(bpy.types.Operator):
 
 
 class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
-    """Go on from the newest checkpoint"""
+    """Continue from the newest checkpoint"""
 
     bl_idname = "recdreamer.resume"
     bl_label = "Resume"
@@ -121,24 +140,18 @@ class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
     def poll(cls, context):
         return why_not(cls, why_not_start())
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
-        try:
-            command = environment.run_command(get_preferences().find_interpreter())
-            session.registry.start(job, command, BACKEND)
-        except RequestError as error:
-            return self.refuse(error)
+    def act(self, context, job):
+        command = environment.run_command(get_preferences().find_interpreter())
+        session.registry.start(job, command, BACKEND)
         session.shown_id = job.id
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
-    """Run this stage and those after it once more, with another seed"""
+    """Run this stage and all later ones again, with a new seed"""
 
     bl_idname = "recdreamer.repeat_stage"
-    bl_label = "Stage Again"
+    bl_label = "Redo Stage"
 
     stage: EnumProperty(name="Stage", items=REPEATED)
 
@@ -152,44 +165,34 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
         return why_not(cls, why_not_start())
 
     def invoke(self, context, event):
-        title = f"{self.stage.capitalize()} Again"
+        title = f"Redo {self.stage.capitalize()}"
         return context.window_manager.invoke_confirm(
             self, event, title=title, message=f"{REPLACED}.", confirm_text=title
         )
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if self.stage not in job.stages_to_repeat:
-            return self.refuse(job.why_not_repeat or f"This job has no stage {self.stage}.")
-        try:
-            command = environment.run_command(get_preferences().find_interpreter())
-            seed = secrets.randbelow(10**6)
-            session.registry.start(job, command, BACKEND, self.stage, seed)
-        except RequestError as error:
-            return self.refuse(error)
+            return job.why_not_repeat or f"This job did not run the {self.stage} stage."
+        command = environment.run_command(get_preferences().find_interpreter())
+        session.registry.start(job, command, BACKEND, self.stage, random_seed())
         session.shown_id = job.id
-        return {"FINISHED"}
+        return ""
 
 
 class StopOperator(JobOperator):
-    """Pause and Cancel, which differ in what they keep going for."""
+    """Base of Pause and Stop."""
 
     keep: bool
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if job.why_not_stop:
-            return self.refuse(job.why_not_stop)
+            return job.why_not_stop
         session.registry.stop(job, keep=self.keep)
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
-    """Save, free the GPU and stop; Resume goes on later"""
+    """Save the job and free the GPU. Resume continues it later"""
 
     bl_idname = "recdreamer.pause"
     bl_label = "Pause"
@@ -197,15 +200,15 @@ class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
-    """Stop this job. What was made so far stays in its folder"""
+    """Stop this job. Everything made so far stays in its folder"""
 
     bl_idname = "recdreamer.cancel"
-    bl_label = "Cancel"
+    bl_label = "Stop"
     keep = False
 
 
 class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
-    """Add the finished object, renew the one that is already there, or paint the object that was to be painted"""
+    """Add the finished object to the scene or update it, or apply the texture to the painted object"""
 
     bl_idname = "recdreamer.import_result"
     bl_label = "Import"
@@ -213,108 +216,100 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
 
     hide_start: BoolProperty(
         name="Hide Start Object",
-        description="Hide the object that the job started from: the new one stands in its place",
+        description="Hide the object that the job started from, because the result takes its place",
         default=True,
     )
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, "" if context.mode == "OBJECT" else "Switch to Object Mode first.")
+        return why_not(cls, "" if context.mode == "OBJECT" else NOT_OBJECT_MODE)
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if job.why_not_import:
-            return self.refuse(job.why_not_import)
-        try:
-            scene_import.import_result(
-                job.folder.root,
-                context,
-                hide_start=self.hide_start,
-                say=lambda text: self.report({"INFO"}, text),
-            )
-        except RequestError as error:
-            return self.refuse(error)
-        return {"FINISHED"}
+            return job.why_not_import
+        scene_import.import_result(
+            job.folder.root,
+            context,
+            hide_start=self.hide_start,
+            say=lambda text: self.report({"INFO"}, text),
+        )
+        return ""
 
 
 class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
-    """Show this job"""
+    """Show this job in the panel"""
 
     bl_idname = "recdreamer.show_job"
     bl_label = "Show Job"
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         session.shown_id = job.id
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
-    """Put the prompt, the settings and the templates of this job back into the panel. Other templates are switched off"""
+    """Restore the prompt, settings and templates of this job in the panel. Other templates are disabled"""
 
     bl_idname = "recdreamer.use_settings"
-    bl_label = "Use These Settings"
+    bl_label = "Use Settings"
     bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if job.request is None:
-            return self.refuse(job.problem)
+            return job.problem
         for problem in use_settings.use_settings(job.folder, job.request, context.scene.recdreamer):
             self.report({"WARNING"}, problem)
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
-    """Open the folder of this job: previews, result, log"""
+    """Open the folder of this job with its previews, result and log"""
 
     bl_idname = "recdreamer.open_folder"
     bl_label = "Open Folder"
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
-        return bpy.ops.wm.path_open(filepath=str(job.folder.root))
+    def act(self, context, job):
+        bpy.ops.wm.path_open(filepath=str(job.folder.root))
+        return ""
 
 
 class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
-    """Delete the folder of this job for good; imported objects stay"""
+    """Delete this job and its files permanently. Imported objects stay"""
 
     bl_idname = "recdreamer.delete_job"
     bl_label = "Delete Job"
 
     def invoke(self, context, event):
-        return context.window_manager.invoke_confirm(self, event)
+        return context.window_manager.invoke_confirm(
+            self,
+            event,
+            title="Delete Job",
+            message="All files of this job are deleted. This cannot be undone.",
+            confirm_text="Delete",
+        )
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if not job.why_not_stop or job.client is not None:
-            return self.refuse("This job is running. Cancel it first.")
+            return "This job is running. Stop it first."
         try:
             session.registry.delete(job)
         except OSError as error:
-            return self.refuse(f"The job cannot be deleted ({error.strerror or error}).")
-        return {"FINISHED"}
+            reason = error.strerror or error
+            return (
+                f"The job cannot be deleted ({reason}). Close all programs that use its files, and try again."
+            )
+        return ""
 
 
 class RECDREAMER_OT_random_seed(bpy.types.Operator):
-    """Throw the dice"""
+    """Pick a random seed"""
 
     bl_idname = "recdreamer.random_seed"
     bl_label = "Random Seed"
     bl_options = {"REGISTER", "UNDO"}
 
     def execute(self, context):
-        context.scene.recdreamer.seed = secrets.randbelow(10**6)
+        context.scene.recdreamer.seed = random_seed()
         return {"FINISHED"}
 
 

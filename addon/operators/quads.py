@@ -1,4 +1,4 @@
-"""A result as quads, by Blender's own remeshers. The result itself stays, hidden in renders too."""
+"""Remesh a result to quads with Blender's own remeshers. The result itself is kept, but hidden."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from ..objects.hiding import HIDDEN_KEY, hide, is_left_out
 from ..objects.object_keys import JOB_KEY, OBJECT_KEY, PAINTED_KEY, job_of
 from ..objects.rest_positions import REST
 from ..result.paint_import import FORMER
-from .jobs import why_not
+from .jobs import NO_ACTIVE_RESULT, NOT_OBJECT_MODE, why_not
 
 QUADS_KEY = "recdreamer_quads_of"
 """The job whose result was remeshed."""
 ORIGINAL_KEY = "recdreamer_original"
 """The object that was remeshed."""
 REMESHERS = (
-    ("QUADRIFLOW", "QuadriFlow", "Even quads that follow the form; needs a clean surface"),
-    ("VOXEL", "Voxel", "Quads of a grid; works with every closed surface"),
+    ("QUADRIFLOW", "QuadriFlow", "Even quads that follow the shape; needs a clean surface"),
+    ("VOXEL", "Voxel", "Quads on a grid; works with any closed surface"),
 )
-NO_TEXTURE = "The quads have no texture yet: bake it from the original, or paint them (Start › Paint Only)."
+NO_TEXTURE = "The quads have no texture yet. Bake it from the original, or paint them (Start › Paint Only)."
 
 
 class RECDREAMER_OT_make_quads(bpy.types.Operator):
-    """Add a copy of the active object that is made of quads, and hide the original. The copy has no texture yet"""
+    """Add a copy of the active object made of quads, and hide the original. The copy has no texture yet"""
 
     bl_idname = "recdreamer.make_quads"
     bl_label = "Make Quads"
     bl_options = {"REGISTER", "UNDO"}
 
     target_faces: IntProperty(
-        name="Faces", description="About how many quads to make", default=5000, min=50, soft_max=100_000
+        name="Faces", description="Approximate number of quads", default=5000, min=50, soft_max=100_000
     )
     remesher: EnumProperty(name="Remesher", items=REMESHERS)
 
     @classmethod
     def poll(cls, context):
         if context.mode != "OBJECT":
-            return why_not(cls, "Switch to Object Mode first.")
+            return why_not(cls, NOT_OBJECT_MODE)
         obj = context.object
         is_result = obj is not None and obj.type == "MESH" and job_of(obj)
-        return why_not(cls, "" if is_result else "Make an imported result the active object first.")
+        return why_not(cls, "" if is_result else NO_ACTIVE_RESULT)
 
     def invoke(self, context, event):
         return context.window_manager.invoke_props_dialog(self)
@@ -67,7 +67,7 @@ class RECDREAMER_OT_make_quads(bpy.types.Operator):
 
 
 def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy.types.Object:
-    """The surface alone, as the modifiers leave it, active and selected: no UV map, no material, no job."""
+    """Copy the evaluated surface without UV map, material and job; the copy is active and selected."""
     evaluated = original.evaluated_get(context.evaluated_depsgraph_get())
     copy = original.copy()
     copy.data = bpy.data.meshes.new_from_object(evaluated)
@@ -76,7 +76,7 @@ def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy
     copy.data.materials.clear()
     for layer in list(copy.data.uv_layers):
         copy.data.uv_layers.remove(layer)
-    # They speak of the original's materials, and of its job.
+    # These attributes refer to the original's materials and its job.
     for name in (FORMER, REST):
         if name in copy.data.attributes:
             copy.data.attributes.remove(copy.data.attributes[name])
@@ -95,7 +95,7 @@ def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy
 
 
 def remesh(obj: bpy.types.Object, target_faces: int, remesher: str, context: bpy.types.Context) -> None:
-    """Make the active object's mesh one of quads. Raises RequestError when the remesher refuses it."""
+    """Remesh the active object to quads. Raises RequestError if the remesher fails."""
     before = [tuple(vertex.co) for vertex in obj.data.vertices[:3]]
     count = len(obj.data.polygons)
     try:
@@ -115,9 +115,9 @@ def remesh(obj: bpy.types.Object, target_faces: int, remesher: str, context: bpy
 
 def _refusal(remesher: str) -> RequestError:
     if remesher == "VOXEL":
-        return RequestError("Blender cannot remesh this surface.", "Choose more faces.")
+        return RequestError("Blender cannot remesh this surface.", "Increase the number of faces.")
     return RequestError(
-        "QuadriFlow refuses this surface: an edge has more than two faces, or faces look different ways.",
+        "QuadriFlow cannot remesh this surface: an edge has more than two faces, or normals are inconsistent.",
         "Choose Voxel.",
     )
 

@@ -1,4 +1,4 @@
-"""The texture of a result onto its quads, by Blender's own bake from selected to active."""
+"""Bake the texture of a result onto its quads with Blender's Selected to Active bake."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .. import compat
 from ..objects.hiding import local_view
 from ..result.material import ROUGHNESS, remove_material
 from ..start.unwrap import smart_uvs
-from .jobs import why_not
+from .jobs import NOT_OBJECT_MODE, why_not
 from .quads import ORIGINAL_KEY
 
 REACH = 0.03
-"""How far the quads may lie from the original, in sizes of the object."""
+"""Largest distance between quads and original, relative to the size of the object."""
 
 
 class RECDREAMER_OT_bake_quads(bpy.types.Operator):
-    """Unwrap the quads and bake the colour of the hidden original onto them, with Cycles. Blender waits meanwhile"""
+    """Unwrap the quads and bake the color of the hidden original onto them with Cycles. Blender freezes meanwhile"""
 
     bl_idname = "recdreamer.bake_quads"
     bl_label = "Bake from Original"
@@ -35,11 +35,11 @@ class RECDREAMER_OT_bake_quads(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if context.mode != "OBJECT":
-            return why_not(cls, "Switch to Object Mode first.")
+            return why_not(cls, NOT_OBJECT_MODE)
         if context.object is None or ORIGINAL_KEY not in context.object:
             return why_not(cls, "Make quads of a result the active object first.")
         is_there = original_of(context.object, context) is not None
-        return why_not(cls, "" if is_there else "The original of these quads is gone.")
+        return why_not(cls, "" if is_there else "The original of these quads is not in this view layer.")
 
     def execute(self, context):
         quads = context.object
@@ -59,7 +59,7 @@ def original_of(quads: bpy.types.Object, context: bpy.types.Context) -> bpy.type
 def bake_color(
     original: bpy.types.Object, quads: bpy.types.Object, size_px: int, context: bpy.types.Context
 ) -> None:
-    """Give the quads a UV map and a material with the original's colour. Raises RequestError."""
+    """Give the quads a UV map and a material with the original's color. Raises RequestError."""
     uvs = smart_uvs(quads, context)
     if uvs is None:
         raise RequestError("The quads cannot be unwrapped.", "Switch to Object Mode first.")
@@ -79,7 +79,7 @@ def bake_color(
                 cage_extrusion=reach,
                 max_ray_distance=2 * reach,
                 margin=max(4, size_px // 128),
-                # What is left out comes from the scene, where the artist may have set it for another bake.
+                # Pass every option: omitted ones come from the scene, where the artist may have set them.
                 margin_type="ADJACENT_FACES",
                 target="IMAGE_TEXTURES",
                 save_mode="INTERNAL",
@@ -93,12 +93,12 @@ def bake_color(
             quads.data.materials.append(old)
         remove_material(material)
         raise RequestError(
-            f"Cycles cannot bake it ({str(error).strip().splitlines()[-1]}).",
+            f"Cycles cannot bake the texture ({str(error).strip().splitlines()[-1]}).",
             "Enable the Cycles add-on, or paint the quads.",
         ) from error
     texture.image.pack()
-    # Only now: a material may not show the image that is being baked.
-    principled = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
+    # Only now, because a material must not use the image that is being baked.
+    principled = compat.principled_of(material)
     material.node_tree.links.new(texture.outputs["Color"], principled.inputs["Base Color"])
 
 
@@ -106,7 +106,7 @@ def bake_color(
 def _prepared(
     original: bpy.types.Object, quads: bpy.types.Object, context: bpy.types.Context
 ) -> Iterator[None]:
-    """Cycles, with the original in sight and selected, the quads active; all as before afterwards."""
+    """Set Cycles, show and select the original, make the quads active; restore everything afterwards."""
     scene, engine, space = context.scene, context.scene.render.engine, local_view(context)
     was_hidden, hidden_in_render = original.hide_get(), original.hide_render
     was_local = space is not None and original.local_view_get(space)
@@ -136,16 +136,16 @@ def _prepared(
 
 
 def _new_material(name: str, size_px: int) -> tuple[bpy.types.Material, bpy.types.Node]:
-    """With a texture to bake into, which nothing shows yet."""
+    """A material with an active, unconnected texture to bake into."""
     image = bpy.data.images.new(f"{name} albedo", size_px, size_px)
     material = compat.new_node_material(name)
     nodes = material.node_tree.nodes
-    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
+    principled = compat.principled_of(material)
     principled.inputs["Roughness"].default_value = ROUGHNESS
     texture = nodes.new("ShaderNodeTexImage")
     texture.image = image
     texture.location = (principled.location.x - 320, principled.location.y)
-    # The bake goes into the active texture.
+    # Blender bakes into the active texture node.
     nodes.active = texture
     return material, texture
 

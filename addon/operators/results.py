@@ -1,4 +1,4 @@
-"""Continue an earlier result, and take a painted texture back."""
+"""Start from an earlier result, and undo a painted texture."""
 
 from __future__ import annotations
 
@@ -7,42 +7,39 @@ import bpy
 from ..objects.object_keys import job_of
 from ..result import paint_import
 from ..session import session
-from .jobs import JobOperator, why_not
+from .jobs import NO_ACTIVE_RESULT, NOT_OBJECT_MODE, JobOperator, why_not
 
 
 class RECDREAMER_OT_continue_job(JobOperator, bpy.types.Operator):
-    """Let the next job begin with this result; prompt, seed and method are those of the panel"""
+    """Start the next job from this result, with the prompt and settings of the panel"""
 
     bl_idname = "recdreamer.continue_job"
-    bl_label = "Continue"
+    bl_label = "Use as Start"
     bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context):
-        job = self.find()
-        if job is None:
-            return {"CANCELLED"}
+    def act(self, context, job):
         if job.why_not_continue:
-            return self.refuse(job.why_not_continue)
+            return job.why_not_continue
         start = context.scene.recdreamer.start
         if start.job != job.id:
-            # That of another object.
+            # The old region belongs to another object.
             start.region = ""
         start.kind, start.job = "continue", job.id
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_continue_selected(bpy.types.Operator):
-    """Let the next job begin with the result that the active object was imported from"""
+    """Start the next job from the result that the active object shows"""
 
     bl_idname = "recdreamer.continue_selected"
-    bl_label = "Continue from Active Object"
+    bl_label = "Use Active Object as Start"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod
     def poll(cls, context):
         job_id = job_of(context.object)
         if not job_id:
-            return why_not(cls, "Make an imported result the active object first.")
+            return why_not(cls, NO_ACTIVE_RESULT)
         job = session.registry.find(job_id)
         return why_not(cls, job.why_not_continue if job else "The job of this object was deleted.")
 
@@ -51,7 +48,7 @@ class RECDREAMER_OT_continue_selected(bpy.types.Operator):
 
 
 class RECDREAMER_OT_restore_materials(bpy.types.Operator):
-    """Give the faces back the materials that they had before they were painted. The painted ones stay in their slots"""
+    """Assign the materials that the faces had before painting. The painted materials stay in their slots"""
 
     bl_idname = "recdreamer.restore_materials"
     bl_label = "Restore Materials"
@@ -60,7 +57,7 @@ class RECDREAMER_OT_restore_materials(bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         if context.mode != "OBJECT":
-            return why_not(cls, "Switch to Object Mode first.")
+            return why_not(cls, NOT_OBJECT_MODE)
         is_painted = paint_import.is_painted(context.object)
         return why_not(cls, "" if is_painted else "The active object was not painted by RecDreamer.")
 

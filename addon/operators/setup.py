@@ -1,4 +1,4 @@
-"""Set-up and check of the backend's environment, from the preferences."""
+"""Operators of the preferences that install and check the backend."""
 
 from __future__ import annotations
 
@@ -10,36 +10,37 @@ from ..jobs import environment
 from ..jobs.registry import writable_folder
 from ..preference_access import get_preferences
 from ..session import session
-from .jobs import why_not
+from .jobs import JOB_IS_RUNNING, why_not
 
 
-def _why_busy() -> str:
-    return "Wait for the end, or cancel it." if session.task is not None and session.task.is_running else ""
+def _why_task_busy() -> str:
+    is_running = session.task is not None and session.task.is_running
+    return "The backend is being installed or checked. Wait, or cancel it." if is_running else ""
 
 
-def why_not_set_up() -> str:
-    """Why Set Up is grey; empty when it is not."""
+def why_not_install() -> str:
+    """Why Install Backend is grayed out; empty if it is not."""
     if not bpy.app.online_access:
-        return "Set Up downloads the backend: allow Online Access in Preferences > System first."
+        return "Installing the backend needs a download. Allow Online Access in Preferences › System first."
     if session.registry.running is not None:
-        return "A job is running. Pause or cancel it first."
-    return _why_busy()
+        return JOB_IS_RUNNING
+    return _why_task_busy()
 
 
 class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
-    """Make a Python environment for the backend in the data folder and download what it needs"""
+    """Create a Python environment for the backend in the data folder and download its dependencies"""
 
     bl_idname = "recdreamer.set_up_backend"
-    bl_label = "Set Up"
+    bl_label = "Install Backend"
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, why_not_set_up())
+        return why_not(cls, why_not_install())
 
     def execute(self, context):
         preferences = get_preferences()
         try:
-            session.task = environment.set_up(writable_folder(preferences.folder), preferences.build)
+            session.task = environment.install(writable_folder(preferences.folder), preferences.build)
         except RequestError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -47,18 +48,18 @@ class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
 
 
 class RECDREAMER_OT_check_backend(bpy.types.Operator):
-    """Ask the backend whether everything it needs is there"""
+    """Check whether the backend has everything it needs"""
 
     bl_idname = "recdreamer.check_backend"
-    bl_label = "Check"
+    bl_label = "Run Diagnostics"
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, _why_busy())
+        return why_not(cls, _why_task_busy())
 
     def execute(self, context):
         try:
-            session.task = environment.check(get_preferences().find_interpreter())
+            session.task = environment.diagnose(get_preferences().find_interpreter())
         except RequestError as error:
             self.report({"ERROR"}, str(error))
             return {"CANCELLED"}
@@ -66,14 +67,14 @@ class RECDREAMER_OT_check_backend(bpy.types.Operator):
 
 
 class RECDREAMER_OT_cancel_backend_task(bpy.types.Operator):
-    """Stop the set-up"""
+    """Cancel the running installation or diagnostics"""
 
     bl_idname = "recdreamer.cancel_backend_task"
-    bl_label = "Cancel Set-Up"
+    bl_label = "Cancel"
 
     @classmethod
     def poll(cls, context):
-        return why_not(cls, "" if _why_busy() else "Nothing is being set up.")
+        return why_not(cls, "" if _why_task_busy() else "Nothing is being installed or checked.")
 
     def execute(self, context):
         session.task.cancel()
@@ -81,7 +82,7 @@ class RECDREAMER_OT_cancel_backend_task(bpy.types.Operator):
 
 
 class RECDREAMER_OT_open_preferences(bpy.types.Operator):
-    """Open the preferences of RecDreamer"""
+    """Open the RecDreamer preferences"""
 
     bl_idname = "recdreamer.open_preferences"
     bl_label = "Open Preferences"

@@ -1,4 +1,4 @@
-"""What a job that starts from an object needs in its folder: the mesh, and how to put the result back."""
+"""Files in the folder of a job that starts from an object: its mesh, and how to place the result."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
-from ..jobs.placement import PLACEMENT, START_FACES, START_MESH, Placement
+from ..jobs.placement import PLACEMENT, START_FACES, START_MESH, StartPlacement
 from ..objects.object_keys import OBJECT_KEY
 from ..objects.rest_positions import world_of_job
 from ..properties import RecDreamerSettings
@@ -51,7 +51,7 @@ def prepare(
         if is_flat(captured):
             raise RequestError(
                 f"{start.object.name!r} is flat.",
-                "Give it some thickness, switch Keep Size off, or paint it.",
+                "Give it some thickness, disable Keep Size, or use Paint Only.",
             )
         request = replace(request, height_m=captured.height_m)
     return request, files | {START_MESH: _npz(captured.arrays)}
@@ -60,9 +60,9 @@ def prepare(
 def _prepare_continue(
     context: bpy.types.Context, request: JobRequest, start: RecDreamerStart
 ) -> tuple[JobRequest, dict[str, bytes]]:
-    """The new result's mesh has the space of the earlier one with a region, else its base is the origin of it.
+    """With a region the result keeps the space of the earlier job; otherwise its base becomes the origin.
 
-    A job goes on with the region of the earlier one unless it is given a mesh: without a region, all of it may change.
+    A job keeps the region of the earlier one unless it gets a mesh; a mesh without a region clears it.
     """
     files, place_m = {}, (0.0, 0.0, 0.0)
     if start.region_name:
@@ -78,7 +78,7 @@ def _prepare_continue(
         if start.keeps_size:
             request = replace(request, height_m=float(high[2] - low[2]))
     earlier = start.earlier_result
-    placement = Placement(
+    placement = StartPlacement(
         object="" if earlier is None else earlier.name,
         place_m=place_m,
         region=start.region_name,
@@ -89,7 +89,7 @@ def _prepare_continue(
 
 
 def has_region(job: JobFolder) -> bool:
-    """True when only a part of a job's result could change: by its own region, or by that of what it continues."""
+    """True if only a region of the result could change, in this job or in one that it continued."""
     try:
         request = job.read_request()
         if request.start_mesh:
@@ -100,12 +100,12 @@ def has_region(job: JobFolder) -> bool:
     return bool(request.start_job) and has_region(JobFolder(Path(request.start_job)))
 
 
-def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> Placement:
+def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> StartPlacement:
     start = settings.start
     first, *children = start.objects
     object_id, *children_ids = _object_ids(start.objects)
     uv_map = uv_map_of(first)
-    return Placement(
+    return StartPlacement(
         object=first.name,
         object_id=object_id,
         children=[obj.name for obj in children],
@@ -122,7 +122,7 @@ def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> Placemen
 
 
 def _taken_of(settings: RecDreamerSettings, captured: CapturedMesh) -> str:
-    """That of the cards which Generate has taken, or is about to."""
+    """Digest of the mesh in the automatic templates, which Generate has captured or is about to."""
     if settings.wants_turntable:
         return digest(captured.arrays["verts"], captured.arrays["faces"])
     taken_of = {card.taken_of for card in settings.enabled_templates}
@@ -130,14 +130,14 @@ def _taken_of(settings: RecDreamerSettings, captured: CapturedMesh) -> str:
 
 
 def _faces(captured: CapturedMesh, start: RecDreamerStart) -> dict[str, np.ndarray]:
-    """What takes the result back to the faces of the artist's mesh: those in the region, and the corners for UVs."""
+    """How the texture maps to the faces of the artist's mesh: faces in the region, and corners for new UVs."""
     obj, arrays = start.object, {}
     if start.region_name:
         arrays["is_painted"] = faces_in(obj, start.region_name)
     if not uv_map_of(obj):
         if captured.triangle_loops is None:
             raise RequestError(
-                f"{obj.name!r} has no UV map, and its modifiers make other faces than it has.",
+                f"{obj.name!r} has no UV map, and its modifiers change its faces.",
                 "Unwrap it first (UV › Smart UV Project), or apply the modifiers.",
             )
         arrays["triangle_loops"] = captured.triangle_loops
@@ -151,17 +151,17 @@ def _npz(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def _object_ids(objects: Sequence[bpy.types.Object]) -> list[str]:
-    """Names that stay with the objects when they are renamed; an object of another file has none."""
+    """IDs that survive renaming of the objects; empty for linked objects."""
     new = [obj for obj in objects if obj.is_editable and (OBJECT_KEY not in obj or _is_copy(obj))]
     for obj in new:
         obj[OBJECT_KEY] = secrets.token_hex(8)
     if new:
-        # Else undoing the step before would take them away: Generate leaves no step of its own.
-        bpy.ops.ed.undo_push(message="Object to Start From")
+        # Generate has no undo step, so undoing the previous step would remove the IDs.
+        bpy.ops.ed.undo_push(message="Set Start Object")
     return [str(obj.get(OBJECT_KEY, "")) for obj in objects]
 
 
 def _is_copy(obj: bpy.types.Object) -> bool:
-    """True when an older object has the same id: a duplicate takes it along."""
+    """True if an older object has the same ID; duplicating an object copies it."""
     same = (other for other in bpy.data.objects if other.get(OBJECT_KEY) == obj[OBJECT_KEY])
     return min(same, key=lambda other: other.session_uid) != obj

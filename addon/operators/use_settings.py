@@ -1,4 +1,4 @@
-"""The settings of an earlier job back into the panel."""
+"""Restore the settings of an earlier job in the panel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError, Template
-from ..jobs.placement import PLACEMENT, Placement
+from ..jobs.placement import PLACEMENT, StartPlacement
 from ..jobs.registry import writable_folder
 from ..objects.object_keys import find_start
 from ..preference_access import DEVICES, get_preferences
@@ -18,7 +18,7 @@ from ..shelf.pictures import new_picture
 
 
 def use_settings(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> list[str]:
-    """Take over all that the panel shows; a sentence for each part that is gone."""
+    """Restore everything that the panel shows. Returns one sentence for each part that is missing."""
     problems = []
     for use in (_use_request, _use_start, _use_templates):
         try:
@@ -39,11 +39,11 @@ def _use_request(job: JobFolder, request: JobRequest, settings: RecDreamerSettin
 
 
 def _use_start(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> None:
-    """What only the add-on knows of the start: the object, its front, and which part of it may change."""
+    """Restore the part of the start that only the add-on stores: object, front, region and size."""
     start = settings.start
     if not start.needs_object and not (job.root / PLACEMENT).is_file():
         return
-    placement = Placement.read(job)
+    placement = StartPlacement.read(job)
     start.region, start.keep_size = placement.region, placement.keep_size
     start.use_children = placement.use_children
     if start.needs_object:
@@ -52,11 +52,11 @@ def _use_start(job: JobFolder, request: JobRequest, settings: RecDreamerSettings
 
 
 def _use_templates(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> None:
-    """Switch on the cards that the job had, add those that are no longer there, and switch off the others."""
+    """Enable the cards that the job used, add missing ones, and disable all others."""
     cards, in_use, taken_of = settings.templates, {}, ""
     if settings.start.needs_object:
-        with suppress(RequestError):  # _use_start has told.
-            taken_of = Placement.read(job).taken_of
+        with suppress(RequestError):  # _use_start reports it.
+            taken_of = StartPlacement.read(job).taken_of
     for template in request.templates:
         picture = job.root / template.image
         found = (i for i, card in enumerate(cards) if _is_card_of(card, template, picture))
@@ -83,7 +83,7 @@ def _add_card(settings: RecDreamerSettings, template: Template, picture: Path) -
         shutil.copyfile(picture, path)
     except OSError as error:
         raise RequestError(
-            f"A template of this job cannot be read ({error.strerror or error}).", "Make it anew."
+            f"A template of this job cannot be read ({error.strerror or error}).", "Capture it again."
         ) from error
     card = settings.templates.add()
     card.image, card.label, card.source = path.name, template.label, template.source

@@ -1,1 +1,1 @@
-"""What the artist sees in the sidebar and in the preferences."""
+"""Panels in the sidebar and the preferences."""

@@ -1,26 +1,26 @@
-"""The backend's box in the preferences."""
+"""The backend section of the preferences."""
 
 from __future__ import annotations
 
 import bpy
 
 from ..layout import draw_text
-from ..operators.setup import why_not_set_up
+from ..operators.setup import why_not_install
 from ..session import session
 
 
 def draw_backend(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, context) -> None:
-    """The backend's state and its buttons."""
+    """Draw the state of the backend and its buttons."""
     row = layout.row()
     row.label(text="Backend", icon="CONSOLE")
     row.operator("recdreamer.check_backend", icon="CHECKMARK")
-    layout.prop(preferences, "backend_python", placeholder="made by Set Up")
+    layout.prop(preferences, "backend_python", placeholder="created by Install Backend")
     row = layout.row()
     row.prop(preferences, "build", expand=True)
     layout.operator("recdreamer.set_up_backend", icon="IMPORT")
 
     task = session.task
-    reason = why_not_set_up()
+    reason = why_not_install()
     if reason and not (task is not None and task.is_running):
         draw_text(layout, reason, context, "INFO")
     if task is None:

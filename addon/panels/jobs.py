@@ -1,6 +1,6 @@
-"""The sidebar tab: what to make, the job in view, earlier jobs. The template shelf is in shelf.py.
+"""The sidebar tab: settings of the next job, the job shown, and History. The template shelf is in shelf.py.
 
-The job stands above the shelf, so that progress is in sight on a small screen too.
+The job is above the shelf, so that its progress is visible on a small screen, too.
 """
 
 from __future__ import annotations
@@ -32,6 +32,14 @@ CONDITION_ICONS = {
     "damaged": "ERROR",
     "cancelled": "X",
 }
+CONDITION_WORDS = {
+    "running elsewhere": "running in the background",
+    "cancelling": "saving…",
+    "pausing": "saving…",
+    "stopping": "saving…",
+    "cancelled": "stopped",
+}
+"""Conditions that the panel shows in other words."""
 
 
 class SidebarPanel:
@@ -88,9 +96,10 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
 
 
 def draw_job(layout, job: Job, context):
-    """Where a job stands, what it looks like, and what can be done with it."""
+    """Draw the progress, preview and actions of a job."""
     name = job.request.prompt if job.request else job.id
-    layout.label(text=f"{name}  ·  {job.condition}", icon=CONDITION_ICONS[job.condition])
+    condition = CONDITION_WORDS.get(job.condition, job.condition)
+    layout.label(text=f"{name}  ·  {condition}", icon=CONDITION_ICONS[job.condition])
     if job.client is not None or job.condition == "running elsewhere":
         factor, text = describe.progress(job.state)
         layout.progress(factor=factor, text=text)
@@ -111,7 +120,7 @@ def draw_job(layout, job: Job, context):
 
 
 def _draw_poses(layout, job: Job):
-    """Bars of the live pose distribution: level bars mean that no side is neglected."""
+    """Draw the live pose distribution; bars of equal length mean that no side is neglected."""
     column = layout.column(align=True)
     for label, share in job.state.pose_distribution.items():
         column.progress(factor=min(1.0, max(0.0, share)), text=f"{label}  {100 * share:.0f} %")
@@ -127,7 +136,7 @@ def _draw_actions(layout, job: Job):
         if job.stages_to_repeat:
             row = layout.row(align=True)
             for stage in job.stages_to_repeat:
-                text = f"{stage.capitalize()} Again"
+                text = f"Redo {stage.capitalize()}"
                 repeat = row.operator("recdreamer.repeat_stage", text=text, icon="FILE_REFRESH")
                 repeat.job_id, repeat.stage = job.id, stage
         row = layout.row(align=True)
@@ -140,7 +149,7 @@ def _draw_actions(layout, job: Job):
 
 
 class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
-    bl_label = "Jobs"
+    bl_label = "History"
     bl_order = 3
     bl_options = {"DEFAULT_CLOSED"}
 

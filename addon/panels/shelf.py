@@ -1,4 +1,4 @@
-"""The template shelf in the sidebar: sources, cards with their verdicts, pictures to pick from."""
+"""The template shelf in the sidebar: sources, cards with verdicts, and suggested pictures."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import bpy
 
 from .. import describe, previews
 from ..jobs.errands import Advice, Check, Gallery, Verdict
+from ..jobs.task import CANCELED
 from ..layout import draw_text
 from ..properties import RecDreamerSettings, RecDreamerTemplate
 from ..session import session
 from .jobs import SidebarPanel
 
 COLUMNS = 2
-"""Cards, or pictures to pick from, side by side."""
+"""Cards or suggested pictures per row."""
 
 
 class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
@@ -34,9 +35,9 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
             self._draw_shelf(layout, context, settings)
         if settings.wants_turntable:
             when = ", if it has changed" if settings.enabled_templates else ""
-            draw_text(layout, f"Generate takes a turntable of the object first{when}.", context, "INFO")
+            draw_text(layout, f"Generate first captures a turntable of the object{when}.", context, "INFO")
         elif not settings.templates:
-            draw_text(layout, "Without templates the prior draws its own.", context, "INFO")
+            draw_text(layout, "No templates: poses are drawn automatically.", context, "INFO")
 
     def _draw_sources(self, layout, settings):
         column = layout.column(align=True)
@@ -61,7 +62,7 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
             row.progress(factor=factor or 0.0, text=task.title if factor else task.line or f"{task.title} …")
             row.operator("recdreamer.cancel_errand", text="", icon="X")
         elif task.problem:
-            draw_text(layout, task.problem, context, "INFO" if task.problem == "Cancelled." else "ERROR")
+            draw_text(layout, task.problem, context, "INFO" if task.problem == CANCELED else "ERROR")
 
     def _draw_shelf(self, layout, context, settings):
         check = session.check
@@ -79,18 +80,18 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
 
 
 def is_of_this_shelf(check: Check, settings: RecDreamerSettings) -> bool:
-    """True when the same cards are in use as then."""
+    """True if the enabled cards are those that were checked."""
     return {template.key for template in settings.enabled_templates} == set(check.verdicts)
 
 
 def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict | None, context):
-    """One template: its picture, what it is, what the machine makes of it."""
+    """Draw one template: its picture, properties and verdict."""
     picture = layout.column()
     picture.active = template.enabled
     if template.path.is_file():
-        picture.template_icon(icon_value=_icon(template, verdict, context), scale=4.5)
+        picture.template_icon(icon_value=_card_icon(template, verdict, context), scale=4.5)
     else:
-        picture.label(text="Picture is gone", icon="ERROR")
+        picture.label(text="Image missing", icon="ERROR")
     row = layout.row(align=True)
     row.prop(template, "enabled", text="")
     row.prop(template, "label", text="")
@@ -105,7 +106,7 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
     if template.weight != 1:
         layout.prop(template, "weight")
     if verdict is not None:
-        # Under its name, the name that the machine would give it; there is no room for more words.
+        # The recognized pose, right below the label; there is no room for more words.
         text = describe.with_share(verdict.reads_as, verdict.pose_probs.get(verdict.reads_as))
         layout.label(text=text, icon="ERROR" if verdict.warnings else "CHECKMARK")
         for advice in verdict.warnings:
@@ -118,7 +119,7 @@ def draw_advice(layout, advice: Advice, context, columns: int = 1):
 
 
 def draw_gallery(layout, gallery: Gallery):
-    """The pictures of a gallery, to tick, and what becomes of the ticked ones."""
+    """Draw the pictures of a gallery with check boxes, and the actions on the selected ones."""
     grid = layout.grid_flow(row_major=True, columns=COLUMNS, even_columns=True, align=True)
     for index, sample in enumerate(gallery.samples):
         cell = grid.column(align=True)
@@ -132,7 +133,7 @@ def draw_gallery(layout, gallery: Gallery):
         )
         pick.index = index
     row = layout.row(align=True)
-    row.operator("recdreamer.add_picked", text=f"Add Picked ({len(gallery.picked)})", icon="ADD")
+    row.operator("recdreamer.add_picked", text=f"Add Selected ({len(gallery.picked)})", icon="ADD")
     row.operator("recdreamer.discard_gallery", icon="X")
 
 
@@ -155,7 +156,7 @@ class RECDREAMER_MT_sources(bpy.types.Menu):
 
 
 class RECDREAMER_MT_card(bpy.types.Menu):
-    """More to do with this template"""
+    """More actions for this template"""
 
     bl_idname = "RECDREAMER_MT_card"
     bl_label = "Template"
@@ -169,8 +170,8 @@ class RECDREAMER_MT_card(bpy.types.Menu):
         layout.operator("recdreamer.draw_novel_views", icon="CAMERA_DATA").index = index
 
 
-def _icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:
-    """The picture, or what the check painted on it."""
+def _card_icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:
+    """The picture, or the overlay from the check."""
     view = context.scene.recdreamer.shelf_view
     if verdict is None or view == "PICTURE":
         return template.icon

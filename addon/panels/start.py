@@ -1,23 +1,17 @@
-"""Where the next job begins, in the sidebar, and what can be done with an imported result."""
+"""The start of the next job, in the sidebar."""
 
 from __future__ import annotations
 
 from typing import get_args
 
-import bpy
-
 from ...backend.recdreamer.protocol import Stage
 from ..layout import draw_text
-from ..objects.object_keys import job_of
-from ..operators.quads import NO_TEXTURE, QUADS_KEY
 from ..properties import RecDreamerSettings
-from ..result.paint_import import is_painted
-from ..session import CATEGORY
 from ..start.properties import RecDreamerStart
 
 
 def draw_start(layout, settings: RecDreamerSettings, context):
-    """The choice and what belongs to it; the layout splits its properties."""
+    """Draw the kind of start and its options; the layout must use property split."""
     start = settings.start
     column = layout.column()
     column.prop(start, "kind")
@@ -40,13 +34,13 @@ def draw_start(layout, settings: RecDreamerSettings, context):
         _draw_uv_hint(column, start, context)
     else:
         row = column.row(align=True)
-        row.use_property_split = False  # The three names need the whole width.
+        row.use_property_split = False  # The three labels need the full width.
         for stage in get_args(Stage):
             row.prop(start, f"run_{stage}", toggle=True)
 
 
 def draw_height(layout, settings: RecDreamerSettings):
-    """What is painted or changed in part has its size already; another start may keep its own."""
+    """Draw the height, unless painting or a region fixes the size; other starts may keep theirs."""
     start = settings.start
     if start.kind == "texture" or start.region_name:
         return
@@ -64,7 +58,7 @@ def _draw_region(column, start: RecDreamerStart, context):
     elif start.kind == "continue" and start.source_job is not None:
         draw_text(
             column,
-            "Import the result to mark a region of it: by a vertex group or a painted mask.",
+            "Import the result to limit changes to a vertex group or a painted mask.",
             context,
             "INFO",
         )
@@ -73,37 +67,4 @@ def _draw_region(column, start: RecDreamerStart, context):
 def _draw_uv_hint(column, start: RecDreamerStart, context):
     obj = start.object
     if obj is not None and obj.type == "MESH" and not obj.data.uv_layers:
-        draw_text(column, f"{obj.name!r} has no UV map: it gets one with the texture.", context, "INFO")
-
-
-class RECDREAMER_PT_result(bpy.types.Panel):
-    """Actions on an object that came from a job"""
-
-    bl_space_type = "VIEW_3D"
-    bl_region_type = "UI"
-    bl_category = CATEGORY
-    bl_label = "Result"
-    bl_order = 1
-
-    @classmethod
-    def poll(cls, context):
-        obj = context.object
-        return obj is not None and (job_of(obj) or QUADS_KEY in obj)
-
-    def draw(self, context):
-        layout = self.layout
-        obj = context.object
-        if job_of(obj):
-            layout.operator("recdreamer.continue_selected", text="Continue", icon="LOOP_FORWARDS")
-            # The operator asks for its settings first.
-            layout.operator_context = "INVOKE_DEFAULT"
-            layout.operator("recdreamer.make_quads", icon="MOD_REMESH")
-        if is_painted(obj):
-            layout.operator("recdreamer.restore_materials", icon="LOOP_BACK")
-        if QUADS_KEY in obj and not obj.data.materials:
-            draw_text(layout, NO_TEXTURE, context, "INFO")
-            layout.operator("recdreamer.bake_quads", icon="RENDER_STILL")
-
-
-CLASSES = (RECDREAMER_PT_result,)
-register, unregister = bpy.utils.register_classes_factory(CLASSES)
+        draw_text(column, f"{obj.name!r} has no UV map. Importing the texture adds one.", context, "INFO")

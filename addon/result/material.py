@@ -1,4 +1,4 @@
-"""The material of a result: its pictures, one or several UV tiles each, packed into the .blend."""
+"""The material of a result. Its images, with one or more UV tiles each, are packed into the .blend file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .. import compat
 
 ROUGHNESS = 0.7
 ALBEDO, NORMAL = "albedo", "normal"
-"""Stems of the pictures; a tile's number may follow: albedo.png, or albedo.1001.png, albedo.1002.png …"""
+"""Stems of the image files: albedo.png, or with tile numbers albedo.1001.png, albedo.1002.png …"""
 
 
 def build_materials(name: str, folders: Sequence[Path], uv_map: str = "") -> list[bpy.types.Material]:
-    """One for each folder of a result; a failure leaves nothing behind. Raises RequestError."""
+    """One material per folder of a result. Raises RequestError, and then leaves no data behind."""
     materials: list[bpy.types.Material] = []
     try:
         for folder in folders:
@@ -30,9 +30,9 @@ def build_materials(name: str, folders: Sequence[Path], uv_map: str = "") -> lis
 
 
 def build_material(name: str, folder: Path, uv_map: str = "") -> bpy.types.Material:
-    """Principled BSDF with the albedo, and with the normal map where there is one.
+    """A Principled BSDF with the albedo and, if there is one, the normal map.
 
-    `uv_map` names the UV map that the pictures belong to; without it they follow the active one.
+    `uv_map` names the UV map of the images. Empty: the active one.
     """
     albedo = _load_picture(folder, ALBEDO)
     try:
@@ -42,7 +42,7 @@ def build_material(name: str, folder: Path, uv_map: str = "") -> bpy.types.Mater
         raise
     material = compat.new_node_material(name)
     nodes, links = material.node_tree.nodes, material.node_tree.links
-    principled = next(node for node in nodes if node.type == "BSDF_PRINCIPLED")
+    principled = compat.principled_of(material)
     principled.inputs["Roughness"].default_value = ROUGHNESS
     albedo_node = _add_texture(material, principled, albedo, f"{name} albedo", "sRGB", uv_map, row=0)
     links.new(albedo_node.outputs["Color"], principled.inputs["Base Color"])
@@ -58,7 +58,7 @@ def build_material(name: str, folder: Path, uv_map: str = "") -> bpy.types.Mater
 
 
 def remove_material(material: bpy.types.Material) -> None:
-    """With its images, unless something else uses them."""
+    """Remove a material and its images, unless they have other users."""
     if material.users == 0:
         nodes = material.node_tree.nodes if material.node_tree is not None else ()
         images = [node.image for node in nodes if node.type == "TEX_IMAGE" and node.image]
@@ -93,18 +93,18 @@ def _add_texture(
 
 
 def _tiles(folder: Path, stem: str) -> dict[int, Path]:
-    """Pictures of a stem by their UDIM tile; 0 stands for the picture of a result without tiles."""
+    """Image files of a stem by UDIM tile; key 0 is the image of a result without tiles."""
     found = {}
     for path in sorted(folder.glob(f"{stem}*.png")):
         match = re.fullmatch(rf"{stem}(?:\.(\d{{4}}))?\.png", path.name)
         if match:
             found[int(match[1] or 0)] = path
-    # Those of an earlier run without tiles, or with them, do not belong to it.
+    # If there is an image without a tile, the tiles are left over from an earlier run.
     return {0: found[0]} if 0 in found else found
 
 
 def _load_picture(folder: Path, stem: str) -> bpy.types.Image:
-    """One image of one or more tiles. Raises RequestError when one of them is no picture."""
+    """One image with all its tiles. Raises RequestError if one of them cannot be read."""
     tiles = _tiles(folder, stem) or {0: folder / f"{stem}.png"}
     images = []
     try:
@@ -131,7 +131,7 @@ def _load_image(path: Path) -> bpy.types.Image:
         image = bpy.data.images.load(str(path))
     except RuntimeError:
         raise problem from None
-    # Blender loads lazily: only the size tells whether there is a picture in the file.
+    # Blender loads lazily, so only the size shows whether the file is a valid image.
     if not (image.size[0] and image.size[1]):
         bpy.data.images.remove(image)
         raise problem

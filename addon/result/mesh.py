@@ -1,4 +1,4 @@
-"""The mesh of a result: read from its job, built, and renewed in an object that is already there."""
+"""The mesh of a result: read it from a job, build it, and update it in an object imported earlier."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from mathutils import Matrix
 from mathutils.kdtree import KDTree
 
 from ...backend.recdreamer.protocol import RequestError
+from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
 from ..objects.object_keys import JOB_KEY
 from ..objects.rest_positions import frame_of, is_moved_by_hand, is_rest, write_rest
-from ..start.mesh_capture import read_loop_verts, volume_times_six
+from ..start.mesh_capture import volume_times_six
 from ..start.regions import SCULPT_MASK
 from .material import remove_material
 
-UV_NAME = "UVMap"
+RESULT_UV_MAP = "UVMap"
 
 
 def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -42,7 +43,7 @@ def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def build_mesh(
     name: str, verts: np.ndarray, faces: np.ndarray, uvs: np.ndarray, material: bpy.types.Material
 ) -> bpy.types.Mesh:
-    """One welded, smooth mesh; UVs are per corner, so seams need no split vertices."""
+    """Build a welded, smooth mesh. UVs are per corner, so seams need no split vertices."""
     mesh = bpy.data.meshes.new(name)
     mesh.vertices.add(len(verts))
     mesh.vertices.foreach_set("co", verts.ravel())
@@ -50,7 +51,7 @@ def build_mesh(
     mesh.loops.foreach_set("vertex_index", faces.ravel())
     mesh.polygons.add(len(faces))
     mesh.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
-    mesh.uv_layers.new(name=UV_NAME).uv.foreach_set("vector", uvs.ravel())
+    mesh.uv_layers.new(name=RESULT_UV_MAP).uv.foreach_set("vector", uvs.ravel())
     mesh.shade_smooth()
     mesh.update(calc_edges=True)
     mesh.validate()
@@ -65,15 +66,15 @@ def renew_mesh(
     arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
     material: bpy.types.Material,
 ) -> str:
-    """Give an object of the same job its new mesh where the old one stands; what the artist should know, or nothing.
+    """Replace the mesh of an object from the same job in place. Returns a remark for the artist, or an empty string.
 
-    With the same faces as before all else on the mesh stays, and with the same vertices also what was moved by hand.
-    Otherwise vertex groups and materials go to what is nearest.
+    If the faces are the same, all other mesh data is kept; if the vertices are the same, edits by hand are kept, too.
+    Otherwise vertex groups and materials are transferred to the nearest vertices and faces.
     """
     verts, faces, uvs = arrays
     mesh, frame = obj.data, Matrix(frame_of(obj.data).tolist())
     if frame.determinant() < 0 and _is_wound_outward(mesh):
-        # Blender 5.2 turns the faces when a mirroring transform is applied, and each keeps its first corner.
+        # Blender 5.2 flips the faces when a mirroring transform is applied; each keeps its first corner.
         faces, uvs = (np.ascontiguousarray(array[:, [0, 2, 1]]) for array in (faces, uvs))
     has_same_faces = len(mesh.polygons) == len(faces) and np.array_equal(read_loop_verts(mesh), faces.ravel())
     has_same_verts = is_rest(mesh, verts)
@@ -82,11 +83,13 @@ def renew_mesh(
     remarks = []
     if not has_same_verts:
         if is_moved_by_hand(mesh):
-            remarks.append(f"{obj.name!r} has a new shape, without what was moved by hand in the old one.")
+            remarks.append(f"{obj.name!r} has a new shape; vertices moved by hand were reset.")
         mesh.vertices.foreach_set("co", verts.ravel())
         write_rest(mesh, verts)
         mesh.transform(frame)
-    layer = mesh.uv_layers.get(UV_NAME) or mesh.uv_layers.active or mesh.uv_layers.new(name=UV_NAME)
+    layer = (
+        mesh.uv_layers.get(RESULT_UV_MAP) or mesh.uv_layers.active or mesh.uv_layers.new(name=RESULT_UV_MAP)
+    )
     layer.uv.foreach_set("vector", uvs.ravel())
     if not _put_material(mesh, material, name):
         remarks.append(f"{obj.name!r} keeps its own material; the new one is in its last slot.")
@@ -102,17 +105,16 @@ def _replace_mesh(
     frame: Matrix,
     has_same_faces: bool,
 ) -> str:
-    """By a new datablock; what of the old one is elsewhere or gone now, or nothing."""
+    """Replace the mesh datablock. Returns a remark on transferred and lost data, or an empty string."""
     mesh, new = obj.data, build_mesh(name, *arrays, material)
     new.transform(frame)
     gone = ["paint"] if len(mesh.color_attributes) or SCULPT_MASK in mesh.attributes else []
     gone += ["shape keys"] if mesh.shape_keys is not None else []
-    gone += [f"UV map {layer.name!r}" for layer in mesh.uv_layers if layer.name != UV_NAME]
-    gone += ["changes by hand"] if is_moved_by_hand(mesh) else []
+    gone += [f"UV map {layer.name!r}" for layer in mesh.uv_layers if layer.name != RESULT_UV_MAP]
+    gone += ["manual edits"] if is_moved_by_hand(mesh) else []
     groups = _read_groups(obj)
-    nearest = np.arange(len(new.vertices)) if has_same_faces else _nearest(_places(new), _places(mesh))
-    slots = np.empty(len(mesh.polygons), np.int32)
-    mesh.polygons.foreach_get("material_index", slots)
+    nearest = np.arange(len(new.vertices)) if has_same_faces else _nearest(read_verts(new), read_verts(mesh))
+    slots = read_material_indices(mesh)
     has_parts = len(set(slots.tolist())) > 1
     if has_parts and not has_same_faces:
         slots = slots[_nearest(_centers(new), _centers(mesh))]
@@ -126,21 +128,27 @@ def _replace_mesh(
     if mesh.users == 0:
         bpy.data.meshes.remove(mesh)
     keeps_own = not _put_material(new, material, name)
-    # The old datablock may be gone now, so the new one can have its name.
+    # Rename only now: the name may be free because the old datablock was removed.
     new.name = name
     for group, weights in groups.items():
         added = obj.vertex_groups.new(name=group)
         for vertex in np.flatnonzero(weights[nearest] >= 0).tolist():
             added.add([vertex], float(weights[nearest[vertex]]), "REPLACE")
-    parts = ["its vertex groups went over to the nearest vertices"] if groups and not has_same_faces else []
-    parts += ["its materials went over to the nearest faces"] if has_parts and not has_same_faces else []
+    parts = (
+        ["its vertex groups were transferred to the nearest vertices"]
+        if groups and not has_same_faces
+        else []
+    )
+    parts += (
+        ["its materials were transferred to the nearest faces"] if has_parts and not has_same_faces else []
+    )
     parts += ["it keeps its own material, with the new one in the last slot"] if keeps_own else []
-    parts += [f"it has lost the {' and '.join(gone)} of the old one"] if gone else []
+    parts += [f"it lost the {' and '.join(gone)} of the old mesh"] if gone else []
     return f"{obj.name!r} has a new mesh: {', and '.join(parts)}." if parts else ""
 
 
 def _put_material(mesh: bpy.types.Mesh, material: bpy.types.Material, name: str) -> bool:
-    """Into the slot of the earlier import, or an empty one; False where the artist has others: then into one more."""
+    """Put the material into the slot of the earlier import or an empty one, else add a slot and return False."""
     job_id, olds = material.get(JOB_KEY), list(mesh.materials)
     slots = [i for i, old in enumerate(olds) if old is not None and old.get(JOB_KEY) == job_id]
     slots += [i for i, old in enumerate(olds) if old is None]
@@ -156,28 +164,18 @@ def _put_material(mesh: bpy.types.Mesh, material: bpy.types.Material, name: str)
 
 def _is_wound_outward(mesh: bpy.types.Mesh) -> bool:
     mesh.calc_loop_triangles()
-    triangles = np.empty(3 * len(mesh.loop_triangles), np.int32)
-    mesh.loop_triangles.foreach_get("vertices", triangles)
-    places = _places(mesh).astype(np.float64)
-    return volume_times_six(places - places.mean(0), triangles.reshape(-1, 3)) > 0
-
-
-def _places(mesh: bpy.types.Mesh) -> np.ndarray:
-    """`verts 3`"""
-    places = np.empty((len(mesh.vertices), 3), np.float32)
-    mesh.vertices.foreach_get("co", places.ravel())
-    return places
+    triangles = read_property(mesh.loop_triangles, "vertices", np.int32, 3)
+    verts = read_verts(mesh).astype(np.float64)
+    return volume_times_six(verts - verts.mean(0), triangles) > 0
 
 
 def _centers(mesh: bpy.types.Mesh) -> np.ndarray:
-    """`faces 3`"""
-    centers = np.empty((len(mesh.polygons), 3), np.float32)
-    mesh.polygons.foreach_get("center", centers.ravel())
-    return centers
+    """Centers of the faces, `faces 3`."""
+    return read_property(mesh.polygons, "center", width=3)
 
 
 def _read_groups(obj: bpy.types.Object) -> dict[str, np.ndarray]:
-    """`verts` for each vertex group: the weight, or -1 where the vertex is not in it."""
+    """Weights (verts) of each vertex group; -1 if the vertex is not in it."""
     mesh = obj.data
     weights = np.full((len(obj.vertex_groups), len(mesh.vertices)), -1.0)
     for vertex in mesh.vertices if len(weights) else ():
@@ -188,7 +186,7 @@ def _read_groups(obj: bpy.types.Object) -> dict[str, np.ndarray]:
 
 
 def _nearest(places: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """`places`: for each of `places` (places 3) the nearest of `others` (others 3)."""
+    """Index (places) of the nearest of `others` (others 3) for each of `places` (places 3)."""
     tree = KDTree(len(others))
     for index, other in enumerate(others.tolist()):
         tree.insert(other, index)

@@ -1,4 +1,4 @@
-"""A painted result onto the artist's own object: mesh, UVs, modifiers and earlier materials stay."""
+"""Put a painted texture on the artist's own object; its mesh, UVs, modifiers and materials are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import JobFolder, RequestError
-from ..jobs.placement import START_FACES, Placement
+from ..jobs.placement import START_FACES, StartPlacement
+from ..objects.mesh_data import read_loop_starts, read_material_indices, read_property
 from ..objects.object_keys import PAINTED_KEY
 from ..start import properties
 from ..start.fingerprint import fingerprint
@@ -17,17 +18,17 @@ from .material import build_material, remove_material
 from .mesh import read_arrays
 
 FORMER = "recdreamer_former_material"
-"""Face attribute: the slot that each face had before it was painted first."""
-UV_NAME = "RecDreamer"
-"""Of the UV map that is added to an object without one."""
+"""Face attribute: the material slot of each face before the first painting."""
+PAINT_UV_MAP = "RecDreamer"
+"""Name of the UV map that is added to an object without one."""
 MAX_UV_MAPS = 8
-"""Blender holds no more."""
+"""Blender's limit."""
 
 
-def why_no_fit(obj: bpy.types.Object, placement: Placement) -> str:
-    """Why the texture does not belong on the object as it is now, as the beginning of a sentence; empty: it does."""
+def why_no_fit(obj: bpy.types.Object, placement: StartPlacement) -> str:
+    """Why the texture no longer fits the object, as the start of a sentence; empty if it fits."""
     if obj.type != "MESH":
-        return f"{obj.name!r} is no mesh any more"
+        return f"{obj.name!r} is no longer a mesh"
     changed = _changes(obj, placement)
     if "faces" in changed:
         return f"The faces of {obj.name!r} were edited since the job was made"
@@ -38,26 +39,26 @@ def why_no_fit(obj: bpy.types.Object, placement: Placement) -> str:
 
 def import_paint(
     job: JobFolder,
-    placement: Placement,
+    placement: StartPlacement,
     obj: bpy.types.Object,
     name: str,
     scene: bpy.types.Scene,
     say: Callable[[str], None],
 ) -> None:
-    """Paint the object that the job was made for, and say what is worth saying. Raises RequestError."""
+    """Put the texture on the object for which the job was made. `say` gets remarks. Raises RequestError."""
     properties.check_object(obj, scene, "texture")
     faces = _read_faces(job)
-    uv_map, layers = placement.uv_map or UV_NAME, obj.data.uv_layers
-    if not placement.uv_map and UV_NAME not in layers and len(layers) >= MAX_UV_MAPS:
+    uv_map, layers = placement.uv_map or PAINT_UV_MAP, obj.data.uv_layers
+    if not placement.uv_map and PAINT_UV_MAP not in layers and len(layers) >= MAX_UV_MAPS:
         raise RequestError(
-            f"{obj.name!r} has {MAX_UV_MAPS} UV maps, as many as Blender holds, and the texture needs one more.",
+            f"{obj.name!r} has {MAX_UV_MAPS} UV maps, the most that Blender allows, and the texture needs one more.",
             "Remove one of them (Object Data › UV Maps).",
         )
     loop_uvs = None if placement.uv_map else _loop_uvs(job, obj, faces, say)
     material = build_material(name, job.result, uv_map)
     if loop_uvs is not None:
-        # A UV map of this name is that of an earlier import of this job.
-        layer = layers.get(UV_NAME) or layers.new(name=UV_NAME, do_init=False)
+        # A UV map of this name comes from an earlier import of this job.
+        layer = layers.get(PAINT_UV_MAP) or layers.new(name=PAINT_UV_MAP, do_init=False)
         layer.uv.foreach_set("vector", np.ascontiguousarray(loop_uvs, np.float32).ravel())
     if "verts" in _changes(obj, placement):
         say(f"The shape of {obj.name!r} was edited since the job was made; the texture follows its UV map.")
@@ -65,17 +66,15 @@ def import_paint(
     obj[PAINTED_KEY] = job.root.name
 
 
-def _changes(obj: bpy.types.Object, placement: Placement) -> set[str]:
-    """What of the mesh was edited since the job was made."""
+def _changes(obj: bpy.types.Object, placement: StartPlacement) -> set[str]:
+    """Parts of the mesh that were edited since the job was made."""
     now = fingerprint(obj.data, placement.uv_map)
     return {part for part, value in placement.fingerprint.items() if now.get(part) != value}
 
 
 def restore_materials(obj: bpy.types.Object) -> None:
-    """Give each face the slot back that it had before it was painted; the painted materials stay in their slots."""
-    former = obj.data.attributes[FORMER]
-    indices = np.empty(len(obj.data.polygons), np.int32)
-    former.data.foreach_get("value", indices)
+    """Restore the material slot of each face from before painting; painted materials stay in their slots."""
+    indices = read_property(obj.data.attributes[FORMER].data, "value", np.int32)
     obj.data.polygons.foreach_set("material_index", indices)
     obj.data.attributes.remove(obj.data.attributes[FORMER])
     obj.data.update()
@@ -86,31 +85,30 @@ def is_painted(obj: bpy.types.Object | None) -> bool:
 
 
 def _read_faces(job: JobFolder) -> dict[str, np.ndarray]:
-    """`is_painted` (faces), if only a region is, and `triangle_loops` (triangles 3), if the object had no UV map."""
+    """`is_painted` (faces) if there was a region; `triangle_loops` (triangles 3) if there was no UV map."""
     try:
         with (job.root / START_FACES).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise RequestError(
-            f"This job no longer knows the faces that it painted ({error}).", "Start it again."
+            f"The painted faces of this job cannot be read ({error}).", "Paint the object again."
         ) from error
 
 
 def _loop_uvs(
     job: JobFolder, obj: bpy.types.Object, faces: dict[str, np.ndarray], say: Callable[[str], None]
 ) -> np.ndarray:
-    """`loops 2` from the corners of the triangles, which have the order that they had in the job's mesh."""
+    """UVs `loops 2` from the triangle corners of the job's result, which keep the order of its start mesh."""
     mesh, triangle_loops = obj.data, faces["triangle_loops"]
     *_, uvs = read_arrays(job.result / "mesh.npz")
     if len(uvs) != len(triangle_loops):
-        raise RequestError("The result of this job has other faces than the object.", "Paint it again.")
+        raise RequestError("The faces of this result do not match the object.", "Paint the object again.")
     corners, values = triangle_loops.ravel(), uvs.reshape(-1, 2)
     loop_uvs = np.zeros((len(mesh.loops), 2), np.float32)
-    # Triangles of one face share corners; the first one decides.
+    # Triangles of one face share corners; the first one wins.
     loop_uvs[corners[::-1]] = values[::-1]
     is_off = (np.abs(loop_uvs[corners] - values) > 1e-5).any(1).reshape(-1, 3).any(1)
-    starts = np.empty(len(mesh.polygons), np.int32)
-    mesh.polygons.foreach_get("loop_start", starts)
+    starts = read_loop_starts(mesh)
     count = len(np.unique(np.searchsorted(np.sort(starts), triangle_loops[is_off, 0], side="right")))
     if count:
         say(
@@ -121,12 +119,11 @@ def _loop_uvs(
 
 
 def _assign(obj: bpy.types.Object, material: bpy.types.Material, job_id: str, is_painted: np.ndarray) -> None:
-    """Put the material into a new slot, or into that of an earlier import of this job, and onto those faces."""
+    """Put the material into the slot of an earlier import of this job, or a new one, and assign the faces."""
     mesh = obj.data
-    indices = np.empty(len(mesh.polygons), np.int32)
-    mesh.polygons.foreach_get("material_index", indices)
+    indices = read_material_indices(mesh)
     if not mesh.materials:
-        # So that there is a slot to go back to.
+        # An empty slot to which the faces can return.
         mesh.materials.append(None)
     if FORMER not in mesh.attributes:
         former = mesh.attributes.new(FORMER, "INT", "FACE")

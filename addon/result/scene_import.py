@@ -1,4 +1,4 @@
-"""From a finished job folder to an object in the scene."""
+"""Import the result of a finished job into the scene."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from mathutils import Matrix
 
 from ...backend.recdreamer.protocol import JobFolder, JobRequest
-from ..jobs.placement import PLACEMENT, Placement
+from ..jobs.placement import PLACEMENT, StartPlacement
 from ..objects.hiding import hide, show_in_local_view
 from ..objects.object_keys import JOB_KEY, PARTICLE_KEY, find_imported, find_start
 from ..objects.rest_positions import world_of_job
@@ -24,7 +24,7 @@ from .mesh import build_mesh, read_arrays, renew_mesh
 
 NAME_LENGTH = 40
 _GAP = 1.2
-"""Distance between neighbours in a row, in widths."""
+"""Distance between neighbors in a row, in widths."""
 
 
 def import_result(
@@ -34,36 +34,35 @@ def import_result(
     hide_start: bool = False,
     say: Callable[[str], None] = print,
 ) -> list[bpy.types.Object]:
-    """The result of a finished job: an object for each particle, selected, the first one active.
+    """Import the result of a finished job: one object per particle, selected, the first one active.
 
-    New ones stand in a row along X from the 3D cursor, or from where that stands which the job started from or continued;
-    with `hide_start` that is hidden. An object of the same job that is already in the scene gets the new mesh and keeps
-    its transform, modifiers, vertex groups and name. Meshes are in metres and scaled to the scene's unit, the origin is
-    at the base, the front looks along -Y, or where that of the start looked. A job that only paints gives its material
-    to the artist's object. `say` takes what the artist should know. Raises RequestError with one clear sentence when
-    the folder holds no whole result.
+    New objects stand in a row along X from the 3D cursor, or at the position of the object that the job started from,
+    which `hide_start` hides. An object of the same job that is already in the scene gets the new mesh and keeps its
+    transform, modifiers, vertex groups and name. Meshes are in metres and scaled to the scene's unit; the origin is at
+    the base; the front faces -Y, or like that of the start object. A job that only paints assigns its material to the
+    artist's object. `say` gets remarks for the artist. Raises RequestError if the folder has no complete result.
     """
     context = context or bpy.context
     job = JobFolder(Path(job_folder))
     request = job.read_request()
     name = request.prompt.strip()[:NAME_LENGTH]
     has_placement = request.start != "prompt" and (job.root / PLACEMENT).is_file()
-    placement = Placement.read(job) if has_placement or request.start == "texture" else None
+    placement = StartPlacement.read(job) if has_placement or request.start == "texture" else None
     if placement is not None and request.start == "texture":
         canvas = find_start(placement.object, placement.object_id, context.scene)
         reason = "" if canvas is None else paint_import.why_no_fit(canvas, placement)
         if canvas is None:
-            say(f"{placement.object!r} is not in this scene, so the texture is on a copy of it as it was.")
-        elif reason:
             say(
-                f"{reason}, so the texture is on a copy of it as it was; {canvas.name!r} itself stays as it is."
+                f"{placement.object!r} is not in this scene, so the texture is on a copy of the original mesh."
             )
+        elif reason:
+            say(f"{reason}, so the texture is on a copy of the original mesh; {canvas.name!r} is unchanged.")
         else:
             paint_import.import_paint(job, placement, canvas, name, context.scene, say)
             _select_only([canvas], context)
             return [canvas]
         hide_start = False
-    # Everything that can fail comes before the first object, so that a failure leaves nothing behind.
+    # Do everything that can fail before creating the first object, so that a failure leaves no data behind.
     folders = [job.result, *sorted(job.result.glob("particle-*"), key=lambda path: int(path.name[9:]))]
     arrays = [read_arrays(folder / "mesh.npz") for folder in folders]
     materials = build_materials(name, folders)
@@ -89,20 +88,20 @@ def import_result(
             result["recdreamer_repeated_seeds"] = job.seeds.read_text(encoding="utf-8")
         results.append(result)
     if hide_start and is_new:
-        _hide(_starts(placement, earlier, context), context, say)
+        _hide_starts(_starts(placement, earlier, context), context, say)
     if request.start == "object" and placement is None and is_new:
-        say("This job does not know where its object stood, so the result is at the 3D cursor")
+        say("The position of the start object is unknown, so the result is at the 3D cursor.")
     _select_only(results, context)
     return results
 
 
 def _place(
     result: bpy.types.Object,
-    placement: Placement | None,
+    placement: StartPlacement | None,
     earlier: bpy.types.Object | None,
     context: bpy.types.Context,
 ) -> None:
-    """Where that stands which it started from or continues, turned as that is; else at the 3D cursor."""
+    """Place the result like the start object or the earlier result, else at the 3D cursor."""
     scale = 1 / metres_per_unit(context.scene)
     result.scale = (scale,) * 3
     world = placement.world if placement is not None else []
@@ -123,9 +122,9 @@ def _place(
 
 
 def _starts(
-    placement: Placement | None, earlier: bpy.types.Object | None, context: bpy.types.Context
+    placement: StartPlacement | None, earlier: bpy.types.Object | None, context: bpy.types.Context
 ) -> list[bpy.types.Object]:
-    """The objects in whose place the result stands."""
+    """The objects that the result replaces."""
     if earlier is not None:
         return [earlier]
     if placement is None or placement.world:
@@ -136,16 +135,18 @@ def _starts(
     return [obj for obj in found if obj is not None]
 
 
-def _hide(objects: list[bpy.types.Object], context: bpy.types.Context, say: Callable[[str], None]) -> None:
+def _hide_starts(
+    objects: list[bpy.types.Object], context: bpy.types.Context, say: Callable[[str], None]
+) -> None:
     hidden = [obj for obj in objects if obj.name in context.view_layer.objects]
     for obj in hidden:
         hide(obj)
     if hidden:
-        say(f"{hidden[0].name!r} is hidden now, in renders too, because the result stands in its place")
+        say(f"{hidden[0].name!r} is now hidden, also in renders, because the result takes its place.")
 
 
 def _stamp(obj: bpy.types.Object, job_id: str, particle: int, request: JobRequest) -> None:
-    """Write down on the object how it was made."""
+    """Store on the object how it was made."""
     obj[JOB_KEY] = job_id
     obj[PARTICLE_KEY] = particle
     obj["recdreamer_prompt"] = request.prompt
@@ -156,7 +157,7 @@ def _stamp(obj: bpy.types.Object, job_id: str, particle: int, request: JobReques
 
 
 def _select_only(objects: list[bpy.types.Object], context: bpy.types.Context) -> None:
-    # A view layer learns of new objects when it is next updated.
+    # A view layer knows new objects only after an update.
     context.view_layer.update()
     visible = [obj for obj in objects if obj.name in context.view_layer.objects]
     if not visible:

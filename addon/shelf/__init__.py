@@ -1,1 +1,1 @@
-"""Pose templates as pictures: captured, read, and written."""
+"""Pictures for pose templates: capture, read and write them."""

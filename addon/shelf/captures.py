@@ -1,4 +1,4 @@
-"""Pose templates from the scene: what a 3D view shows, a turntable of objects, Grease Pencil drawings."""
+"""Pose templates from the scene: 3D views, turntables of objects, and Grease Pencil drawings."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from .studio import (
 
 @dataclass(frozen=True)
 class Camera:
-    """Where a picture was taken from, well enough to take it again."""
+    """The camera of a picture, complete enough to capture it again."""
 
     c2w: Matrix
     projection: Matrix
-    """Of a square picture."""
+    """For a square picture."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture and where its camera stood."""
+    """A picture and its camera."""
 
     path: Path
     camera: Camera
@@ -56,10 +56,10 @@ def capture_view(
     camera: Camera | None = None,
     is_sketch: bool = False,
 ) -> View:
-    """What the 3D view shows now, or, where there is no window, what the scene's camera sees.
+    """Capture the 3D view or, without a window, the view of the scene's camera.
 
-    Only the subjects, without overlays and background; the picture is the middle square of the region. With
-    `camera` it is taken from there; with `is_sketch` only Grease Pencil is shown, on paper.
+    Shows only the subjects, without overlays and background, in the central square of the region. `camera` replaces
+    that of the view; `is_sketch` shows only Grease Pencil, on white paper.
     """
     camera = camera or current_camera(context)
     objects = subjects(context, GREASE_PENCIL if is_sketch else RENDERABLE)
@@ -79,12 +79,12 @@ def capture_view(
 def subjects_of_turntable(
     objects: Iterable[bpy.types.Object], context: bpy.types.Context
 ) -> list[bpy.types.Object]:
-    """The objects and their children, as far as the view shows them. Raises RequestError when that is nothing."""
+    """The visible ones of the objects and their children. Raises RequestError if there are none."""
     found = visible(_with_children(objects), context)
     if not found:
         raise RequestError(
-            "Nothing is selected that a render could show.",
-            "Select the object, or take the whole collection.",
+            "Nothing is selected that can be rendered.",
+            "Select an object, or set Subject to Active Collection.",
         )
     return found
 
@@ -100,10 +100,10 @@ def capture_turntable(
     look: str = "SOLID",
     size_px: int = SIZE_PX,
 ) -> list[View]:
-    """The objects alone, seen from all around, filling the picture the same way in each view.
+    """Render only the objects from all sides, at the same scale in each view.
 
-    `front_deg` says which way the front looks: 0 is -Y, 90 is +X. `look` is one of studio.LOOKS. Raises
-    RequestError when there is nothing to see.
+    `front_deg` is the direction of the front: 0 is -Y, 90 is +X. `look` is one of studio.LOOKS. Raises
+    RequestError if there is nothing to see.
     """
     views = []
     with studio(objects, context, look, size_px) as scene:
@@ -123,7 +123,7 @@ def capture_turntable(
 def recapture_turntable(
     context: bpy.types.Context, folder: Path, camera: Camera, look: str, front_deg: float
 ) -> View:
-    """One view of a turntable anew, from the same camera, of what is selected or shown now."""
+    """Capture one view of a turntable again, from the same camera, with the current subjects."""
     path = new_picture(folder)
     with studio(subjects(context), context, look) as scene:
         place_camera(scene, camera.c2w, bounding_sphere(scene), camera.projection)
@@ -132,7 +132,7 @@ def recapture_turntable(
 
 
 def current_camera(context: bpy.types.Context) -> Camera:
-    """That of the 3D view, or of the scene where there is no window. Raises RequestError when there is none."""
+    """The camera of the 3D view or, without a window, of the scene. Raises RequestError if there is none."""
     if not compat.can_draw_offscreen():
         if context.scene.camera is None:
             raise RequestError("The scene has no camera.", "Add one, or use the turntable.")
@@ -147,9 +147,9 @@ def current_camera(context: bpy.types.Context) -> Camera:
 
 
 def subjects(context: bpy.types.Context, kinds: set[str] = RENDERABLE) -> list[bpy.types.Object]:
-    """What a picture is of: the selected objects with their children, else all that the view shows.
+    """Objects to capture: the selected ones with their children, else all visible ones.
 
-    Raises RequestError when that is nothing.
+    Raises RequestError if there are none.
     """
     chosen = visible(_with_children(context.selected_objects), context, kinds)
     chosen = chosen or visible(context.view_layer.objects, context, kinds)
@@ -159,14 +159,14 @@ def subjects(context: bpy.types.Context, kinds: set[str] = RENDERABLE) -> list[b
             "Draw one, or add a picture of the sketch from a file.",
         )
     if not chosen:
-        raise RequestError("There is nothing to see.", "Show an object, or choose pictures from files.")
+        raise RequestError("Nothing visible to capture.", "Show an object, or add pictures from files.")
     return chosen
 
 
 def visible(
     objects: Iterable[bpy.types.Object], context: bpy.types.Context, kinds: set[str] = RENDERABLE
 ) -> list[bpy.types.Object]:
-    """Those that the view shows, each once; a 3D view in local view shows fewer than the view layer."""
+    """The objects that the view shows, without duplicates; local view shows fewer than the view layer."""
     space = context.space_data
     viewport = space if getattr(space, "type", "") == "VIEW_3D" else None
     return [
@@ -178,7 +178,7 @@ def visible(
 
 
 def orbit_c2w(azimuth_deg: float, elevation_deg: float, distance: float, center: Vector) -> Matrix:
-    """Camera on a sphere around `center`, looking at it."""
+    """Pose of a camera on a sphere around `center` that looks at it."""
     azimuth, elevation = math.radians(azimuth_deg), math.radians(elevation_deg)
     toward_camera = Vector(
         (
@@ -213,7 +213,7 @@ def _window_region(context: bpy.types.Context) -> bpy.types.Region:
 
 @contextmanager
 def _alone(objects: list[bpy.types.Object], context: bpy.types.Context) -> Iterator[None]:
-    """Hide everything else that can be seen, but not the lights, while a view is drawn."""
+    """Hide all other visible objects, except lights, while a view is drawn."""
     others = set(visible(context.view_layer.objects, context)) - set(objects)
     # Hiding deselects.
     selected = [obj for obj in others if obj.select_get(view_layer=context.view_layer)]
@@ -229,14 +229,14 @@ def _alone(objects: list[bpy.types.Object], context: bpy.types.Context) -> Itera
 
 
 def _draw_view(context: bpy.types.Context, camera: Camera) -> np.ndarray:
-    """Pixels of the 3D view from a camera, drawn again without overlays and background."""
+    """Pixels of the 3D view from a camera, without overlays and background."""
     space = context.space_data
     render_settings = context.scene.render
     shows_overlays, is_transparent = space.overlay.show_overlays, render_settings.film_transparent
     offscreen = gpu.types.GPUOffScreen(SIZE_PX, SIZE_PX)
     try:
         space.overlay.show_overlays = False
-        # Else a rendered view shows the world behind the objects.
+        # Otherwise a rendered view shows the world behind the objects.
         render_settings.film_transparent = True
         context.view_layer.update()
         offscreen.draw_view3d(

@@ -1,4 +1,4 @@
-"""The front of the object as an arrow in the 3D view, turned by its ring."""
+"""An arrow in the 3D view for the front of the object, with a ring to turn it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HIGHLIGHT = (1.0, 0.85, 0.5)
 
 
 def place_of_front(context: bpy.types.Context) -> Vector:
-    """Below the middle of the selected objects; without any, the 3D cursor."""
+    """Center of the base of the selected objects, else the 3D cursor."""
     corners = [
         obj.matrix_world @ Vector(corner) for obj in context.selected_objects for corner in obj.bound_box
     ]
@@ -23,7 +23,7 @@ def place_of_front(context: bpy.types.Context) -> Vector:
 
 
 def arrow_matrix(place: Vector, front: float) -> Matrix:
-    """From there toward the front; an arrow points along its Z, and the angle 0 is -Y."""
+    """Matrix of the arrow: it points along its own Z, and the angle 0 is -Y."""
     return Matrix.Translation(place) @ Matrix.Rotation(front, 4, "Z") @ Matrix.Rotation(math.pi / 2, 4, "X")
 
 
@@ -42,7 +42,7 @@ class RECDREAMER_GGT_front(bpy.types.GizmoGroup):
         self.ring = self.gizmos.new("GIZMO_GT_dial_3d")
         self.ring.target_set_handler("offset", get=_get_front, set=_set_front)
         self.arrow = self.gizmos.new("GIZMO_GT_arrow_3d")
-        self.arrow.hide_select = True  # Only the ring is for the mouse.
+        self.arrow.hide_select = True  # Only the ring reacts to the mouse.
         for gizmo in (self.ring, self.arrow):
             gizmo.color, gizmo.alpha = COLOR, 0.8
             gizmo.color_highlight, gizmo.alpha_highlight = HIGHLIGHT, 1.0
@@ -54,7 +54,7 @@ class RECDREAMER_GGT_front(bpy.types.GizmoGroup):
         self.arrow.matrix_basis = arrow_matrix(place, context.scene.recdreamer.front)
 
 
-# A dial counts clockwise, seen against its axis.
+# A dial counts clockwise when seen against its axis.
 def _get_front() -> float:
     return -bpy.context.scene.recdreamer.front
 

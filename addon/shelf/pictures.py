@@ -1,4 +1,4 @@
-"""Picture files of the shelf: taken over from anywhere, read and written. PNG with the mask in alpha."""
+"""Image files of the shelf: import, read and write them. PNG with the mask in alpha."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import RequestError
+from ..objects.pixels import linear_to_srgb, read_pixels
 
 MAX_SIDE_PX = 2048
-"""Larger pictures are shrunk when they are taken over; the backend looks at far fewer pixels."""
+"""Larger pictures are scaled down on import; the backend uses far fewer pixels."""
 MIN_SIDE_PX = 8
-"""Anything smaller shows no pose."""
+"""Smaller pictures cannot show a pose."""
 MIN_COVERAGE = 1e-4
-"""Share of the picture that must be opaque: thin lines are enough, a stray pixel is not."""
+"""Minimum share of opaque pixels: thin lines are enough, a stray pixel is not."""
 NEUTRAL = 0.5
-"""Grey behind the object, for readers that ignore alpha."""
+"""Gray behind the object, for readers that ignore alpha."""
 
 
 def import_picture(source: Path, folder: Path) -> Path:
-    """A copy of an image file in the folder: 8-bit sRGB, its longer side at most MAX_SIDE_PX.
+    """Copy an image file into the folder as 8-bit sRGB, its longer side at most MAX_SIDE_PX.
 
-    The card shows this copy and the backend reads it, so both see the same. Raises RequestError when the file
-    holds no picture that could serve as a template.
+    The card shows this copy and the backend reads it, so both see the same. Raises RequestError if the file
+    cannot serve as a template.
     """
     try:
         image = bpy.data.images.load(str(source))
@@ -38,11 +39,11 @@ def import_picture(source: Path, folder: Path) -> Path:
 
 
 def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: int = 1) -> Path:
-    """As `import_picture`, of an image that Blender holds; `name` is what the artist calls it."""
+    """Like `import_picture`, for an image datablock; `name` is used in errors."""
     width, height = image.size
     if not (width and height):
         hint = "Save one frame of it as PNG." if image.source == "MOVIE" else "Choose a PNG or JPEG file."
-        raise RequestError(f"The image {name} is empty, or no image that Blender can read.", hint)
+        raise RequestError(f"The image {name} is empty or not an image that Blender can read.", hint)
     shrink = min(1.0, MAX_SIDE_PX / max(width, height))
     if min(width, height) * shrink < MIN_SIDE_PX:
         raise RequestError(
@@ -54,8 +55,8 @@ def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: i
     pixels = upright(_to_srgb(image), orientation)
     if (pixels[..., 3] > 0.5).mean() < MIN_COVERAGE:
         raise RequestError(
-            f"The image {name} shows nothing: it is transparent all over.",
-            "Choose one whose alpha leaves the object opaque.",
+            f"The image {name} shows nothing: it is fully transparent.",
+            "Choose one in which the object is opaque.",
         )
     path = new_picture(folder)
     save_png(pixels, path)
@@ -63,7 +64,7 @@ def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: i
 
 
 def exif_orientation(path: Path) -> int:
-    """How a camera was held, 1 to 8; 1, upright, where a JPEG file does not say. Blender does not look at it."""
+    """EXIF orientation of a JPEG file, 1 to 8, which Blender ignores; 1 (upright) if there is none."""
     data = path.read_bytes()[:65536]
     start = data.find(b"Exif\0\0")
     if data[:2] != b"\xff\xd8" or start < 0:
@@ -83,7 +84,7 @@ def exif_orientation(path: Path) -> int:
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Pixels, bottom row first, turned as EXIF's `orientation` says."""
+    """Pixels, bottom row first, rotated according to the EXIF `orientation`."""
     top_first = pixels[::-1]
     if orientation in (2, 4, 5, 7):
         top_first = top_first[:, ::-1]
@@ -103,7 +104,7 @@ def new_picture(folder: Path) -> Path:
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
-    """Write `height width 4` values in [0, 1], bottom row first, sRGB; transparent texels turn grey."""
+    """Write sRGB values `height width 4` in [0, 1], bottom row first; transparent pixels become gray."""
     pixels = np.where(pixels[..., 3:] > 0, pixels, np.float32([NEUTRAL] * 3 + [0]))
     height, width = pixels.shape[:2]
     image = bpy.data.images.new(path.stem, width, height, alpha=True)
@@ -117,21 +118,21 @@ def save_png(pixels: np.ndarray, path: Path) -> None:
 
 
 def load_pixels(path: Path) -> np.ndarray:
-    """Values of an image file, `height width 4` in [0, 1], bottom row first."""
+    """Pixels of an image file, `height width 4` in [0, 1], bottom row first."""
     image = bpy.data.images.load(str(path))
     try:
-        return _pixels(image)
+        return read_pixels(image)
     finally:
         bpy.data.images.remove(image)
 
 
 def fill_outline(pixels: np.ndarray) -> np.ndarray:
-    """Line art as an object: what closed lines enclose becomes white paper, the rest stays transparent.
+    """Fill areas enclosed by lines with white paper; everything outside stays transparent.
 
-    `height width 4`. Without this the mask of a drawing would be its lines alone.
+    `height width 4`. Otherwise the mask of a drawing would consist of its lines only.
     """
     is_open = pixels[..., 3] < 0.5
-    # Outside is what can be reached from the border without crossing a line.
+    # A pixel is outside if a path from the border reaches it without crossing a line.
     outside = np.zeros_like(is_open)
     outside[[0, -1]], outside[:, [0, -1]] = is_open[[0, -1]], is_open[:, [0, -1]]
     num_outside = -1
@@ -148,15 +149,8 @@ def fill_outline(pixels: np.ndarray) -> np.ndarray:
 
 
 def _to_srgb(image: bpy.types.Image) -> np.ndarray:
-    """Pixels as they look: Blender holds those of more than 8 bits linear, with colour times alpha."""
-    pixels = _pixels(image)
+    """Pixels in sRGB. Blender stores images of more than 8 bits linear and premultiplied by alpha."""
+    pixels = read_pixels(image)
     if image.is_float and image.colorspace_settings.name != "Non-Color":
-        linear = np.clip(pixels[..., :3] / np.maximum(pixels[..., 3:], 1e-6), 0, 1)
-        pixels[..., :3] = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+        pixels[..., :3] = linear_to_srgb(pixels[..., :3] / np.maximum(pixels[..., 3:], 1e-6))
     return np.clip(pixels, 0, 1)
-
-
-def _pixels(image: bpy.types.Image) -> np.ndarray:
-    pixels = np.empty(image.size[0] * image.size[1] * 4, np.float32)
-    image.pixels.foreach_get(pixels)
-    return pixels.reshape(image.size[1], image.size[0], 4)

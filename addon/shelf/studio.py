@@ -1,4 +1,4 @@
-"""Objects alone before a camera, in a scene of its own that is gone afterwards."""
+"""A temporary scene that shows objects alone to a camera."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from mathutils import Matrix, Vector
 from ...backend.recdreamer.protocol import RequestError
 from .. import compat
 from ..objects.hiding import is_left_out
+from ..objects.mesh_data import read_verts
 from . import pictures
 
 SIZE_PX = 512
 FOV_DEG = 40.0
-"""Of the turntable; close to what product photographs have."""
-MARGIN = 1.1
-"""Reach of the turntable's picture over that of the object."""
+"""Of the turntable; similar to product photos."""
+FRAME_MARGIN = 1.1
+"""Ratio of the framed sphere's radius to that of the object."""
 SAMPLES = 32
-"""Of a neutral picture with Cycles, which has its noise removed."""
+"""For Material Preview with Cycles, which denoises."""
 
 GREASE_PENCIL = {"GREASEPENCIL", "GPENCIL"}
 RENDERABLE = {"MESH", "CURVE", "SURFACE", "META", "FONT", "CURVES", "POINTCLOUD", "VOLUME", *GREASE_PENCIL}
 
 LOOKS = (
-    ("SOLID", "Solid", "Viewport colours and textures in soft light; quick", "SHADING_SOLID", 0),
+    ("SOLID", "Solid", "Viewport colors and textures in soft light; fast", "SHADING_SOLID", 0),
     ("MATERIAL", "Material Preview", "The materials in neutral light", "SHADING_TEXTURE", 1),
     (
         "RENDERED",
@@ -47,10 +48,10 @@ def studio(
     look: str = "SOLID",
     size_px: int = SIZE_PX,
 ) -> Iterator[bpy.types.Scene]:
-    """A scene with only these objects and a camera, in one of the LOOKS."""
+    """A temporary scene with only these objects and a camera, in one of the LOOKS."""
     made: list[bpy.types.ID] = []
     shown: list[bpy.types.Object] = []
-    # The copy brings the settings of engine, world and colour management.
+    # The copy keeps the settings of render engine, world and color management.
     scene = context.scene.copy() if look == "RENDERED" else bpy.data.scenes.new("RecDreamer")
     try:
         camera_data = bpy.data.cameras.new("RecDreamer")
@@ -83,7 +84,7 @@ def studio(
 
 
 def render(scene: bpy.types.Scene, path: Path) -> None:
-    """Write what the scene's camera sees as a PNG."""
+    """Render the scene from its camera to a PNG."""
     scene.render.filepath = str(path)
     bpy.ops.render.render(write_still=True, scene=scene.name)
     pictures.save_png(pictures.load_pixels(path), path)
@@ -95,15 +96,15 @@ def place_camera(
     sphere: tuple[Vector, float],
     projection: Matrix | None = None,
 ) -> None:
-    """Put the scene's camera there, to see what is in the sphere.
+    """Place the scene's camera, with a depth range that covers the sphere.
 
-    `projection` is that of a square picture; None leaves the lens.
+    `projection` is for a square picture; None keeps the lens.
     """
     camera = scene.camera
     camera.matrix_world = c2w
     if projection is not None:
         _set_lens(camera.data, projection)
-    # A tight depth range, whatever the size of the objects. From inside of them the near end is what is left.
+    # Keep the depth range tight for any object size. Inside the sphere a small near distance remains.
     center, radius = sphere
     distance = (c2w.translation - center).length
     camera.data.clip_start = max(distance - radius, 1e-3 * radius)
@@ -111,7 +112,7 @@ def place_camera(
 
 
 def bounding_sphere(scene: bpy.types.Scene) -> tuple[Vector, float]:
-    """Center of the bounding box of all that the scene shows, instances included, and the reach from it."""
+    """Center of the bounding box of everything visible, including instances, and radius with FRAME_MARGIN."""
     view_layer = scene.view_layers[0]
     view_layer.update()
     points = [
@@ -121,20 +122,19 @@ def bounding_sphere(scene: bpy.types.Scene) -> tuple[Vector, float]:
     ]
     points = np.concatenate([np.empty((0, 3)), *points])
     if not len(points):
-        raise RequestError("The selection has no surface.", "Select an object that a render can show.")
+        raise RequestError("The selection has no surface.", "Select an object that can be rendered.")
     center = (points.min(0) + points.max(0)) / 2
     radius = float(np.linalg.norm(points - center, axis=1).max())
     if not radius > 0:
-        raise RequestError("The selection has no size.", "Select an object that a render can show.")
-    return Vector(center), MARGIN * radius
+        raise RequestError("The selection has no size.", "Select an object that can be rendered.")
+    return Vector(center), FRAME_MARGIN * radius
 
 
 def _surface_points(instance: bpy.types.DepsgraphObjectInstance) -> np.ndarray:
-    """Points `n 3` in the world that span an instance: vertices, which sit tighter than a box, where it has them."""
+    """World points `n 3` that span an instance: vertices of a mesh, which fit tighter, else box corners."""
     obj = instance.object
     if obj.type == "MESH":
-        local = np.empty((len(obj.data.vertices), 3), np.float32)
-        obj.data.vertices.foreach_get("co", local.ravel())
+        local = read_verts(obj.data)
     else:
         local = np.array([tuple(corner) for corner in obj.bound_box])
     matrix = np.array(instance.matrix_world)
@@ -142,7 +142,7 @@ def _surface_points(instance: bpy.types.DepsgraphObjectInstance) -> np.ndarray:
 
 
 def _set_lens(camera: bpy.types.Camera, projection: Matrix) -> None:
-    """Lens and shift that give this projection of a square picture."""
+    """Set lens and shift to match the projection of a square picture."""
     if projection[3][3] == 1:
         camera.type = "ORTHO"
         camera.ortho_scale = 2 / projection[0][0]
@@ -157,7 +157,7 @@ def _gives_light(obj: bpy.types.Object) -> bool:
 
 
 def _empty(scene: bpy.types.Scene) -> None:
-    """Take everything out of a copied scene; the original keeps it."""
+    """Unlink everything from a copied scene; the original is not affected."""
     for collection in list(scene.collection.children):
         scene.collection.children.unlink(collection)
     for obj in list(scene.collection.objects):
@@ -183,15 +183,15 @@ def _light_solid(scene: bpy.types.Scene) -> None:
     scene.display.render_aa = "8"
     shading = scene.display.shading
     shading.light = "STUDIO"
-    # Bright and soft, so that colours stay near those of the material; the default light darkens them.
+    # Bright and soft light keeps colors close to those of the material; the default light darkens them.
     shading.studio_light = "paint.sl"
     shading.show_specular_highlight = False
-    # Objects without an image texture are shown in their material's viewport colour.
+    # Objects without an image texture show the viewport color of their material.
     shading.color_type = "TEXTURE"
 
 
 def _light_neutral(scene: bpy.types.Scene, made: list[bpy.types.ID]) -> None:
-    """Even light from all around, and some from beside the camera that shows the form."""
+    """Even light from all sides, plus a sun beside the camera that brings out the shape."""
     compat.set_preview_engine(scene, SAMPLES)
     scene.view_settings.view_transform = "Standard"
     scene.world = compat.new_node_world("RecDreamer")

@@ -1,1 +1,1 @@
-"""What the next job starts from: an object of the scene, a part of it, or an earlier result."""
+"""The start of the next job: an object in the scene, a region of it, or an earlier result."""

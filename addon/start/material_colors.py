@@ -1,9 +1,12 @@
-"""What colour a mesh has at its vertices, as far as its materials say it plainly: a base colour or its image."""
+"""Vertex colors of a mesh from its materials, as far as they have a plain base color or image."""
 
 from __future__ import annotations
 
 import bpy
 import numpy as np
+
+from .. import compat
+from ..objects.pixels import linear_to_srgb, read_pixels
 
 
 def material_colors(
@@ -13,13 +16,13 @@ def material_colors(
     uvs: np.ndarray | None,
     num_verts: int,
 ) -> np.ndarray | None:
-    """`verts 3` in sRGB, the mean of each vertex's corners; None for an object without materials."""
+    """sRGB colors `verts 3`, averaged over the corners of each vertex; None without materials."""
     materials = [slot.material for slot in obj.material_slots]
     if not any(materials):
         return None
     rgb = np.full((len(loop_verts), 3), 0.8)
     for index, material in enumerate(materials):
-        # Faces beyond the last slot show the last one.
+        # Faces with an index beyond the last slot show the last one.
         here = loop_materials.clip(0, len(materials) - 1) == index
         if material is not None and here.any():
             rgb[here] = _colors_of(material, None if uvs is None else uvs[here])
@@ -27,39 +30,32 @@ def material_colors(
 
 
 def mean_of_corners(values: np.ndarray, loop_verts: np.ndarray, num_verts: int) -> np.ndarray:
-    """`verts channels` from `loops channels`."""
+    """Mean over the corners of each vertex: `verts channels` from `loops channels`."""
     count = np.bincount(loop_verts, minlength=num_verts).clip(1)
     sums = [np.bincount(loop_verts, channel, num_verts) for channel in values.T]
     return np.stack(sums, axis=1) / count[:, None]
 
 
 def _colors_of(material: bpy.types.Material, uvs: np.ndarray | None) -> np.ndarray:
-    """`corners 3`, or one colour for all: of the image at the base colour, else the base colour itself."""
-    nodes = material.node_tree.nodes if material.node_tree else ()
-    principled = next((node for node in nodes if node.type == "BSDF_PRINCIPLED"), None)
+    """`corners 3` from the image at Base Color, else one color for all."""
+    principled = compat.principled_of(material)
     if principled is None:
-        return _to_srgb(np.array(material.diffuse_color[:3]))
+        return linear_to_srgb(np.array(material.diffuse_color[:3]))
     socket = principled.inputs["Base Color"]
     source = socket.links[0].from_node if socket.is_linked else None
     image = getattr(source, "image", None)
     if image is not None and uvs is not None and image.source != "TILED" and image.size[0] and image.size[1]:
         return _sample(image, uvs)
     color = material.diffuse_color if socket.is_linked else socket.default_value
-    return _to_srgb(np.array(color[:3]))
+    return linear_to_srgb(np.array(color[:3]))
 
 
 def _sample(image: bpy.types.Image, uvs: np.ndarray) -> np.ndarray:
-    """The pixel at each place; Blender keeps an 8-bit image as its file has it, in sRGB, and others linear."""
-    width, height = image.size
-    pixels = np.empty(width * height * image.channels, np.float32)
-    image.pixels.foreach_get(pixels)
+    """sRGB pixel at each UV. Blender keeps 8-bit images in sRGB, like their files, and others linear."""
+    pixels = read_pixels(image)
+    height, width, channels = pixels.shape
     columns = np.floor(uvs[:, 0] % 1 * width).astype(int).clip(0, width - 1)
     rows = np.floor(uvs[:, 1] % 1 * height).astype(int).clip(0, height - 1)
-    found = pixels.reshape(height, width, -1)[rows, columns]
-    rgb = found[:, :3] if image.channels >= 3 else np.repeat(found[:, :1], 3, axis=1)
-    return _to_srgb(rgb) if image.is_float else rgb
-
-
-def _to_srgb(linear: np.ndarray) -> np.ndarray:
-    linear = linear.clip(0, 1)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    found = pixels[rows, columns]
+    rgb = found[:, :3] if channels >= 3 else np.repeat(found[:, :1], 3, axis=1)
+    return linear_to_srgb(rgb) if image.is_float else rgb

@@ -1,4 +1,4 @@
-"""An object of the scene as the mesh that a job starts from: as its modifiers leave it, in metres, front to -Y."""
+"""Scene objects as the start mesh of a job: modifiers applied, in metres, front facing -Y."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import RequestError
+from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
 from ..objects.rest_positions import frame_of
 from .material_colors import material_colors, mean_of_corners
 from .regions import check_region, region_weights
 
 MESHABLE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
-"""Kinds of objects that have faces."""
+"""Object types that have faces."""
 MAX_TRIANGLES = 2_000_000
 FLAT = 1e-5
-"""Less height than this share of its length makes an object flat."""
+"""An object is flat if its height is at most this share of its length."""
 
 
 @dataclass(frozen=True)
 class CapturedMesh:
-    """A mesh whose base stands in the middle of the world, and where it stood before."""
+    """A mesh moved to the origin, and its original place."""
 
     arrays: dict[str, np.ndarray]
-    """Those of the protocol's START_ARRAYS."""
+    """By the names in START_ARRAYS of the protocol."""
     place_m: tuple[float, float, float]
-    """Of the middle of its base, in the world."""
+    """Middle of its base in the world."""
     height_m: float
     triangle_loops: np.ndarray | None
-    """`faces 3`: which loop of the artist's mesh each corner is; None where the modifiers change the topology."""
+    """Loop of the artist's mesh for each corner, `faces 3`; None if modifiers change the topology."""
 
 
 @dataclass(frozen=True)
 class _Part:
-    """One object of it, in the world."""
+    """One captured object in world space."""
 
     verts: np.ndarray
     faces: np.ndarray
@@ -56,10 +57,10 @@ def capture_mesh(
     region: str = "",
     is_local: bool = False,
 ) -> CapturedMesh:
-    """The objects as one mesh of triangles. Raises RequestError with one sentence when that cannot be.
+    """Capture the objects as one triangle mesh. Raises RequestError.
 
-    `front_deg` says which way the front looks: 0 is -Y, 90 is +X. `region` names what may change, see regions.py.
-    With `is_local` the mesh of an imported result, the only object, is taken in the space of its job, wherever it is.
+    `front_deg` is the direction of the front: 0 is -Y, 90 is +X. `region` names the part that may change, see
+    regions.py. `is_local` captures an imported result, the only object, in the space of its job.
     """
     first = objects[0]
     with _evaluated(objects, context) as depsgraph:
@@ -71,11 +72,11 @@ def capture_mesh(
     if num_triangles > MAX_TRIANGLES:
         raise RequestError(
             f"{first.name!r} has {num_triangles:,} triangles, more than {MAX_TRIANGLES:,}.",
-            "Add a Decimate modifier, or switch off Subdivision.",
+            "Add a Decimate modifier, or disable Subdivision.",
         )
     arrays = _join(parts)
     if not np.isfinite(arrays["verts"]).all():
-        raise RequestError(f"A vertex of {first.name!r} is at no finite place.", "Repair the mesh.")
+        raise RequestError(f"{first.name!r} has a vertex at an invalid position.", "Repair the mesh.")
     if region:
         check_region(first, region, arrays["region"])
     verts = arrays["verts"].astype(np.float64) * (1.0 if is_local else metres_per_unit)
@@ -84,7 +85,7 @@ def capture_mesh(
         inverse = np.linalg.inv(frame_of(first.data))
         verts = verts @ inverse[:3, :3].T + inverse[:3, 3]
         if volume_times_six(verts, arrays["faces"]) < 0:
-            # Mirrored by the artist: some versions of Blender turn the faces then.
+            # The artist mirrored the object, and some versions of Blender then flip the faces.
             for name in arrays.keys() & {"faces", "uvs"}:
                 arrays[name] = np.ascontiguousarray(arrays[name][:, ::-1])
     else:
@@ -99,7 +100,7 @@ def capture_mesh(
 
 
 def is_flat(captured: CapturedMesh) -> bool:
-    """True when it has no height that a result could be scaled to."""
+    """True if the mesh has no height to which a result could be scaled."""
     return captured.height_m <= FLAT * float(np.ptp(captured.arrays["verts"], axis=0).max())
 
 
@@ -107,7 +108,7 @@ def is_flat(captured: CapturedMesh) -> bool:
 def _evaluated(
     objects: Sequence[bpy.types.Object], context: bpy.types.Context
 ) -> Iterator[bpy.types.Depsgraph]:
-    """Blender evaluates what a scene shows: one of their own, so that hidden objects count as well."""
+    """Evaluate the objects in a temporary scene, because hidden objects are not evaluated in their own."""
     scene = bpy.data.scenes.new("RecDreamer")
     try:
         for obj in dict.fromkeys(objects):
@@ -128,19 +129,19 @@ def _capture_part(
     except RuntimeError:
         mesh = None
     if mesh is None:
-        raise RequestError(f"{obj.name!r} cannot become a mesh.", "Pick another object.")
+        raise RequestError(f"{obj.name!r} cannot be converted to a mesh.", "Pick another object.")
     try:
         matrix = np.eye(4) if is_local else np.array(evaluated.matrix_world)
-        verts = _read(mesh.vertices, "co", 3, np.float32).astype(np.float64) @ matrix[:3, :3].T
+        verts = read_verts(mesh).astype(np.float64) @ matrix[:3, :3].T
         verts += matrix[:3, 3]
         mesh.calc_loop_triangles()
-        faces = _read(mesh.loop_triangles, "vertices", 3, np.int32)
-        loops = _read(mesh.loop_triangles, "loops", 3, np.int32)
+        faces = read_property(mesh.loop_triangles, "vertices", np.int32, 3)
+        loops = read_property(mesh.loop_triangles, "loops", np.int32, 3)
         if np.linalg.det(matrix[:3, :3]) < 0:
-            # A mirrored object shows its inside, were the corners to keep their order.
+            # Without reversing the corners, a mirrored object would be inside out.
             faces, loops = (np.ascontiguousarray(array[:, ::-1]) for array in (faces, loops))
         uvs = _read_uvs(obj, mesh)
-        loop_verts = _read(mesh.loops, "vertex_index", 1, np.int32)[:, 0]
+        loop_verts = read_loop_verts(mesh)
         is_kept = obj.type == "MESH" and np.array_equal(loop_verts, read_loop_verts(obj.data))
         return _Part(
             verts,
@@ -154,19 +155,14 @@ def _capture_part(
         evaluated.to_mesh_clear()
 
 
-def read_loop_verts(mesh: bpy.types.Mesh) -> np.ndarray:
-    """`loops`: the vertex of each corner of each face."""
-    return _read(mesh.loops, "vertex_index", 1, np.int32)[:, 0]
-
-
 def _read_uvs(obj: bpy.types.Object, mesh: bpy.types.Mesh) -> np.ndarray | None:
-    """`loops 2` of the active UV map, or None without one."""
+    """UVs `loops 2` of the active UV map, or None if there is none."""
     layer = mesh.uv_layers.get(uv_map_of(obj)) or mesh.uv_layers.active
-    return None if layer is None or not len(mesh.loops) else _read(layer.uv, "vector", 2, np.float32)
+    return None if layer is None or not len(mesh.loops) else read_property(layer.uv, "vector", width=2)
 
 
 def uv_map_of(obj: bpy.types.Object) -> str:
-    """Name of the UV map that is active in the list, or nothing."""
+    """Name of the active UV map; empty if there is none."""
     layers = obj.data.uv_layers if obj.type == "MESH" else None
     return layers.active.name if layers and layers.active else ""
 
@@ -178,30 +174,26 @@ def _read_colors(
     uvs: np.ndarray | None,
     region: str,
 ) -> np.ndarray | None:
-    """`verts 3` in sRGB of the active colour attribute; with a region and without one, which may not be the region
-    itself, of the materials; else None."""
+    """sRGB colors `verts 3` of the active color attribute, unless it is the region itself.
+
+    Without such an attribute, colors of the materials if there is a region, else None.
+    """
     attribute = mesh.color_attributes.active_color
     if attribute is not None and len(attribute.data) and attribute.name != region:
-        rgb = _read(attribute.data, "color_srgb", 4, np.float32)[:, :3]
+        rgb = read_property(attribute.data, "color_srgb", width=4)[:, :3]
         if attribute.domain == "CORNER":
             rgb = mean_of_corners(rgb, loop_verts, len(mesh.vertices))
     elif region:
-        materials = _read(mesh.polygons, "material_index", 1, np.int32)[:, 0]
-        corners = _read(mesh.polygons, "loop_total", 1, np.int32)[:, 0]
+        materials = read_material_indices(mesh)
+        corners = read_property(mesh.polygons, "loop_total", np.int32)
         rgb = material_colors(obj, loop_verts, np.repeat(materials, corners), uvs, len(mesh.vertices))
     else:
         rgb = None
     return None if rgb is None else rgb.clip(0, 1).astype(np.float32)
 
 
-def _read(items: bpy.types.bpy_prop_collection, name: str, width: int, kind: type) -> np.ndarray:
-    values = np.empty(len(items) * width, kind)
-    items.foreach_get(name, values)
-    return values.reshape(-1, width)
-
-
 def _join(parts: Sequence[_Part]) -> dict[str, np.ndarray]:
-    """One mesh without loose vertices; what not every object has is left out."""
+    """Join the parts without loose vertices. Arrays that some part lacks are omitted."""
     verts = np.concatenate([part.verts for part in parts])
     starts = np.cumsum([0, *(len(part.verts) for part in parts)])
     faces = np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=False)])
@@ -217,12 +209,12 @@ def _join(parts: Sequence[_Part]) -> dict[str, np.ndarray]:
 
 
 def volume_times_six(verts: np.ndarray, faces: np.ndarray) -> float:
-    """Of a closed mesh `verts` (verts 3), `faces` (faces 3); below zero where it is inside out."""
+    """Six times the volume of a closed mesh `verts` (verts 3), `faces` (faces 3); negative if inside out."""
     a, b, c = (verts[faces[:, corner]] for corner in range(3))
     return float((a * np.cross(b, c)).sum())
 
 
 def _turn(angle_deg: float) -> np.ndarray:
-    """Rotation about the vertical, counter-clockwise seen from above."""
+    """Rotation about Z, counter-clockwise seen from above."""
     cos, sin = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
     return np.array(((cos, -sin, 0), (sin, cos, 0), (0, 0, 1)))

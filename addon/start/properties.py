@@ -1,4 +1,4 @@
-"""Where the next job begins: with the prompt, an object, an object to paint, or an earlier result."""
+"""Settings for the start of the next job: the prompt, an object, an object to paint, or an earlier result."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .mesh_capture import MESHABLE
 from .regions import choices
 
 KINDS = (
-    ("prompt", "From Prompt", "Begin with the prompt alone", "TEXT", 0),
-    ("object", "From Object", "Begin with the shape of an object and let the prompt change it", "OBJECT_DATA", 1),
-    ("texture", "Paint Only", "Keep the object as it is and paint a texture onto it", "TPAINT_HLT", 2),
-    ("continue", "Continue", "Begin with what an earlier job has made", "LOOP_FORWARDS", 3),
+    ("prompt", "From Prompt", "Start from the prompt alone", "TEXT", 0),
+    ("object", "From Object", "Start from the shape of an object and let the prompt change it", "OBJECT_DATA", 1),
+    ("texture", "Paint Only", "Keep the object as it is and paint a texture on it", "TPAINT_HLT", 2),
+    ("continue", "From Earlier Result", "Start from the result of an earlier job", "LOOP_FORWARDS", 3),
 )  # fmt: skip
 
 
 def _has_faces(start: RecDreamerStart, obj: bpy.types.Object) -> bool:
-    # It is asked for every object of the file; check_object() tells those of other scenes.
+    # Called for every object of the file; check_object() rejects those of other scenes.
     return obj.type == "MESH" if start.kind == "texture" else obj.type in MESHABLE
 
 
 _shown_regions: list[tuple[str, str, str, str, int]] = []
-"""Blender does not keep the texts of an enum that is made anew each time."""
+"""Keeps the strings of the dynamic enum alive, because Blender does not."""
 
 
 def _region_items(start: RecDreamerStart, context: bpy.types.Context) -> list[tuple[str, str, str, str, int]]:
@@ -38,7 +38,7 @@ def _region_items(start: RecDreamerStart, context: bpy.types.Context) -> list[tu
     found = [("EVERYTHING", "Everything", "All of it may change", "WORLD")]
     found += [] if obj is None else choices(obj)
     if start.region and start.region not in [name for name, *_ in found[1:]]:
-        found.append((start.region, start.region, "It is not there any more", "ERROR"))
+        found.append((start.region, start.region, "This region no longer exists", "ERROR"))
     _shown_regions[:] = [(*item, number) for number, item in enumerate(found)]
     return _shown_regions
 
@@ -57,34 +57,34 @@ def _search_jobs(start: RecDreamerStart, context: bpy.types.Context, text: str) 
 
 
 class RecDreamerStart(bpy.types.PropertyGroup):
-    """The artist's choice of a start."""
+    """Settings for the start of a job."""
 
-    kind: EnumProperty(name="Start", description="Where the job begins", items=KINDS, default="prompt")
+    kind: EnumProperty(name="Start", description="What the job starts from", items=KINDS, default="prompt")
     object: PointerProperty(
         name="Object",
-        description="The object to start from, as its modifiers and its transform leave it",
+        description="The object to start from, with its modifiers and transform applied",
         type=bpy.types.Object,
         poll=_has_faces,
     )
     use_children: BoolProperty(
         name="Include Children",
-        description="Take the children of the object along, so that a block-out of several parts is one shape",
+        description="Include the children of the object, so that a block-out of several parts becomes one shape",
         default=True,
     )
     keep_size: BoolProperty(
         name="Keep Size",
-        description="Make the result as large as what it starts from. Otherwise it gets the height below",
+        description="Give the result the size of its start. Otherwise it gets the height below",
         default=True,
     )
     job: StringProperty(
         name="Result",
-        description="The finished job to continue",
+        description="The finished job to start from",
         search=_search_jobs,
         search_options=set(),
     )
     strength: FloatProperty(
         name="Strength",
-        description="How far the result may leave the shape it starts from: 0 keeps it, 1 forgets it",
+        description="How much the result may differ from the start: 0 keeps its shape, 1 ignores it",
         default=0.7,
         min=0.0,
         max=1.0,
@@ -92,40 +92,40 @@ class RecDreamerStart(bpy.types.PropertyGroup):
     )
     region: StringProperty(
         name="Region",
-        description="Name of a vertex group or colour attribute: only this part changes. Empty: everything may change",
+        description="Name of the vertex group or color attribute that may change. Empty: everything may change",
     )
     region_item: EnumProperty(
-        name="Only Region",
-        description="Only this part changes: a vertex group, or what a painted mask has in white",
+        name="Limit to",
+        description="Change only this part: a vertex group, or the white areas of a painted mask",
         items=_region_items,
         get=_get_region,
         set=_set_region,
     )
-    # Three switches and no enum: a click on an enum of flags would switch the others off.
+    # Three booleans, because a click on an enum of flags would disable the other flags.
     run_shape: BoolProperty(
         name="Shape",
-        description="Form the object from the prompt. A stage that is left out passes on what it was given",
+        description="Form the object from the prompt. A skipped stage passes its input through",
         default=True,
     )
     run_geometry: BoolProperty(
         name="Geometry",
-        description="Refine the surface of the shape. A stage that is left out passes on what it was given",
+        description="Refine the surface of the shape. A skipped stage passes its input through",
         default=True,
     )
     run_texture: BoolProperty(
         name="Texture",
-        description="Paint the finished surface. A stage that is left out passes on what it was given",
+        description="Paint the finished surface. A skipped stage passes its input through",
         default=True,
     )
     auto_turntable: BoolProperty(
         name="Auto Turntable",
-        description="With an empty shelf, take a turntable of the object as pose templates on Generate",
+        description="If the shelf is empty, Generate captures a turntable of the object as pose templates (4 renders)",
         default=True,
     )
 
     @property
     def stages(self) -> set[str]:
-        """What is switched on."""
+        """The enabled stages."""
         return {stage for stage in get_args(Stage) if getattr(self, f"run_{stage}")}
 
     @stages.setter
@@ -144,7 +144,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
 
     @property
     def region_object(self) -> bpy.types.Object | None:
-        """The object of whose mesh a part can be the region, or None."""
+        """The mesh object that a region can belong to, or None."""
         if self.needs_object:
             return self.object if self.object is not None and self.object.type == "MESH" else None
         return self.earlier_result
@@ -160,19 +160,19 @@ class RecDreamerStart(bpy.types.PropertyGroup):
 
     @property
     def keeps_size(self) -> bool:
-        """True where the height of the settings has no say; what a region leaves has its size already."""
+        """True if the height setting is ignored. Painting and regions always keep the size."""
         return self.kind != "prompt" and (self.keep_size or self.kind == "texture" or bool(self.region_name))
 
     @property
     def objects(self) -> list[bpy.types.Object]:
-        """The picked object, with its children where they belong to it."""
+        """The chosen object, with its children if they are included."""
         if self.kind != "object" or not self.use_children:
             return [self.object]
         children = [obj for obj in self.object.children_recursive if obj.type in MESHABLE]
         return [self.object, *(obj for obj in children if not is_left_out(obj))]
 
     def to_fields(self) -> dict[str, Any]:
-        """The fields of the request that say where it starts. Raises RequestError when something is missing."""
+        """The request fields for the start. Raises RequestError if something is missing."""
         self._check()
         stages = ("texture",) if self.kind == "texture" else self.stages
         return {
@@ -184,33 +184,34 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         }
 
     def from_request(self, request: JobRequest) -> None:
-        """Take over the start of an earlier job, all but its object."""
+        """Restore the start of an earlier job, except its object."""
         self.kind, self.strength = request.start, request.strength
         if request.start != "texture":
             self.stages = set(request.stages)
         self.job = request.start_job.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
     def _check(self) -> None:
-        """What can be told without looking at the mesh: it is asked whenever the panel is drawn."""
+        """Checks that do not read the mesh, because they run on every redraw of the panel."""
         if not self.stages and self.kind != "texture":
-            raise RequestError("All stages are switched off.", "Switch on Shape, Geometry or Texture.")
+            raise RequestError("All stages are disabled.", "Enable Shape, Geometry or Texture.")
         if self.needs_object:
             check_object(self.object, self.id_data, self.kind)
         if self.kind == "continue":
             job = self.source_job
             if not self.job:
                 raise RequestError(
-                    "There is no result to continue.", "Choose an earlier job, or select its imported object."
+                    "No result is chosen to start from.",
+                    "Choose a finished job, or select its imported object.",
                 )
             if job is None:
-                raise RequestError(f"The job {self.job} is gone.", "Choose another result to continue.")
+                raise RequestError(f"The job {self.job} was deleted.", "Choose another result to start from.")
             if job.why_not_continue:
-                raise RequestError(job.why_not_continue, "Choose another result to continue.")
+                raise RequestError(job.why_not_continue, "Choose another result to start from.")
         obj = self.region_object
         if obj is not None and self.region:
             if self.region not in [name for name, *_ in choices(obj)]:
                 raise RequestError(
-                    f"{obj.name!r} has no vertex group or colour attribute {self.region!r}.",
+                    f"{obj.name!r} has no vertex group or color attribute {self.region!r}.",
                     "Choose another region, or Everything.",
                 )
             _check_mode(obj)
@@ -223,16 +224,18 @@ def check_object(obj: bpy.types.Object | None, scene: bpy.types.Scene, kind: str
         raise RequestError(f"No object is picked to {purpose}.", "Pick one with the eyedropper.")
     name = repr(obj.name)
     if scene.objects.get(obj.name) != obj:
-        raise RequestError(f"{name} is not in this scene any more.", "Pick another object.")
+        raise RequestError(f"{name} is no longer in this scene.", "Pick another object.")
     if obj.type not in MESHABLE or (kind == "texture" and obj.type != "MESH"):
-        raise RequestError(f"{name} is no mesh.", "Pick a mesh object, or convert it (Object › Convert).")
+        raise RequestError(f"{name} is not a mesh.", "Pick a mesh object, or convert it (Object › Convert).")
     _check_mode(obj)
     if obj.hide_viewport:
         raise RequestError(f"{name} is disabled in viewports.", "Enable it in the Outliner.")
     if obj.type == "MESH" and not obj.data.polygons and not obj.modifiers and kind == "texture":
         raise RequestError(f"{name} has no faces to paint on.", "Add some, or pick another object.")
     if kind == "texture" and not obj.data.is_editable:
-        raise RequestError(f"{name} belongs to another file.", "Make it local first (Object › Relations).")
+        raise RequestError(
+            f"{name} is linked from another file.", "Make it local first (Object › Relations)."
+        )
     if kind == "texture" and (others := _others_with_mesh_of(obj)):
         raise RequestError(
             f"{name} shares its mesh with {others} other object{'s' if others > 1 else ''}.",
@@ -241,7 +244,7 @@ def check_object(obj: bpy.types.Object | None, scene: bpy.types.Scene, kind: str
 
 
 def _others_with_mesh_of(obj: bpy.types.Object) -> int:
-    """How many other objects a painting would change as well."""
+    """Number of other objects that painting would change, too."""
     if obj.data.users == 1:
         return 0
     return sum(other.data == obj.data and other != obj for other in bpy.data.objects if other.users_scene)

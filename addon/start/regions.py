@@ -1,4 +1,4 @@
-"""The part of a mesh that may change: a vertex group, a painted colour attribute, the sculpt mask or the selection."""
+"""The region of a mesh that may change: a vertex group, color attribute, sculpt mask or selection."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import RequestError
+from ..objects.mesh_data import read_loop_starts, read_loop_verts, read_property
 from .material_colors import mean_of_corners
 
 SCULPT_MASK, SELECTION = ".sculpt_mask", ".select_vert"
-"""Blender's own names of the mask of Sculpt Mode and of the selection in Edit Mode, also that of its paint modes."""
+"""Blender's attribute names of the sculpt mask and of the selection in Edit Mode and the paint modes."""
 STEP = 1 / 255
-"""What a painted byte can tell apart."""
+"""Resolution of a painted byte."""
 
 WORDS = {
-    "group": ("The vertex group {!r}", "is empty", "holds every vertex", "Assign", "Remove from it"),
+    "group": ("The vertex group {!r}", "is empty", "contains every vertex", "Assign", "Remove from it"),
     "paint": (
-        "The colour attribute {!r}",
+        "The color attribute {!r}",
         "is black all over",
         "is white all over",
         "Paint white",
         "Paint black",
     ),
     SCULPT_MASK: ("The sculpt mask", "covers all", "covers nothing", "Unmask", "Mask"),
-    SELECTION: ("The selection", "is empty", "holds every vertex", "Select", "Deselect"),
+    SELECTION: ("The selection", "is empty", "contains every vertex", "Select", "Deselect"),
 }
-"""What each kind is called, how it is said to be empty or full, and how it is marked."""
+"""Texts for each kind: name, description if empty or full, and how to mark or unmark parts."""
 
 
 def choices(obj: bpy.types.Object) -> list[tuple[str, str, str, str]]:
-    """What can be the region of a mesh object: name, label, description, icon."""
+    """Possible regions of a mesh object: name, label, description, icon."""
     attributes, groups = obj.data.attributes, obj.vertex_groups
     found = [
         (group.name, group.name, "Vertex group: its vertices may change", "GROUP_VERTEX") for group in groups
@@ -38,14 +39,14 @@ def choices(obj: bpy.types.Object) -> list[tuple[str, str, str, str]]:
         (
             paint.name,
             paint.name,
-            "Colour attribute: what is white may change, what is black stays",
+            "Color attribute: white areas may change, black areas stay",
             "GROUP_VCOL",
         )
         for paint in obj.data.color_attributes
         if paint.name not in groups
     ]
     if SCULPT_MASK in attributes:
-        found.append((SCULPT_MASK, "Sculpt Mask", "What is masked in Sculpt Mode stays", "MOD_MASK"))
+        found.append((SCULPT_MASK, "Sculpt Mask", "Areas masked in Sculpt Mode stay", "MOD_MASK"))
     if SELECTION in attributes:
         found.append(
             (SELECTION, "Selection", "The vertices selected in Edit Mode may change", "RESTRICT_SELECT_OFF")
@@ -54,39 +55,34 @@ def choices(obj: bpy.types.Object) -> list[tuple[str, str, str, str]]:
 
 
 def region_weights(obj: bpy.types.Object, mesh: bpy.types.Mesh, name: str) -> np.ndarray:
-    """`verts`, in [0, 1]: how much of each vertex may change; nothing where the mesh has no such region."""
+    """How much each vertex may change, `verts` in [0, 1]; 0 if the mesh has no such region."""
     if name in obj.vertex_groups:
         return _group_weights(mesh, obj.vertex_groups[name].index)
     attributes = mesh.attributes if name in (SCULPT_MASK, SELECTION) else mesh.color_attributes
     attribute = attributes.get(name)
     if attribute is None or not len(attribute.data):
-        # Where nothing is masked there may be no mask.
+        # A mesh without a sculpt mask is fully unmasked.
         return np.full(len(mesh.vertices), float(name == SCULPT_MASK), np.float32)
     if name in (SCULPT_MASK, SELECTION):
-        values = np.empty(len(attribute.data), np.float32 if name == SCULPT_MASK else bool)
-        attribute.data.foreach_get("value", values)
+        values = read_property(attribute.data, "value", np.float32 if name == SCULPT_MASK else bool)
         return 1 - values if name == SCULPT_MASK else values.astype(np.float32)
     values = _painted(attribute)
     if attribute.domain == "CORNER":
-        loop_verts = np.empty(len(mesh.loops), np.int32)
-        mesh.loops.foreach_get("vertex_index", loop_verts)
-        values = mean_of_corners(values[:, None], loop_verts, len(mesh.vertices))[:, 0]
+        values = mean_of_corners(values[:, None], read_loop_verts(mesh), len(mesh.vertices))[:, 0]
     return values.clip(0, 1).astype(np.float32)
 
 
 def faces_in(obj: bpy.types.Object, name: str) -> np.ndarray:
-    """`faces`: True where the region of a mesh object reaches."""
+    """True for faces that the region touches, `faces`."""
     mesh = obj.data
-    loop_verts, starts = np.empty(len(mesh.loops), np.int32), np.empty(len(mesh.polygons), np.int32)
-    mesh.loops.foreach_get("vertex_index", loop_verts)
-    mesh.polygons.foreach_get("loop_start", starts)
-    if not len(starts):
+    if not len(mesh.polygons):
         return np.zeros(0, bool)
-    return np.logical_or.reduceat(region_weights(obj, mesh, name)[loop_verts] >= STEP, starts)
+    corners = region_weights(obj, mesh, name)[read_loop_verts(mesh)]
+    return np.logical_or.reduceat(corners >= STEP, read_loop_starts(mesh))
 
 
 def check_region(obj: bpy.types.Object, name: str, weights: np.ndarray) -> None:
-    """Raise RequestError when the region holds nothing or everything."""
+    """Raise RequestError if the region contains nothing or everything."""
     kind = name if name in WORDS else "group" if name in obj.vertex_groups else "paint"
     what, empty, full, mark, unmark = WORDS[kind]
     region = f"{what.format(name)} of {obj.name!r}"
@@ -94,7 +90,7 @@ def check_region(obj: bpy.types.Object, name: str, weights: np.ndarray) -> None:
         if obj.type == "MESH" and obj.modifiers and region_weights(obj, obj.data, name).max() >= STEP / 2:
             raise RequestError(
                 f"{region} is lost in its modifiers.",
-                "Apply them, or switch them off, and mark the region again.",
+                "Apply or disable them, and mark the region again.",
             )
         raise RequestError(
             f"{region} {empty}, so nothing may change.", f"{mark} what may change, or choose Everything."
@@ -107,7 +103,7 @@ def check_region(obj: bpy.types.Object, name: str, weights: np.ndarray) -> None:
 
 def _group_weights(mesh: bpy.types.Mesh, index: int) -> np.ndarray:
     weights = np.zeros(len(mesh.vertices), np.float32)
-    # Blender has no fast way to read them.
+    # Blender has no bulk access to vertex weights.
     for number, vertex in enumerate(mesh.vertices):
         for element in vertex.groups:
             if element.group == index:
@@ -116,10 +112,7 @@ def _group_weights(mesh: bpy.types.Mesh, index: int) -> np.ndarray:
 
 
 def _painted(attribute: bpy.types.Attribute) -> np.ndarray:
-    """Brightness as the colour picker's Value has it, so that a mask of any colour counts in full; where all is of
-    one brightness, alpha."""
-    rgba = np.empty(4 * len(attribute.data), np.float32)
-    attribute.data.foreach_get("color_srgb", rgba)
-    rgba = rgba.reshape(-1, 4)
+    """Values of a painted mask: HSV Value, so that masks of any color count fully; alpha if all Values are equal."""
+    rgba = read_property(attribute.data, "color_srgb", width=4)
     brightness, alpha = rgba[:, :3].max(1), rgba[:, 3]
     return alpha if np.ptp(brightness) < STEP and np.ptp(alpha) >= STEP else brightness

@@ -1,4 +1,4 @@
-"""UVs for an object without any, by Blender's own Smart UV Project: it keeps the faces of many corners whole."""
+"""UVs for an object without any, from Blender's Smart UV Project, which does not split n-gons."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from ..objects.mesh_data import read_property
+
 ANGLE_DEG = 66.0
-MARGIN = 0.003
+ISLAND_MARGIN = 0.003
 
 
 def smart_uvs(obj: bpy.types.Object, context: bpy.types.Context) -> np.ndarray | None:
-    """`loops 2` of a copy of the object's mesh, at the size that it has in the world, so that no texel is stretched.
+    """UVs `loops 2` for the object at its world scale, so that no texel is stretched.
 
-    None where it cannot be unwrapped now, in any mode but Object Mode.
+    None if it cannot be unwrapped, for example outside Object Mode.
     """
     if context.mode != "OBJECT":
         return None
@@ -25,7 +27,7 @@ def smart_uvs(obj: bpy.types.Object, context: bpy.types.Context) -> np.ndarray |
     copy.data.transform(Matrix.Diagonal([abs(scale) for scale in obj.matrix_world.to_scale()]).to_4x4())
     context.scene.collection.objects.link(copy)
     try:
-        # Edit Mode takes in all that is selected.
+        # Edit Mode would include all selected objects.
         for other in selected:
             other.select_set(False)
         view_layer.objects.active = copy
@@ -33,10 +35,9 @@ def smart_uvs(obj: bpy.types.Object, context: bpy.types.Context) -> np.ndarray |
         bpy.ops.object.mode_set(mode="EDIT")
         bpy.ops.mesh.reveal(select=False)
         bpy.ops.mesh.select_all(action="SELECT")
-        bpy.ops.uv.smart_project(angle_limit=math.radians(ANGLE_DEG), island_margin=MARGIN)
+        bpy.ops.uv.smart_project(angle_limit=math.radians(ANGLE_DEG), island_margin=ISLAND_MARGIN)
         bpy.ops.object.mode_set(mode="OBJECT")
-        uvs = np.empty(2 * len(copy.data.loops), np.float32)
-        copy.data.uv_layers.active.uv.foreach_get("vector", uvs)
+        return read_property(copy.data.uv_layers.active.uv, "vector", width=2)
     except RuntimeError:
         return None
     finally:
@@ -46,4 +47,3 @@ def smart_uvs(obj: bpy.types.Object, context: bpy.types.Context) -> np.ndarray |
         for other in selected:
             other.select_set(True)
         view_layer.objects.active = active
-    return uvs.reshape(-1, 2)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 if "recdreamer_extension" not in sys.modules:
-    # Blender imports the checkout's root as a package, under a name that is not its folder's.
+    # Like Blender, import the root of the checkout as a package whose name is not that of its folder.
     spec = importlib.util.spec_from_file_location(
         "recdreamer_extension", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
@@ -23,7 +23,7 @@ if "recdreamer_extension" not in sys.modules:
 
 @pytest.fixture
 def fake_command() -> list[str]:
-    """Command line that stands for `python -m recdreamer`."""
+    """Command line of the stand-in for `python -m recdreamer`."""
     return [sys.executable, str(Path(__file__).parent / "fake_worker.py")]
 
 

@@ -63,7 +63,7 @@ def misbehave(prompt: str) -> None:
 
 
 def write_check(folder: Path, request: dict, write_png) -> int:
-    """Every template reads as front; those that are not called so get a warning."""
+    """Recognize every template as front, and warn about those with another label."""
     (folder / "check").mkdir()
     templates = []
     for index, template in enumerate(request["templates"]):

@@ -79,7 +79,7 @@ def write_results(folder: Path, request: dict) -> None:
 
 
 def painted(folder: Path, request: dict) -> dict[str, np.ndarray]:
-    """The mesh that the job was given; without UVs each corner gets those of its vertex, or of its own triangle."""
+    """The start mesh of the job. If it has no UVs, they come from vertex positions, or with `seams` per triangle."""
     with np.load(folder / request["start_mesh"], allow_pickle=False) as arrays:
         mesh = {name: arrays[name] for name in arrays.files}
     if "uvs" not in mesh:
@@ -96,7 +96,7 @@ def write_result(result: Path, mesh: dict[str, np.ndarray], request: dict) -> No
     tiles = np.unique(1001 + np.floor(mesh["uvs"].mean(1)) @ (1, 10)).astype(int)
     names = [f".{tile}" for tile in tiles] if tiles.max() > 1001 else [""]
     texture = np.full((64, 64, 3), (60, 90, 200), np.uint8)
-    texture[32:, :32] = (220, 40, 30)  # Rows count from the top: this is the lower left quarter.
+    texture[32:, :32] = (220, 40, 30)  # The lower left quarter, because rows count from the top.
     for number, name in enumerate(names):
         write_png(result / f"albedo{name}.png", np.roll(texture, number, axis=2))
         if request["overrides"].get("normal"):

@@ -1,4 +1,4 @@
-"""Words for the panel, and the labels of views."""
+"""Texts for the panel, and labels of views."""
 
 import pytest
 from recdreamer_extension.addon import describe
@@ -49,7 +49,8 @@ def test_nearest_label(azimuth_deg, label):
 
 
 @pytest.mark.parametrize(
-    ("azimuth_deg", "label"), [(0, "front"), (360, "front"), (90, "right"), (120, "120°")]
+    ("azimuth_deg", "label"),
+    [(0, "front"), (359.9999, "front"), (360, "front"), (90, "right"), (120, "120°")],
 )
 def test_turntable_label(azimuth_deg, label):
     assert describe.turntable_label(azimuth_deg) == label

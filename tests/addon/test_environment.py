@@ -1,4 +1,4 @@
-"""Finding, making and checking the backend's environment; the commands themselves are stand-ins."""
+"""Find, create and check the backend's environment, with stand-ins for the commands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_steps_run_in_order_and_tell(tmp_path):
+def test_steps_run_in_order_and_report(tmp_path):
     (tmp_path / "scrap").mkdir()
     task = Task(
         [Step("One", python("print('first')")), Step("Two", python("print('second')"))],
@@ -39,7 +39,7 @@ def test_a_failing_step_ends_the_task_with_its_last_line(tmp_path):
     assert not (tmp_path / "marker").exists()
 
 
-def test_a_command_that_is_not_there():
+def test_a_missing_command():
     task = Task([Step("Checking", ["/no/such/python"])])
     task.join()
     assert "Checking failed: No such file" in task.problem
@@ -50,20 +50,20 @@ def test_cancel_ends_the_running_command(wait_until):
     wait_until(lambda: task.poll() and task.line == "on")
     task.cancel()
     task.join()
-    assert task.problem == "Cancelled."
+    assert task.problem == "Canceled."
     assert not task.is_running
 
 
 def test_no_backend_yet(tmp_path):
-    with pytest.raises(RequestError, match="not set up yet"):
+    with pytest.raises(RequestError, match="not installed yet"):
         module.find_interpreter("", tmp_path)
 
 
-def test_half_a_set_up_does_not_pass(tmp_path):
+def test_an_incomplete_environment_does_not_count(tmp_path):
     interpreter = module.interpreter_of(module.own_environment(tmp_path))
     interpreter.parent.mkdir(parents=True)
     interpreter.touch()
-    with pytest.raises(RequestError, match="not set up yet"):
+    with pytest.raises(RequestError, match="not installed yet"):
         module.find_interpreter("", tmp_path)
     module._marker(tmp_path).touch()
     assert module.find_interpreter("", tmp_path) == interpreter
@@ -80,21 +80,21 @@ def test_base_python_fits_the_backend():
 
 
 @pytest.mark.parametrize("program", ["true", "/no/such/python"])
-def test_probe_of_what_is_no_python(program):
+def test_probe_rejects_a_program_that_is_not_python(program):
     assert module.probe(program) is None
 
 
-def test_full_disk_is_said_before_anything_is_fetched(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_any_download(tmp_path, monkeypatch):
     monkeypatch.setitem(module.SPACE_GB, "cpu", 10**9)
     with pytest.raises(RequestError, match="Free some space"):
-        module.set_up(tmp_path, "cpu")
+        module.install(tmp_path, "cpu")
 
 
-def test_set_up_makes_a_working_environment_from_the_bundled_backend(tmp_path, monkeypatch):
-    """All of it but the download: pip is asked to build the backend's metadata without dependencies."""
+def test_set_up_creates_a_working_environment_from_the_bundled_backend(tmp_path, monkeypatch):
+    """Everything except the download: pip only builds the metadata of the backend, without dependencies."""
     task_steps = {}
     monkeypatch.setattr(module, "Task", lambda steps, **kwargs: task_steps.update(steps=steps, **kwargs))
-    module.set_up(tmp_path, "cpu", base_python=sys.executable)
+    module.install(tmp_path, "cpu", base_python=sys.executable)
     venv, install, doctor = task_steps["steps"]
     environment = module.own_environment(tmp_path)
     assert venv.command == [sys.executable, "-m", "venv", "--clear", str(environment)]

@@ -12,7 +12,7 @@ import pytest
 from recdreamer_extension.addon.jobs import client
 from recdreamer_extension.addon.jobs import registry as module
 from recdreamer_extension.addon.jobs.client import worker_environment
-from recdreamer_extension.addon.jobs.placement import PLACEMENT, START_MESH, Placement
+from recdreamer_extension.addon.jobs.placement import PLACEMENT, START_MESH, StartPlacement
 from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.task import BACKEND
 from recdreamer_extension.backend.recdreamer.protocol import (
@@ -52,7 +52,7 @@ def settle(registry, wait_until):
 
 
 def is_alive(pid: int) -> bool:
-    """False also for a child that has ended but was not waited for."""
+    """False for a zombie process, too."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -75,7 +75,7 @@ def test_a_job_runs_to_its_result(registry, start, settle, wait_until):
     assert not job.why_not_import and job.why_not_resume and job.why_not_stop
 
 
-def test_the_folder_alone_tells_another_blender(registry, start, settle):
+def test_another_blender_reads_the_job_from_its_folder(registry, start, settle):
     job = start()
     settle(job)
     other = JobRegistry(registry.data_folder)
@@ -93,13 +93,13 @@ def test_pause_and_resume(registry, start, settle, wait_until, fake_command):
     assert job.condition == "paused"
     before = job.state.step
     registry.start(job, fake_command, BACKEND)
-    assert job.condition == "starting" and job.state.step == before, "what was there stays in view"
+    assert job.condition == "starting" and job.state.step == before, "earlier progress stays visible"
     registry.stop(job, keep=False)
     settle(job)
     assert job.condition == "cancelled"
 
 
-def test_a_worker_that_does_not_follow_is_killed(registry, start, settle, wait_until, monkeypatch):
+def test_a_worker_that_ignores_a_stop_is_killed(registry, start, settle, wait_until, monkeypatch):
     monkeypatch.setattr(client, "STOP_GRACE_S", 0.2)
     job = start(fake="stubborn", steps=3000)
     wait_until(lambda: registry.poll() and job.state.step > 0)
@@ -108,15 +108,18 @@ def test_a_worker_that_does_not_follow_is_killed(registry, start, settle, wait_u
     settle(job)
     assert job.condition == "cancelled"
     assert not is_alive(pid)
-    assert job.folder.read_state().status == "cancelled", "the folder has the last word"
+    assert job.folder.read_state().status == "cancelled", "the folder has the final state"
 
 
 @pytest.mark.parametrize(
     ("mode", "sentence"),
     [
-        ("refuse", "did not start: ModuleNotFoundError: No module named 'torch'. Check the interpreter"),
-        ("die", "died (code 7: Segmentation fault). Press Resume"),
-        ("other protocol", "speaks protocol 99, this add-on speaks 1. Install the add-on and the backend"),
+        (
+            "refuse",
+            "did not start: ModuleNotFoundError: No module named 'torch'. Check the Python interpreter",
+        ),
+        ("die", "ended unexpectedly (code 7: Segmentation fault). Press Resume"),
+        ("other protocol", "uses protocol 99, but this add-on needs 1. Install the add-on and the backend"),
         ("fail", "The GPU has no memory left. Choose Quick."),
     ],
 )
@@ -155,12 +158,12 @@ def test_a_wrong_interpreter(registry):
     assert job.condition == "queued"
 
 
-def test_a_program_that_is_no_python(registry, settle):
+def test_a_program_that_is_not_python(registry, settle):
     job = registry.create(JobRequest(prompt="a red bear"), [])
     registry.start(job, ["true"], BACKEND)
     settle(job)
     assert job.condition == "failed"
-    assert "did not start: it left with code 0" in job.state.message
+    assert "did not start: it exited with code 0" in job.state.message
 
 
 def test_switching_off_leaves_no_process(registry, start, wait_until):
@@ -173,7 +176,7 @@ def test_switching_off_leaves_no_process(registry, start, wait_until):
     assert job.condition == "paused"
 
 
-def test_a_job_may_go_on_alone(registry, fake_command, wait_until):
+def test_a_job_can_continue_without_blender(registry, fake_command, wait_until):
     request = JobRequest(prompt="a red bear", keep_running=True, overrides={"fake": "stubborn", "steps": 100})
     job = registry.create(request, [])
     registry.start(job, fake_command, BACKEND)
@@ -212,13 +215,13 @@ def test_templates_are_copied_into_the_job(registry, tmp_path):
 
 def test_files_of_the_start_are_written_before_the_request(registry):
     request = JobRequest(prompt="a red bear", start="texture", start_mesh=START_MESH, stages=("texture",))
-    placement = Placement("Büste", "f00", ["Hut"], ["f01"], (1.0, 2.0, 3.5), 90.0, "UVMap", "hat")
+    placement = StartPlacement("Büste", "f00", ["Hut"], ["f01"], (1.0, 2.0, 3.5), 90.0, "UVMap", "hat")
     job = registry.create(request, [], {START_MESH: b"arrays", PLACEMENT: placement.to_json().encode()})
     assert (job.folder.root / job.folder.read_request().start_mesh).read_bytes() == b"arrays"
-    assert Placement.read(job.folder) == replace(placement, place_m=[1.0, 2.0, 3.5])
+    assert StartPlacement.read(job.folder) == replace(placement, place_m=[1.0, 2.0, 3.5])
     (job.folder.root / PLACEMENT).write_text("{")
-    with pytest.raises(RequestError, match="no longer knows the object"):
-        Placement.read(job.folder)
+    with pytest.raises(RequestError, match="start object of this job cannot be found"):
+        StartPlacement.read(job.folder)
 
 
 @pytest.mark.parametrize(
@@ -286,7 +289,7 @@ def test_worker_environment_is_scrubbed(monkeypatch, tmp_path):
     assert "PATH" in environment
 
 
-def test_events_that_are_not_understood_change_nothing():
+def test_unknown_events_change_nothing():
     state = JobState(status="running", step=3)
     before = asdict(state)
     for event in ({"type": "new"}, {"type": "progress"}, {"type": "stage", "name": 3}, {"type": "preview"}):

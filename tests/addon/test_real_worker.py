@@ -1,4 +1,4 @@
-"""The job client with the backend's own worker: what the fake one pretends, the real one does."""
+"""The job client with the backend's real worker, which behaves like the fake one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def registry(tmp_path):
     registry.stop_all(timeout_s=0)
 
 
-def test_pause_resume_result_and_the_texture_again(registry, wait_until):
+def test_pause_resume_result_and_redo_of_the_texture(registry, wait_until):
     job = registry.create(JobRequest(prompt="a red bear", quality="quick", overrides=TINY), [])
     registry.start(job, COMMAND, BACKEND)
     wait_until(lambda: registry.poll() and job.state.total == 6 and job.state.step > 0, TIME_LIMIT_S)
@@ -58,7 +58,7 @@ def test_pause_resume_result_and_the_texture_again(registry, wait_until):
     assert json.loads(job.folder.seeds.read_text()) == {"texture": 5}
 
 
-def test_a_setting_that_is_not_there_is_one_sentence(registry, wait_until):
+def test_an_unknown_setting_is_reported_in_one_sentence(registry, wait_until):
     request = JobRequest(prompt="a red bear", overrides={"optimize.steps": 3})
     job = registry.create(request, [])
     registry.start(job, COMMAND, BACKEND)

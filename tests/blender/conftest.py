@@ -1,4 +1,4 @@
-"""The extension as an artist gets it: built, installed from its zip, enabled, in a Blender without a window.
+"""The extension as artists get it: built, installed from its zip and enabled, in Blender without a window.
 
 Run with the Python of one of .venv/blender-*: `.venv/blender-5.2/bin/python -m pytest tests/blender`.
 """
@@ -23,7 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = "bl_ext.user_default.recdreamer"
 
-# Before bpy is imported: neither the user's settings nor the user's jobs are touched.
+# Set before bpy is imported, so that the user's settings and jobs are not touched.
 _scratch = tempfile.TemporaryDirectory(prefix="recdreamer-test-")
 os.environ["BLENDER_USER_RESOURCES"] = str(Path(_scratch.name, "blender"))
 os.environ["XDG_DATA_HOME"] = str(Path(_scratch.name, "data"))
@@ -40,7 +40,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave at once: with any class of a failed test still registered, 4.2 crashes at exit and 4.5 hangs."""
+    """Exit at once: if classes of a failed test are still registered, 4.2 crashes at exit and 4.5 hangs."""
     _scratch.cleanup()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -54,7 +54,7 @@ def archive() -> Path:
 
 @pytest.fixture(scope="session")
 def installed(archive: Path) -> ModuleType:
-    """The extension's package, installed but left to `extension` to enable."""
+    """The installed extension, which the fixture `extension` enables."""
     bpy.ops.extensions.package_install_files(
         filepath=str(archive), repo="user_default", enable_on_install=False
     )
@@ -63,7 +63,7 @@ def installed(archive: Path) -> ModuleType:
 
 @pytest.fixture
 def extension(installed: Path, tmp_path: Path) -> ModuleType:
-    """The enabled extension, with a data folder of its own and an empty scene."""
+    """The enabled extension, with its own data folder and an empty scene."""
     import addon_utils
 
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
@@ -89,7 +89,7 @@ def preferences(extension: ModuleType):
 
 @pytest.fixture
 def fake_backend(preferences, tmp_path: Path) -> Path:
-    """The interpreter in the preferences is a stand-in that speaks the protocol at once."""
+    """Set a stand-in that follows the protocol as the interpreter in the preferences."""
     program = tmp_path / "fake python"
     worker = ROOT / "tests/addon/fake_worker.py"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{worker}" "$@"\n')
@@ -100,7 +100,7 @@ def fake_backend(preferences, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def block_out(extension: ModuleType):
-    """A figure of primitives that looks along -Y: body, head, and a nose."""
+    """A figure of primitives that faces -Y: body, head and nose."""
     made = []
     for add, place, scale, color in (
         (bpy.ops.mesh.primitive_cube_add, (0, 0, 0.8), (0.5, 0.3, 0.8), (0.8, 0.1, 0.1, 1)),
@@ -121,7 +121,7 @@ def block_out(extension: ModuleType):
 
 @pytest.fixture
 def view(extension: ModuleType) -> Callable[[], AbstractContextManager]:
-    """The context of a 3D view, as for a button in its sidebar."""
+    """Context manager with the context of a 3D view, as for a button in its sidebar."""
 
     @contextmanager
     def view():
@@ -136,7 +136,7 @@ def view(extension: ModuleType) -> Callable[[], AbstractContextManager]:
 
 @pytest.fixture
 def pump_until(addon) -> Callable[..., None]:
-    """Call what Blender's timer calls until something holds."""
+    """Call `pump`, as Blender's timer does, until a condition holds."""
 
     def pump_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
@@ -150,7 +150,7 @@ def pump_until(addon) -> Callable[..., None]:
 
 @pytest.fixture
 def settle(addon, pump_until):
-    """The job in view, once its worker has gone."""
+    """Wait until the worker has ended and return the shown job."""
 
     def settle(timeout_s: float = 60.0):
         session = addon("session").session
@@ -162,7 +162,7 @@ def settle(addon, pump_until):
 
 @pytest.fixture
 def settings(fake_backend):
-    """Of a job that needs no templates."""
+    """Settings of a job that needs no templates."""
     settings = bpy.context.scene.recdreamer
     settings.prompt, settings.method = "a red bear", "vsd"
     return settings
@@ -170,13 +170,13 @@ def settings(fake_backend):
 
 @pytest.fixture
 def sentence(addon) -> Callable[[], str]:
-    """Why Generate is grey."""
+    """Why Generate is grayed out."""
     return lambda: addon("operators.jobs").why_not_generate(bpy.context)
 
 
 @pytest.fixture
 def generate(settings, settle):
-    """Press Generate and wait; returns the job and what its start mesh holds."""
+    """Press Generate and wait; returns the job and the arrays of its start mesh."""
 
     def generate(**overrides):
         assert bpy.ops.recdreamer.generate(overrides=json.dumps(overrides)) == {"FINISHED"}
@@ -193,7 +193,7 @@ def generate(settings, settle):
 
 @pytest.fixture
 def imported(fake_backend, settle):
-    """A finished job of the fake worker, imported as an artist does."""
+    """The imported object of a finished job of the fake worker, and the job."""
     settings = bpy.context.scene.recdreamer
     settings.prompt, settings.height, settings.seed = "a red béar", 1.8, 7
     assert bpy.ops.recdreamer.generate() == {"FINISHED"}

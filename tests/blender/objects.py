@@ -1,4 +1,4 @@
-"""Cubes as an artist adds them, the volume of a captured mesh, and what an operator complains about."""
+"""Helpers: add a cube, measure the volume of a captured mesh, and read the error of an operator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def volume(mesh) -> float:
 
 
 def reported(operator=None, **properties) -> str:
-    """The error that an operator, else Generate, reports; from Python it arrives as an exception."""
+    """The error that an operator (default: Generate) reports, which Python gets as an exception."""
     with pytest.raises(RuntimeError) as caught:
         (operator or bpy.ops.recdreamer.generate)(**properties)
     return str(caught.value).strip()

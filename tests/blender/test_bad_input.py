@@ -1,4 +1,4 @@
-"""Each mistake gets one sentence: what is wrong, and what to do."""
+"""Every mistake gets a clear message with a remedy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .objects import reported
 
 def test_no_backend(extension, sentence):
     bpy.context.scene.recdreamer.prompt = "a bear"
-    assert sentence() == "The backend is not set up yet. Press Set Up in the preferences."
+    assert sentence() == "The backend is not installed yet. Press Install Backend in the preferences."
     assert not bpy.ops.recdreamer.generate.poll()
 
 
@@ -56,7 +56,7 @@ def test_template_without_a_name_or_a_picture(fake_backend, block_out, sentence)
     settings = bpy.context.scene.recdreamer
     settings.prompt = "a bear"
     settings.templates[2].path.unlink()
-    assert sentence() == "The picture of template 'back' is gone. Remove the template or make it anew."
+    assert sentence() == "The image of template 'back' is missing. Recapture or remove the template."
     settings.templates[0].label = " "
     assert sentence() == "A template has no pose. Name its pose, for example: front."
 
@@ -83,7 +83,7 @@ def test_view_without_a_camera(extension):
 
 
 @pytest.mark.parametrize("content", [b"", b"this is text", b"\x89PNG\r\n\x1a\n"])
-def test_image_that_is_none(extension, tmp_path, content):
+def test_file_that_is_not_an_image(extension, tmp_path, content):
     (tmp_path / "front.png").write_bytes(content)
     message = reported(bpy.ops.recdreamer.add_files, directory=str(tmp_path), files=[{"name": "front.png"}])
     assert "front.png" in message and message.count("Error") == 1
@@ -122,8 +122,8 @@ def test_damaged_result(fake_backend, settle, name, sentence):
 @pytest.mark.parametrize(
     ("mode", "sentence"),
     [
-        ("die", "died (code 7"),
-        ("other protocol", "speaks protocol 99"),
+        ("die", "ended unexpectedly (code 7"),
+        ("other protocol", "uses protocol 99"),
         ("refuse", "No module named 'torch'"),
     ],
 )
@@ -133,7 +133,7 @@ def test_worker_trouble(fake_backend, settle, mode, sentence):
     assert sentence in settle().state.message
 
 
-def test_overrides_that_are_no_json(fake_backend):
+def test_overrides_that_are_not_json(fake_backend):
     bpy.context.scene.recdreamer.prompt = "a bear"
     assert "Expecting" in reported(bpy.ops.recdreamer.generate, overrides="{")
 

@@ -1,4 +1,4 @@
-"""Jobs that go on from an earlier result, and where what they make is put."""
+"""Jobs that start from an earlier result, and the place of their own results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .objects import add_cube, reported, volume
 def test_continue_a_result(settings, generate, sentence):
     first, _ = generate()
     settings.start.kind = "continue"
-    assert sentence().startswith("There is no result to continue.")
+    assert sentence().startswith("No result is chosen to start from.")
     assert bpy.ops.recdreamer.continue_job(job_id=first.id) == {"FINISHED"}
     settings.prompt, settings.seed = "a red bear with a hat", 5
     job, mesh = generate()
@@ -24,7 +24,7 @@ def test_continue_a_result(settings, generate, sentence):
     assert bpy.ops.recdreamer.use_settings(job_id=job.id) == {"FINISHED"}
     assert (settings.start.kind, settings.start.job) == ("continue", first.id)
     bpy.ops.recdreamer.delete_job("EXEC_DEFAULT", job_id=first.id)
-    assert sentence() == f"The job {first.id} is gone. Choose another result to continue."
+    assert sentence() == f"The job {first.id} was deleted. Choose another result to start from."
 
 
 def test_continue_the_active_object_with_a_region(settings, generate):
@@ -71,14 +71,16 @@ def test_a_continued_result_takes_the_place_of_the_earlier(settings, generate, i
     if has_region:
         assert np.allclose(mesh["verts"].max(0), (0.75, 0.375, 1.5), atol=1e-5), "in the space of its job"
         assert volume(mesh) > 0
-        return  # The stand-in makes no mesh that keeps a region.
+        return  # The stand-in cannot keep a region.
     bpy.ops.recdreamer.import_result(job_id=job.id)
     assert np.allclose(corners_in_world(bpy.context.object), before, atol=1e-4)
     assert result.hide_get() and bpy.context.object != result
     bpy.data.objects.remove(bpy.context.object)
     bpy.data.objects.remove(result)
     bpy.ops.recdreamer.import_result(job_id=job.id)
-    assert np.allclose(corners_in_world(bpy.context.object), before, atol=1e-4), "also once that is gone"
+    assert np.allclose(corners_in_world(bpy.context.object), before, atol=1e-4), (
+        "also after the earlier object was deleted"
+    )
 
 
 def test_a_continued_result_of_another_height(settings, generate):
@@ -125,8 +127,8 @@ def test_a_job_without_a_result_is_not_continued(settings, generate, addon, sett
     ]
 
 
-def test_everything_lifts_the_region_of_the_earlier_job(settings, generate):
-    """The stand-in makes a box on the origin, as the backend does where all of it may change."""
+def test_everything_clears_the_region_of_the_earlier_job(settings, generate):
+    """Like the backend without a region, the stand-in makes a box at the origin."""
     cube = add_cube((3, 4, 5))
     cube.vertex_groups.new(name="hat").add([0, 1], 1, "REPLACE")
     settings.start.kind, settings.start.object, settings.start.region = "object", cube, "hat"
@@ -139,4 +141,4 @@ def test_everything_lifts_the_region_of_the_earlier_job(settings, generate):
     bpy.ops.recdreamer.import_result(job_id=job.id)
     assert np.allclose(corners_in_world(bpy.context.object), before, atol=1e-5)
     bpy.ops.recdreamer.continue_selected()
-    assert generate()[1] is None, "there is none any more"
+    assert generate()[1] is None, "the region is already cleared"

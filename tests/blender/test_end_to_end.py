@@ -21,7 +21,7 @@ TINY = {
     "mesh.target_faces": 500,
     "mesh.texture_size_px": 128,
 }
-"""Too few steps for a likeness; every stage runs all the same."""
+"""Too few steps for a good result, but every stage runs."""
 TIME_LIMIT_S = 400
 
 
@@ -62,7 +62,7 @@ def test_from_a_block_out_to_a_textured_object(real_backend, block_out, addon, p
     corners = np.array(obj.bound_box)
     assert obj.dimensions.z == pytest.approx(1.5, rel=1e-3)
     assert corners[:, 2].min() == pytest.approx(0, abs=1e-4), "it stands on its base"
-    assert np.allclose((corners.min(0) + corners.max(0))[:2], 0, atol=1e-3), "centred"
+    assert np.allclose((corners.min(0) + corners.max(0))[:2], 0, atol=1e-3), "centered"
     mesh = obj.data
     assert 0 < len(mesh.polygons) <= 600 and len(mesh.vertices) < len(mesh.polygons)
     uvs = np.zeros(2 * len(mesh.loops), np.float32)

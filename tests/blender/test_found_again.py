@@ -1,4 +1,4 @@
-"""Objects that jobs started from or made, found again: duplicates, deleted ones, a job that was not ours."""
+"""Find objects that jobs started from or made: duplicates, deleted objects, a job without a placement."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def test_without_its_placement_the_result_is_at_the_cursor(cube, settings, gener
     bpy.context.scene.cursor.location, said = (1, 2, 3), []
     (result,) = addon("result.scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
     assert tuple(result.location) == (1, 2, 3) and not settings.start.object.hide_get()
-    assert said == ["This job does not know where its object stood, so the result is at the 3D cursor"]
+    assert said == ["The position of the start object is unknown, so the result is at the 3D cursor."]
 
 
-def test_a_deleted_result_is_imported_anew(cube, settings, generate):
+def test_a_deleted_result_is_imported_again(cube, settings, generate):
     job = generate()
     bpy.ops.recdreamer.import_result(job_id=job.id)
     first = settings.start.object = bpy.context.object

@@ -1,4 +1,4 @@
-"""Pictures that models draw, picked for the shelf, and the check of the shelf; the backend is a stand-in."""
+"""Pictures drawn by models and chosen for the shelf, and the template check, with a stand-in backend."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def session(addon):
 
 @pytest.fixture
 def run(session, pump_until):
-    """Start an errand and wait for its end; its problem."""
+    """Start an errand and wait until it ends. Returns its problem."""
 
     def run(operator, **properties) -> str:
         assert operator(**properties) == {"FINISHED"}
@@ -81,7 +81,7 @@ def test_long_work_shows_where_it_is_and_can_be_cancelled(settings, session, pum
     assert not bpy.ops.recdreamer.draw_samples.poll(), "one errand at a time"
     assert bpy.ops.recdreamer.cancel_errand() == {"FINISHED"}
     pump_until(lambda: not session.errand.task.is_running)
-    assert session.errand.task.problem == "Cancelled." and session.gallery is None
+    assert session.errand.task.problem == "Canceled." and session.gallery is None
     assert bpy.ops.recdreamer.draw_samples.poll() and not bpy.ops.recdreamer.cancel_errand.poll()
 
 
@@ -98,7 +98,7 @@ def test_trouble_is_one_sentence(settings, session, run, prompt, sentence):
     assert session.gallery is None
 
 
-def test_what_is_missing_is_said_before(extension, fake_backend):
+def test_missing_input_disables_the_buttons(extension, fake_backend):
     poll = bpy.ops.recdreamer.draw_samples.poll
     assert not poll()
     bpy.context.scene.recdreamer.prompt = "a bear"
@@ -107,9 +107,7 @@ def test_what_is_missing_is_said_before(extension, fake_backend):
     assert not bpy.ops.recdreamer.check_templates.poll(), "no template"
 
 
-def test_novel_views_count_from_the_view_they_were_made_of(
-    settings, session, run, preferences, block_out, tmp_path
-):
+def test_novel_views_are_relative_to_their_source(settings, session, run, preferences, block_out, tmp_path):
     bpy.ops.recdreamer.capture_turntable()
     bpy.ops.recdreamer.mirror_template(index=1)
     preferences.views_model = str(tmp_path)
@@ -131,11 +129,11 @@ def test_check(settings, session, run, block_out):
     assert run(bpy.ops.recdreamer.check_templates) == ""
     check = session.check
     front, right, back, left = settings.templates
-    assert right.key not in check.verdicts, "it was not asked about"
+    assert right.key not in check.verdicts, "a disabled card is not checked"
     assert check.verdicts[front.key].reads_as == "front" and not check.verdicts[front.key].warnings
     assert check.verdicts[back.key].warnings[0].hint == "Is it back?"
     assert check.verdicts[left.key].overlay.is_file() and check.verdicts[left.key].match.is_file()
-    assert bpy.ops.recdreamer.generate.poll(), "a warning is no ban"
+    assert bpy.ops.recdreamer.generate.poll(), "a warning does not block Generate"
 
 
 def test_a_verdict_holds_for_the_card_that_was_checked(settings, session, run, addon, block_out):

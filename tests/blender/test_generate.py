@@ -1,4 +1,4 @@
-"""From a block-out to a textured object in the scene, through the operators that the buttons press."""
+"""From a block-out to a textured object in the scene, with the operators behind the buttons."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_mesh_size_orientation_and_uvs(imported):
     assert np.allclose(obj.dimensions, (1.8, 0.9, 1.8), atol=1e-5), "metres, Z up"
     corners = np.array([obj.matrix_world @ Vector(corner) for corner in obj.bound_box])
     assert np.allclose(corners.min(0), (-0.9, -0.45, 0), atol=1e-5), "the origin is at the base"
-    # The fake front has the lower left quarter of the texture.
+    # The front of the fake result uses the lower left quarter of the texture.
     uvs = np.zeros(2 * len(mesh.loops), np.float32)
     mesh.uv_layers["UVMap"].uv.foreach_get("vector", uvs)
     for polygon in mesh.polygons:
@@ -62,7 +62,7 @@ def test_material_has_the_texture_packed(imported):
     assert np.allclose(lower_left[:3], np.array((220, 40, 30)) / 255, atol=0.01), "v goes up"
 
 
-def test_custom_properties_tell_how_it_was_made(imported):
+def test_custom_properties_record_how_it_was_made(imported):
     obj, job = imported
     assert obj.name == "a red béar"
     assert obj["recdreamer_job"] == job.id
@@ -71,7 +71,7 @@ def test_custom_properties_tell_how_it_was_made(imported):
     assert json.loads(obj["recdreamer_settings"])["height_m"] == pytest.approx(1.8)
 
 
-def test_it_comes_into_view_in_local_view(imported, view):
+def test_the_result_is_visible_in_local_view(imported, view):
     obj, job = imported
     bpy.ops.mesh.primitive_cube_add()
     with view() as space:
@@ -81,7 +81,7 @@ def test_it_comes_into_view_in_local_view(imported, view):
         assert obj.visible_get(viewport=space)
 
 
-def test_it_lands_at_the_cursor_in_real_size(fake_backend, settle):
+def test_the_result_is_at_the_cursor_in_real_size(fake_backend, settle):
     scene = bpy.context.scene
     scene.unit_settings.scale_length = 0.01
     scene.cursor.location = (5, 6, 7)
@@ -95,7 +95,7 @@ def test_it_lands_at_the_cursor_in_real_size(fake_backend, settle):
     assert bpy.context.object.dimensions.z == pytest.approx(180, rel=1e-5)
 
 
-def test_particles_stand_in_a_row_and_come_back_to_their_own_objects(fake_backend, settle):
+def test_particles_stand_in_a_row_and_update_their_own_objects(fake_backend, settle):
     scene = bpy.context.scene
     scene.unit_settings.scale_length = 0.01
     scene.cursor.location = (5, 6, 7)
@@ -155,7 +155,7 @@ def test_opening_another_file_loses_no_job(fake_backend, addon, settle, pump_unt
     assert bpy.ops.recdreamer.import_result() == {"FINISHED"}
 
 
-def test_settings_of_an_earlier_job_come_back(imported):
+def test_settings_of_an_earlier_job_are_restored(imported):
     _, job = imported
     settings = bpy.context.scene.recdreamer
     settings.prompt, settings.seed, settings.height = "other", 1, 9

@@ -1,4 +1,4 @@
-"""A result imported once more: what is ours is renewed, what the artist has made of it stays or is named."""
+"""Import a result again: its own data is updated, and the artist's changes are kept or reported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def give_new_faces(job):
-    """The last face of its result gets a tip."""
+    """Replace the last face of the result by a tip."""
     path = job.folder.result / "mesh.npz"
     with np.load(path) as arrays:
         verts, faces, uvs = (arrays[name] for name in ("verts", "faces", "uvs"))
@@ -30,7 +30,7 @@ def places(obj):
 
 @pytest.fixture
 def import_again(imported, addon):
-    """What is said meanwhile."""
+    """Import the result again and return its remarks."""
 
     def import_again():
         said = []
@@ -56,7 +56,7 @@ def test_importing_again_keeps_the_transform(imported):
     assert obj.data.name == obj.data.materials[0].name == "a red béar"
 
 
-def test_new_faces_take_the_vertex_groups_over(imported, addon):
+def test_vertex_groups_are_transferred_to_new_faces(imported, addon):
     obj, job = imported
     obj.vertex_groups.new(name="hat").add([v.index for v in obj.data.vertices if v.co.z > 1], 0.5, "REPLACE")
     obj.vertex_groups.new(name="none")
@@ -66,8 +66,8 @@ def test_new_faces_take_the_vertex_groups_over(imported, addon):
     said = []
     addon("result.scene_import").import_result(job.folder.root, say=said.append)
     assert said == [
-        "'a red béar' has a new mesh: its vertex groups went over to the nearest vertices, "
-        "and it has lost the paint and shape keys of the old one."
+        "'a red béar' has a new mesh: its vertex groups were transferred to the nearest vertices, "
+        "and it lost the paint and shape keys of the old mesh."
     ]
     assert [group.name for group in obj.vertex_groups] == ["hat", "none"] and len(obj.data.vertices) == 9
     for vertex in obj.data.vertices:
@@ -75,7 +75,7 @@ def test_new_faces_take_the_vertex_groups_over(imported, addon):
         assert weights == ([0.5] if vertex.co.z > 1 else [])
 
 
-def test_a_renewed_result_stays_where_its_transform_was_applied(imported):
+def test_an_updated_result_keeps_an_applied_transform(imported):
     obj, job = imported
     obj.location, obj.rotation_euler.z, obj.scale = (1, 2, 3), 0.5, (2, 1, 1)
     bpy.ops.object.transform_apply()
@@ -85,7 +85,7 @@ def test_a_renewed_result_stays_where_its_transform_was_applied(imported):
 
 
 @pytest.mark.parametrize("has_new_faces", [False, True])
-def test_materials_of_the_artist_stay(imported, import_again, has_new_faces):
+def test_materials_of_the_artist_are_kept(imported, import_again, has_new_faces):
     obj, job = imported
     own, other = (bpy.data.materials.new(name) for name in ("own", "other"))
     obj.data.materials[0] = own
@@ -101,18 +101,18 @@ def test_materials_of_the_artist_stay(imported, import_again, has_new_faces):
             assert polygon.material_index == int(polygon.normal.y < -0.9)
         if has_new_faces:
             give_new_faces(job)
-            assert "its materials went over to the nearest faces" in said[0]
+            assert "its materials were transferred to the nearest faces" in said[0]
     assert own.name in bpy.data.materials
 
 
-def test_an_own_material_is_said_to_stay(imported, import_again):
+def test_a_kept_material_is_reported(imported, import_again):
     obj, _ = imported
     obj.data.materials[0] = bpy.data.materials.new("own")
     assert import_again() == ["'a red béar' keeps its own material; the new one is in its last slot."]
     assert import_again() == []
 
 
-def test_a_material_without_nodes_is_no_hindrance(imported, import_again):
+def test_a_material_without_nodes_is_replaced(imported, import_again):
     obj, job = imported
     job_id = obj.data.materials[0]["recdreamer_job"]
     obj.data.materials[0] = bpy.data.materials.new("flat")
@@ -124,15 +124,15 @@ def test_a_material_without_nodes_is_no_hindrance(imported, import_again):
     ] and "flat" not in bpy.data.materials
 
 
-def test_lost_uv_maps_are_named(imported, import_again):
+def test_lost_uv_maps_are_reported(imported, import_again):
     obj, job = imported
     obj.data.uv_layers.new(name="light")
     assert import_again() == [] and "light" in obj.data.uv_layers
     give_new_faces(job)
-    assert import_again() == ["'a red béar' has a new mesh: it has lost the UV map 'light' of the old one."]
+    assert import_again() == ["'a red béar' has a new mesh: it lost the UV map 'light' of the old mesh."]
 
 
-def test_what_was_moved_by_hand_stays_with_the_same_shape(imported, import_again):
+def test_vertices_moved_by_hand_are_kept_if_the_shape_is_the_same(imported, import_again):
     obj, job = imported
     obj.location, obj.scale = (1, 2, 3), (2, 1, 1)
     bpy.ops.object.transform_apply()
@@ -141,7 +141,7 @@ def test_what_was_moved_by_hand_stays_with_the_same_shape(imported, import_again
     assert import_again() == [] and np.array_equal(places(obj), before)
     with np.load(job.folder.result / "mesh.npz") as arrays:
         change_result(job, verts=arrays["verts"] * np.float32(1.5))
-    assert import_again() == ["'a red béar' has a new shape, without what was moved by hand in the old one."]
+    assert import_again() == ["'a red béar' has a new shape; vertices moved by hand were reset."]
     assert import_again() == []
     job_verts = (places(obj) - (1, 2, 3)) / (2, 1, 1)
     assert np.allclose(job_verts.max(0), (1.35, 0.675, 2.7), atol=1e-4)

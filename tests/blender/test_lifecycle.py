@@ -1,4 +1,4 @@
-"""What the extension brings, and that nothing of it stays behind."""
+"""Everything that the extension registers is removed when it is disabled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODULE = "bl_ext.user_default.recdreamer"
 
 
 def registered() -> set[str]:
-    """Everything of ours that Blender knows."""
+    """Everything that the extension has registered in Blender."""
     classes = {name for name in dir(bpy.types) if name.lower().startswith("recdreamer")}
     operators = {f"operator {name}" for name in dir(bpy.ops.recdreamer)}
     properties = {"scene property"} if hasattr(bpy.types.Scene, "recdreamer") else set()

@@ -1,4 +1,4 @@
-"""A painted result on the artist's own object, and what a result's pictures become."""
+"""A painted texture on the artist's own object, and the images of a result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 @pytest.fixture
 def paint(fake_backend, settle):
-    """Have an object painted; returns the job, which is not imported yet."""
+    """Paint an object and return the finished job, which is not imported yet."""
 
     def paint(obj, **overrides):
         settings = bpy.context.scene.recdreamer
@@ -27,7 +27,7 @@ def paint(fake_backend, settle):
 
 @pytest.fixture
 def cube(extension):
-    """With two materials: green, and blue on the face at the top."""
+    """A cube with two materials: blue on the top face, else green."""
     bpy.ops.mesh.primitive_cube_add(size=1, location=(1, 2, 3))
     cube = bpy.context.object
     for name in ("green", "blue"):
@@ -52,7 +52,7 @@ def read_uvs(obj, name) -> np.ndarray:
 
 
 def images_of(material) -> dict[str, bpy.types.Image]:
-    """By the socket of the Principled BSDF that they reach."""
+    """Images by the socket of the Principled BSDF to which they are linked."""
     found = {}
     principled = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
     for name in ("Base Color", "Normal"):
@@ -69,7 +69,7 @@ def import_paint(job):
     assert bpy.ops.recdreamer.import_result(job_id=job.id) == {"FINISHED"}
 
 
-def test_the_object_keeps_all_but_its_look(paint, cube):
+def test_painting_changes_only_the_look_of_the_object(paint, cube):
     cube.modifiers.new("Bevel", "BEVEL")
     mesh, objects = cube.data, len(bpy.data.objects)
     uvs, former = read_uvs(cube, "UVMap"), indices(cube)
@@ -108,7 +108,7 @@ def test_importing_again_and_painting_again(paint, cube):
     assert set(indices(cube)) == {0, 1}, "the artist's own, not those of the first painting"
 
 
-def test_without_materials_there_is_a_slot_to_go_back_to(paint):
+def test_an_object_without_materials_gets_an_empty_slot_to_restore(paint):
     bpy.ops.mesh.primitive_cube_add()
     cube = bpy.context.object
     import_paint(paint(cube))
@@ -126,7 +126,7 @@ def test_only_the_faces_of_the_region_are_painted(paint, cube):
         assert polygon.material_index == (0 if polygon.normal.z < -0.5 else 2)
 
 
-def test_only_what_the_mask_had_in_white_is_painted(paint, cube):
+def test_only_white_areas_of_a_mask_are_painted(paint, cube):
     mask = cube.data.color_attributes.new("mask", "BYTE_COLOR", "POINT")
     mask.data.foreach_set("color_srgb", [v for vert in cube.data.vertices for v in (vert.co.z > 0, 0, 0, 1)])
     bpy.context.scene.recdreamer.start.region = "mask"
@@ -163,7 +163,7 @@ def test_a_uv_map_is_made_where_there_is_none(paint, cube):
         import_paint(job)
         (layer,) = obj.data.uv_layers
         assert layer.name == "RecDreamer" and layer.active_render
-        # Every vertex of a face has the place that its corner had in the job.
+        # Every face corner has the UV of its corner in the job.
         at = read_uvs(obj, "RecDreamer")
         for polygon in obj.data.polygons:
             for loop in polygon.loop_indices:
@@ -179,7 +179,7 @@ def test_a_uv_map_is_made_where_there_is_none(paint, cube):
 
 
 def test_the_worker_unwraps_where_blender_cannot(paint, cube, addon, monkeypatch):
-    """The fake paints from the front: u is the place from left to right, v the height."""
+    """The fake worker projects UVs from the front: u from left to right, v upward."""
     monkeypatch.setattr(addon("operators.start_files"), "smart_uvs", lambda mesh, context: None)
     cube.data.uv_layers.remove(cube.data.uv_layers[0])
     cube.scale.x, cube.rotation_euler.x = -1, 0.3
@@ -193,7 +193,7 @@ def test_the_worker_unwraps_where_blender_cannot(paint, cube, addon, monkeypatch
     assert np.allclose(read_uvs(cube, "RecDreamer"), places[loops][:, [0, 2]], atol=1e-5)
 
 
-def test_a_seam_inside_of_faces_is_told(paint, cube, addon, monkeypatch):
+def test_a_seam_inside_faces_is_reported(paint, cube, addon, monkeypatch):
     monkeypatch.setattr(addon("operators.start_files"), "smart_uvs", lambda mesh, context: None)
     cube.data.uv_layers.remove(cube.data.uv_layers[0])
     job = paint(cube, seams=True)
@@ -211,14 +211,14 @@ def test_found_again_under_another_name(paint, cube):
     assert set(indices(cube)) == {2}
 
 
-def test_where_the_painted_object_is_gone_a_copy_is_painted(paint, cube, addon):
+def test_if_the_painted_object_is_missing_a_copy_is_painted(paint, cube, addon):
     job, said = paint(cube), []
     bpy.data.objects.remove(cube)
     bpy.ops.mesh.primitive_cube_add()
     other = bpy.context.object
     assert other.name == "Cube"
     (copy,) = addon("result.scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
-    assert said == ["'Cube' is not in this scene, so the texture is on a copy of it as it was."]
+    assert said == ["'Cube' is not in this scene, so the texture is on a copy of the original mesh."]
     assert slots(other) == [] and slots(copy) == ["a red bear"] and not other.hide_get()
     assert tuple(copy.location) == pytest.approx((1, 2, 2.5))
 
@@ -268,7 +268,7 @@ def test_an_edited_mesh_stays_and_a_copy_is_painted(paint, cube, addon, edit, re
     edit(cube)
     faces = len(cube.data.polygons)
     (copy,) = addon("result.scene_import").import_result(job.folder.root, hide_start=True, say=said.append)
-    assert said == [f"{reason}, so the texture is on a copy of it as it was; 'Cube' itself stays as it is."]
+    assert said == [f"{reason}, so the texture is on a copy of the original mesh; 'Cube' is unchanged."]
     assert slots(cube) == ["green", "blue"] and len(cube.data.polygons) == faces and not cube.hide_get()
     assert copy != cube and len(copy.data.polygons) == 12 and slots(copy) == ["a red bear"]
     bpy.context.view_layer.update()
@@ -295,12 +295,12 @@ def test_an_unchanged_mesh_is_not_called_edited(paint, cube, addon):
     assert not said
 
 
-def test_a_ninth_uv_map_is_refused_in_words(paint, cube):
+def test_a_ninth_uv_map_is_refused(paint, cube):
     cube.data.uv_layers.remove(cube.data.uv_layers[0])
     job = paint(cube)
     for _ in range(8):
         cube.data.uv_layers.new()
-    with pytest.raises(RuntimeError, match="'Cube' has 8 UV maps, as many as Blender holds"):
+    with pytest.raises(RuntimeError, match="'Cube' has 8 UV maps, the most that Blender allows"):
         bpy.ops.recdreamer.import_result(job_id=job.id)
     assert slots(cube) == ["green", "blue"] and not bpy.data.images
 
@@ -311,7 +311,7 @@ def test_a_scaled_object_is_unwrapped_as_it_looks(paint, cube):
     job = paint(cube)
     with np.load(job.folder.root / "start/mesh.npz") as arrays:
         corners, uvs = arrays["verts"][arrays["faces"]], arrays["uvs"]
-    # Texels for a metre, along the sides of each triangle.
+    # Texels per metre along the sides of each triangle.
     density = np.linalg.norm(np.roll(uvs, 1, 1) - uvs, axis=2) / np.linalg.norm(
         np.roll(corners, 1, 1) - corners, axis=2
     )

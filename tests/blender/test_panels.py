@@ -1,4 +1,4 @@
-"""Panels drawn into a recorder that knows Blender: a wrong property, operator or icon name fails."""
+"""Draw panels into a recorder that checks names of properties, operators and icons against Blender."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ATTRIBUTES = set(bpy.types.UILayout.bl_rna.properties.keys())
 
 
 class RecorderLayout:
-    """Stands for UILayout: checks every call against RNA and keeps the texts and operators."""
+    """Replaces UILayout: checks every call against RNA and records texts and operators."""
 
     def __init__(self, record=None):
         object.__setattr__(
@@ -73,12 +73,12 @@ def draw(addon):
 
     def draw():
         record = RecorderLayout()
-        modules = ("panels.jobs", "panels.shelf", "panels.start")
+        modules = ("panels.jobs", "panels.shelf", "panels.result")
         classes = [cls for name in modules for cls in addon(name).CLASSES]
         for cls in sorted(classes, key=lambda cls: getattr(cls, "bl_order", 9)):
             assert cls.is_registered
             if cls.__name__ == "RECDREAMER_MT_card":
-                continue  # It needs a card.
+                continue  # This menu needs a card.
             if not getattr(cls, "poll", lambda context: True)(bpy.context):
                 continue
             for function in ("draw_header_preset", "draw"):
@@ -121,7 +121,7 @@ def test_recorder_bites(extension):
 def test_without_a_backend(draw):
     seen = draw()
     assert "recdreamer.open_preferences" in seen.operators
-    assert "The backend is not set up yet." in " ".join(seen.texts)
+    assert "The backend is not installed yet." in " ".join(seen.texts)
     assert "No jobs yet." in seen.texts
 
 
@@ -138,7 +138,7 @@ def test_shelf(draw, fake_backend, block_out):
     bpy.context.scene.recdreamer.templates[2].path.unlink()
     seen = draw()
     assert seen.operators.count("recdreamer.remove_template") == 4
-    assert "Picture is gone" in seen.texts
+    assert "Image missing" in seen.texts
     assert "90°" in seen.texts
 
 
@@ -150,18 +150,18 @@ def test_start(draw, fake_backend, block_out, settle):
     head.parent = body
     settings.start.object = body
     seen = draw()
-    assert "Generate takes a turntable of the object first." in " ".join(seen.texts)
+    assert "Generate first captures a turntable of the object." in " ".join(seen.texts)
     assert {"kind", "object", "use_children", "strength", "region_item"} <= set(seen.props)
     stages = {"run_shape", "run_geometry", "run_texture"}
     assert {"auto_turntable", "keep_size", "height"} | stages <= set(seen.props)
     assert "No object is picked" not in " ".join(seen.texts)
     body.vertex_groups.new(name="hat")
     settings.start.region = "hat"
-    assert not {"keep_size", "height"} & set(draw().props), "what a region leaves has its size"
+    assert not {"keep_size", "height"} & set(draw().props), "a region keeps the size"
     settings.start.kind, settings.start.region = "texture", ""
     body.data.uv_layers.remove(body.data.uv_layers[0])
     seen = draw()
-    assert f"{body.name!r} has no UV map: it gets one with the texture." in " ".join(seen.texts)
+    assert f"{body.name!r} has no UV map. Importing the texture adds one." in " ".join(seen.texts)
     assert not ({"strength", "keep_size", "height"} | stages) & set(seen.props)
     settings.start.kind = "prompt"
     seen = draw()
@@ -177,9 +177,7 @@ def test_continue_and_result(draw, fake_backend, settle):
     bpy.ops.recdreamer.continue_job(job_id=job.id)
     seen = draw()
     assert "job" in seen.props and "recdreamer.make_quads" not in seen.operators
-    assert "Import the result to mark a region of it: by a vertex group or a painted mask." in " ".join(
-        seen.texts
-    )
+    assert "Import the result to limit changes to a vertex group or a painted mask." in " ".join(seen.texts)
     bpy.ops.recdreamer.import_result()
     seen = draw()
     assert "region_item" in seen.props
@@ -203,7 +201,7 @@ def test_running(draw, fake_backend, addon, pump_until):
     assert "front  40 %" in seen.texts
     assert {"recdreamer.pause", "recdreamer.cancel"} <= set(seen.operators)
     bpy.ops.recdreamer.pause()
-    assert "a bear  ·  pausing" in draw().texts
+    assert "a bear  ·  saving…" in draw().texts
     pump_until(lambda: session.registry.running is None)
     assert "recdreamer.resume" in draw().operators
 
@@ -234,13 +232,15 @@ def test_damaged_job(draw, fake_backend, addon, settle):
 
 
 def test_every_condition_has_an_icon(addon):
-    assert set(addon("panels.jobs").CONDITION_ICONS.values()) <= ICONS
+    panels = addon("panels.jobs")
+    assert set(panels.CONDITION_ICONS.values()) <= ICONS
+    assert set(panels.CONDITION_WORDS) <= set(panels.CONDITION_ICONS)
 
 
 def test_preferences(draw_preferences, addon, preferences, fake_backend):
     assert "Ready:" in " ".join(draw_preferences().texts)
     preferences.backend_python = ""
-    assert "not set up yet" in " ".join(draw_preferences().texts)
+    assert "not installed yet" in " ".join(draw_preferences().texts)
     module = addon("jobs.task")
     session = addon("session").session
     session.task = module.Task([module.Step("Working", ["sleep", "60"])])
@@ -249,14 +249,14 @@ def test_preferences(draw_preferences, addon, preferences, fake_backend):
     assert not bpy.ops.recdreamer.check_backend.poll()
     bpy.ops.recdreamer.cancel_backend_task()
     session.task.join()
-    assert "Cancelled." in draw_preferences().texts
+    assert "Canceled." in draw_preferences().texts
 
 
 def test_four_views_in_a_strip_are_shown_as_two_rows(addon):
     views = [np.full((3, 3, 4), number) for number in range(4)]
     folded = addon("previews").fold(np.concatenate(views, axis=1))
     assert folded.shape == (6, 6, 4)
-    # Rows count from the bottom: the first two views are on top.
+    # Rows count from the bottom, so the first two views are on top.
     assert [folded[row, column, 0] for row in (5, 0) for column in (0, 5)] == [0, 1, 2, 3]
 
 
@@ -275,22 +275,22 @@ def test_pictures_of_a_file(addon, fake_backend, settle):
     previews.clear()
 
 
-def test_preferences_open_at_our_place(extension):
+def test_preferences_open_at_the_add_on(extension):
     bpy.context.preferences.active_section = "INTERFACE"
-    # The last thing it does is to open a window, which cannot be done here.
+    # The operator finally opens a window, which is impossible here.
     with pytest.raises(RuntimeError, match="userpref_show"):
         bpy.ops.recdreamer.open_preferences()
     assert bpy.context.preferences.active_section == "ADDONS"
     assert bpy.context.window_manager.addon_search == "RecDreamer"
 
 
-def test_set_up_needs_online_access(draw_preferences):
+def test_installation_needs_online_access(draw_preferences):
     assert not bpy.app.online_access
     assert not bpy.ops.recdreamer.set_up_backend.poll()
-    assert "allow Online Access" in " ".join(draw_preferences().texts)
+    assert "Allow Online Access" in " ".join(draw_preferences().texts)
     bpy.context.preferences.system.use_online_access = True
     assert bpy.ops.recdreamer.set_up_backend.poll()
-    assert "allow Online Access" not in " ".join(draw_preferences().texts)
+    assert "Allow Online Access" not in " ".join(draw_preferences().texts)
     bpy.context.preferences.system.use_online_access = False
 
 
@@ -320,7 +320,7 @@ def test_verdicts_on_the_cards(draw, fake_backend, block_out, addon, pump_until,
     assert "No template shows the left." not in " ".join(seen.texts)
 
 
-def test_gallery_to_pick_from(draw, fake_backend, addon, pump_until):
+def test_gallery(draw, fake_backend, addon, pump_until):
     bpy.context.scene.recdreamer.prompt = "a bear"
     bpy.ops.recdreamer.draw_samples()
     session = addon("session").session
@@ -328,7 +328,7 @@ def test_gallery_to_pick_from(draw, fake_backend, addon, pump_until):
     bpy.ops.recdreamer.pick_sample(index=1)
     seen = draw()
     assert seen.operators.count("recdreamer.pick_sample") == 3
-    assert {"front  97 %", "front  81 %", "back  66 %", "Add Picked (1)"} <= set(seen.texts)
+    assert {"front  97 %", "front  81 %", "back  66 %", "Add Selected (1)"} <= set(seen.texts)
     bpy.context.scene.recdreamer.prompt = "a broken bear"
     bpy.ops.recdreamer.draw_samples()
     pump_until(lambda: not session.errand.task.is_running)

@@ -1,4 +1,4 @@
-"""Pictures from disk and clipboard: each kind simply works, or gets one sentence, and the others go on."""
+"""Pictures from disk and clipboard: each one works or gets an error, and the others are still added."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def shelf(extension):
 
 
 def add(folder: Path, *names: str, **options) -> str:
-    """Add files as the file browser does; what was reported as an error."""
+    """Add files as the file browser does, and return the reported error."""
     try:
         bpy.ops.recdreamer.add_files(
             directory=str(folder), files=[{"name": name} for name in names], **options
@@ -51,13 +51,21 @@ def add(folder: Path, *names: str, **options) -> str:
 
 
 BAD = {
-    "unreadable": ("back.png", b"this is text", "is empty, or no image that Blender can read. Choose a PNG"),
+    "unreadable": (
+        "back.png",
+        b"this is text",
+        "is empty or not an image that Blender can read. Choose a PNG",
+    ),
     "cut short": ("back.png", png(HALF)[:60], "back.png"),
     "empty": ("back.jpg", b"", "Choose a PNG or JPEG file."),
     "missing": ("back.webp", None, "back.webp cannot be read. Choose another file."),
     "one pixel": ("back.png", png(flat(1, 1, 9, 9, 9)), "is 1 × 1 pixels, too small or too narrow"),
     "a thread": ("back.png", png(flat(3, 4000, 9, 9, 9)), "is 4000 × 3 pixels, too small or too narrow"),
-    "transparent": ("bäck.png", png(flat(40, 40, 9, 9, 9, 0)), "bäck.png shows nothing: it is transparent"),
+    "transparent": (
+        "bäck.png",
+        png(flat(40, 40, 9, 9, 9, 0)),
+        "bäck.png shows nothing: it is fully transparent",
+    ),
     "animated": ("back.gif", b"GIF89a\x10\x00", "back.gif"),
 }
 GOOD = {
@@ -93,7 +101,7 @@ def test_a_bad_picture_gets_one_sentence_and_the_others_are_added(
     assert [template.label for template in shelf] == ["front", "left"]
     assert warnings == [message]
     assert len(bpy.data.images) == images
-    assert len(list(folder.glob("*.png"))) == 2, "nothing is left of the bad one"
+    assert len(list(folder.glob("*.png"))) == 2, "the bad picture leaves no file behind"
 
 
 @pytest.mark.parametrize(("name", "content", "size", "color"), GOOD.values(), ids=GOOD)
@@ -104,7 +112,7 @@ def test_an_unusual_picture_works(shelf, addon, tmp_path, name, content, size, c
     assert pixels.shape == (size[1], size[0], 4)
     assert np.allclose(255 * pixels[4, 4], color, atol=1.5)
     if "alpha" in name or (pixels[..., 3] < 1).any():
-        assert np.allclose(pixels[4, 25], (0.5, 0.5, 0.5, 0), atol=0.01), "grey behind the object"
+        assert np.allclose(pixels[4, 25], (0.5, 0.5, 0.5, 0), atol=0.01), "gray behind the object"
 
 
 def test_all_bad_pictures_are_named(shelf, tmp_path):
@@ -115,7 +123,7 @@ def test_all_bad_pictures_are_named(shelf, tmp_path):
 
 
 def test_cmyk(shelf, addon, tmp_path):
-    """Ink instead of light: what prepress programs write."""
+    """CMYK images from prepress programs are converted to RGB."""
     (tmp_path / "front.tif").write_bytes(cmyk_tiff(16, 16, (0, 200, 200, 20)))
     assert add(tmp_path, "front.tif") == ""
     red, green, blue, alpha = addon("shelf.pictures").load_pixels(shelf[0].path)[8, 8]
@@ -137,8 +145,8 @@ def cmyk_tiff(width: int, height: int, ink: tuple[int, int, int, int]) -> bytes:
 
 
 def test_a_photograph_stands_upright_however_the_camera_was_held(shelf, addon, tmp_path):
-    """A picture with its top half dark, stored lying on its side as phones do, with the note how to turn it."""
-    # EXIF 6: the stored picture is turned clockwise to stand, so its left edge is the top.
+    """A picture with a dark top half, stored rotated with an EXIF orientation, as phones do."""
+    # EXIF 6 rotates the stored picture clockwise, so its left edge becomes the top.
     stored = np.full((40, 60, 4), (0.9, 0.9, 0.9, 1.0), np.float32)
     stored[:, :30, :3] = 0.1
     image = bpy.data.images.new("stored", 60, 40)
@@ -194,7 +202,7 @@ def test_no_picture_on_the_clipboard(shelf):
 
 
 def test_a_picture_on_the_clipboard(shelf, addon, monkeypatch):
-    """The paste itself needs a desktop; what is done with the picture does not."""
+    """Only the paste itself needs a desktop, so it is replaced."""
     module = addon("operators.capture")
 
     def pasted_image(context):

@@ -1,4 +1,4 @@
-"""A result as quads beside the original."""
+"""Quads made from a result, beside the original."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def test_quads_beside_the_hidden_original(result, remesher):
     assert "recdreamer_job" not in quads and quads["recdreamer_quads_of"] == result["recdreamer_job"]
 
 
-def test_a_surface_that_quadriflow_refuses(result):
+def test_a_surface_that_quadriflow_cannot_remesh(result):
     mesh = bpy.data.meshes.new("fan")
     tips = [(1, 0, 0), (-1, 1, 0), (-1, -1, 0)]
     mesh.from_pydata([(0, 0, 0), (0, 0, 1), *tips], [], [(0, 1, 2), (0, 1, 3), (0, 1, 4)])
     result.data = mesh
     counts = len(bpy.data.objects), len(bpy.data.meshes)
-    with pytest.raises(RuntimeError, match=r"QuadriFlow refuses this surface.* Choose Voxel"):
+    with pytest.raises(RuntimeError, match=r"QuadriFlow cannot remesh this surface.* Choose Voxel"):
         bpy.ops.recdreamer.make_quads(target_faces=400)
     assert (len(bpy.data.objects), len(bpy.data.meshes)) == counts
     assert bpy.context.object == result and not result.hide_get()
@@ -52,7 +52,7 @@ def test_the_texture_is_baked_from_the_original(result):
     bpy.ops.recdreamer.make_quads(target_faces=600, remesher="VOXEL")
     quads = bpy.context.object
     engine = bpy.context.scene.render.engine
-    # Left over from the artist's own bakes.
+    # Settings from the artist's earlier bakes.
     bake = bpy.context.scene.render.bake
     bake.target, bake.save_mode, bake.use_cage, bake.use_clear = "VERTEX_COLORS", "EXTERNAL", True, False
     bake.cage_object = quads
@@ -67,7 +67,7 @@ def test_the_texture_is_baked_from_the_original(result):
     pixels = np.empty(128 * 128 * 4, np.float32)
     image.pixels.foreach_get(pixels)
     pixels = pixels.reshape(128, 128, 4)
-    # The fake is red on its front and blue on the other sides.
+    # The fake result is red on its front and blue on the other sides.
     right = 0
     for polygon in quads.data.polygons:
         u, v = np.mean([layer.uv[loop].vector for loop in polygon.loop_indices], axis=0)
@@ -104,6 +104,6 @@ def test_quads_in_local_view(result, view):
         assert not result.visible_get(viewport=space)
 
 
-def test_only_of_results(extension):
+def test_only_results_can_become_quads(extension):
     bpy.ops.mesh.primitive_cube_add()
     assert not bpy.ops.recdreamer.make_quads.poll()

@@ -1,4 +1,4 @@
-"""One template taken anew in place, and drawings as templates."""
+"""Recapture of single templates, and drawings as templates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pixels(addon):
 
 @pytest.fixture
 def look_from(addon, extension):
-    """Put the scene's camera, which is the current view where there is no window."""
+    """Place the scene's camera, which provides the current view in background mode."""
 
     def look_from(azimuth_deg: float, ortho: bool = False):
         data = bpy.data.cameras.new("camera")

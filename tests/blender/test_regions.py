@@ -1,4 +1,4 @@
-"""Regions of an object that a job may change, and the colours that the rest keeps."""
+"""Regions of an object that a job may change, and the colors of the rest."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_region_through_a_modifier(settings, generate, sentence):
     assert "The vertex group 'hat' of 'Cube' is lost in its modifiers." in reported()
     cube.modifiers.clear()
     group.add(range(8), 1.0, "REPLACE")
-    assert "The vertex group 'hat' of 'Cube' holds every vertex, so everything may change." in reported()
+    assert "The vertex group 'hat' of 'Cube' contains every vertex, so everything may change." in reported()
     cube.vertex_groups.clear()
-    missing = "'Cube' has no vertex group or colour attribute 'hat'. Choose another region, or Everything."
+    missing = "'Cube' has no vertex group or color attribute 'hat'. Choose another region, or Everything."
     assert sentence() == missing
 
 
 def paint_mask(obj, domain, kind, rgba):
-    """A colour attribute whose value is `rgba` of the vertex's place."""
+    """Add a color attribute with the value `rgba(position)` at each vertex."""
     mask = obj.data.color_attributes.new("mask", kind, domain)
     verts = (
         [v.index for v in obj.data.vertices]
@@ -50,7 +50,7 @@ def paint_mask(obj, domain, kind, rgba):
 @pytest.mark.parametrize("kind", ["BYTE_COLOR", "FLOAT_COLOR"])
 @pytest.mark.parametrize("channel", [1, 3])
 def test_painted_mask_is_the_region(settings, generate, domain, kind, channel):
-    """In any colour, or, where all is of one colour, in alpha."""
+    """Masks can be of any color; if all colors are equal, alpha is the mask."""
 
     def rgba(place):
         values = [0.0, 0.0, 0.0, 1.0]
@@ -65,17 +65,17 @@ def test_painted_mask_is_the_region(settings, generate, domain, kind, channel):
     _, mesh = generate()
     expected = np.where(mesh["verts"][:, 2] > 0.5, 1, 0.2)
     assert mesh["region"].dtype == np.float32 and np.allclose(mesh["region"], expected, atol=2e-3)
-    assert np.ptp(mesh["rgb"]) < 0.01, "the mask is no colour of what stays"
+    assert np.ptp(mesh["rgb"]) < 0.01, "the mask is not a color of the fixed part"
 
 
-def test_a_mask_that_limits_nothing_or_allows_nothing(settings, sentence):
+def test_a_mask_that_is_all_black_or_all_white(settings, sentence):
     cube = add_cube()
     mask = paint_mask(cube, "CORNER", "BYTE_COLOR", lambda place: (0, 0, 0, 1))
     settings.start.kind, settings.start.object, settings.start.region = "texture", cube, "mask"
     assert sentence() == ""
-    assert "The colour attribute 'mask' of 'Cube' is black all over, so nothing may change." in reported()
+    assert "The color attribute 'mask' of 'Cube' is black all over, so nothing may change." in reported()
     mask.data.foreach_set("color", [1] * (4 * len(mask.data)))
-    assert "The colour attribute 'mask' of 'Cube' is white all over, so everything may change." in reported()
+    assert "The color attribute 'mask' of 'Cube' is white all over, so everything may change." in reported()
 
 
 @pytest.mark.parametrize("name", [".sculpt_mask", ".select_vert"])
@@ -99,7 +99,7 @@ def test_sculpt_mask_and_selection(settings, generate, name):
 
 
 def region_items(settings):
-    """What the panel offers: name and icon."""
+    """Names and icons of the regions in the panel."""
     module = __import__(type(settings.start).__module__, fromlist=["_region_items"])
     return [(item[0], item[3]) for item in module._region_items(settings.start, bpy.context)]
 
@@ -122,7 +122,7 @@ def test_one_list_of_regions(settings, sentence):
 
 
 @pytest.mark.parametrize(("kind", "domain"), [("BYTE_COLOR", "CORNER"), ("FLOAT_COLOR", "POINT")])
-def test_colours_are_srgb_of_each_vertex(settings, generate, kind, domain):
+def test_colors_are_srgb_per_vertex(settings, generate, kind, domain):
     cube = add_cube()
     attribute = cube.data.color_attributes.new("paint", kind, domain)
     attribute.data.foreach_set("color", np.tile((0.2140411, 0.0, 1.0, 1.0), len(attribute.data)))
@@ -133,7 +133,7 @@ def test_colours_are_srgb_of_each_vertex(settings, generate, kind, domain):
     assert np.allclose(mesh["rgb"], (0.5, 0, 1), atol=5e-3)
 
 
-def test_materials_colour_what_a_region_leaves(settings, generate):
+def test_materials_color_the_part_outside_of_a_region(settings, generate):
     cube = add_cube()
     cube.vertex_groups.new(name="hat").add([0], 1, "REPLACE")
     plain, pictured = (bpy.data.materials.new(name) for name in ("plain", "pictured"))

@@ -1,4 +1,4 @@
-"""Stages of a job run once more, and what is left when that comes to nothing."""
+"""Redo of stages, and the state of a job after a redo that failed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def repeat(job):
     assert bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="texture") == {"FINISHED"}
 
 
-def test_texture_once_more_renews_the_object(imported, settle):
+def test_redo_of_the_texture_updates_the_object(imported, settle):
     obj, job = imported
     mesh = obj.data
     assert bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="texture") == {"FINISHED"}
@@ -26,18 +26,18 @@ def test_texture_once_more_renews_the_object(imported, settle):
     assert obj["recdreamer_seed"] == 7
 
 
-def test_what_did_not_run_is_not_repeated(fake_backend, settle):
+def test_a_stage_that_did_not_run_cannot_be_redone(fake_backend, settle):
     settings = bpy.context.scene.recdreamer
     settings.prompt, settings.start.run_geometry = "a bear", False
     bpy.ops.recdreamer.generate()
     job = settle()
     assert job.stages_to_repeat == ("texture",)
-    with pytest.raises(RuntimeError, match="This job has no stage geometry"):
+    with pytest.raises(RuntimeError, match="This job did not run the geometry stage"):
         bpy.ops.recdreamer.repeat_stage(job_id=job.id, stage="geometry")
 
 
 @pytest.mark.parametrize("end", ["die", "long"])
-def test_the_earlier_result_is_at_hand_while_a_repeat_waits(settings, generate, settle, pump_until, end):
+def test_the_earlier_result_is_usable_after_an_incomplete_redo(settings, generate, settle, pump_until, end):
     job, _ = generate(again=end)
     repeat(job)
     if end == "long":
@@ -58,11 +58,11 @@ def test_the_earlier_result_is_at_hand_while_a_repeat_waits(settings, generate, 
         ("busy", "Another worker is on this job already. Wait for it."),
         (
             "refuse",
-            "The backend did not start: ModuleNotFoundError: No module named 'torch'. Check the inter",
+            "The backend did not start: ModuleNotFoundError: No module named 'torch'. Check the Python",
         ),
     ],
 )
-def test_a_repeat_that_does_not_begin_leaves_the_job_done(settings, generate, settle, trouble, sentence):
+def test_a_redo_that_does_not_start_leaves_the_job_done(settings, generate, settle, trouble, sentence):
     job, _ = generate(again=trouble)
     repeat(job)
     settle()
@@ -70,7 +70,7 @@ def test_a_repeat_that_does_not_begin_leaves_the_job_done(settings, generate, se
     assert job.condition == job.folder.read_state().status == "done"
 
 
-def test_a_repeat_without_an_interpreter_changes_nothing(settings, generate, preferences, tmp_path):
+def test_a_redo_without_an_interpreter_changes_nothing(settings, generate, preferences, tmp_path):
     job, _ = generate()
     before = job.folder.read_state()
     broken = tmp_path / "broken"
@@ -82,10 +82,10 @@ def test_a_repeat_without_an_interpreter_changes_nothing(settings, generate, pre
     assert job.folder.read_state() == before and job.condition == "done"
 
 
-def test_it_is_asked_for_before_a_result_is_replaced(fake_backend, addon):
+def test_a_redo_needs_confirmation(fake_backend, addon):
     cls, asked = addon("operators.jobs").RECDREAMER_OT_repeat_stage, {}
     manager = SimpleNamespace(invoke_confirm=lambda operator, event, **texts: asked.update(texts))
     cls.invoke(SimpleNamespace(stage="texture"), SimpleNamespace(window_manager=manager), None)
-    assert asked["title"] == asked["confirm_text"] == "Texture Again"
+    assert asked["title"] == asked["confirm_text"] == "Redo Texture"
     for text in (asked["message"], cls.description(bpy.context, SimpleNamespace(stage="geometry"))):
-        assert "The earlier result is replaced once the new one is there" in text
+        assert "The current result is replaced when the new one is finished" in text

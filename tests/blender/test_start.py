@@ -1,4 +1,4 @@
-"""Starting from an object: what is written into the job's folder, and what is said when something is missing."""
+"""Start from an object: the files in the job's folder, and the messages about missing input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from .objects import add_cube, reported, volume
 
 
-def test_without_a_choice_the_request_is_the_old_one(settings, generate):
+def test_by_default_a_job_starts_from_the_prompt(settings, generate):
     job, mesh = generate()
     assert mesh is None and not (job.folder.root / "start").exists()
     request = job.folder.read_request()
@@ -24,7 +24,7 @@ def test_without_a_choice_the_request_is_the_old_one(settings, generate):
     )
 
 
-def test_object_as_modifiers_and_transform_leave_it(settings, generate):
+def test_modifiers_and_transform_are_applied(settings, generate):
     cube = add_cube((3, 4, 5), (1, 2, 3))
     cube.modifiers.new("Bevel", "BEVEL").width = 0.1
     cube.rotation_euler.z = math.radians(90)
@@ -51,13 +51,13 @@ def test_front_unit_and_mirrored_scale(settings, generate):
     scene.unit_settings.scale_length = 0.01
     cube = add_cube((100, 0, 50), (100, 200, 100))
     cube.scale.x = -100
-    cube.data.vertices[0].co.x -= 1  # So that one side is told from the other.
+    cube.data.vertices[0].co.x -= 1  # Make the sides distinguishable.
     settings.front = math.radians(90)
     settings.start.kind, settings.start.object = "object", cube
     job, mesh = generate()
     assert volume(mesh) > 0
     assert np.ptp(mesh["verts"], axis=0) == pytest.approx((2, 2, 1), rel=1e-5), "in metres, front to -Y"
-    # In the world the spike looks along +X, which is the front.
+    # In the world the spike points along +X, which is the front.
     spike = mesh["verts"][np.argmax(np.abs(mesh["verts"] - mesh["verts"].mean(0)).max(1))]
     assert mesh["verts"][:, 1].min() == pytest.approx(spike[1], abs=1e-6)
 
@@ -81,7 +81,7 @@ def test_own_height_and_a_visible_start(settings, generate):
     assert not cube.hide_get()
 
 
-def test_children_are_one_shape_with_it_also_when_hidden(settings, generate, block_out):
+def test_children_are_included_also_when_hidden(settings, generate, block_out):
     body, head, nose = block_out
     for part in (head, nose):
         part.parent = body
@@ -105,14 +105,14 @@ def test_children_are_one_shape_with_it_also_when_hidden(settings, generate, blo
     bpy.data.objects.remove(bpy.data.objects["Sphere"])
     settings.method = "usd"
     _, again = generate()
-    assert len(settings.templates) == 4, "a turntable of what we have hidden"
+    assert len(settings.templates) == 4, "objects that the add-on hid are captured, too"
     assert body.hide_render and head.hide_render
     assert np.array_equal(mesh["verts"], again["verts"]) and np.array_equal(mesh["faces"], again["faces"])
     settings.start.use_children = False
     assert len(generate()[1]["verts"]) == 8
 
 
-def test_text_is_a_start_and_no_canvas(settings, generate, sentence):
+def test_text_can_be_a_start_but_not_be_painted(settings, generate, sentence):
     bpy.ops.object.text_add()
     text = bpy.context.object
     text.data.extrude = 0.2
@@ -120,7 +120,7 @@ def test_text_is_a_start_and_no_canvas(settings, generate, sentence):
     assert sentence() == ""
     assert len(generate()[1]["faces"]) > 10
     settings.start.kind = "texture"
-    assert sentence() == "'Text' is no mesh. Pick a mesh object, or convert it (Object › Convert)."
+    assert sentence() == "'Text' is not a mesh. Pick a mesh object, or convert it (Object › Convert)."
     settings.start.kind, settings.start.region = "object", "of another object"
     assert sentence() == "" and settings.start.region_object is None
 
@@ -141,7 +141,7 @@ def test_tiles_stay_and_loose_parts_go(settings, generate):
     assert job.folder.read_request().stages == ("texture",)
 
 
-def test_missing_things(settings, sentence):
+def test_missing_input(settings, sentence):
     start = settings.start
     start.kind = "object"
     assert sentence() == "No object is picked to start from. Pick one with the eyedropper."
@@ -149,7 +149,7 @@ def test_missing_things(settings, sentence):
     assert sentence() == "No object is picked to paint. Pick one with the eyedropper."
     start.kind, start.object = "object", add_cube()
     start.stages = set()
-    assert sentence() == "All stages are switched off. Switch on Shape, Geometry or Texture."
+    assert sentence() == "All stages are disabled. Enable Shape, Geometry or Texture."
     start.stages = {"geometry"}
     assert sentence() == ""
     start.kind = "prompt"
@@ -162,10 +162,10 @@ def test_missing_things(settings, sentence):
     assert "'Cube' is disabled in viewports." in sentence()
     start.object.hide_viewport = False
     bpy.context.scene.collection.objects.unlink(start.object)
-    assert sentence() == "'Cube' is not in this scene any more. Pick another object."
+    assert sentence() == "'Cube' is no longer in this scene. Pick another object."
 
 
-def test_meshes_that_are_none(settings, sentence, addon, monkeypatch, preferences):
+def test_unusable_meshes(settings, sentence, addon, monkeypatch, preferences):
     start = settings.start
     bpy.ops.mesh.primitive_plane_add()
     start.kind, start.object = "object", bpy.context.object
@@ -186,7 +186,7 @@ def test_no_uv_map_and_modifiers(settings):
     cube.data.uv_layers.remove(cube.data.uv_layers[0])
     cube.modifiers.new("Subdivision", "SUBSURF")
     settings.start.kind, settings.start.object = "texture", cube
-    assert "'Cube' has no UV map, and its modifiers make other faces than it has." in reported()
+    assert "'Cube' has no UV map, and its modifiers change its faces." in reported()
 
 
 def test_turntable_of_the_start_fills_an_empty_shelf(settings, generate):

@@ -1,4 +1,4 @@
-"""The template shelf: what is rendered, from where, and what the buttons on a card do."""
+"""The template shelf: rendered pictures, their cameras, and the buttons on a card."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def test_turntable_shows_the_object_from_its_sides(addon, block_out, shelf):
     assert [t.azimuth_deg for t in shelf] == [0, 90, 180, 270]
     assert all(t.has_camera and t.source == "turntable" and t.enabled for t in shelf)
     front, right, back, left = (addon("shelf.captures").load_pixels(t.path) for t in shelf)
-    # The figure looks along -Y, so from the right (+X) it faces the left edge of the picture.
+    # The figure faces -Y, so from the right (+X) it faces the left edge of the picture.
     yellow = (right[..., 0] > 0.4) & (right[..., 1] > 0.4) & (right[..., 2] < 0.3) & (right[..., 3] > 0.5)
     assert yellow.any()
     assert np.nonzero(yellow)[1].mean() < np.nonzero(right[..., 3] > 0.5)[1].mean()
-    # Opposite views mirror each other, up to perspective.
+    # Opposite views mirror each other, except for perspective.
     mirrored = (left[..., 3] > 0.5) == (right[..., 3] > 0.5)[:, ::-1]
     assert mirrored.mean() > 0.98
-    # Front shows the nose in yellow, back does not.
+    # The front shows the yellow nose, the back does not.
     assert ((front[..., 1] > 0.4) & (front[..., 2] < 0.3) & (front[..., 3] > 0.5)).any()
     assert not ((back[..., 1] > 0.4) & (back[..., 2] < 0.3) & (back[..., 3] > 0.5)).any()
 
 
-def test_pictures_are_isolated_on_neutral_grey(addon, block_out, shelf):
+def test_pictures_are_isolated_on_neutral_gray(addon, block_out, shelf):
     bpy.ops.mesh.primitive_cube_add(size=50, location=(0, 0, -30))
     bpy.context.object.select_set(False)
     for obj in block_out:
@@ -66,12 +66,12 @@ def test_turntable_leaves_the_file_as_it_was(block_out, shelf):
     assert bpy.context.selected_objects == block_out
 
 
-def test_turntable_fills_the_picture_but_for_a_margin(extension, addon, shelf):
+def test_turntable_fills_the_picture_except_a_margin(extension, addon, shelf):
     bpy.ops.mesh.primitive_uv_sphere_add(segments=64, ring_count=32, radius=3, location=(5, 0, 0))
     bpy.ops.recdreamer.capture_turntable(num_views=2)
     studio = addon("shelf.studio")
     half_fov = np.radians(studio.FOV_DEG / 2)
-    share = np.tan(np.arcsin(np.sin(half_fov) / studio.MARGIN)) / np.tan(half_fov)
+    share = np.tan(np.arcsin(np.sin(half_fov) / studio.FRAME_MARGIN)) / np.tan(half_fov)
     for template in shelf:
         covered = silhouette(addon, template)
         for axis in (0, 1):
@@ -96,7 +96,7 @@ def test_turntable_of_several_elevations(block_out, shelf):
 
 
 def test_material_preview_has_neutral_light(addon, extension, shelf):
-    """A material without viewport colour, in a black scene."""
+    """A material without viewport color, in a black scene."""
     bpy.ops.mesh.primitive_uv_sphere_add()
     material = addon("compat").new_node_material("green")
     next(n for n in material.node_tree.nodes if n.type == "BSDF_PRINCIPLED").inputs["Base Color"].default_value = (
@@ -114,7 +114,7 @@ def test_material_preview_has_neutral_light(addon, extension, shelf):
     assert {name: len(getattr(bpy.data, name)) for name in names} == before
 
 
-def test_rendered_look_is_that_of_the_scene(addon, extension, shelf):
+def test_rendered_look_uses_the_lights_of_the_scene(addon, extension, shelf):
     scene = bpy.context.scene
     bpy.ops.object.light_add(type="SUN")
     bpy.context.object.data.color = (1, 0, 0)
@@ -127,7 +127,7 @@ def test_rendered_look_is_that_of_the_scene(addon, extension, shelf):
     bpy.ops.recdreamer.capture_turntable(num_views=2, elevation=math.radians(60), look="RENDERED")
     pixels = addon("shelf.captures").load_pixels(shelf[0].path)
     red, green, _blue = pixels[pixels[..., 3] > 0.9][:, :3].mean(0)
-    assert red > 0.2 and green < red / 3, "the scene's sun, and no light of ours"
+    assert red > 0.2 and green < red / 3, "only the light of the scene's sun"
     assert pixels[0, 0, 3] == 0, "the ground is left out"
     assert [obj.name for obj in scene.objects] == before and len(bpy.data.scenes) == 1
 
@@ -172,7 +172,7 @@ def test_camera_direction_is_what_was_asked(addon, azimuth_deg, elevation_deg):
 
 
 def test_offscreen_drawing_of_a_view(addon, block_out, shelf, monkeypatch):
-    """The picture that a window gives, drawn without one where Blender can (5.2)."""
+    """The picture of a 3D view, drawn without a window, which only Blender 5.2 can do."""
     import gpu
 
     if not hasattr(gpu, "init"):
@@ -195,15 +195,17 @@ def test_offscreen_drawing_of_a_view(addon, block_out, shelf, monkeypatch):
     assert silhouette(addon, shelf[0]).sum() < silhouette(addon, shelf[1]).sum(), "without the body"
     assert block_out[0].visible_get() and not bpy.context.scene.render.film_transparent
     assert shelf[0].label == shelf[1].label == "right"
-    assert shelf[1].azimuth_deg == pytest.approx(shelf[0].azimuth_deg, abs=1e-3), "anew from its own camera"
-    assert area.spaces.active.overlay.show_overlays, "put back"
+    assert shelf[1].azimuth_deg == pytest.approx(shelf[0].azimuth_deg, abs=1e-3), (
+        "captured again from its own camera"
+    )
+    assert area.spaces.active.overlay.show_overlays, "restored"
     pixels = addon("shelf.captures").load_pixels(shelf[0].path)
     assert 0 < (pixels[..., 3] > 0.5).mean() < 1
 
 
 @pytest.fixture
 def front_camera(addon, block_out):
-    """The scene's camera before the block-out."""
+    """The scene's camera in front of the block-out."""
     camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     camera.matrix_world = addon("shelf.captures").orbit_c2w(0, 10, 12, block_out[0].location)
     bpy.context.collection.objects.link(camera)

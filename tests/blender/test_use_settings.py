@@ -1,4 +1,4 @@
-"""The settings of an earlier job, brought back into the panel."""
+"""Restore the settings of an earlier job in the panel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from .objects import add_cube
 
 
-def test_settings_of_a_job_bring_its_object_back(settings, generate):
+def test_settings_of_a_job_restore_its_object(settings, generate):
     cube = add_cube()
     cube.vertex_groups.new(name="hat").add([0, 1], 1, "REPLACE")
     start = settings.start
@@ -23,7 +23,7 @@ def test_settings_of_a_job_bring_its_object_back(settings, generate):
     assert start.strength == pytest.approx(0.2)
 
 
-def test_all_of_the_panel_comes_back(settings, generate, preferences):
+def test_everything_in_the_panel_is_restored(settings, generate, preferences):
     settings.method, settings.pose_mode, settings.quality, settings.seed = "usd", "marginal", "quick", 7
     settings.prior, settings.keep_running, settings.height = "some/prior", True, 3
     body, head = add_cube(), add_cube((0, 0, 1))
@@ -67,10 +67,10 @@ def test_all_of_the_panel_comes_back(settings, generate, preferences):
     assert panel() == before
     assert len(settings.templates) == 5 and not settings.templates[2].enabled
     bpy.ops.recdreamer.use_settings(job_id=job.id)
-    assert len(settings.templates) == 5, "none twice"
+    assert len(settings.templates) == 5, "no duplicates"
 
 
-def test_a_turntable_that_comes_back_is_still_taken_anew(settings, generate):
+def test_a_restored_turntable_is_still_refreshed(settings, generate):
     cube = add_cube()
     settings.method, settings.start.kind, settings.start.object = "usd", "object", cube
     job, _ = generate()

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs inside the chroot, called by run.sh: a screen, a Blender on it, a picture whenever the probe asks.
-# The probe writes out/NAME.shot when NAME is to be seen; the picture is taken from outside of Blender,
-# whose own screenshot operator gives black pictures with a software renderer.
+# Called by run.sh inside the chroot: starts a virtual screen and Blender, and takes screenshots on request.
+# The probe requests NAME.png by writing out/NAME.shot. Screenshots are taken from outside of Blender,
+# because its own screenshot operator gives black images with a software renderer.
 set -euo pipefail
 cd /opt/recdreamer
 export HOME=/root LC_ALL=C.UTF-8 DISPLAY=:79 LIBGL_ALWAYS_SOFTWARE=1 OMP_NUM_THREADS=1

@@ -1,4 +1,4 @@
-"""The main job by hand in a Blender with a window: block-out, templates, Generate, follow, import.
+"""The main job in Blender with a window: block-out, templates, Generate, follow, import.
 
 Blender runs this at its start (see inside.sh). A timer takes `script` from pause to pause, so that
 Blender draws in between; `see` waits until the picture of the window is taken.
@@ -29,7 +29,7 @@ SMALL = {
     "mesh.target_faces": 4000,
     "mesh.texture_size_px": 256,
 }
-"""By default too few steps for a likeness, enough to watch."""
+"""By default too few steps for a good result, but enough to see progress."""
 TIME_LIMIT_S = 1500
 RED, CREAM, DARK = (0.67, 0.013, 0.011, 1), (0.8, 0.6, 0.35, 1), (0.03, 0.02, 0.02, 1)
 
@@ -55,7 +55,7 @@ def script() -> Iterator[float]:
     yield 1.0
     yield from see("idle")
     settings.start.kind, settings.start.object = "object", parts[0]
-    area.tag_redraw()  # A click would.
+    area.tag_redraw()  # As a click would.
     yield from see("start")
     settings.start.kind = "prompt"
 
@@ -68,7 +68,7 @@ def script() -> Iterator[float]:
         assert bpy.ops.recdreamer.generate(overrides=json.dumps(SMALL)) == {"FINISHED"}
     job = session.shown
     deadline = time.monotonic() + TIME_LIMIT_S
-    # Nobody calls `pump` here: that the state moves at all shows that Blender's timer does.
+    # The probe never calls `pump`, so any progress shows that Blender's timer runs.
     while job.client is not None:
         assert time.monotonic() < deadline, "the job does not end"
         if job.state.total == SMALL["optimize.num_steps"] and job.state.step >= job.state.total // 2:
@@ -85,7 +85,7 @@ def script() -> Iterator[float]:
         part.hide_set(True)
     area.spaces.active.shading.color_type = "TEXTURE"
     with bpy.context.temp_override(**here):
-        # What a script does leaves no step to undo, what a button does leaves one.
+        # Only operators called from buttons create undo steps.
         bpy.ops.ed.undo_push(message="before the import")
         assert bpy.ops.recdreamer.import_result("EXEC_DEFAULT", True) == {"FINISHED"}
         names = {obj.name for obj in bpy.data.objects}
@@ -105,13 +105,13 @@ def script() -> Iterator[float]:
 
 
 def check_and_pick(session, settings, area: bpy.types.Area) -> Iterator[float]:
-    """Have the shelf checked, then let the prior draw a gallery and throw it away again."""
+    """Check the shelf, then draw a gallery with the prior and discard it."""
     assert bpy.ops.recdreamer.check_templates() == {"FINISHED"}
     yield from wait_for_errand(session)
     assert len(session.check.verdicts) == len(settings.enabled_templates)
     for view in ("MASK", "MATCH"):
         settings.shelf_view = view
-        area.tag_redraw()  # A click would.
+        area.tag_redraw()  # As a click would.
         yield from see(f"checked-{view.lower()}")
     settings.shelf_view = "PICTURE"
     assert bpy.ops.recdreamer.draw_samples() == {"FINISHED"}
@@ -132,7 +132,7 @@ def wait_for_errand(session) -> Iterator[float]:
 
 
 def install() -> None:
-    """Install the built zip, and let the backend use the Python from outside."""
+    """Install the built zip, and set the backend's Python from outside of the chroot."""
     (archive,) = HERE.glob("recdreamer-*.zip")
     bpy.ops.extensions.package_install_files(
         filepath=str(archive), repo="user_default", enable_on_install=True
@@ -143,7 +143,7 @@ def install() -> None:
 
 
 def open_sidebar(area: bpy.types.Area) -> Iterator[float]:
-    """Show the tab; it exists only once the sidebar was drawn."""
+    """Show the tab, which exists only after the sidebar was drawn."""
     area.spaces.active.show_region_ui = True
     sidebar = next(region for region in area.regions if region.type == "UI")
     for _ in range(40):
@@ -158,7 +158,7 @@ def open_sidebar(area: bpy.types.Area) -> Iterator[float]:
 
 
 def build_block_out() -> list[bpy.types.Object]:
-    """A figure of primitives that looks along -Y: body, head, ears and a snout."""
+    """A figure of primitives that faces -Y: body, head, ears and a snout."""
     bpy.data.objects.remove(bpy.data.objects["Cube"])
     parts = [
         add_ball((0, 0, 0.75), (0.6, 0.5, 0.75), RED),
@@ -194,7 +194,7 @@ def add_ball(
 
 
 def see(name: str) -> Iterator[float]:
-    """Let Blender draw, then have the window photographed."""
+    """Let Blender draw, then request a screenshot."""
     yield 0.8
     request = OUT / f"{name}.shot"
     request.touch()
@@ -203,7 +203,7 @@ def see(name: str) -> Iterator[float]:
 
 
 def main() -> None:
-    # The splash comes up with the window, before any timer.
+    # The splash screen appears with the window, before any timer runs.
     bpy.context.preferences.view.show_splash = False
     run = script()
 
@@ -213,7 +213,7 @@ def main() -> None:
         except StopIteration:
             bpy.ops.wm.quit_blender()
         except BaseException:
-            # Blender would only print it and keep its window open.
+            # Blender would only print the error and keep its window open.
             traceback.print_exc()
             sys.stdout.flush()
             sys.stderr.flush()

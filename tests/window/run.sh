@@ -1,42 +1,42 @@
 #!/bin/bash
-# The built extension in a real window, with the real backend; pictures of what an artist sees.
+# Runs the built extension in a real window with the real backend, and takes screenshots.
 #   run.sh CHROOT OUT [BACKEND_PYTHON]
 # CHROOT comes from setup_chroot.sh, OUT gets empty.png, idle.png, running.png, finished.png and the logs.
 # BACKEND_PYTHON is a Python with the backend's dependencies, default .venv/backend/bin/python.
-# NUM_STEPS in the environment, default 40: more of them for pictures to show around.
+# NUM_STEPS in the environment, default 40; increase it for screenshots of good results.
 # Needs root: the backend's Python is mounted into the chroot at its own path, read-only.
 set -euo pipefail
 [ $# -ge 2 ] || { sed -n '2,7s/^# //p' "$0"; exit 2; }
 here=$(dirname "$(realpath "$0")")
 checkout=$(realpath "$here/../..")
 root=$(realpath "$1")
-# Two runs would share the screen and the mounts.
+# Two runs would conflict over the screen and the mounts.
 exec 9< "$root"
 flock --nonblock 9 || { echo "A run in $root is under way." >&2; exit 1; }
 mkdir -p "$2"
 out=$(realpath "$2")
 python=$(realpath -s "${3:-$checkout/.venv/backend/bin/python}")
 
-# The environment, and the Python installation below it.
+# The virtual environment and its base Python installation.
 mapfile -t folders < <("$python" -c 'import sys; print("\n".join(sorted({sys.prefix, sys.base_prefix})))')
 archive=$checkout/$(cd "$checkout" && python3 tools/dev.py build | tail -n 1)
 [ -f "$archive" ] || { echo "The extension could not be built." >&2; exit 1; }
 
 mounted=()
 clean_up() {
-    # Lazily: a process of the chroot may still be on its way out.
+    # Lazily, because a process in the chroot may still be exiting.
     for target in "${mounted[@]}"; do umount --lazy "$target"; done
 }
 trap clean_up EXIT
 for folder in "${folders[@]}"; do
-    # A system Python is not that of the chroot; its libraries may differ.
+    # The libraries of the system Python may differ from those in the chroot.
     case $folder in /usr|/) echo "BACKEND_PYTHON must not be the system's own Python." >&2; exit 1;; esac
     mkdir -p "$root$folder"
     mount --bind "$folder" "$root$folder"
     mounted=("$root$folder" "${mounted[@]}")
     mount -o remount,bind,ro "$root$folder"
 done
-# torch counts the processors there.
+# torch reads the number of processors from /proc.
 mount -t proc proc "$root/proc"
 mounted=("$root/proc" "${mounted[@]}")
 

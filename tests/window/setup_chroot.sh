@@ -1,5 +1,5 @@
 #!/bin/bash
-# A Debian system with a windowed Blender in a folder of its own.
+# Creates a Debian system with windowed Blender in a folder.
 #   setup_chroot.sh SUITE FOLDER        sid: newest Blender, trixie: 4.3
 # Needs root and Debian; fetches about 300 MB from the mirror of this system and takes about 1.2 GB.
 set -euo pipefail
@@ -14,14 +14,14 @@ fi
 mirror=$(awk '/^URIs:/ {print $2; exit}' /etc/apt/sources.list.d/debian.sources)
 debootstrap --variant=minbase "$suite" "$root" "$mirror"
 cp /etc/resolv.conf "$root/etc/"
-# A mirror may lag behind with sid's short-lived release file.
+# The release file of sid is valid only briefly, and a mirror may lag behind.
 echo 'Acquire::Check-Valid-Until "false";' > "$root/etc/apt/apt.conf.d/90late-mirror"
 
 trap 'umount "$root/dev" "$root/proc"' EXIT
 mount -t proc proc "$root/proc"
 mount --bind /dev "$root/dev"
 chroot "$root" apt-get update
-# Blender's extension code imports the three Python packages without depending on them.
+# Blender's extension code imports the three Python packages, but its package does not depend on them.
 chroot "$root" apt-get install -y --no-install-recommends blender \
     python3-numpy python3-cattr python3-requests \
     xvfb libgl1-mesa-dri libgl1 libegl1 imagemagick
