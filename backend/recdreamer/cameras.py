@@ -8,12 +8,14 @@ axes: the camera looks down its -Z, +Y is up in the image and +X is to the right
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 Degrees = tuple[float, float]
+Angle = TypeVar("Angle", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class CameraConfig:
     azimuth_probs: tuple[float, ...] = ()
     """How often the bins of `azimuth_deg` are looked at; empty is uniform. Four bins stand around front, right, back
     and left (q-sampling, the ablation of Fig. 9)."""
+
+
+def angle_difference(a_deg: Angle, b_deg: Angle | float) -> Angle:
+    """The turn from `b_deg` to `a_deg` the short way round, in [-180, 180)."""
+    return (a_deg - b_deg + 180) % 360 - 180
 
 
 def orbit_cameras(

@@ -11,7 +11,6 @@ from scipy import ndimage
 
 from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
 from recdreamer.mesh.mesh import (
-    euler_characteristic,
     face_cross,
     is_watertight,
     signed_volume,
@@ -21,7 +20,7 @@ from recdreamer.mesh.mesh import (
 from recdreamer.mesh.solid_cells import _within, bridges, hidden, solid_parts, without_cavities, without_gaps
 from recdreamer.report import JobError
 
-from .fields import SMALL, ball, nose_field
+from .fields import SMALL, ball, euler_characteristic, nose_field
 
 
 def test_sphere_has_the_area_volume_and_topology_of_a_sphere() -> None:

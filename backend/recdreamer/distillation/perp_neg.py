@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.cameras import angle_difference
 from recdreamer.prior.prompts import VIEWS, Prompts
 
 PerpNegSchedule = Literal["threestudio", "original"]
@@ -61,7 +62,7 @@ def perp_neg_prompts(
     begins. `original` (the method's authors, stable-dreamfusion): `strength` 2, up to 4 for stubborn prompts; too
     strong makes flat faces. The two differ materially. Overhead views have no negatives.
     """
-    from_front = (azimuth_deg + 180) % 360 - 180
+    from_front = angle_difference(azimuth_deg, 0.0)
     angle = from_front.abs() / 90
     is_front = angle < 1
     r = torch.where(is_front, 1 - angle, 2 - angle)

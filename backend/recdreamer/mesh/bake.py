@@ -10,11 +10,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from recdreamer.mesh.baked_texture import Texture, fill_padding
-from recdreamer.mesh.level import Density
+from recdreamer.mesh.level import Density, refuse_non_finite
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import TexelPoints, Texels, rasterize_uvs, tiles_of_faces, uvs_in_tile
 from recdreamer.mesh.seams import level_seams
-from recdreamer.report import JobError, Tick, no_tick
+from recdreamer.report import Tick, no_tick
 
 Color = Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
 """sRGB colour in [0, 1] at points of the scene cube."""
@@ -135,12 +135,7 @@ def bake_texels(
                     offsets_px = torch.rand(len(part), 2, generator=generator) - 0.5
                 with torch.no_grad():
                     mean += value_at(places.at(part, offsets_px)).float().cpu() / bake_samples
-            if not torch.isfinite(mean).all():
-                raise JobError(
-                    "non_finite",
-                    "The colour field holds NaN or infinite values.",
-                    "Continue from an earlier checkpoint, or start again with a lower learning rate.",
-                )
+            refuse_non_finite(mean, "color")
             images[tile].reshape(-1, 3)[part] = encode(mean).numpy()
     return Texture(images, islands)
 

@@ -16,6 +16,7 @@ from recdreamer.mesh.level import (
     Density,
     Point,
     SurfaceLevel,
+    crossing_along,
     find_surface,
     sample_box,
 )
@@ -132,15 +133,7 @@ def _refined(
     refined = []
     for verts, dirs in zip(positions.split(CHUNK_POINTS), normals.split(CHUNK_POINTS), strict=True):
         tick()
-        inner = torch.full_like(verts[:, 0], -0.75 * cell)
-        outer = -inner
-        with torch.no_grad():
-            is_inside = density(verts + inner[:, None] * dirs) >= threshold
-            is_outside = density(verts + outer[:, None] * dirs) < threshold
-            for _ in range(BISECTIONS):
-                middle = (inner + outer) / 2
-                is_solid = density(verts + middle[:, None] * dirs) >= threshold
-                inner, outer = torch.where(is_solid, middle, inner), torch.where(is_solid, outer, middle)
-        movable = is_inside & is_outside & (verts.abs().amax(1) < 1 - cell)
-        refined.append(verts + torch.where(movable, (inner + outer) / 2, 0.0)[:, None] * dirs)
+        offsets, crosses = crossing_along(density, threshold, verts, dirs, 0.75 * cell, BISECTIONS)
+        movable = crosses & (verts.abs().amax(1) < 1 - cell)
+        refined.append(verts + torch.where(movable, offsets, 0.0)[:, None] * dirs)
     return Mesh(torch.cat(refined).cpu().numpy(), mesh.faces)

@@ -71,13 +71,39 @@ def sample_box(
         xyz = torch.cartesian_prod(axes[0][start : start + slab], axes[1], axes[2])
         with torch.no_grad():
             sigmas[start : start + slab] = density(xyz).float().cpu().reshape(-1, cells[1], cells[2])
-    if not torch.isfinite(sigmas).all():
+    refuse_non_finite(sigmas, "density")
+    return sigmas.numpy()
+
+
+def refuse_non_finite(values: Tensor, kind: str) -> None:
+    """Raises JobError for NaN or infinite values of a density or color field."""
+    if not torch.isfinite(values).all():
         raise JobError(
             "non_finite",
-            "The density field holds NaN or infinite values.",
+            f"The {kind} field holds NaN or infinite values.",
             "Continue from an earlier checkpoint, or start again with a lower learning rate.",
         )
-    return sigmas.numpy()
+
+
+def crossing_along(
+    density: Density,
+    threshold: float,
+    points: Float[Tensor, "points 3"],
+    directions: Float[Tensor, "points 3"],
+    reach: float,
+    bisections: int,
+) -> tuple[Float[Tensor, "points"], Bool[Tensor, "points"]]:
+    """How far from each point, within ±`reach`, the density falls below the threshold, and whether it does so."""
+    inner = torch.full_like(points[:, 0], -reach)
+    outer = -inner
+    with torch.no_grad():
+        crosses = density(points + inner[:, None] * directions) >= threshold
+        crosses &= density(points + outer[:, None] * directions) < threshold
+        for _ in range(bisections):
+            middle = (inner + outer) / 2
+            is_solid = density(points + middle[:, None] * directions) >= threshold
+            inner, outer = torch.where(is_solid, middle, inner), torch.where(is_solid, outer, middle)
+    return (inner + outer) / 2, crosses
 
 
 def find_surface(

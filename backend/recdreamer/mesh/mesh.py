@@ -94,7 +94,7 @@ def face_cross(mesh: Mesh) -> Float[np.ndarray, "faces 3"]:
 
 def face_normals(mesh: Mesh) -> Float[np.ndarray, "faces 3"]:
     """Unit normals; zero where a face has no area."""
-    return _normalized(face_cross(mesh))
+    return normalized(face_cross(mesh))
 
 
 def surface_area(mesh: Mesh) -> float:
@@ -151,27 +151,20 @@ def connected_components(mesh: Mesh) -> Int[np.ndarray, "faces"]:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def euler_characteristic(mesh: Mesh) -> int:
-    """Vertices - edges + faces: 2 for each sphere-like part, 2 less for each handle."""
-    ends = np.stack([mesh.faces, np.roll(mesh.faces, -1, axis=1)], -1).reshape(-1, 2)
-    num_edges = len(np.unique(np.sort(ends, axis=1), axis=0))
-    return len(np.unique(mesh.faces)) - num_edges + len(mesh.faces)
-
-
 def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "verts 3"]:
     """Smooth unit normals: face normals weighted by the corner angle (Thürmer and Wüthrich 1998)."""
     corners = mesh.verts[mesh.faces].astype(np.float64)
-    face_normals = _normalized(face_cross(mesh).astype(np.float64))
+    face_normals = normalized(face_cross(mesh).astype(np.float64))
     normals = np.zeros((len(mesh.verts), 3))
     for corner in range(3):
-        to_next = _normalized(corners[:, (corner + 1) % 3] - corners[:, corner])
-        to_last = _normalized(corners[:, (corner + 2) % 3] - corners[:, corner])
+        to_next = normalized(corners[:, (corner + 1) % 3] - corners[:, corner])
+        to_last = normalized(corners[:, (corner + 2) % 3] - corners[:, corner])
         angles = np.arccos(np.clip(np.einsum("ij,ij->i", to_next, to_last), -1, 1))
         for axis in range(3):
             normals[:, axis] += np.bincount(
                 mesh.faces[:, corner], angles * face_normals[:, axis], minlength=len(mesh.verts)
             )
-    normals = _normalized(normals)
+    normals = normalized(normals)
     # A vertex of nothing but degenerate faces still needs a unit vector: renderers divide by its length.
     normals[~normals.any(axis=1)] = (0.0, 0.0, 1.0)
     return normals.astype(np.float32)
@@ -193,6 +186,13 @@ def without_unused_verts(mesh: Mesh) -> Mesh:
     return Mesh(mesh.verts[used], new_index[mesh.faces].astype(np.int32), mesh.uvs)
 
 
-def _normalized(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+def normalized(vectors: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+    """Unit vectors; zero where a vector has no length."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-20)
+
+
+def double_areas(corners: Float[np.ndarray, "faces 3 2"]) -> Float[np.ndarray, "faces"]:
+    """Twice the signed areas of flat triangles, positive where they run counter-clockwise."""
+    b, c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]

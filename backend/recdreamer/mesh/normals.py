@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recdreamer.mesh.bake import bake_texels
 from recdreamer.mesh.baked_texture import Texture, fill_padding
-from recdreamer.mesh.level import Density
+from recdreamer.mesh.level import Density, crossing_along
 from recdreamer.mesh.mesh import Mesh, MeshConfig
 from recdreamer.mesh.raster import Texels
 from recdreamer.mesh.tangents import tangent_frames, to_tangent_space
@@ -92,15 +92,10 @@ def level_set_normals(density: Density, threshold: float, cell_size: float) -> N
         points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]
     ) -> Float[Tensor, "points 3"]:
         with torch.no_grad():
-            inner = torch.full_like(points[:, 0], -REACH_CELLS * cell_size)
-            outer = -inner
-            crosses = density(points + inner[:, None] * normals) >= threshold
-            crosses &= density(points + outer[:, None] * normals) < threshold
-            for _ in range(BISECTIONS):
-                middle = (inner + outer) / 2
-                is_solid = density(points + middle[:, None] * normals) >= threshold
-                inner, outer = torch.where(is_solid, middle, inner), torch.where(is_solid, outer, middle)
-            surface = points + ((inner + outer) / 2)[:, None] * normals
+            offsets, crosses = crossing_along(
+                density, threshold, points, normals, REACH_CELLS * cell_size, BISECTIONS
+            )
+            surface = points + offsets[:, None] * normals
             gradient = torch.empty_like(points)
             for axis in range(3):
                 step = torch.zeros(3, device=points.device, dtype=points.dtype)

@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from recdreamer.mesh.charts import connected_patches, segment
-from recdreamer.mesh.mesh import Mesh, face_neighbours
+from recdreamer.mesh.mesh import Mesh, double_areas, face_neighbours
 from recdreamer.report import Tick, no_tick
 
 ARAP_STEPS = 8
@@ -60,14 +60,14 @@ def flatten_or_none(patch: Mesh) -> Float[np.ndarray, "verts 2"] | None:
     is kept if the second has folds.
     """
     rest = flat_faces(patch)
-    area = _double_areas(rest)
+    area = double_areas(rest)
     if len(patch.faces) == 1:
         uvs = np.zeros((len(patch.verts), 2))
         uvs[patch.faces[0]] = rest[0]
         return uvs
     conformal = _conformal(patch, rest, area)
     for uvs in (_as_rigid_as_possible(patch, rest, conformal), conformal):
-        flat = _double_areas(uvs[patch.faces])
+        flat = double_areas(uvs[patch.faces])
         if not np.isfinite(uvs).all() or flat.sum() <= 0:
             continue
         uvs = uvs * np.sqrt(area.sum() / flat.sum())
@@ -92,16 +92,11 @@ def flat_faces(patch: Mesh) -> Float[np.ndarray, "faces 3 2"]:
     return np.stack([zero, zero, length, zero, x, y], 1).reshape(-1, 3, 2)
 
 
-def _double_areas(corners: Float[np.ndarray, "faces 3 2"]) -> Float[np.ndarray, "faces"]:
-    b, c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]
-
-
 def jacobians(
     source: Float[np.ndarray, "faces 3 2"], target: Float[np.ndarray, "faces 3 2"]
 ) -> Float[np.ndarray, "faces 2 2"]:
     """Linear map of each triangle from `source` to `target`; zero where the source has no area."""
-    double_area = _double_areas(source)
+    double_area = double_areas(source)
     safe = np.where(np.abs(double_area) < 1e-30, np.inf, double_area)[:, None, None]
     b, c = source[:, 1] - source[:, 0], source[:, 2] - source[:, 0]
     inverse = np.stack([c[:, 1], -c[:, 0], -b[:, 1], b[:, 0]], 1).reshape(-1, 2, 2) / safe
@@ -142,7 +137,7 @@ def _as_rigid_as_possible(
     """Local-global iteration: turn every triangle, then sew the turned triangles together."""
     edges = np.roll(rest, -2, axis=1) - np.roll(rest, -1, axis=1)  # edge i lies opposite corner i
     before, after = np.roll(rest, -1, axis=1) - rest, np.roll(rest, -2, axis=1) - rest
-    sine = np.maximum(_double_areas(rest), 1e-20)[:, None]
+    sine = np.maximum(double_areas(rest), 1e-20)[:, None]
     # Obtuse corners have negative weights, with which the iteration may diverge.
     weights = np.clip((before * after).sum(-1) / sine, 1e-3, 1e3)
     tails, heads = np.roll(patch.faces, -1, axis=1), np.roll(patch.faces, -2, axis=1)

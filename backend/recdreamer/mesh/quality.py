@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from recdreamer.mesh.baked_texture import Texture
-from recdreamer.mesh.mesh import Mesh, connected_components, is_watertight
+from recdreamer.mesh.mesh import Mesh, connected_components, double_areas, is_watertight
 from recdreamer.mesh.parametrize import flat_faces, jacobians
 from recdreamer.mesh.seams import seam_error
 
@@ -24,8 +24,8 @@ def uv_stretch(mesh: Mesh) -> dict[str, float]:
     """
     uvs = mesh.uvs_or_error().astype(np.float64)
     flat = flat_faces(Mesh(mesh.verts.astype(np.float64), mesh.faces))
-    surface_areas = np.abs(_cross(flat)) / 2
-    uv_areas = np.abs(_cross(uvs)) / 2
+    surface_areas = np.abs(double_areas(flat)) / 2
+    uv_areas = np.abs(double_areas(uvs)) / 2
     scale = np.sqrt(uv_areas.sum() / surface_areas.sum())
     maps = jacobians(uvs, flat * scale)
     squares = np.square(maps).sum((1, 2)) / 2
@@ -64,11 +64,6 @@ def mesh_report(mesh: Mesh, texture: Texture | None = None) -> dict[str, Any]:
         report["texture_use"] = texture.coverage
         report["seam_error"] = seam_error(mesh, texture.tiles)
     return report
-
-
-def _cross(corners: np.ndarray) -> np.ndarray:
-    b, c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]
 
 
 def _quantile(values: np.ndarray, shares: np.ndarray, rank: float) -> float:

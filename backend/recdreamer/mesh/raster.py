@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recdreamer.kernels import launch
+from recdreamer.mesh.mesh import double_areas
 
 wp.set_module_options({"enable_backward": False})
 
@@ -81,9 +82,9 @@ def rasterize_uvs(
     # Texel units with texel centres at whole numbers.
     corners = np.stack([uvs[..., 0], 1 - uvs[..., 1]], -1).astype(np.float64) * size_px - 0.5
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    double_area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
-    is_drawn = np.abs(double_area) >= 1e-9
-    safe_area = np.where(is_drawn, double_area, np.inf)
+    areas = double_areas(corners)
+    is_drawn = np.abs(areas) >= 1e-9
+    safe_area = np.where(is_drawn, areas, np.inf)
     # Barycentric i is affine in the texel: the perpendicular of its opposite edge over the area.
     opposite = np.stack([c - b, a - c, b - a], 1)
     steps = np.concatenate([-opposite[..., 1], opposite[..., 0]], 1) / safe_area[:, None]

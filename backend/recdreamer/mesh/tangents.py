@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.mesh.mesh import Mesh, vertex_normals
+from recdreamer.mesh.mesh import Mesh, double_areas, normalized, vertex_normals
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ def tangent_frames(mesh: Mesh) -> TangentFrames:
     normals = vertex_normals(mesh).astype(np.float64)[mesh.faces]
     along, across = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     uv_along, uv_across = uvs[:, 1] - uvs[:, 0], uvs[:, 2] - uvs[:, 0]
-    double_area = uv_along[:, 0] * uv_across[:, 1] - uv_along[:, 1] * uv_across[:, 0]
-    signs = np.where(double_area < 0, -1.0, 1.0)
+    uv_areas = double_areas(uvs)
+    signs = np.where(uv_areas < 0, -1.0, 1.0)
     face_tangents = signs[:, None] * (along * uv_across[:, 1:] - across * uv_along[:, 1:])
     tangents = _in_plane(np.repeat(face_tangents[:, None], 3, axis=1), normals)
     to_next = _in_plane(np.roll(corners, -1, axis=1) - corners, normals)
     to_last = _in_plane(np.roll(corners, -2, axis=1) - corners, normals)
     angles = np.arccos(np.clip((to_next * to_last).sum(-1), -1, 1))
-    weighted = tangents * (angles * (double_area != 0)[:, None])[..., None]
+    weighted = tangents * (angles * (uv_areas != 0)[:, None])[..., None]
 
     keys = np.concatenate(
         [
@@ -92,6 +92,4 @@ def _in_plane(
     vectors: Float[np.ndarray, "*corners 3"], normals: Float[np.ndarray, "*corners 3"]
 ) -> Float[np.ndarray, "*corners 3"]:
     """Unit vectors without their share along the normal; zero where nothing else is left."""
-    flat = vectors - (vectors * normals).sum(-1, keepdims=True) * normals
-    length = np.linalg.norm(flat, axis=-1, keepdims=True)
-    return np.divide(flat, length, out=np.zeros_like(flat), where=length > 1e-20)
+    return normalized(vectors - (vectors * normals).sum(-1, keepdims=True) * normals)

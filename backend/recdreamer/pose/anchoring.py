@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.cameras import angle_difference
 from recdreamer.pose.classifier import PoseClassifier, class_members
-from recdreamer.pose.control import circular_distance, wanted_classes
+from recdreamer.pose.control import wanted_classes
 from recdreamer.pose.templates import PoseTemplate, class_azimuths
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG
 
@@ -150,7 +151,7 @@ def _classes_of(
 ) -> Float[Tensor, "views classes"]:
     """How much a view shows of each class; nothing of any that is far away."""
     views = torch.tensor(azimuth_deg).to(class_azimuth_deg)
-    is_near = circular_distance(views[:, None], class_azimuth_deg[None]) <= NEAR_DEG
+    is_near = angle_difference(views[:, None], class_azimuth_deg[None]).abs() <= NEAR_DEG
     return wanted_classes(views, class_azimuth_deg) * is_near
 
 

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from recdreamer.cameras import angle_difference
+
 RAMP_DEG = 10.0
 """Over which a view goes from one class to the next. Within it nothing holds an object in its place: with 30 some ended
 turned by about 15 degrees."""
@@ -21,17 +23,13 @@ def wanted_classes(
     The border lies half way to the nearest other class. A view further than that from every class asks for
     the nearest one.
     """
-    gap = circular_distance(class_azimuth_deg[:, None], class_azimuth_deg[None])
+    gap = angle_difference(class_azimuth_deg[:, None], class_azimuth_deg[None]).abs()
     gap.fill_diagonal_(360.0)
     border = gap.amin(1) / 2
-    distance = circular_distance(azimuth_deg[:, None], class_azimuth_deg[None])
+    distance = angle_difference(azimuth_deg[:, None], class_azimuth_deg[None]).abs()
     wanted = ((border + RAMP_DEG / 2 - distance) / RAMP_DEG).clamp(0, 1)
     nearest = torch.nn.functional.one_hot(distance.argmin(1), len(class_azimuth_deg)).to(wanted.dtype)
     return torch.where(wanted.sum(1, keepdim=True) > 0, wanted, nearest)
-
-
-def circular_distance(a_deg: Tensor, b_deg: Tensor) -> Tensor:
-    return ((a_deg - b_deg + 180) % 360 - 180).abs()
 
 
 class YawPosterior(nn.Module):

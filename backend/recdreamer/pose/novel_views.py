@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
+from recdreamer.cameras import angle_difference
 from recdreamer.pose.gallery import Sample, write_gallery, write_picture
 from recdreamer.pose.templates import GROUND, PoseTemplate
 from recdreamer.prior.diffusion import freeze, guided
@@ -262,7 +263,11 @@ def write_views(
     """
     image = framed(picture)
     taken_deg = picture.azimuth_deg if picture.azimuth_deg is not None else CLASS_AZIMUTHS_DEG["front"]
-    drawn = [label for label, azimuth in CLASS_AZIMUTHS_DEG.items() if not _same_angle(azimuth, taken_deg)]
+    drawn = [
+        label
+        for label, azimuth in CLASS_AZIMUTHS_DEG.items()
+        if abs(angle_difference(azimuth, taken_deg)) >= 0.5
+    ]
     views = model.views(
         image, [CLASS_AZIMUTHS_DEG[label] for label in drawn], generator,
         elevation_deg=elevation_deg, from_azimuth_deg=taken_deg, from_elevation_deg=elevation_deg,
@@ -278,10 +283,6 @@ def write_views(
         samples.append(Sample(name, label, 1.0, azimuth_deg, elevation_deg))
     write_gallery(folder, samples)
     return tuple(templates)
-
-
-def _same_angle(one_deg: float, other_deg: float) -> bool:
-    return abs((one_deg - other_deg + 180) % 360 - 180) < 0.5
 
 
 def _variant(folder: Path) -> str | None:

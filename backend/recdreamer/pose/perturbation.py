@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+MAX_TURN = 0.1
+"""Of the hue, in circles."""
+
 
 def averaged_logits(
     logits_of: Callable[[Tensor], Tensor],
@@ -57,12 +60,11 @@ def jittered_color(
     images: Float[Tensor, "batch 3 h w"],
     generator: torch.Generator,
     grey_share: float = 0.2,
-    max_turn: float = 0.1,
 ) -> Float[Tensor, "batch 3 h w"]:
-    """Hue turned by up to `max_turn` of the circle, saturation within a fifth, and a share of the copies grey."""
+    """Hue turned by up to MAX_TURN of the circle, saturation within a fifth, and a share of the copies grey."""
     count = len(images)
     draw = lambda: torch.rand(count, generator=generator, device=generator.device).to(images)  # noqa: E731
-    angle, saturation = 2 * math.pi * max_turn * (2 * draw() - 1), 0.8 + 0.4 * draw()
+    angle, saturation = 2 * math.pi * MAX_TURN * (2 * draw() - 1), 0.8 + 0.4 * draw()
     saturation = torch.where(draw() < grey_share, 0.0, saturation)
     # Rodrigues' rotation about the grey axis, shrunk towards it.
     cos, sin, third = saturation * angle.cos(), saturation * angle.sin() / math.sqrt(3), 1 / 3

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from recdreamer.cameras import angle_difference
+
 VIEWS = ("front", "right", "back", "left", "overhead")
 Encode = Callable[[list[str]], Float[Tensor, "prompts tokens width"]]
 
@@ -34,7 +36,7 @@ class ViewConfig:
         self, azimuth_deg: Float[Tensor, "batch"], elevation_deg: Float[Tensor, "batch"]
     ) -> Int[Tensor, "batch"]:
         """Index into VIEWS of what each camera sees."""
-        from_front = (azimuth_deg + 180) % 360 - 180
+        from_front = angle_difference(azimuth_deg, 0.0)
         view = torch.where(from_front > 0, VIEWS.index("right"), VIEWS.index("left"))
         half = self.front_width_deg / 2
         view = view.masked_fill(from_front.abs() <= half, VIEWS.index("front"))
