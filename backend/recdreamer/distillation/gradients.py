@@ -17,6 +17,11 @@ def clipped_scores(
     """Each entry of the weighted gradient within ±v, v going linearly from one limit to the other over the run.
 
     Debiased-SDS (Hong et al. 2023); weighted by w_t before, as in threestudio.
+
+    Halfway between the limits 2 and 8:
+
+    >>> clipped_scores(torch.tensor([-9.0, 1.0, 7.0]).view(1, 1, 1, 3), (2.0, 8.0), 0.5).flatten().tolist()
+    [-5.0, 1.0, 5.0]
     """
     limit = limits[0] + (limits[1] - limits[0]) * progress
     return grad.clamp(-limit, limit)
@@ -32,6 +37,16 @@ def clamped(
 
     `none`: Eq. 13 as printed. `cap`: each view's norm is capped by that view's denoiser norm. `released`: as
     the authors' code, multiplied by the number of latent entries and capped over the whole batch jointly.
+
+    A rectifier of norm 10 against a denoiser of norm 5:
+
+    >>> rectifier, denoiser = (torch.tensor(g).view(1, 1, 1, 2) for g in ([6.0, 8.0], [3.0, -4.0]))
+    >>> clamped(rectifier, denoiser, "none").flatten().tolist()
+    [6.0, 8.0]
+    >>> clamped(rectifier, denoiser, "cap").flatten().tolist()
+    [3.0, 4.0]
+    >>> clamped(rectifier / 40, denoiser, "released").norm().item()  # two entries · 10 / 40
+    0.5
     """
     if mode == "none":
         return rectifier

@@ -43,7 +43,15 @@ def add_noise(
     latents: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"], cameras: Cameras | None,
     step: int, num_steps: int, schedule: NoiseSchedule, generator: torch.Generator,
 ) -> Noised:  # fmt: skip
-    """Alg. 1, line 3: x_t = alpha_t x_0 + sigma_t eps."""
+    """Alg. 1, line 3: x_t = alpha_t x_0 + sigma_t eps.
+
+    ω(t) is sigma_t² = 1 - 0.64, whatever the noise:
+
+    >>> schedule = NoiseSchedule(torch.tensor([0.64]), "epsilon")
+    >>> x = add_noise(torch.zeros(1, 4, 2, 2), torch.tensor([0]), None, 50, 200, schedule, torch.Generator())
+    >>> round(x.w_t.item(), 4), x.progress
+    (0.36, 0.25)
+    """
     latents = latents.detach()
     eps = torch.randn(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
     sigma_t = schedule.sigma_t(t)

@@ -19,6 +19,12 @@ class HashGrid(nn.Module):
 
     A level whose vertices fit into the table is stored densely; finer ones are hashed. `level_weights`
     scales each level; a level of weight zero costs nothing and receives no gradient.
+
+    Three levels from 2 to 8 cells grow by (8 / 2)^(1/2) = 2; a table of 2⁶ rows holds 3³ vertices, but not 5³:
+
+    >>> grid = HashGrid(3, 2, 6, 2, 8, torch.Generator())
+    >>> grid.resolutions, grid.sizes, grid.offsets
+    ((2, 4, 8), (27, 64, 64), (0, 27, 91))
     """
 
     level_weights: Tensor
@@ -80,7 +86,14 @@ class HashGrid(nn.Module):
 
 
 def vertex_rows(vertices: Tensor, resolution: int, size: int) -> Tensor:
-    """Rows (within a level) of integer grid vertices `points 3`; dense if the level fits, hashed if not."""
+    """Rows (within a level) of integer grid vertices `points 3`; dense if the level fits, hashed if not.
+
+    Dense: 1 + 3 · (1 + 3 · 0). Hashed: (1 xor 2654435761) mod 64, the prime being 49 mod 64.
+
+    >>> vertex = torch.tensor([1, 1, 0])
+    >>> vertex_rows(vertex, 2, 27).item(), vertex_rows(vertex, 8, 64).item()
+    (4, 48)
+    """
     x, y, z = vertices.unbind(-1)
     if (resolution + 1) ** 3 <= size:
         return x + (resolution + 1) * (y + (resolution + 1) * z)

@@ -86,7 +86,13 @@ class OccupancyGrid(nn.Module):
             self.bounds[1, axis] = 1 - inside.flip(0).argmax() * cell
 
     def contains(self, xyz: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
-        """True where the point lies in an occupied cell; points outside the cube do not."""
+        """True where the point lies in an occupied cell; points outside the cube do not.
+
+        >>> grid = OccupancyGrid(OccupancyConfig(resolution=2))
+        >>> grid.occupied[0, 0, 0] = False
+        >>> grid.contains(torch.tensor([[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5], [1.5, 0.0, 0.0]])).tolist()
+        [False, True, False]
+        """
         resolution = self.config.resolution
         cell = ((xyz + 1) * (resolution / 2)).floor()
         inside = ((cell >= 0) & (cell < resolution)).all(dim=-1)

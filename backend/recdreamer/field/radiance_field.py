@@ -65,6 +65,13 @@ class RadianceField(nn.Module):
 
     The density starts as a soft blob: softplus(raw + blob_density · (1 − |x| / blob_radius)), the start of
     Magic3D (Lin et al. 2023) with this project's sizes; or as a given shape, with `solid_bias` in its place.
+
+    The features start near 0, so that the density is softplus(5) at the centre and softplus(0) at radius 0.5:
+
+    >>> field = RadianceField(FieldConfig(), seed=0)
+    >>> sigmas = field.density(torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0]]))
+    >>> [round(sigma, 1) for sigma in sigmas.tolist()]
+    [5.0, 0.7]
     """
 
     start: Tensor | None

@@ -26,6 +26,11 @@ def solid_volume(distances: Float[Tensor, "x y z"], density: float) -> Float[Ten
 
     A density that made a sheet opaque would let no light, and so no gradient, into a body. The thickness of a part
     is twice the greatest depth nearby; a part half as thick as THIN is twice as dense, and just as opaque.
+
+    A sheet of depth 0.0375 is 0.075 thick, half of THIN:
+
+    >>> round(solid_volume(torch.full((3, 3, 3), -0.0375), 10.0)[1, 0, 0, 0].item(), 3)
+    20.0
     """
     cells = math.ceil(0.5 * THIN * (len(distances) - 1) / 2)
     depths = (-distances).clamp_min(0)[None, None]
@@ -38,7 +43,16 @@ def solid_volume(distances: Float[Tensor, "x y z"], density: float) -> Float[Ten
 
 
 def solid_bias(volume: Float[Tensor, "2 x y z"], xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
-    """Bias on the density: density · min(−d / WIDTH, 1) at signed distance d, at least EMPTY_BIAS."""
+    """Bias on the density: density · min(−d / WIDTH, 1) at signed distance d, at least EMPTY_BIAS.
+
+    >>> for distance in (-0.5, -0.005, 0.0, 0.5):
+    ...     volume = torch.stack([torch.full((2, 2, 2), distance), torch.full((2, 2, 2), 10.0)])
+    ...     print(round(solid_bias(volume, torch.zeros(1, 3)).item(), 3) + 0.0)
+    10.0
+    5.0
+    0.0
+    -6.0
+    """
     distances, densities = trilinear(volume, xyz).unbind(-1)
     return (densities * (-distances / WIDTH).clamp_max(1)).clamp_min(EMPTY_BIAS)
 

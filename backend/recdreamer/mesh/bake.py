@@ -141,7 +141,11 @@ def bake_texels(
 
 
 def encode_colors(rgb: Float[Tensor, "points 3"]) -> UInt8[Tensor, "points 3"]:
-    """Bytes of sRGB values in [0, 1]."""
+    """Bytes of sRGB values in [0, 1].
+
+    >>> encode_colors(torch.tensor([[0.0, 0.2, 1.5]])).tolist()
+    [[0, 51, 255]]
+    """
     return (rgb.clamp(0, 1) * 255).round().to(torch.uint8)
 
 

@@ -38,7 +38,14 @@ def segment(mesh: Mesh) -> Int[np.ndarray, "faces"]:
 def connected_patches(
     labels: Int[np.ndarray, "faces"], neighbours: Int[np.ndarray, "faces 3"]
 ) -> Int[np.ndarray, "faces"]:
-    """Labels taken apart so that each is one connected patch, numbered from 0."""
+    """Labels taken apart so that each is one connected patch, numbered from 0.
+
+    Three faces in a row; the first and the last have one label, but do not touch:
+
+    >>> neighbours = np.array([[1, -1, -1], [0, 2, -1], [1, -1, -1]])
+    >>> connected_patches(np.array([0, 1, 0]), neighbours).tolist()
+    [0, 1, 2]
+    """
     face, side = np.nonzero((neighbours >= 0) & (labels[neighbours] == labels[:, None]))
     links = (np.ones(len(face), bool), (face, neighbours[face, side]))
     graph = sparse.coo_matrix(links, (len(labels), len(labels)))

@@ -51,12 +51,21 @@ def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None
 
 
 def texture_name(kind: str, tile: int, tiles: Collection[int]) -> str:
-    """File of the texture of one of the UV tiles: its number is in the name unless there is the first one alone."""
+    """File of the texture of one of the UV tiles: its number is in the name unless there is the first one alone.
+
+    >>> texture_name("albedo", 1001, [1001]), texture_name("albedo", 1002, [1001, 1002])
+    ('albedo.png', 'albedo.1002.png')
+    """
     return f"{kind}.png" if list(tiles) == [FIRST_TILE] else f"{kind}.{tile}.png"
 
 
 def stand_on_origin(mesh: Mesh, height_m: float) -> Mesh:
-    """Mesh in metres, `height_m` high, the centre of its base at the origin."""
+    """Mesh in metres, `height_m` high, the centre of its base at the origin.
+
+    >>> mesh = Mesh(np.array([[1, 1, 1], [3, 1, 1], [1, 1, 5]], np.float32), np.array([[0, 1, 2]], np.int32))
+    >>> stand_on_origin(mesh, 2.0).verts.tolist()
+    [[-0.5, 0.0, 0.0], [0.5, 0.0, 0.0], [-0.5, 0.0, 2.0]]
+    """
     if not height_m > 0:
         raise ValueError(f"height_m is {height_m}; the object needs a height above 0 metres.")
     lo, hi = mesh.verts.min(0), mesh.verts.max(0)

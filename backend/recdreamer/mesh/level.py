@@ -93,7 +93,14 @@ def crossing_along(
     reach: float,
     bisections: int,
 ) -> tuple[Float[Tensor, "points"], Bool[Tensor, "points"]]:
-    """How far from each point, within ±`reach`, the density falls below the threshold, and whether it does so."""
+    """How far from each point, within ±`reach`, the density falls below the threshold, and whether it does so.
+
+    >>> inside = lambda xyz: (xyz[:, 0] < 0).float()
+    >>> points, right = torch.tensor([[0.125, 0, 0], [3.0, 0, 0]]), torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])
+    >>> offsets, crosses = crossing_along(inside, 0.5, points, right, reach=0.5, bisections=12)
+    >>> round(offsets[0].item(), 3), crosses.tolist()
+    (-0.125, [True, False])
+    """
     inner = torch.full_like(points[:, 0], -reach)
     outer = -inner
     with torch.no_grad():
@@ -208,6 +215,13 @@ def surface_agreement(
     intersection over union, where each pixel of the intersection counts exp(-|depth error| / 0.1).
 
     Silhouettes alone would wrap haze into the object; depths alone would ignore thin parts.
+
+    A sharp cube looks the same as its level set at 50; at 200 nothing is left of it:
+
+    >>> sigmas = np.zeros((8, 8, 8))
+    >>> sigmas[2:6, 2:6, 2:6] = 100.0
+    >>> [float(score) for score in surface_agreement(sigmas, 0.25, [50.0, 200.0])]
+    [1.0, 0.0]
     """
     matched = np.zeros(len(thresholds))
     union = np.zeros(len(thresholds))

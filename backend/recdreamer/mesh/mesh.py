@@ -87,7 +87,12 @@ class Mesh:
 
 
 def face_cross(mesh: Mesh) -> Float[np.ndarray, "faces 3"]:
-    """Face normals whose length is twice the face's area."""
+    """Face normals whose length is twice the face's area.
+
+    >>> triangle = Mesh(np.array([[0.0, 0, 0], [2, 0, 0], [0, 3, 0]]), np.array([[0, 1, 2]]))
+    >>> face_cross(triangle).tolist()
+    [[0.0, 0.0, 6.0]]
+    """
     a, b, c = (mesh.verts[mesh.faces[:, corner]] for corner in range(3))
     return np.cross(b - a, c - a)
 
@@ -98,17 +103,33 @@ def face_normals(mesh: Mesh) -> Float[np.ndarray, "faces 3"]:
 
 
 def surface_area(mesh: Mesh) -> float:
+    """Sum of the faces' areas.
+
+    >>> surface_area(Mesh(np.array([[0.0, 0, 0], [2, 0, 0], [0, 3, 0]]), np.array([[0, 1, 2]])))
+    3.0
+    """
     return float(np.linalg.norm(face_cross(mesh), axis=1).sum() / 2)
 
 
 def signed_volume(mesh: Mesh) -> float:
-    """Enclosed volume; negative when the faces look inward (divergence theorem)."""
+    """Enclosed volume; negative when the faces look inward (divergence theorem).
+
+    >>> verts = np.array([[0.0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]])
+    >>> faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+    >>> signed_volume(Mesh(verts, faces)), signed_volume(Mesh(verts, faces[:, ::-1]))  # 1 · 2 · 3 / 6
+    (1.0, -1.0)
+    """
     a, b, c = (mesh.verts[mesh.faces[:, corner]].astype(np.float64) for corner in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
 def is_watertight(mesh: Mesh) -> bool:
-    """True when every directed edge is used once and its opposite once: closed, and consistently wound."""
+    """True when every directed edge is used once and its opposite once: closed, and consistently wound.
+
+    >>> verts, faces = np.zeros((4, 3)), np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+    >>> is_watertight(Mesh(verts, faces)), is_watertight(Mesh(verts, faces[:3]))
+    (True, False)
+    """
     if len(mesh.faces) == 0:
         return False
     tails = mesh.faces.astype(np.int64).ravel()
@@ -122,6 +143,11 @@ def opposite_half_edges(mesh: Mesh) -> Int[np.ndarray, "half_edges"]:
     """For half-edge 3 f + i, which leaves corner i of face f for the next one, the one across the edge.
 
     -1 where there is none, where more than two faces meet, and where the winding changes.
+
+    A square of two triangles, which share half-edge 2 (from 2 to 0) and half-edge 3 (from 0 to 2):
+
+    >>> opposite_half_edges(Mesh(np.zeros((4, 3)), np.array([[0, 1, 2], [0, 2, 3]]))).tolist()
+    [-1, -1, 3, 2, -1, -1]
     """
     tails = mesh.faces.astype(np.int64).ravel()
     heads = np.roll(mesh.faces, -1, axis=1).astype(np.int64).ravel()
@@ -136,7 +162,11 @@ def opposite_half_edges(mesh: Mesh) -> Int[np.ndarray, "half_edges"]:
 
 
 def face_neighbours(mesh: Mesh) -> Int[np.ndarray, "faces 3"]:
-    """The face across each edge, from corner i to the next one; -1 where there is none (see above)."""
+    """The face across each edge, from corner i to the next one; -1 where there is none (see above).
+
+    >>> face_neighbours(Mesh(np.zeros((4, 3)), np.array([[0, 1, 2], [0, 2, 3]]))).tolist()
+    [[-1, -1, 1], [0, -1, -1]]
+    """
     opposite = opposite_half_edges(mesh)
     return np.where(opposite >= 0, opposite // 3, -1).reshape(-1, 3)
 
@@ -152,7 +182,15 @@ def connected_components(mesh: Mesh) -> Int[np.ndarray, "faces"]:
 
 
 def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "verts 3"]:
-    """Smooth unit normals: face normals weighted by the corner angle (Thürmer and Wüthrich 1998)."""
+    """Smooth unit normals: face normals weighted by the corner angle (Thürmer and Wüthrich 1998).
+
+    The corner of a cube, where three right angles meet:
+
+    >>> verts = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    >>> corner = Mesh(verts, np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1]]))
+    >>> [round(x, 4) for x in vertex_normals(corner)[0].tolist()]  # 1 / √3
+    [0.5774, 0.5774, 0.5774]
+    """
     corners = mesh.verts[mesh.faces].astype(np.float64)
     face_normals = normalized(face_cross(mesh).astype(np.float64))
     normals = np.zeros((len(mesh.verts), 3))
@@ -171,7 +209,11 @@ def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "verts 3"]:
 
 
 def turned(verts: Float[np.ndarray, "verts 3"], yaw_deg: float) -> Float[np.ndarray, "verts 3"]:
-    """Points turned about Z, counter-clockwise from above, in double precision; the same for 0."""
+    """Points turned about Z, counter-clockwise from above, in double precision; the same for 0.
+
+    >>> turned(np.array([[1.0, 0.0, 5.0]]), 90.0).round().astype(int).tolist()
+    [[0, 1, 5]]
+    """
     verts = verts.astype(np.float64)
     if yaw_deg == 0:
         return verts
@@ -187,12 +229,20 @@ def without_unused_verts(mesh: Mesh) -> Mesh:
 
 
 def normalized(vectors: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
-    """Unit vectors; zero where a vector has no length."""
+    """Unit vectors; zero where a vector has no length.
+
+    >>> normalized(np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0]])).tolist()
+    [[0.6, 0.8, 0.0], [0.0, 0.0, 0.0]]
+    """
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-20)
 
 
 def double_areas(corners: Float[np.ndarray, "faces 3 2"]) -> Float[np.ndarray, "faces"]:
-    """Twice the signed areas of flat triangles, positive where they run counter-clockwise."""
+    """Twice the signed areas of flat triangles, positive where they run counter-clockwise.
+
+    >>> double_areas(np.array([[[0.0, 0], [2, 0], [0, 3]], [[0.0, 0], [0, 3], [2, 0]]])).tolist()
+    [6.0, -6.0]
+    """
     b, c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     return b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]

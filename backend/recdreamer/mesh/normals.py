@@ -28,7 +28,11 @@ a cell of it gets two to four texels."""
 
 def normal_map_size(config: MeshConfig) -> int:
     """Side of the normal map in pixels: the texture's, or less where more texels than differences over half a cell of
-    the level set can tell apart would only repeat themselves. Then a power of two, as engines want it."""
+    the level set can tell apart would only repeat themselves. Then a power of two, as engines want it.
+
+    >>> normal_map_size(MeshConfig(resolution=100, texture_size_px=4096))  # the power of two from 8 · 100 on
+    1024
+    """
     enough = 1 << (TEXELS_PER_CELL * config.resolution - 1).bit_length()
     return min(config.texture_size_px, enough)
 
@@ -76,7 +80,11 @@ def bake_normal_map(
 
 
 def encode_normals(normals: Float[Tensor, "points 3"]) -> UInt8[Tensor, "points 3"]:
-    """Bytes of tangent-space directions of any length: 128 is 0, 255 is 1, 1 is -1."""
+    """Bytes of tangent-space directions of any length: 128 is 0, 255 is 1, 1 is -1.
+
+    >>> encode_normals(torch.tensor([[0.0, 0.0, 2.0], [-1.0, 0.0, 0.0]])).tolist()
+    [[128, 128, 255], [1, 128, 128]]
+    """
     normals = torch.nn.functional.normalize(normals, dim=1)
     return (normals * 127 + 128).round().clamp(0, 255).to(torch.uint8)
 

@@ -83,7 +83,12 @@ def flatten_or_none(patch: Mesh) -> Float[np.ndarray, "verts 2"] | None:
 
 
 def flat_faces(patch: Mesh) -> Float[np.ndarray, "faces 3 2"]:
-    """Each triangle laid into the plane on its own: first corner at 0, second on the x axis."""
+    """Each triangle laid into the plane on its own: first corner at 0, second on the x axis.
+
+    >>> patch = Mesh(np.array([[0.0, 0, 0], [0, 3, 0], [0, 0, 4]]), np.array([[0, 1, 2]]))
+    >>> flat_faces(patch).tolist()
+    [[[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]]
+    """
     a, b, c = (patch.verts[patch.faces[:, corner]] for corner in range(3))
     length = np.maximum(np.linalg.norm(b - a, axis=1), 1e-20)
     x = np.einsum("ij,ij->i", c - a, b - a) / length
@@ -95,7 +100,12 @@ def flat_faces(patch: Mesh) -> Float[np.ndarray, "faces 3 2"]:
 def jacobians(
     source: Float[np.ndarray, "faces 3 2"], target: Float[np.ndarray, "faces 3 2"]
 ) -> Float[np.ndarray, "faces 2 2"]:
-    """Linear map of each triangle from `source` to `target`; zero where the source has no area."""
+    """Linear map of each triangle from `source` to `target`; zero where the source has no area.
+
+    >>> triangle = np.array([[[0.0, 0], [1, 0], [0, 1]]])
+    >>> jacobians(triangle, triangle * [2, 3]).tolist()
+    [[[2.0, 0.0], [0.0, 3.0]]]
+    """
     double_area = double_areas(source)
     safe = np.where(np.abs(double_area) < 1e-30, np.inf, double_area)[:, None, None]
     b, c = source[:, 1] - source[:, 0], source[:, 2] - source[:, 0]

@@ -21,6 +21,13 @@ def uv_stretch(mesh: Mesh) -> dict[str, float]:
     `area_p99`, `area_max`: max(Gg, 1 / Gg) of a face, over the faces with 99 % of the area and over all but 0.01 %.
     `angle_p99`, `angle_max`: G / g, the same way. Slivers of rounding size would make a plain maximum meaningless.
     Infinite where that much of the surface has no area in UV.
+
+    A right triangle laid out at twice its width and half its height, so that G = 2 and g = 1/2:
+
+    >>> verts, faces = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), np.array([[0, 1, 2]])
+    >>> stretch = uv_stretch(Mesh(verts, faces, np.array([[[0.0, 0.0], [2.0, 0.0], [0.0, 0.5]]])))
+    >>> round(stretch["l2"], 4), round(stretch["area_max"], 4), round(stretch["angle_max"], 4)  # l2² = (4 + 1/4) / 2
+    (1.4577, 1.0, 4.0)
     """
     uvs = mesh.uvs_or_error().astype(np.float64)
     flat = flat_faces(Mesh(mesh.verts.astype(np.float64), mesh.faces))

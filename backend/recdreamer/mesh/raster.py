@@ -49,6 +49,10 @@ def tiles_of_faces(uvs: Float[np.ndarray, "faces 3 2"]) -> Int[np.ndarray, "face
     """UDIM number of each face's tile: 1001 for [0, 1)^2, one more per column, ten more per row.
 
     Raises ValueError where a face leaves its tile or lies where UDIM has none.
+
+    >>> triangle = np.array([[[0.1, 0.1], [0.9, 0.1], [0.1, 0.9]]])
+    >>> tiles_of_faces(np.concatenate([triangle, triangle + [1, 0], triangle + [0, 1]])).tolist()
+    [1001, 1002, 1011]
     """
     corner = np.floor(uvs.mean(1).astype(np.float64)).astype(np.int64)
     low, high = corner.min(0), corner.max(0)
@@ -67,7 +71,11 @@ def tiles_of_faces(uvs: Float[np.ndarray, "faces 3 2"]) -> Int[np.ndarray, "face
 
 
 def uvs_in_tile(uvs: Float[np.ndarray, "*corners 2"], tile: int) -> Float[np.ndarray, "*corners 2"]:
-    """UVs with the corner of a UDIM tile at the origin."""
+    """UVs with the corner of a UDIM tile at the origin.
+
+    >>> uvs_in_tile(np.array([[1.25, 2.5]]), 1022).tolist()
+    [[0.25, 0.5]]
+    """
     row, column = divmod(tile - FIRST_TILE, TILES_PER_ROW)
     return uvs - np.array([column, row], uvs.dtype)
 

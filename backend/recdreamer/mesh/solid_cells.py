@@ -61,7 +61,13 @@ def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) ->
 
 
 def without_cavities(solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """`solid` and all empty cells that are shut in by it: what is beyond the box is empty."""
+    """`solid` and all empty cells that are shut in by it: what is beyond the box is empty.
+
+    >>> shell = np.ones((3, 3, 3), bool)
+    >>> shell[1, 1, 1] = False
+    >>> int(without_cavities(shell).sum())
+    27
+    """
     labels, _ = labelled(np.pad(~solid, 1, constant_values=True))
     return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
 
@@ -69,7 +75,14 @@ def without_cavities(solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y 
 def opaque_parts(
     solid: Bool[np.ndarray, "x y z"], sigmas: Float[np.ndarray, "x y z"], cell: float
 ) -> Bool[np.ndarray, "x y z"]:
-    """Parts that are opaque on their own: along each axis some ray through the part loses half of its light in it."""
+    """Parts that are opaque on their own: along each axis some ray through the part loses half of its light in it.
+
+    Two cells with an optical depth of 0.8 and 0.6; half of the light is lost at ln 2 = 0.69:
+
+    >>> sigmas = np.array([[[0.8, 0.0, 0.6]]])
+    >>> opaque_parts(sigmas > 0, sigmas, 1.0).tolist()
+    [[[True, False, False]]]
+    """
     labels, count = labelled(solid)
     cells = np.nonzero(solid)
     part, depth = labels[cells], sigmas[cells] * cell
@@ -87,6 +100,12 @@ def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np
     """`solid`, which holds a cell at least, with the gaps filled that no ball of this radius fits into.
 
     A morphological closing, and cavities that it leaves inside.
+
+    Walls with gaps of one and of three cells between them:
+
+    >>> walls = np.broadcast_to(np.array([True, False, True, False, False, False, True]), (9, 9, 7))
+    >>> without_gaps(walls, 1)[4, 4].astype(int).tolist()
+    [1, 1, 1, 0, 0, 0, 1]
     """
     if radius_cells == 0:
         return solid
@@ -99,7 +118,12 @@ def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np
 
 
 def bridges(filled: Bool[np.ndarray, "x y z"], solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """Those parts of `filled` that touch more than one part of `solid`."""
+    """Those parts of `filled` that touch more than one part of `solid`.
+
+    >>> solid = np.array([[[True, False, True, False]]])
+    >>> bridges(~solid, solid).tolist()
+    [[[False, True, False, False]]]
+    """
     (fills, count), (parts, num_parts) = labelled(filled), labelled(solid)
     touches = np.zeros((count + 1, num_parts + 1), bool)
     for axis in range(3):
@@ -115,6 +139,11 @@ def hidden(solid: Bool[np.ndarray, "x y z"], share: float) -> Bool[np.ndarray, "
     """Empty cells from which less than this share of NUM_DIRECTIONS is clear.
 
     What can be seen through along some line is not hidden, be it ever so narrow. What is beyond the box is empty.
+
+    >>> shell = np.ones((3, 3, 3), bool)
+    >>> shell[1, 1, 1] = False
+    >>> int(hidden(shell, 0.03).sum())
+    1
     """
     clear, is_through = np.zeros(solid.shape, np.int16), np.zeros(solid.shape, bool)
     for axis in range(3):

@@ -29,6 +29,14 @@ def tangent_frames(mesh: Mesh) -> TangentFrames:
 
     Mikkelsen 2008, "Simulation of Wrinkled Surfaces Revisited": faces that share a vertex, its UV and their
     handedness share a tangent, the mean of theirs in the vertex's tangent plane, weighted by the corner's angle.
+
+    A triangle whose u runs along +Y and whose v runs along -X:
+
+    >>> uvs = np.array([[[0.0, 0.0], [0.0, -1.0], [1.0, 0.0]]])
+    >>> verts = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    >>> frames = tangent_frames(Mesh(verts, np.array([[0, 1, 2]]), uvs))
+    >>> frames.tangents[0, 0].round().astype(int).tolist(), frames.signs.tolist()
+    ([0, 1, 0], [1.0])
     """
     uvs = mesh.uvs_or_error().astype(np.float64)
     corners = mesh.verts[mesh.faces].astype(np.float64)
@@ -72,6 +80,10 @@ def to_tangent_space(
 
     The exact inverse of what a renderer does, which neither normalizes the interpolated vectors nor makes them
     perpendicular again.
+
+    >>> x, y, z = (torch.eye(3)[[axis]] for axis in range(3))
+    >>> to_tangent_space(y, normals=z, tangents=x, signs=torch.tensor([-1.0])).int().tolist()
+    [[0, -1, 0]]
     """
     bitangents = signs[:, None] * torch.linalg.cross(normals, tangents)
     volume = (tangents * torch.linalg.cross(bitangents, normals)).sum(1, keepdim=True)

@@ -207,6 +207,10 @@ def _frame_advice(mask: Float[Tensor, "places"], covered: float) -> list[Advice]
 def coverage(mask: Float[Tensor, "places"], template: PoseTemplate) -> float:
     """Share of the picture that shows the object: by alpha, else by its patches or by what is not of the border's
     colour, whichever is less, as the features of a tiny object spill over its surroundings.
+
+    >>> template = PoseTemplate("front", torch.zeros(3, 2, 2), torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), None)
+    >>> coverage(torch.ones(PATCHES * PATCHES), template)
+    0.25
     """
     if template.mask is not None:
         return template.mask.mean().item()

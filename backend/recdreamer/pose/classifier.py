@@ -133,12 +133,7 @@ class PoseClassifier(nn.Module):
 
     def logits(self, scores: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
         """Scores as the softmax over classes takes them."""
-        temperature = self.config.temperature or _TEMPERATURES[self.config.normalization]
-        if self.config.normalization == "centered":
-            return (scores - self.score_mean) / (self.score_margin * temperature)
-        if self.config.normalization == "released":
-            return scores / scores.sum(-1, keepdim=True) / temperature
-        return scores / temperature
+        return score_logits(scores, self.config, self.score_mean, self.score_margin)
 
     def _calibrate(self, images: Float[Tensor, "templates 3 s s"]) -> None:
         """Mean score of each class over the templates, plain and blurred, and the margin of the right class."""
@@ -155,6 +150,35 @@ class PoseClassifier(nn.Module):
 def class_members(
     templates: list[PoseTemplate], labels: tuple[str, ...]
 ) -> Float[Tensor, "classes templates"]:
-    """The average over the templates of each class, each with its weight."""
+    """The average over the templates of each class, each with its weight.
+
+    >>> templates = [PoseTemplate("front", torch.zeros(3, 1, 1), None, None, weight) for weight in (3.0, 1.0)]
+    >>> class_members(templates, ("front",)).tolist()
+    [[0.75, 0.25]]
+    """
     members = torch.tensor([[t.weight if t.label == label else 0.0 for t in templates] for label in labels])
     return members / members.sum(1, keepdim=True)
+
+
+def score_logits(
+    scores: Float[Tensor, "batch classes"],
+    config: ClassifierConfig,
+    mean: Float[Tensor, "known"],
+    margin: Float[Tensor, ""],
+) -> Float[Tensor, "batch classes"]:
+    """Scores as the softmax over classes takes them; `mean` and `margin` are those of the templates (`centered`).
+
+    >>> scores, mean, margin = torch.tensor([[0.6, 0.4]]), torch.tensor([0.4, 0.4]), torch.tensor(0.2)
+    >>> for normalization in ("released", "paper", "centered"):
+    ...     config = ClassifierConfig(normalization=normalization)
+    ...     print([round(logit, 3) for logit in score_logits(scores, config, mean, margin)[0].tolist()])
+    [60.0, 40.0]
+    [12.0, 8.0]
+    [10.0, 0.0]
+    """
+    temperature = config.temperature or _TEMPERATURES[config.normalization]
+    if config.normalization == "centered":
+        return (scores - mean) / (margin * temperature)
+    if config.normalization == "released":
+        return scores / scores.sum(-1, keepdim=True) / temperature
+    return scores / temperature

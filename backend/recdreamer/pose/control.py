@@ -22,6 +22,10 @@ def wanted_classes(
 
     The border lies half way to the nearest other class. A view further than that from every class asks for
     the nearest one.
+
+    >>> sides_deg = torch.tensor([0.0, 90.0, 180.0, 270.0])
+    >>> wanted_classes(torch.tensor([0.0, 40.0, 45.0]), sides_deg).tolist()
+    [[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]]
     """
     gap = angle_difference(class_azimuth_deg[:, None], class_azimuth_deg[None]).abs()
     gap.fill_diagonal_(360.0)
@@ -45,6 +49,12 @@ class YawPosterior(nn.Module):
     p(x) Σ_c f(c | a + ψ) / p(c) · p(c | x), hence log q(ψ) = Σ log Σ_c f(c | a + ψ) / p̄_t(c) · p(c | x_t) + const,
     summed over the pictures so far. The target of a camera is the mean of f(c | a + ψ) over q: the paper's f(c) as
     long as nothing is known, pose control up to a rotation once the object has a front.
+
+    Before any view is read, each camera asks for f(c):
+
+    >>> posterior = YawPosterior(torch.tensor([0.0, 90.0, 180.0, 270.0]), memory=100)
+    >>> [round(share, 4) for share in posterior.target(torch.tensor([30.0]))[0].tolist()]
+    [0.25, 0.25, 0.25, 0.25]
     """
 
     log_evidence: Tensor

@@ -31,6 +31,13 @@ class ForegroundRule:
 
         The threshold is the middle between the two clusters along the component: the mean, as in the paper,
         would sit inside the ground when the object is small.
+
+        Two clusters at 0 and one patch at 4: the threshold is 2, the mean would be 4/3.
+
+        >>> patches, hint = torch.tensor([[[0.0], [0.0], [4.0]]]), torch.tensor([[0.0, 0.0, 1.0]])
+        >>> rule = ForegroundRule.fit(patches, hint)
+        >>> round(rule.threshold, 4), rule.mask(patches).tolist()
+        (2.0, [[0.0, 0.0, 1.0]])
         """
         flat = patches.flatten(0, 1)
         center = flat.mean(0)
@@ -86,13 +93,24 @@ def foreground_hint(
 
 
 def center_hint(device: torch.device | str) -> Float[Tensor, "places"]:
-    """Large in the middle of the picture: what is known of an object without alpha or attention."""
+    """Large in the middle of the picture: what is known of an object without alpha or attention.
+
+    >>> hint = center_hint("cpu").view(PATCHES, PATCHES)
+    >>> hint[0, 0].item(), round(hint[7, 7].item(), 3)  # 1 - (1 + 1) / 2 and 1 - (1/15)²
+    (0.0, 0.996)
+    """
     axis = torch.linspace(-1, 1, PATCHES, device=device)
     return (1 - (axis[:, None] ** 2 + axis[None] ** 2) / 2).flatten()
 
 
 def horizontal_map(mask: Float[Tensor, "batch places"]) -> Float[Tensor, "batch places"]:
-    """-0.5 at the object's leftmost column to 0.5 at its rightmost, linear between and beyond (paper, B.1.2)."""
+    """-0.5 at the object's leftmost column to 0.5 at its rightmost, linear between and beyond (paper, B.1.2).
+
+    >>> mask = torch.zeros(1, PATCHES * PATCHES)
+    >>> mask[0, 4:9] = 1
+    >>> horizontal_map(mask)[0, [2, 4, 6, 8]].tolist()
+    [-1.0, -0.5, 0.0, 0.5]
+    """
     columns = torch.arange(PATCHES, device=mask.device, dtype=mask.dtype)
     used = mask.unflatten(1, (PATCHES, PATCHES)).amax(1) > 0
     far = torch.full_like(columns, torch.inf)

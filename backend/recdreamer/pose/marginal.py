@@ -11,6 +11,15 @@ class PoseMarginal(nn.Module):
     """Eq. 19: p̄ ← α p + (1 - α) p̄, starting from uniform; n_t intervals, α = 1 - 0.1^(1/n_ema).
 
     So the latest n_ema samples of an interval weigh more than 0.9 together.
+
+    With n_ema = 1 the rate is 0.9, so that one sample (1, 0) moves 0.5 to 0.9 · 1 + 0.1 · 0.5:
+
+    >>> marginal = PoseMarginal(num_classes=2, n_ema=1)
+    >>> marginal.update(torch.tensor([250]), torch.tensor([[1.0, 0.0]]))
+    >>> [[round(p, 4) for p in probs] for probs in marginal.at(torch.tensor([299, 300])).tolist()]
+    [[0.95, 0.05], [0.5, 0.5]]
+    >>> round(PoseMarginal(num_classes=2, n_ema=100).rate, 4)
+    0.0228
     """
 
     probs: Tensor

@@ -213,6 +213,13 @@ def pose_vectors(
     counts azimuth as we do, counter-clockwise seen from above: it was trained on cameras in Blender's world with
     atan2(y, x), so from front (-Y) to right (+X) is +90°. Its polar angle goes down from the zenith: a higher
     camera is negative. The distance stays.
+
+    From the front to the right, and 90° up:
+
+    >>> pose_vectors([90.0], 0.0, 0.0, 0.0).round().int().tolist()
+    [[0, 1, 0, 0]]
+    >>> round(pose_vectors([0.0], 90.0, 0.0, 0.0)[0, 0].item(), 4)
+    -1.5708
     """
     turn = torch.deg2rad(torch.tensor([float(azimuth) - from_azimuth_deg for azimuth in azimuths_deg]))
     polar = torch.deg2rad(torch.full_like(turn, from_elevation_deg - elevation_deg))

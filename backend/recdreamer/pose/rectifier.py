@@ -22,6 +22,12 @@ def marginal_log_ratio(
     """log Σ_c f(c) / p̄_t(c|y) · p(c|x_t, y): Theorem 2 in its discrete form (paper, Sec. 3.3).
 
     One value for each sample: the released code averages the ratio over the batch before the logarithm.
+
+    An undecided view where 0.8 of the views were fronts: 0.5 / 0.8 · 0.5 + 0.5 / 0.2 · 0.5 = 1.5625.
+
+    >>> even, mostly_front = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.8, 0.2]])
+    >>> round(marginal_log_ratio(even.log(), mostly_front, even).exp().item(), 4)
+    1.5625
     """
     weights = target / marginal.clamp_min(1e-6)
     return torch.logsumexp(log_probs + weights.log(), dim=-1)
@@ -30,12 +36,21 @@ def marginal_log_ratio(
 def camera_log_ratio(
     log_probs: Float[Tensor, "batch classes"], wanted: Float[Tensor, "batch classes"]
 ) -> Float[Tensor, "batch"]:
-    """log Σ_c w_c(azimuth) · p(c|x_t, y): pose control (paper, C.5), soft between neighbouring classes."""
+    """log Σ_c w_c(azimuth) · p(c|x_t, y): pose control (paper, C.5), soft between neighbouring classes.
+
+    >>> log_probs, wanted = torch.tensor([[0.7, 0.3]]).log(), torch.tensor([[0.5, 1.0]])
+    >>> round(camera_log_ratio(log_probs, wanted).exp().item(), 4)
+    0.65
+    """
     return torch.logsumexp(log_probs + wanted.clamp_min(1e-12).log(), dim=-1)
 
 
 def target_distribution(target: Mapping[str, float], labels: Sequence[str]) -> Float[Tensor, "classes"]:
-    """f(c) in the order of `labels`, adding up to 1; empty is uniform. Raises RequestError."""
+    """f(c) in the order of `labels`, adding up to 1; empty is uniform. Raises RequestError.
+
+    >>> target_distribution({"front": 3.0, "back": 1.0}, ("front", "left", "back")).tolist()
+    [0.75, 0.0, 0.25]
+    """
     if not target:
         return torch.full((len(labels),), 1 / len(labels))
     unknown = set(target) - set(labels)

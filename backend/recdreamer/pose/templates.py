@@ -110,7 +110,12 @@ def are_placed(templates: Sequence[PoseTemplate]) -> bool:
 def class_azimuths(
     templates: Sequence[PoseTemplate], labels: Sequence[str], device: torch.device | str = "cpu"
 ) -> Float[Tensor, "classes"]:
-    """The azimuth of each class in degrees: that of its templates, averaged on the circle, else its name's."""
+    """The azimuth of each class in degrees: that of its templates, averaged on the circle, else its name's.
+
+    >>> templates = [PoseTemplate("right", torch.zeros(3, 1, 1), None, azimuth) for azimuth in (80.0, 100.0)]
+    >>> class_azimuths(templates, ("right", "back")).round().tolist()
+    [90.0, 180.0]
+    """
     azimuths = []
     for label in labels:
         known = [t.azimuth_deg for t in templates if t.label == label and t.azimuth_deg is not None]

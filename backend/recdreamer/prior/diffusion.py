@@ -175,5 +175,9 @@ def guided(
     """Classifier-free guidance in diffusers' convention: eps_uncond + scale · (eps_cond - eps_uncond).
 
     Scale 1 is the conditional estimate; threestudio's SDS means scale + 1 by the same number.
+
+    >>> cond, uncond = torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 1.0)
+    >>> [guided(cond, uncond, scale).item() for scale in (0.0, 1.0, 7.5)]
+    [1.0, 3.0, 16.0]
     """
     return eps_uncond + scale * (eps_cond - eps_uncond)

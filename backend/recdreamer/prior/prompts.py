@@ -35,7 +35,12 @@ class ViewConfig:
     def of(
         self, azimuth_deg: Float[Tensor, "batch"], elevation_deg: Float[Tensor, "batch"]
     ) -> Int[Tensor, "batch"]:
-        """Index into VIEWS of what each camera sees."""
+        """Index into VIEWS of what each camera sees.
+
+        >>> azimuth_deg, elevation_deg = torch.tensor([330.0, 31.0, 180.0, 270.0, 0.0]), torch.tensor([0.0, 0, 0, 0, 61])
+        >>> [VIEWS[view] for view in ViewConfig().of(azimuth_deg, elevation_deg)]
+        ['front', 'right', 'back', 'left', 'overhead']
+        """
         from_front = angle_difference(azimuth_deg, 0.0)
         view = torch.where(from_front > 0, VIEWS.index("right"), VIEWS.index("left"))
         half = self.front_width_deg / 2

@@ -60,6 +60,13 @@ def march(
     Step k of a ray covers the distances [(k + shift) · step_size, (k + 1 + shift) · step_size], cut to
     the cube [-1, 1]^3 so that the lengths add up to the chord; its sample is the middle. Steps are counted
     from the camera, so pruning drops samples and moves none.
+
+    >>> rays_o, rays_d = torch.tensor([[-3.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> from recdreamer.field.occupancy import OccupancyConfig
+    >>> full, begins = OccupancyGrid(OccupancyConfig(resolution=2)), torch.zeros(1, dtype=torch.int32)
+    >>> samples, _ = march(rays_o, rays_d, full, 0.75, torch.zeros(1), begins, limit=8)
+    >>> samples.t_starts.tolist(), samples.t_ends.tolist()  # cut at 2 and 4
+    ([2.0, 2.25, 3.0, 3.75], [2.25, 3.0, 3.75, 4.0])
     """
     if uses_warp(rays_o):
         from recdreamer.rendering.march_warp import march_warp
@@ -101,14 +108,23 @@ END = 1 << 30
 
 
 def max_steps(step_size: float) -> int:
-    """Steps that the longest chord of the cube can touch."""
+    """Steps that the longest chord of the cube can touch.
+
+    >>> max_steps(1.0)  # ⌈2 · √3⌉ + 2
+    6
+    """
     return math.ceil(2 * math.sqrt(3) / step_size) + 2
 
 
 def intersect_cube(
     rays_o: Float[Tensor, "rays 3"], rays_d: Float[Tensor, "rays 3"]
 ) -> tuple[Float[Tensor, "rays"], Float[Tensor, "rays"]]:
-    """Distances at which rays enter and leave [-1, 1]^3; near > far where a ray misses it."""
+    """Distances at which rays enter and leave [-1, 1]^3; near > far where a ray misses it.
+
+    >>> near, far = intersect_cube(torch.tensor([[-3.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]))
+    >>> near.item(), far.item()
+    (2.0, 4.0)
+    """
     # A component of exactly zero would give 0 · inf on the faces.
     inverse = 1 / torch.where(rays_d.abs() < 1e-12, 1e-12, rays_d)
     lower, upper = (-1 - rays_o) * inverse, (1 - rays_o) * inverse

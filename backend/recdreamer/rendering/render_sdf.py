@@ -96,7 +96,19 @@ def _sigmas(
     softness: float,
     step_size: float,
 ) -> Float[Tensor, "samples"]:
-    """Densities whose integral over a sample is how far log Φ falls from its start to its end."""
+    """Densities whose integral over a sample is how far log Φ falls from its start to its end.
+
+    From 0.1 above a plane to 0.1 below it, Φ falls from 1 / (1 + 1/e) to 1 / (1 + e), which is by a factor of e:
+
+    >>> from recdreamer.field.grid_values import grid_points
+    >>> from recdreamer.sdf.distance_grid import uncolored
+    >>> plane = uncolored(grid_points(5)[:, 2].reshape(5, 5, 5))
+    >>> one, t = torch.tensor([1]), torch.tensor([0.9])
+    >>> samples = Samples(one, one - 1, t, t + 0.2, torch.zeros(1, 3))
+    >>> down = torch.tensor([[0.0, 0.0, -1.0]])
+    >>> round(_sigmas(plane, samples, -down, down, softness=0.1, step_size=0.2).item(), 3)
+    5.0
+    """
     rays = samples.ray_indices.long()
 
     def log_phi(t: Float[Tensor, "points"], rays: Int[Tensor, "points"]) -> Float[Tensor, "points"]:

@@ -75,6 +75,12 @@ class SolidMesh:
     Inside is where the generalized winding number (Jacobson et al. 2013; evaluated as Barill et al. 2018) is above
     one half, after all faces were wound outward: holes are closed by the smooth surface of one half, overlapping
     parts are joined, cavities are solid.
+
+    >>> verts = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    >>> faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]], np.int32)
+    >>> found = SolidMesh(verts, faces, "cpu").nearest(torch.tensor([[0.25, 0.25, 0.1], [0.25, 0.25, -0.2]]))
+    >>> [round(distance, 4) for distance in found.distances.tolist()], found.faces.tolist()
+    ([-0.1, 0.2], [0, 0])
     """
 
     def __init__(
