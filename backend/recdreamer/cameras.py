@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Degrees = tuple[float, float]
+Range = tuple[float, float]
 Angle = TypeVar("Angle", float, Tensor)
 
 
@@ -35,16 +35,16 @@ class Cameras:
 class CameraConfig:
     """Ranges from which training cameras are drawn, each uniformly."""
 
-    elevation_deg: Degrees = (-5.0, 25.0)
+    elevation_deg: Range = (-5.0, 25.0)
     """Above the horizon."""
-    distance: Degrees = (3.8, 4.2)
+    distance: Range = (3.8, 4.2)
     """From the centre of the scene, in scene units."""
-    fov_y_deg: Degrees = (30.0, 30.0)
+    fov_y_deg: Range = (30.0, 30.0)
     """Full vertical angle of view."""
-    azimuth_deg: Degrees = (0.0, 360.0)
-    """Cut into one slice per view, all equally likely."""
+    azimuth_deg: Range = (0.0, 360.0)
+    """Divided into one slice per view, all equally likely."""
     azimuth_probs: tuple[float, ...] = ()
-    """How often the bins of `azimuth_deg` are looked at; empty is uniform. Four bins stand around front, right, back
+    """Relative frequency of the bins of `azimuth_deg`; empty is uniform. Four bins are centred on front, right, back
     and left (q-sampling, the ablation of Fig. 9)."""
 
 
@@ -65,7 +65,7 @@ def orbit_cameras(
 ) -> Cameras:
     """Cameras on a sphere around the origin, looking at it; device and dtype follow `azimuth_deg`.
 
-    Well defined at the poles too: the image's right axis depends on the azimuth alone.
+    Well defined even at the poles: the image's right axis depends on the azimuth alone.
 
     >>> right = orbit_cameras(torch.tensor([90.0]), torch.tensor([0.0]), 4.0, 30.0)
     >>> right.c2w[0, :3, 3].round().int().tolist()
@@ -89,10 +89,9 @@ def orbit_cameras(
 def sample_cameras(
     config: CameraConfig, num_views: int, generator: torch.Generator, device: torch.device | str
 ) -> Cameras:
-    """Random training cameras: view k looks from a random azimuth in the k-th slice of the circle.
+    """Random training cameras: view k has a random azimuth in the k-th slice of the circle.
 
-    The slices make every batch see the object from all around; each azimuth is equally likely, or each bin as
-    likely as `azimuth_probs` says.
+    The slices spread every batch around the object; azimuths are uniform, or follow `azimuth_probs` bin by bin.
 
     >>> views = sample_cameras(CameraConfig(), 4, torch.Generator().manual_seed(0), "cpu")
     >>> (views.azimuth_deg // 90).tolist()
@@ -116,7 +115,7 @@ def sample_cameras(
 
 
 def close_ups(cameras: Cameras, targets: Float[Tensor, "views 3"], zoom: float) -> Cameras:
-    """Cameras at the same places that each look at a target, which appears `zoom` times as large.
+    """Cameras at the same positions, each turned to a target, which appears `zoom` times as large.
 
     Half of a 90 degree view is tan⁻¹(1); at zoom 2 it becomes tan⁻¹(1/2) = 26.57 degrees.
 
@@ -134,9 +133,9 @@ def close_ups(cameras: Cameras, targets: Float[Tensor, "views 3"], zoom: float) 
 
 
 def _within_bins(shares: Float[Tensor, "views"], probs: tuple[float, ...]) -> Float[Tensor, "views"]:
-    """Uniform shares of the circle as shares in which each bin is as likely as it should be.
+    """Map uniform shares of the circle to shares that hit each bin with its probability.
 
-    The first bin stands around 0, as in the released code.
+    The first bin is centred on 0, as in the released code.
     """
     weights = torch.tensor(probs, device=shares.device)
     ends = (weights / weights.sum()).cumsum(0)
@@ -171,7 +170,7 @@ def camera_rays(
 
 
 def orbit(num_views: int, config: CameraConfig, device: torch.device, first_deg: float = 0.0) -> Cameras:
-    """Evenly spaced cameras at the middle of the configured ranges.
+    """Evenly spaced cameras at the midpoints of the configured ranges.
 
     >>> orbit(4, CameraConfig(), torch.device("cpu"), first_deg=45.0).azimuth_deg.tolist()
     [45.0, 135.0, 225.0, 315.0]

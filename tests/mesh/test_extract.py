@@ -188,7 +188,7 @@ def test_an_object_cut_by_the_scene_is_capped_flat_at_its_border() -> None:
     assert mesh.verts[:, 2].max() == pytest.approx(1.0, abs=0.01)
     assert signed_volume(mesh) == pytest.approx(2 / 3 * math.pi * 0.6**3, rel=0.02)
     assert len(warnings) == 1
-    assert "cut flat" in warnings[0]
+    assert "cut off" in warnings[0]
 
 
 def test_a_part_too_thin_for_the_coarse_look_is_not_cut_off() -> None:

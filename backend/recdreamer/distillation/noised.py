@@ -1,4 +1,4 @@
-"""Renders with noise on them (Alg. 1, line 3)."""
+"""Noised renders (Alg. 1, line 3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recdreamer.prior.schedule import NoiseSchedule
 
 @dataclass(frozen=True)
 class Noised:
-    """Latents of renders with noise on them (Alg. 1, line 3), and where the renders were taken from."""
+    """Noised latents of renders (Alg. 1, line 3) and the cameras of the renders."""
 
     latents: Float[Tensor, "batch c h w"]
     """Without noise, and without gradient."""
@@ -23,12 +23,12 @@ class Noised:
     t: Int[Tensor, "batch"]
     sigma_t: Float[Tensor, "batch 1 1 1"]
     w_t: Float[Tensor, "batch 1 1 1"]
-    """ω(t) = sigma_t²: the weight of DreamFusion's and ProlificDreamer's threestudio code, by which the paper ran."""
+    """ω(t) = sigma_t²: the weight in threestudio's DreamFusion and ProlificDreamer, which the paper's runs used."""
     cameras: Cameras | None
-    """None for pictures that were taken from nowhere (2D particles)."""
+    """None for pictures without a camera (2D particles)."""
     step: int
     progress: float
-    """Share of the steps that are done."""
+    """Share of the steps done so far."""
 
     @property
     def azimuth_deg(self) -> Float[Tensor, "batch"] | None:

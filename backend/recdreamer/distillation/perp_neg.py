@@ -1,4 +1,4 @@
-"""Perp-Neg (Armandpour et al. 2023): views that are not seen are pushed away, but only across the wanted direction."""
+"""Perp-Neg (Armandpour et al. 2023): negative prompts for other views act only across the wanted direction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PerpNegSchedule = Literal["threestudio", "original"]
 def perpendicular(
     a: Float[Tensor, "batch c h w"], b: Float[Tensor, "batch c h w"]
 ) -> Float[Tensor, "batch c h w"]:
-    """What is left of `a` once its part along `b` is taken away, sample by sample.
+    """The component of `a` perpendicular to `b`, sample by sample.
 
     >>> a, b = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2), torch.tensor([2.0, 0.0]).view(1, 1, 1, 2)
     >>> perpendicular(a, b).flatten().tolist()
@@ -54,7 +54,7 @@ def perp_neg_eps(
 
 @dataclass(frozen=True)
 class PerpNegPrompts:
-    """What each view is asked for, and the two views that it is kept away from."""
+    """The prompt of each view, and its two negative prompts with their weights."""
 
     positive: Float[Tensor, "batch tokens width"]
     negatives: tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch tokens width"]]
@@ -70,9 +70,9 @@ def perp_neg_prompts(
 ) -> PerpNegPrompts:
     """Embeddings between two neighbouring views, and the weights of the negative ones.
 
-    `threestudio` (which the paper compares with): weights of exponential form that vanish where their own view
-    begins. `original` (the method's authors, stable-dreamfusion): `strength` 2, up to 4 for stubborn prompts; too
-    strong makes flat faces. The two differ materially. Overhead views have no negatives.
+    `threestudio` (the paper's baseline): exponential weights that vanish where their own view begins. `original`
+    (the method's authors, stable-dreamfusion): `strength` 2, up to 4 for stubborn prompts; stronger weights flatten
+    faces. The two differ materially. Overhead views have no negatives.
 
     Halfway between front (0) and right (1), both weights are -4 (exp(-1/4) - exp(-1/2)):
 
@@ -111,7 +111,7 @@ def _decay(scale: float, rate: float, offset: float) -> Callable[[Tensor], Tenso
 
 
 def _threestudio_weights(r: Float[Tensor, "batch"], is_front: Tensor) -> Float[Tensor, "2 batch"]:
-    """Weights of (front, side); the constants make the curves 0 at 1, but for the first below."""
+    """Weights of (front, side); the constants make all curves but `front_behind` vanish at 1."""
     front_behind, side_behind = _decay(1.0, 0.5, 0.967), _decay(1.0, 0.5, -math.exp(-0.5))
     frontal = _decay(4.0, 0.5, -4.0 * math.exp(-0.5))
     return torch.stack([

@@ -1,4 +1,4 @@
-"""From which timesteps an iteration draws: schedules over the run."""
+"""Timestep ranges over the course of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def timestep_range(
 
     `uniform`: 2 % to 98 % throughout. `annealed`: the upper end falls to 50 % once the share
     `anneal_at` of the steps is done (ProlificDreamer: 5,000 of 25,000). `late`: 2 % to `late_until` throughout, for
-    what only is to be refined (50 % in its stages 2 and 3).
+    refinement (ProlificDreamer, stages 2 and 3: 50 %).
     `back_and_forth`: paper B.3 with n_i = `num_intervals`; the lower end falls from T - T/n_i to 2 %, then the
     upper end falls from 98 % to T/n_i.
 

@@ -1,4 +1,4 @@
-"""Multiresolution hash encoding (Müller et al. 2022), with the levels in one table of rows."""
+"""Multiresolution hash encoding (Müller et al. 2022), with all levels in one table of rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class HashGrid(nn.Module):
         self.resolutions = tuple(math.floor(base_resolution * growth**k + 1e-6) for k in range(num_levels))
         self.sizes = tuple(min((res + 1) ** 3, 1 << log2_table_size) for res in self.resolutions)
         self.offsets = tuple(sum(self.sizes[:k]) for k in range(num_levels))
-        # The range of Instant NGP: small, so that the network's own bias decides at first.
+        # The range of Instant NGP: small, so that the network's bias dominates at first.
         table = torch.empty(sum(self.sizes), features_per_level).uniform_(-1e-4, 1e-4, generator=generator)
         self.table = nn.Parameter(table)
         self.register_buffer("level_weights", torch.ones(num_levels))
@@ -56,8 +56,8 @@ class HashGrid(nn.Module):
         return len(self.resolutions) * self.table.shape[1]
 
     def forward(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points features"]:
-        """Features, level by level. Points outside the cube are moved to its surface."""
-        # Positions need a gradient only for analytic normals, which the kernels leave to the reference.
+        """Features, level by level. Points outside the cube are clamped to its surface."""
+        # Positions need a gradient only for analytic normals; for them the kernels defer to the reference.
         if uses_warp(xyz) and not (xyz.requires_grad and torch.is_grad_enabled()):
             from recdreamer.field.hash_grid_warp import HashEncode
 
@@ -65,14 +65,14 @@ class HashGrid(nn.Module):
         return self.reference(xyz)
 
     def reference(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points features"]:
-        """The same in plain torch, any float dtype, differentiable in positions as well."""
+        """The same in plain torch, for any float dtype, also differentiable in positions."""
         unit = (0.5 * xyz + 0.5).clamp(0, 1)
         levels = []
         for k, (resolution, offset, size) in enumerate(
             zip(self.resolutions, self.offsets, self.sizes, strict=True)
         ):
             scaled = unit * resolution
-            # The last vertex belongs to the last cell, or its upper neighbour would lie outside.
+            # The last vertex belongs to the last cell, because the next cell would lie outside.
             corner = scaled.detach().floor().clamp(max=resolution - 1)
             fraction = scaled - corner
             features = 0.0

@@ -1,4 +1,4 @@
-"""From a field to a textured mesh that an artist can use: extraction, clean-up, UV, baking, export."""
+"""From a field to a textured mesh for artists: extraction, clean-up, UVs, baking, export."""
 
 from recdreamer.mesh.bake import Shade as Shade
 from recdreamer.mesh.bake import bake_color as bake_color

@@ -1,4 +1,4 @@
-"""Normal maps: what a finer surface's normals are, seen from the frame of the mesh. OpenGL convention, +Y up."""
+"""Normal maps: the normals of a finer surface in the tangent frames of the mesh. OpenGL convention, +Y up."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ NormalAt = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Floa
 BISECTIONS = 5
 REACH_CELLS = 2.0
 TEXELS_PER_CELL = 8
-"""Cells along the object's longest side. About half of a texture is used, and a surface is longer than its object:
-a cell of it gets two to four texels."""
+"""Texels per cell of the object's longest side. About half of a texture is used, and a surface is longer than its
+object, so that a surface cell gets two to four texels."""
 
 
 def normal_map_size(config: MeshConfig) -> int:
-    """Side of the normal map in pixels: the texture's, or less where more texels than differences over half a cell of
-    the level set can tell apart would only repeat themselves. Then a power of two, as engines want it.
+    """Side of the normal map in pixels: the texture's, or a smaller power of two if more texels could not resolve more,
+    because normals are differences over half a cell of the level set.
 
     >>> normal_map_size(MeshConfig(resolution=100, texture_size_px=4096))  # the power of two from 8 · 100 on
     1024
@@ -49,7 +49,7 @@ def bake_normal_map(
 ) -> Texture:
     """Tangent-space normal map: non-colour data, 128 is 0 and 255 is 1; (128, 128, 255) leaves the mesh's normal.
 
-    Frames are those of MikkTSpace, so that Blender and glTF viewers turn the map into the fine normals again.
+    The frames are those of MikkTSpace, so that Blender and glTF viewers recover the fine normals from the map.
     """
     frames = tangent_frames(mesh)
     normals, tangents, signs = (
@@ -90,10 +90,10 @@ def encode_normals(normals: Float[Tensor, "points 3"]) -> UInt8[Tensor, "points 
 
 
 def level_set_normals(density: Density, threshold: float, cell_size: float) -> NormalAt:
-    """Normals of the level set of a density field: its falling direction, by central differences of half a cell.
+    """Normals of a density field's level set: the direction of falling density, by central differences of half a cell.
 
-    Asked where the level set crosses the mesh's normal within two cells; where it does not cross, or the field does
-    not change, or turns away from the mesh, the mesh's normal is the answer.
+    Evaluated where the level set crosses the mesh's normal within two cells. The mesh's normal is kept if there is no
+    crossing, or if the field is constant there or its normal points away from the mesh's.
     """
 
     def normal_at(

@@ -1,4 +1,4 @@
-"""Numbers that say how good a mesh and its UVs are."""
+"""Measures the quality of a mesh and its UVs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from recdreamer.mesh.seams import seam_error
 
 
 def uv_stretch(mesh: Mesh) -> dict[str, float]:
-    """How far the UVs distort the surface; every number is 1 for an isometry.
+    """Distortion of the surface by its UVs; every number is 1 for an isometry.
 
     From the singular values G >= g of the map from UV to surface (Sander et al. 2001, "Texture Mapping Progressive
     Meshes"), in units in which both have the same area:
     `l2`: sqrt of the area-weighted mean of (G^2 + g^2) / 2, their L2 stretch.
     `area_p99`, `area_max`: max(Gg, 1 / Gg) of a face, over the faces with 99 % of the area and over all but 0.01 %.
-    `angle_p99`, `angle_max`: G / g, the same way. Slivers of rounding size would make a plain maximum meaningless.
-    Infinite where that much of the surface has no area in UV.
+    `angle_p99`, `angle_max`: G / g, likewise. Tiny slivers would make a plain maximum meaningless.
+    Infinite if that much of the surface has no area in UV.
 
     A right triangle laid out at twice its width and half its height, so that G = 2 and g = 1/2:
 
@@ -55,7 +55,7 @@ def uv_stretch(mesh: Mesh) -> dict[str, float]:
 
 
 def mesh_report(mesh: Mesh, texture: Texture | None = None) -> dict[str, Any]:
-    """Plain numbers about a mesh, its UVs if it has them, and its base colour if given."""
+    """Plain numbers about a mesh, its UVs if it has any, and its base colour if given."""
     report: dict[str, Any] = {
         "verts": len(mesh.verts),
         "faces": len(mesh.faces),

@@ -28,7 +28,7 @@ def tangent_frames(mesh: Mesh) -> TangentFrames:
     """Frames of every face corner.
 
     Mikkelsen 2008, "Simulation of Wrinkled Surfaces Revisited": faces that share a vertex, its UV and their
-    handedness share a tangent, the mean of theirs in the vertex's tangent plane, weighted by the corner's angle.
+    handedness share a tangent: the mean of their tangents in the vertex's tangent plane, weighted by corner angle.
 
     A triangle whose u runs along +Y and whose v runs along -X:
 
@@ -63,7 +63,7 @@ def tangent_frames(mesh: Mesh) -> TangentFrames:
     _, group = np.unique(keys, axis=0, return_inverse=True)
     sums = np.stack([np.bincount(group, weighted[..., axis].ravel()) for axis in range(3)], 1)
     tangents = _in_plane(sums[group].reshape(-1, 3, 3), normals)
-    # Where no face says what +u is, any direction in the plane does.
+    # Where no face defines +u, any direction in the plane will do.
     missing = ~tangents.any(-1)
     helper = np.eye(3)[np.abs(normals[missing]).argmin(-1)]
     tangents[missing] = _in_plane(helper, normals[missing])
@@ -78,8 +78,7 @@ def to_tangent_space(
 ) -> Float[Tensor, "points 3"]:
     """Unit directions in the frame (tangent, bitangent, normal); `normals` and `tangents` as interpolated.
 
-    The exact inverse of what a renderer does, which neither normalizes the interpolated vectors nor makes them
-    perpendicular again.
+    The exact inverse of a renderer's mapping, which neither normalizes nor reorthogonalizes interpolated vectors.
 
     >>> x, y, z = (torch.eye(3)[[axis]] for axis in range(3))
     >>> to_tangent_space(y, normals=z, tangents=x, signs=torch.tensor([-1.0])).int().tolist()
@@ -103,5 +102,5 @@ def to_tangent_space(
 def _in_plane(
     vectors: Float[np.ndarray, "*corners 3"], normals: Float[np.ndarray, "*corners 3"]
 ) -> Float[np.ndarray, "*corners 3"]:
-    """Unit vectors without their share along the normal; zero where nothing else is left."""
+    """Unit vectors of the components perpendicular to the normal; zero where nothing is left."""
     return normalized(vectors - (vectors * normals).sum(-1, keepdims=True) * normals)

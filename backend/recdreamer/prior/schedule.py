@@ -1,4 +1,4 @@
-"""The noise schedule: how much signal and noise a latent holds at timestep t, and what follows from it."""
+"""The noise schedule: amounts of signal and noise at timestep t, and the estimates that follow from them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NoiseSchedule:
 
     alphas_cumprod: Float[Tensor, "timesteps"]
     prediction: Prediction
-    """What the network's output means."""
+    """Meaning of the network's output."""
 
     @property
     def num_timesteps(self) -> int:
@@ -57,7 +57,7 @@ class NoiseSchedule:
         latents_t: Float[Tensor, "batch c h w"],
         t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
-        """The noise that a network output stands for; eps = alpha_t · v + sigma_t · x_t for v-prediction."""
+        """Noise estimate of a network output; eps = alpha_t · v + sigma_t · x_t for v-prediction."""
         if self.prediction == "epsilon":
             return output
         return self.alpha_t(t) * output + self.sigma_t(t) * latents_t
@@ -68,7 +68,7 @@ class NoiseSchedule:
         eps: Float[Tensor, "batch c h w"],
         t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
-        """What a network of this prediction type is trained to output; v = alpha_t · eps - sigma_t · x_0."""
+        """Training target for this prediction type; v = alpha_t · eps - sigma_t · x_0."""
         if self.prediction == "epsilon":
             return eps
         return self.alpha_t(t) * eps - self.sigma_t(t) * latents

@@ -36,7 +36,7 @@ def composite(
 def composite_reference(
     sigmas: Float[Tensor, "samples"], rgbs: Float[Tensor, "samples 3"], samples: Samples
 ) -> tuple[Float[Tensor, "samples"], Float[Tensor, "rays 3"], Float[Tensor, "rays"], Float[Tensor, "rays"]]:
-    """The same in plain torch, through a table of `rays × most samples of a ray`."""
+    """The same in plain torch, in a table of rays × the most samples of any ray."""
     counts, rays = samples.counts.long(), samples.ray_indices.long()
     slots = torch.arange(len(rays), device=rays.device) - (counts.cumsum(0) - counts)[rays]
     width = int(counts.max()) if len(rays) else 0

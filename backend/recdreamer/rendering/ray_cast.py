@@ -1,4 +1,4 @@
-"""Where rays meet a triangle mesh, by Warp; without a gradient, as frozen geometry needs none."""
+"""Intersections of rays with a triangle mesh, by Warp; without gradients, because the geometry is frozen."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from recdreamer.rendering.render import Rendering
 
 
 def sparsity_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor, ""]:
-    """Mean of sqrt(opacity² + 0.01): little matter in the picture (threestudio's `sparsity`).
+    """Mean of sqrt(opacity² + 0.01): favours little matter (threestudio's `sparsity`).
 
     >>> round(sparsity_loss(torch.zeros(1, 1, 2, 2)).item(), 4)
     0.1
@@ -20,7 +20,7 @@ def sparsity_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tenso
 
 
 def opaque_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor, ""]:
-    """Binary entropy of each pixel's opacity, in nats: either solid or clear (threestudio's `opaque`).
+    """Mean binary entropy of the pixels' opacity, in nats: favours solid or clear pixels (threestudio's `opaque`).
 
     >>> round(opaque_loss(torch.full((1, 1, 1, 1), 0.5)).item(), 4)  # ln 2
     0.6931
@@ -30,7 +30,7 @@ def opaque_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor,
 
 
 def weight_entropy_loss(weights: Float[Tensor, "samples"]) -> Float[Tensor, ""]:
-    """Mean binary entropy of the samples' weights, in bits: matter in few places of a ray, no fog.
+    """Mean binary entropy of the samples' weights, in bits: favours few samples per ray over fog.
 
     ProlificDreamer's released code (base 2, per sample).
 
@@ -43,7 +43,7 @@ def weight_entropy_loss(weights: Float[Tensor, "samples"]) -> Float[Tensor, ""]:
 
 
 def z_variance_loss(rendering: Rendering) -> Float[Tensor, ""]:
-    """Mean variance of the distance along mostly opaque rays: thin surfaces (HiFA, Zhu et al. 2023).
+    """Mean variance of the distance along mostly opaque rays: favours thin surfaces (HiFA, Zhu et al. 2023).
 
     One opaque ray with half of its weight at 1 and half at 3:
 
@@ -63,12 +63,12 @@ def z_variance_loss(rendering: Rendering) -> Float[Tensor, ""]:
 def smoothness_loss(
     field: Field, rendering: Rendering, radius: float, num_pairs: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Mean squared difference of opacity and of colour between near points: (geometry, colour).
+    """Mean squared difference of opacity and of colour between nearby points: (geometry, colour).
 
-    Pairs are visible samples (drawn by weight) and a neighbour at a normal distance of `radius`. The
-    opacity of a point is that of matter `radius` thick, 1 − exp(−sigma · radius), which stays bounded where
-    densities grow. Colour counts where there is matter. Works on any field: a hash grid has no neighbours
-    whose differences one could sum.
+    Each pair is a visible sample (drawn by weight) and a neighbour at a normally distributed offset of scale
+    `radius`. The opacity of a point is that of a layer `radius` thick, 1 − exp(−sigma · radius), which stays bounded
+    as densities grow. Colour counts where there is matter. Works on any field, including hash grids, which have no
+    neighbouring vertices to compare.
     """
     if len(rendering.weights) == 0:
         zero = rendering.opacity.sum() * 0
