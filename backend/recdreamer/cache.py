@@ -1,4 +1,4 @@
-"""Where this user's caches lie: compiled kernels, features of templates. All of it can be made again."""
+"""Folders of this user's caches: compiled kernels and features of templates. Their contents can be rebuilt."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 def cache_folder(name: str) -> Path:
     """Folder of one cache.
 
-    On Windows the CUDA loader reads paths in the system's code page, so a profile folder with other letters is
-    replaced by one in ProgramData, named by a hash of it.
+    On Windows the CUDA loader reads paths in the system's code page, so a profile folder with other characters is
+    replaced by a folder in ProgramData that is named by a hash of it.
     """
     if sys.platform == "win32":
         local = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))

@@ -8,12 +8,14 @@ axes: the camera looks down its -Z, +Y is up in the image and +X is to the right
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Degrees = tuple[float, float]
+Range = tuple[float, float]
+Angle = TypeVar("Angle", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -33,17 +35,26 @@ class Cameras:
 class CameraConfig:
     """Ranges from which training cameras are drawn, each uniformly."""
 
-    elevation_deg: Degrees = (-5.0, 25.0)
+    elevation_deg: Range = (-5.0, 25.0)
     """Above the horizon."""
-    distance: Degrees = (3.8, 4.2)
+    distance: Range = (3.8, 4.2)
     """From the centre of the scene, in scene units."""
-    fov_y_deg: Degrees = (30.0, 30.0)
+    fov_y_deg: Range = (30.0, 30.0)
     """Full vertical angle of view."""
-    azimuth_deg: Degrees = (0.0, 360.0)
-    """Cut into one slice per view, all equally likely."""
+    azimuth_deg: Range = (0.0, 360.0)
+    """Divided into one slice per view, all equally likely."""
     azimuth_probs: tuple[float, ...] = ()
-    """How often the bins of `azimuth_deg` are looked at; empty is uniform. Four bins stand around front, right, back
+    """Relative frequency of the bins of `azimuth_deg`; empty is uniform. Four bins are centred on front, right, back
     and left (q-sampling, the ablation of Fig. 9)."""
+
+
+def angle_difference(a_deg: Angle, b_deg: Angle | float) -> Angle:
+    """The turn from `b_deg` to `a_deg` the short way round, in [-180, 180).
+
+    >>> angle_difference(10.0, 350.0), angle_difference(350.0, 10.0)
+    (20.0, -20.0)
+    """
+    return (a_deg - b_deg + 180) % 360 - 180
 
 
 def orbit_cameras(
@@ -54,7 +65,11 @@ def orbit_cameras(
 ) -> Cameras:
     """Cameras on a sphere around the origin, looking at it; device and dtype follow `azimuth_deg`.
 
-    Well defined at the poles too: the image's right axis depends on the azimuth alone.
+    Well defined even at the poles: the image's right axis depends on the azimuth alone.
+
+    >>> right = orbit_cameras(torch.tensor([90.0]), torch.tensor([0.0]), 4.0, 30.0)
+    >>> right.c2w[0, :3, 3].round().int().tolist()
+    [4, 0, 0]
     """
     azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
     distance = torch.as_tensor(distance, device=azimuth.device, dtype=azimuth.dtype).expand_as(azimuth)
@@ -74,10 +89,13 @@ def orbit_cameras(
 def sample_cameras(
     config: CameraConfig, num_views: int, generator: torch.Generator, device: torch.device | str
 ) -> Cameras:
-    """Random training cameras: view k looks from a random azimuth in the k-th slice of the circle.
+    """Random training cameras: view k has a random azimuth in the k-th slice of the circle.
 
-    The slices make every batch see the object from all around; each azimuth is equally likely, or each bin as
-    likely as `azimuth_probs` says.
+    The slices spread every batch around the object; azimuths are uniform, or follow `azimuth_probs` bin by bin.
+
+    >>> views = sample_cameras(CameraConfig(), 4, torch.Generator().manual_seed(0), "cpu")
+    >>> (views.azimuth_deg // 90).tolist()
+    [0.0, 1.0, 2.0, 3.0]
     """
 
     def uniform(low: float, high: float) -> Float[Tensor, "views"]:
@@ -97,7 +115,15 @@ def sample_cameras(
 
 
 def close_ups(cameras: Cameras, targets: Float[Tensor, "views 3"], zoom: float) -> Cameras:
-    """Cameras at the same places that each look at a target, which appears `zoom` times as large."""
+    """Cameras at the same positions, each turned to a target, which appears `zoom` times as large.
+
+    Half of a 90 degree view is tan⁻¹(1); at zoom 2 it becomes tan⁻¹(1/2) = 26.57 degrees.
+
+    >>> front = orbit_cameras(torch.zeros(1), torch.zeros(1), 4.0, 90.0)
+    >>> near = close_ups(front, torch.zeros(1, 3), zoom=2.0)
+    >>> round(torch.rad2deg(near.fov_y_rad).item(), 2)
+    53.13
+    """
     backward = torch.nn.functional.normalize(cameras.c2w[:, :3, 3] - targets, dim=-1)
     right = torch.nn.functional.normalize(torch.linalg.cross(cameras.c2w[:, :3, 1], backward), dim=-1)
     c2w = cameras.c2w.clone()
@@ -107,9 +133,9 @@ def close_ups(cameras: Cameras, targets: Float[Tensor, "views 3"], zoom: float) 
 
 
 def _within_bins(shares: Float[Tensor, "views"], probs: tuple[float, ...]) -> Float[Tensor, "views"]:
-    """Uniform shares of the circle as shares in which each bin is as likely as it should be.
+    """Map uniform shares of the circle to shares that hit each bin with its probability.
 
-    The first bin stands around 0, as in the released code.
+    The first bin is centred on 0, as in the released code.
     """
     weights = torch.tensor(probs, device=shares.device)
     ends = (weights / weights.sum()).cumsum(0)
@@ -122,7 +148,15 @@ def _within_bins(shares: Float[Tensor, "views"], probs: tuple[float, ...]) -> Fl
 def camera_rays(
     cameras: Cameras, height: int, width: int
 ) -> tuple[Float[Tensor, "views height width 3"], Float[Tensor, "views height width 3"]]:
-    """Origins and unit directions of the rays through the pixel centres; row 0 is the top."""
+    """Origins and unit directions of the rays through the pixel centres; row 0 is the top.
+
+    The upper left of 2 × 2 pixels in a 90 degree view, per unit of depth (+Y):
+
+    >>> front = orbit_cameras(torch.zeros(1), torch.zeros(1), 4.0, 90.0)
+    >>> _, rays_d = camera_rays(front, 2, 2)
+    >>> [round(x, 3) for x in (rays_d[0, 0, 0] / rays_d[0, 0, 0, 1]).tolist()]
+    [-0.5, 1.0, 0.5]
+    """
     c2w = cameras.c2w
     half_height = torch.tan(0.5 * cameras.fov_y_rad)[:, None, None]
     rows = torch.arange(height, device=c2w.device, dtype=c2w.dtype)
@@ -136,7 +170,11 @@ def camera_rays(
 
 
 def orbit(num_views: int, config: CameraConfig, device: torch.device, first_deg: float = 0.0) -> Cameras:
-    """Evenly spaced cameras at the middle of the configured ranges."""
+    """Evenly spaced cameras at the midpoints of the configured ranges.
+
+    >>> orbit(4, CameraConfig(), torch.device("cpu"), first_deg=45.0).azimuth_deg.tolist()
+    [45.0, 135.0, 225.0, 315.0]
+    """
     middle = lambda bounds: sum(bounds) / 2  # noqa: E731
     azimuth_deg = first_deg + torch.arange(num_views, device=device) * (360.0 / num_views)
     elevation_deg = torch.full((num_views,), middle(config.elevation_deg), device=device)

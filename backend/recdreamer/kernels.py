@@ -1,7 +1,7 @@
-"""One switch between the Warp kernels and the plain torch reference, and Warp's set-up.
+"""One switch between the Warp kernels and the plain torch reference, and Warp's setup.
 
-Warp (CPU and CUDA from one source) is used where it is installed and the tensors are float32;
-everything else goes to the reference, which the tests compare the kernels with.
+Warp (CPU and CUDA from one source) computes float32 tensors. Other types go to the reference, which the tests
+compare the kernels with.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _backend: Backend = "auto"
 
 
 def set_backend(backend: Backend) -> None:
-    """Choose who computes from now on; `auto` is Warp where it is installed."""
+    """Select the implementation from now on; `auto` is Warp where it is installed."""
     global _backend
     if backend == "warp" and not warp_is_installed():
-        raise ValueError("The warp backend was asked for but is not installed: run pip install warp-lang.")
+        raise ValueError("The warp backend is not installed: run pip install warp-lang.")
     _backend = backend
 
 
@@ -43,7 +43,7 @@ def warp_is_installed() -> bool:
 
 @functools.cache
 def warp_module() -> ModuleType:
-    """Warp, set up once: silent on stdout (which carries events), kernels cached per user."""
+    """Warp, set up once: silent on stdout, which carries events, and with a kernel cache per user."""
     import warp as wp
 
     wp.config.log_level = wp.LOG_ERROR

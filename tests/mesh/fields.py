@@ -1,11 +1,11 @@
-"""Fields with a known surface, and a texture lookup, for the tests of the mesh part."""
+"""Fields with a known surface, a texture lookup and a count of handles, for the tests of the mesh part."""
 
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from recdreamer.mesh import MeshConfig
+from recdreamer.mesh import Mesh, MeshConfig
 
 SMALL = MeshConfig(resolution=64, target_faces=3000, texture_size_px=256)
 
@@ -43,3 +43,10 @@ def sample_bilinear(texture: np.ndarray, uvs: np.ndarray) -> np.ndarray:
 def nose_field(xyz: torch.Tensor) -> torch.Tensor:
     """A head with a nose that points to -Y, above the middle and to the right (+X)."""
     return torch.maximum(ball(0.5)(xyz), ball(0.15, (0.1, -0.55, 0.2))(xyz))
+
+
+def euler_characteristic(mesh: Mesh) -> int:
+    """Vertices - edges + faces: 2 for each sphere-like part, minus 2 for each handle."""
+    ends = np.stack([mesh.faces, np.roll(mesh.faces, -1, axis=1)], -1).reshape(-1, 2)
+    num_edges = len(np.unique(np.sort(ends, axis=1), axis=0))
+    return len(np.unique(mesh.faces)) - num_edges + len(mesh.faces)

@@ -205,7 +205,7 @@ def test_the_front_layer_hides_what_is_behind_it(mesh: Mesh) -> None:
 
 
 def test_a_colour_that_is_not_a_number_is_an_error(mesh: Mesh) -> None:
-    with pytest.raises(JobError, match="colour field holds NaN"):
+    with pytest.raises(JobError, match="color field holds NaN"):
         bake_texture(mesh, ball(0.6), lambda xyz: xyz * math.nan, **SETTINGS | {"texture_size_px": 32})
 
 

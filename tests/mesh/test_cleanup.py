@@ -7,9 +7,11 @@ from scipy import ndimage
 from recdreamer.mesh import Mesh
 from recdreamer.mesh.cleanup import decimate, smooth, without_small_parts
 from recdreamer.mesh.extract import _marching_cubes
-from recdreamer.mesh.mesh import euler_characteristic, is_watertight, signed_volume, vertex_normals
+from recdreamer.mesh.mesh import is_watertight, signed_volume, vertex_normals
 from recdreamer.mesh.pinches import separate_pinches
 from recdreamer.mesh.solid_cells import solid_parts
+
+from .fields import euler_characteristic
 
 TETRAHEDRON = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [2, 0, 3]], np.int32)
 

@@ -100,10 +100,10 @@ def test_a_given_threshold_is_kept() -> None:
 @pytest.mark.parametrize(
     ("density", "sentence"),
     [
-        (lambda xyz: 0.3 * (xyz.norm(dim=-1) < 0.6), "a fog: its densest ray is only 30% opaque"),
+        (lambda xyz: 0.3 * (xyz.norm(dim=-1) < 0.6), "foggy: its densest ray is only 30% opaque"),
         (lambda xyz: 1.0 * (xyz.norm(dim=-1) < 0.6), "matches the renders poorly"),
-        (ball(0.06), "a speck"),
-        (ball(0.5, (0.0, 0.9, 0.0)), "cut flat there"),
+        (ball(0.06), "is tiny"),
+        (ball(0.5, (0.0, 0.9, 0.0)), "cut off there"),
     ],
 )
 def test_a_poor_object_goes_through_with_a_warning(density, sentence: str) -> None:

@@ -99,9 +99,9 @@ def test_gltf_has_a_material_for_each_tile(two_tiles: Mesh, folder: Path) -> Non
 @pytest.mark.parametrize(
     ("corner", "sentence"),
     [
-        ((-1, 0), "UDIM tiles lie in"),
-        ((10, 0), "UDIM tiles lie in"),
-        ((0.5, 0), "over the border of their UV tile"),
+        ((-1, 0), "UDIM has columns"),
+        ((10, 0), "UDIM has columns"),
+        ((0.5, 0), "cross the border of their UV tile"),
     ],
 )
 def test_uvs_where_udim_has_no_tile_are_refused(
@@ -114,7 +114,7 @@ def test_uvs_where_udim_has_no_tile_are_refused(
 
 def test_a_normal_map_of_other_tiles_is_refused(two_tiles: Mesh, tmp_path: Path) -> None:
     image = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(ValueError, match=r"tiles \[1001\], the base colour \[1001, 1012\]"):
+    with pytest.raises(ValueError, match=r"tiles \[1001\], but the base color has \[1001, 1012\]"):
         write_mesh(tmp_path, two_tiles, {1001: image, 1012: image}, {1001: image})
     assert list(tmp_path.iterdir()) == []
 

@@ -103,7 +103,7 @@ def test_a_tiny_mesh_unwraps_like_a_large_one() -> None:
 
 
 def test_a_mesh_without_uvs_says_so(sphere_mesh: Mesh) -> None:
-    with pytest.raises(ValueError, match="unwrap it first"):
+    with pytest.raises(ValueError, match="Unwrap it first"):
         sphere_mesh.uvs_or_error()
 
 

@@ -78,7 +78,7 @@ def test_a_wrong_label_is_doubted(extractor: FeatureExtractor, tmp_path: Path) -
     azimuths = [("front", 180.0), ("right", 90.0), ("back", 0.0), ("left", 270.0)]
     verdicts, _ = check(tmp_path, extractor, [(label, view(azimuth)) for label, azimuth in azimuths])
     assert [verdict.reads_as for verdict in verdicts] == ["back", "right", "front", "left"]
-    assert verdicts[0].warnings[0].message == "This view reads as back, you labelled it front."
+    assert verdicts[0].warnings[0].message == "This view looks like back, but its label is front."
 
 
 def test_without_a_reference_the_others_of_its_class_tell(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from recdreamer.pose.novel_views import OBJECT_SHARE, NovelViews, framed, pose_vectors, write_views
-from recdreamer.pose.templates import GROUND, PoseTemplate, load_templates
+from recdreamer.pose.templates import BACKGROUND, PoseTemplate, load_templates
 from recdreamer.protocol import JobFolder, RequestError, Template
 from recdreamer.report import JobError
 
@@ -198,7 +198,7 @@ def test_the_object_is_framed_as_in_training_on_white() -> None:
     mask = torch.zeros(1, 64, 64)
     mask[:, 4:24, 10:20] = 1
     red = torch.tensor([1.0, 0, 0])[:, None, None]
-    found = framed(PoseTemplate("front", red * mask + GROUND * (1 - mask), mask, None))
+    found = framed(PoseTemplate("front", red * mask + BACKGROUND * (1 - mask), mask, None))
     ink = found[1] < 0.5
     rows, columns = ink.any(1).nonzero()[:, 0], ink.any(0).nonzero()[:, 0]
     assert len(rows) == OBJECT_SHARE * 64 == 50 and len(columns) == 25
@@ -291,7 +291,7 @@ DAMAGE = {
     "no index": (lambda f: (f / "model_index.json").unlink(), "model_index.json"),
     "no encoder": (lambda f: shutil.rmtree(f / "image_encoder"), "image_encoder"),
     "no projection": (lambda f: shutil.rmtree(f / "clip_camera_projection"), "clip_camera_projection"),
-    "pickled projection": (pickled_projection, "holds no diffusion_pytorch_model.safetensors"),
+    "pickled projection": (pickled_projection, "has no diffusion_pytorch_model.safetensors"),
     "pickled unet": (
         lambda f: (f / "unet/diffusion_pytorch_model.safetensors").rename(
             f / "unet/diffusion_pytorch_model.bin"

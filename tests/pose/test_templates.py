@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recdreamer.pose.templates import GROUND, load_templates, templates_in, with_mirrored_sides
+from recdreamer.pose.templates import BACKGROUND, load_templates, templates_in, with_mirrored_sides
 from recdreamer.protocol import JobFolder, RequestError, Template
 
-RED, BLUE, HALF, GREY = (1, 0, 0), (0, 0, 1), (0.5, 0.5, 0.5), (GROUND, GROUND, GROUND)
+RED, BLUE, HALF, GREY = (1, 0, 0), (0, 0, 1), (0.5, 0.5, 0.5), (BACKGROUND, BACKGROUND, BACKGROUND)
 
 
 def picture(path: Path, width: int = 40, height: int = 60, mode: str = "RGB", value: int = 120) -> Path:
@@ -192,17 +192,17 @@ def stray(path: Path) -> None:
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda p: None, "no such file"),
     "empty file": (lambda p: p.touch(), "empty"),
-    "a text": (lambda p: p.write_text("hello"), "no picture"),
+    "a text": (lambda p: p.write_text("hello"), "it is not a picture"),
     "a folder": (lambda p: p.mkdir(), "folder"),
     "truncated": (truncated, "truncated"),
     "header only": (lambda p: p.write_bytes(png(16, 16, 8, 2, b"")[:40]), "cannot be read"),
-    "one pixel": (lambda p: picture(p, 1, 1), "1 × 1 pixels are too few"),
+    "one pixel": (lambda p: picture(p, 1, 1), "1 × 1 pixels is too small"),
     "transparent": (lambda p: picture(p, mode="RGBA", value=0), "transparent"),
     "nearly transparent": (lambda p: halves((255, 0, 0, 25), (0, 0, 0, 0)).save(p), "transparent"),
     "a stray pixel": (stray, "transparent"),
     "float": (lambda p: Image.fromarray(np.ones((16, 16), np.float32)).save(p, "TIFF"), "32 bits"),
     # The three limits: ours, the one where Pillow warns, the one where it raises.
-    "many pixels": (lambda p: p.write_bytes(png(9000, 9000, 1, 0, b"")), "9000 × 9000 pixels are too many"),
+    "many pixels": (lambda p: p.write_bytes(png(9000, 9000, 1, 0, b"")), "9000 × 9000 pixels is too large"),
     "a small bomb": (lambda p: p.write_bytes(png(10_000, 10_000, 1, 0, b"")), "bomb"),
     "a bomb": (lambda p: p.write_bytes(png(65_500, 65_500, 1, 0, b"")), "bomb"),
 }
@@ -235,7 +235,7 @@ def test_a_large_picture_is_averaged_and_its_alpha_weighs(tmp_path: Path) -> Non
     halves((255, 0, 0, 255), (0, 255, 0, 0), size=1000).save(tmp_path / "a.png")
     (template,) = load_templates(JobFolder(tmp_path), (Template("front", "a.png"),), 16)
     assert template.mask is not None
-    assert template.image[1].max() <= GROUND + 1e-5
+    assert template.image[1].max() <= BACKGROUND + 1e-5
     assert template.image[:, 8, 2].tolist() == pytest.approx([1, 0, 0])
     assert float(template.mask.mean()) == pytest.approx(0.5, abs=0.01)
 

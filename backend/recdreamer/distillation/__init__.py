@@ -1,1 +1,1 @@
-"""Score distillation: what each method says about a noised render, as small pure functions."""
+"""Score distillation: the questions and gradients of each method, as small pure functions."""

@@ -1,4 +1,4 @@
-"""Prompt debiasing of Debiased-SDS (Hong et al. 2023): leave out of each view's prompt what contradicts the view."""
+"""Prompt debiasing of Debiased-SDS (Hong et al. 2023): remove words that contradict a view from its prompt."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from recdreamer.report import JobError
 
 DIRECTIONS = ("side", "front", "back", "overhead")
 THRESHOLD = 0.95
-CURE = "Choose a folder with a model like bert-base-uncased, or empty guidance.masked_lm to clip scores only."
+CURE = "Choose a folder with a model like bert-base-uncased, or clear guidance.masked_lm to clip scores only."
 
 
 class PromptDebiaser:
-    """A masked language model that says how well a view fits a prompt."""
+    """A masked language model that rates how well a view fits a prompt."""
 
     def __init__(self, name: str) -> None:
-        """Load a folder, or the id of a model that is on this machine. Raises JobError when there is none."""
+        """Load a folder or the id of a local model. Raises JobError if it cannot be loaded."""
         with loading("masked_lm", name, "a masked language model", CURE):
             self.tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
             self.model = AutoModelForMaskedLM.from_pretrained(
@@ -27,7 +27,7 @@ class PromptDebiaser:
             )
         unknown = [word for word in DIRECTIONS if self._id(word) == self.tokenizer.unk_token_id]
         if unknown or self.tokenizer.mask_token_id is None:
-            # Given no vocabulary, the library makes up one that knows nothing.
+            # Without a vocabulary file, the library makes up an empty one.
             missing = ", ".join(unknown) or "a mask"
             raise JobError("masked_lm", f"The vocabulary of {name!r} lacks {missing}.", CURE)
         self.model.eval()
@@ -49,8 +49,8 @@ class PromptDebiaser:
     def reduced(self, prompt: str, candidates: Sequence[str] = ()) -> dict[str, str]:
         """The prompt of each direction without the words that make the direction unlikely.
 
-        A word goes when p(view | prompt) / (½ p(view | prompt) + ½ p(view | prompt without it)) < 0.95: threestudio's
-        form of the paper's rule. `candidates` are the words that may go; none means all.
+        A word is removed if p(view | prompt) / (½ p(view | prompt) + ½ p(view | prompt without it)) < 0.95, which is
+        threestudio's form of the paper's rule. `candidates` are the words that may be removed; none means all.
         """
         words, allowed = prompt.split(), {word.lower() for word in candidates}
         whole = self.view_probs(prompt)

@@ -14,9 +14,14 @@ Clamp = Literal["none", "cap", "released"]
 def clipped_scores(
     grad: Float[Tensor, "batch c h w"], limits: tuple[float, float], progress: float
 ) -> Float[Tensor, "batch c h w"]:
-    """Each entry of the weighted gradient within ±v, v going linearly from one limit to the other over the run.
+    """Clip the weighted gradient to ±v, where v moves linearly from one limit to the other over the run.
 
-    Debiased-SDS (Hong et al. 2023); weighted by w_t before, as in threestudio.
+    Debiased-SDS (Hong et al. 2023); the weight w_t is applied before, as in threestudio.
+
+    Halfway between the limits 2 and 8:
+
+    >>> clipped_scores(torch.tensor([-9.0, 1.0, 7.0]).view(1, 1, 1, 3), (2.0, 8.0), 0.5).flatten().tolist()
+    [-5.0, 1.0, 5.0]
     """
     limit = limits[0] + (limits[1] - limits[0]) * progress
     return grad.clamp(-limit, limit)
@@ -28,10 +33,20 @@ def clamped(
     mode: Clamp,
     limit: float = 1.0,
 ) -> Float[Tensor, "batch c h w"]:
-    """The rectifier's gradient, kept from exceeding `limit` times the denoiser's (paper, B.3).
+    """The rectifier's gradient, limited to `limit` times the denoiser's norm (paper, B.3).
 
-    `none`: Eq. 13 as printed. `cap`: each view's norm is capped by that view's denoiser norm. `released`: as
-    the authors' code, multiplied by the number of latent entries and capped over the whole batch jointly.
+    `none`: Eq. 13 as printed. `cap`: each view's norm is capped by that view's denoiser norm. `released`: like
+    the authors' code, multiplied by the number of latent entries and capped over the whole batch.
+
+    A rectifier of norm 10 against a denoiser of norm 5:
+
+    >>> rectifier, denoiser = (torch.tensor(g).view(1, 1, 1, 2) for g in ([6.0, 8.0], [3.0, -4.0]))
+    >>> clamped(rectifier, denoiser, "none").flatten().tolist()
+    [6.0, 8.0]
+    >>> clamped(rectifier, denoiser, "cap").flatten().tolist()
+    [3.0, 4.0]
+    >>> clamped(rectifier / 40, denoiser, "released").norm().item()  # two entries · 10 / 40
+    0.5
     """
     if mode == "none":
         return rectifier

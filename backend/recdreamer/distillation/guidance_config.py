@@ -1,4 +1,4 @@
-"""What guides a step: what the prior is asked for, and how the distribution of poses is rectified."""
+"""Settings of the guidance: the prompt and method, and the rectification of the pose distribution."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from recdreamer.prior.prompts import ViewConfig
 
 @dataclass(frozen=True)
 class GuidanceConfig:
-    """What the prior is asked for, and how strongly."""
+    """Prompts, schedule and strength of the guidance by the prior."""
 
     guidance_scale: float = 7.5
-    """Classifier-free guidance in diffusers' convention (threestudio's SDS means one more by the same number)."""
+    """Classifier-free guidance in diffusers' convention (see `guided`)."""
     auxiliary_prompt: str = ""
-    """Appended to the prompt so that other poses have a share at all (paper, B.3)."""
+    """Appended to the prompt so that the prior draws other poses at all (paper, B.3)."""
     view_prompts: bool = False
-    """Put the camera's view into words."""
+    """Append words for the camera's viewpoint to the prompt."""
     views: ViewConfig = ViewConfig()
     schedule: Schedule = "back_and_forth"
     num_intervals: int = 2
@@ -29,84 +29,84 @@ class GuidanceConfig:
     anneal_at: float = 0.2
     """Share of the steps after which `annealed` halves the highest timestep."""
     late_until: float = 0.5
-    """Share of the timesteps, from the lowest on, that `late` draws from."""
+    """Upper end of the timesteps that `late` draws from, as a share of all."""
     lora_rank: int = 4
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    """Layers that the branch may change, by the end of their name."""
+    """Layers that the branch adapts, by the end of their name."""
     lora_learning_rate: float = 1e-4
     lora_warmup_steps: int = 500
     lora_every: int = 1
-    """Steps between two training steps of the branch."""
+    """Steps per training step of the branch."""
     entropy_weight: float = 0.5
     """λ of ESD."""
     clip_limits: tuple[float, float] = (2.0, 8.0)
     """Bounds on the entries of Debiased-SDS's gradient, at the first and the last step."""
     masked_lm: str = ""
-    """Masked language model that debiases the prompt (Debiased-SDS: bert-base-uncased); empty leaves the prompt."""
+    """Masked language model that debiases the prompt (Debiased-SDS: bert-base-uncased); empty = no debiasing."""
     debias_words: tuple[str, ...] = ()
-    """Words that prompt debiasing may leave out; none means all."""
+    """Words that prompt debiasing may remove; none means all."""
     perp_neg_schedule: PerpNegSchedule = "threestudio"
     perp_neg_strength: float = 2.0
-    """Of the original schedule."""
+    """Weight of the negatives in the `original` schedule."""
     bridge_from: float = 0.8
-    """Share of the steps after which SDS-Bridge goes on from SDS to its second stage (20,000 of 25,000)."""
+    """Share of the steps after which SDS-Bridge moves from SDS to its second stage (20,000 of 25,000)."""
     bridge_source: str = (
         "oversaturated, smooth, pixelated, cartoon, foggy, hazy, blurry, bad structure, noisy, malformed"
     )
-    """What the renders are taken for in the second stage, appended to the prompt."""
+    """Description of the renders in the second stage, appended to the prompt."""
     bridge_weight: float = 1.0
     checkpointing: bool = False
-    """Compute the U-Net's activations twice instead of keeping them: less memory, more time."""
+    """Recompute the U-Net's activations instead of keeping them: less memory, more time."""
     compile: bool = False
-    """Compile the U-Net first (minutes, once a run); for Linux with a GPU."""
+    """Compile the U-Net first (takes minutes, once per run); for Linux with a GPU."""
 
 
 @dataclass(frozen=True)
 class RectifierConfig:
-    """How the distribution of poses, or of another attribute, is rectified."""
+    """Rectification of the distribution of poses or of another attribute."""
 
     pose: bool = True
     """Rectify the pose; False leaves it to the prior."""
     attribute: dict[str, str] = field(default_factory=dict)
-    """Classes of another attribute that is rectified, each with the words that CLIP knows it by (paper, Fig. 15)."""
+    """Classes of another attribute to rectify, each with its text for CLIP (paper, Fig. 15)."""
     attribute_target: dict[str, float] = field(default_factory=dict)
-    """f(c) of the attribute, as `target`."""
+    """f(c) of the attribute, like `target`."""
     attribute_classifier: str = "openai/clip-vit-base-patch32"
-    """`builtin`, or a folder or id of a CLIP model, or of an image classifier whose own classes `attribute` names."""
+    """`builtin`, or a folder or id of a CLIP model or of an image classifier whose own classes `attribute` names."""
 
     weight: float = 16_384.0
-    """Factor on the rectifier's gradient. Eq. 13 prints 1; the released code multiplies by the number of latent
-    entries, here those of Stable Diffusion, so that the cap decides. docs/evaluation.md has what 1 does."""
+    """Factor on the rectifier's gradient. Eq. 13 has factor 1; the released code uses the number of latent entries
+    (16,384 for Stable Diffusion), so the clamp is nearly always active. docs/evaluation.md compares with 1."""
     clamp: Clamp = "cap"
     clamp_limit: float = 1.0
-    """Largest norm in units of the denoiser's."""
+    """Largest norm, relative to the denoiser's."""
     jacobian: bool = True
-    """Differentiate the clean estimate through the U-Net; False takes the noise estimate as constant."""
+    """Differentiate the clean estimate through the U-Net; False treats the noise estimate as constant."""
     separate_pass: bool = False
-    """Fresh noise and a forward of its own, as the released code; False shares x_t and the forward (Alg. 1)."""
+    """Fresh noise and a separate forward pass, as in the released code; False shares both with VSD (Alg. 1)."""
     estimate: Literal["clean", "noisy"] = "clean"
-    """Picture that the classifier sees: the clean estimate, or x_t itself (ablation of p(c|x_t, y), Sec. 4.4)."""
+    """Input of the classifier: the clean estimate, or x_t itself (ablation of p(c|x_t, y), Sec. 4.4)."""
     marginal: Literal["running", "sampled"] = "running"
-    """p̄: followed while optimizing, or fixed by pictures drawn beforehand (ablation of p(c|y), Sec. 4.4)."""
+    """p̄: tracked during optimization, or fixed from pictures drawn beforehand (ablation of p(c|y), Sec. 4.4)."""
     marginal_samples: int = 64
-    """Pictures that are drawn for the fixed marginal."""
+    """Number of pictures for the fixed marginal."""
     target: dict[str, float] = field(default_factory=dict)
-    """f(c) by class, in any unit; empty is uniform, a single class is pose control (C.5)."""
+    """f(c) by class, normalized later; empty is uniform, a single class is pose control (C.5)."""
     yaw: Literal["inferred", "free"] = "inferred"
-    """Target of the marginal form: `inferred` asks each camera for the class that should be there once the views
-    tell how the object is turned (`YawPosterior`); `free` asks all cameras for the same f(c), as the paper."""
+    """Target of the marginal form: `inferred` asks each camera for the class that it should see, given the object's
+    yaw as estimated from the views so far (`YawPosterior`); `free` asks all cameras for the same f(c), as the paper."""
     yaw_memory: int = 100
-    """Samples that make up 90 % of what is known about that."""
+    """Number of latest samples that carry 90 % of the weight in the yaw estimate."""
     lazy_steps: int = 0
-    """First steps, in which the marginal is followed and nothing rectified (released code: lazy_activation)."""
+    """Initial steps that track the marginal but rectify nothing (released code: lazy_activation)."""
     num_intervals: int = 10
-    """n_t: intervals of timesteps with a marginal of their own."""
+    """n_t: number of timestep intervals, each with its own marginal."""
     n_ema: int = 100
-    """Samples that make up 90 % of a marginal."""
+    """Number of latest samples that carry 90 % of the weight in a marginal."""
     classifier: ClassifierConfig = ClassifierConfig()
     anchor: bool = True
-    """Compare templates from elsewhere with what the prior draws, and let its own pictures stand in where they do not
-    fit; False takes them as they are (paper)."""
+    """Check templates from other sources against the prior's own pictures, and replace those that do not fit by the
+    prior's; False uses them unchecked (paper)."""
     tiny_decoder: str = ""
-    """Folder or id of an AutoencoderTiny (TAESD: madebyollin/taesd) that decodes for the classifier; empty takes
-    the prior's own decoder, which costs more than the classifier itself at Stable Diffusion's size."""
+    """Folder or id of an AutoencoderTiny (TAESD: madebyollin/taesd) that decodes for the classifier; empty uses
+    the prior's own decoder, which at Stable Diffusion's size costs more than the classifier."""

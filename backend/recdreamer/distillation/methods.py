@@ -1,4 +1,4 @@
-"""The seven methods: what each asks about noised renders. `optimize.py` makes the gradient of the answers."""
+"""The seven methods: the questions that each asks about noised renders. `optimize.py` turns answers into gradients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LORA_METHODS = ("vsd", "esd", "usd")
 
 @runtime_checkable
 class AnyDenoiser(Protocol):
-    """What the methods need of a denoiser: `prior.denoiser.Denoiser`, or one with a closed form in the tests."""
+    """The denoiser that the methods require: `prior.denoiser.Denoiser`, or one with a closed form in the tests."""
 
     branch: LoraBranch | None
 
@@ -41,24 +41,24 @@ class AnyDenoiser(Protocol):
 
 @dataclass(frozen=True)
 class Answers:
-    """What line 4 of Algorithm 1 is made of, for noised renders x_t."""
+    """The terms of line 4 of Algorithm 1 for noised renders x_t."""
 
     eps_pretrained: Float[Tensor, "batch c h w"]
     """ε_pretrain(x_t, t, y), with classifier-free guidance."""
     eps_phi: Float[Tensor, "batch c h w"]
-    """ε_φ(x_t, t, c, y) of the branch; methods without a branch have the drawn noise ε in its place."""
+    """ε_φ(x_t, t, c, y) of the branch; methods without a branch use the sampled noise ε instead."""
     eps_text: Float[Tensor, "batch c h w"]
-    """The pretrained model's answer to the prompt alone, which the clean estimate is made of."""
+    """The pretrained model's estimate for the prompt alone; the clean estimate is computed from it."""
     w_t: Float[Tensor, "batch 1 1 1"]
     """ω(t)."""
     log_probs: tuple[Float[Tensor, "batch classes"], ...] = ()
     """log p_ξ(c|x_t, y) of each rectifier."""
     grad_log_r: Float[Tensor, "batch c h w"] | None = None
-    """∇ log r with respect to x_t; None where nothing is rectified."""
+    """∇ log r with respect to x_t; None if nothing is rectified."""
 
 
 class Guide:
-    """One method, bound to its denoiser, prompt and rectifiers."""
+    """A distillation method bound to its denoiser, prompts and rectifiers."""
 
     def __init__(
         self,
@@ -73,10 +73,10 @@ class Guide:
         self.denoiser, self.prompts, self.config = denoiser, prompts, config
         self.rectifiers, self.rectifier_config = rectifiers, rectifier_config or RectifierConfig()
         self.norms: dict[str, Tensor] = {}
-        """Norms of both terms of USD at the latest step, per view; on the device."""
+        """Norms of both terms of USD at the latest step, per view, on the device."""
 
     def ask(self, x: Noised, generator: torch.Generator) -> Answers:
-        """The answers that the method needs. Changes nothing: asking twice gives the same answers twice."""
+        """The answers that the method needs. Changes no state: asking twice gives the same answers."""
         match self.method:
             case "usd":
                 return self._usd(x, generator)
@@ -92,7 +92,7 @@ class Guide:
                 return self._sds(x) if x.progress < self.config.bridge_from else self._bridge(x)
 
     def clipped(self, denoising: Float[Tensor, "batch c h w"], x: Noised) -> Float[Tensor, "batch c h w"]:
-        """The denoiser's term; that of Debiased-SDS with its entries clipped."""
+        """The denoiser's term; Debiased-SDS clips its entries."""
         if self.method == "debiased_sds":
             return clipped_scores(denoising, self.config.clip_limits, x.progress)
         return denoising
@@ -100,7 +100,7 @@ class Guide:
     def limited(
         self, rectifying: Float[Tensor, "batch c h w"], denoising: Float[Tensor, "batch c h w"]
     ) -> Float[Tensor, "batch c h w"]:
-        """The rectifier's term, weighted, and kept from drowning the denoiser's (paper, B.3)."""
+        """The rectifier's term, weighted and limited relative to the denoiser's (paper, B.3)."""
         settings = self.rectifier_config
         weighted = settings.weight * rectifying
         kept = clamped(weighted, denoising, settings.clamp, settings.clamp_limit)
@@ -109,7 +109,7 @@ class Guide:
         return kept
 
     def observe(self, x: Noised, log_probs: Sequence[Float[Tensor, "batch classes"]]) -> None:
-        """Alg. 1, line 5: every rectifier takes in how the views were read."""
+        """Alg. 1, line 5: update every rectifier with the classified views."""
         for rectifier, probs in zip(self.rectifiers, log_probs, strict=True):
             rectifier.observe(probs, x.t, x.azimuth_deg)
 
@@ -121,8 +121,8 @@ class Guide:
 
     @torch.no_grad()
     def _perp_neg(self, x: Noised) -> Answers:
-        """SDS with the view's negatives."""
-        assert x.cameras is not None, "Perp-Neg asks by the camera's azimuth."
+        """SDS with the negative prompts of each view."""
+        assert x.cameras is not None, "Perp-Neg needs the camera's azimuth."
         asked = perp_neg_prompts(
             self.prompts, x.cameras.azimuth_deg, x.cameras.elevation_deg,
             self.config.perp_neg_schedule, self.config.perp_neg_strength,
@@ -134,9 +134,9 @@ class Guide:
 
     @torch.no_grad()
     def _bridge(self, x: Noised) -> Answers:
-        """SDS-Bridge, second stage (McAllister et al. 2024): what the renders are taken for in the branch's place.
+        """SDS-Bridge, second stage (McAllister et al. 2024): the source prompt's estimate replaces the branch's.
 
-        Its released 3D code has neither ω(t) nor a guidance scale here, and weight 1.
+        The released 3D code has neither ω(t) nor a guidance scale here, and weight 1.
         """
         source = self.prompts.source.expand(len(x.t), -1, -1)
         target, source = self._answers(x, Question(self._text(x)), Question(source))
@@ -154,8 +154,8 @@ class Guide:
     def _esd(self, x: Noised) -> Answers:
         """ESD (Wang et al. 2024): the branch's estimates with and without a camera, mixed by λ.
 
-        λ = 0 is VSD; in threestudio this is classifier-free guidance of the branch with scale 1 - λ. The branch knows
-        views without a camera from camera dropout in its training.
+        λ = 0 is VSD; in threestudio this is classifier-free guidance of the branch with scale 1 - λ. Camera dropout
+        trains the branch for views without a camera.
         """
         nowhere = None if x.c2w is None else torch.zeros_like(x.c2w)
         cond, uncond, eps_phi, eps_phi_free = self._answers(
@@ -167,7 +167,7 @@ class Guide:
         return Answers(guided(cond, uncond, self.config.guidance_scale), mixed, cond, x.w_t)
 
     def _usd(self, x: Noised, generator: torch.Generator) -> Answers:
-        """VSD's questions, and the classifier's reading of the clean estimate with its gradient (paper, Sec. 3.3)."""
+        """VSD's questions, and the classification of the clean estimate with its gradient (paper, Sec. 3.3)."""
         assert self.rectifiers, "USD without a rectifier is VSD."
         settings, schedule = self.rectifier_config, self.denoiser.schedule
         is_lazy = x.step < settings.lazy_steps
@@ -209,5 +209,5 @@ class Guide:
         return self.prompts.empty.expand(len(x.t), -1, -1)
 
     def _branch(self, x: Noised, c2w: Tensor | None) -> Question:
-        """The branch knows the prompt without a view's words: its camera says where it looks from."""
+        """The branch gets the prompt without view words, because it gets the camera."""
         return Question(self.prompts.plain.expand(len(x.t), -1, -1), True, c2w)

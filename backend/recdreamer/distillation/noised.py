@@ -1,4 +1,4 @@
-"""Renders with noise on them (Alg. 1, line 3)."""
+"""Noised renders (Alg. 1, line 3)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recdreamer.prior.schedule import NoiseSchedule
 
 @dataclass(frozen=True)
 class Noised:
-    """Latents of renders with noise on them (Alg. 1, line 3), and where the renders were taken from."""
+    """Noised latents of renders (Alg. 1, line 3) and the cameras of the renders."""
 
     latents: Float[Tensor, "batch c h w"]
     """Without noise, and without gradient."""
@@ -23,12 +23,12 @@ class Noised:
     t: Int[Tensor, "batch"]
     sigma_t: Float[Tensor, "batch 1 1 1"]
     w_t: Float[Tensor, "batch 1 1 1"]
-    """ω(t) = sigma_t²: the weight of DreamFusion's and ProlificDreamer's threestudio code, by which the paper ran."""
+    """ω(t) = sigma_t²: the weight in threestudio's DreamFusion and ProlificDreamer, which the paper's runs used."""
     cameras: Cameras | None
-    """None for pictures that were taken from nowhere (2D particles)."""
+    """None for pictures without a camera (2D particles)."""
     step: int
     progress: float
-    """Share of the steps that are done."""
+    """Share of the steps done so far."""
 
     @property
     def azimuth_deg(self) -> Float[Tensor, "batch"] | None:
@@ -43,7 +43,15 @@ def add_noise(
     latents: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"], cameras: Cameras | None,
     step: int, num_steps: int, schedule: NoiseSchedule, generator: torch.Generator,
 ) -> Noised:  # fmt: skip
-    """Alg. 1, line 3: x_t = alpha_t x_0 + sigma_t eps."""
+    """Alg. 1, line 3: x_t = alpha_t x_0 + sigma_t eps.
+
+    ω(t) is sigma_t² = 1 - 0.64, whatever the noise:
+
+    >>> schedule = NoiseSchedule(torch.tensor([0.64]), "epsilon")
+    >>> x = add_noise(torch.zeros(1, 4, 2, 2), torch.tensor([0]), None, 50, 200, schedule, torch.Generator())
+    >>> round(x.w_t.item(), 4), x.progress
+    (0.36, 0.25)
+    """
     latents = latents.detach()
     eps = torch.randn(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
     sigma_t = schedule.sigma_t(t)

@@ -1,4 +1,4 @@
-"""Perp-Neg (Armandpour et al. 2023): views that are not seen are pushed away, but only across the wanted direction."""
+"""Perp-Neg (Armandpour et al. 2023): negative prompts for other views act only across the wanted direction."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.cameras import angle_difference
 from recdreamer.prior.prompts import VIEWS, Prompts
 
 PerpNegSchedule = Literal["threestudio", "original"]
@@ -19,7 +20,12 @@ PerpNegSchedule = Literal["threestudio", "original"]
 def perpendicular(
     a: Float[Tensor, "batch c h w"], b: Float[Tensor, "batch c h w"]
 ) -> Float[Tensor, "batch c h w"]:
-    """What is left of `a` once its part along `b` is taken away, sample by sample."""
+    """The component of `a` perpendicular to `b`, sample by sample.
+
+    >>> a, b = torch.tensor([3.0, 4.0]).view(1, 1, 1, 2), torch.tensor([2.0, 0.0]).view(1, 1, 1, 2)
+    >>> perpendicular(a, b).flatten().tolist()
+    [0.0, 4.0]
+    """
     share = (a * b).sum((1, 2, 3), keepdim=True) / b.square().sum((1, 2, 3), keepdim=True).clamp_min(1e-6)
     return a - share * b
 
@@ -31,7 +37,14 @@ def perp_neg_eps(
     negative_weights: Float[Tensor, "negatives batch"],
     scale: float,
 ) -> Float[Tensor, "batch c h w"]:
-    """eps_u + s · (e₊ + Σᵢ wᵢ · perp(eᵢ, e₊)) with e = eps - eps_u and wᵢ ≤ 0 (Armandpour et al. 2023)."""
+    """eps_u + s · (e₊ + Σᵢ wᵢ · perp(eᵢ, e₊)) with e = eps - eps_u and wᵢ ≤ 0 (Armandpour et al. 2023).
+
+    With eps_u = 0, e₊ = (1, 0) and one negative (1, 1) of weight -1: 2 · ((1, 0) - (0, 1)).
+
+    >>> uncond, positive, negative = (torch.tensor(e).view(1, 1, 1, 2) for e in ([0.0, 0], [1.0, 0], [1.0, 1]))
+    >>> perp_neg_eps(uncond, positive, [negative], torch.tensor([[-1.0]]), 2.0).flatten().tolist()
+    [2.0, -2.0]
+    """
     positive = eps_positive - eps_uncond
     direction = positive
     for eps, weight in zip(eps_negatives, negative_weights, strict=True):
@@ -41,7 +54,7 @@ def perp_neg_eps(
 
 @dataclass(frozen=True)
 class PerpNegPrompts:
-    """What each view is asked for, and the two views that it is kept away from."""
+    """The prompt of each view, and its two negative prompts with their weights."""
 
     positive: Float[Tensor, "batch tokens width"]
     negatives: tuple[Float[Tensor, "batch tokens width"], Float[Tensor, "batch tokens width"]]
@@ -57,11 +70,20 @@ def perp_neg_prompts(
 ) -> PerpNegPrompts:
     """Embeddings between two neighbouring views, and the weights of the negative ones.
 
-    `threestudio` (which the paper compares with): weights of exponential form that vanish where their own view
-    begins. `original` (the method's authors, stable-dreamfusion): `strength` 2, up to 4 for stubborn prompts; too
-    strong makes flat faces. The two differ materially. Overhead views have no negatives.
+    `threestudio` (the paper's baseline): exponential weights that vanish where their own view begins. `original`
+    (the method's authors, stable-dreamfusion): `strength` 2, up to 4 for stubborn prompts; stronger weights flatten
+    faces. The two differ materially. Overhead views have no negatives.
+
+    Halfway between front (0) and right (1), both weights are -4 (exp(-1/4) - exp(-1/2)):
+
+    >>> from recdreamer.prior.prompts import ViewConfig
+    >>> word = torch.zeros(1, 1, 1)
+    >>> prompts = Prompts(word, word, torch.arange(5.0).view(5, 1, 1), word, ViewConfig())
+    >>> asked = perp_neg_prompts(prompts, torch.tensor([45.0]), torch.tensor([0.0]), "threestudio")
+    >>> asked.positive.item(), [round(weight, 3) for weight in asked.weights.flatten().tolist()]
+    (0.5, [-0.689, -0.689])
     """
-    from_front = (azimuth_deg + 180) % 360 - 180
+    from_front = angle_difference(azimuth_deg, 0.0)
     angle = from_front.abs() / 90
     is_front = angle < 1
     r = torch.where(is_front, 1 - angle, 2 - angle)
@@ -89,7 +111,7 @@ def _decay(scale: float, rate: float, offset: float) -> Callable[[Tensor], Tenso
 
 
 def _threestudio_weights(r: Float[Tensor, "batch"], is_front: Tensor) -> Float[Tensor, "2 batch"]:
-    """Weights of (front, side); the constants make the curves 0 at 1, but for the first below."""
+    """Weights of (front, side); the constants make all curves but `front_behind` vanish at 1."""
     front_behind, side_behind = _decay(1.0, 0.5, 0.967), _decay(1.0, 0.5, -math.exp(-0.5))
     frontal = _decay(4.0, 0.5, -4.0 * math.exp(-0.5))
     return torch.stack([

@@ -1,4 +1,4 @@
-"""From which timesteps an iteration draws: schedules over the run."""
+"""Timestep ranges over the course of a run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,14 @@ def timestep_range(
 
     `uniform`: 2 % to 98 % throughout. `annealed`: the upper end falls to 50 % once the share
     `anneal_at` of the steps is done (ProlificDreamer: 5,000 of 25,000). `late`: 2 % to `late_until` throughout, for
-    what only is to be refined (50 % in its stages 2 and 3).
+    refinement (ProlificDreamer, stages 2 and 3: 50 %).
     `back_and_forth`: paper B.3 with n_i = `num_intervals`; the lower end falls from T - T/n_i to 2 %, then the
     upper end falls from 98 % to T/n_i.
+
+    >>> [timestep_range("back_and_forth", step, 100) for step in (0, 25, 50, 75)]
+    [(500, 980), (20, 980), (20, 980), (20, 500)]
+    >>> [timestep_range("annealed", step, 100) for step in (19, 20)]
+    [(20, 980), (20, 500)]
     """
     low, high = round(0.02 * num_timesteps), round(0.98 * num_timesteps)
     if schedule == "annealed":
@@ -43,5 +48,9 @@ def timestep_range(
 
 
 def sample_timesteps(bounds: tuple[int, int], count: int, generator: torch.Generator) -> Int[Tensor, "count"]:
-    """Uniform in [low, high)."""
+    """Uniform in [low, high).
+
+    >>> sample_timesteps((500, 501), 2, torch.Generator()).tolist()
+    [500, 500]
+    """
     return torch.randint(*bounds, (count,), generator=generator, device=generator.device)

@@ -13,7 +13,11 @@ from torch.nn import functional as F
 
 
 def grid_points(resolution: int, device: torch.device | str = "cpu") -> Float[Tensor, "points 3"]:
-    """The vertices of a grid of `resolution` per axis, the first at -1 and the last at 1; z runs fastest."""
+    """Vertices of a grid with `resolution` per axis, the first at -1 and the last at 1; z varies fastest.
+
+    >>> grid_points(2)[:3].tolist()
+    [[-1.0, -1.0, -1.0], [-1.0, -1.0, 1.0], [-1.0, 1.0, -1.0]]
+    """
     axis = torch.linspace(-1, 1, resolution, device=device)
     return torch.cartesian_prod(axis, axis, axis)
 
@@ -21,8 +25,13 @@ def grid_points(resolution: int, device: torch.device | str = "cpu") -> Float[Te
 def trilinear(
     volume: Float[Tensor, "channels x y z"], xyz: Float[Tensor, "points 3"]
 ) -> Float[Tensor, "points channels"]:
-    """Values between the vertices of `grid_points`; points outside the cube take the border's."""
-    places = xyz.flip(-1)[None, None, None]  # grid_sample counts the last axis first.
+    """Values interpolated between the vertices of `grid_points`; points outside the cube get the border's.
+
+    >>> volume = grid_points(2)[:, :1].reshape(1, 2, 2, 2)  # x itself
+    >>> trilinear(volume, torch.tensor([[0.5, 0.0, 0.3], [7.0, 0.0, 0.0]])).tolist()
+    [[0.5], [1.0]]
+    """
+    places = xyz.flip(-1)[None, None, None]  # grid_sample takes the last axis first.
     found = F.grid_sample(volume[None], places, mode="bilinear", padding_mode="border", align_corners=True)
     return found[0, :, 0, 0].T
 
@@ -30,7 +39,7 @@ def trilinear(
 def adopt_buffers(module: nn.Module, names: tuple[str, ...]) -> None:
     """Let `load_state_dict` create, resize or drop these buffers as the state has them.
 
-    A checkpoint then brings its grid along: whoever resumes needs not know that there was one.
+    A checkpoint then brings its own grid, and the resuming code need not know about it.
     """
 
     def adopt(module: nn.Module, state: dict[str, Any], prefix: str, *others: Any) -> None:
@@ -43,7 +52,12 @@ def adopt_buffers(module: nn.Module, names: tuple[str, ...]) -> None:
 
 
 def labelled(solid: Bool[np.ndarray, "x y z"]) -> tuple[Int[np.ndarray, "x y z"], int]:
-    """Number of the part of each solid cell, from 1, and of how many; parts share no face of a cell."""
+    """Number of each solid cell's part, from 1, and the count of parts; cells of a part are joined by their faces.
+
+    >>> labels, count = labelled(np.array([[[True, True, False, True]]]))
+    >>> labels.tolist(), count
+    ([[[1, 1, 0, 2]]], 2)
+    """
     labels = np.zeros(solid.shape, np.int32)
     count: Any = ndimage.label(solid, output=labels)
     return labels, count

@@ -1,4 +1,4 @@
-"""Multiresolution hash encoding (Müller et al. 2022), with the levels in one table of rows."""
+"""Multiresolution hash encoding (Müller et al. 2022), with all levels in one table of rows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ class HashGrid(nn.Module):
 
     A level whose vertices fit into the table is stored densely; finer ones are hashed. `level_weights`
     scales each level; a level of weight zero costs nothing and receives no gradient.
+
+    Three levels from 2 to 8 cells grow by (8 / 2)^(1/2) = 2; a table of 2⁶ rows holds 3³ vertices, but not 5³:
+
+    >>> grid = HashGrid(3, 2, 6, 2, 8, torch.Generator())
+    >>> grid.resolutions, grid.sizes, grid.offsets
+    ((2, 4, 8), (27, 64, 64), (0, 27, 91))
     """
 
     level_weights: Tensor
@@ -38,7 +44,7 @@ class HashGrid(nn.Module):
         self.resolutions = tuple(math.floor(base_resolution * growth**k + 1e-6) for k in range(num_levels))
         self.sizes = tuple(min((res + 1) ** 3, 1 << log2_table_size) for res in self.resolutions)
         self.offsets = tuple(sum(self.sizes[:k]) for k in range(num_levels))
-        # The range of Instant NGP: small, so that the network's own bias decides at first.
+        # The range of Instant NGP: small, so that the network's bias dominates at first.
         table = torch.empty(sum(self.sizes), features_per_level).uniform_(-1e-4, 1e-4, generator=generator)
         self.table = nn.Parameter(table)
         self.register_buffer("level_weights", torch.ones(num_levels))
@@ -50,8 +56,8 @@ class HashGrid(nn.Module):
         return len(self.resolutions) * self.table.shape[1]
 
     def forward(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points features"]:
-        """Features, level by level. Points outside the cube are moved to its surface."""
-        # Positions need a gradient only for analytic normals, which the kernels leave to the reference.
+        """Features, level by level. Points outside the cube are clamped to its surface."""
+        # Positions need a gradient only for analytic normals; for them the kernels defer to the reference.
         if uses_warp(xyz) and not (xyz.requires_grad and torch.is_grad_enabled()):
             from recdreamer.field.hash_grid_warp import HashEncode
 
@@ -59,14 +65,14 @@ class HashGrid(nn.Module):
         return self.reference(xyz)
 
     def reference(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points features"]:
-        """The same in plain torch, any float dtype, differentiable in positions as well."""
+        """The same in plain torch, for any float dtype, also differentiable in positions."""
         unit = (0.5 * xyz + 0.5).clamp(0, 1)
         levels = []
         for k, (resolution, offset, size) in enumerate(
             zip(self.resolutions, self.offsets, self.sizes, strict=True)
         ):
             scaled = unit * resolution
-            # The last vertex belongs to the last cell, or its upper neighbour would lie outside.
+            # The last vertex belongs to the last cell, because the next cell would lie outside.
             corner = scaled.detach().floor().clamp(max=resolution - 1)
             fraction = scaled - corner
             features = 0.0
@@ -80,7 +86,14 @@ class HashGrid(nn.Module):
 
 
 def vertex_rows(vertices: Tensor, resolution: int, size: int) -> Tensor:
-    """Rows (within a level) of integer grid vertices `points 3`; dense if the level fits, hashed if not."""
+    """Rows (within a level) of integer grid vertices `points 3`; dense if the level fits, hashed if not.
+
+    Dense: 1 + 3 · (1 + 3 · 0). Hashed: (1 xor 2654435761) mod 64, the prime being 49 mod 64.
+
+    >>> vertex = torch.tensor([1, 1, 0])
+    >>> vertex_rows(vertex, 2, 27).item(), vertex_rows(vertex, 8, 64).item()
+    (4, 48)
+    """
     x, y, z = vertices.unbind(-1)
     if (resolution + 1) ** 3 <= size:
         return x + (resolution + 1) * (y + (resolution + 1) * z)

@@ -1,4 +1,4 @@
-"""Which parts of the cube hold matter: a coarse grid that spares rays the empty space."""
+"""A coarse grid of the occupied parts of the cube, with which rays skip empty space."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class OccupancyConfig:
     resolution: int = 48
     """Cells along the cube: about one sample long at the default step."""
     threshold: float = 0.05
-    """Density per scene unit above which a cell is occupied; what is thinner is left out of the picture."""
+    """Density per scene unit above which a cell is occupied; thinner matter is not rendered."""
     spread: float = 0.05
-    """Share of its density that a cell lends to its neighbours: the surface of solid matter can grow, haze
-    opens nothing. Opening all neighbours doubled the samples of a figure and gained nothing."""
+    """Share of a cell's density that also counts for its neighbours, so that solid surfaces can grow but haze cannot.
+    Occupying all neighbours doubled the samples of a figure without any gain."""
     decay: float = 0.8
-    """Factor on a cell's remembered density at each look at it, so that what has gone is let go."""
+    """Factor on a cell's remembered density at each visit, so that vanished matter is forgotten."""
     interval: int = 16
     """Steps between updates."""
     warmup_steps: int = 128
-    """Until then an update looks at every cell, later at the occupied ones and a random quarter."""
+    """Before this step an update visits every cell, later the occupied ones and a random quarter."""
 
 
 class OccupancyGrid(nn.Module):
     """Decaying maximum of the density in each cell of [-1, 1]^3, and the cells that rays must sample.
 
-    Everything starts occupied. `state_dict()` holds all that a resumed run needs.
+    All cells start occupied. `state_dict()` is complete for resuming a run.
     """
 
     densities: Tensor
@@ -56,7 +56,7 @@ class OccupancyGrid(nn.Module):
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """Look at the density at one random point of each due cell; does nothing between intervals."""
+        """Sample the density at one random point of each due cell; does nothing between intervals."""
         config = self.config
         if step % config.interval:
             return
@@ -74,7 +74,7 @@ class OccupancyGrid(nn.Module):
         self._mark()
 
     def _mark(self) -> None:
-        # The mean keeps some cells alive in a field that has faded: without samples it could never return.
+        # The mean keeps some cells of a faded field alive: without samples it could never recover.
         threshold = self.densities.mean().clamp(max=self.config.threshold)
         around = F.max_pool3d(self.densities[None], 3, stride=1, padding=1)[0]
         self.occupied.copy_(torch.maximum(self.densities, self.config.spread * around) > threshold)
@@ -86,7 +86,13 @@ class OccupancyGrid(nn.Module):
             self.bounds[1, axis] = 1 - inside.flip(0).argmax() * cell
 
     def contains(self, xyz: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
-        """True where the point lies in an occupied cell; points outside the cube do not."""
+        """True for points in occupied cells; False outside the cube.
+
+        >>> grid = OccupancyGrid(OccupancyConfig(resolution=2))
+        >>> grid.occupied[0, 0, 0] = False
+        >>> grid.contains(torch.tensor([[-0.5, -0.5, -0.5], [0.5, 0.5, 0.5], [1.5, 0.0, 0.0]])).tolist()
+        [False, True, False]
+        """
         resolution = self.config.resolution
         cell = ((xyz + 1) * (resolution / 2)).floor()
         inside = ((cell >= 0) & (cell < resolution)).all(dim=-1)

@@ -17,14 +17,14 @@ from recdreamer.field.solid_field import solid_bias, solid_volume
 FIELD_SIZES = (
     "num_levels", "features_per_level", "log2_table_size", "base_resolution", "max_resolution", "hidden_width",
 )  # fmt: skip
-"""Settings that say what the numbers of a state mean."""
+"""Settings that determine the layout of a state."""
 CHUNK_POINTS = 1 << 18
-"""Points per pass where no gradient is needed: bounds the memory of mesh extraction."""
+"""Points per pass without gradient; bounds the memory of mesh extraction."""
 
 
 @runtime_checkable
 class Field(Protocol):
-    """What can be rendered: anything with a density and a colour at each point."""
+    """Anything that can be rendered: a density and a colour at each point."""
 
     def __call__(
         self, xyz: Float[Tensor, "points 3"]
@@ -35,13 +35,13 @@ class Field(Protocol):
 
 @dataclass(frozen=True)
 class FieldConfig:
-    """Size and start of a radiance field."""
+    """Size and initial state of a radiance field."""
 
     num_levels: int = 8
     """Resolutions of the hash grid."""
     features_per_level: int = 2
     log2_table_size: int = 16
-    """Rows of a hashed level; coarser levels take what they need."""
+    """Rows of a hashed level; dense levels use as many as they have vertices."""
     base_resolution: int = 8
     """Cells along the cube at the coarsest level."""
     max_resolution: int = 128
@@ -49,13 +49,13 @@ class FieldConfig:
     hidden_width: int = 32
     """Units of the only hidden layer."""
     blob_density: float = 5.0
-    """Density at the centre of the start blob, per scene unit; with radius 0.5 it is 94 % opaque there."""
+    """Density at the centre of the initial blob, per scene unit; with radius 0.5 it is 94 % opaque there."""
     blob_radius: float = 0.5
-    """Distance at which the blob's bias on the density falls through zero, in scene units."""
+    """Distance at which the blob's bias on the density crosses zero, in scene units."""
     start_density: float = 10.0
-    """Density inside a given shape, where that is not thin: light still passes, and with it a gradient."""
+    """Density inside a given shape, where it is not thin: low enough for light, and thus a gradient, to pass."""
     start_levels: int = 4
-    """Levels that take part from the first step on."""
+    """Levels that are active from the first step on."""
     steps_per_level: int = 0
     """Steps over which each further level fades in; 0 turns all levels on at once."""
 
@@ -63,8 +63,15 @@ class FieldConfig:
 class RadianceField(nn.Module):
     """Density and view-independent colour from a hash grid and one hidden layer.
 
-    The density starts as a soft blob: softplus(raw + blob_density · (1 − |x| / blob_radius)), the start of
-    Magic3D (Lin et al. 2023) with this project's sizes; or as a given shape, with `solid_bias` in its place.
+    The density starts as a soft blob: softplus(raw + blob_density · (1 − |x| / blob_radius)), as in Magic3D (Lin et
+    al. 2023) but with this project's sizes; or as a given shape, with `solid_bias` instead.
+
+    The features start near 0, so that the density is softplus(5) at the centre and softplus(0) at radius 0.5:
+
+    >>> field = RadianceField(FieldConfig(), seed=0)
+    >>> sigmas = field.density(torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0]]))
+    >>> [round(sigma, 1) for sigma in sigmas.tolist()]
+    [5.0, 0.7]
     """
 
     start: Tensor | None
@@ -72,7 +79,7 @@ class RadianceField(nn.Module):
     sizes: Tensor
 
     def __init__(self, config: FieldConfig, seed: int, start: Float[Tensor, "x y z"] | None = None) -> None:
-        """`start`: signed distances at the vertices of `grid_points`; a checkpoint brings its own along."""
+        """`start`: signed distances at the vertices of `grid_points`; a checkpoint brings its own."""
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.config = config
@@ -91,15 +98,15 @@ class RadianceField(nn.Module):
             nn.init.zeros_(layer.bias)
         self.register_buffer("start", None if start is None else solid_volume(start, config.start_density))
         adopt_buffers(self, ("start",))
-        # In the state, as the blob that a job begins with need not be that of its configuration (see stages/collapse.py).
+        # In the state, because a job's initial blob may differ from its configuration (see stages/collapse.py).
         self.register_buffer("blob", torch.tensor([config.blob_density, config.blob_radius]))
-        # In the state, as who finds a field in a checkpoint may have another configuration.
+        # In the state, because a checkpoint may be loaded under a different configuration.
         self.register_buffer("sizes", torch.tensor([getattr(config, name) for name in FIELD_SIZES]))
         self.register_load_state_dict_pre_hook(_fill_in)
         self.set_progress(0)
 
     def set_progress(self, step: int) -> None:
-        """Show the levels that are due at `step`, the newest faded in; call it again after a resume."""
+        """Activate the levels due at `step`, fading in the newest; call it again after resuming."""
         config, levels = self.config, torch.arange(self.config.num_levels)
         shown = (
             config.start_levels + step / config.steps_per_level
@@ -111,9 +118,9 @@ class RadianceField(nn.Module):
     def forward(
         self, xyz: Float[Tensor, "points 3"]
     ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
-        """Densities per scene unit, and colours in [0, 1] (sRGB as it stands).
+        """Densities per scene unit, and sRGB colours in [0, 1].
 
-        Without gradients the points go through in chunks, so that any number fits into memory.
+        Without gradients the points are processed in chunks, so that any number fits into memory.
         """
         if not torch.is_grad_enabled() and len(xyz) > CHUNK_POINTS:
             sigmas, rgbs = zip(*(self(chunk) for chunk in xyz.split(CHUNK_POINTS)), strict=True)
@@ -138,7 +145,7 @@ class RadianceField(nn.Module):
 
 
 def _fill_in(field: RadianceField, state: dict[str, Any], prefix: str, *others: Any) -> None:
-    """States of earlier versions have no blob and no sizes: theirs are those of the configuration."""
+    """States of earlier versions have no blob and no sizes; they take those of the configuration."""
     state.setdefault(f"{prefix}blob", field.blob)
     sizes = state.setdefault(f"{prefix}sizes", field.sizes)
     if sizes.tolist() != field.sizes.tolist():

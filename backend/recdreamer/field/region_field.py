@@ -1,4 +1,4 @@
-"""A field that may differ from a frozen one in a region only."""
+"""A field that may differ from a frozen one only inside a region."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ from recdreamer.field.solid_field import SolidField
 
 
 class RegionField(nn.Module):
-    """A frozen field, and another in its place where the region is: (1 − w) · frozen + w · field, by density and colour.
+    """A frozen field that is replaced by another inside a region: (1 − w) · frozen + w · field for density and colour.
 
-    w is the region's weight at the point. Where it is 0 the answer is the frozen field's to the last bit and no
-    gradient arrives. Colours are mixed by the matter that each side brings, so that empty space lends none. Each side
-    is asked only where it has a weight: a place costs one field, however many regions have followed one another there.
+    w is the region's weight at the point. Where it is 0, the result is the frozen field's to the last bit, without a
+    gradient. Colours are weighted by the density of each side, so that empty space contributes none. Each side is
+    evaluated only where it has a weight: a point costs one field, however many regions have followed one another there.
+
+    A solid of density 10 and the start blob, 5 at its centre, half each:
+
+    >>> solid = SolidField(10.0, -torch.ones(2, 2, 2))
+    >>> mixed = RegionField(solid, RadianceField(FieldConfig(), seed=0), torch.full((2, 2, 2), 0.5))
+    >>> round(mixed.density(torch.zeros(1, 3)).item(), 1)
+    7.5
     """
 
     region: Tensor | None
@@ -38,7 +45,7 @@ class RegionField(nn.Module):
         adopt_buffers(self, ("region",))
 
     def set_progress(self, step: int) -> None:
-        """Show the levels of the changing field that are due at `step`."""
+        """Activate the levels of the changing field due at `step`."""
         self.field.set_progress(step)
 
     def forward(
@@ -56,7 +63,7 @@ class RegionField(nn.Module):
         free_sigmas, free_rgbs = self.field(xyz[is_free])
         w, held_sigmas = weights[is_free], sigmas[is_free]
         mixed = (1 - w) * held_sigmas + w * free_sigmas
-        # Densities are positive, so the sum is; it may be as small as softplus gets.
+        # Densities are positive, but their sum may be as small as softplus gets.
         share = (w * free_sigmas / mixed.clamp_min(1e-12))[:, None]
         shown = (1 - share) * rgbs[is_free] + share * free_rgbs
         index = is_free.nonzero()[:, 0]
@@ -67,16 +74,16 @@ class RegionField(nn.Module):
         return self(xyz)[0]
 
     def weights(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
-        """How far points may change."""
+        """Weight of the changing field at points, in [0, 1]."""
         if self.region is None:
-            raise ValueError("expected a region, or a state that brings it")
+            raise ValueError("expected a region, or a state with one")
         return trilinear(self.region[None], xyz)[:, 0]
 
 
 def empty_like(
     state: dict[str, Tensor], prefix: str, config: FieldConfig
 ) -> SolidField | RadianceField | RegionField:
-    """A field of the kind whose state lies under `prefix`, to load that state into."""
+    """A field of the kind whose state is stored under `prefix`, to load that state into."""
     if f"{prefix}volume" in state:
         return SolidField()
     if f"{prefix}region" in state:
@@ -95,10 +102,10 @@ def free_within(
     config: FieldConfig,
     seed: int,
 ) -> RadianceField | RegionField:
-    """A field that may change in a region only, None: everywhere; `earlier` itself where it is that already.
+    """A field that may change only inside a region (None: everywhere); `earlier` itself if it already does so.
 
-    A field cannot begin as several: it begins as that part of the earlier one which has the most of the region.
-    `config` is for the part that never was a field, but the shape of a mesh.
+    A new field can only start from one part of the earlier field: the one with the largest share of the region.
+    `config` applies if that part is not a learned field but the shape of a mesh.
     """
     own = earlier.region if isinstance(earlier, RegionField) else None
     device = earlier.field.blob.device if isinstance(earlier, RegionField) else earlier.blob.device
@@ -125,7 +132,7 @@ def _parts(
     weights: Float[Tensor, "points"],
     xyz: Float[Tensor, "points 3"],
 ) -> Iterator[tuple[SolidField | RadianceField, float]]:
-    """The fields that one is made of, each with its share of weighted points."""
+    """The fields that make up a field, each with its sum of weights."""
     if isinstance(field, RegionField):
         own = field.weights(xyz)
         yield field.field, float((weights * own).sum())

@@ -1,4 +1,4 @@
-"""A shape of signed distances as matter that can be seen, and that a gradient can still change."""
+"""A shape of signed distances as a density that is visible but still lets gradients through."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ from torch.nn import functional as F
 from recdreamer.field.grid_values import adopt_buffers, trilinear
 
 EMPTY_BIAS = -6.0
-"""Density 0.0025 per scene unit: clear all through the cube, but not so empty that nothing could grow there."""
+"""Density 0.0025 per scene unit: clear through the whole cube, but not so empty that nothing could grow there."""
 WIDTH = 0.01
-"""Depth under the surface at which the full density is reached, in scene units."""
+"""Depth below the surface at which the full density is reached, in scene units."""
 THIN, MOST = 0.15, 4.0
-"""Parts thinner than the first, in scene units, are denser in return, up to so many times."""
+"""Parts thinner than the first, in scene units, are denser to compensate, by at most the second factor."""
 GREY = 0.7
-"""Colour of a shape that brought none; sRGB."""
+"""Default colour of a shape; sRGB."""
 
 
 def solid_volume(distances: Float[Tensor, "x y z"], density: float) -> Float[Tensor, "2 x y z"]:
-    """Signed distances, and the densities that matter has: `density`, and more where the shape is thin.
+    """Signed distances, and the density of the matter: `density`, and more where the shape is thin.
 
-    A density that made a sheet opaque would let no light, and so no gradient, into a body. The thickness of a part
-    is twice the greatest depth nearby; a part half as thick as THIN is twice as dense, and just as opaque.
+    A density that makes a sheet opaque would let no light, and thus no gradient, into a body. The thickness of a part
+    is twice the greatest depth nearby; a part half as thick as THIN is twice as dense and thus equally opaque.
+
+    A sheet of depth 0.0375 is 0.075 thick, half of THIN:
+
+    >>> round(solid_volume(torch.full((3, 3, 3), -0.0375), 10.0)[1, 0, 0, 0].item(), 3)
+    20.0
     """
     cells = math.ceil(0.5 * THIN * (len(distances) - 1) / 2)
     depths = (-distances).clamp_min(0)[None, None]
@@ -38,16 +43,22 @@ def solid_volume(distances: Float[Tensor, "x y z"], density: float) -> Float[Ten
 
 
 def solid_bias(volume: Float[Tensor, "2 x y z"], xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
-    """Bias on the density: density · min(−d / WIDTH, 1) at signed distance d, at least EMPTY_BIAS."""
+    """Bias on the density: density · min(−d / WIDTH, 1) at signed distance d, at least EMPTY_BIAS.
+
+    >>> for distance in (-0.5, -0.005, 0.0, 0.5):
+    ...     volume = torch.stack([torch.full((2, 2, 2), distance), torch.full((2, 2, 2), 10.0)])
+    ...     print(round(solid_bias(volume, torch.zeros(1, 3)).item(), 3) + 0.0)
+    10.0
+    5.0
+    0.0
+    -6.0
+    """
     distances, densities = trilinear(volume, xyz).unbind(-1)
     return (densities * (-distances / WIDTH).clamp_max(1)).clamp_min(EMPTY_BIAS)
 
 
 class SolidField(nn.Module):
-    """A shape of signed distances, with the very density that a `RadianceField` starts with there; a `Field`.
-
-    Nothing in it is learnt.
-    """
+    """A constant `Field`: a shape of signed distances with the initial density of a `RadianceField` started from it."""
 
     volume: Tensor | None
     rgb: Tensor | None
@@ -58,7 +69,7 @@ class SolidField(nn.Module):
         distances: Float[Tensor, "x y z"] | None = None,
         rgb: Float[Tensor, "3 x y z"] | None = None,
     ) -> None:
-        """Both at the vertices of `grid_points`; without `rgb` it is grey. Without any a checkpoint brings them."""
+        """Both at the vertices of `grid_points`; grey without `rgb`. Without arguments, a checkpoint brings them."""
         super().__init__()
         self.register_buffer("volume", None if distances is None else solid_volume(distances, density))
         self.register_buffer("rgb", rgb)
@@ -74,5 +85,5 @@ class SolidField(nn.Module):
     def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """Densities per scene unit."""
         if self.volume is None:
-            raise ValueError("expected a shape, or a state that brings one")
+            raise ValueError("expected a shape, or a state with one")
         return F.softplus(solid_bias(self.volume, xyz))

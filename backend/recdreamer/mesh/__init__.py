@@ -1,9 +1,7 @@
-"""From a field to a textured mesh that an artist can use: extraction, clean-up, UV, baking, export."""
+"""From a field to a textured mesh for artists: extraction, clean-up, UVs, baking, export."""
 
 from recdreamer.mesh.bake import Shade as Shade
 from recdreamer.mesh.bake import bake_color as bake_color
-from recdreamer.mesh.bake import bake_texture as bake_texture
-from recdreamer.mesh.bake import field_shade as field_shade
 from recdreamer.mesh.baked_texture import Texture as Texture
 from recdreamer.mesh.baked_texture import fill_padding as fill_padding
 from recdreamer.mesh.export import stand_on_origin as stand_on_origin
@@ -12,7 +10,6 @@ from recdreamer.mesh.extract import extract_mesh as extract_mesh
 from recdreamer.mesh.finish import dress_mesh as dress_mesh
 from recdreamer.mesh.finish import finish_mesh as finish_mesh
 from recdreamer.mesh.finish import mesh_of_field as mesh_of_field
-from recdreamer.mesh.level import SurfaceLevel as SurfaceLevel
 from recdreamer.mesh.level import find_surface as find_surface
 from recdreamer.mesh.mesh import Mesh as Mesh
 from recdreamer.mesh.mesh import MeshConfig as MeshConfig

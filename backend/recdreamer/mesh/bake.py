@@ -1,4 +1,4 @@
-"""Texture baking: values asked at the surface points of the texels, into the UV islands."""
+"""Texture baking: evaluates values at the surface points of the texels of UV islands."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from recdreamer.mesh.baked_texture import Texture, fill_padding
-from recdreamer.mesh.level import Density
+from recdreamer.mesh.level import Density, refuse_non_finite
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import TexelPoints, Texels, rasterize_uvs, tiles_of_faces, uvs_in_tile
 from recdreamer.mesh.seams import level_seams
-from recdreamer.report import JobError, Tick, no_tick
+from recdreamer.report import Tick, no_tick
 
 Color = Callable[[Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
 """sRGB colour in [0, 1] at points of the scene cube."""
@@ -35,9 +35,9 @@ def bake_color(
     device: torch.device | str = "cpu",
     tick: Tick = no_tick,
 ) -> Texture:
-    """sRGB base colour of a mesh with UVs, in the mesh's own units; an image for each UV tile in use.
+    """sRGB base colour of a mesh with UVs, in the mesh's own units; one image per UV tile in use.
 
-    Both sides of every UV seam agree (see `level_seams`). Texels beyond the islands take the nearest colour.
+    Both sides of every UV seam agree (see `level_seams`). Texels outside the islands take the nearest colour.
     """
     texture = bake_texels(
         mesh,
@@ -105,10 +105,10 @@ def bake_texels(
     device: torch.device | str = "cpu",
     tick: Tick = no_tick,
 ) -> Texture:
-    """Values of the islands' texels, each the mean of `bake_samples` places in it; zero elsewhere.
+    """Values of the islands' texels, each the mean of `bake_samples` points in it; zero elsewhere.
 
-    One place is the texel's centre, several are drawn over its area.
-    What is kept grows with the texels by five bytes each, however fine the values.
+    A single point is the texel's centre, several are random in its area.
+    Memory grows by five bytes per texel, independent of the precision of the values.
     """
     tile_of_face = tiles_of_faces(mesh.uvs_or_error())
     corner_verts = torch.from_numpy(mesh.verts[mesh.faces]).float().to(device)
@@ -135,18 +135,17 @@ def bake_texels(
                     offsets_px = torch.rand(len(part), 2, generator=generator) - 0.5
                 with torch.no_grad():
                     mean += value_at(places.at(part, offsets_px)).float().cpu() / bake_samples
-            if not torch.isfinite(mean).all():
-                raise JobError(
-                    "non_finite",
-                    "The colour field holds NaN or infinite values.",
-                    "Continue from an earlier checkpoint, or start again with a lower learning rate.",
-                )
+            refuse_non_finite(mean, "color")
             images[tile].reshape(-1, 3)[part] = encode(mean).numpy()
     return Texture(images, islands)
 
 
 def encode_colors(rgb: Float[Tensor, "points 3"]) -> UInt8[Tensor, "points 3"]:
-    """Bytes of sRGB values in [0, 1]."""
+    """Bytes of sRGB values in [0, 1].
+
+    >>> encode_colors(torch.tensor([[0.0, 0.2, 1.5]])).tolist()
+    [[0, 51, 255]]
+    """
     return (rgb.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -159,11 +158,11 @@ def composite_inward(
     threshold: float,
     cell_size: float,
 ) -> Float[Tensor, "rays 3"]:
-    """Colour that a camera straight above each surface point would see: sum of w_i c_i over sum of w_i.
+    """Colour seen by a camera straight above each surface point: sum of w_i c_i over sum of w_i.
 
-    The ray starts outside by two cells, because a decimated surface and a soft field both have colour
-    there, and goes in until a field at the threshold has shown most of itself. `offsets` in [0, 1) shift
-    the samples. Where the ray meets no density the colour of the surface point itself is taken.
+    The ray starts two cells outside, because a decimated surface and a soft field both have colour there, and
+    ends inside where a field at the threshold density would be mostly opaque. `offsets` in [0, 1) shift the
+    samples. If the ray meets no density, the colour of the surface point itself is used.
     """
     outside = 2 * cell_size
     inside = min(max(2 / threshold, 2 * cell_size), 0.1)
@@ -171,9 +170,9 @@ def composite_inward(
     index = torch.arange(RAY_SAMPLES, device=surface.device)
     depths = (index + offsets[:, None]) * step - outside
     xyz = surface[:, None] - depths[..., None] * normals[:, None]
-    # Fields under mixed precision answer in half; sums along a ray need more.
+    # Fields under mixed precision return half precision; sums along a ray need more.
     sigmas = density(xyz.reshape(-1, 3)).reshape(depths.shape).to(xyz.dtype)
-    # The space outside the scene is empty, whatever the field says there.
+    # Outside the scene space is empty, even if the field has a density there.
     sigmas = torch.where(xyz.abs().amax(-1) <= 1, sigmas, 0.0)
     optical_depth = torch.cumsum(sigmas * step, dim=1)
     trans = torch.exp(-torch.nn.functional.pad(optical_depth[:, :-1], (1, 0)))
@@ -182,7 +181,7 @@ def composite_inward(
     is_empty = total[:, 0] < 1e-3
     weights = torch.where(is_empty[:, None], 0.0, weights / total.clamp(min=1e-3))
 
-    # Most samples of an opaque surface weigh nothing: ask for the colour of the others alone.
+    # Most samples of an opaque surface have no weight: evaluate the colour of the others only.
     rays, samples = torch.nonzero(weights > 0.01, as_tuple=True)
     kept = weights[rays, samples]
     points, rays, kept = (

@@ -1,4 +1,4 @@
-"""Baked textures: one image for each UV tile."""
+"""Baked textures: one image per UV tile."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Tiles = dict[int, UInt8[np.ndarray, "_height _width 3"]]
 
 @dataclass(frozen=True)
 class Texture:
-    """Images and where in them the islands are."""
+    """Images, and masks of their islands."""
 
     tiles: Tiles
     is_island: dict[int, Bool[np.ndarray, "_height _width"]]
-    """True where a texel has a value of its own, which is in the islands and just around them."""
+    """True where a texel has its own value: in the islands and just around them."""
 
     @property
     def coverage(self) -> float:
-        """Share of the texels of all tiles that have a value of their own."""
+        """Share of the texels of all tiles that have their own value."""
         return float(np.mean([mask.mean() for mask in self.is_island.values()]))
 
     @property
@@ -37,7 +37,7 @@ class Texture:
 
 
 def fill_padding(texture: Texture) -> Texture:
-    """Texture whose other texels take the nearest island's value, so that mip-mapping finds no background."""
+    """Texture whose remaining texels take the nearest island's value, so that mip-mapping meets no background."""
     return Texture(
         {tile: _filled(image, texture.is_island[tile]) for tile, image in texture.tiles.items()},
         texture.is_island,
@@ -53,7 +53,7 @@ def _filled(
     # Row and column in one number: both are below 2¹⁵.
     rows, columns = np.arange(height, dtype=np.int32), np.arange(width, dtype=np.int32)
     nearest = np.where(is_island, rows[:, None] << 16 | columns, np.int32(-1))
-    # One thread: each texel asks those that were asked before it.
+    # One thread, because each texel depends on those visited before it.
     launch(_spread, 1, [height, width, torch.from_numpy(nearest)])
     filled, found = image.copy(), nearest[~is_island]
     filled[~is_island] = image[found >> 16, found & 0xFFFF]
@@ -63,7 +63,7 @@ def _filled(
 @wp.func
 @no_type_check
 def _ask(nearest: wp.array2d(dtype=int), y: int, x: int, other_y: int, other_x: int):
-    """Take over the nearest texel of a neighbour if it is nearer than the own one."""
+    """Adopt the nearest texel of a neighbour if it is nearer than the current one."""
     own, other = nearest[y, x], nearest[other_y, other_x]
     if other >= 0 and other != own:
         dy, dx = (other >> 16) - y, (other & 0xFFFF) - x
@@ -75,7 +75,7 @@ def _ask(nearest: wp.array2d(dtype=int), y: int, x: int, other_y: int, other_x: 
 @wp.kernel
 @no_type_check
 def _spread(height: int, width: int, nearest: wp.array2d(dtype=int)):
-    """The place of the nearest texel that has one, by sweeps down and up (Danielsson 1980; exact but for near ties)."""
+    """Location of the nearest valued texel, by sweeps down and up (Danielsson 1980; exact except for near ties)."""
     for sweep in range(2):
         for i in range(height):
             y, before = i, i - 1

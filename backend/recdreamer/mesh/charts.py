@@ -1,8 +1,7 @@
-"""Where to cut a surface for unwrapping: connected patches of faces that flatten well.
+"""Cuts a surface for unwrapping: connected patches of faces that flatten well.
 
-xatlas cuts well but takes a time that grows with the square of a chart's faces: 39 s for 100,000 faces. Where a
-chart ends depends on the large shape alone, so xatlas looks at a decimated copy, and the fine faces take over its
-charts.
+xatlas cuts well, but its time grows with the square of a chart's faces: 39 s for 100,000 faces. The borders of a
+chart depend only on the coarse shape, so xatlas cuts a decimated copy, and the fine faces inherit its charts.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from scipy.spatial import KDTree
 
 from recdreamer.mesh.mesh import Mesh, face_neighbours, face_normals
 
-PROXY_FACES = 4000  # xatlas needs a third of a second for as many
+PROXY_FACES = 4000  # takes xatlas a third of a second
 NORMAL_WEIGHT = 0.05  # of the mesh's size: keeps the two sides of a thin wall apart
 SMOOTHING_ROUNDS = 8
 MERGING_ROUNDS = 4
-SMALLEST_SHARE = 5e-4  # smaller patches go to a neighbour
+SMALLEST_SHARE = 5e-4  # smaller patches are merged into a neighbour
 
 
 def segment(mesh: Mesh) -> Int[np.ndarray, "faces"]:
-    """Number of the patch that each face belongs to, from 0; every patch is connected across edges."""
+    """Patch number of each face, from 0; every patch is connected across edges."""
     neighbours = face_neighbours(mesh)
     labels = _majority(_proxy_labels(mesh), neighbours)
     for _ in range(MERGING_ROUNDS):
@@ -38,7 +37,14 @@ def segment(mesh: Mesh) -> Int[np.ndarray, "faces"]:
 def connected_patches(
     labels: Int[np.ndarray, "faces"], neighbours: Int[np.ndarray, "faces 3"]
 ) -> Int[np.ndarray, "faces"]:
-    """Labels taken apart so that each is one connected patch, numbered from 0."""
+    """Labels split into connected patches, numbered from 0.
+
+    Three faces in a row; the first and the last have one label, but do not touch:
+
+    >>> neighbours = np.array([[1, -1, -1], [0, 2, -1], [1, -1, -1]])
+    >>> connected_patches(np.array([0, 1, 0]), neighbours).tolist()
+    [0, 1, 2]
+    """
     face, side = np.nonzero((neighbours >= 0) & (labels[neighbours] == labels[:, None]))
     links = (np.ones(len(face), bool), (face, neighbours[face, side]))
     graph = sparse.coo_matrix(links, (len(labels), len(labels)))
@@ -46,7 +52,7 @@ def connected_patches(
 
 
 def _proxy_labels(mesh: Mesh) -> Int[np.ndarray, "faces"]:
-    """Chart of the nearest face, in place and direction, of a decimated copy that xatlas has cut."""
+    """Chart of the nearest face, by position and normal, of a decimated copy that xatlas has cut."""
     verts = ((mesh.verts - mesh.verts.mean(0)) / max(np.ptp(mesh.verts, axis=0).max(), 1e-20)).astype(
         np.float32
     )
@@ -58,9 +64,9 @@ def _proxy_labels(mesh: Mesh) -> Int[np.ndarray, "faces"]:
     if len(proxy.faces) == 0:
         return np.zeros(len(mesh.faces), np.int64)
     atlas = xatlas.Atlas()
-    # Small triangles would fall below the areas that xatlas takes for degenerate.
+    # Scaled up, because xatlas takes small triangles for degenerate.
     atlas.add_mesh(proxy.verts * np.float32(10), proxy.faces.astype(np.uint32))
-    coarse = xatlas.PackOptions()  # the charts alone matter: pack them quickly
+    coarse = xatlas.PackOptions()  # only the charts matter, so pack them quickly
     coarse.texels_per_unit, coarse.bruteForce = 4.0, False
     atlas.generate(pack_options=coarse)
     charts = np.zeros(len(proxy.faces), np.int64)
@@ -78,7 +84,7 @@ def _places(mesh: Mesh) -> Float[np.ndarray, "faces 6"]:
 def _majority(
     labels: Int[np.ndarray, "faces"], neighbours: Int[np.ndarray, "faces 3"]
 ) -> Int[np.ndarray, "faces"]:
-    """Labels with straighter borders: a face with two neighbours of one other label goes over to it."""
+    """Labels with straighter borders: a face with two neighbours of the same other label adopts it."""
     for _ in range(SMOOTHING_ROUNDS):
         a, b, c = np.where(neighbours >= 0, labels[neighbours], labels[:, None]).T
         labels = np.where((a == b) | (a == c), a, np.where(b == c, b, labels))
@@ -88,7 +94,7 @@ def _majority(
 def _without_small_patches(
     patches: Int[np.ndarray, "faces"], neighbours: Int[np.ndarray, "faces 3"]
 ) -> Int[np.ndarray, "faces"]:
-    """Patches where small ones have joined the neighbour that they share most edges with."""
+    """Patches with small ones merged into the neighbour that shares the most edges."""
     sizes = np.bincount(patches)
     is_small = sizes < max(8.0, SMALLEST_SHARE * len(patches))
     face, side = np.nonzero(neighbours >= 0)
@@ -96,6 +102,6 @@ def _without_small_patches(
     at_border = (own != other) & is_small[own]
     pairs, shared = np.unique(np.stack([own, other], 1)[at_border], axis=0, return_counts=True)
     new = np.arange(len(sizes))
-    order = np.lexsort((sizes[pairs[:, 1]], shared))  # the longest border writes last, then the largest patch
+    order = np.lexsort((sizes[pairs[:, 1]], shared))  # the longest border wins, then the largest patch
     new[pairs[order, 0]] = pairs[order, 1]
     return new[patches]

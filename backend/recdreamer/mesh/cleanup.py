@@ -10,13 +10,13 @@ from recdreamer.mesh.mesh import Mesh, connected_components, is_watertight, with
 from recdreamer.mesh.pinches import separate_pinches
 
 TAUBIN_LAMBDA, TAUBIN_MU = 0.5, -0.53
-# The gentlest that reaches the target: on a sphere of 10,000 faces the library's default, 7, bends the
+# The gentlest that reaches the target is used: on a sphere of 10,000 faces the library's default, 7, bends the
 # vertex normals five times as much as 2 or 3 (0.77 against 0.16 degrees on average), in the same time.
 AGGRESSIONS = (2, 3, 4, 5, 7)
 
 
 def smooth(mesh: Mesh, steps: int) -> Mesh:
-    """Mesh without its small bumps, at nearly the same volume (Taubin 1995, lambda|mu)."""
+    """Mesh with small bumps smoothed away at nearly the same volume (Taubin 1995, lambda|mu)."""
     if steps == 0:
         return mesh
     num_verts = len(mesh.verts)
@@ -33,7 +33,7 @@ def smooth(mesh: Mesh, steps: int) -> Mesh:
 
 
 def without_small_parts(mesh: Mesh, min_share: float) -> Mesh:
-    """Mesh without loose parts that hold less than `min_share` of the largest part's volume, or face inward."""
+    """Mesh without loose parts that have less than `min_share` of the largest part's volume or face inward."""
     labels = connected_components(mesh)
     a, b, c = (mesh.verts[mesh.faces[:, corner]].astype(np.float64) for corner in range(3))
     volumes = np.bincount(labels, np.einsum("ij,ij->i", a, np.cross(b, c)) / 6)
@@ -46,7 +46,7 @@ def without_small_parts(mesh: Mesh, min_share: float) -> Mesh:
 def decimate(mesh: Mesh, target_faces: int) -> Mesh:
     """Mesh of about `target_faces` triangles by quadric edge collapse; closed if the input is closed.
 
-    Collapses may pinch a thin wall or a narrow tunnel; such places are taken apart afterwards.
+    Collapses may pinch a thin wall or a narrow tunnel; pinches are separated afterwards.
     """
     if len(mesh.faces) <= target_faces:
         return mesh

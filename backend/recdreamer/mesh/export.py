@@ -1,4 +1,4 @@
-"""The result files: mesh.npz and textures for Blender, model.glb for everyone else."""
+"""The result files: mesh.npz and textures for Blender, model.glb for other programs."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from recdreamer.mesh.raster import FIRST_TILE
 from recdreamer.protocol import write_atomically
 
 PNG_STRATEGY = zlib.Z_RLE
-"""Of zlib. PNG's filters leave little to be found again but runs: to look for those alone takes less than a third of the
-time of the default, and the files are smaller, too."""
+"""zlib strategy. After PNG's filters mainly runs are left to compress: searching only for runs takes less than a third
+of the default's time, and the files are even smaller."""
 
 
 def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None = None) -> list[str]:
     """Write a mesh with UVs and its textures into `folder`; returns the names of the files.
 
-    mesh.npz, albedo.png, normal.png if given, and model.glb. Textures of several UV tiles, or of another tile than the
-    first, are named as UDIM wants: albedo.1001.png, albedo.1002.png, ... The mesh is written as it is; `stand_on_origin`
-    places one that has no place yet.
+    Writes mesh.npz, albedo.png, normal.png if given, and model.glb. Textures of several UV tiles, or of a single tile
+    other than the first, have UDIM names: albedo.1001.png, albedo.1002.png, ... The mesh is written unchanged; use
+    `stand_on_origin` to place it.
     """
     tiles = sorted(albedo)
     if normal_map is not None and sorted(normal_map) != tiles:
         raise ValueError(
-            f"The normal map has the tiles {sorted(normal_map)}, the base colour {tiles}; both must have the same."
+            f"The normal map has the tiles {sorted(normal_map)}, but the base color has {tiles}. Use the same for both."
         )
-    with ThreadPoolExecutor() as pool:  # Side by side: Pillow lets go of Python while it works.
+    with ThreadPoolExecutor() as pool:  # In parallel, because Pillow releases Python's lock.
         waiting = [
             {} if images is None else {tile: pool.submit(png_bytes, images[tile]) for tile in tiles}
             for images in (albedo, normal_map)
@@ -51,14 +51,23 @@ def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None
 
 
 def texture_name(kind: str, tile: int, tiles: Collection[int]) -> str:
-    """File of the texture of one of the UV tiles: its number is in the name unless there is the first one alone."""
+    """File name of a UV tile's texture; it contains the tile's number unless the first tile is the only one.
+
+    >>> texture_name("albedo", 1001, [1001]), texture_name("albedo", 1002, [1001, 1002])
+    ('albedo.png', 'albedo.1002.png')
+    """
     return f"{kind}.png" if list(tiles) == [FIRST_TILE] else f"{kind}.{tile}.png"
 
 
 def stand_on_origin(mesh: Mesh, height_m: float) -> Mesh:
-    """Mesh in metres, `height_m` high, the centre of its base at the origin."""
+    """Mesh in metres, `height_m` high, with the centre of its base at the origin.
+
+    >>> mesh = Mesh(np.array([[1, 1, 1], [3, 1, 1], [1, 1, 5]], np.float32), np.array([[0, 1, 2]], np.int32))
+    >>> stand_on_origin(mesh, 2.0).verts.tolist()
+    [[-0.5, 0.0, 0.0], [0.5, 0.0, 0.0], [-0.5, 0.0, 2.0]]
+    """
     if not height_m > 0:
-        raise ValueError(f"height_m is {height_m}; the object needs a height above 0 metres.")
+        raise ValueError(f"height_m is {height_m}. Give a height above 0 meters.")
     lo, hi = mesh.verts.min(0), mesh.verts.max(0)
     base = np.array([(lo[0] + hi[0]) / 2, (lo[1] + hi[1]) / 2, lo[2]], np.float32)
     scale = np.float32(height_m / (hi[2] - lo[2]))
@@ -66,7 +75,7 @@ def stand_on_origin(mesh: Mesh, height_m: float) -> Mesh:
 
 
 def npz_bytes(mesh: Mesh) -> bytes:
-    """`verts`, `faces` and per-corner `uvs` as plain arrays; any numpy reads them without pickle."""
+    """`verts`, `faces` and per-corner `uvs` as plain arrays, which any numpy reads without pickle."""
     stream = io.BytesIO()
     np.savez(
         stream,

@@ -1,4 +1,4 @@
-"""Density field to watertight mesh: marching cubes on a cleaned level set."""
+"""From a density field to a watertight mesh: marching cubes on a cleaned level set."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from recdreamer.mesh.level import (
     Density,
     Point,
     SurfaceLevel,
+    crossing_along,
     find_surface,
     sample_box,
 )
@@ -37,7 +38,7 @@ def extract_mesh(
 ) -> Mesh:
     """Closed, outward-facing surface of the field, decimated to `config.target_faces`; scene units.
 
-    `density` is asked on `device`, in chunks. `level` is found when not given. Raises JobError where
+    `density` is evaluated on `device`, in chunks. `level` is determined if not given. Raises JobError if
     there is no object (see `find_surface`).
     """
     tick, warn = tick or no_tick, warn or no_warn
@@ -45,18 +46,18 @@ def extract_mesh(
     lo, cell = level.lo, cell_size(level, config)
     sigmas = _sample(density, level.lo, level.hi, cell, device, tick)
     if _is_cut(sigmas >= level.threshold, level):
-        # A part too thin for the coarse look leaves the box: take the whole cube at the same fineness.
+        # A part too thin for the coarse grid leaves the box: use the whole cube at the same resolution.
         lo = CUBE_LO
         sigmas = _sample(density, lo, CUBE_HI, cell, device, tick)
 
-    # Bounded to +-1 so that a steep field, hundreds inside and zero outside, does not drag the
+    # Clipped to ±1 so that a steep field, hundreds inside and zero outside, does not pull the
     # interpolated crossing towards its empty side.
     signed = np.clip(sigmas / level.threshold, 0, 2) - 1
     solid = signed > 0
     if not solid.any():
         raise JobError(
             "empty_field",
-            f"No part of the field is denser than the mesh threshold {level.threshold:g}, looked at closely.",
+            f"At full resolution, no part of the field is denser than the mesh threshold {level.threshold:g}.",
             "Lower mesh.threshold, or try another seed or more steps.",
         )
     solid = whole_object(solid, sigmas, cell, level, config)
@@ -71,7 +72,7 @@ def extract_mesh(
     mesh = _refined(mesh, density, level.threshold, cell, device, tick)
     mesh = smooth(mesh, config.smoothing_steps)
     tick()
-    # Decimation may leave specks where it takes pinched places apart.
+    # Decimation may leave specks where it separates pinches.
     mesh = without_small_parts(decimate(mesh, config.target_faces), config.min_component_share)
     return without_unused_verts(mesh)
 
@@ -89,7 +90,7 @@ def _sample(
 
 
 def _is_cut(solid: Bool[np.ndarray, "x y z"], level: SurfaceLevel) -> bool:
-    """True when the object goes on beyond a side of its box that is not the border of the scene."""
+    """True if the object extends beyond a side of its box that is not the border of the scene."""
     return any(
         solid.take(end, axis).any() and abs(side[axis]) < 1 - 1e-6
         for axis in range(3)
@@ -109,7 +110,7 @@ def _marching_cubes(signed: Float[np.ndarray, "x y z"]) -> tuple[np.ndarray, np.
     except ImportError:
         raise JobError(
             "missing_package",
-            "No marching cubes is installed.",
+            "No marching cubes package is installed.",
             "Install PyMCubes (Python 3.11) or scikit-image (any Python) into the backend environment.",
         ) from None
     verts, faces, _, _ = marching_cubes(signed, 0.0)
@@ -123,24 +124,16 @@ def _facing_outward(mesh: Mesh) -> Mesh:
 def _refined(
     mesh: Mesh, density: Density, threshold: float, cell: float, device: torch.device | str, tick: Tick
 ) -> Mesh:
-    """Mesh whose vertices lie on the level set itself, not on its linear interpolation between cells.
+    """Mesh whose vertices lie on the level set itself instead of its linear interpolation between cells.
 
-    Bisection along the vertex normal within three quarters of a cell. Vertices on the border caps stay.
+    Bisection along the vertex normal within three quarters of a cell. Vertices on the border caps are kept.
     """
     positions = torch.from_numpy(mesh.verts).to(device)
     normals = torch.from_numpy(vertex_normals(mesh)).to(device)
     refined = []
     for verts, dirs in zip(positions.split(CHUNK_POINTS), normals.split(CHUNK_POINTS), strict=True):
         tick()
-        inner = torch.full_like(verts[:, 0], -0.75 * cell)
-        outer = -inner
-        with torch.no_grad():
-            is_inside = density(verts + inner[:, None] * dirs) >= threshold
-            is_outside = density(verts + outer[:, None] * dirs) < threshold
-            for _ in range(BISECTIONS):
-                middle = (inner + outer) / 2
-                is_solid = density(verts + middle[:, None] * dirs) >= threshold
-                inner, outer = torch.where(is_solid, middle, inner), torch.where(is_solid, outer, middle)
-        movable = is_inside & is_outside & (verts.abs().amax(1) < 1 - cell)
-        refined.append(verts + torch.where(movable, (inner + outer) / 2, 0.0)[:, None] * dirs)
+        offsets, crosses = crossing_along(density, threshold, verts, dirs, 0.75 * cell, BISECTIONS)
+        movable = crosses & (verts.abs().amax(1) < 1 - cell)
+        refined.append(verts + torch.where(movable, offsets, 0.0)[:, None] * dirs)
     return Mesh(torch.cat(refined).cpu().numpy(), mesh.faces)

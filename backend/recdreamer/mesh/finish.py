@@ -1,4 +1,4 @@
-"""From a field, or from a mesh and its colours, to the files of a textured mesh, step by step."""
+"""From a field, or from a mesh and its colours, to the files of a textured mesh."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def finish_mesh(
 ) -> dict[str, Any]:
     """Make the textured mesh of a field and write mesh.npz, the textures and model.glb into `folder`.
 
-    `density` (per scene unit) and `color` (sRGB in [0, 1]) are asked on `device` at points of the cube
+    `density` (per scene unit) and `color` (sRGB in [0, 1]) are evaluated on `device` at points of the cube
     [-1, 1]^3. The written mesh is `height_m` metres high, stands with the centre of its base on the
-    origin, is Z-up and looks to -Y. `tick` is called between chunks of work and may raise to cancel;
-    nothing is written before everything is made. Raises JobError where the field holds no object.
+    origin, is Z-up and faces -Y. `tick` is called between chunks of work and may raise to cancel;
+    nothing is written before everything is computed. Raises JobError if the field contains no object.
 
-    Returns a report of plain numbers and strings; the warnings in it were also passed to `warn`.
+    Returns a report of plain numbers and strings; its warnings are also passed to `warn`.
     """
     tick = tick or no_tick
     started = time.perf_counter()
@@ -62,14 +62,14 @@ def finish_mesh(
 
 @dataclass(frozen=True)
 class FieldMesh:
-    """The mesh of a field in scene units, and how the field looks on it."""
+    """The mesh of a field in scene units, and the field's colours and normals on it."""
 
     mesh: Mesh
     shade: Shade
     normal_at: NormalAt | None
-    """None where no normal map is wanted."""
+    """None if no normal map is wanted."""
     facts: dict[str, Any]
-    """Plain numbers on the level set, and the warnings."""
+    """Plain numbers about the level set, and the warnings."""
 
 
 def mesh_of_field(
@@ -82,7 +82,7 @@ def mesh_of_field(
     tick: Tick = no_tick,
     warn: Warn | None = None,
 ) -> FieldMesh:
-    """Extract the mesh of a field. Raises JobError where it holds no object; see `finish_mesh` for the arguments."""
+    """Extract the mesh of a field. Raises JobError if it contains no object; see `finish_mesh` for the arguments."""
     warnings: list[str] = []
 
     def note(message: str) -> None:
@@ -121,9 +121,9 @@ def dress_mesh(
 ) -> dict[str, Any]:
     """Give a mesh in scene units its textures, and write mesh.npz, the textures and model.glb into `folder`.
 
-    UVs are made where it has none. `shade` gives colours; with `normal_at` the normals of a finer surface are baked,
-    too. `place` puts the mesh where it is written; what lies in the scene is asked before. Nothing is written before
-    everything is made. Returns a report of plain numbers and strings.
+    A mesh without UVs is unwrapped. `shade` gives colours; with `normal_at`, the normals of a finer surface are also
+    baked. `place` moves the mesh to its final position after baking. Nothing is written before everything is computed.
+    Returns a report of plain numbers and strings.
     """
     clock = time.perf_counter
     started, num_islands = clock(), None

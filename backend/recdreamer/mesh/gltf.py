@@ -1,4 +1,4 @@
-"""glTF 2.0 binary writer for one textured mesh. The only place that turns Z up into Y up."""
+"""glTF 2.0 binary writer for one textured mesh. The only place that converts from Z-up to Y-up."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def glb_bytes(
 ) -> bytes:
     """GLB of a Z-up mesh with UVs, base colour (sRGB PNG) and, if given, tangent-space normals (PNG).
 
-    Pictures go by UDIM number. glTF knows no UDIM: each tile becomes a primitive with a material of its own, metallic
-    0, roughness 0.9. glTF is Y-up with the front at +Z: (x, y, z) becomes (x, z, -y), so a front at -Y stays a front.
-    It has one UV per vertex: vertices are split along UV seams, and share their smooth normal.
+    Pictures are keyed by UDIM number. glTF has no UDIM, so each tile becomes a primitive with its own material,
+    metallic 0, roughness 0.9. glTF is Y-up with the front at +Z: (x, y, z) becomes (x, z, -y), so a front at -Y stays
+    the front. It has one UV per vertex: vertices are split along UV seams but keep their smooth normals.
     """
     frames = None if normal_map is None else tangent_frames(mesh)
     tile_of_face = tiles_of_faces(mesh.uvs_or_error())

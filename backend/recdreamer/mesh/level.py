@@ -1,4 +1,4 @@
-"""Where in a density field the surface is: the density at which the mesh looks most like the renders."""
+"""Finds the surface in a density field: the density at which the mesh looks most like the renders."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CUBE_HI: Point = (1.0, 1.0, 1.0)
 CHUNK_POINTS = 1 << 18
 COARSE_RESOLUTION = 64
 DEPTH_TOLERANCE = 0.1  # scene units
-MIN_OPACITY = 0.05  # below it, on every ray, there is nothing to see
+MIN_OPACITY = 0.05  # if no ray is more opaque, nothing is visible
 SPECK_SIZE = 0.2  # scene units
 POOR_AGREEMENT = 0.2  # an untrained density blob scores 0.25 to 0.4, a firm object 0.6 and more
 
 
 @dataclass(frozen=True)
 class SurfaceLevel:
-    """The level set that stands for the object, and how sure we are of it."""
+    """The level set that represents the object, and the confidence in it."""
 
     threshold: float
     """Density at the surface, per scene unit."""
@@ -54,9 +54,9 @@ def sample_box(
     device: torch.device | str = "cpu",
     tick: Tick = no_tick,
 ) -> Float[np.ndarray, "x y z"]:
-    """Density at the centres of a box of cubic cells whose lowest corner is `lo`.
+    """Density at the centres of the cubic cells of a box with lowest corner `lo`.
 
-    Centres, not corners: the surface between the last cell and the empty space beyond it then lies
+    With centres instead of corners, the surface between the last cell and the empty space beyond it lies
     exactly on the border of the box.
     """
     axes = [
@@ -64,20 +64,53 @@ def sample_box(
         for axis in range(3)
     ]
     sigmas = torch.empty(cells)
-    # Whole slabs of constant x: the memory in use does not grow with the resolution cubed.
+    # Whole slabs of constant x, so that memory does not grow with the cube of the resolution.
     slab = max(1, CHUNK_POINTS // (cells[1] * cells[2]))
     for start in range(0, cells[0], slab):
         tick()
         xyz = torch.cartesian_prod(axes[0][start : start + slab], axes[1], axes[2])
         with torch.no_grad():
             sigmas[start : start + slab] = density(xyz).float().cpu().reshape(-1, cells[1], cells[2])
-    if not torch.isfinite(sigmas).all():
+    refuse_non_finite(sigmas, "density")
+    return sigmas.numpy()
+
+
+def refuse_non_finite(values: Tensor, kind: str) -> None:
+    """Raises JobError for NaN or infinite values of a density or color field."""
+    if not torch.isfinite(values).all():
         raise JobError(
             "non_finite",
-            "The density field holds NaN or infinite values.",
+            f"The {kind} field holds NaN or infinite values.",
             "Continue from an earlier checkpoint, or start again with a lower learning rate.",
         )
-    return sigmas.numpy()
+
+
+def crossing_along(
+    density: Density,
+    threshold: float,
+    points: Float[Tensor, "points 3"],
+    directions: Float[Tensor, "points 3"],
+    reach: float,
+    bisections: int,
+) -> tuple[Float[Tensor, "points"], Bool[Tensor, "points"]]:
+    """Offset within ±`reach` at which the density falls below the threshold, and whether it does, for each point.
+
+    >>> inside = lambda xyz: (xyz[:, 0] < 0).float()
+    >>> points, right = torch.tensor([[0.125, 0, 0], [3.0, 0, 0]]), torch.tensor([[1.0, 0, 0], [1.0, 0, 0]])
+    >>> offsets, crosses = crossing_along(inside, 0.5, points, right, reach=0.5, bisections=12)
+    >>> round(offsets[0].item(), 3), crosses.tolist()
+    (-0.125, [True, False])
+    """
+    inner = torch.full_like(points[:, 0], -reach)
+    outer = -inner
+    with torch.no_grad():
+        crosses = density(points + inner[:, None] * directions) >= threshold
+        crosses &= density(points + outer[:, None] * directions) < threshold
+        for _ in range(bisections):
+            middle = (inner + outer) / 2
+            is_solid = density(points + middle[:, None] * directions) >= threshold
+            inner, outer = torch.where(is_solid, middle, inner), torch.where(is_solid, outer, middle)
+    return (inner + outer) / 2, crosses
 
 
 def find_surface(
@@ -88,10 +121,10 @@ def find_surface(
     tick: Tick | None = None,
     warn: Warn | None = None,
 ) -> SurfaceLevel:
-    """Threshold and bounding box of the object, from a coarse look at the whole cube [-1, 1]^3.
+    """Threshold and bounding box of the object, from a coarse sampling of the whole cube [-1, 1]^3.
 
-    Raises JobError for a field without an object: empty, or solid throughout. A field that has one but
-    will make a poor mesh (fog, a speck, cut by the cube) goes through with a warning.
+    Raises JobError for a field without an object: empty, or solid throughout. An object that will make a
+    poor mesh (fog, a speck, cut by the cube) only causes a warning.
     """
     tick, warn = tick or no_tick, warn or no_warn
     cell = 2 / COARSE_RESOLUTION
@@ -126,14 +159,14 @@ def find_surface(
     if solid.mean() > 0.95:
         raise JobError(
             "full_field",
-            f"The generated field fills {solid.mean():.0%} of the scene: there is no object in it "
+            f"The generated field fills {solid.mean():.0%} of the scene, so there is no object in it "
             f"(density percentiles {spread}).",
             "Raise the sparsity weight or mesh.threshold, or try another seed.",
         )
     lo, hi = _bounds(solid, cell)
     if max_opacity < 0.5:
         warn(
-            f"The object is a fog: its densest ray is only {max_opacity:.0%} opaque. More steps or a higher "
+            f"The object is foggy: its densest ray is only {max_opacity:.0%} opaque. More steps or a higher "
             "opacity weight give a firmer mesh."
         )
     elif agreement < POOR_AGREEMENT:
@@ -144,12 +177,12 @@ def find_surface(
     border = max(float(solid.take(end, axis).mean()) for axis in range(3) for end in (0, -1))
     if border > 0.01:
         warn(
-            f"The object reaches the border of the scene and is cut flat there ({border:.0%} of one side). "
+            f"The object reaches the border of the scene and is cut off there ({border:.0%} of one side). "
             "A smaller start blob or a larger camera distance keeps it inside."
         )
     if max(np.ptp(np.argwhere(solid), axis=0) + 1) * cell < SPECK_SIZE:
         warn(
-            "The object is a speck: it takes up less than a tenth of the scene's width, so it will have "
+            "The object is tiny: it takes up less than a tenth of the scene's width, so it will have "
             "little detail. Try another seed or a larger start blob."
         )
     return SurfaceLevel(threshold, agreement, max_opacity, percentiles, lo, hi)
@@ -160,7 +193,7 @@ def choose_threshold(
 ) -> tuple[float, float]:
     """Density whose level set agrees best with the renders, and that agreement.
 
-    A sharp field looks the same for a wide range of thresholds; the middle of that range is taken.
+    A sharp field looks the same over a wide range of thresholds; the middle of the range is used.
     """
     top = float(sigmas.max())
     candidates = np.geomspace(1e-3 * top, 0.9 * top, 32)
@@ -175,17 +208,24 @@ def choose_threshold(
 def surface_agreement(
     sigmas: Float[np.ndarray, "x y z"], cell_size: float, thresholds: list[float], tick: Tick = no_tick
 ) -> list[float]:
-    """How far level sets match what volume rendering shows, in six orthographic views along the axes.
+    """Agreement of level sets with volume rendering, in six orthographic views along the axes.
 
-    In each view the render has a silhouette (opacity above one half) and a depth (transmittance falls
-    to one half); the level set has a silhouette and a depth too. The score is the silhouettes'
-    intersection over union, where each pixel of the intersection counts exp(-|depth error| / 0.1).
+    In each view the render has a silhouette (opacity above one half) and a depth (where transmittance falls
+    to one half), and so does the level set. The score is the silhouettes' intersection over union, where each
+    pixel of the intersection counts exp(-|depth error| / 0.1).
 
-    Silhouettes alone would wrap haze into the object; depths alone would ignore thin parts.
+    Silhouettes alone would include haze in the object; depths alone would ignore thin parts.
+
+    A sharp cube looks the same as its level set at 50; at 200 nothing is left of it:
+
+    >>> sigmas = np.zeros((8, 8, 8))
+    >>> sigmas[2:6, 2:6, 2:6] = 100.0
+    >>> [float(score) for score in surface_agreement(sigmas, 0.25, [50.0, 200.0])]
+    [1.0, 0.0]
     """
     matched = np.zeros(len(thresholds))
     union = np.zeros(len(thresholds))
-    # In a fog no ray is half opaque: compare at half of what the densest ray reaches.
+    # In fog no ray is half opaque: compare at half the opacity of the densest ray.
     densest = max(float(sigmas.sum(axis).max()) * cell_size for axis in range(3))
     half = min(np.log(2.0), float(-np.log1p(np.expm1(-densest) / 2)))
     for axis in range(3):
@@ -204,7 +244,7 @@ def surface_agreement(
 
 
 def _bounds(solid: Bool[np.ndarray, "x y z"], cell: float) -> tuple[Point, Point]:
-    """Box around the solid cells with two cells to spare, clipped to the cube."""
+    """Box around the solid cells with a margin of two cells, clipped to the cube."""
     where = np.argwhere(solid)
     lo = np.maximum(-1 + (where.min(0) - 2) * cell, -1.0).tolist()
     hi = np.minimum(-1 + (where.max(0) + 3) * cell, 1.0).tolist()

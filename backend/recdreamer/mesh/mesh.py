@@ -1,4 +1,4 @@
-"""The triangle mesh, its settings, and what can be measured on it."""
+"""The triangle mesh, its settings and its measures."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ class MeshConfig:
     resolution: int = 128
     """Marching cubes cells along the longest side of the object."""
     threshold: float | None = None
-    """Density of the surface per scene unit; None finds the density that looks most like the renders."""
+    """Density of the surface per scene unit; None = the density that looks most like the renders."""
     min_component_share: float = 0.01
-    """Loose parts smaller than this share of the largest part's volume are dropped, but for opaque ones that the
-    closing of gaps joins to a larger part."""
+    """Loose parts smaller than this share of the largest part's volume are removed, except opaque ones that gap
+    closing connects to a larger part."""
     closed_gap: float = 0.04
-    """Gaps up to this width, as a share of the longest side, are filled: a field is often porous where it is flat
-    coloured; 0 = off."""
+    """Gaps up to this width, as a share of the longest side, are filled, because fields are often porous in areas of
+    uniform colour; 0 = off."""
     fill_pores: bool = True
-    """False closes only those gaps that part the object: a surface that has no pores keeps its creases."""
+    """False closes only gaps that split the object, so that a surface without pores keeps its creases."""
     hidden_share: float = 0.03
-    """Hollows are filled as far as less than this share of all directions leads out of them, from 0 to 0.5; 0 = off. From
-    the corners of a pit as deep as wide 0.042 do: it stays."""
+    """Hollows are filled where less than this share of all directions leads out, from 0 to 0.5; 0 = off. In the corners
+    of a pit as deep as wide the share is 0.042, so it is kept."""
     smoothing_steps: int = 4
-    """Taubin smoothing steps, which even out the noise of the field but keep the volume; 0 = off."""
+    """Taubin smoothing steps, which remove the field's noise but keep the volume; 0 = off."""
     target_faces: int = 30_000
     """Triangles after decimation: 2,000 for a game's background, 500,000 for sculpting; never more than were found."""
     texture_size_px: int = 1024
     """Side of the square texture: 512 to 4096, at most 8192."""
     padding_px: int = 4
-    """Least distance between the UV islands, filled with the colour of the nearest one."""
+    """Least distance between UV islands, filled with the colour of the nearest one."""
     bake_samples: int = 2
     """Jittered rays per texel."""
     normal_map: bool = True
-    """Also bake the field's own normals: detail that the decimated surface has lost."""
+    """Also bake the field's own normals, which keep detail that the decimated surface has lost."""
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -75,40 +75,61 @@ class Mesh:
     """Welded triangle mesh; faces are counter-clockwise seen from outside."""
 
     verts: Float[np.ndarray, "verts 3"]
-    """Positions; scene units until the exporter makes metres of them. Z up, front at -Y."""
+    """Positions; in scene units until the exporter converts them to metres. Z-up, front at -Y."""
     faces: Int[np.ndarray, "faces 3"]
     uvs: Float[np.ndarray, "faces 3 2"] | None = None
     """Texture coordinates of every face corner; (0, 0) is the lower left of the image, as in Blender."""
 
     def uvs_or_error(self) -> Float[np.ndarray, "faces 3 2"]:
         if self.uvs is None:
-            raise ValueError("The mesh has no UVs yet; unwrap it first.")
+            raise ValueError("The mesh has no UVs yet. Unwrap it first.")
         return self.uvs
 
 
 def face_cross(mesh: Mesh) -> Float[np.ndarray, "faces 3"]:
-    """Face normals whose length is twice the face's area."""
+    """Face normals whose length is twice the face's area.
+
+    >>> triangle = Mesh(np.array([[0.0, 0, 0], [2, 0, 0], [0, 3, 0]]), np.array([[0, 1, 2]]))
+    >>> face_cross(triangle).tolist()
+    [[0.0, 0.0, 6.0]]
+    """
     a, b, c = (mesh.verts[mesh.faces[:, corner]] for corner in range(3))
     return np.cross(b - a, c - a)
 
 
 def face_normals(mesh: Mesh) -> Float[np.ndarray, "faces 3"]:
     """Unit normals; zero where a face has no area."""
-    return _normalized(face_cross(mesh))
+    return normalized(face_cross(mesh))
 
 
 def surface_area(mesh: Mesh) -> float:
+    """Sum of the faces' areas.
+
+    >>> surface_area(Mesh(np.array([[0.0, 0, 0], [2, 0, 0], [0, 3, 0]]), np.array([[0, 1, 2]])))
+    3.0
+    """
     return float(np.linalg.norm(face_cross(mesh), axis=1).sum() / 2)
 
 
 def signed_volume(mesh: Mesh) -> float:
-    """Enclosed volume; negative when the faces look inward (divergence theorem)."""
+    """Enclosed volume; negative if the faces point inward (divergence theorem).
+
+    >>> verts = np.array([[0.0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3]])
+    >>> faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+    >>> signed_volume(Mesh(verts, faces)), signed_volume(Mesh(verts, faces[:, ::-1]))  # 1 · 2 · 3 / 6
+    (1.0, -1.0)
+    """
     a, b, c = (mesh.verts[mesh.faces[:, corner]].astype(np.float64) for corner in range(3))
     return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6)
 
 
 def is_watertight(mesh: Mesh) -> bool:
-    """True when every directed edge is used once and its opposite once: closed, and consistently wound."""
+    """True if every directed edge occurs once and its opposite once: closed and consistently wound.
+
+    >>> verts, faces = np.zeros((4, 3)), np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]])
+    >>> is_watertight(Mesh(verts, faces)), is_watertight(Mesh(verts, faces[:3]))
+    (True, False)
+    """
     if len(mesh.faces) == 0:
         return False
     tails = mesh.faces.astype(np.int64).ravel()
@@ -119,9 +140,14 @@ def is_watertight(mesh: Mesh) -> bool:
 
 
 def opposite_half_edges(mesh: Mesh) -> Int[np.ndarray, "half_edges"]:
-    """For half-edge 3 f + i, which leaves corner i of face f for the next one, the one across the edge.
+    """The opposite half-edge of each half-edge 3 f + i, which runs from corner i of face f to the next corner.
 
-    -1 where there is none, where more than two faces meet, and where the winding changes.
+    -1 at a border, where more than two faces meet, and where the winding changes.
+
+    A square of two triangles, which share half-edge 2 (from 2 to 0) and half-edge 3 (from 0 to 2):
+
+    >>> opposite_half_edges(Mesh(np.zeros((4, 3)), np.array([[0, 1, 2], [0, 2, 3]]))).tolist()
+    [-1, -1, 3, 2, -1, -1]
     """
     tails = mesh.faces.astype(np.int64).ravel()
     heads = np.roll(mesh.faces, -1, axis=1).astype(np.int64).ravel()
@@ -136,13 +162,17 @@ def opposite_half_edges(mesh: Mesh) -> Int[np.ndarray, "half_edges"]:
 
 
 def face_neighbours(mesh: Mesh) -> Int[np.ndarray, "faces 3"]:
-    """The face across each edge, from corner i to the next one; -1 where there is none (see above)."""
+    """The face across each edge from corner i to the next; -1 where `opposite_half_edges` has none.
+
+    >>> face_neighbours(Mesh(np.zeros((4, 3)), np.array([[0, 1, 2], [0, 2, 3]]))).tolist()
+    [[-1, -1, 1], [0, -1, -1]]
+    """
     opposite = opposite_half_edges(mesh)
     return np.where(opposite >= 0, opposite // 3, -1).reshape(-1, 3)
 
 
 def connected_components(mesh: Mesh) -> Int[np.ndarray, "faces"]:
-    """Number of the loose part that each face belongs to, from 0; parts share no vertex."""
+    """Number of the loose part of each face, from 0; parts share no vertices."""
     corners = mesh.faces.astype(np.int64)
     ends = np.concatenate([corners[:, :2], corners[:, 1:]])
     links = (np.ones(len(ends), bool), (ends[:, 0], ends[:, 1]))
@@ -151,34 +181,39 @@ def connected_components(mesh: Mesh) -> Int[np.ndarray, "faces"]:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
 
 
-def euler_characteristic(mesh: Mesh) -> int:
-    """Vertices - edges + faces: 2 for each sphere-like part, 2 less for each handle."""
-    ends = np.stack([mesh.faces, np.roll(mesh.faces, -1, axis=1)], -1).reshape(-1, 2)
-    num_edges = len(np.unique(np.sort(ends, axis=1), axis=0))
-    return len(np.unique(mesh.faces)) - num_edges + len(mesh.faces)
-
-
 def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "verts 3"]:
-    """Smooth unit normals: face normals weighted by the corner angle (Thürmer and Wüthrich 1998)."""
+    """Smooth unit normals: face normals weighted by the corner angle (Thürmer and Wüthrich 1998).
+
+    The corner of a cube, where three right angles meet:
+
+    >>> verts = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    >>> corner = Mesh(verts, np.array([[0, 1, 2], [0, 2, 3], [0, 3, 1]]))
+    >>> [round(x, 4) for x in vertex_normals(corner)[0].tolist()]  # 1 / √3
+    [0.5774, 0.5774, 0.5774]
+    """
     corners = mesh.verts[mesh.faces].astype(np.float64)
-    face_normals = _normalized(face_cross(mesh).astype(np.float64))
+    face_normals = normalized(face_cross(mesh).astype(np.float64))
     normals = np.zeros((len(mesh.verts), 3))
     for corner in range(3):
-        to_next = _normalized(corners[:, (corner + 1) % 3] - corners[:, corner])
-        to_last = _normalized(corners[:, (corner + 2) % 3] - corners[:, corner])
+        to_next = normalized(corners[:, (corner + 1) % 3] - corners[:, corner])
+        to_last = normalized(corners[:, (corner + 2) % 3] - corners[:, corner])
         angles = np.arccos(np.clip(np.einsum("ij,ij->i", to_next, to_last), -1, 1))
         for axis in range(3):
             normals[:, axis] += np.bincount(
                 mesh.faces[:, corner], angles * face_normals[:, axis], minlength=len(mesh.verts)
             )
-    normals = _normalized(normals)
-    # A vertex of nothing but degenerate faces still needs a unit vector: renderers divide by its length.
+    normals = normalized(normals)
+    # A vertex with only degenerate faces still needs a unit vector, because renderers divide by its length.
     normals[~normals.any(axis=1)] = (0.0, 0.0, 1.0)
     return normals.astype(np.float32)
 
 
 def turned(verts: Float[np.ndarray, "verts 3"], yaw_deg: float) -> Float[np.ndarray, "verts 3"]:
-    """Points turned about Z, counter-clockwise from above, in double precision; the same for 0."""
+    """Points rotated about Z, counter-clockwise from above, in double precision; exactly unchanged for 0.
+
+    >>> turned(np.array([[1.0, 0.0, 5.0]]), 90.0).round().astype(int).tolist()
+    [[0, 1, 5]]
+    """
     verts = verts.astype(np.float64)
     if yaw_deg == 0:
         return verts
@@ -193,6 +228,21 @@ def without_unused_verts(mesh: Mesh) -> Mesh:
     return Mesh(mesh.verts[used], new_index[mesh.faces].astype(np.int32), mesh.uvs)
 
 
-def _normalized(vectors: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+def normalized(vectors: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
+    """Unit vectors; zero where a vector has no length.
+
+    >>> normalized(np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 0.0]])).tolist()
+    [[0.6, 0.8, 0.0], [0.0, 0.0, 0.0]]
+    """
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-20)
+
+
+def double_areas(corners: Float[np.ndarray, "faces 3 2"]) -> Float[np.ndarray, "faces"]:
+    """Twice the signed areas of flat triangles, positive where they run counter-clockwise.
+
+    >>> double_areas(np.array([[[0.0, 0], [2, 0], [0, 3]], [[0.0, 0], [0, 3], [2, 0]]])).tolist()
+    [6.0, -6.0]
+    """
+    b, c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    return b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]

@@ -1,4 +1,4 @@
-"""Normal maps: what a finer surface's normals are, seen from the frame of the mesh. OpenGL convention, +Y up."""
+"""Normal maps: the normals of a finer surface in the tangent frames of the mesh. OpenGL convention, +Y up."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recdreamer.mesh.bake import bake_texels
 from recdreamer.mesh.baked_texture import Texture, fill_padding
-from recdreamer.mesh.level import Density
+from recdreamer.mesh.level import Density, crossing_along
 from recdreamer.mesh.mesh import Mesh, MeshConfig
 from recdreamer.mesh.raster import Texels
 from recdreamer.mesh.tangents import tangent_frames, to_tangent_space
@@ -22,13 +22,17 @@ NormalAt = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Floa
 BISECTIONS = 5
 REACH_CELLS = 2.0
 TEXELS_PER_CELL = 8
-"""Cells along the object's longest side. About half of a texture is used, and a surface is longer than its object:
-a cell of it gets two to four texels."""
+"""Texels per cell of the object's longest side. About half of a texture is used, and a surface is longer than its
+object, so that a surface cell gets two to four texels."""
 
 
 def normal_map_size(config: MeshConfig) -> int:
-    """Side of the normal map in pixels: the texture's, or less where more texels than differences over half a cell of
-    the level set can tell apart would only repeat themselves. Then a power of two, as engines want it."""
+    """Side of the normal map in pixels: the texture's, or a smaller power of two if more texels could not resolve more,
+    because normals are differences over half a cell of the level set.
+
+    >>> normal_map_size(MeshConfig(resolution=100, texture_size_px=4096))  # the power of two from 8 · 100 on
+    1024
+    """
     enough = 1 << (TEXELS_PER_CELL * config.resolution - 1).bit_length()
     return min(config.texture_size_px, enough)
 
@@ -45,7 +49,7 @@ def bake_normal_map(
 ) -> Texture:
     """Tangent-space normal map: non-colour data, 128 is 0 and 255 is 1; (128, 128, 255) leaves the mesh's normal.
 
-    Frames are those of MikkTSpace, so that Blender and glTF viewers turn the map into the fine normals again.
+    The frames are those of MikkTSpace, so that Blender and glTF viewers recover the fine normals from the map.
     """
     frames = tangent_frames(mesh)
     normals, tangents, signs = (
@@ -76,31 +80,30 @@ def bake_normal_map(
 
 
 def encode_normals(normals: Float[Tensor, "points 3"]) -> UInt8[Tensor, "points 3"]:
-    """Bytes of tangent-space directions of any length: 128 is 0, 255 is 1, 1 is -1."""
+    """Bytes of tangent-space directions of any length: 128 is 0, 255 is 1, 1 is -1.
+
+    >>> encode_normals(torch.tensor([[0.0, 0.0, 2.0], [-1.0, 0.0, 0.0]])).tolist()
+    [[128, 128, 255], [1, 128, 128]]
+    """
     normals = torch.nn.functional.normalize(normals, dim=1)
     return (normals * 127 + 128).round().clamp(0, 255).to(torch.uint8)
 
 
 def level_set_normals(density: Density, threshold: float, cell_size: float) -> NormalAt:
-    """Normals of the level set of a density field: its falling direction, by central differences of half a cell.
+    """Normals of a density field's level set: the direction of falling density, by central differences of half a cell.
 
-    Asked where the level set crosses the mesh's normal within two cells; where it does not cross, or the field does
-    not change, or turns away from the mesh, the mesh's normal is the answer.
+    Evaluated where the level set crosses the mesh's normal within two cells. The mesh's normal is kept if there is no
+    crossing, or if the field is constant there or its normal points away from the mesh's.
     """
 
     def normal_at(
         points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]
     ) -> Float[Tensor, "points 3"]:
         with torch.no_grad():
-            inner = torch.full_like(points[:, 0], -REACH_CELLS * cell_size)
-            outer = -inner
-            crosses = density(points + inner[:, None] * normals) >= threshold
-            crosses &= density(points + outer[:, None] * normals) < threshold
-            for _ in range(BISECTIONS):
-                middle = (inner + outer) / 2
-                is_solid = density(points + middle[:, None] * normals) >= threshold
-                inner, outer = torch.where(is_solid, middle, inner), torch.where(is_solid, outer, middle)
-            surface = points + ((inner + outer) / 2)[:, None] * normals
+            offsets, crosses = crossing_along(
+                density, threshold, points, normals, REACH_CELLS * cell_size, BISECTIONS
+            )
+            surface = points + offsets[:, None] * normals
             gradient = torch.empty_like(points)
             for axis in range(3):
                 step = torch.zeros(3, device=points.device, dtype=points.dtype)

@@ -1,4 +1,4 @@
-"""Flattening patches of a surface: conformal first, then as close to isometric as their shape allows."""
+"""Flattens patches of a surface: conformally first, then as close to isometric as their shape allows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from recdreamer.mesh.charts import connected_patches, segment
-from recdreamer.mesh.mesh import Mesh, face_neighbours
+from recdreamer.mesh.mesh import Mesh, double_areas, face_neighbours
 from recdreamer.report import Tick, no_tick
 
 ARAP_STEPS = 8
 WORST_STRETCH = 1.25  # L2 stretch above which a chart is cut in two
-SWEEP = 256  # segments whose crossings are looked for at once
-NEGLIGIBLE_AREA = 1e-6  # of the mean face; the winding of smaller faces is rounding
+SWEEP = 256  # segments tested for crossings at once
+NEGLIGIBLE_AREA = 1e-6  # of the mean face; the winding of smaller faces is a rounding error
 
 
 @dataclass(frozen=True)
@@ -24,17 +24,17 @@ class Chart:
     """A flattened patch."""
 
     index: Int[np.ndarray, "chart_faces"]
-    """Its faces, as numbers of the mesh's faces."""
+    """Indices of its faces in the mesh."""
     faces: Int[np.ndarray, "chart_faces 3"]
-    """Their corners, as numbers of the chart's own vertices."""
+    """Corners of the faces, as indices of the chart's own vertices."""
     uvs: Float[np.ndarray, "chart_verts 2"]
-    """Flat positions, in the units of the mesh and with the patch's area; counter-clockwise."""
+    """Flat positions in the units of the mesh, with the patch's area; counter-clockwise."""
 
 
 def make_charts(mesh: Mesh, tick: Tick = no_tick) -> list[Chart]:
     """Charts that cover every face of the mesh once and do not overlap themselves.
 
-    A patch that does not flatten without folds and with little stretch is cut in two, and its halves again.
+    A patch that does not flatten without folds and with little stretch is cut in two, recursively.
     """
     patches = segment(mesh)
     order = np.argsort(patches, kind="stable")
@@ -54,27 +54,27 @@ def make_charts(mesh: Mesh, tick: Tick = no_tick) -> list[Chart]:
 
 
 def flatten_or_none(patch: Mesh) -> Float[np.ndarray, "verts 2"] | None:
-    """Flat positions of a connected patch, of the same area; None where it folds or stretches too much.
+    """Flat positions of a connected patch, with the same area; None if it folds or stretches too much.
 
-    Least squares conformal maps (Lévy et al. 2002), then as rigid as possible (Liu et al. 2008), whose first answer
-    is kept if the second has folds.
+    Least squares conformal maps (Lévy et al. 2002), then as rigid as possible (Liu et al. 2008); the first is the
+    fallback if the second has folds.
     """
     rest = flat_faces(patch)
-    area = _double_areas(rest)
+    area = double_areas(rest)
     if len(patch.faces) == 1:
         uvs = np.zeros((len(patch.verts), 2))
         uvs[patch.faces[0]] = rest[0]
         return uvs
     conformal = _conformal(patch, rest, area)
     for uvs in (_as_rigid_as_possible(patch, rest, conformal), conformal):
-        flat = _double_areas(uvs[patch.faces])
+        flat = double_areas(uvs[patch.faces])
         if not np.isfinite(uvs).all() or flat.sum() <= 0:
             continue
         uvs = uvs * np.sqrt(area.sum() / flat.sum())
         flat = flat * (area.sum() / flat.sum())
         if (flat <= 0)[area > NEGLIGIBLE_AREA * area.mean()].any():
             continue
-        # The L2 stretch of Sander et al. 2001: how far flat unit vectors are stretched, over the surface.
+        # The L2 stretch of Sander et al. 2001: root mean square stretch of flat unit vectors over the surface.
         squares = np.square(jacobians(uvs[patch.faces], rest)).sum((1, 2)) / 2
         stretch = np.sqrt((squares * area).sum() / area.sum())
         if stretch <= WORST_STRETCH and not _overlaps(uvs, patch.faces):
@@ -83,7 +83,12 @@ def flatten_or_none(patch: Mesh) -> Float[np.ndarray, "verts 2"] | None:
 
 
 def flat_faces(patch: Mesh) -> Float[np.ndarray, "faces 3 2"]:
-    """Each triangle laid into the plane on its own: first corner at 0, second on the x axis."""
+    """Each triangle laid into the plane separately: first corner at 0, second on the x axis.
+
+    >>> patch = Mesh(np.array([[0.0, 0, 0], [0, 3, 0], [0, 0, 4]]), np.array([[0, 1, 2]]))
+    >>> flat_faces(patch).tolist()
+    [[[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]]]
+    """
     a, b, c = (patch.verts[patch.faces[:, corner]] for corner in range(3))
     length = np.maximum(np.linalg.norm(b - a, axis=1), 1e-20)
     x = np.einsum("ij,ij->i", c - a, b - a) / length
@@ -92,16 +97,16 @@ def flat_faces(patch: Mesh) -> Float[np.ndarray, "faces 3 2"]:
     return np.stack([zero, zero, length, zero, x, y], 1).reshape(-1, 3, 2)
 
 
-def _double_areas(corners: Float[np.ndarray, "faces 3 2"]) -> Float[np.ndarray, "faces"]:
-    b, c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]
-
-
 def jacobians(
     source: Float[np.ndarray, "faces 3 2"], target: Float[np.ndarray, "faces 3 2"]
 ) -> Float[np.ndarray, "faces 2 2"]:
-    """Linear map of each triangle from `source` to `target`; zero where the source has no area."""
-    double_area = _double_areas(source)
+    """Linear map of each triangle from `source` to `target`; zero where the source has no area.
+
+    >>> triangle = np.array([[[0.0, 0], [1, 0], [0, 1]]])
+    >>> jacobians(triangle, triangle * [2, 3]).tolist()
+    [[[2.0, 0.0], [0.0, 3.0]]]
+    """
+    double_area = double_areas(source)
     safe = np.where(np.abs(double_area) < 1e-30, np.inf, double_area)[:, None, None]
     b, c = source[:, 1] - source[:, 0], source[:, 2] - source[:, 0]
     inverse = np.stack([c[:, 1], -c[:, 0], -b[:, 1], b[:, 0]], 1).reshape(-1, 2, 2) / safe
@@ -113,7 +118,7 @@ def _conformal(
     patch: Mesh, rest: Float[np.ndarray, "faces 3 2"], area: Float[np.ndarray, "faces"]
 ) -> Float[np.ndarray, "verts 2"]:
     num_faces, num_verts = len(patch.faces), len(patch.verts)
-    # Lévy et al., Eq. 4, with complex numbers taken apart: sum of (opposite edge) x (flat position) vanishes.
+    # Lévy et al., Eq. 4, in real and imaginary parts: the sum of (opposite edge) x (flat position) vanishes.
     opposite = np.roll(rest, -2, axis=1) - np.roll(rest, -1, axis=1)
     opposite = opposite / np.sqrt(np.maximum(area, NEGLIGIBLE_AREA * area.mean()))[:, None, None]
     real, imaginary = opposite[..., 0].ravel(), opposite[..., 1].ravel()
@@ -122,7 +127,7 @@ def _conformal(
     columns = np.concatenate([column, column + num_verts, column, column + num_verts])
     values = np.concatenate([real, -imaginary, imaginary, real])
     system = sparse.csr_matrix((values, (rows, columns)), (2 * num_faces, 2 * num_verts))
-    # Two far vertices say where the chart lies and how large it is; without them all could be one point.
+    # Two distant vertices are pinned, because otherwise all vertices could collapse to one point.
     axis = np.ptp(patch.verts, axis=0).argmax()
     first, last = patch.verts[:, axis].argmin(), patch.verts[:, axis].argmax()
     distance = np.linalg.norm(patch.verts[last] - patch.verts[first])
@@ -139,11 +144,11 @@ def _conformal(
 def _as_rigid_as_possible(
     patch: Mesh, rest: Float[np.ndarray, "faces 3 2"], uvs: Float[np.ndarray, "verts 2"]
 ) -> Float[np.ndarray, "verts 2"]:
-    """Local-global iteration: turn every triangle, then sew the turned triangles together."""
+    """Local-global iteration: rotate every triangle, then stitch the rotated triangles together."""
     edges = np.roll(rest, -2, axis=1) - np.roll(rest, -1, axis=1)  # edge i lies opposite corner i
     before, after = np.roll(rest, -1, axis=1) - rest, np.roll(rest, -2, axis=1) - rest
-    sine = np.maximum(_double_areas(rest), 1e-20)[:, None]
-    # Obtuse corners have negative weights, with which the iteration may diverge.
+    sine = np.maximum(double_areas(rest), 1e-20)[:, None]
+    # Obtuse corners would have negative weights, with which the iteration may diverge.
     weights = np.clip((before * after).sum(-1) / sine, 1e-3, 1e3)
     tails, heads = np.roll(patch.faces, -1, axis=1), np.roll(patch.faces, -2, axis=1)
     shape = (len(patch.verts), len(patch.verts))
@@ -169,7 +174,7 @@ def _as_rigid_as_possible(
 
 
 def _overlaps(uvs: Float[np.ndarray, "verts 2"], faces: Int[np.ndarray, "faces 3"]) -> bool:
-    """True when a flat patch without folded faces still covers a place twice.
+    """True if a flat patch without folded faces still covers a point twice.
 
     It does not if it winds once around every inner vertex and its border does not cross itself.
     """
@@ -190,18 +195,18 @@ def _overlaps(uvs: Float[np.ndarray, "verts 2"], faces: Int[np.ndarray, "faces 3
 
 
 def _border(faces: Int[np.ndarray, "faces 3"]) -> Int[np.ndarray, "edges 2"]:
-    """Directed edges, as vertex numbers, that only one face has."""
+    """Directed edges, as vertex indices, that belong to only one face."""
     face, side = np.nonzero(face_neighbours(Mesh(np.zeros((faces.max() + 1, 3)), faces)) < 0)
     return np.stack([faces[face, side], faces[face, (side + 1) % 3]], 1)
 
 
 def _crosses_itself(ends: Float[np.ndarray, "edges 2 2"], names: Int[np.ndarray, "edges 2"]) -> bool:
-    """True when two of the segments, which share no end, cross."""
+    """True if two of the segments cross, not counting those that share an end."""
     starts, sides = ends[:, 0], ends[:, 1] - ends[:, 0]
     lo, hi = ends.min(1), ends.max(1)
     order = np.argsort(lo[:, 0])
     starts, sides, lo, hi, names = starts[order], sides[order], lo[order], hi[order], names[order]
-    # Sweep along x: a segment can only meet those that begin before it ends.
+    # Sweep along x: a segment can only cross those that begin before it ends.
     counts = np.searchsorted(lo[:, 0], hi[:, 0], side="right") - np.arange(len(lo)) - 1
     for begin in range(0, len(lo), SWEEP):
         group = counts[begin : begin + SWEEP]

@@ -1,4 +1,4 @@
-"""Repair of pinched meshes: places where a closed surface touches itself are taken apart.
+"""Repairs pinched meshes by separating the places where a closed surface touches itself.
 
 An edge collapse that closes a tunnel or flattens a thin wall leaves edges with four faces. The surface is
 still a cycle (every directed edge is matched by as many opposite ones), so faces can be paired across
@@ -15,16 +15,16 @@ from recdreamer.mesh.mesh import Mesh
 
 
 def separate_pinches(mesh: Mesh) -> Mesh:
-    """Manifold mesh with the same faces, but for double walls of no thickness, which vanish.
+    """Manifold mesh with the same faces, except double walls without thickness, which are removed.
 
-    The input must be a cycle without boundary. Vertices are doubled where sheets touch.
+    The input must be a cycle without boundary. Vertices are duplicated where sheets touch.
     """
     faces = _without_double_walls(mesh.faces)
     tails = faces.ravel().astype(np.int64)
     heads = np.roll(faces, -1, axis=1).ravel().astype(np.int64)
     pairs = _paired_half_edges(tails, heads, faces, mesh.verts)
-    # Corners of the faces on both sides of an edge are one vertex if they lie at the same end of it.
-    # Half-edge i leaves corner i; the next corner of the same face is where it arrives.
+    # Corners of the faces on both sides of an edge are one vertex if they are at the same end of it.
+    # Half-edge i runs from corner i to the next corner of the same face.
     arrival = (np.arange(len(tails)) // 3) * 3 + (np.arange(len(tails)) + 1) % 3
     ends = np.concatenate(
         [
@@ -40,7 +40,7 @@ def separate_pinches(mesh: Mesh) -> Mesh:
 
 
 def _without_double_walls(faces: Int[np.ndarray, "faces 3"]) -> Int[np.ndarray, "kept 3"]:
-    """Faces without degenerate ones and without pairs of the same three vertices seen from both sides."""
+    """Faces without degenerate ones and without pairs of the same three vertices with opposite windings."""
     a, b, c = faces.T
     faces = faces[(a != b) & (b != c) & (c != a)]
     # Sorting three vertices takes an even number of swaps for one winding, an odd one for the other.
@@ -70,7 +70,7 @@ def _paired_half_edges(
     backward = backward[np.argsort(keys[backward], kind="stable")]
     if not np.array_equal(keys[forward], keys[backward]):
         raise ValueError(
-            "The mesh has a boundary or faces of mixed winding; only a closed one can be repaired."
+            "The mesh has a boundary or faces of mixed winding. Only a closed mesh can be repaired."
         )
     _, starts, counts = np.unique(keys[forward], return_index=True, return_counts=True)
     for start, count in zip(starts[counts > 1], counts[counts > 1], strict=True):
@@ -88,7 +88,7 @@ def _wedge_partners(forward, backward, tails, heads, faces, verts) -> Int[np.nda
     half_edges = np.concatenate([forward, backward])
     apex = verts[faces[half_edges // 3, (half_edges + 2) % 3]] - start
     angles = np.arctan2(apex @ other_side, apex @ side)
-    # Turning backwards, a forward face enters the solid and a backward face leaves it: match like brackets.
+    # Going backwards around the edge, forward faces enter the solid and backward faces leave it, like brackets.
     order = np.argsort(-angles, kind="stable")
     enters = order < len(forward)
     depth = np.cumsum(np.where(enters, 1, -1))
@@ -105,12 +105,12 @@ def _wedge_partners(forward, backward, tails, heads, faces, verts) -> Int[np.nda
 def _without_parallel_edges(
     verts: Float[np.ndarray, "verts 3"], faces: Int[np.ndarray, "faces 3"], pairs: Int[np.ndarray, "edges 2"]
 ) -> Mesh:
-    """Mesh in which two vertices share one edge at most: further ones get a vertex in their middle."""
+    """Mesh in which two vertices share at most one edge: further edges get a vertex at their midpoint."""
     corners = faces.ravel().astype(np.int64)
     ends = np.sort(np.stack([corners[pairs[:, 0]], corners[pairs[:, 1]]], 1), axis=1)
     _, first = np.unique(ends, axis=0, return_index=True)
     extra = np.setdiff1d(np.arange(len(pairs)), first)
-    # Half-edge -> the vertex in its middle; both sides of an edge share it.
+    # From half-edge to the vertex at its midpoint, shared by both sides of the edge.
     middle = {int(half): len(verts) + i for i, pair in enumerate(extra) for half in pairs[pair]}
     if not middle:
         return Mesh(verts, faces)
@@ -123,7 +123,7 @@ def _without_parallel_edges(
             ring.append(faces[face, corner])
             if 3 * face + corner in middle:
                 ring.append(middle[3 * face + corner])
-        # Fan from a middle: no triangle of it then lies along one side of the old face.
+        # A fan from a midpoint has no triangle that is flat against a side of the old face.
         turn = next(i for i, vertex in enumerate(ring) if vertex >= len(verts))
         ring = ring[turn:] + ring[:turn]
         fans += [(ring[0], ring[i], ring[i + 1]) for i in range(1, len(ring) - 1)]

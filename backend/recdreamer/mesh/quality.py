@@ -1,4 +1,4 @@
-"""Numbers that say how good a mesh and its UVs are."""
+"""Measures the quality of a mesh and its UVs."""
 
 from __future__ import annotations
 
@@ -7,25 +7,32 @@ from typing import Any
 import numpy as np
 
 from recdreamer.mesh.baked_texture import Texture
-from recdreamer.mesh.mesh import Mesh, connected_components, is_watertight
+from recdreamer.mesh.mesh import Mesh, connected_components, double_areas, is_watertight
 from recdreamer.mesh.parametrize import flat_faces, jacobians
 from recdreamer.mesh.seams import seam_error
 
 
 def uv_stretch(mesh: Mesh) -> dict[str, float]:
-    """How far the UVs distort the surface; every number is 1 for an isometry.
+    """Distortion of the surface by its UVs; every number is 1 for an isometry.
 
     From the singular values G >= g of the map from UV to surface (Sander et al. 2001, "Texture Mapping Progressive
     Meshes"), in units in which both have the same area:
     `l2`: sqrt of the area-weighted mean of (G^2 + g^2) / 2, their L2 stretch.
     `area_p99`, `area_max`: max(Gg, 1 / Gg) of a face, over the faces with 99 % of the area and over all but 0.01 %.
-    `angle_p99`, `angle_max`: G / g, the same way. Slivers of rounding size would make a plain maximum meaningless.
-    Infinite where that much of the surface has no area in UV.
+    `angle_p99`, `angle_max`: G / g, likewise. Tiny slivers would make a plain maximum meaningless.
+    Infinite if that much of the surface has no area in UV.
+
+    A right triangle laid out at twice its width and half its height, so that G = 2 and g = 1/2:
+
+    >>> verts, faces = np.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]), np.array([[0, 1, 2]])
+    >>> stretch = uv_stretch(Mesh(verts, faces, np.array([[[0.0, 0.0], [2.0, 0.0], [0.0, 0.5]]])))
+    >>> round(stretch["l2"], 4), round(stretch["area_max"], 4), round(stretch["angle_max"], 4)  # l2² = (4 + 1/4) / 2
+    (1.4577, 1.0, 4.0)
     """
     uvs = mesh.uvs_or_error().astype(np.float64)
     flat = flat_faces(Mesh(mesh.verts.astype(np.float64), mesh.faces))
-    surface_areas = np.abs(_cross(flat)) / 2
-    uv_areas = np.abs(_cross(uvs)) / 2
+    surface_areas = np.abs(double_areas(flat)) / 2
+    uv_areas = np.abs(double_areas(uvs)) / 2
     scale = np.sqrt(uv_areas.sum() / surface_areas.sum())
     maps = jacobians(uvs, flat * scale)
     squares = np.square(maps).sum((1, 2)) / 2
@@ -48,7 +55,7 @@ def uv_stretch(mesh: Mesh) -> dict[str, float]:
 
 
 def mesh_report(mesh: Mesh, texture: Texture | None = None) -> dict[str, Any]:
-    """Plain numbers about a mesh, its UVs if it has them, and its base colour if given."""
+    """Plain numbers about a mesh, its UVs if it has any, and its base colour if given."""
     report: dict[str, Any] = {
         "verts": len(mesh.verts),
         "faces": len(mesh.faces),
@@ -64,11 +71,6 @@ def mesh_report(mesh: Mesh, texture: Texture | None = None) -> dict[str, Any]:
         report["texture_use"] = texture.coverage
         report["seam_error"] = seam_error(mesh, texture.tiles)
     return report
-
-
-def _cross(corners: np.ndarray) -> np.ndarray:
-    b, c = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]
 
 
 def _quantile(values: np.ndarray, shares: np.ndarray, rank: float) -> float:

@@ -1,4 +1,4 @@
-"""Which face every texel belongs to, for one UV tile or several (UDIM)."""
+"""Assigns texels to faces, for one or several UV tiles (UDIM)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recdreamer.kernels import launch
+from recdreamer.mesh.mesh import double_areas
 
 wp.set_module_options({"enable_backward": False})
 
-REACH_PX = 1.5  # texels this far outside an island still take their own colour: bilinear lookups see them
+REACH_PX = 1.5  # texels this far outside an island get their own colour: bilinear lookups use them
 FIRST_TILE, TILES_PER_ROW = 1001, 10
-EDGE = 1e-4  # a UV this little beyond the border of its tile is rounding
+EDGE = 1e-4  # UVs this close beyond the border of their tile are rounding errors
 
 
 @dataclass(frozen=True)
@@ -25,16 +26,16 @@ class TexelMap:
     """The texels of one tile. Row 0 is the top (v = 1)."""
 
     faces: Int[np.ndarray, "height width"]
-    """Face whose value a texel takes, -1 where no island is near."""
+    """Face that gives a texel its value; -1 where no island is near."""
     origins: Float[np.ndarray, "faces 3"]
-    """Barycentrics of every face, carried on to the centre of the first texel."""
+    """Barycentrics of every face, extrapolated to the centre of the first texel."""
     steps: Float[np.ndarray, "faces 6"]
     """Their change from one texel to the next: three to the right, then three downward."""
 
 
 @dataclass(frozen=True)
 class Texels:
-    """Points of the surface, one in each of some texels."""
+    """Surface points, one for each of some texels."""
 
     faces: Int[Tensor, "points"]
     weights: Float[Tensor, "points 3"]
@@ -47,26 +48,34 @@ class Texels:
 def tiles_of_faces(uvs: Float[np.ndarray, "faces 3 2"]) -> Int[np.ndarray, "faces"]:
     """UDIM number of each face's tile: 1001 for [0, 1)^2, one more per column, ten more per row.
 
-    Raises ValueError where a face leaves its tile or lies where UDIM has none.
+    Raises ValueError if a face leaves its tile or lies where UDIM has no tile.
+
+    >>> triangle = np.array([[[0.1, 0.1], [0.9, 0.1], [0.1, 0.9]]])
+    >>> tiles_of_faces(np.concatenate([triangle, triangle + [1, 0], triangle + [0, 1]])).tolist()
+    [1001, 1002, 1011]
     """
     corner = np.floor(uvs.mean(1).astype(np.float64)).astype(np.int64)
     low, high = corner.min(0), corner.max(0)
     if low.min() < 0 or high[0] >= TILES_PER_ROW:
         raise ValueError(
             f"The UVs reach from tile column {low[0]}, row {low[1]} to column {high[0]}, row {high[1]}; "
-            f"UDIM tiles lie in the columns 0 to {TILES_PER_ROW - 1} and the rows from 0. Move the islands there."
+            f"UDIM has columns 0 to {TILES_PER_ROW - 1} and rows from 0. Move the islands there."
         )
     local = uvs - corner[:, None]
     crossing = int((np.abs(local - 0.5) > 0.5 + EDGE).any((1, 2)).sum())
     if crossing:
         raise ValueError(
-            f"{crossing} faces reach over the border of their UV tile. Move or scale the islands into the tiles."
+            f"{crossing} faces cross the border of their UV tile. Move or scale the islands into the tiles."
         )
     return FIRST_TILE + corner[:, 0] + TILES_PER_ROW * corner[:, 1]
 
 
 def uvs_in_tile(uvs: Float[np.ndarray, "*corners 2"], tile: int) -> Float[np.ndarray, "*corners 2"]:
-    """UVs with the corner of a UDIM tile at the origin."""
+    """UVs relative to the lower left corner of a UDIM tile.
+
+    >>> uvs_in_tile(np.array([[1.25, 2.5]]), 1022).tolist()
+    [[0.25, 0.5]]
+    """
     row, column = divmod(tile - FIRST_TILE, TILES_PER_ROW)
     return uvs - np.array([column, row], uvs.dtype)
 
@@ -74,17 +83,17 @@ def uvs_in_tile(uvs: Float[np.ndarray, "*corners 2"], tile: int) -> Float[np.nda
 def rasterize_uvs(
     uvs: Float[np.ndarray, "faces 3 2"], size_px: int, chosen: Bool[np.ndarray, "faces"] | None = None
 ) -> TexelMap:
-    """The texels of a square tile with its corner at the UV origin; of the `chosen` faces only.
+    """The texels of a square tile with its corner at the UV origin, for the `chosen` faces only.
 
-    A texel belongs to the face that its centre lies in, or else to the nearest within REACH_PX.
+    A texel belongs to the face that contains its centre, or else to the nearest within REACH_PX.
     """
-    # Texel units with texel centres at whole numbers.
+    # In texels, with texel centres at integers.
     corners = np.stack([uvs[..., 0], 1 - uvs[..., 1]], -1).astype(np.float64) * size_px - 0.5
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
-    double_area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]
-    is_drawn = np.abs(double_area) >= 1e-9
-    safe_area = np.where(is_drawn, double_area, np.inf)
-    # Barycentric i is affine in the texel: the perpendicular of its opposite edge over the area.
+    areas = double_areas(corners)
+    is_drawn = np.abs(areas) >= 1e-9
+    safe_area = np.where(is_drawn, areas, np.inf)
+    # Barycentric i is affine in the texel; its gradient is perpendicular to the opposite edge.
     opposite = np.stack([c - b, a - c, b - a], 1)
     steps = np.concatenate([-opposite[..., 1], opposite[..., 0]], 1) / safe_area[:, None]
     origins = np.array([1.0, 0.0, 0.0]) - a[:, :1] * steps[:, :3] - a[:, 1:] * steps[:, 3:]
@@ -97,13 +106,13 @@ def rasterize_uvs(
     faces = torch.full((size_px * size_px,), -1, dtype=torch.int32)
     arrays = (order, np.concatenate([lo, hi], 1), origins, steps, heights)
     tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-    # One thread: faces compete for texels.
+    # One thread, because faces compete for texels.
     launch(_fill, 1, [len(order), size_px, *tensors, best, faces])
     return TexelMap(faces.numpy().reshape(size_px, size_px), origins, steps)
 
 
 class TexelPoints:
-    """Where on a mesh the texels of a tile lie."""
+    """Surface points of a tile's texels."""
 
     def __init__(
         self,
@@ -120,9 +129,9 @@ class TexelPoints:
         )
 
     def at(self, texels: Int[np.ndarray, "texels"], offsets_px: Float[Tensor, "texels 2"]) -> Texels:
-        """Points of some texels, numbered through the flattened tile, that far from the texels' centres.
+        """Points of some texels, as indices of the flattened tile, at offsets from the texels' centres.
 
-        Outside its face a texel takes a point on the face.
+        A texel outside its face gets a point on the face.
         """
         device = self.corner_verts.device
         faces = torch.from_numpy(self.faces[texels]).to(device)

@@ -1,4 +1,4 @@
-"""UV seams: how far the colours of their two sides differ, and how to make them agree."""
+"""UV seams: measures the colour difference between their two sides, and removes it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ LEVEL_ABOVE = 1.25  # bytes
 def seam_edges(mesh: Mesh) -> tuple[Int[np.ndarray, "seams"], Int[np.ndarray, "seams"]]:
     """Half-edges on the two sides of every edge whose faces have different UVs there; see `opposite_half_edges`.
 
-    OBJ and glTF files split vertices along seams: faces that share none are joined where theirs lie in the same places.
+    OBJ and glTF files split vertices along seams: faces without shared vertices are joined where their positions agree.
     """
     uvs = mesh.uvs_or_error()
     opposite = opposite_half_edges(mesh)
-    # Joined vertices alone would not do: where sheets touch they take edges for shared by four faces.
+    # Merging vertices is only a fallback: where sheets touch, an edge would seem to be shared by four faces.
     places, joined = np.unique(mesh.verts, axis=0, return_inverse=True)
     if len(places) < len(mesh.verts):
         across = opposite_half_edges(Mesh(places, joined.reshape(-1)[mesh.faces]))
@@ -39,8 +39,18 @@ def seam_edges(mesh: Mesh) -> tuple[Int[np.ndarray, "seams"], Int[np.ndarray, "s
 def seam_error(mesh: Mesh, tiles: Tiles) -> dict[str, float]:
     """Jump of the colour across the UV seams, in [0, 1]: its mean, 99th percentile (p99) and max.
 
-    At five points of every seam edge both sides are looked up bilinearly, as a renderer does; the jump is the
-    largest difference of a channel. Zeros where there is no seam.
+    Both sides are sampled bilinearly at five points of every seam edge, as a renderer does; the jump is the
+    largest difference of a channel. All zero without seams.
+
+    Two triangles that share an edge, one in the black half of a texture and one in the white half:
+
+    >>> left = np.array([[0.1, 0.1], [0.3, 0.1], [0.3, 0.3]])
+    >>> right = np.array([[0.7, 0.1], [0.9, 0.3], [0.7, 0.3]])
+    >>> square = Mesh(np.eye(4, 3), np.array([[0, 1, 2], [0, 2, 3]]), np.stack([left, right]))
+    >>> image = np.zeros((16, 16, 3), np.uint8)
+    >>> image[:, 8:] = 255
+    >>> seam_error(square, {1001: image})
+    {'mean': 1.0, 'p99': 1.0, 'max': 1.0}
     """
     size_px = len(next(iter(tiles.values())))
     first, second = seam_edges(mesh)
@@ -56,10 +66,22 @@ def seam_error(mesh: Mesh, tiles: Tiles) -> dict[str, float]:
 
 
 def level_seams(mesh: Mesh, texture: Texture) -> Texture:
-    """Texture whose colours agree across UV seams: texels within 6 px of them change, smoothly, as little as needed.
+    """Texture whose colours agree across UV seams: texels within 6 px of a seam change smoothly and minimally.
 
-    Least squares for the change d of those texels: |jump(c + d)|^2 + 0.02 |gradient of d|^2, d = 0 beyond (after
-    Lempitsky and Ivanov 2007, who level whole patches). Jumps of one byte, which rounding makes, are left alone.
+    Least squares for the change d of these texels: |jump(c + d)|^2 + 0.02 |gradient of d|^2, d = 0 beyond (after
+    Lempitsky and Ivanov 2007, who level whole patches). Jumps of one byte, caused by rounding, are left alone.
+
+    The halves of the texture of `seam_error`, 20 bytes apart, meet in the middle at the seam:
+
+    >>> left = np.array([[0.1, 0.1], [0.3, 0.1], [0.3, 0.3]])
+    >>> right = np.array([[0.7, 0.1], [0.9, 0.3], [0.7, 0.3]])
+    >>> square = Mesh(np.eye(4, 3), np.array([[0, 1, 2], [0, 2, 3]]), np.stack([left, right]))
+    >>> image = np.full((16, 16, 3), 100, np.uint8)
+    >>> image[:, 8:] = 120
+    >>> texture = Texture({1001: image}, {1001: np.ones((16, 16), bool)})
+    >>> leveled = level_seams(square, texture)
+    >>> seam_error(square, leveled.tiles)["max"] < 0.1 * seam_error(square, texture.tiles)["max"]
+    True
     """
     texels, weights = _across_seams(mesh, list(texture.tiles), texture.size_px)
     jump = np.einsum("nk,nkc->nc", weights, _values(texture.tiles, texels))
@@ -77,7 +99,7 @@ def level_seams(mesh: Mesh, texture: Texture) -> Texture:
     concerned = (number[texels] >= 0).any(1)
     texels, weights, jump = texels[concerned], weights[concerned], jump[concerned]
     row, column = np.repeat(np.arange(len(texels)), texels.shape[1]), number[texels].ravel()
-    # A lookup may read a texel beyond the islands' reach; it gets its nearest neighbour's colour later.
+    # A lookup may read a texel outside the islands, which gets its nearest neighbour's colour later.
     keep = column >= 0
     entries = (weights.ravel()[keep].astype(np.float32), (row[keep], column[keep]))
     jumps = sparse.csr_matrix(entries, (len(texels), len(band)))
@@ -98,7 +120,7 @@ def level_seams(mesh: Mesh, texture: Texture) -> Texture:
 def _across_seams(
     mesh: Mesh, names: list[int], size_px: int
 ) -> tuple[Int[np.ndarray, "points 8"], Float[np.ndarray, "points 8"]]:
-    """Lookups on both sides of the seams, a point for every texel of length; weighted, they add up to the jump."""
+    """Lookups on both sides of the seams, one point per texel of length; their weighted sum is the jump."""
     first, second = seam_edges(mesh)
     ends = [_ends(mesh.uvs_or_error(), half) for half in (first, second)]
     lengths = np.max([np.linalg.norm(pair[:, 1] - pair[:, 0], axis=1) for pair in ends], axis=0)
@@ -124,9 +146,9 @@ def _lookups(
     names: list[int],
     size_px: int,
 ) -> tuple[Int[np.ndarray, "points 4"], Float[np.ndarray, "points 4"]]:
-    """The four texels that a bilinear lookup reads at points of half-edges, and their weights.
+    """The four texels of a bilinear lookup at points of half-edges, and their weights.
 
-    Texels are numbered through all tiles in the order of `names`.
+    Texel indices run through all tiles in the order of `names`.
     """
     uvs = mesh.uvs_or_error()
     tile_of_face = tiles_of_faces(uvs)
@@ -152,7 +174,7 @@ def _lookups(
 
 
 def _values(tiles: Tiles, texels: Int[np.ndarray, "points texels"]) -> Float[np.ndarray, "points texels 3"]:
-    """Bytes of texels that are numbered through all tiles, as floats."""
+    """Bytes, as floats, of texels whose indices run through all tiles."""
     per_tile = len(next(iter(tiles.values()))) ** 2
     values = np.zeros((*texels.shape, 3))
     for index, image in enumerate(tiles.values()):
@@ -166,7 +188,7 @@ def _laplacian(
     is_island: Bool[np.ndarray, "tiles height width"],
     number: Int[np.ndarray, "texels"],
 ) -> sparse.csr_matrix:
-    """Sum over neighbouring texels of an island of the squared difference of their changes; zero beyond the band."""
+    """Matrix of the squared differences between the changes of an island's neighbouring texels; zero outside the band."""
     number = number.reshape(is_band.shape)
     rows, columns, values = [], [], []
     for axis in (1, 2):
@@ -192,7 +214,7 @@ def _laplacian(
 def _conjugate_gradients(
     system: sparse.csr_matrix, target: Float[np.ndarray, "unknowns channels"]
 ) -> Float[np.ndarray, "unknowns channels"]:
-    """Solutions of a symmetric positive system for all channels at once, with a diagonal preconditioner."""
+    """Solve a symmetric positive definite system for all channels at once, with a diagonal preconditioner."""
     inverse_diagonal = 1 / system.diagonal()[:, None]
     solution, residual = np.zeros_like(target), target.copy()
     step = inverse_diagonal * residual

@@ -1,4 +1,4 @@
-"""Which cells of a field are the object: without specks, with its gaps and cavities filled."""
+"""The cells of a field that form the object: without specks, with gaps and cavities filled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recdreamer.mesh.level import SurfaceLevel
 from recdreamer.mesh.mesh import MeshConfig
 
 SLOPES = tuple((2 * k + 1) / 7 - 1 for k in range(7))
-"""Of a cell's lines of sight: seven by seven through each face of a cube, nearly evenly spread."""
+"""Slopes of a cell's lines of sight: seven by seven through each face of a cube, nearly evenly spread."""
 NUM_DIRECTIONS = 6 * len(SLOPES) ** 2
 
 
@@ -23,13 +23,13 @@ def whole_object(
     level: SurfaceLevel,
     config: MeshConfig,
 ) -> Bool[np.ndarray, "x y z"]:
-    """Solid cells, of which there is one at least, without specks, and with their gaps and cavities filled.
+    """Solid cells (at least one) without specks, and with gaps and cavities filled.
 
-    Without `config.fill_pores` only those gaps are filled that part the object. Filled, too, is what can hardly be
-    looked into, though it has a way out (`hidden`): no picture says that it is empty.
+    Without `config.fill_pores`, only gaps that split the object are filled. Hollows that are open but can hardly be
+    seen into (`hidden`) are also filled, because no picture shows that they are empty.
 
-    A part that is opaque is no speck, however small, if it stands so near to a large one that closing the gaps joins
-    them: the knob of an antenna whose rod has a gap. Further off it is a floater.
+    A small opaque part is kept if gap closing connects it to a large one (an antenna's knob above a broken rod);
+    otherwise it is removed as a floater.
     """
     large = solid_parts(solid, config.min_component_share)
     small = solid & ~large
@@ -51,7 +51,7 @@ def whole_object(
 def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) -> Bool[np.ndarray, "x y z"]:
     """Solid cells without specks and without hidden cavities.
 
-    A field is often hollow; walls that nobody can see would cost half of the faces and of the texture.
+    Fields are often hollow, and invisible inner walls would cost half of the faces and of the texture.
     """
     labels, _ = labelled(solid)
     sizes = np.bincount(labels.ravel())
@@ -61,7 +61,13 @@ def solid_parts(solid: Bool[np.ndarray, "x y z"], min_component_share: float) ->
 
 
 def without_cavities(solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """`solid` and all empty cells that are shut in by it: what is beyond the box is empty."""
+    """`solid` and all empty cells enclosed by it; space beyond the box counts as empty.
+
+    >>> shell = np.ones((3, 3, 3), bool)
+    >>> shell[1, 1, 1] = False
+    >>> int(without_cavities(shell).sum())
+    27
+    """
     labels, _ = labelled(np.pad(~solid, 1, constant_values=True))
     return labels[1:-1, 1:-1, 1:-1] != labels[0, 0, 0]
 
@@ -69,7 +75,14 @@ def without_cavities(solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y 
 def opaque_parts(
     solid: Bool[np.ndarray, "x y z"], sigmas: Float[np.ndarray, "x y z"], cell: float
 ) -> Bool[np.ndarray, "x y z"]:
-    """Parts that are opaque on their own: along each axis some ray through the part loses half of its light in it."""
+    """Parts that are opaque on their own: along each axis, some ray loses half of its light in the part.
+
+    Two cells with an optical depth of 0.8 and 0.6; half of the light is lost at ln 2 = 0.69:
+
+    >>> sigmas = np.array([[[0.8, 0.0, 0.6]]])
+    >>> opaque_parts(sigmas > 0, sigmas, 1.0).tolist()
+    [[[True, False, False]]]
+    """
     labels, count = labelled(solid)
     cells = np.nonzero(solid)
     part, depth = labels[cells], sigmas[cells] * cell
@@ -84,13 +97,19 @@ def opaque_parts(
 
 
 def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:
-    """`solid`, which holds a cell at least, with the gaps filled that no ball of this radius fits into.
+    """`solid` (at least one cell) with all gaps filled that are too narrow for a ball of this radius.
 
-    A morphological closing, and cavities that it leaves inside.
+    A morphological closing that also fills the cavities it leaves.
+
+    Walls with gaps of one and of three cells between them:
+
+    >>> walls = np.broadcast_to(np.array([True, False, True, False, False, False, True]), (9, 9, 7))
+    >>> without_gaps(walls, 1)[4, 4].astype(int).tolist()
+    [1, 1, 1, 0, 0, 0, 1]
     """
     if radius_cells == 0:
         return solid
-    # Room for the swollen object, so that the borders of the box count as empty.
+    # Padded for the dilated object, so that space beyond the box counts as empty.
     padded = np.pad(solid, 2 * radius_cells)
     swollen = _within(padded, radius_cells)
     inner = (slice(2 * radius_cells, -2 * radius_cells),) * 3
@@ -99,7 +118,12 @@ def without_gaps(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np
 
 
 def bridges(filled: Bool[np.ndarray, "x y z"], solid: Bool[np.ndarray, "x y z"]) -> Bool[np.ndarray, "x y z"]:
-    """Those parts of `filled` that touch more than one part of `solid`."""
+    """Parts of `filled` that touch more than one part of `solid`.
+
+    >>> solid = np.array([[[True, False, True, False]]])
+    >>> bridges(~solid, solid).tolist()
+    [[[False, True, False, False]]]
+    """
     (fills, count), (parts, num_parts) = labelled(filled), labelled(solid)
     touches = np.zeros((count + 1, num_parts + 1), bool)
     for axis in range(3):
@@ -112,9 +136,14 @@ def bridges(filled: Bool[np.ndarray, "x y z"], solid: Bool[np.ndarray, "x y z"])
 
 
 def hidden(solid: Bool[np.ndarray, "x y z"], share: float) -> Bool[np.ndarray, "x y z"]:
-    """Empty cells from which less than this share of NUM_DIRECTIONS is clear.
+    """Empty cells with a clear view in less than this share of NUM_DIRECTIONS.
 
-    What can be seen through along some line is not hidden, be it ever so narrow. What is beyond the box is empty.
+    Cells on a line of sight right through the object are not hidden, however narrow. Space beyond the box is empty.
+
+    >>> shell = np.ones((3, 3, 3), bool)
+    >>> shell[1, 1, 1] = False
+    >>> int(hidden(shell, 0.03).sum())
+    1
     """
     clear, is_through = np.zeros(solid.shape, np.int16), np.zeros(solid.shape, bool)
     for axis in range(3):
@@ -133,10 +162,10 @@ def hidden(solid: Bool[np.ndarray, "x y z"], share: float) -> Bool[np.ndarray, "
 def _clear_ways(
     empty: Bool[np.ndarray, "x y z"], slopes: tuple[float, float], ways: Bool[np.ndarray, "2 x y2 z2"]
 ) -> Bool[np.ndarray, "2 x y z"]:
-    """Empty cells from which the line that moves by `slopes` per slab is clear to the first slab, and to the last.
+    """Empty cells from which the line with these `slopes` per slab is clear to the first slab, and to the last.
 
-    `ways` is filled with both, and with a border of one cell: what enters at the sides is clear, and no line moves by
-    more from slab to slab.
+    Both are written to `ways`, with a border of one clear cell for lines that leave at the sides: no line moves by
+    more than one cell per slab.
     """
     places = np.rint(np.outer(np.arange(len(empty)), slopes)).astype(int)
     _, height, width = empty.shape
@@ -154,15 +183,15 @@ def _clear_ways(
 def _within(solid: Bool[np.ndarray, "x y z"], radius_cells: int) -> Bool[np.ndarray, "x y z"]:
     """Cells at most `radius_cells` from a solid one, measured between their centres.
 
-    The squared distance is a minimum along one axis after the other. Up to a small radius a few shifted copies of
-    bytes find it in a fraction of the time and memory of a distance transform.
+    The squared distance is minimized along one axis after the other. For small radii a few shifted copies of bytes
+    need a fraction of the time and memory of a distance transform.
     """
     dtype = np.uint8 if radius_cells**2 < 255 else np.uint16
     far = np.iinfo(dtype).max
     squares = np.where(solid, dtype(0), dtype(far))
     for axis in range(3):
         nearest = squares.copy()
-        # Saturated, so that sums of far values stay far.
+        # Saturating, so that sums of far values stay far.
         for shift in range(1, radius_cells + 1):
             raised = np.minimum(squares, far - shift**2) + dtype(shift**2)
             to, of = [slice(None)] * 3, [slice(None)] * 3

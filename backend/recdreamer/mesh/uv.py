@@ -1,4 +1,4 @@
-"""UV unwrapping: the surface in flat charts, packed onto one page."""
+"""UV unwrapping: flattens the surface into charts and packs them onto one page."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from recdreamer.mesh.mesh import Mesh, MeshConfig
 from recdreamer.mesh.parametrize import Chart, make_charts
 from recdreamer.report import Tick, no_tick
 
-PAGE_GROWTH = 1.5  # xatlas's page usually comes out up to this much larger than asked
+PAGE_GROWTH = 1.5  # xatlas's page is usually larger than requested, by up to this factor
 ATTEMPTS = 3
 PAGE_PX = 384
-"""Largest side of the page on which charts are laid out: finer ones take longer and save little."""
+"""Largest side of the page for packing: finer pages take longer and save little."""
 
 
 def unwrap(mesh: Mesh, config: MeshConfig, tick: Tick = no_tick) -> tuple[Mesh, int]:
-    """The same welded mesh with a UV per face corner, and the number of islands.
+    """The same welded mesh with UVs per face corner, and the number of islands.
 
-    Islands lie inside [0, 1]^2, do not overlap, keep their proportions, and stand `padding_px` apart at
+    Islands lie inside [0, 1]^2, do not overlap, keep their proportions, and are `padding_px` apart at
     `texture_size_px`. `tick` is called between charts and may raise to cancel.
     """
     charts = make_charts(mesh, tick)
@@ -42,16 +42,16 @@ def unwrap(mesh: Mesh, config: MeshConfig, tick: Tick = no_tick) -> tuple[Mesh, 
 def _packed(
     charts: list[Chart], num_faces: int, page_px: int, padding_px: int
 ) -> tuple[Float[np.ndarray, "faces 3 2"], int]:
-    """UVs per corner, and the side of the square page that they fill, in xatlas's own pixels."""
+    """UVs per corner, and the side of the square page in xatlas's own pixels."""
     atlas = xatlas.Atlas()
-    # xatlas takes small triangles for degenerate and leaves them where they are.
+    # Scaled up, because xatlas takes small triangles for degenerate and does not move them.
     span = max(float(np.ptp(chart.uvs, axis=0).max()) for chart in charts)
     for chart in charts:
         atlas.add_uv_mesh((chart.uvs * (1000 / span)).astype(np.float32), chart.faces.astype(np.uint32))
     options = xatlas.PackOptions()
     options.resolution, options.padding, options.bruteForce = page_px, padding_px, True
     atlas.generate(pack_options=options)
-    # xatlas divides by the width and by the height of a page that is not quite square.
+    # xatlas normalizes by width and height separately, and its page is not quite square.
     side = max(atlas.width, atlas.height)
     proportions = np.array([atlas.width, atlas.height], np.float32) / side
     uvs = np.zeros((num_faces, 3, 2), np.float32)

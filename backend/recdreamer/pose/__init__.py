@@ -1,1 +1,1 @@
-"""Pose: templates, the training-free classifier built from them, and the rectifier that it drives."""
+"""Pose templates, the training-free classifier built from them, and the rectifier driven by it."""

@@ -1,12 +1,12 @@
-"""Whether an artist's templates read what the prior draws; where they do not, the prior's own pictures take their place.
+"""Checks that an artist's templates classify the prior's pictures; if not, the prior's own pictures replace them.
 
-A block-out lacks what the prior will add, and a sketch lacks nearly all of it. Such a template may be as far from each
-picture of the prior as from any other, or nearer to the wrong pose: a bear without a belly is like every bear's back.
-No comparison of the templates with each other shows that. The prior's own pictures of the poses show it: their pose is
-known from the words they were asked for, and each of them can be read by the templates.
+A block-out lacks the details that the prior will add, and a sketch lacks nearly all of them. Such a template may be
+equally far from all pictures of the prior, or nearer to the wrong pose: a bear without a belly looks like every bear's
+back. Comparing the templates with each other cannot show this, but the prior's own pictures of the poses can: their
+pose is known from the prompt, and the templates can classify them.
 
-What holds for any feature extractor: the pictures that the classifier reads while optimizing are the prior's, so the
-prior's own pictures are the nearest templates there can be; and a template's camera says which of them it stands for.
+For any feature extractor, the classifier's inputs during optimization come from the prior, so the prior's own pictures
+are the nearest possible templates; a template's camera tells which of them it corresponds to.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.cameras import angle_difference
 from recdreamer.pose.classifier import PoseClassifier, class_members
-from recdreamer.pose.control import circular_distance, wanted_classes
+from recdreamer.pose.control import wanted_classes
 from recdreamer.pose.templates import PoseTemplate, class_azimuths
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG
 
 TRUSTED = 0.6
 """Least mean probability of the right class, in each pose."""
 NEAR_DEG = 60.0
-"""A pose that lies further than this from every class has none."""
+"""A pose further than this from every class belongs to none."""
 TURNS_DEG = (0.0, 180.0, 90.0, 270.0)
-"""By how much templates may be turned against the prior's words: an artist's front is whatever was labelled so."""
+"""Possible turns of the templates relative to the prior's words: an artist may label any side as the front."""
 
 
 @dataclass(frozen=True)
@@ -37,19 +38,19 @@ class Drawn:
 
     templates: list[PoseTemplate]
     pictures: list[str]
-    """Names the picture that each template is made of; some are mirrored."""
+    """Name of each template's source picture; some templates are mirrored."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How templates read the prior's own pictures of the poses."""
+    """How the templates classify the prior's own pictures of the poses."""
 
     turn_deg: float
-    """Azimuth among the templates at which the prior's front is found; one of TURNS_DEG."""
+    """Azimuth of the prior's front among the templates; one of TURNS_DEG."""
     shares: dict[str, float]
-    """Mean probability of the right class, by the pose that the prior was asked for."""
+    """Mean probability of the right class, by the pose in the prior's prompt."""
     read_as: dict[str, str]
-    """The likeliest class, likewise."""
+    """The likeliest class, by the same pose."""
 
     @property
     def is_trusted(self) -> bool:
@@ -61,11 +62,11 @@ def read_drawn(
     given: Sequence[PoseTemplate],
     drawn: Drawn,
 ) -> Reading | None:
-    """How the `given` templates read the `drawn` ones; `classifier` has both, the given ones first.
+    """How the `given` templates classify the `drawn` ones; `classifier` has both, the given ones first.
 
-    Templates with known cameras are one object on one turntable: they may be turned as a whole, but not front for
-    back alone. So of four turns that is taken in which the pose that is read worst is read best. None where the
-    prior cannot tell its own pictures apart: then it is no witness.
+    Templates with known cameras show one object on one turntable: they may be turned as a whole, but single views
+    cannot be swapped. The chosen turn maximizes the worst pose's probability. None if the prior's own pictures
+    cannot be told apart, because they then prove nothing.
     """
     images = torch.stack([template.image for template in drawn.templates])
     scores = classifier.template_scores(images.to(classifier.template_mask.device))
@@ -82,14 +83,14 @@ def read_drawn(
     found = {turn: _shares(probs, rows, turn, azimuths) for turn in TURNS_DEG}
     turn_deg = max(TURNS_DEG, key=lambda turn: min(found[turn].values()))
     if min(found[turn_deg].values()) < TRUSTED:
-        turn_deg = 0.0  # Templates that cannot read are no witnesses of a turn.
+        turn_deg = 0.0  # Templates that fail in every turn say nothing about it.
     read_as = {pose: labels[int(probs[of_pose].mean(0).argmax())] for pose, of_pose in rows.items()}
     return Reading(turn_deg, found[turn_deg], read_as)
 
 
 def anchored(given: Sequence[PoseTemplate], drawn: Drawn, reading: Reading) -> list[PoseTemplate]:
-    """The templates to go by: both kinds where the given ones can read, with the same weight in each class; else the
-    prior's own, each for the classes that lie where it looks from. A class without any keeps its own."""
+    """The templates to use: both kinds with equal weight in each class if the given ones are trusted, else the prior's
+    own for the classes at their azimuths. A class without a picture of the prior keeps its own templates."""
     labels = tuple(dict.fromkeys(template.label for template in given))
     azimuths = class_azimuths(given, labels)
     drawn_deg = [CLASS_AZIMUTHS_DEG[t.label] + reading.turn_deg for t in drawn.templates]
@@ -111,21 +112,21 @@ def anchored(given: Sequence[PoseTemplate], drawn: Drawn, reading: Reading) -> l
 
 
 def doubts(reading: Reading) -> tuple[str, str] | None:
-    """What is wrong with templates that read so, and what to do about it; None where nothing is."""
+    """The problem with the templates and its remedy; None if they are fine."""
     if not reading.is_trusted:
         worst = min(reading.shares, key=lambda pose: reading.shares[pose])
         seen = reading.read_as[worst]
-        how = f"take its {worst} for {seen}" if seen != worst else f"hardly know its {worst}"
+        how = f"mistake its {worst} for {seen}" if seen != worst else f"barely recognize its {worst}"
         return (
-            f"Your templates cannot read this prompt's pictures (they {how}).",
-            "The prior's own pictures will say what each side looks like, and your cameras where it is. "
-            "To have yours count, add what tells the sides apart, such as a face, or colors.",
+            f"Your templates do not match the pictures that the model draws for this prompt (they {how}).",
+            "The model's own pictures will define the sides, and your cameras their directions. "
+            "To use your own pictures, add details that tell the sides apart, such as a face or colors.",
         )
     if reading.turn_deg:
         front = "back" if reading.turn_deg == 180 else "side"
         return (
-            f"Your front shows what the prior draws from the {front}.",
-            "The result will be turned as your templates are; relabel them if that is not what you want.",
+            f"Your front shows what the model draws from the {front}.",
+            "The result will be turned to match your templates. Relabel them if you do not want that.",
         )
     return None
 
@@ -136,7 +137,7 @@ def _shares(
     turn_deg: float,
     class_azimuth_deg: Float[Tensor, "classes"],
 ) -> dict[str, float]:
-    """Mean probability of the classes that lie where a pose is seen from, for each pose that has any."""
+    """Mean probability of the classes near each pose's azimuth, for the poses that have such classes."""
     shares = {}
     for pose, of_pose in rows.items():
         (wanted,) = _classes_of([CLASS_AZIMUTHS_DEG[pose] + turn_deg], class_azimuth_deg)
@@ -148,16 +149,16 @@ def _shares(
 def _classes_of(
     azimuth_deg: list[float], class_azimuth_deg: Float[Tensor, "classes"]
 ) -> Float[Tensor, "views classes"]:
-    """How much a view shows of each class; nothing of any that is far away."""
+    """How much each view shows of each class; 0 for classes that are far away."""
     views = torch.tensor(azimuth_deg).to(class_azimuth_deg)
-    is_near = circular_distance(views[:, None], class_azimuth_deg[None]) <= NEAR_DEG
+    is_near = angle_difference(views[:, None], class_azimuth_deg[None]).abs() <= NEAR_DEG
     return wanted_classes(views, class_azimuth_deg) * is_near
 
 
 def _are_told_apart(classifier: PoseClassifier, scores: Float[Tensor, "drawn drawn"], drawn: Drawn) -> bool:
-    """Whether each pose is read right by the other drawn pictures; none reads itself, or its mirror image.
+    """Whether the drawn pictures classify each other correctly, leaving out each picture itself and its mirror image.
 
-    A prior that does not obey the words for a view draws one pose for all of them.
+    A prior that ignores the words for a view draws the same pose for all of them.
     """
     poses = tuple(dict.fromkeys(template.label for template in drawn.templates))
     is_other = torch.tensor([[a != b for b in drawn.pictures] for a in drawn.pictures]).to(scores)

@@ -17,27 +17,27 @@ from recdreamer.protocol import RequestError
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "clip"
 COPIES, NOISE = 2, 0.06
-"""Of a picture that a rectifier asks about, as the pose classifier has them."""
+"""Perturbed copies of each classified picture, and their noise, as in the pose classifier."""
 
 
 class AttributeClassifier(nn.Module):
-    """p(c|x) for pictures x in [0, 1], differentiable, each picture on its own."""
+    """p(c|x) for pictures x in [0, 1], differentiable, each picture independently."""
 
     texts: Tensor
 
     def __init__(self, name: str, classes: Mapping[str, str]) -> None:
-        """`classes` has for each label its text (CLIP), or the name of one of the model's own classes.
+        """`classes` maps each label to its text (CLIP), or to the name of one of the model's own classes.
 
-        `name` is `builtin`, a folder, or a model id that is on this machine. Raises JobError when it cannot be loaded,
-        RequestError when `classes` does not fit.
+        `name` is "builtin", a folder, or the id of a local model. Raises JobError if it cannot be loaded, RequestError
+        if `classes` does not fit.
         """
         super().__init__()
         if len(classes) < 2:
             raise RequestError(
-                f"The attribute has {len(classes)} class(es).", "Give two or more, each with its words."
+                f"The attribute has {len(classes)} class(es).", "Give two or more, each with a text."
             )
         self.labels = tuple(classes)
-        hint = "Choose 'builtin', or a folder with a CLIP or image classification model that was downloaded before."
+        hint = "Choose 'builtin', or the folder or id of a downloaded CLIP or image classification model."
         with loading("classifier", name, "an image classifier", hint):
             folder = model_folder(name, BUILTIN_FOLDER)
             self.prepare = Preprocessing(folder, "bicubic")

@@ -1,4 +1,4 @@
-"""What the classifier makes of templates, told before any time is spent: overlays, confusion, advice."""
+"""Checks templates with the classifier before a job spends time on them: overlays, confusion, advice."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from recdreamer.pose.templates import PoseTemplate, are_placed
 from recdreamer.protocol import Template, write_atomically
 
 SMALL, HUGE = 0.04, 0.97
-"""Coverage of the picture below which an object is too small, and above which it has no ground."""
+"""Coverage of the picture below which the object is too small, and above which there is no background."""
 SURE, UNLIKELY = 0.6, 0.2
-"""A label is doubted when another class is at least so sure, and its own at most so likely."""
+"""A label is doubted if another class has at least the first probability, and its own at most the second."""
 CONFUSED = 0.35
-"""Two classes cannot be told apart when the pictures of each are so likely the other's."""
+"""Two classes cannot be told apart if their pictures have this mean probability of the other class."""
 NORMALIZATION: Normalization = "centered"
 """In units of the margin between right and wrong class, so that these thresholds fit any templates."""
 TINT = (0.10, 0.85, 0.45)
-"""Of what is taken for the object."""
+"""Colour of the patches taken for the object."""
 COLD, WARM = (0.15, 0.20, 0.55), (1.0, 0.85, 0.20)
-"""Of patches that any pose has, and of those that tell this one from the others."""
+"""Colours of patches shared by all poses, and of patches that distinguish this pose."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class TemplateVerdict:
     image: str
     label: str
     reads_as: str
-    """By the other templates, or by the prior's own pictures of the poses; its label where neither can tell."""
+    """Class by the other templates or by the prior's own pictures of the poses; the label itself if undecided."""
     pose_probs: dict[str, float]
     coverage: float
-    """Share of the picture that is taken for the object."""
+    """Share of the picture taken for the object."""
     overlay: str
     match: str
     warnings: list[Advice] = field(default_factory=list)
@@ -63,11 +63,11 @@ def check_templates(
     cache: Path | None = None,
     config: ClassifierConfig | None = None,
 ) -> tuple[list[TemplateVerdict], list[Advice]]:
-    """Verdicts on the templates of a folder, in their order, and advice on them as a whole.
+    """Verdicts on the templates of a folder, in their order, and advice on all of them together.
 
-    The prior's own pictures, `drawn`, say whether a label is right, and the templates whether they can read those.
-    Writes check/check.json, and for each template check/overlay-N.png (what is taken for the object) and
-    check/match-N.png (what tells its pose from the others).
+    The prior's own pictures, `drawn`, are used to check the labels, and in turn the templates must classify them.
+    Writes check/check.json, and for each template check/overlay-N.png (the patches taken for the object) and
+    check/match-N.png (the patches that distinguish its pose).
     """
     settings = replace(config or ClassifierConfig(), normalization=NORMALIZATION)
     classifier = PoseClassifier(extractor, loaded, settings, 0, attention, cache)
@@ -111,7 +111,7 @@ def check_templates(
             )
         )
     advice = _confusion_advice(classifier.labels, templates, probs, images)
-    if doubt_of_all and not advice:  # Where views are confused with each other, that is why.
+    if doubt_of_all and not advice:  # Confusion among the views would explain the doubt.
         advice.append(doubt_of_all)
     report = {"templates": [asdict(v) for v in verdicts], "warnings": [asdict(a) for a in advice]}
     write_atomically(folder / "check" / "check.json", json.dumps(report, indent=2, ensure_ascii=False))
@@ -125,7 +125,7 @@ def _doubt_of_all(
     config: ClassifierConfig,
     cache: Path | None,
 ) -> Advice | None:
-    """Whether the templates can read what the prior draws, as a job will ask before it begins."""
+    """Doubt about the templates as a whole, by the same check that a job makes when it begins."""
     if not are_placed(loaded):
         return None
     both = PoseClassifier(extractor, [*loaded, *drawn.templates], config, cache=cache)
@@ -142,7 +142,7 @@ def _probs(
     index: int,
     cache: Path | None,
 ) -> Float[Tensor, "classes"]:
-    """How the other templates read this one; where it is alone in its class, all do."""
+    """Classification of a template by the others, or by all if it is alone in its class."""
     others = [template for i, template in enumerate(loaded) if i != index]
     judge = classifier
     if any(template.label == loaded[index].label for template in others):
@@ -158,8 +158,8 @@ def _knows_these(
 ) -> bool:
     """Whether a reference tells the templates of its poses apart at all.
 
-    A block-out without details looks the same from all sides to who knows the finished thing, and its reading of each
-    would only mislead.
+    Compared with finished pictures, a block-out without details looks the same from all sides, and classifying its
+    views would only mislead.
     """
     rows = [index for index, template in enumerate(templates) if template.label in known]
     labels = {templates[index].label for index in rows}
@@ -169,14 +169,14 @@ def _knows_these(
 def _reading(
     label: str, labels: tuple[str, ...], probs: Float[Tensor, "classes"]
 ) -> tuple[str, Advice | None]:
-    """What a template reads as, and a doubt about its label."""
+    """The class of a template as classified, and a doubt about its label."""
     best = int(probs.argmax())
     is_doubted = probs[best] >= SURE and probs[labels.index(label)] <= UNLIKELY
     if not is_doubted:
         return label, None
     return labels[best], Advice(
-        f"This view reads as {labels[best]}, you labelled it {label}.",
-        "Change its label, mirror it if it looks to the other side, or take another picture.",
+        f"This view looks like {labels[best]}, but its label is {label}.",
+        "Change its label, mirror it if it faces the other way, or use another picture.",
     )
 
 
@@ -185,7 +185,8 @@ def _frame_advice(mask: Float[Tensor, "places"], covered: float) -> list[Advice]
     if covered > HUGE:
         return [
             Advice(
-                "The object cannot be told from its ground.", "Use a plain ground, or cut it out with alpha."
+                "The object cannot be told from the background.",
+                "Use a plain background, or cut the object out with alpha.",
             )
         ]
     if covered < SMALL:
@@ -195,7 +196,7 @@ def _frame_advice(mask: Float[Tensor, "places"], covered: float) -> list[Advice]
                 "Move closer or crop the picture.",
             )
         ]
-    # Sides and top: many an object stands on the lower edge.
+    # Sides and top only: many objects stand on the lower edge.
     cut = [
         name for name, edge in (("left", grid[:, 0]), ("right", grid[:, -1]), ("top", grid[0])) if edge.any()
     ]
@@ -205,8 +206,12 @@ def _frame_advice(mask: Float[Tensor, "places"], covered: float) -> list[Advice]
 
 
 def coverage(mask: Float[Tensor, "places"], template: PoseTemplate) -> float:
-    """Share of the picture that shows the object: by alpha, else by its patches or by what is not of the border's
-    colour, whichever is less, as the features of a tiny object spill over its surroundings.
+    """Share of the picture that shows the object: by alpha, else the smaller of its share of patches and of pixels
+    that differ from the border's colour, because the features of a tiny object spill over into its surroundings.
+
+    >>> template = PoseTemplate("front", torch.zeros(3, 2, 2), torch.tensor([[[1.0, 0.0], [0.0, 0.0]]]), None)
+    >>> coverage(torch.ones(PATCHES * PATCHES), template)
+    0.25
     """
     if template.mask is not None:
         return template.mask.mean().item()
@@ -222,7 +227,7 @@ def _confusion_advice(
     probs: Float[Tensor, "templates classes"],
     images: Float[Tensor, "templates 3 s s"],
 ) -> list[Advice]:
-    """Pairs of classes whose pictures are alike."""
+    """Advice on pairs of classes whose pictures look alike."""
     members = {label: [i for i, t in enumerate(templates) if t.label == label] for label in labels}
     advice = []
     for a, first in enumerate(labels):
@@ -235,7 +240,7 @@ def _confusion_advice(
             elif bool((confused > CONFUSED).all()):
                 message, hint = (
                     f"{first} and {second} cannot be told apart.",
-                    "Take pictures that differ more, or make them one class.",
+                    "Use pictures that differ more, or merge the two classes.",
                 )
             else:
                 continue
@@ -246,7 +251,7 @@ def _confusion_advice(
 def overlay(
     image: Float[Tensor, "3 size size"], mask: Float[Tensor, "places"]
 ) -> Float[Tensor, "3 size size"]:
-    """The picture with a tint on what is taken for the object, and everything else faded."""
+    """The picture with the object's patches tinted and everything else faded."""
     grid = F.interpolate(mask.view(1, 1, PATCHES, PATCHES), image.shape[-2:], mode="nearest")[0]
     tint = torch.tensor(TINT, device=image.device)[:, None, None]
     return torch.where(grid > 0, 0.7 * image + 0.3 * tint, 0.35 * image + 0.65)
@@ -258,7 +263,7 @@ def match_map(
     masks: Float[Tensor, "templates places"],
     index: int,
 ) -> Float[Tensor, "3 side side"]:
-    """Which patches of a template tell its pose from the others: how far their match is moved in every other class."""
+    """Heat map of a template's patches that distinguish its pose: how far their matches move in every other class."""
     of_one = Features(features.cls[index : index + 1], features.patches[index : index + 1])
     own = int(classifier.members[:, index].argmax())
     rivals = classifier.members[own] == 0

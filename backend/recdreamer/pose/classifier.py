@@ -22,29 +22,29 @@ Normalization = Literal["centered", "paper", "released"]
 @dataclass(frozen=True)
 class ClassifierConfig:
     normalization: Normalization = "released"
-    """How scores become logits. `released`: q / Σq / 0.01, which held best over prompts, templates and seeds
-    (docs/evaluation.md). `paper`: q / 0.05 (Eq. 17). `centered`: less the templates' own mean score and in units of
+    """How scores become logits. `released`: q / Σq / 0.01, the most robust over prompts, templates and seeds
+    (docs/evaluation.md). `paper`: q / 0.05 (Eq. 17). `centered`: minus the templates' own mean score, in units of
     the margin between right and wrong class, so that a shapeless picture is not undecided between all classes."""
     temperature: float | None = None
-    """Of the softmax over classes; None takes 0.1, 0.05 or 0.01 after the normalization."""
+    """Of the softmax over classes; None takes 0.1 (`centered`), 0.05 (`paper`) or 0.01 (`released`)."""
     patch_temperature: float = 0.02
-    """Of the soft nearest patch. (Paper and released code: 0.01.)"""
+    """Of the soft nearest-patch match. (Paper and released code: 0.01.)"""
     branches: Literal["full", "texture", "orientation"] = "full"
-    """Table 6: both scores, or one alone."""
+    """Both scores, or one alone (Table 6)."""
     template_copies: int = 16
     """Augmented copies over which the features of a template are averaged."""
     query_copies: int = 2
-    """Perturbed copies over which the scores of a query are averaged; without them its gradient finds
-    patterns that please the features and no eye."""
+    """Perturbed copies over which the scores of a query are averaged; without them the gradient finds adversarial
+    patterns that change the features but nothing visible."""
     query_noise: float = 0.06
-    """Deviation of the noise on those copies."""
+    """Standard deviation of the noise on those copies."""
 
 
 _TEMPERATURES = {"centered": 0.1, "paper": 0.05, "released": 0.01}
 
 
 class PoseClassifier(nn.Module):
-    """p(c|x) for pictures x in [0, 1], differentiable, each picture on its own."""
+    """p(c|x) for pictures x in [0, 1], differentiable, each picture independently."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class PoseClassifier(nn.Module):
         attention: Float[Tensor, "templates places"] | None = None,
         cache: Path | None = None,
     ) -> None:
-        """`attention`, of the prior to the prompt's words, says which side of the first component is the object, for
+        """`attention` of the prior to the prompt's words tells which side of the first component is the object, for
         templates without alpha. `cache` is a folder for the templates' features.
         """
         super().__init__()
@@ -68,7 +68,7 @@ class PoseClassifier(nn.Module):
             self.rule = ForegroundRule.fit(features.patches, foreground_hint(templates, attention, device))
             mask = template_masks(self.rule, features.patches, templates)
             self.template_cls = features.cls
-            # Only the object's patches take part in matching; the rest is padding that no softmax sees.
+            # Only the object's patches are matched; the rest is padding that the softmax masks out.
             most = int(mask.sum(1).max())
             order = mask.argsort(dim=1, descending=True, stable=True)[:, :most]
             self.template_patches = features.patches.gather(
@@ -90,16 +90,16 @@ class PoseClassifier(nn.Module):
         ).log_softmax(-1)
 
     def scores(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
-        """Those of the templates, averaged over the templates of each class."""
+        """Template scores, averaged over the templates of each class."""
         return self.template_scores(images) @ self.members.T
 
     def template_scores(
         self, images: Float[Tensor, "batch 3 height width"]
     ) -> Float[Tensor, "batch templates"]:
-        """Texture score times orientation score: a soft and-gate (Eq. 15 to 17)."""
+        """Texture score times orientation score, a soft AND (Eqs. 15 to 17)."""
         features = self.extractor(images)
         texture = features.cls @ self.template_cls.T
-        # As the released code: cosine mapped to [0, 1], so that two bad scores do not make a good one.
+        # As in the released code, the cosine is mapped to [0, 1], so that two bad scores do not multiply to a good one.
         texture = (texture + 1) / 2
         if self.config.branches == "texture":
             return texture
@@ -113,11 +113,11 @@ class PoseClassifier(nn.Module):
     ) -> Float[Tensor, "batch templates places"]:
         """Expected horizontal distance, in widths of the object, between each patch and its match in a template.
 
-        Matches are soft nearest neighbours (Eq. 16 as the released code has it; as printed, the weight of a good
-        match would be small).
+        Matches are soft nearest neighbours (Eq. 16 as in the released code; as printed, a good match would get a
+        small weight).
         """
         places = horizontal_map(mask)
-        # Unit vectors: |a - b|² = 2 - 2 a·b. The floor keeps the root's gradient finite at a perfect match.
+        # For unit vectors |a - b|² = 2 - 2 a·b. The floor keeps the root's gradient finite at a perfect match.
         product = torch.einsum("buf,ivf->biuv", features.patches, self.template_patches)
         distance = (2 - 2 * product).clamp_min(1e-6).sqrt()
         logits = -distance / self.config.patch_temperature
@@ -132,16 +132,11 @@ class PoseClassifier(nn.Module):
         return 1 - (displacement * mask[:, None]).sum(-1) / mask.sum(-1)[:, None]
 
     def logits(self, scores: Float[Tensor, "batch classes"]) -> Float[Tensor, "batch classes"]:
-        """Scores as the softmax over classes takes them."""
-        temperature = self.config.temperature or _TEMPERATURES[self.config.normalization]
-        if self.config.normalization == "centered":
-            return (scores - self.score_mean) / (self.score_margin * temperature)
-        if self.config.normalization == "released":
-            return scores / scores.sum(-1, keepdim=True) / temperature
-        return scores / temperature
+        """Logits of the softmax over classes."""
+        return score_logits(scores, self.config, self.score_mean, self.score_margin)
 
     def _calibrate(self, images: Float[Tensor, "templates 3 s s"]) -> None:
-        """Mean score of each class over the templates, plain and blurred, and the margin of the right class."""
+        """Set the mean score of each class over plain and blurred templates, and the margin of the right class."""
         blurred = images
         for _ in range(3):
             blurred = box_blur(blurred)
@@ -155,6 +150,35 @@ class PoseClassifier(nn.Module):
 def class_members(
     templates: list[PoseTemplate], labels: tuple[str, ...]
 ) -> Float[Tensor, "classes templates"]:
-    """The average over the templates of each class, each with its weight."""
+    """Matrix that averages over the templates of each class with their weights.
+
+    >>> templates = [PoseTemplate("front", torch.zeros(3, 1, 1), None, None, weight) for weight in (3.0, 1.0)]
+    >>> class_members(templates, ("front",)).tolist()
+    [[0.75, 0.25]]
+    """
     members = torch.tensor([[t.weight if t.label == label else 0.0 for t in templates] for label in labels])
     return members / members.sum(1, keepdim=True)
+
+
+def score_logits(
+    scores: Float[Tensor, "batch classes"],
+    config: ClassifierConfig,
+    mean: Float[Tensor, "known"],
+    margin: Float[Tensor, ""],
+) -> Float[Tensor, "batch classes"]:
+    """Logits of the softmax over classes; `mean` and `margin` are the templates' own, for `centered`.
+
+    >>> scores, mean, margin = torch.tensor([[0.6, 0.4]]), torch.tensor([0.4, 0.4]), torch.tensor(0.2)
+    >>> for normalization in ("released", "paper", "centered"):
+    ...     config = ClassifierConfig(normalization=normalization)
+    ...     print([round(logit, 3) for logit in score_logits(scores, config, mean, margin)[0].tolist()])
+    [60.0, 40.0]
+    [12.0, 8.0]
+    [10.0, 0.0]
+    """
+    temperature = config.temperature or _TEMPERATURES[config.normalization]
+    if config.normalization == "centered":
+        return (scores - mean) / (margin * temperature)
+    if config.normalization == "released":
+        return scores / scores.sum(-1, keepdim=True) / temperature
+    return scores / temperature

@@ -1,4 +1,4 @@
-"""Which pose each camera should see: by its azimuth (paper, C.5), or by what the views so far say of the object's yaw."""
+"""The pose that each camera should see: by its azimuth (paper, C.5), or by the object's yaw as inferred from views."""
 
 from __future__ import annotations
 
@@ -6,60 +6,67 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from recdreamer.cameras import angle_difference
+
 RAMP_DEG = 10.0
-"""Over which a view goes from one class to the next. Within it nothing holds an object in its place: with 30 some ended
+"""Width of the transition between two classes. Within it an object can turn freely: with 30, some objects ended up
 turned by about 15 degrees."""
 NUM_YAWS = 72
-"""Yaws that are told apart: every 5 degrees."""
+"""Resolution of the yaw: every 5 degrees."""
 
 
 def wanted_classes(
     azimuth_deg: Float[Tensor, "batch"], class_azimuth_deg: Float[Tensor, "classes"]
 ) -> Float[Tensor, "batch classes"]:
-    """How much each view asks for each class: 1 near its azimuth, falling to 0 over RAMP_DEG about the border.
+    """Weight of each class in each view: 1 near the class's azimuth, falling to 0 over RAMP_DEG at its border.
 
-    The border lies half way to the nearest other class. A view further than that from every class asks for
-    the nearest one.
+    The border lies halfway to the nearest other class. A view outside of all borders wants the nearest class.
+
+    >>> sides_deg = torch.tensor([0.0, 90.0, 180.0, 270.0])
+    >>> wanted_classes(torch.tensor([0.0, 40.0, 45.0]), sides_deg).tolist()
+    [[1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0]]
     """
-    gap = circular_distance(class_azimuth_deg[:, None], class_azimuth_deg[None])
+    gap = angle_difference(class_azimuth_deg[:, None], class_azimuth_deg[None]).abs()
     gap.fill_diagonal_(360.0)
     border = gap.amin(1) / 2
-    distance = circular_distance(azimuth_deg[:, None], class_azimuth_deg[None])
+    distance = angle_difference(azimuth_deg[:, None], class_azimuth_deg[None]).abs()
     wanted = ((border + RAMP_DEG / 2 - distance) / RAMP_DEG).clamp(0, 1)
     nearest = torch.nn.functional.one_hot(distance.argmin(1), len(class_azimuth_deg)).to(wanted.dtype)
     return torch.where(wanted.sum(1, keepdim=True) > 0, wanted, nearest)
 
 
-def circular_distance(a_deg: Tensor, b_deg: Tensor) -> Tensor:
-    return ((a_deg - b_deg + 180) % 360 - 180).abs()
-
-
 class YawPosterior(nn.Module):
-    """q(ψ): how likely the object is turned by ψ about the vertical, given the views so far.
+    """q(ψ): probability that the object is turned by ψ about the vertical, given the views so far.
 
-    The marginal form asks every camera for the same f(c). One object seen from all sides is more than that: the
+    The marginal form asks every camera for the same f(c). One object seen from all sides is more constrained: the
     view from azimuth a of an object turned by ψ should show f(c | a + ψ), and f(c) is only the mean of this over the
-    cameras. With f(c) alone the ratio is flat once the running marginal is uniform, and a uniform marginal is also
-    what views have that are each undecided, or decided without regard to each other: two fronts, or none.
+    cameras. With f(c) alone the ratio is flat once the running marginal is uniform, but the marginal is also uniform
+    if each view is undecided, or if the views are inconsistent with each other: two fronts, or none.
 
-    Theorem 1 holds for any target, so also for a target per camera whose mean over the cameras is f(c). ψ is a
+    Theorem 1 holds for any target, including a target per camera whose mean over the cameras is f(c). ψ is a
     hidden variable with a uniform prior. Theorem 1 gives the density of a picture x from azimuth a,
     p(x) Σ_c f(c | a + ψ) / p(c) · p(c | x), hence log q(ψ) = Σ log Σ_c f(c | a + ψ) / p̄_t(c) · p(c | x_t) + const,
     summed over the pictures so far. The target of a camera is the mean of f(c | a + ψ) over q: the paper's f(c) as
-    long as nothing is known, pose control up to a rotation once the object has a front.
+    long as nothing is known, and pose control up to a rotation once the object has a front.
+
+    Before any view is read, each camera asks for f(c):
+
+    >>> posterior = YawPosterior(torch.tensor([0.0, 90.0, 180.0, 270.0]), memory=100)
+    >>> [round(share, 4) for share in posterior.target(torch.tensor([30.0]))[0].tolist()]
+    [0.25, 0.25, 0.25, 0.25]
     """
 
     log_evidence: Tensor
 
     def __init__(self, class_azimuth_deg: Float[Tensor, "classes"], memory: int) -> None:
-        """`memory`: the samples that make up 90 % of the evidence; the object still turns while it forms."""
+        """`memory`: number of latest samples that carry 90 % of the evidence; a forming object may still turn."""
         super().__init__()
         self.rate = 1 - 0.1 ** (1 / memory)
         self.class_azimuth_deg = class_azimuth_deg
         self.register_buffer("log_evidence", torch.zeros(NUM_YAWS, device=class_azimuth_deg.device))
 
     def target(self, azimuth_deg: Float[Tensor, "batch"]) -> Float[Tensor, "batch classes"]:
-        """f(c | a), the mean over q of what each yaw asks of a view."""
+        """f(c | a): the mean over q of the target of each yaw."""
         return torch.einsum("bkc,k->bc", self._targets(azimuth_deg), self.log_evidence.softmax(0))
 
     @torch.no_grad()
@@ -69,7 +76,7 @@ class YawPosterior(nn.Module):
         log_probs: Float[Tensor, "batch classes"],
         marginal: Float[Tensor, "batch classes"],
     ) -> None:
-        """Take in what views of a step were read as."""
+        """Add the evidence of the classified views of a step."""
         log_weights = (self._targets(azimuth_deg) / marginal.clamp_min(1e-6)[:, None]).log()
         log_ratios = torch.logsumexp(log_probs.detach()[:, None] + log_weights, dim=-1)
         self.log_evidence.mul_((1 - self.rate) ** len(azimuth_deg)).add_(log_ratios.sum(0))

@@ -18,9 +18,9 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Template
 
 VIEW_PHRASES = {"front": "from front view", "back": "from back view", "right": "facing left"}
-"""Who stands to the right of a figure sees it face left; the other side is the mirror image."""
+"""Seen from its right side, a figure faces left in the picture; the other side is the mirror image."""
 NUM_SAMPLES = 8
-"""Of each phrase."""
+"""Per phrase."""
 
 
 def draw_templates(
@@ -31,10 +31,10 @@ def draw_templates(
     seed: int,
     per_class: int = 2,
 ) -> tuple[Template, ...]:
-    """Draw pictures of each pose and keep those that resemble the others of their pose most.
+    """Draw pictures of each pose and keep those that most resemble the others of their pose.
 
-    Images are relative to `folder`. Samples that are already there are not drawn again. What is drawn from the front
-    or from behind is seen a little from one side or the other; with its mirror image beside it neither is preferred.
+    Images are relative to `folder`. Existing pictures are not drawn again. Fronts and backs are usually turned a
+    little to one side; each is paired with its mirror image, so that neither side is preferred.
     """
     templates = []
     for label in VIEW_PHRASES:
@@ -56,10 +56,10 @@ def draw_gallery(
     seed: int,
     tick: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Sample]:
-    """Write all samples of each phrase into `folder` for an artist to pick from, sorted by what they show.
+    """Write all samples of each phrase into `folder` for an artist to pick from, sorted by the pose that they show.
 
-    What they show is told by a classifier of the most typical ones. Each is named after its class, the surest first,
-    and listed in gallery.json.
+    A classifier built from the most typical samples determines the pose. Files are named after their class, the most
+    certain first, and listed in gallery.json.
     """
     remove_gallery(folder)
     drawn, typical = [], []
@@ -93,11 +93,11 @@ def _sample(prior: DiffusionPrior, prompt: str, label: str, seed: int) -> Float[
 
 
 def _most_typical(extractor: FeatureExtractor, samples: Float[Tensor, "samples 3 s s"], label: str) -> Tensor:
-    """Indices of the samples, those that resemble all others most first; of front and back, the mirrored ones, too.
+    """Indices of the samples, the most similar to all others first; fronts and backs also count mirrored samples.
 
-    The odd one out is often a sample that did not obey; told with orientation, as a side seen from the wrong side has
-    the same texture. A front that is turned resembles others that are turned, but no mirrored one: two of those on
-    either side would ask for two half faces and none in the middle.
+    An outlier is often a sample that ignored the prompt. The score includes orientation, because a side seen from the
+    wrong side has the same texture. A turned front resembles others that are turned the same way, but none that are
+    mirrored: two such templates would ask for a half face on either side and none in the middle.
     """
     others = samples if label == "right" else torch.cat([samples, samples.flip(-1)])
     alone = [PoseTemplate(str(i), sample, None, None) for i, sample in enumerate(others)]

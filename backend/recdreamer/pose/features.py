@@ -27,9 +27,9 @@ class Features:
 
 
 class FeatureExtractor(nn.Module):
-    """DINOv2, with or without registers, with the normalisation that it was trained with.
+    """DINOv2, with or without registers, with the input normalisation of its training.
 
-    The released code feeds queries in [-1, 1] and templates normalised; here both go the same way.
+    The released code feeds queries in [-1, 1] but normalised templates; here both are normalised.
     """
 
     def __init__(self, name: str = "builtin") -> None:
@@ -41,13 +41,13 @@ class FeatureExtractor(nn.Module):
             self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         self.model.requires_grad_(False).eval()
         self.fingerprint = _fingerprint(self.model, self.prepare)
-        """Names weights and preparation, whatever folder they came from."""
+        """Identifies weights and preprocessing, independent of the folder."""
         self.num_prefix = 1 + getattr(self.model.config, "num_register_tokens", 0)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Features:
         """Features of pictures in [0, 1], with gradient to the pictures.
 
-        Never in half precision, whatever the model's: a soft nearest neighbour lives on small differences of distance.
+        Never in half precision, even if the model is: soft nearest neighbours depend on small differences of distance.
         """
         tokens = self.model(self.prepare(images).to(self.model.dtype)).last_hidden_state
         tokens = tokens.to(torch.promote_types(tokens.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Which patches show the object: the first principal component of the patch features (paper, B.1.3)."""
+"""Separates the object's patches from the background by the first principal component of features (paper, B.1.3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recdreamer.pose.templates import PoseTemplate
 
 @dataclass(frozen=True)
 class ForegroundRule:
-    """A half-space of feature space: one and the same rule masks templates and queries.
+    """A half-space of feature space; the same rule masks templates and queries.
 
     (The released code thresholds templates and queries by different rules.)
     """
@@ -27,10 +27,17 @@ class ForegroundRule:
     def fit(
         patches: Float[Tensor, "templates places width"], hint: Float[Tensor, "templates places"]
     ) -> ForegroundRule:
-        """The first component of all templates' patches, its sign taken from `hint` (large on the object).
+        """The first component of all templates' patches, with its sign from `hint` (large on the object).
 
-        The threshold is the middle between the two clusters along the component: the mean, as in the paper,
-        would sit inside the ground when the object is small.
+        The threshold is the midpoint between the two clusters along the component: the mean, as in the paper,
+        would lie inside the background if the object is small.
+
+        Two clusters at 0 and one patch at 4: the threshold is 2, the mean would be 4/3.
+
+        >>> patches, hint = torch.tensor([[[0.0], [0.0], [4.0]]]), torch.tensor([[0.0, 0.0, 1.0]])
+        >>> rule = ForegroundRule.fit(patches, hint)
+        >>> round(rule.threshold, 4), rule.mask(patches).tolist()
+        (2.0, [[0.0, 0.0, 1.0]])
         """
         flat = patches.flatten(0, 1)
         center = flat.mean(0)
@@ -43,12 +50,12 @@ class ForegroundRule:
         for _ in range(20):
             above = along > threshold
             if bool(above.all()) or not bool(above.any()):
-                break  # Pictures without any structure: there is nothing to part.
+                break  # Pictures without structure have a single cluster.
             threshold = 0.5 * (along[above].mean() + along[~above].mean())
         return ForegroundRule(direction, float(threshold))
 
     def mask(self, patches: Float[Tensor, "batch places width"]) -> Float[Tensor, "batch places"]:
-        """1 on the object, 0 elsewhere; where nothing would be left, everything is the object."""
+        """1 on the object, 0 elsewhere; 1 everywhere if no patch passes the rule."""
         mask = (patches.detach() @ self.direction > self.threshold).float()
         return torch.where(mask.sum(-1, keepdim=True) > 0, mask, torch.ones_like(mask))
 
@@ -61,7 +68,7 @@ def template_masks(
     for index, template in enumerate(templates):
         if template.mask is not None:
             alpha = F.adaptive_avg_pool2d(template.mask.to(patches), PATCHES).flatten()
-            # Thin lines fill no place by half.
+            # Thin lines fill less than half of any patch.
             masks[index] = (alpha > min(0.5, alpha.amax().item() / 2)).to(masks)
     return masks
 
@@ -86,13 +93,24 @@ def foreground_hint(
 
 
 def center_hint(device: torch.device | str) -> Float[Tensor, "places"]:
-    """Large in the middle of the picture: what is known of an object without alpha or attention."""
+    """Large in the middle of the picture: the fallback for an object without alpha or attention.
+
+    >>> hint = center_hint("cpu").view(PATCHES, PATCHES)
+    >>> hint[0, 0].item(), round(hint[7, 7].item(), 3)  # 1 - (1 + 1) / 2 and 1 - (1/15)²
+    (0.0, 0.996)
+    """
     axis = torch.linspace(-1, 1, PATCHES, device=device)
     return (1 - (axis[:, None] ** 2 + axis[None] ** 2) / 2).flatten()
 
 
 def horizontal_map(mask: Float[Tensor, "batch places"]) -> Float[Tensor, "batch places"]:
-    """-0.5 at the object's leftmost column to 0.5 at its rightmost, linear between and beyond (paper, B.1.2)."""
+    """-0.5 at the object's leftmost column to 0.5 at its rightmost, linear between and beyond (paper, B.1.2).
+
+    >>> mask = torch.zeros(1, PATCHES * PATCHES)
+    >>> mask[0, 4:9] = 1
+    >>> horizontal_map(mask)[0, [2, 4, 6, 8]].tolist()
+    [-1.0, -0.5, 0.0, 0.5]
+    """
     columns = torch.arange(PATCHES, device=mask.device, dtype=mask.dtype)
     used = mask.unflatten(1, (PATCHES, PATCHES)).amax(1) > 0
     far = torch.full_like(columns, torch.inf)

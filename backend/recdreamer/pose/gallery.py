@@ -26,13 +26,13 @@ class Sample:
 
 
 def write_gallery(folder: Path, samples: list[Sample]) -> None:
-    """Written last, so whoever finds it finds all pictures."""
+    """Write the list after all pictures, so that a reader who finds it finds them all."""
     listed = {"samples": [asdict(sample) for sample in samples]}
     write_atomically(folder / "gallery.json", json.dumps(listed, indent=2))
 
 
 def remove_gallery(folder: Path) -> None:
-    """Take away the pictures of an earlier gallery, so that they do not mix with those of the next."""
+    """Delete the pictures of an earlier gallery, so that they do not mix with the next."""
     try:
         listed = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))["samples"]
         names = [str(sample["image"]) for sample in listed]
@@ -43,7 +43,7 @@ def remove_gallery(folder: Path) -> None:
 
 
 def write_picture(path: Path, image: Float[Tensor, "3 height width"]) -> None:
-    """A picture in [0, 1] as PNG, in one step."""
+    """Write a picture in [0, 1] as PNG, atomically."""
     pixels = (image.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="PNG")

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 class PoseMarginal(nn.Module):
     """Eq. 19: p̄ ← α p + (1 - α) p̄, starting from uniform; n_t intervals, α = 1 - 0.1^(1/n_ema).
 
-    So the latest n_ema samples of an interval weigh more than 0.9 together.
+    The latest n_ema samples of an interval thus carry 0.9 of the weight.
+
+    With n_ema = 1 the rate is 0.9, so that one sample (1, 0) moves 0.5 to 0.9 · 1 + 0.1 · 0.5:
+
+    >>> marginal = PoseMarginal(num_classes=2, n_ema=1)
+    >>> marginal.update(torch.tensor([250]), torch.tensor([[1.0, 0.0]]))
+    >>> [[round(p, 4) for p in probs] for probs in marginal.at(torch.tensor([299, 300])).tolist()]
+    [[0.95, 0.05], [0.5, 0.5]]
+    >>> round(PoseMarginal(num_classes=2, n_ema=100).rate, 4)
+    0.0228
     """
 
     probs: Tensor
@@ -32,8 +41,8 @@ class PoseMarginal(nn.Module):
 
     @torch.no_grad()
     def update(self, t: Int[Tensor, "batch"], pose_probs: Float[Tensor, "batch classes"]) -> None:
-        """Take in the samples one after another; samples of a batch may share an interval."""
-        # Indices stay tensors, so that a GPU is not waited for.
+        """Add the samples one after another, because samples of a batch may share an interval."""
+        # Indices stay tensors, so that the host need not wait for a GPU.
         for interval, probs in zip(self.interval(t).split(1), pose_probs.detach().split(1), strict=True):
             self.probs.index_copy_(0, interval, torch.lerp(self.probs[interval], probs, self.rate))
 

@@ -1,12 +1,12 @@
-"""Templates from one picture: its other sides by a model of the Zero-1-to-3 type, when the user has one.
+"""Templates from one picture: its other sides by a model of the Zero-1-to-3 type, if the user has one.
 
-The method is Liu et al., "Zero-1-to-3: Zero-shot One Image to 3D Object", 2023. What the model expects is taken
-from the original repository (cvlab-columbia/zero123: ldm/data/simple.py for training, gradio_new.py for use) and
-from the two pipelines in whose folders its weights are passed around: `clip_camera_projection` (bennyguo and
-ashawkey zero123-xl-diffusers) and `cc_projection` (kxic/zero123-xl, diffusers' community pipeline).
+The method is Liu et al., "Zero-1-to-3: Zero-shot One Image to 3D Object", 2023. The model's inputs follow the
+original repository (cvlab-columbia/zero123: ldm/data/simple.py for training, gradio_new.py for use) and the two
+pipeline formats in which its weights are distributed: `clip_camera_projection` (bennyguo and ashawkey
+zero123-xl-diffusers) and `cc_projection` (kxic/zero123-xl, diffusers' community pipeline).
 
-Stable Zero123 comes in the same folders but means another angle by the fourth number of a pose: its views would
-be wrong, and nothing in its folder tells it apart.
+Stable Zero123 has the same folder layout, but its fourth pose number is a different angle: its views would be wrong,
+and nothing in its folder identifies it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
+from recdreamer.cameras import angle_difference
 from recdreamer.pose.gallery import Sample, write_gallery, write_picture
-from recdreamer.pose.templates import GROUND, PoseTemplate
+from recdreamer.pose.templates import BACKGROUND, PoseTemplate
 from recdreamer.prior.diffusion import freeze, guided
 from recdreamer.prior.loading import Preprocessing, loading
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, RequestError, Template
 
 TRAINED_PX = 256
-"""Side of the pictures that the model was trained on; some conversions of it claim 512."""
+"""Side of the pictures that the model was trained on; some conversions claim 512."""
 OBJECT_SHARE = 200 / 256
-"""Longer side of the object against that of the picture, as the authors frame it."""
+"""Longer side of the object relative to the picture's, as the authors frame it."""
 POSE_NUMBERS = 4
 _PROJECTIONS = {"clip_camera_projection": "proj", "cc_projection": "projection"}
 """Folder of the projection in either pipeline, and its layer's name."""
@@ -40,33 +41,33 @@ _PROJECTIONS = {"clip_camera_projection": "proj", "cc_projection": "projection"}
 
 @dataclass
 class NovelViews:
-    """A Zero-1-to-3 model, frozen: a picture and the way of the camera to another picture."""
+    """A frozen Zero-1-to-3 model: from a picture and a camera movement to another picture."""
 
-    # Typed loosely where diffusers' and transformers' own annotations are wrong.
+    # Loose types, because diffusers' and transformers' own annotations are wrong.
     unet: Any
-    """A UNet2DConditionModel that takes noisy latents and, behind them, those of the picture."""
+    """A UNet2DConditionModel that takes noisy latents, followed by those of the picture."""
     vae: Any
     """An AutoencoderKL."""
     image_encoder: Any
     """A CLIPVisionModelWithProjection."""
     prepare: Preprocessing
-    """Pictures as the image encoder wants them."""
+    """Preprocessing for the image encoder."""
     projection: nn.Linear
-    """Embedding of the picture and pose to what the unet attends to; float32, as angles need it."""
+    """From the picture's embedding and the pose to the unet's context; float32, because angles need it."""
     scheduler: Any
     """A DDIMScheduler."""
 
     @staticmethod
     def load(folder: Path, device: torch.device | str, dtype: torch.dtype) -> NovelViews:
-        """Load a pipeline folder: safetensors only, none of its code is run, nothing is downloaded.
+        """Load a pipeline folder: only safetensors, without running its code or downloading anything.
 
-        Raises JobError("novel_views", …) when it is no such model.
+        Raises JobError("novel_views", …) if it is not such a model.
         """
         hint = (
             "Choose a folder of zero123-xl in diffusers' format, with model_index.json and safetensors files."
         )
         with loading("novel_views", str(folder), "a Zero-1-to-3 model", hint):
-            # Looked at first: a loader that misses a folder takes its name for an id on the Hub.
+            # Checked first, because a loader that misses a folder takes its name for an id on the Hub.
             for name in (
                 "model_index.json",
                 "unet",
@@ -76,7 +77,7 @@ class NovelViews:
                 "scheduler",
             ):
                 if not (folder / name).exists():
-                    raise ValueError(f"it holds no {name}")
+                    raise ValueError(f"it has no {name}")
             variant = _variant(folder)
             options: Any = {
                 "dtype": dtype, "variant": variant, "local_files_only": True, "use_safetensors": True,
@@ -84,7 +85,7 @@ class NovelViews:
             unet = UNet2DConditionModel.from_pretrained(folder / "unet", **options)
             vae = AutoencoderKL.from_pretrained(folder / "vae", **options)
             encoder = CLIPVisionModelWithProjection.from_pretrained(folder / "image_encoder", **options)
-            # As the pipelines do, whatever an old file says.
+            # As in the pipelines, overriding old files.
             scheduler = DDIMScheduler.from_pretrained(
                 folder / "scheduler", local_files_only=True, clip_sample=False, steps_offset=1
             )
@@ -120,14 +121,14 @@ class NovelViews:
         num_steps: int = 50,
         tick: Callable[[int, int], object] | None = None,
     ) -> Float[Tensor, "views 3 size size"]:
-        """What cameras at these azimuths see of the object of `image`; both in [0, 1], on white.
+        """Views of the object in `image` from cameras at these azimuths; both in [0, 1], on white.
 
-        `image` was taken from `from_azimuth_deg`, `from_elevation_deg` and is framed (see `framed`). Drawn by
-        DDIM (eta 0); the generator gives the first noise. `tick(step, num_steps)` is called after each step.
-        Raises RequestError for a number of steps that the model does not have.
+        `image` was taken from `from_azimuth_deg`, `from_elevation_deg` and is framed (see `framed`). Sampled by
+        DDIM (eta 0); the generator gives the initial noise. `tick(step, num_steps)` is called after each step.
+        Raises RequestError if the model does not have that many steps.
         """
         if not 1 <= num_steps <= self.scheduler.config["num_train_timesteps"]:
-            raise RequestError(f"{num_steps} steps cannot be taken.", "Take 50 steps.")
+            raise RequestError(f"The model cannot take {num_steps} steps.", "Use 50 steps.")
         pose = pose_vectors(azimuths_deg, elevation_deg, from_azimuth_deg, from_elevation_deg)
         context = self._context(image, pose.to(self.device))
         image_latents = self._image_latents(image).expand(len(pose), -1, -1, -1)
@@ -150,7 +151,7 @@ class NovelViews:
         context: Float[Tensor, "views 1 width"],
         guidance_scale: float,
     ) -> Float[Tensor, "views c h w"]:
-        """The unet's output, guided away from its answer to no picture and no pose: zeros for both."""
+        """The unet's output with classifier-free guidance; the unconditional input has zeros for picture and pose."""
 
         def ask(
             beside: Float[Tensor, "views c h w"], attended: Float[Tensor, "views 1 width"]
@@ -165,7 +166,7 @@ class NovelViews:
         return guided(conditional, nothing, guidance_scale)
 
     def _image_latents(self, image: Float[Tensor, "3 s s"]) -> Float[Tensor, "1 c h w"]:
-        """Latents of the picture as the model was trained with them: without the autoencoder's scaling factor."""
+        """Latents of the picture without the autoencoder's scaling factor, as in the model's training."""
         images = nn.functional.interpolate(
             image[None].to(self.device),
             (self.image_px, self.image_px),
@@ -178,7 +179,7 @@ class NovelViews:
     def _context(
         self, image: Float[Tensor, "3 s s"], pose: Float[Tensor, "views 4"]
     ) -> Float[Tensor, "views 1 width"]:
-        """What the unet attends to: one token a view of the picture's embedding and the pose."""
+        """The unet's context: one token per view, from the picture's embedding and the pose."""
         pixels = self.prepare(image[None].to(self.device)).to(self.image_encoder.dtype)
         embedding = self.image_encoder(pixels).image_embeds.float().expand(len(pose), -1)
         return self.projection(torch.cat([embedding, pose], dim=-1))[:, None]
@@ -188,7 +189,7 @@ class NovelViews:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def _check_fit(self) -> None:
-        """Raises ValueError when the parts are not those of one Zero-1-to-3 model."""
+        """Raises ValueError if the parts do not form a Zero-1-to-3 model."""
         takes, latent = self.unet.config.in_channels, self.vae.config.latent_channels
         if takes != 2 * latent:
             raise ValueError(f"its unet takes {takes} channels, not twice the {latent} of its vae")
@@ -206,12 +207,19 @@ class NovelViews:
 def pose_vectors(
     azimuths_deg: Sequence[float], elevation_deg: float, from_azimuth_deg: float, from_elevation_deg: float
 ) -> Float[Tensor, "views 4"]:
-    """The way of the camera in the model's terms; the one place where our angles become its angles.
+    """Camera movement in the model's terms; the only place where our angles become its angles.
 
     [polar difference in radians, sin and cos of the azimuth difference, difference of the distance]. The model
     counts azimuth as we do, counter-clockwise seen from above: it was trained on cameras in Blender's world with
-    atan2(y, x), so from front (-Y) to right (+X) is +90°. Its polar angle goes down from the zenith: a higher
-    camera is negative. The distance stays.
+    atan2(y, x), so from front (-Y) to right (+X) is +90°. Its polar angle is measured down from the zenith: moving
+    up is negative. The distance stays.
+
+    From the front to the right, and 90° up:
+
+    >>> pose_vectors([90.0], 0.0, 0.0, 0.0).round().int().tolist()
+    [[0, 1, 0, 0]]
+    >>> round(pose_vectors([0.0], 90.0, 0.0, 0.0)[0, 0].item(), 4)
+    -1.5708
     """
     turn = torch.deg2rad(torch.tensor([float(azimuth) - from_azimuth_deg for azimuth in azimuths_deg]))
     polar = torch.deg2rad(torch.full_like(turn, from_elevation_deg - elevation_deg))
@@ -219,13 +227,13 @@ def pose_vectors(
 
 
 def framed(picture: PoseTemplate) -> Float[Tensor, "3 size size"]:
-    """The picture as the model was shown pictures: its object in the middle, of the usual size, on white.
+    """The picture framed as in the model's training: the object centred, of the usual size, on white.
 
-    A picture without alpha does not say where its object ends and stays as it is: cut it out before.
+    Without alpha the extent of the object is unknown, and the picture is returned unchanged: cut the object out first.
     """
     if picture.mask is None:
         return picture.image
-    image = (picture.image + (1 - GROUND) * (1 - picture.mask)).clamp(0, 1)
+    image = (picture.image + (1 - BACKGROUND) * (1 - picture.mask)).clamp(0, 1)
     shown = picture.mask[0] > 0.5
     if not bool(shown.any()):
         return image
@@ -255,14 +263,18 @@ def write_views(
 ) -> tuple[Template, ...]:
     """Write one template picture for each of front, right, back and left: front-0.png …, and gallery.json.
 
-    `picture` counts as taken from its azimuth, or from the front when it names none; when that is one of the four
-    it stands for its side itself, framed like the others, and is not drawn anew. Load it at 512 px or so: it is
-    cropped. All cameras stand at `elevation_deg`, that of the picture. The gallery is written last, so whoever
-    finds it finds all pictures. Raises what `views` raises.
+    `picture` was taken from its azimuth, or from the front if it has none; if that is one of the four, the picture
+    itself is used for that side, framed like the others. Load it at about 512 px, because it is cropped. All cameras
+    are at `elevation_deg`, that of the picture. The gallery is written last, so that a reader who finds it finds all
+    pictures. Raises whatever `views` raises.
     """
     image = framed(picture)
     taken_deg = picture.azimuth_deg if picture.azimuth_deg is not None else CLASS_AZIMUTHS_DEG["front"]
-    drawn = [label for label, azimuth in CLASS_AZIMUTHS_DEG.items() if not _same_angle(azimuth, taken_deg)]
+    drawn = [
+        label
+        for label, azimuth in CLASS_AZIMUTHS_DEG.items()
+        if abs(angle_difference(azimuth, taken_deg)) >= 0.5
+    ]
     views = model.views(
         image, [CLASS_AZIMUTHS_DEG[label] for label in drawn], generator,
         elevation_deg=elevation_deg, from_azimuth_deg=taken_deg, from_elevation_deg=elevation_deg,
@@ -280,12 +292,8 @@ def write_views(
     return tuple(templates)
 
 
-def _same_angle(one_deg: float, other_deg: float) -> bool:
-    return abs((one_deg - other_deg + 180) % 360 - 180) < 0.5
-
-
 def _variant(folder: Path) -> str | None:
-    """The file names' middle part: "fp16" where half-precision weights are all there is."""
+    """Middle part of the file names: "fp16" if there are only half-precision weights."""
     half, full = (folder / "unet" / _file_name(variant) for variant in ("fp16", None))
     return "fp16" if half.exists() and not full.exists() else None
 
@@ -295,15 +303,15 @@ def _file_name(variant: str | None) -> str:
 
 
 def _load_projection(folder: Path, variant: str | None) -> nn.Linear:
-    """The one linear layer that either pipeline adds. Raises ValueError, OSError or KeyError without it."""
+    """The linear layer that both pipelines add. Raises ValueError, OSError or KeyError without it."""
     for part, layer in _PROJECTIONS.items():
         if (folder / part).is_dir():
             path = folder / part / _file_name(variant)
             if not path.exists():
-                raise ValueError(f"{part} holds no {path.name}")
+                raise ValueError(f"{part} has no {path.name}")
             tensors = load_file(path)
             weight, bias = tensors[f"{layer}.weight"].float(), tensors[f"{layer}.bias"].float()
             linear = nn.Linear(weight.shape[1], weight.shape[0])
             linear.load_state_dict({"weight": weight, "bias": bias})
             return linear
-    raise ValueError("it holds no clip_camera_projection")
+    raise ValueError("it has no clip_camera_projection")

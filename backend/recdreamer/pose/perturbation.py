@@ -1,4 +1,4 @@
-"""Changed copies of pictures: those of templates make them robust, those of queries give their gradient a meaning."""
+"""Perturbed copies of pictures, which make templates robust and the gradients of queries meaningful."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+MAX_TURN = 0.1
+"""Largest rotation of the hue, as a share of the circle."""
+
 
 def averaged_logits(
     logits_of: Callable[[Tensor], Tensor],
@@ -18,7 +21,7 @@ def averaged_logits(
     copies: int,
     noise: float,
 ) -> Float[Tensor, "batch classes"]:
-    """Logits averaged over perturbed copies; without a generator, those of the pictures as they are."""
+    """Logits averaged over perturbed copies; without a generator, those of the unchanged pictures."""
     if generator is None:
         return logits_of(images)
     perturbed_images = torch.cat([perturbed(images, generator, noise) for _ in range(copies)])
@@ -26,20 +29,27 @@ def averaged_logits(
 
 
 def box_blur(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
+    """Mean over 3 × 3 pixels; the border is replicated.
+
+    >>> spot = torch.zeros(1, 3, 3, 3)
+    >>> spot[..., 1, 1] = 9
+    >>> box_blur(spot)[0, 0].tolist()
+    [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
+    """
     return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
 
 
 def perturbed(
     images: Float[Tensor, "batch 3 h w"], generator: torch.Generator, noise: float, max_shift_px: int = 1
 ) -> Float[Tensor, "batch 3 h w"]:
-    """Shifted by a pixel, blurred none to twice, a little brighter or darker, and noisy.
+    """Copies shifted by up to a pixel, blurred up to twice, slightly brighter or darker, and noisy.
 
-    What all such copies agree on has a gradient that an eye can follow.
+    Averaging over them suppresses gradients that change nothing visible.
     """
     draw = lambda *shape: torch.rand(shape, generator=generator, device=generator.device).to(images)  # noqa: E731
     if max_shift_px:
         down, right = ((2 * max_shift_px + 1) * draw(2)).long() - max_shift_px
-        # Places stay on the device: reading them would wait for it. The border repeats itself.
+        # Indices stay on the device, because reading them would wait for it. The border is replicated.
         for dim, shift in ((-2, down), (-1, right)):
             places = torch.arange(images.shape[dim], device=images.device) + shift
             images = images.index_select(dim, places.clamp(0, images.shape[dim] - 1))
@@ -57,14 +67,13 @@ def jittered_color(
     images: Float[Tensor, "batch 3 h w"],
     generator: torch.Generator,
     grey_share: float = 0.2,
-    max_turn: float = 0.1,
 ) -> Float[Tensor, "batch 3 h w"]:
-    """Hue turned by up to `max_turn` of the circle, saturation within a fifth, and a share of the copies grey."""
+    """Hue turned by up to MAX_TURN of the circle, saturation within a fifth, and a share of the copies grey."""
     count = len(images)
     draw = lambda: torch.rand(count, generator=generator, device=generator.device).to(images)  # noqa: E731
-    angle, saturation = 2 * math.pi * max_turn * (2 * draw() - 1), 0.8 + 0.4 * draw()
+    angle, saturation = 2 * math.pi * MAX_TURN * (2 * draw() - 1), 0.8 + 0.4 * draw()
     saturation = torch.where(draw() < grey_share, 0.0, saturation)
-    # Rodrigues' rotation about the grey axis, shrunk towards it.
+    # Rodrigues' rotation about the grey axis, contracted towards it.
     cos, sin, third = saturation * angle.cos(), saturation * angle.sin() / math.sqrt(3), 1 / 3
     same, before, after = cos + third * (1 - cos), third * (1 - cos) - sin, third * (1 - cos) + sin
     matrix = torch.stack((same, before, after, after, same, before, before, after, same), -1).view(-1, 3, 3)
@@ -78,7 +87,7 @@ def moved(
     max_scale: float = 1.1,
     max_shear: float = 0.05,
 ) -> Float[Tensor, "batch 3 h w"]:
-    """Shifted (in halves of the picture), scaled and sheared at random; what lies outside repeats the border."""
+    """Randomly shifted (in halves of the picture), scaled and sheared copies; the border is replicated outside."""
     count = len(images)
     draw = lambda *shape: (  # noqa: E731
         2 * torch.rand(count, *shape, generator=generator, device=generator.device) - 1

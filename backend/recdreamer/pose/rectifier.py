@@ -22,6 +22,12 @@ def marginal_log_ratio(
     """log Σ_c f(c) / p̄_t(c|y) · p(c|x_t, y): Theorem 2 in its discrete form (paper, Sec. 3.3).
 
     One value for each sample: the released code averages the ratio over the batch before the logarithm.
+
+    An undecided view where 0.8 of the views were fronts: 0.5 / 0.8 · 0.5 + 0.5 / 0.2 · 0.5 = 1.5625.
+
+    >>> even, mostly_front = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.8, 0.2]])
+    >>> round(marginal_log_ratio(even.log(), mostly_front, even).exp().item(), 4)
+    1.5625
     """
     weights = target / marginal.clamp_min(1e-6)
     return torch.logsumexp(log_probs + weights.log(), dim=-1)
@@ -30,12 +36,21 @@ def marginal_log_ratio(
 def camera_log_ratio(
     log_probs: Float[Tensor, "batch classes"], wanted: Float[Tensor, "batch classes"]
 ) -> Float[Tensor, "batch"]:
-    """log Σ_c w_c(azimuth) · p(c|x_t, y): pose control (paper, C.5), soft between neighbouring classes."""
+    """log Σ_c w_c(azimuth) · p(c|x_t, y): pose control (paper, C.5), blended between neighbouring classes.
+
+    >>> log_probs, wanted = torch.tensor([[0.7, 0.3]]).log(), torch.tensor([[0.5, 1.0]])
+    >>> round(camera_log_ratio(log_probs, wanted).exp().item(), 4)
+    0.65
+    """
     return torch.logsumexp(log_probs + wanted.clamp_min(1e-12).log(), dim=-1)
 
 
 def target_distribution(target: Mapping[str, float], labels: Sequence[str]) -> Float[Tensor, "classes"]:
-    """f(c) in the order of `labels`, adding up to 1; empty is uniform. Raises RequestError."""
+    """f(c) in the order of `labels`, adding up to 1; empty is uniform. Raises RequestError.
+
+    >>> target_distribution({"front": 3.0, "back": 1.0}, ("front", "left", "back")).tolist()
+    [0.75, 0.0, 0.25]
+    """
     if not target:
         return torch.full((len(labels),), 1 / len(labels))
     unknown = set(target) - set(labels)
@@ -43,7 +58,7 @@ def target_distribution(target: Mapping[str, float], labels: Sequence[str]) -> F
     if unknown or bool((shares < 0).any()) or not 0 < float(shares.sum()) < float("inf"):
         raise RequestError(
             f"The target distribution {dict(target)} does not fit the pose classes {', '.join(labels)}.",
-            "Give a share of zero or more to these classes, and to one at least more than zero.",
+            "Give these classes shares of zero or more, at least one of them above zero.",
         )
     return shares / shares.sum()
 
@@ -62,7 +77,7 @@ class Classifier(Protocol):
 
 
 class Rectifier:
-    """Asks the classifier about clean estimates and says where the latents should go."""
+    """The rectifying ratio of clean estimates, and the running statistics that it depends on."""
 
     def __init__(
         self,
@@ -77,8 +92,8 @@ class Rectifier:
         name: str = "",
         yaw: YawPosterior | None = None,
     ) -> None:
-        """`target` is f(c) by label, in any unit; none or empty is uniform. `name` tells it apart in a checkpoint.
-        With `yaw` each camera of the marginal form has a target of its own.
+        """`target` is f(c) by label, normalized here; None or empty is uniform. `name` identifies it in a checkpoint.
+        With `yaw` each camera of the marginal form has its own target.
 
         Raises RequestError for unknown labels.
         """
@@ -97,7 +112,7 @@ class Rectifier:
         azimuth_deg: Float[Tensor, "batch"] | None,
         generator: torch.Generator,
     ) -> tuple[Float[Tensor, "batch"], Float[Tensor, "batch classes"]]:
-        """log r of decoded clean estimates, and log p(c|x) that it is made of, both with gradient."""
+        """log r of decoded clean estimates, and the log p(c|x) behind it, both with gradient."""
         log_probs = self.classifier(images, generator)
         if self.mode == "camera":
             assert self.class_azimuth_deg is not None and azimuth_deg is not None
@@ -114,7 +129,7 @@ class Rectifier:
         t: Int[Tensor, "batch"],
         azimuth_deg: Float[Tensor, "batch"] | None,
     ) -> None:
-        """Take in how views were read: the yaw and the running marginal follow (Alg. 1, line 5)."""
+        """Update the yaw posterior and the running marginal with classified views (Alg. 1, line 5)."""
         if self.yaw is not None and azimuth_deg is not None:
             self.yaw.update(azimuth_deg, log_probs, self.marginal.at(t))
         if self.is_running:
@@ -122,9 +137,9 @@ class Rectifier:
 
     @torch.no_grad()
     def fix_marginal(self, estimates: Callable[[Tensor], Tensor], generator: torch.Generator) -> None:
-        """Set every interval's marginal from `estimates(t)`, clean estimates of the prior's own samples, for good.
+        """Fix every interval's marginal from `estimates(t)`, clean estimates of the prior's own samples.
 
-        The ablation of p(c|y) in Sec. 4.4.
+        This is the ablation of p(c|y) in Sec. 4.4.
         """
         intervals = len(self.marginal.probs)
         middles = ((torch.arange(intervals) + 0.5) * self.marginal.interval_length).long()
@@ -133,7 +148,7 @@ class Rectifier:
         self.is_running = False
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold."""
+        """State for a checkpoint."""
         named = {self.key: self.marginal.probs}
         return named if self.yaw is None else named | {"yaw": self.yaw.log_evidence}
 

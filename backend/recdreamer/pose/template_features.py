@@ -1,4 +1,4 @@
-"""Features of templates, averaged over augmented copies, and kept: a template is seen again in the next job."""
+"""Features of templates, averaged over augmented copies, and cached, because jobs reuse templates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recdreamer.protocol import write_atomically
 
 MAX_KEPT = 200
 NOISE = 0.12
-"""Deviation of the noise on the copies, at most."""
+"""Largest standard deviation of the noise on the copies."""
 
 
 def template_features(
@@ -32,9 +32,9 @@ def template_features(
 ) -> Features:
     """Unit features averaged over each picture and `copies` augmented ones (paper, B.1.4).
 
-    Noise, affine maps, greys and jittered colours for the class token; patches are not moved, so that places
-    stay. Copies are seeded by the picture itself: one that was replaced leaves those of the others alone. With a
-    `cache` folder, features found there by the content of picture and model are taken from it.
+    The class token is averaged over noise, affine maps, greys and jittered colours; copies for the patches are not
+    moved, so that places stay. The picture's content seeds its copies, so that replacing one template does not change
+    the others. With a `cache` folder, features are looked up there by the content of picture and model.
     """
     found = [_of_one(extractor, image, copies, seed, cache) for image in images]
     return Features(
@@ -50,7 +50,7 @@ def _of_one(
     content_seed = (seed + int.from_bytes(digest.digest()[:6])) % 2**63
     if cache is None:
         return _average(extractor, image, copies, content_seed)
-    # The code of the augmentation is part of the key, so that a changed one finds nothing.
+    # The code of the augmentation is part of the key, so that changing it invalidates the cache.
     for code in (perturbation.__file__, __file__):
         digest.update(Path(code).read_bytes())
     digest.update(f"{extractor.fingerprint}, {copies}, {seed}".encode())
@@ -62,7 +62,7 @@ def _of_one(
         return kept
     except (OSError, SafetensorError):
         made = _average(extractor, image, copies, content_seed)
-        with suppress(OSError):  # A cache that cannot be written is no reason to stop.
+        with suppress(OSError):  # The job can go on without a writable cache.
             write_atomically(path, save({name: tensor.contiguous() for name, tensor in made.items()}))
             _prune(cache)
         return made
@@ -93,9 +93,9 @@ def _average(
 
 
 def _prune(cache: Path) -> None:
-    """Let go of those that were not asked for longest."""
+    """Delete the least recently used entries."""
     kept = list(cache.glob("*.safetensors"))
     if len(kept) > MAX_KEPT:
-        with suppress(OSError):  # Another job may tidy up, too.
+        with suppress(OSError):  # Another job may prune at the same time.
             for path in sorted(kept, key=lambda path: path.stat().st_mtime)[:-MAX_KEPT]:
                 path.unlink(missing_ok=True)

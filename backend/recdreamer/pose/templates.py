@@ -1,4 +1,4 @@
-"""Pose templates: pictures that say what front, back, left and right mean for one object."""
+"""Pose templates: pictures that define front, back, left and right for one object."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, RequestError, Tem
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MIN_SIDE_PX = 8
-"""Anything smaller shows no pose; it is a damaged export or the wrong file."""
+"""Smaller pictures cannot show a pose: they are damaged exports or the wrong files."""
 MAX_PIXELS = 64_000_000
 MIN_COVERAGE = 1e-4
-"""Share of the picture that must be opaque: a few thin lines are enough, a stray pixel is not."""
-GROUND = 0.8
-"""Grey behind a template with alpha."""
+"""Least opaque share of a picture: a few thin lines are enough, a stray pixel is not."""
+BACKGROUND = 0.8
+"""Grey background behind a template with alpha."""
 
-# SyntaxError and the two before it are what Pillow raises for some broken files.
+# Pillow raises SyntaxError and the two before it for some broken files.
 _UNREADABLE = (
     OSError, ValueError, EOFError, struct.error, SyntaxError,
     Image.DecompressionBombError, Image.DecompressionBombWarning,
@@ -40,24 +40,24 @@ class PoseTemplate:
 
     label: str
     image: Float[Tensor, "3 size size"]
-    """[0, 1], square; what was transparent is grey."""
+    """[0, 1], square; transparent parts are grey."""
     mask: Float[Tensor, "1 size size"] | None
-    """Alpha, when the picture has one."""
+    """Alpha, if the picture has one."""
     azimuth_deg: float | None
     weight: float = 1.0
-    """Its say among the templates of its class, against theirs."""
+    """Weight relative to the other templates of its class."""
 
 
 def load_templates(job: JobFolder, templates: tuple[Template, ...], size_px: int) -> list[PoseTemplate]:
-    """The templates of a request. Raises RequestError naming the picture that cannot be used."""
+    """The templates of a request. Raises RequestError with the name of a picture that cannot be used."""
     return [_load(job.root / template.image, template, size_px) for template in templates]
 
 
 def templates_in(folder: Path) -> tuple[Template, ...]:
     """Templates of a folder of pictures named after their class: front.png, back-2.jpg, left_sketch.png …
 
-    A single side is mirrored to give the other one. What has "sketch" in its name is a sketch. Hidden files and
-    folders are passed over. Raises RequestError when the folder holds no picture.
+    A single side is mirrored to give the other one. Names with "sketch" mark sketches. Hidden files and folders are
+    ignored. Raises RequestError if the folder has no pictures.
     """
     pictures = sorted(p for p in folder.iterdir() if _is_picture(p)) if folder.is_dir() else []
     if not pictures:
@@ -74,7 +74,7 @@ def templates_in(folder: Path) -> tuple[Template, ...]:
 
 
 def _is_picture(path: Path) -> bool:
-    # macOS leaves "._front.png" beside "front.png" on foreign disks.
+    # macOS leaves "._front.png" beside "front.png" on other file systems.
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
@@ -87,7 +87,7 @@ def _label(stem: str) -> str:
 
 
 def with_mirrored_sides(templates: tuple[Template, ...]) -> tuple[Template, ...]:
-    """Add the missing side by mirroring the one that is there (paper: left and right are usually one image)."""
+    """Add a missing side by mirroring the other one (paper: left and right are usually one image)."""
     labels = {template.label for template in templates}
     for have, need in (("left", "right"), ("right", "left")):
         if have in labels and need not in labels:
@@ -102,7 +102,7 @@ def with_mirrored_sides(templates: tuple[Template, ...]) -> tuple[Template, ...]
 
 
 def are_placed(templates: Sequence[PoseTemplate]) -> bool:
-    """Whether it is known from where each class is seen: by a template's camera, or by the name of the class."""
+    """Whether every class has a known azimuth, by a template's camera or by the name of the class."""
     placed = {template.label for template in templates if template.azimuth_deg is not None}
     return all(template.label in placed | set(CLASS_AZIMUTHS_DEG) for template in templates)
 
@@ -110,7 +110,12 @@ def are_placed(templates: Sequence[PoseTemplate]) -> bool:
 def class_azimuths(
     templates: Sequence[PoseTemplate], labels: Sequence[str], device: torch.device | str = "cpu"
 ) -> Float[Tensor, "classes"]:
-    """The azimuth of each class in degrees: that of its templates, averaged on the circle, else its name's."""
+    """Azimuth of each class in degrees: the circular mean of its templates' azimuths, else that of its name.
+
+    >>> templates = [PoseTemplate("right", torch.zeros(3, 1, 1), None, azimuth) for azimuth in (80.0, 100.0)]
+    >>> class_azimuths(templates, ("right", "back")).round().tolist()
+    [90.0, 180.0]
+    """
     azimuths = []
     for label in labels:
         known = [t.azimuth_deg for t in templates if t.label == label and t.azimuth_deg is not None]
@@ -126,7 +131,7 @@ def _load(path: Path, template: Template, size_px: int) -> PoseTemplate:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(
             f"The template {path.name!r} cannot be read ({reason}).",
-            "Replace it by a PNG or JPEG picture, or remove it.",
+            "Replace it with a PNG or JPEG picture, or remove it.",
         ) from error
     alpha = np.asarray(picture.getchannel("A"))
     has_alpha = bool((alpha < 0.99 * 255).any())
@@ -135,12 +140,12 @@ def _load(path: Path, template: Template, size_px: int) -> PoseTemplate:
             f"The template {path.name!r} is transparent (almost) everywhere.",
             "Capture it again with the object in view, or remove it.",
         )
-    # Before it is squared in floating point, where 20 000 × 20 pixels would become 5 GB.
+    # Shrunk before it is padded to a square in floating point, where 20,000 × 20 pixels would take 5 GB.
     picture.thumbnail((4 * size_px, 4 * size_px), Image.Resampling.BOX)
     rgba = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
     if template.mirrored:
         rgba = rgba.flip(-1)
-    rgb = rgba[:3] * rgba[3:] + GROUND * (1 - rgba[3:]) if has_alpha else rgba[:3]
+    rgb = rgba[:3] * rgba[3:] + BACKGROUND * (1 - rgba[3:]) if has_alpha else rgba[:3]
     rgb, mask = _square(rgb, size_px), _square(rgba[3:], size_px)
     return PoseTemplate(
         template.label, rgb, mask if has_alpha else None, template.azimuth_deg, template.weight
@@ -148,7 +153,7 @@ def _load(path: Path, template: Template, size_px: int) -> PoseTemplate:
 
 
 def _read(path: Path) -> Image.Image:
-    """The picture upright in 8-bit sRGB with alpha; of an animation the first frame.
+    """The upright picture in 8-bit sRGB with alpha; the first frame of an animation.
 
     Raises one of _UNREADABLE with the reason.
     """
@@ -158,19 +163,19 @@ def _read(path: Path) -> Image.Image:
         raise ValueError("it is a folder")
     if path.stat().st_size == 0:
         raise ValueError("the file is empty")
-    # Pillow warns of too many pixels and raises only at twice the number; here both are too many.
+    # Pillow warns of too many pixels and raises at twice the number; here both are refused.
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             file = Image.open(path)
         except UnidentifiedImageError as error:
-            raise ValueError("it is no picture, or a damaged one") from error
+            raise ValueError("it is not a picture, or it is damaged") from error
         with file:
             size = f"{file.width} × {file.height} pixels"
             if file.width * file.height > MAX_PIXELS:
-                raise ValueError(f"{size} are too many")
+                raise ValueError(f"{size} is too large")
             if min(file.size) < MIN_SIDE_PX:
-                raise ValueError(f"{size} are too few")
+                raise ValueError(f"{size} is too small")
             return _as_rgba(ImageOps.exif_transpose(file))
 
 
@@ -179,14 +184,14 @@ def _as_rgba(picture: Image.Image) -> Image.Image:
         # Pillow's own conversion clips: everything above 255 of 65535 turns white.
         picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
     elif picture.mode in ("I", "F"):
-        raise ValueError("it has 32 bits per channel, 8 or 16 are understood")
+        raise ValueError("it has 32 bits per channel; only 8 and 16 are supported")
     elif picture.mode == "CMYK" and (profile := picture.info.get("icc_profile")):
         try:
             ink = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             screen = ImageCms.createProfile("sRGB")
             picture = ImageCms.profileToProfile(picture, ink, screen, outputMode="RGB") or picture
         except (ImageCms.PyCMSError, OSError):
-            pass  # A damaged profile costs the exact colours, not the picture.
+            pass  # A damaged profile makes the colours inexact, but the picture is usable.
     return picture.convert("RGBA")
 
 

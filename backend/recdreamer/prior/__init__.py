@@ -1,1 +1,1 @@
-"""The diffusion prior: any Stable-Diffusion-type pipeline, frozen, with a branch that learns the renders."""
+"""The diffusion prior: a frozen pipeline of the Stable Diffusion type, and a branch that learns the renders."""

@@ -1,4 +1,4 @@
-"""Where a pretrained model looks for its words: cross-attention maps of given pictures."""
+"""Cross-attention maps of given pictures: the places that a pretrained model associates with the prompt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHUNK = 4
 
 
 class QueriesAndKeys:
-    """Records what goes into each cross-attention's softmax, whichever processor computes it."""
+    """Records the queries and keys of each cross-attention, whichever processor computes it."""
 
     def __init__(self, unet: nn.Module) -> None:
         self.of: dict[str, dict[str, Tensor]] = {}
@@ -39,7 +39,7 @@ class QueriesAndKeys:
             handle.remove()
 
     def maps(self, name: str) -> Float[Tensor, "batch places tokens"]:
-        """Attention of a module, averaged over its heads."""
+        """Attention map of a module, averaged over its heads."""
         query, key = (
             self.of[name][part].float().unflatten(-1, (self.heads[name], -1)) for part in ("to_q", "to_k")
         )
@@ -56,13 +56,13 @@ def attention_to_prompt(
     generator: torch.Generator,
     t: int = 300,
 ) -> Float[Tensor, "batch places"]:
-    """How much each of side × side places attends to what the prompt means, averaged over all layers.
+    """How much each of side × side places attends to the meaningful tokens of the prompt, averaged over all layers.
 
-    The pictures, in [0, 1], are noised to timestep `t` first. (Paper, B.1.3. Released code: all tokens up to the
-    number of words, an article among them, which in the embedded prior draws the ground's attention.)
+    The pictures, in [0, 1], are first noised to timestep `t`. (Paper, B.1.3. The released code takes as many tokens
+    as the prompt has words, including an article, which attracts the background in the embedded prior.)
     """
     text, has_meaning = prior.encode_text([prompt]), prior.has_meaning(prompt)
-    # A few at a time: at Stable Diffusion's size the encoder's activations would not fit otherwise.
+    # In small chunks: at Stable Diffusion's size the encoder's activations would not fit otherwise.
     chunks = images.split(CHUNK)
     return torch.cat([_attention(prior, few, text, has_meaning, side, generator, t) for few in chunks])
 

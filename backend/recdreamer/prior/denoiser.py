@@ -1,4 +1,4 @@
-"""Noise estimates of the pretrained model and of its LoRA branch, several questions in one forward."""
+"""Noise estimates of the pretrained model and of its LoRA branch, several questions in one forward pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recdreamer.prior.schedule import NoiseSchedule
 
 @dataclass(frozen=True)
 class Question:
-    """What noise is seen, given a text; `of_branch` asks the LoRA branch, with `c2w` or with no camera."""
+    """A request for a noise estimate given a text; `of_branch` asks the LoRA branch, with camera `c2w` or none."""
 
     text: Float[Tensor, "batch tokens width"]
     of_branch: bool = False
@@ -23,7 +23,7 @@ class Question:
 
 
 class Denoiser:
-    """eps_pretrain(x_t, t, y) and eps_phi(x_t, t, c, y), which share their frozen weights."""
+    """eps_pretrain(x_t, t, y) and eps_phi(x_t, t, c, y), which share frozen weights."""
 
     def __init__(
         self, prior: DiffusionPrior, branch: LoraBranch | None = None, decoder: TinyDecoder | None = None
@@ -40,7 +40,7 @@ class Denoiser:
     def ask(
         self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"], *questions: Question
     ) -> list[Float[Tensor, "batch c h w"]]:
-        """One estimate for each question; all are rows of one batch, where the branch is gated row by row."""
+        """One estimate per question; all are rows of one batch, and the branch is switched on row by row."""
         rows = len(questions)
         latents_t, t = latents_t.repeat(rows, 1, 1, 1), t.repeat(rows)
         text = torch.cat([question.text for question in questions])
@@ -48,7 +48,7 @@ class Denoiser:
             return list(self.prior.eps(latents_t, t, text).chunk(rows))
         assert self.branch is not None
         batch = len(latents_t) // rows
-        # Filled on the device: a list would be copied there, and the copy waited for.
+        # Filled on the device: copying a list there would make the host wait.
         rows_of = lambda flags: torch.cat([torch.full((batch,), flag, device=t.device) for flag in flags])  # noqa: E731
         of_branch = rows_of([question.of_branch for question in questions])
         has_camera = rows_of([question.c2w is not None for question in questions])

@@ -1,4 +1,4 @@
-"""The pretrained text-to-image model, frozen: words to embeddings, pictures to latents and back, noise estimates."""
+"""The frozen text-to-image model: prompts to embeddings, pictures to latents and back, noise estimates."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "prior"
 
 @dataclass
 class DiffusionPrior:
-    """Everything that a StableDiffusionPipeline folder holds, ready for distillation."""
+    """The parts of a StableDiffusionPipeline, ready for distillation."""
 
-    # Typed loosely where diffusers' own annotations are wrong.
+    # Loose types, because diffusers' own annotations are wrong.
     unet: Any
     """A UNet2DConditionModel."""
     vae: Any
@@ -33,19 +33,16 @@ class DiffusionPrior:
     text_encoder: torch.nn.Module
     schedule: NoiseSchedule
     image_px: int
-    """Size of the square pictures that the model was trained on."""
+    """Side of the square pictures that the model was trained on."""
 
     @staticmethod
     def load(name: str, device: torch.device | str, dtype: torch.dtype) -> DiffusionPrior:
-        """Load `builtin`, a pipeline folder, or a model id that is already on this machine.
+        """Load `builtin`, a pipeline folder, or a model id from the local cache; nothing is downloaded.
 
-        Raises JobError("prior", ...) when there is no such model. Nothing is downloaded: a model id must be in
-        the local cache already.
+        Raises JobError("prior", ...) if the model cannot be loaded.
         """
         source = str(BUILTIN_FOLDER) if name == BUILTIN_PRIOR else name
-        hint = (
-            "Choose 'builtin', a folder that holds a model_index.json, or a model that was downloaded before."
-        )
+        hint = "Choose 'builtin', a folder with a model_index.json, or a model that is already downloaded."
         with loading("prior", name, "a Stable Diffusion model", hint):
             pipeline = StableDiffusionPipeline.from_pretrained(
                 source, dtype=dtype, safety_checker=None, local_files_only=True, use_safetensors=True
@@ -71,7 +68,7 @@ class DiffusionPrior:
 
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Float[Tensor, "prompts tokens width"]:
-        """Embeddings as the pipeline makes them: padded to the model's length, no attention mask."""
+        """Embeddings as the pipeline computes them: padded to the model's length, without an attention mask."""
         tokens = self.tokenizer(
             prompts, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
@@ -79,9 +76,9 @@ class DiffusionPrior:
         return self.text_encoder(tokens.input_ids.to(self.device))[0]
 
     def has_meaning(self, prompt: str) -> Bool[Tensor, "tokens"]:
-        """Which tokens of the padded prompt can carry its meaning: all from the first word that is no article.
+        """Which tokens of the padded prompt can carry its meaning: those from the first word that is not an article.
 
-        The text encoder looks back only, so what comes before that word is the same whatever the prompt says.
+        The text encoder is causal, so the tokens before that word are the same for every prompt.
         """
         tokens = self.tokenizer(
             prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length
@@ -92,11 +89,11 @@ class DiffusionPrior:
         return torch.arange(len(tokens), device=self.device) >= first
 
     def free_text_encoder(self) -> None:
-        """Give its memory back once all prompts are encoded."""
+        """Release the text encoder's memory once all prompts are encoded."""
         self.text_encoder = torch.nn.Identity()
 
     def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch c h w"]:
-        """Pictures in [0, 1] to latents, with gradient. The mean of the posterior, as its noise teaches nothing."""
+        """Pictures in [0, 1] to latents, with gradient. Takes the posterior's mean: its noise would only add variance."""
         images = torch.nn.functional.interpolate(
             images, (self.image_px, self.image_px), mode="bilinear", align_corners=False
         ) if images.shape[-2:] != (self.image_px, self.image_px) else images  # fmt: skip
@@ -104,7 +101,7 @@ class DiffusionPrior:
         return posterior.mean.float() * self.vae.config.scaling_factor
 
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
-        """Latents to pictures, with gradient; about [0, 1], not clamped so that no gradient is cut off."""
+        """Latents to pictures of about [0, 1], with gradient; not clamped, which would cut off gradients."""
         return (
             self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float() / 2
             + 0.5
@@ -114,7 +111,7 @@ class DiffusionPrior:
         self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
         text: Float[Tensor, "batch tokens width"],
     ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
-        """The noise that the pretrained model sees in `latents_t`."""
+        """The pretrained model's estimate of the noise in `latents_t`."""
         output = self.unet(latents_t.to(self.unet.dtype), t, text.to(self.unet.dtype)).sample.float()
         return self.schedule.eps_of(output, latents_t, t)
 
@@ -139,11 +136,11 @@ class DiffusionPrior:
 
 
 class TinyDecoder:
-    """A distilled decoder in the place of the autoencoder's own, for pictures that only a classifier sees."""
+    """A distilled decoder that replaces the autoencoder's own for pictures that only a classifier sees."""
 
     def __init__(self, name: str, prior: DiffusionPrior) -> None:
-        """`name` is a folder or an id of an AutoencoderTiny on this machine. Raises JobError when it does not fit."""
-        hint = "Choose a folder or id that was downloaded before, or leave rectifier.tiny_decoder empty."
+        """`name` is a folder or id of a local AutoencoderTiny. Raises JobError if it does not fit the prior."""
+        hint = "Choose a folder or an id that is already downloaded, or leave rectifier.tiny_decoder empty."
         with loading("decoder", name, "an AutoencoderTiny", hint):
             self.model: Any = AutoencoderTiny.from_pretrained(
                 name, dtype=prior.unet.dtype, local_files_only=True, use_safetensors=True
@@ -152,18 +149,18 @@ class TinyDecoder:
         if theirs != ours:
             raise JobError(
                 "decoder",
-                f"{name!r} decodes {theirs} latent channels, the model has {ours}.",
-                "Choose the tiny decoder that was made for this model.",
+                f"{name!r} decodes {theirs} latent channels, but the model has {ours}.",
+                "Choose a tiny decoder made for this model.",
             )
         freeze(self.model, prior.device)
 
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
-        """As DiffusionPrior.decode; it takes latents in the scale that the denoiser has them."""
+        """Like DiffusionPrior.decode; takes latents in the denoiser's scale."""
         return self.model.decode(latents.to(self.model.dtype)).sample.float() / 2 + 0.5
 
 
 def freeze(part: torch.nn.Module, device: torch.device | str) -> None:
-    """For use alone: no gradients to the weights, and on a GPU the layout that its convolutions like best."""
+    """Prepare for inference: no gradients to the weights, and on a GPU the layout that suits convolutions."""
     part.requires_grad_(False).eval().to(device)
     if torch.device(device).type == "cuda":
         part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -174,6 +171,10 @@ def guided(
 ) -> Float[Tensor, "batch c h w"]:
     """Classifier-free guidance in diffusers' convention: eps_uncond + scale · (eps_cond - eps_uncond).
 
-    Scale 1 is the conditional estimate; threestudio's SDS means scale + 1 by the same number.
+    Scale 1 is the conditional estimate; a scale s in threestudio's SDS corresponds to s + 1 here.
+
+    >>> cond, uncond = torch.full((1, 1, 1, 1), 3.0), torch.full((1, 1, 1, 1), 1.0)
+    >>> [guided(cond, uncond, scale).item() for scale in (0.0, 1.0, 7.5)]
+    [1.0, 3.0, 16.0]
     """
     return eps_uncond + scale * (eps_cond - eps_uncond)

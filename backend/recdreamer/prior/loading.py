@@ -1,4 +1,4 @@
-"""What loading any pretrained model has in common: one sentence when it fails, and the preparation of pictures."""
+"""Shared by all pretrained models: one sentence when loading fails, and the preparation of pictures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREPROCESSOR = "preprocessor_config.json"
 
 
 def quieten() -> None:
-    """No bars and hints of the libraries between the lines of a command."""
+    """Keep progress bars and hints of the libraries out of a command's output."""
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.set_verbosity_error()
         library.disable_progress_bar()
@@ -30,7 +30,7 @@ def quieten() -> None:
 
 @contextmanager
 def loading(kind: str, name: str, what: str, hint: str) -> Iterator[None]:
-    """Turns whatever the libraries raise about a folder that is no such model into JobError(kind, …)."""
+    """Turn whatever the libraries raise while they load a model into JobError(kind, …)."""
     try:
         yield
     except (OSError, ValueError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
@@ -39,16 +39,16 @@ def loading(kind: str, name: str, what: str, hint: str) -> Iterator[None]:
 
 
 def model_folder(name: str, builtin: Path) -> Path:
-    """Folder of a model with a preprocessor: `builtin`, a folder, or an id whose files are on this machine.
+    """Folder of a model with a preprocessor; `name` is "builtin", a folder, or an id from the local cache.
 
-    Resolved first, because given an id the models' loaders would ask the network for adapters.
+    Ids are resolved here, because the models' loaders would query the network for adapters.
     """
     source = str(builtin) if name == "builtin" else name
     return Path(str(cached_file(source, PREPROCESSOR, local_files_only=True))).parent
 
 
 class Preprocessing(nn.Module):
-    """Pictures in [0, 1] of any size to what a model was trained on, with gradient."""
+    """Resizes and normalizes pictures in [0, 1] to a model's input, with gradient."""
 
     mean: Tensor
     std: Tensor
@@ -57,7 +57,7 @@ class Preprocessing(nn.Module):
         super().__init__()
         prepare = json.loads((folder / PREPROCESSOR).read_text(encoding="utf-8"))
         size = prepare.get("crop_size") or prepare["size"]
-        # Older files hold a number.
+        # Older files hold a plain number.
         self.size_px: int = size if isinstance(size, int) else size.get("height") or size["shortest_edge"]
         self.resampling = resampling
         self.register_buffer("mean", torch.tensor(prepare["image_mean"])[:, None, None])

@@ -1,4 +1,4 @@
-"""The LoRA branch of VSD: the same network, taught to know the renders and the camera they come from."""
+"""The LoRA branch of VSD: the same network, trained on the renders and their cameras."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recdreamer.prior.diffusion import DiffusionPrior
 
 
 class LoraBranch(nn.Module):
-    """eps_phi(x_t, t, c, y): low-rank changes to the attention layers, the camera added to the time embedding.
+    """eps_phi(x_t, t, c, y): low-rank updates of the attention layers, the camera added to the time embedding.
 
     Shares all frozen weights with the pretrained model (ProlificDreamer, Sec. 3.3; layout and defaults of its
     released code: rank 4, camera matrix flattened through a two-layer network).
@@ -23,7 +23,7 @@ class LoraBranch(nn.Module):
 
     def __init__(self, prior: DiffusionPrior, rank: int, targets: tuple[str, ...], seed: int) -> None:
         super().__init__()
-        self.prior = (prior,)  # in a tuple, so that the frozen weights are not this module's own
+        self.prior = (prior,)  # in a tuple, so that the frozen weights are not registered as this module's
         unet = prior.unet
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -34,7 +34,7 @@ class LoraBranch(nn.Module):
             width = unet.time_embedding.linear_2.out_features
             last = nn.Linear(width, width)
             self.camera = nn.Sequential(nn.Linear(16, width), nn.SiLU(), last)
-            # The branch starts as the pretrained model itself, whatever the camera.
+            # The branch starts out as the pretrained model for every camera.
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
         self.camera.to(unet.device)
@@ -48,7 +48,7 @@ class LoraBranch(nn.Module):
         self._switch(on=False)
 
     def trainable(self) -> dict[str, nn.Parameter]:
-        """What training changes, by name: the adapter and the camera network."""
+        """Trainable parameters by name: the adapter and the camera network."""
         unet = self.prior[0].unet
         own = {f"camera.{name}": parameter for name, parameter in self.camera.named_parameters()}
         return {name: unet.get_parameter(name) for name in self.names} | own
@@ -64,7 +64,7 @@ class LoraBranch(nn.Module):
         has_camera: Bool[Tensor, "batch"] | None,
     ):
         unet = self.prior[0].unet
-        # The scale of the low-rank change, row by row: rows that are not the branch's get the frozen weights alone.
+        # Scale of the low-rank update per row: rows that are not the branch's use the frozen weights alone.
         scale = 1.0 if of_branch is None else of_branch.to(unet.dtype)[:, None, None]
         for layer in self.layers:
             layer.scaling["phi"] = scale
@@ -90,7 +90,7 @@ class LoraBranch(nn.Module):
             unet.enable_adapters()
         else:
             unet.disable_adapters()
-        # peft freezes what it switches off, and a backward pass that is still to come would leave it untrained.
+        # peft freezes the adapter when it is switched off, and a later backward pass would leave it untrained.
         for name in self.names:
             unet.get_parameter(name).requires_grad_(True)
 
@@ -99,10 +99,10 @@ class LoraBranch(nn.Module):
         text: Float[Tensor, "batch tokens width"], c2w: Float[Tensor, "batch 4 4"],
         of_branch: Bool[Tensor, "batch"] | None = None, has_camera: Bool[Tensor, "batch"] | None = None,
     ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
-        """The raw output, eps or v as the pretrained model has it.
+        """The raw output, eps or v like the pretrained model's.
 
-        Rows where `of_branch` is False are the pretrained model's; those where `has_camera` is False know no
-        camera. None means all are, and all do.
+        Rows where `of_branch` is False are the pretrained model's, and rows where `has_camera` is False get no
+        camera; None means True for all rows.
         """
         unet = self.prior[0].unet
         with self._active(c2w, of_branch, has_camera):
@@ -112,7 +112,7 @@ class LoraBranch(nn.Module):
         self, latents: Float[Tensor, "batch c h w"], text: Float[Tensor, "batch tokens width"],
         c2w: Float[Tensor, "batch 4 4"], generator: torch.Generator, camera_dropout: float = 0.1,
     ) -> Float[Tensor, ""]:  # fmt: skip
-        """Denoising loss on renders, timestep uniform over all (Eq. 8), with the camera dropped now and then."""
+        """Denoising loss on renders at uniform timesteps (Eq. 8), without the camera at a rate of `camera_dropout`."""
         schedule, device = self.prior[0].schedule, latents.device
         draw = lambda *shape: torch.randn(shape, generator=generator, device=generator.device).to(device)  # noqa: E731
         t = torch.randint(
@@ -125,7 +125,7 @@ class LoraBranch(nn.Module):
         return (output - schedule.target_of(latents, eps, t)).square().mean()
 
     def backward(self, loss: Float[Tensor, ""]) -> None:
-        """Gradients of the latest `loss`. Activations that were not kept are computed again, so the branch is on."""
+        """Gradients of the latest `loss`; the branch is on, because checkpointing may recompute activations."""
         with self._switched_on():
             loss.backward()
 
@@ -141,7 +141,7 @@ class LoraTrainer:
         self, latents: Float[Tensor, "batch c h w"], text: Float[Tensor, "batch tokens width"],
         c2w: Float[Tensor, "batch 4 4"], step: int, generator: torch.Generator,
     ) -> None:  # fmt: skip
-        """Learn this step's renders; the rate rises linearly from zero at first."""
+        """Train on this step's renders; the learning rate warms up linearly from zero."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
         loss = self.branch.loss(latents, text, c2w, generator)
@@ -150,7 +150,7 @@ class LoraTrainer:
         self.optimizer.step()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold."""
+        """State for a checkpoint."""
         named = {f"lora.{name}": parameter.detach() for name, parameter in self.branch.trainable().items()}
         return named | optimizer_tensors("lora_optimizer", self.optimizer)
 

@@ -1,4 +1,4 @@
-"""The prompt in every form that a step may ask about, encoded once."""
+"""Embeddings of all forms of the prompt that a step needs, encoded once."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from recdreamer.cameras import angle_difference
+
 VIEWS = ("front", "right", "back", "left", "overhead")
 Encode = Callable[[list[str]], Float[Tensor, "prompts tokens width"]]
 
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """How a camera's place is put into words, and from where on."""
+    """Words for a camera's viewpoint, and the angles at which they change."""
 
     front: str = "front view"
     right: str = "side view"
@@ -23,18 +25,23 @@ class ViewConfig:
     left: str = "side view"
     overhead: str = "overhead view"
     front_width_deg: float = 60.0
-    """Azimuths around front and around back that are called so; the rest is a side (ProlificDreamer: 60)."""
+    """Width of the front and of the back sector; the rest is a side (ProlificDreamer: 60)."""
     overhead_elevation_deg: float = 60.0
 
     def phrases(self) -> list[str]:
-        """In the order of VIEWS."""
+        """Phrases in the order of VIEWS."""
         return [getattr(self, name) for name in VIEWS]
 
     def of(
         self, azimuth_deg: Float[Tensor, "batch"], elevation_deg: Float[Tensor, "batch"]
     ) -> Int[Tensor, "batch"]:
-        """Index into VIEWS of what each camera sees."""
-        from_front = (azimuth_deg + 180) % 360 - 180
+        """Index into VIEWS of each camera's viewpoint.
+
+        >>> azimuth_deg, elevation_deg = torch.tensor([330.0, 31.0, 180.0, 270.0, 0.0]), torch.tensor([0.0, 0, 0, 0, 61])
+        >>> [VIEWS[view] for view in ViewConfig().of(azimuth_deg, elevation_deg)]
+        ['front', 'right', 'back', 'left', 'overhead']
+        """
+        from_front = angle_difference(azimuth_deg, 0.0)
         view = torch.where(from_front > 0, VIEWS.index("right"), VIEWS.index("left"))
         half = self.front_width_deg / 2
         view = view.masked_fill(from_front.abs() <= half, VIEWS.index("front"))
@@ -44,14 +51,14 @@ class ViewConfig:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Embeddings of the prompt, alone and with each view's words, and of the prompts that guide away from."""
+    """Embeddings of the prompt, alone and with each view's words, and of the negative prompts."""
 
     plain: Float[Tensor, "1 tokens width"]
     empty: Float[Tensor, "1 tokens width"]
     views: Float[Tensor, "views tokens width"]
-    """In the order of VIEWS; all the plain prompt where views are not put into words."""
+    """In the order of VIEWS; all equal the plain prompt if views are not put into words."""
     source: Float[Tensor, "1 tokens width"]
-    """What SDS-Bridge takes the renders for in its second stage."""
+    """Description of the renders in the second stage of SDS-Bridge."""
     view_config: ViewConfig
 
     @staticmethod
@@ -63,7 +70,7 @@ class Prompts:
         reduced: dict[str, str] | None = None,
         source: str = "",
     ) -> Prompts:
-        """Ask the text encoder once. `reduced` has a shorter prompt for some views (Debiased-SDS)."""
+        """Encode all prompts in one call. `reduced` has a shorter prompt for some views (Debiased-SDS)."""
         texts: dict[str, str] = {view: (reduced or {}).get(view, prompt) for view in VIEWS}
         if with_views:
             for view, phrase in zip(VIEWS, view_config.phrases(), strict=True):

@@ -1,4 +1,4 @@
-"""The noise schedule: how much signal and noise a latent holds at timestep t, and what follows from it."""
+"""The noise schedule: amounts of signal and noise at timestep t, and the estimates that follow from them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,24 @@ Prediction = Literal["epsilon", "v_prediction"]
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """x_t = alpha_t · x_0 + sigma_t · eps with alpha_t² + sigma_t² = 1 (paper, Sec. 2.1)."""
+    """x_t = alpha_t · x_0 + sigma_t · eps with alpha_t² + sigma_t² = 1 (paper, Sec. 2.1).
+
+    With alpha_t = 0.8, x_0 = 1 and eps = 2, x_t is 0.8 · 1 + 0.6 · 2 = 2 and v is 0.8 · 2 - 0.6 · 1 = 1:
+
+    >>> schedule = NoiseSchedule(torch.tensor([0.64], dtype=torch.float64), "v_prediction")
+    >>> t = torch.tensor([0])
+    >>> round(schedule.alpha_t(t).item(), 6), round(schedule.sigma_t(t).item(), 6)
+    (0.8, 0.6)
+    >>> x_0, eps = torch.full((2, 1, 1, 1, 1), 1.0, dtype=torch.float64) * torch.tensor([1, 2]).view(2, 1, 1, 1, 1)
+    >>> x_t = schedule.add_noise(x_0, eps, t)
+    >>> v = schedule.target_of(x_0, eps, t)
+    >>> [round(value.item(), 6) for value in (x_t, v, schedule.eps_of(v, x_t, t), schedule.x0_hat(x_t, eps, t))]
+    [2.0, 1.0, 2.0, 1.0]
+    """
 
     alphas_cumprod: Float[Tensor, "timesteps"]
     prediction: Prediction
-    """What the network's output means."""
+    """Meaning of the network's output."""
 
     @property
     def num_timesteps(self) -> int:
@@ -44,7 +57,7 @@ class NoiseSchedule:
         latents_t: Float[Tensor, "batch c h w"],
         t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
-        """The noise that a network output stands for; eps = alpha_t · v + sigma_t · x_t for v-prediction."""
+        """Noise estimate of a network output; eps = alpha_t · v + sigma_t · x_t for v-prediction."""
         if self.prediction == "epsilon":
             return output
         return self.alpha_t(t) * output + self.sigma_t(t) * latents_t
@@ -55,7 +68,7 @@ class NoiseSchedule:
         eps: Float[Tensor, "batch c h w"],
         t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
-        """What a network of this prediction type is trained to output; v = alpha_t · eps - sigma_t · x_0."""
+        """Training target for this prediction type; v = alpha_t · eps - sigma_t · x_0."""
         if self.prediction == "epsilon":
             return eps
         return self.alpha_t(t) * eps - self.sigma_t(t) * latents

@@ -1,4 +1,4 @@
-"""Volume rendering: rays through occupied space, compositing, backgrounds, regularisers."""
+"""Volume rendering: ray marching through occupied space, compositing, backgrounds, regularisers."""
 
 from recdreamer.rendering.background import Background, BackgroundConfig, random_backgrounds
 from recdreamer.rendering.regularizers import (

@@ -1,4 +1,4 @@
-"""What stands behind the object: a learned surrounding, or plain random grounds."""
+"""Backgrounds behind the object: a learned environment, or random plain colours."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class BackgroundConfig:
     """Size of a learned background."""
 
     num_frequencies: int = 4
-    """Octaves of the direction that the network sees; few keep the background blurred."""
+    """Octaves of the direction's encoding; few keep the background blurred."""
     hidden_width: int = 32
 
 
 class Background(nn.Module):
-    """Learned colour per ray direction: a surrounding at infinity, blurred on purpose.
+    """Learned colour per ray direction: an environment at infinity, blurred on purpose.
 
-    It reaches Stable Diffusion with the object; the embedded prior knows plain grounds only.
+    For Stable Diffusion; the embedded prior knows only plain backgrounds.
     """
 
     frequencies: Tensor
@@ -51,9 +51,9 @@ def random_backgrounds(
     brightness: tuple[float, float] = (0.4, 1.0),
     tint: float = 0.1,
 ) -> Float[Tensor, "views 3"]:
-    """One plain ground per view: a random grey in `brightness` whose channels differ by up to `tint`.
+    """One plain background per view: a random grey in `brightness` whose channels differ by up to `tint`.
 
-    An object seen against many grounds cannot hide in any of them, nor turn the ground into fog.
+    An object seen against many backgrounds cannot blend into any of them, nor replace the background by fog.
     """
     low, high = brightness
     grey = low + (high - low) * torch.rand(num_views, 1, generator=generator, device=generator.device)

@@ -16,6 +16,15 @@ def composite(
     """Weights w = T · (1 − exp(−sigma · length)), and per ray the sums of w · rgb, w and w · t.
 
     Differentiable in `sigmas` and `rgbs`. The weights of a ray add up to its opacity.
+
+    Two samples of length 1 that each let half of the light through, red before green:
+
+    >>> counts, rays, t = torch.tensor([2]), torch.tensor([0, 0]), torch.tensor([0.0, 1.0])
+    >>> samples = Samples(counts, rays, t, t + 1, torch.zeros(2, 3))
+    >>> half = torch.tensor([2.0, 2.0]).log()
+    >>> weights, rgb, opacity, depth = composite(half, torch.eye(3)[:2], samples)
+    >>> [[round(x, 4) for x in values.flatten().tolist()] for values in (weights, rgb, opacity, depth)]
+    [[0.5, 0.25], [0.5, 0.25, 0.0], [0.75], [0.625]]
     """
     if uses_warp(sigmas):
         from recdreamer.rendering.composite_warp import Composite
@@ -27,7 +36,7 @@ def composite(
 def composite_reference(
     sigmas: Float[Tensor, "samples"], rgbs: Float[Tensor, "samples 3"], samples: Samples
 ) -> tuple[Float[Tensor, "samples"], Float[Tensor, "rays 3"], Float[Tensor, "rays"], Float[Tensor, "rays"]]:
-    """The same in plain torch, through a table of `rays × most samples of a ray`."""
+    """The same in plain torch, in a table of rays × the most samples of any ray."""
     counts, rays = samples.counts.long(), samples.ray_indices.long()
     slots = torch.arange(len(rays), device=rays.device) - (counts.cumsum(0) - counts)[rays]
     width = int(counts.max()) if len(rays) else 0

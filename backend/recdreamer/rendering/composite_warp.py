@@ -59,7 +59,7 @@ def blend_backward(
 ):
     ray = wp.tid()
     grad_rgb, grad_sum, grad_depth = grad_rgb_sums[ray], grad_weight_sums[ray], grad_depth_sums[ray]
-    # From the far end: light that passes sample i, and what the samples behind it add to the loss.
+    # From the far end: transmittance behind sample i, and the contribution of the samples behind it to the loss.
     trans_behind = 1.0 - weight_sums[ray]
     behind = wp.float32(0.0)
     for back in range(counts[ray]):

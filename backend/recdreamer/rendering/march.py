@@ -1,4 +1,4 @@
-"""Samples along rays, in occupied space only."""
+"""Samples along rays in occupied space."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recdreamer.kernels import uses_warp
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples packed ray after ray; ray r owns `counts[r]` of them, near to far."""
+    """Samples packed ray after ray; ray r has `counts[r]` of them, near to far."""
 
     counts: Int[Tensor, "rays"]
     ray_indices: Int[Tensor, "samples"]
@@ -29,14 +29,14 @@ class Samples:
         return 0.5 * (self.t_starts + self.t_ends)
 
     def only(self, kept: Bool[Tensor, "samples"]) -> Samples:
-        """Those that are `kept`, packed likewise."""
+        """The samples marked in `kept`, packed the same way."""
         rays = self.ray_indices[kept]
         counts = torch.bincount(rays, minlength=len(self.counts)).to(self.counts.dtype)
         return Samples(counts, rays, self.t_starts[kept], self.t_ends[kept], self.xyz[kept])
 
 
 def joined(parts: Sequence[Samples]) -> Samples:
-    """Samples of the same rays in one, packed ray after ray; of each ray, those of earlier parts come first."""
+    """Merge samples of the same rays, packed ray after ray; within a ray, earlier parts come first."""
     rays = torch.cat([part.ray_indices for part in parts])
     order = rays.argsort(stable=True)
     counts = torch.stack([part.counts for part in parts]).sum(0, dtype=parts[0].counts.dtype)
@@ -55,11 +55,18 @@ def march(
     begins: Int[Tensor, "rays"],
     limit: int,
 ) -> tuple[Samples, Int[Tensor, "rays"]]:
-    """The next `limit` samples of each ray at most, and the step at which the ray goes on.
+    """At most `limit` further samples of each ray, and the step at which the ray continues.
 
-    Step k of a ray covers the distances [(k + shift) · step_size, (k + 1 + shift) · step_size], cut to
-    the cube [-1, 1]^3 so that the lengths add up to the chord; its sample is the middle. Steps are counted
-    from the camera, so pruning drops samples and moves none.
+    Step k of a ray covers the distances [(k + shift) · step_size, (k + 1 + shift) · step_size], clipped to
+    the cube [-1, 1]^3 so that the lengths add up to the chord; its sample is the midpoint. Steps are counted
+    from the camera, so pruning drops samples without moving the others.
+
+    >>> rays_o, rays_d = torch.tensor([[-3.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]])
+    >>> from recdreamer.field.occupancy import OccupancyConfig
+    >>> full, begins = OccupancyGrid(OccupancyConfig(resolution=2)), torch.zeros(1, dtype=torch.int32)
+    >>> samples, _ = march(rays_o, rays_d, full, 0.75, torch.zeros(1), begins, limit=8)
+    >>> samples.t_starts.tolist(), samples.t_ends.tolist()  # cut at 2 and 4
+    ([2.0, 2.25, 3.0, 3.75], [2.25, 3.0, 3.75, 4.0])
     """
     if uses_warp(rays_o):
         from recdreamer.rendering.march_warp import march_warp
@@ -88,7 +95,7 @@ def march_reference(
     xyz = rays_o[:, None] + t_mids[..., None] * rays_d[:, None]
     is_live = (t_ends > t_starts) & occupancy.contains(xyz)
     is_taken = is_live & (is_live.cumsum(dim=1) <= limit)
-    # The first live step that found no room; rays without one are through.
+    # The first occupied step beyond the limit; rays without one have ended.
     is_left = is_live & ~is_taken
     goes_on = torch.where(is_left.any(dim=1), first + is_left.to(first.dtype).argmax(dim=1), END)
     ray_indices = is_taken.nonzero()[:, 0]
@@ -97,18 +104,27 @@ def march_reference(
 
 
 END = 1 << 30
-"""Step index of a ray that has nothing left to sample."""
+"""Step index of a ray with nothing left to sample."""
 
 
 def max_steps(step_size: float) -> int:
-    """Steps that the longest chord of the cube can touch."""
+    """Upper bound on the steps along the longest chord of the cube.
+
+    >>> max_steps(1.0)  # ⌈2 · √3⌉ + 2
+    6
+    """
     return math.ceil(2 * math.sqrt(3) / step_size) + 2
 
 
 def intersect_cube(
     rays_o: Float[Tensor, "rays 3"], rays_d: Float[Tensor, "rays 3"]
 ) -> tuple[Float[Tensor, "rays"], Float[Tensor, "rays"]]:
-    """Distances at which rays enter and leave [-1, 1]^3; near > far where a ray misses it."""
+    """Distances at which rays enter and leave [-1, 1]^3; near > far where a ray misses it.
+
+    >>> near, far = intersect_cube(torch.tensor([[-3.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]))
+    >>> near.item(), far.item()
+    (2.0, 4.0)
+    """
     # A component of exactly zero would give 0 · inf on the faces.
     inverse = 1 / torch.where(rays_d.abs() < 1e-12, 1e-12, rays_d)
     lower, upper = (-1 - rays_o) * inverse, (1 - rays_o) * inverse

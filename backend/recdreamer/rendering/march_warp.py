@@ -1,4 +1,4 @@
-"""Ray marching as Warp kernels: walk the rays once into a table, then pack the table."""
+"""Ray marching as Warp kernels: walk each ray once and record its steps in a table, then pack the table."""
 
 from typing import no_type_check
 
@@ -16,7 +16,7 @@ wp.set_module_options({"enable_backward": False})
 @wp.func
 @no_type_check
 def box_overlap(ray_o: wp.vec3, ray_d: wp.vec3, lower: wp.vec3, upper: wp.vec3) -> wp.vec2:
-    """Distances at which a ray enters and leaves a box; the first is larger where it misses."""
+    """Distances at which a ray enters and leaves a box; the first is larger if it misses."""
     near, far = wp.float32(0.0), wp.float32(1.0e30)
     for axis in range(3):
         d = ray_d[axis]
@@ -61,7 +61,7 @@ def walk(
     if matter[0] >= matter[1]:
         return
     cube = box_overlap(ray_o, ray_d, wp.vec3(-1.0, -1.0, -1.0), wp.vec3(1.0, 1.0, 1.0))
-    # One step early: rounding may put the first sample on either side of the border.
+    # Start one step early, because rounding may put the first sample on either side of the border.
     step = wp.max(begin, int(wp.floor(matter[0] / step_size - shift)) - 1)
     stop = wp.min(step + last_step, int(wp.ceil(matter[1] / step_size - shift)) + 1)
     resolution = occupied.shape[0]
@@ -129,7 +129,7 @@ def march_warp(
     begins: Tensor,
     limit: int,
 ) -> tuple[Samples, Tensor]:
-    """`march_reference`, up to samples that lie on a border within rounding."""
+    """`march_reference`, except for samples on a border within rounding."""
     num_rays = len(rays_o)
     rays_o, rays_d = rays_o.contiguous(), rays_d.contiguous()
     table = begins.new_empty(num_rays, limit)
@@ -140,7 +140,7 @@ def march_warp(
     launch(walk, num_rays, [rays_o, rays_d, *walking])
 
     stops = counts.cumsum(0, dtype=torch.int32)
-    # The only wait for the device: the sizes of the packed tensors.
+    # The only synchronization with the device: the size of the packed tensors.
     total = int(stops[-1])
     ray_indices, distances = begins.new_empty(total), rays_o.new_empty(2, total)
     samples = Samples(counts, ray_indices, distances[0], distances[1], rays_o.new_empty(total, 3))

@@ -1,4 +1,4 @@
-"""Where rays meet a triangle mesh, by Warp; without a gradient, as frozen geometry needs none."""
+"""Intersections of rays with a triangle mesh, by Warp; without gradients, because the geometry is frozen."""
 
 from __future__ import annotations
 
@@ -58,7 +58,15 @@ class MeshCaster:
     def cast(
         self, rays_o: Float[Tensor, "rays 3"], rays_d: Float[Tensor, "rays 3"]
     ) -> tuple[Int[Tensor, "rays"], Float[Tensor, "rays 3"], Float[Tensor, "rays"]]:
-        """Face (-1: none), barycentrics of the face's corners in order, and distance of the first hit."""
+        """Face (-1: none), barycentrics of the face's corners in order, and distance of the first hit.
+
+        >>> verts = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)
+        >>> caster = MeshCaster(verts, np.array([[0, 1, 2]], np.int32), "cpu")
+        >>> rays_o, rays_d = torch.tensor([[0.25, 0.125, 1.0]]), torch.tensor([[0.0, 0.0, -1.0]])
+        >>> faces, barycentrics, distances = caster.cast(rays_o, rays_d)
+        >>> faces.item(), [round(share, 4) for share in barycentrics[0].tolist()], round(distances.item(), 4)
+        (0, [0.625, 0.25, 0.125], 1.0)
+        """
         count = len(rays_o)
         faces = torch.empty(count, dtype=torch.int32, device=self.device)
         barycentrics = torch.zeros(count, 3, device=self.device)

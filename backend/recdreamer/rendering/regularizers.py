@@ -11,20 +11,31 @@ from recdreamer.rendering.render import Rendering
 
 
 def sparsity_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor, ""]:
-    """Mean of sqrt(opacity² + 0.01): little matter in the picture (threestudio's `sparsity`)."""
+    """Mean of sqrt(opacity² + 0.01): favours little matter (threestudio's `sparsity`).
+
+    >>> round(sparsity_loss(torch.zeros(1, 1, 2, 2)).item(), 4)
+    0.1
+    """
     return (opacity.square() + 0.01).sqrt().mean()
 
 
 def opaque_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor, ""]:
-    """Binary entropy of each pixel's opacity, in nats: either solid or clear (threestudio's `opaque`)."""
+    """Mean binary entropy of the pixels' opacity, in nats: favours solid or clear pixels (threestudio's `opaque`).
+
+    >>> round(opaque_loss(torch.full((1, 1, 1, 1), 0.5)).item(), 4)  # ln 2
+    0.6931
+    """
     opacity = opacity.clamp(1e-3, 1 - 1e-3)
     return -(opacity * opacity.log() + (1 - opacity) * (1 - opacity).log()).mean()
 
 
 def weight_entropy_loss(weights: Float[Tensor, "samples"]) -> Float[Tensor, ""]:
-    """Mean binary entropy of the samples' weights, in bits: matter in few places of a ray, no fog.
+    """Mean binary entropy of the samples' weights, in bits: favours few samples per ray over fog.
 
     ProlificDreamer's released code (base 2, per sample).
+
+    >>> weight_entropy_loss(torch.tensor([0.5, 0.5])).item()
+    1.0
     """
     weights = weights.clamp(1e-5, 1 - 1e-5)
     entropy = -(weights * weights.log2() + (1 - weights) * (1 - weights).log2())
@@ -32,7 +43,15 @@ def weight_entropy_loss(weights: Float[Tensor, "samples"]) -> Float[Tensor, ""]:
 
 
 def z_variance_loss(rendering: Rendering) -> Float[Tensor, ""]:
-    """Mean variance of the distance along mostly opaque rays: thin surfaces (HiFA, Zhu et al. 2023)."""
+    """Mean variance of the distance along mostly opaque rays: favours thin surfaces (HiFA, Zhu et al. 2023).
+
+    One opaque ray with half of its weight at 1 and half at 3:
+
+    >>> one, weights, t_mids = torch.ones(1, 1, 1, 1), torch.tensor([0.5, 0.5]), torch.tensor([1.0, 3.0])
+    >>> rays, nowhere = torch.tensor([0, 0]), torch.zeros(2, 3)
+    >>> z_variance_loss(Rendering(torch.zeros(1, 3, 1, 1), one, 2 * one, weights, rays, t_mids, nowhere)).item()
+    1.0
+    """
     opacity, depth = rendering.opacity.flatten(), rendering.depth.flatten()
     rays = rendering.ray_indices.long()
     spread = rendering.weights * (rendering.t_mids - depth[rays]).square()
@@ -44,12 +63,12 @@ def z_variance_loss(rendering: Rendering) -> Float[Tensor, ""]:
 def smoothness_loss(
     field: Field, rendering: Rendering, radius: float, num_pairs: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Mean squared difference of opacity and of colour between near points: (geometry, colour).
+    """Mean squared difference of opacity and of colour between nearby points: (geometry, colour).
 
-    Pairs are visible samples (drawn by weight) and a neighbour at a normal distance of `radius`. The
-    opacity of a point is that of matter `radius` thick, 1 − exp(−sigma · radius), which stays bounded where
-    densities grow. Colour counts where there is matter. Works on any field: a hash grid has no neighbours
-    whose differences one could sum.
+    Each pair is a visible sample (drawn by weight) and a neighbour at a normally distributed offset of scale
+    `radius`. The opacity of a point is that of a layer `radius` thick, 1 − exp(−sigma · radius), which stays bounded
+    as densities grow. Colour counts where there is matter. Works on any field, including hash grids, which have no
+    neighbouring vertices to compare.
     """
     if len(rendering.weights) == 0:
         zero = rendering.opacity.sum() * 0

@@ -1,4 +1,4 @@
-"""From field and cameras to pictures."""
+"""Renders pictures of a field."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from recdreamer.rendering.march import END, march
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """How finely rays are sampled."""
+    """Sampling of the rays."""
 
     step_size: float = 0.04
     """Distance between samples in scene units; about a pixel of a 64-pixel picture of the cube."""
     segment_samples: int = 12
-    """Samples of a ray between two looks at its transmittance: small stops early, large launches less."""
+    """Samples of a ray between two checks of its transmittance: fewer stop earlier, more need fewer launches."""
     min_trans: float = 1e-3
-    """A ray that lets less light through stops; the share of the picture that may go missing."""
+    """Transmittance below which a ray stops; the largest share of a pixel that may be lost."""
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """Pictures, and the samples they are made of (packed, in no particular order) for the regularisers."""
+    """Pictures, and the samples behind them (packed, in no particular order) for the regularisers."""
 
     rgb: Float[Tensor, "views 3 height width"]
     opacity: Float[Tensor, "views 1 height width"]
     depth: Float[Tensor, "views 1 height width"]
-    """Expected distance from the camera to what a ray hits; 0 where it hits nothing."""
+    """Expected distance from the camera to the hit surface; 0 where a ray hits nothing."""
     weights: Float[Tensor, "samples"]
     """Share of each sample in its ray; they add up to the ray's opacity."""
     ray_indices: Int[Tensor, "samples"]
@@ -52,9 +52,9 @@ def render(
     config: RenderConfig,
     generator: torch.Generator | None = None,
 ) -> Rendering:
-    """Pictures of the field in front of `background`; samples are jittered when a generator is given.
+    """Pictures of the field in front of `background`; samples are jittered if a generator is given.
 
-    Rays advance in segments and stop once they are opaque, so what lies hidden is never evaluated. The
+    Rays advance in segments and stop once they are opaque, so hidden matter is never evaluated. The
     segments are composited exactly: colour = first + trans · second, and so on.
     """
     rays_o, rays_d = (rays.reshape(-1, 3) for rays in camera_rays(cameras, height, width))

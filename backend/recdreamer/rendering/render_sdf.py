@@ -1,4 +1,4 @@
-"""Pictures of a surface, with a gradient in its silhouettes too: NeuS (Wang et al. 2021)."""
+"""Renders a surface with gradients that include its silhouettes: NeuS (Wang et al. 2021)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from recdreamer.sdf.distance_grid import DistanceGrid, light
 
 Shown = Literal["normals", "shaded"]
 MIN_WEIGHT = 1e-5
-"""Of a sample in its ray, below which it is left out. Many small weights count: 1e-4 makes 12 % of an outline's gradient
-wrong, this 0.3 %."""
+"""Samples with a smaller weight in their ray are dropped. Many small weights add up: 1e-4 would distort an outline's
+gradient by 12 %, this by 0.3 %."""
 SEGMENT_SAMPLES = 32
-"""Samples of a ray between two looks at its transmittance: about as many as lead to the surface and into it."""
+"""Samples of a ray between two checks of its transmittance: about as many as lead to the surface and into it."""
 
 
 def render_surface(
@@ -36,12 +36,12 @@ def render_surface(
     step_size: float,
     generator: torch.Generator | None = None,
 ) -> Rendering:
-    """The surface as normals, (n + 1) / 2 in world axes, or as its albedo in the light of the embedded world.
+    """The surface's normals as (n + 1) / 2 in world axes, or its albedo under the lighting of the embedded prior.
 
     Between the ends of a sample the transmittance falls from Φ(d₀) to Φ(d₁), Φ(d) = sigmoid(d / softness), and never
-    rises (NeuS, Eq. 13): a ray that nears the surface once is as opaque as 1 - Φ of its least distance, so that half
-    of a pixel is covered where it grazes the surface, at any softness. Lengths in scene units; with a generator samples
-    are jittered.
+    rises (NeuS, Eq. 13): a ray that approaches the surface once has opacity 1 - Φ of its least distance, so that half
+    of a pixel is covered where it grazes the surface, at any softness. Lengths are in scene units; samples are jittered
+    if a generator is given.
     """
     rays_o, rays_d = (rays.reshape(-1, 3) for rays in camera_rays(cameras, size_px, size_px))
     shifts = rays_o.new_full((len(rays_o),), 0.5)
@@ -71,9 +71,9 @@ def _seen(
     softness: float,
     step_size: float,
 ) -> Samples:
-    """The few samples of each ray that are seen: only they need a gradient, and only they are kept in memory.
+    """The few visible samples of each ray: only they need a gradient and are kept in memory.
 
-    Rays advance in segments, and stop once they are opaque.
+    Rays advance in segments and stop once they are opaque.
     """
     begins = torch.zeros(len(rays_o), dtype=torch.int32, device=rays_o.device)
     trans, parts = rays_o.new_ones(len(rays_o)), []
@@ -96,7 +96,19 @@ def _sigmas(
     softness: float,
     step_size: float,
 ) -> Float[Tensor, "samples"]:
-    """Densities whose integral over a sample is how far log Φ falls from its start to its end."""
+    """Densities whose integral over a sample equals the fall of log Φ from its start to its end.
+
+    From 0.1 above a plane to 0.1 below it, Φ falls from 1 / (1 + 1/e) to 1 / (1 + e), which is by a factor of e:
+
+    >>> from recdreamer.field.grid_values import grid_points
+    >>> from recdreamer.sdf.distance_grid import uncolored
+    >>> plane = uncolored(grid_points(5)[:, 2].reshape(5, 5, 5))
+    >>> one, t = torch.tensor([1]), torch.tensor([0.9])
+    >>> samples = Samples(one, one - 1, t, t + 0.2, torch.zeros(1, 3))
+    >>> down = torch.tensor([[0.0, 0.0, -1.0]])
+    >>> round(_sigmas(plane, samples, -down, down, softness=0.1, step_size=0.2).item(), 3)
+    5.0
+    """
     rays = samples.ray_indices.long()
 
     def log_phi(t: Float[Tensor, "points"], rays: Int[Tensor, "points"]) -> Float[Tensor, "points"]:

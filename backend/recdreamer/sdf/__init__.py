@@ -1,1 +1,1 @@
-"""Signed distances: of any triangle mesh, and of the surface that the second stage refines."""
+"""Signed distances: to any triangle mesh, and of the surface that the second stage refines."""

@@ -14,18 +14,29 @@ SOLID = 100.0
 OCCUPANCY_REACH = 0.04
 """About half of the diagonal of a cell of the default occupancy grid, in scene units."""
 MEAN_FACING = 0.5
-"""Cosine between the normal of what is seen and the way to the camera, on average."""
+"""Average cosine between the normal of a visible point and the direction to the camera."""
 HESSIAN_SCALE = 0.05
-"""Curvature, in units of 1 / cell, below which it counts by its square."""
+"""Curvature, in units of 1 / cell, below which the loss is quadratic."""
 ALBEDO_SCALE = 0.01
-"""Difference of colours below which it counts by its square."""
+"""Colour difference below which the loss is quadratic."""
 
 
 class DistanceGrid(nn.Module):
-    """Signed distances (negative inside, scene units) on a grid over [-1, 1]^3, and an albedo beside them.
+    """Signed distances (negative inside, scene units) and an albedo on a grid over [-1, 1]^3.
 
     Distances and normals are trilinear between vertices, where the normal is the central difference: both are linear
-    in `distances`, and need no second derivative to be learnt.
+    in `distances`, so that learning them takes no second derivatives.
+
+    The plane z = 0 on a grid of 5³ vertices:
+
+    >>> from recdreamer.field.grid_values import grid_points
+    >>> plane = uncolored(grid_points(5)[:, 2].reshape(5, 5, 5))
+    >>> plane.cell, plane.gradients()[:, 2, 2, 2].tolist()
+    (0.5, [0.0, 0.0, 1.0])
+    >>> round(plane.distance(torch.tensor([[0.3, 0.2, -0.4]])).item(), 4)
+    -0.4
+    >>> plane.solidity(torch.zeros(1, 3)).item()  # half of SOLID at the surface
+    50.0
     """
 
     start: Tensor
@@ -34,7 +45,7 @@ class DistanceGrid(nn.Module):
         super().__init__()
         self.distances = nn.Parameter(distances.clone())
         self.register_buffer("start", distances.clone())
-        # Whoever learns it asks for its gradient.
+        # Learning the albedo must be enabled explicitly.
         self.albedo = nn.Parameter(albedo, requires_grad=False)
 
     @property
@@ -43,7 +54,7 @@ class DistanceGrid(nn.Module):
         return 2 / (len(self.distances) - 1)
 
     def gradients(self) -> Float[Tensor, "3 x y z"]:
-        """Central differences at the vertices; half of one-sided ones at the border."""
+        """Central differences at the vertices; half of the one-sided difference at the border."""
         p, inner = F.pad(self.distances[None, None], (1,) * 6, mode="replicate")[0, 0], slice(1, -1)
         differences = (
             p[2:, inner, inner] - p[:-2, inner, inner],
@@ -65,11 +76,11 @@ class DistanceGrid(nn.Module):
     def color(
         self, xyz: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"]
     ) -> Float[Tensor, "points 3"]:
-        """sRGB of points of the surface in the light of the embedded world, for cameras as they are on average."""
+        """sRGB of surface points under the lighting of the embedded prior's pictures, for an average camera."""
         return (trilinear(self.albedo, xyz) * light(normals)).clamp(0, 1)
 
     def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
-        """For the occupancy grid, which looks at one point of each of its cells: 1 wherever the surface may be in one."""
+        """Density for the occupancy grid, which samples one point per cell: 1 where a cell may contain the surface."""
         return (self.distance(xyz).abs() < 2 * self.cell + OCCUPANCY_REACH).to(xyz.dtype)
 
     def solidity(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
@@ -78,24 +89,24 @@ class DistanceGrid(nn.Module):
 
     @torch.no_grad()
     def mend(self) -> None:
-        """Join again what was one at the start."""
+        """Reconnect parts that were connected at the start."""
         self.distances.copy_(mended(self.distances, self.start, self.cell))
 
     def near_surface(self, cells: float = 3.0) -> Int[Tensor, "near"]:
-        """Indices, into the flat grid, of the inner vertices at most so many cells from the surface."""
+        """Indices, into the flat grid, of inner vertices within `cells` cells of the surface."""
         inner = self.distances.detach()[1:-1, 1:-1, 1:-1].abs() < cells * self.cell
         x, y, z = inner.nonzero().unbind(1)
         size = len(self.distances)
         return ((x + 1) * size + y + 1) * size + z + 1
 
     def neighbours(self, near: Int[Tensor, "near"]) -> Float[Tensor, "2 3 near"]:
-        """Distances at the upper and at the lower neighbour of vertices, along each axis."""
+        """Distances at the upper and lower neighbours of vertices along each axis."""
         steps = torch.tensor(self.steps, device=near.device)[:, None]
         return self.distances.view(-1)[torch.stack([near + steps, near - steps])]
 
     @property
     def steps(self) -> tuple[int, int, int]:
-        """From a vertex to the next along each axis, in the flat grid."""
+        """Index steps to the next vertex along each axis, in the flat grid."""
         size = len(self.distances)
         return size * size, size, 1
 
@@ -103,27 +114,48 @@ class DistanceGrid(nn.Module):
 def light(
     normals: Float[Tensor, "*batch 3"], rays_d: Float[Tensor, "*batch 3"] | None = None
 ) -> Float[Tensor, "*batch 1"]:
-    """Light from above and a little from the camera, as the pictures of the embedded world have it.
+    """Light from above and a little from the camera, as in the embedded prior's pictures.
 
-    `rays_d` are unit directions away from the camera. Without them a point faces it as it does on average.
+    `rays_d` are unit directions away from the camera. Without them points face the camera at the average angle.
+
+    A point that faces up: 0.74 + 0.20 + 0.08 · 0.5.
+
+    >>> round(light(torch.tensor([0.0, 0.0, 1.0])).item(), 3)
+    0.98
     """
     facing = MEAN_FACING if rays_d is None else -(normals * rays_d).sum(-1, keepdim=True)
     return 0.74 + 0.20 * normals[..., 2:3] + 0.08 * facing
 
 
 def eikonal_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
-    """Mean of (|∇d| - 1)² at vertices: distances stay distances (Gropp et al. 2020)."""
+    """Mean of (|∇d| - 1)² at vertices, which keeps the values distances (Gropp et al. 2020).
+
+    Distances that grow by 1 and by 3 per scene unit:
+
+    >>> from recdreamer.field.grid_values import grid_points
+    >>> z, middle = grid_points(5)[:, 2].reshape(5, 5, 5), torch.tensor([62])
+    >>> eikonal_loss(uncolored(z), middle).item(), eikonal_loss(uncolored(3 * z), middle).item()
+    (0.0, 4.0)
+    """
     upper, lower = grid.neighbours(near)
     slopes = torch.linalg.vector_norm((upper - lower) / (2 * grid.cell), dim=0)
     return (slopes - 1).square().mean()
 
 
 def hessian_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
-    """Mean norm, not squared, of the Hessian of the distance at vertices, in units of 1 / cell: flat, or a sharp edge.
+    """Mean norm (not squared) of the distance's Hessian at vertices, in units of 1 / cell; favours planes and edges.
 
-    It has the principal curvatures: a plane costs nothing, a sphere of radius r costs √2 cell / r. An edge costs by its
-    angle, however sharp, where a square would round it; as Hessian-Schatten norms do in images (Lefkimmiatis et al.
-    2013). Below HESSIAN_SCALE it is a square, so that it has a gradient everywhere (pseudo-Huber).
+    The Hessian contains the principal curvatures: a plane costs nothing, a sphere of radius r costs √2 cell / r. The
+    cost of an edge depends on its angle but not on its sharpness, whereas a square would round it, like
+    Hessian-Schatten norms in images (Lefkimmiatis et al. 2013). Below HESSIAN_SCALE the loss is quadratic, so that it
+    has a gradient everywhere (pseudo-Huber).
+
+    A plane, and the edge |z|, whose second difference 0.5 - 2 · 0 + 0.5 is two cells of 0.5:
+
+    >>> from recdreamer.field.grid_values import grid_points
+    >>> z, middle = grid_points(5)[:, 2].reshape(5, 5, 5), torch.tensor([62])
+    >>> [round(hessian_loss(uncolored(d), middle).item(), 2) for d in (z, z.abs())]  # √(4 + 0.05²) - 0.05
+    [0.0, 1.95]
     """
     distances, (x, y, z) = grid.distances.view(-1), grid.steps
     here = 2 * distances[near]
@@ -138,9 +170,17 @@ def hessian_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor,
 
 
 def albedo_variation(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
-    """Mean length of the albedo's differences from vertices to their upper neighbours, summed over the axes.
+    """Mean length of the albedo's differences between vertices and their upper neighbours, summed over the axes.
 
-    Total variation (Rudin, Osher and Fatemi 1992): areas of one colour with sharp borders.
+    Total variation (Rudin, Osher and Fatemi 1992): favours areas of uniform colour with sharp borders.
+
+    A red that grows by 0.25 from vertex to vertex along x costs √(0.25² + 0.01²) - 0.01:
+
+    >>> from recdreamer.field.grid_values import grid_points
+    >>> red = 0.5 * grid_points(5)[:, 0].reshape(5, 5, 5)
+    >>> grid = DistanceGrid(torch.zeros(5, 5, 5), torch.stack([red, torch.zeros_like(red), torch.zeros_like(red)]))
+    >>> round(albedo_variation(grid, torch.tensor([62])).item(), 3)
+    0.24
     """
     albedo = grid.albedo.flatten(1)
     here = albedo[:, near]
@@ -149,11 +189,17 @@ def albedo_variation(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Ten
 
 
 def anchor_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, ""]:
-    """Mean square of how far distances at vertices are from those of the start, in cells."""
+    """Mean squared deviation of distances at vertices from their initial values, in cells.
+
+    >>> grid = uncolored(torch.zeros(5, 5, 5))
+    >>> _ = grid.distances.data.add_(1.0)  # two cells of 0.5
+    >>> anchor_loss(grid, torch.tensor([62])).item()
+    4.0
+    """
     apart = (grid.distances.view(-1)[near] - grid.start.view(-1)[near]) / grid.cell
     return apart.square().mean()
 
 
 def uncolored(distances: Float[Tensor, "x y z"]) -> DistanceGrid:
-    """A surface that nobody will see the albedo of."""
+    """A surface whose albedo will never be rendered."""
     return DistanceGrid(distances, distances.new_zeros(()).expand(3, *distances.shape))

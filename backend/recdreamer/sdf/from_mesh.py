@@ -1,4 +1,4 @@
-"""Signed distances to any triangle mesh: closed or open, self-intersecting, of doubled or turned faces."""
+"""Signed distances to any triangle mesh: closed or open, self-intersecting, with doubled or flipped faces."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from recdreamer.sdf.winding import facing_outward
 wp.set_module_options({"enable_backward": False})
 
 CHUNK_POINTS = 1 << 16
-"""Points per launch on the way through a grid, so that a caller can stop in between."""
+"""Points per launch when a grid is filled, so that a caller can stop in between."""
 
 
 @wp.kernel
@@ -45,7 +45,7 @@ def nearest(
     barycentrics[point] = wp.vec3(found.u, found.v, 1.0 - found.u - found.v)
     is_thin[point] = False
     if distance < 2.0 * thin:
-        # Straight on into the solid by `thin`; who comes out again, or was never inside, met a thin part.
+        # Probe at depth `thin` below the surface; a probe outside of the solid has found a thin part.
         inward = wp.mesh_eval_face_normal(mesh, found.face)
         if distance > 1.0e-6:
             inward = away * (-found.sign / distance)
@@ -57,24 +57,30 @@ def nearest(
 
 @dataclass(frozen=True)
 class Nearest:
-    """What of a mesh lies nearest to each point."""
+    """The nearest surface of a mesh for each point."""
 
     distances: Float[Tensor, "points"]
     """In scene units; negative where the generalized winding number is above one half."""
     is_thin: Bool[Tensor, "points"]
-    """True near parts that are thinner than asked for."""
+    """True near parts thinner than the given limit."""
     faces: Int[Tensor, "points"]
-    """Index of the face among those that were given."""
+    """Index of the face in the input mesh."""
     barycentrics: Float[Tensor, "points 3"]
-    """Weights of its corners, in the order that was given."""
+    """Weights of its corners, in the order of the input."""
 
 
 class SolidMesh:
-    """A mesh with what its distance queries need on a device.
+    """A mesh prepared for distance queries on a device.
 
-    Inside is where the generalized winding number (Jacobson et al. 2013; evaluated as Barill et al. 2018) is above
-    one half, after all faces were wound outward: holes are closed by the smooth surface of one half, overlapping
-    parts are joined, cavities are solid.
+    Points are inside where the generalized winding number (Jacobson et al. 2013; evaluated as in Barill et al. 2018)
+    exceeds one half, after all faces are wound outward: holes are closed by the smooth level set of one half,
+    overlapping parts are joined, and cavities are solid.
+
+    >>> verts = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32)
+    >>> faces = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]], np.int32)
+    >>> found = SolidMesh(verts, faces, "cpu").nearest(torch.tensor([[0.25, 0.25, 0.1], [0.25, 0.25, -0.2]]))
+    >>> [round(distance, 4) for distance in found.distances.tolist()], found.faces.tolist()
+    ([-0.1, 0.2], [0, 0])
     """
 
     def __init__(
@@ -100,7 +106,7 @@ class SolidMesh:
         )
 
     def nearest(self, xyz: Float[Tensor, "points 3"], thin: float = 0.0) -> Nearest:
-        """Distances and nearest faces; parts thinner than `thin` are told of as far from them as that."""
+        """Distances and nearest faces; parts thinner than `thin` are flagged within twice that distance."""
         count = len(xyz)
         distances = torch.empty(count, device=self.device)
         is_thin = torch.empty(count, dtype=torch.bool, device=self.device)
@@ -114,12 +120,12 @@ class SolidMesh:
         return Nearest(distances, is_thin, self._given[faces.long()], barycentrics)
 
     def on_grid(self, resolution: int, tick: Callable[[], None] = lambda: None) -> Nearest:
-        """The same at the vertices of `grid_points(resolution)`, with distances fit to start a field from.
+        """The same at the vertices of `grid_points(resolution)`, with distances suitable for initializing a field.
 
-        Sheets and parts thinner than a cell grow by a cell on either side: the least thickness is two cells. Where a
-        hole was closed no face is near, and the distance is that to the other side of the closure. Far from the
-        surface, where the search takes longest, values are those of a grid four times as coarse: distances are
-        interpolated, faces are the coarse neighbour's. `tick` is called between chunks of work and may raise to stop.
+        Sheets and parts thinner than a cell grow by a cell on either side, to at least two cells. At a closed hole no
+        face is near, and the distance is that to the other side of the closure. Far from the surface, where queries
+        take longest, values come from a grid four times as coarse: distances are interpolated, faces are those of the
+        coarse neighbour. `tick` is called between chunks of work and may raise to stop.
         """
         cell, num_coarse = 2 / (resolution - 1), max(resolution // 4, 2)
         coarse = self._in_chunks(grid_points(num_coarse, self.device), cell, tick)
@@ -154,9 +160,9 @@ class SolidMesh:
 def _closed_smoothly(
     distances: Float[Tensor, "x y z"], cell: float, tick: Callable[[], None]
 ) -> Float[Tensor, "x y z"]:
-    """Distances that agree with those to the nearest vertex of the other sign, to two cells; true ones stay as they are.
+    """Distances limited to within two cells of those to the nearest vertex of the other sign; true ones are unchanged.
 
-    Without it a closed hole would be a cliff, and a wall inside of joined parts or around a cavity a thin place.
+    Without this, a closed hole would be a cliff, and walls inside joined parts or around cavities would look thin.
     """
     is_inside = (distances < 0).cpu().numpy()
     if is_inside.all() or not is_inside.any():

@@ -1,4 +1,4 @@
-"""Parts that the refinement of a surface has torn off are tied to it again, by what joined them at first."""
+"""Reconnects parts that the refinement of a surface has torn off, along their original connection."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ UNREACHED = 1 << 20
 def mended(
     distances: Float[Tensor, "x y z"], start: Float[Tensor, "x y z"], cell: float
 ) -> Float[Tensor, "x y z"]:
-    """Signed distances in which parts that were one at the start are one again. `cell` is the way between vertices.
+    """Signed distances in which parts connected at the start are connected again. `cell` is the vertex spacing.
 
-    A stem of two cells is all that a grid can hold of a thinner one, and soon worn through. It comes back as it was,
-    along the shortest way through what was lost. What is no thicker than two cells anywhere is a crumb and stays loose.
+    Two cells are the thinnest stem that a grid can represent, and refinement soon wears it through. It is restored to
+    its initial shape along the shortest path through the lost cells. Parts nowhere thicker than two cells are crumbs
+    and stay loose.
     """
     before = (start < 0).cpu().numpy()
     while True:
@@ -42,7 +43,7 @@ def mended(
 def _bridge(
     lost: Bool[np.ndarray, "x y z"], loose: Bool[np.ndarray, "x y z"], others: Bool[np.ndarray, "x y z"]
 ) -> Bool[np.ndarray, "x y z"]:
-    """Lost cells on the shortest way from one to the other, to a cell, and what is next to them; none without a way."""
+    """Lost cells on the shortest paths between both (within a cell) and their neighbours; none without a path."""
     way = _steps_from(loose, lost) + _steps_from(others, lost)
     shortest = way[lost].min(initial=UNREACHED)
     if shortest >= UNREACHED:
@@ -53,7 +54,7 @@ def _bridge(
 def _steps_from(
     seeds: Bool[np.ndarray, "x y z"], inside: Bool[np.ndarray, "x y z"]
 ) -> Int[np.ndarray, "x y z"]:
-    """Steps, through faces of cells, from the seeds to each cell inside; UNREACHED where there is no way."""
+    """Steps through faces of cells from the seeds to each cell inside; UNREACHED if there is no path."""
     steps, reached, count = np.where(seeds, 0, UNREACHED), seeds, 0
     while True:
         front = np.asarray(ndimage.binary_dilation(reached)) & inside & ~reached

@@ -1,4 +1,4 @@
-"""Any triangles as one consistently wound surface that looks outward, as far as there is an outside."""
+"""Winds any triangles consistently and outward, as far as there is an outside."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from scipy.sparse.csgraph import connected_components
 def facing_outward(
     verts: Float[np.ndarray, "verts 3"], faces: Int[np.ndarray, "faces 3"]
 ) -> tuple[Float[np.ndarray, "welded 3"], Int[np.ndarray, "kept 3"], Int[np.ndarray, "kept"]]:
-    """Welded vertices, the faces that have an area, wound outward, and their index among the given faces.
+    """Welded vertices, the faces with an area, wound outward, and their indices among the given faces.
 
-    Neighbours across an edge of two faces are wound alike. A closed patch then looks away from what it encloses,
-    so that a cavity counts as solid; open patches are turned all together, by the volume that they span with their
-    middle. One-sided surfaces (a Möbius strip) stay as they are.
+    Neighbours across an edge of two faces are wound alike. A closed patch then faces away from its inside, so that a
+    cavity counts as solid; open patches are flipped together, by the volume that they span with their centre.
+    One-sided surfaces (a Möbius strip) are left unchanged.
     """
     welded, index = np.unique(verts, axis=0, return_inverse=True)
     faces = index.reshape(-1)[faces]
@@ -24,7 +24,7 @@ def facing_outward(
     patches, is_turned, is_closed = _patches(faces, len(welded))
     faces = np.where(is_turned[:, None], faces[:, ::-1], faces)
 
-    # Open patches count as one, closed ones each for itself.
+    # Open patches form one group; each closed patch is its own.
     groups = np.where(is_closed[patches], patches + 1, 0)
     corners = welded[faces].astype(np.float64)
     counts = np.bincount(groups, minlength=groups.max(initial=0) + 1).clip(1)
@@ -33,7 +33,7 @@ def facing_outward(
     )
     corners = corners - (middles / counts[:, None])[groups][:, None]
     spanned = np.einsum("fi,fi->f", corners[:, 0], np.cross(corners[:, 1], corners[:, 2]))
-    # Rounding gives a flat sheet a volume of either sign; it has no side to prefer.
+    # Rounding gives a flat sheet a volume of either sign; it has no preferred side.
     volumes, sizes = np.bincount(groups, spanned), np.bincount(groups, np.abs(spanned))
     is_inward = volumes < -1e-6 * sizes
     return welded, np.where(is_inward[groups][:, None], faces[:, ::-1], faces), kept
@@ -49,10 +49,10 @@ def _has_area(
 def _patches(
     faces: Int[np.ndarray, "faces 3"], num_verts: int
 ) -> tuple[Int[np.ndarray, "faces"], Bool[np.ndarray, "faces"], Bool[np.ndarray, "patches"]]:
-    """Patch of each face, whether the face is to be turned to agree with it, and which patches are closed.
+    """Patch of each face, whether the face must be flipped to agree with it, and which patches are closed.
 
-    Two copies of each face stand for its two windings, and an edge joins those that agree: each patch falls into two
-    components, one for each of its orientations.
+    Two copies of each face represent its two windings, and edges join those that agree: each patch has two connected
+    components, one per orientation.
     """
     count = len(faces)
     tails = faces.astype(np.int64).ravel()
