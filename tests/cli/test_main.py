@@ -179,6 +179,38 @@ def test_doctor_finds_this_installation_well(tmp_path, capsys):
     assert all(line.startswith("ok    ") for line in lines[:-1])
 
 
+WITHOUT_WARP = """
+import sys
+
+class Missing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] == "warp":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing)
+from recdreamer.cli.main import main
+main(["doctor", "--folder", sys.argv[1]])
+"""
+
+
+def test_doctor_fails_without_warp(tmp_path):
+    """Warp is required: the pipeline cannot even be imported without it."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_WARP, tmp_path],
+        cwd=BACKEND,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    *findings, end = done.stdout.splitlines()
+    assert [line for line in findings if not line.startswith("ok    ")] == [
+        "FAIL  kernels: Warp cannot be loaded (No module named 'warp'). Install the backend again."
+    ]
+    assert end == f"1 of {len(findings)} checks failed."
+
+
 def test_doctor_reports_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     def refuse(dir: Path) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(dir))

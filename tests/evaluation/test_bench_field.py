@@ -33,7 +33,7 @@ SMALL = [
 @pytest.fixture(autouse=True)
 def _automatic_backend():
     yield
-    set_backend("auto")
+    set_backend("warp")
 
 
 @pytest.fixture

@@ -67,7 +67,9 @@ def _device() -> str:
 
 
 def _packages() -> str:
-    names = ("diffusers", "transformers", "peft", "safetensors", "xatlas", "fast-simplification", "pillow")
+    names = (
+        "diffusers", "transformers", "peft", "safetensors", "xatlas", "fast-simplification", "pillow", "warp-lang",
+    )  # fmt: skip
     missing = []
     for name in names:
         try:
@@ -75,16 +77,18 @@ def _packages() -> str:
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        raise Trouble(f"{', '.join(missing)} missing. Install the backend again.")
+        raise Trouble(f"Not installed: {', '.join(missing)}. Install the backend again.")
     return ", ".join(f"{name} {metadata.version(name)}" for name in names[:3])
 
 
 def _kernels() -> str:
-    from recdreamer.kernels import warp_is_installed
+    from recdreamer.kernels import warp_module
 
-    if not warp_is_installed():
-        return "plain torch, about thirty times slower (warp-lang is not installed)"
-    return f"warp-lang {metadata.version('warp-lang')}"
+    try:
+        warp = warp_module()
+    except Exception as error:
+        raise Trouble(f"Warp cannot be loaded ({error}). Install the backend again.") from error
+    return f"Warp {warp.config.version} on {', '.join(str(device) for device in warp.get_devices())}"
 
 
 def _prior() -> str:
