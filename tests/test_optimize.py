@@ -46,8 +46,6 @@ class QuietReport:
 
     def pose_distribution(self, probs: dict[str, float]) -> None: ...
 
-    def metric(self, name: str, value: float) -> None: ...
-
     def warning(self, message: str) -> None:
         self.warnings.append(message)
 

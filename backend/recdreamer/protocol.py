@@ -287,8 +287,7 @@ class JobState:
 # Events: one JSON object a line on the worker's stdout and in events.jsonl, told apart by "type".
 #   hello(protocol, version, device)      stage(name, index, count)
 #   progress(step, total, it_per_s, eta_s) preview(path)
-#   pose_distribution(probs)              metric(name, value)
-#   warning(message)                      result(path)
+#   pose_distribution(probs)              warning(message)      result(path)
 #   error(kind, message, hint)            paused()      cancelled()
 # The worker reads "cancel" and "pause" lines on stdin; end of file there means that the parent died.
 # Readers ignore types and fields that they do not know.

@@ -56,8 +56,6 @@ class Recorder:
     def pose_distribution(self, probs: dict[str, float]) -> None:
         self.distributions.append(probs)
 
-    def metric(self, name: str, value: float) -> None: ...
-
     def warning(self, message: str) -> None: ...
 
 

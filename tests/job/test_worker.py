@@ -247,7 +247,7 @@ def test_the_heart_beats_while_a_step_takes_long(job):
     [
         ("expected", "weights", "The weights are missing."),
         ("unexpected", "internal", "Unexpected ZeroDivisionError: what a bug."),
-        ("nan_metric", "non_finite", "loss became nan at step 29 of toy."),
+        ("nan_share", "non_finite", "The share of pose front became nan at step 29 of toy."),
         (
             "nan_checkpoint",
             "non_finite",

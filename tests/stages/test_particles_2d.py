@@ -60,8 +60,6 @@ class Recorder:
     def pose_distribution(self, probs: dict[str, float]) -> None:
         assert sum(probs.values()) == pytest.approx(1, abs=1e-5)
 
-    def metric(self, name: str, value: float) -> None: ...
-
     def warning(self, message: str) -> None: ...
 
 

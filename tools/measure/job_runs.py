@@ -49,8 +49,6 @@ class PrintReport:
 
     def pose_distribution(self, probs: dict[str, float]) -> None: ...
 
-    def metric(self, name: str, value: float) -> None: ...
-
     def warning(self, message: str) -> None:
         print(f"{self.name}: {message}", flush=True)
 

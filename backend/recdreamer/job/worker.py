@@ -224,10 +224,6 @@ class JobReport:
             self._state.pose_distribution = dict(probs)
         self._send({"type": "pose_distribution", "probs": probs})
 
-    def metric(self, name: str, value: float) -> None:
-        self._refuse_non_finite(name, value)
-        self._send({"type": "metric", "name": name, "value": value})
-
     def warning(self, message: str) -> None:
         print(message, file=sys.stderr)
         with self._lock:

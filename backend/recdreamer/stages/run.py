@@ -80,11 +80,8 @@ def optimize(
     return seconds()
 
 
-def report_poses(report: Report, labels: Sequence[str], marginal: PoseMarginal, guide: Guide) -> None:
-    """Tell the pose distribution, and how large both terms of USD are."""
+def report_poses(report: Report, labels: Sequence[str], marginal: PoseMarginal) -> None:
     report.pose_distribution(dict(zip(labels, marginal.overall().tolist(), strict=True)))
-    for name, norm in guide.norms.items():
-        report.metric(f"norm_{name}", norm.mean().item())
 
 
 PREVIEW_PX = 96
@@ -144,7 +141,7 @@ def run_stage(
                 write_preview(theta.shown(), config, device, job.previews / f"{name}-{step:06d}.png")
             )
             if rectifiers:
-                report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal, guide)
+                report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal)
         report.progress(steps_before + step, steps_in_all)
         watch(step)
 
