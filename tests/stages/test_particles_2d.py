@@ -14,7 +14,7 @@ from PIL import Image
 
 from recdreamer.cli import main
 from recdreamer.evaluation.figurines import POSES
-from recdreamer.evaluation.particles_2d_job import particles_job, poses_of, write_sheet
+from recdreamer.evaluation.particles_2d_job import particles_job, poses_of, write_square_sheet
 from recdreamer.job.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.pose.templates import templates_in
 from recdreamer.presets import resolve
@@ -249,7 +249,7 @@ def test_the_oracle_counts_and_a_sheet_is_a_grid(tmp_path: Path) -> None:
     assert sum(found["counts"].values()) == 5 and max(found["counts"].values()) == 5
     assert sum(found["shares"].values()) == pytest.approx(1, abs=1e-5)
     pictures = torch.arange(5)[:, None, None, None].expand(5, 3, 64, 64) / 10
-    write_sheet(pictures, tmp_path / "sheet.png")
+    write_square_sheet(tmp_path / "sheet.png", pictures)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (3 * 128, 2 * 128)
         places = [(64 + 128 * (i % 3), 64 + 128 * (i // 3)) for i in range(6)]

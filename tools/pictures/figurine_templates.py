@@ -38,7 +38,7 @@ def write_parts(out: Path) -> None:
     from recdreamer.cameras import orbit_cameras
     from recdreamer.evaluation.figurines import COLORS, KINDS, Figurines
     from recdreamer.evaluation.sketches import draw_sketches
-    from recdreamer.pose.gallery import write_picture
+    from recdreamer.images import write_picture
 
     parts = {}
     for kind, color in FIGURES:

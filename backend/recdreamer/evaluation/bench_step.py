@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 import trimesh
-from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from recdreamer.config import GenerateConfig, of_geometry, of_texture
@@ -25,6 +24,7 @@ from recdreamer.device import choose_device, choose_dtype
 from recdreamer.distillation.methods import LORA_METHODS
 from recdreamer.evaluation.random_sd import random_dinov2, random_sd21
 from recdreamer.field import RadianceField
+from recdreamer.images import png_bytes
 from recdreamer.mesh import Mesh
 from recdreamer.models.painting import Painting
 from recdreamer.models.radiance import Particles
@@ -160,7 +160,7 @@ def _job(
     templates, noise = [], np.random.default_rng(0)
     for label in ("front", "right", "back", "left"):
         path = folder / f"{label}.png"
-        Image.fromarray(noise.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+        path.write_bytes(png_bytes(noise.integers(0, 255, (64, 64, 3), dtype=np.uint8)))
         templates.append(Template(label, path.name))
     request = JobRequest(
         "a red bear", method=method, prior=prior_name, device=device, templates=tuple(templates),

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
-
 from recdreamer.cameras import orbit
 from recdreamer.device import choose_device
 from recdreamer.evaluation.consistency import Consistency, measure_consistency
 from recdreamer.evaluation.job_report import add_to_report
 from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.images import write_sheet
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.radiance import Particles
 from recdreamer.presets import resolve
@@ -46,13 +41,6 @@ def judge(job: JobFolder, yaw_deg: float | None = None) -> Consistency:
     azimuth_deg = orbit(NUM_VIEWS, config.cameras, device, first_deg).azimuth_deg
     found = measure_consistency(load_oracle(device).pose_probs(pictures), azimuth_deg)
     job.result.mkdir(parents=True, exist_ok=True)
-    contact_sheet(pictures[::2], job.result / "contact-sheet.png")
+    write_sheet(job.result / "contact-sheet.png", pictures[::2], NUM_VIEWS // 2, enlarge=2)
     add_to_report(job, "oracle", found.as_dict())
     return found
-
-
-def contact_sheet(pictures: Float[Tensor, "views 3 height width"], path: Path, enlarge: int = 2) -> None:
-    """The pictures side by side."""
-    strip = (pictures.clamp(0, 1).permute(2, 0, 3, 1).flatten(1, 2) * 255).round().byte().cpu().numpy()
-    image = Image.fromarray(strip)
-    image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST).save(path)

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
 from recdreamer.evaluation.figurines import CAMERA, Figurines, render_figurines
+from recdreamer.images import write_sheet
 from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
@@ -115,5 +115,4 @@ def psnr_db(
 
 def save_sheet(views: MeshViews, path: Path) -> None:
     """The textured views side by side, and below them the same in clay."""
-    rows = [row.permute(2, 0, 3, 1).flatten(1, 2) for row in (views.textured, views.clay)]
-    Image.fromarray((torch.cat(rows).clamp(0, 1) * 255).round().byte().numpy()).save(path)
+    write_sheet(path, torch.cat((views.textured, views.clay)), len(views.textured))

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from recdreamer.config import as_json
 from recdreamer.device import choose_device, choose_dtype
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.images import write_sheet
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically
@@ -25,6 +25,7 @@ from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
 from recdreamer.stages.particles_2d import PoseObserver, Sight, check_config, is_due, particle_stage
 
 NUM_SHEETS = 10
+MIN_PICTURE_PX = 128
 
 
 def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
@@ -48,7 +49,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     report.stage("particles", 1, 2, (0.03, 1.0))
     particles, seconds = particle_stage(job, config, prior, guide, observer, report, album.add)
     pictures, num_steps = particles.pictures(), config.optimize.num_steps
-    write_sheet(pictures, job.root / "particles.png")
+    write_square_sheet(job.root / "particles.png", pictures)
     draw_marginal(album.trace, job.root / "marginal.png", f"{config.method}: {config.prompt}")
     result = {
         "prompt": config.prompt,
@@ -89,7 +90,7 @@ class Album:
         write_atomically(self.path, json.dumps(self.trace))
         if is_due(sight.step, self.num_steps, NUM_SHEETS):
             path = self.job.root / "sheets" / f"step-{sight.step:06d}.png"
-            write_sheet(sight.pictures, path)
+            write_square_sheet(path, sight.pictures)
             self.report.preview(path)
 
 
@@ -107,19 +108,10 @@ def poses_of(pictures: Float[Tensor, "particles 3 height width"]) -> dict[str, A
     }
 
 
-def write_sheet(pictures: Float[Tensor, "particles 3 height width"], path: Path, least_px: int = 128) -> None:
-    """All pictures in a square grid, small ones enlarged."""
-    columns = math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
-    blank = pictures.new_ones(rows * columns - len(pictures), *pictures.shape[1:])
-    grid = torch.cat((pictures, blank)).unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
-    pixels = (grid.flatten(2, 3).flatten(0, 1) * 255).round().byte().cpu().numpy()
-    factor = math.ceil(least_px / pictures.shape[-1])
-    image = Image.fromarray(pixels)
-    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    data = io.BytesIO()
-    image.save(data, format="PNG")
-    write_atomically(path, data.getvalue())
+def write_square_sheet(path: Path, pictures: Float[Tensor, "particles 3 height width"]) -> None:
+    """All pictures in a square grid, each enlarged to at least MIN_PICTURE_PX."""
+    columns, enlarge = math.ceil(math.sqrt(len(pictures))), math.ceil(MIN_PICTURE_PX / pictures.shape[-1])
+    write_sheet(path, pictures, columns, enlarge)
 
 
 def draw_marginal(trace: dict[str, Any], path: Path, title: str) -> None:

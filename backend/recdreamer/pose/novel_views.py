@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
-from recdreamer.pose.gallery import Sample, write_gallery, write_picture
+from recdreamer.images import write_picture
+from recdreamer.pose.gallery import Sample, write_gallery
 from recdreamer.pose.templates import GROUND, PoseTemplate
 from recdreamer.prior.diffusion import freeze, guided
 from recdreamer.prior.loading import Preprocessing, loading
