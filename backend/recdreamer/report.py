@@ -43,6 +43,20 @@ class Report(Protocol):
     def warning(self, message: str) -> None: ...
 
 
+class NullReport:
+    """A Report that ignores everything; a base for those that care about some of it."""
+
+    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
+
+    def progress(self, step: int, total: int) -> None: ...
+
+    def preview(self, path: Path) -> None: ...
+
+    def pose_distribution(self, probs: dict[str, float]) -> None: ...
+
+    def warning(self, message: str) -> None: ...
+
+
 class Cancelled(Exception):
     """The artist asked to stop for good; what is on disk stays."""
 

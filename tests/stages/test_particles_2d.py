@@ -21,7 +21,7 @@ from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder, JobRequest, RequestError, Template, write_atomically
-from recdreamer.report import JobError, Paused
+from recdreamer.report import JobError, NullReport, Paused
 from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
 from recdreamer.stages.particles_2d import (
     STAGE,
@@ -41,14 +41,12 @@ SMALL = {
 }
 
 
-class Recorder:
+class Recorder(NullReport):
     """A report that asks for a pause after a step."""
 
     def __init__(self, pause_at: int = -1) -> None:
         self.pause_at = pause_at
         self.previews: list[Path] = []
-
-    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
 
     def progress(self, step: int, total: int) -> None:
         if step == self.pause_at:
@@ -59,8 +57,6 @@ class Recorder:
 
     def pose_distribution(self, probs: dict[str, float]) -> None:
         assert sum(probs.values()) == pytest.approx(1, abs=1e-5)
-
-    def warning(self, message: str) -> None: ...
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Nothing that imports torch at the top: a worker chooses its threads and its GPU before.
+from recdreamer.report import NullReport
+
+# Nothing that imports torch at the top: a worker chooses its threads and its GPU first.
 if TYPE_CHECKING:
     from recdreamer.protocol import JobFolder, JobRequest, Template
 
@@ -33,21 +35,15 @@ METHODS: dict[str, dict[str, Any]] = {
 FIRST_STAGE = ("shape",)
 
 
-class PrintReport:
+class PrintReport(NullReport):
     """Says now and then how far a run is."""
 
     def __init__(self, name: str) -> None:
         self.name, self.started = name, time.monotonic()
 
-    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
-
     def progress(self, step: int, total: int) -> None:
         if step % max(1, total // 5) == 0:
             print(f"{self.name}: {step}/{total} after {time.monotonic() - self.started:.0f} s", flush=True)
-
-    def preview(self, path: Path) -> None: ...
-
-    def pose_distribution(self, probs: dict[str, float]) -> None: ...
 
     def warning(self, message: str) -> None:
         print(f"{self.name}: {message}", flush=True)
