@@ -34,8 +34,17 @@ NO_PROMPT = "no prompt yet"
 # at -Y), numpad 3 is right (+X). Other labels are allowed; their azimuth comes with the template.
 CLASS_AZIMUTHS_DEG = {"front": 0.0, "right": 90.0, "back": 180.0, "left": 270.0}
 MIN_CLASSES, MAX_CLASSES = 2, 6
+MIN_SIDE_PX = 8
+"""Smaller pictures show no pose: they are damaged exports or the wrong files."""
+MIN_COVERAGE = 1e-4
+"""Share of a picture that must be opaque: a few thin lines are enough, a stray pixel is not."""
+MAX_TRIANGLES = 2_000_000
+"""Of a mesh to start from."""
+TEMPORARY = ".new-"
+"""Prefix of unfinished and discarded entries in `checkpoints/`. The next worker removes them."""
 
-# START_MESH, an .npz without pickle. World axes of Blender (Z up, front -Y), metres.
+START_MESH = "start/mesh.npz"
+# An .npz without pickle. World axes of Blender (Z up, front -Y), metres.
 #   verts   float32 (verts, 3)      faces    int32 (faces, 3), counter-clockwise seen from outside
 #   uvs     float32 (faces, 3, 2)   optional; whole numbers count UV tiles (UDIM): u in [1, 2) is tile 1002
 #   region  float32 (verts,)        optional; 1 where the result may change, 0 where it must not

@@ -21,6 +21,7 @@ from recdreamer.cli.templates import Templates, run_templates
 from recdreamer.cli.work import work
 from recdreamer.protocol import (
     BUILTIN_PRIOR,
+    START_MESH,
     JobFolder,
     JobRequest,
     Kind,
@@ -33,8 +34,6 @@ from recdreamer.protocol import (
     Template,
     write_atomically,
 )
-
-START_MESH = "start/mesh.npz"
 
 
 @dataclass(frozen=True)

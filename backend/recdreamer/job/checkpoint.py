@@ -22,10 +22,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from recdreamer.job.errors import explain
+from recdreamer.protocol import TEMPORARY
 from recdreamer.report import JobError
 
 NAME = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-(?P<step>\d{8})(?P<final>-final)?")
-TEMPORARY = ".new-"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from recdreamer.job.errors import explain
-from recdreamer.protocol import JobFolder, JobRequest, RequestError, Stage, write_atomically
+from recdreamer.protocol import TEMPORARY, JobFolder, JobRequest, RequestError, Stage, write_atomically
 
 CHECKPOINTS: dict[str, tuple[str, ...]] = {
     "shape": ("shape",),
@@ -21,9 +21,6 @@ CHECKPOINTS: dict[str, tuple[str, ...]] = {
     "texture": ("texture", "detail"),
 }
 """First words of the names of each stage's checkpoints; those of further particles go on with a number."""
-
-LEFTOVER = ".new-"
-"""Names in `checkpoints/` that begin so are of what is half made, or done with; see checkpoint.py."""
 
 
 def begin_again(job: JobFolder, request: JobRequest, stage: Stage, seed: int | None = None) -> None:
@@ -98,23 +95,23 @@ def put_back(job: JobFolder) -> bool:
 
 def empty_result(job: JobFolder) -> Path:
     """A folder to make a result in; the earlier one stays whole until `take_result`."""
-    new = job.checkpoints / f"{LEFTOVER}result"
+    new = job.checkpoints / f"{TEMPORARY}result"
     shutil.rmtree(new, ignore_errors=True)
     return new
 
 
 def take_result(job: JobFolder) -> None:
     """Put what was made in `empty_result` in the place of the earlier result; a repeat is through with it."""
-    old = (_earlier(job) if is_repeated(job) else job.checkpoints / f"{LEFTOVER}old") / job.result.name
+    old = (_earlier(job) if is_repeated(job) else job.checkpoints / f"{TEMPORARY}old") / job.result.name
     if old.exists() and job.result.exists():  # Killed right here before.
         shutil.rmtree(job.result)
     elif job.result.exists():
         old.parent.mkdir(exist_ok=True)
         job.result.rename(old)
-    (job.checkpoints / f"{LEFTOVER}result").rename(job.result)
+    (job.checkpoints / f"{TEMPORARY}result").rename(job.result)
     if is_repeated(job):
         write_atomically(job.seeds, json.dumps(repeated_seeds(job)))
-        _earlier(job).rename(job.checkpoints / f"{LEFTOVER}{time.time_ns()}")
+        _earlier(job).rename(job.checkpoints / f"{TEMPORARY}{time.time_ns()}")
     _remove_leftovers(job)
 
 
@@ -146,7 +143,7 @@ def _wanted(job: JobFolder) -> dict[str, Any] | None:
 
 
 def _remove_leftovers(job: JobFolder) -> None:
-    for path in job.checkpoints.glob(f"{LEFTOVER}*"):
+    for path in job.checkpoints.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
