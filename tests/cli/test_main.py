@@ -117,7 +117,7 @@ def test_templates_checks_a_folder(pictures, capsys):
     for name in ("back-1.png", "back-2.png", "left.png"):
         (pictures / name).unlink()
     assert call("templates", "check", pictures) == 1
-    assert "1 pose class(es) of 2 to 6" in capsys.readouterr().err
+    assert "1 pose class(es), but 2 to 6" in capsys.readouterr().err
 
 
 def test_a_gallery_is_drawn_and_checked(tmp_path, capsys):

@@ -281,11 +281,11 @@ def test_a_failure_is_one_event_and_the_newest_good_checkpoint_stays(job, troubl
         ('{"prompt": "a to', "job.json cannot be read ("),
         ("[]", "job.json cannot be read (expected an object, not list)."),
         ('{"prompt": 3}', "job.json cannot be read (prompt cannot be 3)."),
-        ('{"prompt": "a toy", "protocol": 99}', "The request speaks protocol 99, this backend speaks 1."),
+        ('{"prompt": "a toy", "protocol": 99}', "The request speaks protocol 99, but this backend speaks 1."),
         ('{"prompt": "  "}', "The prompt is empty."),
         (
             '{"prompt": "a toy", "templates": [{"label": "front", "image": "a.png"}]}',
-            "The templates show 1 pose class(es) of 2 to 6 needed.",
+            "The templates show 1 pose class(es), but 2 to 6 are needed.",
         ),
     ],
 )
