@@ -84,7 +84,7 @@ def test_the_backend_imports_itself_by_its_full_name(path):
 COMMANDS = {
     "cli/work.py": ("particles_2d_job.particles_job",),
     "cli/evaluate.py": (
-        "judge_views.judge",
+        "judge_views.judge_job",
         "judge_mesh.judge_mesh",
         "classifier_accuracy.as_tables",
         "classifier_accuracy.measure_classifier",

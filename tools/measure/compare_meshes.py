@@ -25,7 +25,7 @@ from typing import Any
 
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 
-from job_runs import METHODS, save_sheet
+from job_runs import METHODS, save_named_sheet
 
 STAGES = ("shape", "geometry", "texture")
 FORMATS = {
@@ -147,7 +147,7 @@ def main() -> None:
         print(f"{name}\n{table_of(rows)}")
     reports = {folder.name: report_of(folder) for folder in folders}
     write_atomically(options.out / "table.json", json.dumps(reports, indent=2))
-    save_sheet({f.name: f / "result" / "mesh-sheet.png" for f in folders}, options.out / "sheet.png")
+    save_named_sheet({f.name: f / "result" / "mesh-sheet.png" for f in folders}, options.out / "sheet.png")
 
 
 if __name__ == "__main__":

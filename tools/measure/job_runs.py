@@ -176,7 +176,7 @@ def _first_stage(job: JobFolder) -> dict[str, Any]:
     import torch
 
     from recdreamer.device import choose_device
-    from recdreamer.evaluation.judge_views import judge
+    from recdreamer.evaluation.judge_views import judge_job
     from recdreamer.presets import resolve
     from recdreamer.prior.diffusion import DiffusionPrior
     from recdreamer.stages.facing import yaw_of
@@ -196,12 +196,12 @@ def _first_stage(job: JobFolder) -> dict[str, Any]:
         "steps": config.optimize.num_steps,
         "device": str(device),
     }
-    return judge(job, yaw_deg).as_dict() | facts
+    return judge_job(job, yaw_deg).as_dict() | facts
 
 
 def _whole(job: JobFolder) -> dict[str, Any]:
     from recdreamer.evaluation.judge_mesh import judge_mesh
-    from recdreamer.evaluation.judge_views import judge
+    from recdreamer.evaluation.judge_views import judge_job
     from recdreamer.generate import generate
     from recdreamer.presets import resolve
 
@@ -209,7 +209,7 @@ def _whole(job: JobFolder) -> dict[str, Any]:
     generate(job, config, PrintReport(job.root.name))
     report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
     mesh, facts = judge_mesh(job)["best_yaw"], report["meshes"][0]
-    return judge(job).as_dict() | {
+    return judge_job(job).as_dict() | {
         "chamfer": mesh["chamfer"],
         "f_score": mesh["f_score"],
         "normals": mesh["normal_consistency"],
@@ -247,10 +247,10 @@ def table_of(rows: dict[str, dict[str, Any]]) -> str:
 def save_contact_sheets(folders: Sequence[Path], path: Path) -> None:
     """Those of the runs that are finished, one below another."""
     finished = [folder for folder in folders if "failed" not in read_row(folder)]
-    save_sheet({folder.name: folder / "result" / "contact-sheet.png" for folder in finished}, path)
+    save_named_sheet({folder.name: folder / "result" / "contact-sheet.png" for folder in finished}, path)
 
 
-def save_sheet(pictures: dict[str, Path], path: Path) -> None:
+def save_named_sheet(pictures: dict[str, Path], path: Path) -> None:
     """Pictures of one size, each under its name, one below another."""
     from PIL import Image, ImageDraw
 

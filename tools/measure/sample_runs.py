@@ -45,7 +45,7 @@ MESH_SCORES = {"F 2 %": "f_score", "normals": "normals", "PSNR": "psnr_db", "wat
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RunDrawn:
     """One run of a sample."""
 
     kind: str
@@ -57,14 +57,14 @@ class Drawn:
         return f"a {self.color} {self.kind}"
 
 
-def draw(number: int, num_runs: int, kinds: Sequence[str], colors: Sequence[str]) -> list[Drawn]:
+def draw(number: int, num_runs: int, kinds: Sequence[str], colors: Sequence[str]) -> list[RunDrawn]:
     """The first runs of sample `number`, no seed twice.
 
     In rounds, in which each kind comes once, in any order; the colours of each kind come in such rounds as well.
     """
     # Its methods are the same in all versions of Python, as NumPy's need not be.
     generator = random.Random(number)
-    sample: list[Drawn] = []
+    sample: list[RunDrawn] = []
     colors_left: dict[str, list[str]] = {kind: [] for kind in kinds}
     used: set[int] = set()
     while len(sample) < num_runs:
@@ -75,7 +75,7 @@ def draw(number: int, num_runs: int, kinds: Sequence[str], colors: Sequence[str]
             while seed in used:
                 seed = generator.choice(SEEDS)
             used.add(seed)
-            sample.append(Drawn(kind, colors_left[kind].pop(), seed))
+            sample.append(RunDrawn(kind, colors_left[kind].pop(), seed))
     return sample[:num_runs]
 
 
@@ -127,7 +127,7 @@ def summary_table(summaries: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def folder_of(source: str, drawn: Drawn) -> Path:
+def folder_of(source: str, drawn: RunDrawn) -> Path:
     """The folder of templates for a figure: `source` with {kind} and {color} filled in, else the one in it that is
     named after the prompt, the kind and colour, or the kind."""
     if "{" in source:

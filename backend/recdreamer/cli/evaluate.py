@@ -54,9 +54,9 @@ def run_evaluate(command: Evaluate) -> int:
     """Raises RequestError and JobError."""
     match command.what:
         case EvaluateJob():
-            from recdreamer.evaluation.judge_views import judge
+            from recdreamer.evaluation.judge_views import judge_job
 
-            print(json.dumps(judge(JobFolder(command.what.job)).as_dict(), indent=2))
+            print(json.dumps(judge_job(JobFolder(command.what.job)).as_dict(), indent=2))
         case EvaluateMesh():
             from recdreamer.evaluation.judge_mesh import judge_mesh
 

@@ -82,7 +82,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Particles:
+class Particles2D:
     """Optimize pictures instead of an object, to see how a method spreads poses (paper, App. E)."""
 
     prompt: str
@@ -114,7 +114,7 @@ Command = (
     Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Templates, tyro.conf.subcommand("templates")]
-    | Annotated[Particles, tyro.conf.subcommand("particles")]
+    | Annotated[Particles2D, tyro.conf.subcommand("particles")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Doctor) -> int:
+def _run(command: Generate | Run | Templates | Particles2D | Evaluate | Bench | Doctor) -> int:
     match command:
         case Generate():
             prepare_job(command)
@@ -153,7 +153,7 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
             return run(command.job, work, None if command.again is None else (command.again, command.seed))
         case Templates():
             return run_templates(command)
-        case Particles():
+        case Particles2D():
             prepare_particles(command)
             return follow(command.out)
         case Evaluate():
@@ -215,7 +215,7 @@ def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
     return request
 
 
-def prepare_particles(command: Particles) -> JobRequest:
+def prepare_particles(command: Particles2D) -> JobRequest:
     """Write the job folder of 2D particles, or take up the one that is there. Raises RequestError."""
     from recdreamer.presets import resolve
     from recdreamer.stages.particles_2d import check_config

@@ -29,7 +29,7 @@ from recdreamer.rendering.march import march
 
 Case = dict[str, Any]
 """The part that is timed and its settings, as plain JSON."""
-Run = Callable[[], object]
+Repetition = Callable[[], object]
 
 NUM_VIEWS = 4
 MAX_PAIRS = 1 << 25
@@ -41,13 +41,13 @@ MIDDLE_OF_A_RUN = FieldConfig(blob_density=60.0, blob_radius=0.65)
 """A solid body that fills about as much of the cube as a figure does."""
 
 
-def prepare(case: Case, backend: str, device: torch.device) -> Run:
+def prepare(case: Case, backend: str, device: torch.device) -> Repetition:
     """What one repetition of a case does: everything it needs is made, and it ran once, so that kernels are compiled.
 
     Raises ValueError for a case that is too large.
     """
     settings = dict(case)
-    part: Callable[..., Run] = PARTS[settings.pop("part")]
+    part: Callable[..., Repetition] = PARTS[settings.pop("part")]
     run = part(device, backend, **settings)
 
     def once() -> None:
@@ -60,7 +60,7 @@ def prepare(case: Case, backend: str, device: torch.device) -> Run:
     return once
 
 
-def milliseconds(run: Run) -> float:
+def milliseconds(run: Repetition) -> float:
     """Of one repetition: the mean of as many as a turn of TURN_MS has room for, one at least."""
     started, count, passed_ms = time.perf_counter(), 0, 0.0
     while passed_ms < TURN_MS:
@@ -72,7 +72,7 @@ def milliseconds(run: Run) -> float:
 
 def hash_grid(
     device: torch.device, backend: str, points: int, levels: int, log2_table_size: int, base: int, finest: int
-) -> Run:
+) -> Repetition:
     """Forward and backward towards the table, at random points."""
     generator = torch.Generator().manual_seed(0)
     grid = HashGrid(levels, 2, log2_table_size, base, finest, generator).to(device)
@@ -81,13 +81,13 @@ def hash_grid(
     return lambda: torch.autograd.grad(grid(xyz), grid.table, upstream)
 
 
-def march_rays(device: torch.device, backend: str, size_px: int, step_size: float) -> Run:
+def march_rays(device: torch.device, backend: str, size_px: int, step_size: float) -> Repetition:
     _, occupancy = _scene(device)
     rays = _rays(device, size_px)
     return lambda: _march(rays, occupancy, step_size)
 
 
-def composite_rays(device: torch.device, backend: str, size_px: int, step_size: float) -> Run:
+def composite_rays(device: torch.device, backend: str, size_px: int, step_size: float) -> Repetition:
     """Forward and backward."""
     field, occupancy = _scene(device)
     samples, _ = _march(_rays(device, size_px), occupancy, step_size)
@@ -98,7 +98,7 @@ def composite_rays(device: torch.device, backend: str, size_px: int, step_size: 
     return lambda: torch.autograd.grad(composite(sigmas, rgbs, samples)[1], (sigmas, rgbs), upstream)
 
 
-def picture(device: torch.device, backend: str, size_px: int, step_size: float) -> Run:
+def picture(device: torch.device, backend: str, size_px: int, step_size: float) -> Repetition:
     """Whole pictures, forward and backward: march, grid, network, composite."""
     field, occupancy = _scene(device)
     cameras = _cameras(device)
@@ -114,7 +114,7 @@ def picture(device: torch.device, backend: str, size_px: int, step_size: float) 
     return run
 
 
-def ray_cast(device: torch.device, backend: str, faces: int, size_px: int) -> Run:
+def ray_cast(device: torch.device, backend: str, faces: int, size_px: int) -> Repetition:
     """The first face that each ray of the pictures meets; the tree is built before."""
     from recdreamer.rendering.ray_cast import MeshCaster
 
@@ -161,7 +161,7 @@ def cast_reference(
     return face, barycentrics, distances
 
 
-def bake(device: torch.device, backend: str, faces: int, texture_size_px: int) -> Run:
+def bake(device: torch.device, backend: str, faces: int, texture_size_px: int) -> Repetition:
     """The texture of a mesh from the colours of a field."""
     from recdreamer.mesh.bake import bake_texture
 
@@ -228,7 +228,7 @@ def serve() -> None:
     # What libraries print must not get between the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    run: Run | None = None
+    run: Repetition | None = None
     for line in sys.stdin:
         asked = json.loads(line)
         try:

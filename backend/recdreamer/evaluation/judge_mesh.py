@@ -18,12 +18,12 @@ from recdreamer.evaluation.mesh_distance import (
     compare_surfaces,
     figure_bounds,
     figure_or_none,
+    fitted_to,
     mesh_surface,
-    placed,
     triangle_measures,
     true_surface,
 )
-from recdreamer.evaluation.mesh_views import mesh_views, psnr_db, save_sheet, sheet_cameras, true_views
+from recdreamer.evaluation.mesh_views import mesh_views, psnr_db, sheet_cameras, true_views, write_views
 from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.export import texture_name
 from recdreamer.mesh.mesh import Mesh
@@ -49,7 +49,7 @@ def judge_mesh(job: JobFolder) -> dict[str, Any]:
     with np.load(job.result / "mesh.npz", allow_pickle=False) as arrays:
         mesh = Mesh(arrays["verts"], arrays["faces"], arrays["uvs"])
     tiles = _base_colors(job, mesh)
-    save_sheet(mesh_views(_centered(mesh), tiles, sheet_cameras(), VIEW_PX), job.result / "mesh-sheet.png")
+    write_views(mesh_views(_centered(mesh), tiles, sheet_cameras(), VIEW_PX), job.result / "mesh-sheet.png")
     found: dict[str, Any] = {"triangles": triangle_measures(mesh)}
     prompt = job.read_request().prompt
     figure = figure_or_none(prompt)
@@ -87,7 +87,7 @@ def against_the_truth(mesh: Mesh, tiles: Tiles, figure: Figurines) -> dict[str, 
     true_pictures = true_views(figure, cameras, VIEW_PX)
 
     def measured(yaw_deg: float) -> dict[str, float]:
-        there = placed(mesh, yaw_deg, lo, hi)
+        there = fitted_to(mesh, yaw_deg, lo, hi)
         surface = mesh_surface(there, tiles, SURFACE_POINTS)
         pictures = mesh_views(there, tiles, cameras, VIEW_PX).textured
         distance = compare_surfaces(surface, true, height).as_dict()

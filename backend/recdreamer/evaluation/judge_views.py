@@ -18,7 +18,7 @@ from recdreamer.start.earlier_job import written_yaw_deg
 NUM_VIEWS = 24
 
 
-def judge(job: JobFolder, yaw_deg: float | None = None) -> Consistency:
+def judge_job(job: JobFolder, yaw_deg: float | None = None) -> Consistency:
     """Render 24 views of the job's first particle, ask the oracle, add the answer to result/report.json.
 
     It is looked at as its mesh was written, turned by the yaw that the job has found, or by `yaw_deg`. Also writes

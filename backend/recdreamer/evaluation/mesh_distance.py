@@ -23,7 +23,7 @@ from recdreamer.mesh.mesh import Mesh, connected_components, face_cross, is_wate
 F_SCORE_AT = 0.02
 """Share of the figure's height within which a point counts as found."""
 SLIVER_DEG = 10.0
-NUM_YAWS = 72
+SEARCH_YAWS = 72
 SEARCH_POINTS = 5000
 """Points that the yaw is searched with; the measures take all."""
 MEAN_FACING = 0.5
@@ -31,7 +31,7 @@ MEAN_FACING = 0.5
 
 
 @dataclass(frozen=True)
-class Surface:
+class SurfacePoints:
     """Points spread evenly over a surface, in random order."""
 
     points: Float[np.ndarray, "points 3"]
@@ -40,9 +40,9 @@ class Surface:
     colors: Float[np.ndarray, "points 3"]
     """sRGB as pictures show it: the shading is in it."""
 
-    def turned(self, yaw_deg: float) -> Surface:
+    def turned(self, yaw_deg: float) -> SurfacePoints:
         rotation = about_z(yaw_deg)
-        return Surface(self.points @ rotation.T, self.normals @ rotation.T, self.colors)
+        return SurfacePoints(self.points @ rotation.T, self.normals @ rotation.T, self.colors)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def part_levels(
     return levels - 1
 
 
-def true_surface(figure: Figurines, count: int, seed: int = 0) -> Surface:
+def true_surface(figure: Figurines, count: int, seed: int = 0) -> SurfacePoints:
     """Points of the union's outer surface: of every part evenly, without those that lie in another part."""
     random = np.random.default_rng(seed)
     is_part = figure.radii[0].amin(-1).numpy() > 1e-6
@@ -109,7 +109,7 @@ def true_surface(figure: Figurines, count: int, seed: int = 0) -> Surface:
     outer = random.permutation(outer)[:count]
     colors = figure.colors[0].double().numpy()[parts[outer]]
     shade = 0.74 + 0.20 * normals[outer, 2:3] + 0.08 * MEAN_FACING  # As `render_figurines` does it.
-    return Surface(points[outer], normals[outer], (colors * shade).clip(0, 1))
+    return SurfacePoints(points[outer], normals[outer], (colors * shade).clip(0, 1))
 
 
 def _part_surface(
@@ -146,7 +146,7 @@ def figure_bounds(figure: Figurines) -> tuple[Float[np.ndarray, "3"], Float[np.n
     return (centers - reach).min(0), (centers + reach).max(0)
 
 
-def mesh_surface(mesh: Mesh, tiles: Tiles | None, count: int, seed: int = 0) -> Surface:
+def mesh_surface(mesh: Mesh, tiles: Tiles | None, count: int, seed: int = 0) -> SurfacePoints:
     """Points of a mesh with the normals of its faces and the colours of its texture, grey without one."""
     random = np.random.default_rng(seed)
     cross = face_cross(mesh).astype(np.float64)
@@ -160,10 +160,10 @@ def mesh_surface(mesh: Mesh, tiles: Tiles | None, count: int, seed: int = 0) -> 
     colors = np.full_like(points, 0.5)
     if tiles is not None:
         colors = mesh_colors(mesh, tiles, faces, weights)
-    return Surface(points, _normalized(cross[faces]), colors)
+    return SurfacePoints(points, _normalized(cross[faces]), colors)
 
 
-def placed(mesh: Mesh, yaw_deg: float, lo: Float[np.ndarray, "3"], hi: Float[np.ndarray, "3"]) -> Mesh:
+def fitted_to(mesh: Mesh, yaw_deg: float, lo: Float[np.ndarray, "3"], hi: Float[np.ndarray, "3"]) -> Mesh:
     """The mesh turned about Z, then as high as the box from `lo` to `hi`, with its base's middle on the box's."""
     verts = mesh.verts.astype(np.float64) @ about_z(yaw_deg).T
     low, high = verts.min(0), verts.max(0)
@@ -176,10 +176,10 @@ def placed(mesh: Mesh, yaw_deg: float, lo: Float[np.ndarray, "3"], hi: Float[np.
 def best_yaw(mesh: Mesh, figure: Figurines, seed: int = 0) -> float:
     """Degrees, counter-clockwise from above, by which the mesh has to be turned to fit the figure best.
 
-    The least Chamfer distance of NUM_YAWS rotations, refined between its neighbours; in (-180, 180].
+    The least Chamfer distance of SEARCH_YAWS rotations, refined between its neighbours; in (-180, 180].
     """
     lo, hi = figure_bounds(figure)
-    upright = placed(mesh, 0.0, lo, hi)
+    upright = fitted_to(mesh, 0.0, lo, hi)
     found, true = (
         mesh_surface(upright, None, SEARCH_POINTS, seed).points,
         true_surface(figure, SEARCH_POINTS, seed).points,
@@ -188,20 +188,20 @@ def best_yaw(mesh: Mesh, figure: Figurines, seed: int = 0) -> float:
 
     def chamfer(yaw_deg: float) -> float:
         rotation = about_z(yaw_deg)
-        shift = _shift(upright, placed(upright, yaw_deg, lo, hi), rotation)
+        shift = _shift(upright, fitted_to(upright, yaw_deg, lo, hi), rotation)
         there, _ = to_true.query(found @ rotation.T + shift)
         # Turning the truth back spares a new tree for every rotation.
         back, _ = to_found.query((true - shift) @ rotation)
         return float(there.mean() + back.mean()) / 2
 
-    step = 360 / NUM_YAWS
-    coarse = min((step * k for k in range(NUM_YAWS)), key=chamfer)
+    step = 360 / SEARCH_YAWS
+    coarse = min((step * k for k in range(SEARCH_YAWS)), key=chamfer)
     fine = minimize_scalar(chamfer, bounds=(coarse - step, coarse + step), options={"xatol": 0.05}).x
     yaw_deg = float(fine) if chamfer(float(fine)) < chamfer(coarse) else coarse
     return 180 - (180 - yaw_deg) % 360
 
 
-def compare_surfaces(found: Surface, true: Surface, height: float) -> ShapeDistance:
+def compare_surfaces(found: SurfacePoints, true: SurfacePoints, height: float) -> ShapeDistance:
     """The measures between two sampled surfaces in the same place; `height` is that of the figure."""
     there, nearest_true = KDTree(true.points).query(found.points)
     back, nearest_found = KDTree(found.points).query(true.points)

@@ -19,7 +19,7 @@ from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
 from recdreamer.rendering.ray_cast import MeshCaster
 
 NUM_VIEWS = 12
-GROUND = 0.8
+BACKGROUND = 0.8
 """Grey behind the figure, the middle of what the embedded prior's pictures have."""
 OVERSAMPLING = 2
 CLAY = 0.78
@@ -86,7 +86,7 @@ def mesh_views(mesh: Mesh, tiles: Tiles, cameras: Cameras, size_px: int) -> Mesh
     clay = CLAY * (0.25 + 0.60 * facing + 0.15 * normals[:, 2])
 
     def picture(colors: np.ndarray) -> Tensor:
-        pixels = np.full((len(is_hit), 3), GROUND, np.float32)
+        pixels = np.full((len(is_hit), 3), BACKGROUND, np.float32)
         pixels[is_hit] = colors
         pictures = torch.from_numpy(pixels).view(len(cameras), fine_px, fine_px, 3).permute(0, 3, 1, 2)
         return torch.nn.functional.avg_pool2d(pictures, OVERSAMPLING)
@@ -103,7 +103,7 @@ def true_views(figure: Figurines, cameras: Cameras, size_px: int) -> Float[Tenso
             for name in ("centers", "radii", "pitch_rad", "is_box", "colors")
         )
     )
-    return render_figurines(figures, cameras, size_px, torch.full((views, 3), GROUND), OVERSAMPLING)
+    return render_figurines(figures, cameras, size_px, torch.full((views, 3), BACKGROUND), OVERSAMPLING)
 
 
 def psnr_db(
@@ -113,6 +113,6 @@ def psnr_db(
     return min(100.0, -10 * (pictures - true).square().mean().clamp_min(1e-12).log10().item())
 
 
-def save_sheet(views: MeshViews, path: Path) -> None:
+def write_views(views: MeshViews, path: Path) -> None:
     """The textured views side by side, and below them the same in clay."""
     write_sheet(path, torch.cat((views.textured, views.clay)), len(views.textured))

@@ -49,11 +49,11 @@ PROGRESS_EVENT_S = 0.2
 
 Again = tuple[Stage, int | None]
 """A stage to be repeated, and its seed; None: the job's."""
-Work = Callable[[JobFolder, JobRequest, Report], None]
+DoWork = Callable[[JobFolder, JobRequest, Report], None]
 """Does the job, or goes on with it, and leaves the result in `job.result`."""
 
 
-def run(folder: Path, work: Work, again: Again | None = None) -> int:
+def run(folder: Path, work: DoWork, again: Again | None = None) -> int:
     """Run or resume a job in this process, which must be its own. Returns the exit code.
 
     `again`: repeat a stage and all after it. What fails of that, or is cancelled, leaves the job as it was before.
@@ -101,7 +101,7 @@ def _work(
     job: JobFolder,
     request: JobRequest | None,
     trouble: RequestError | None,
-    work: Work,
+    work: DoWork,
     report: JobReport,
     again: Again | None,
 ) -> int:
