@@ -222,7 +222,7 @@ def test_a_second_worker_says_so_and_harms_nothing(job):
     assert code == 1
     assert [event["type"] for event in events] == ["hello", "error"]
     assert events[-1]["kind"] == "busy"
-    assert events[-1]["message"] == f"Another worker (process {first.pid}) is on this job already."
+    assert events[-1]["message"] == f"Another worker (process {first.pid}) is already running this job."
     code, events = finish(first)
     assert code == 0
     assert recorded(job) == events

@@ -1,6 +1,6 @@
-"""Many runs on the embedded world, first stages or whole jobs, judged: what the tools that compare runs share.
+"""Runs many jobs of the embedded world, first stages or whole, and evaluates them; shared by the comparing tools.
 
-A run is a job folder. One that is finished holds row.json, one that broke off failed.txt with the reason.
+A run is a job folder. A finished run has row.json, a failed one has failed.txt with the reason.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ FIRST_STAGE = ("shape",)
 
 
 class PrintReport(NullReport):
-    """Says now and then how far a run is."""
+    """Prints the progress of a run now and then."""
 
     def __init__(self, name: str) -> None:
         self.name, self.started = name, time.monotonic()
@@ -50,7 +50,7 @@ class PrintReport(NullReport):
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, Any]:
-    """`optimize.num_steps=300` as a job's overrides; what is no JSON is a word."""
+    """`optimize.num_steps=300` as overrides of a job; a value that is not JSON is a string."""
     settings = {}
     for name, value in (item.split("=", 1) for item in items):
         try:
@@ -61,7 +61,7 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
 
 
 def templates_from(folder: Path) -> tuple[Template, ...]:
-    """The templates of a folder: as its templates.json describes them, else by the names of its pictures."""
+    """The templates of a folder, as described in its templates.json, else by the names of its pictures."""
     from recdreamer.pose.templates import templates_in
     from recdreamer.protocol import Template
 
@@ -74,18 +74,17 @@ def templates_from(folder: Path) -> tuple[Template, ...]:
 
 
 def prepare(folder: Path, request: JobRequest) -> None:
-    """Write the job. Exits where the folder holds another one, whose result would be taken for that of this."""
+    """Write the job folder. Exits if it has a different job, whose result would be mistaken for this one's."""
     from recdreamer.protocol import write_atomically
 
     path = folder / "job.json"
     if path.exists() and path.read_text(encoding="utf-8") != request.to_json():
-        raise SystemExit(f"{folder} holds a run with other settings. Choose another --out.")
+        raise SystemExit(f"{folder} has a run with other settings. Choose another --out.")
     write_atomically(path, request.to_json())
 
 
 def run_all(folders: Sequence[Path], workers: int, threads: int, device: str) -> None:
-    """Run what is not finished in `workers` processes, each of which takes one job after another, on a GPU of its own
-    as far as there are any."""
+    """Run the unfinished jobs in `workers` processes, spread over the GPUs, if any."""
     pending = deque(folder for folder in folders if not (folder / "row.json").exists())
     gpus = visible_gpus() if device in ("auto", "cuda") else []
 
@@ -93,7 +92,7 @@ def run_all(folders: Sequence[Path], workers: int, threads: int, device: str) ->
         context, first = multiprocessing.get_context("spawn"), (threads, gpu_of(worker, gpus))
         while pending:
             with ProcessPoolExecutor(1, context, _settle, first) as process:
-                # A failure may have damaged the process, as an error of CUDA does: another goes on.
+                # A failure, such as a CUDA error, may have damaged the process, so a new one continues.
                 while (folder := _take(pending)) and _attempt_in(process, folder):
                     pass
 
@@ -102,7 +101,7 @@ def run_all(folders: Sequence[Path], workers: int, threads: int, device: str) ->
 
 
 def visible_gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them."""
+    """GPUs by their names in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]
@@ -112,12 +111,12 @@ def visible_gpus() -> list[str]:
 
 
 def gpu_of(worker: int, gpus: Sequence[str]) -> str | None:
-    """Round robin; None leaves the choice to torch."""
+    """The GPU of a worker, round robin; None = torch's choice."""
     return gpus[worker % len(gpus)] if gpus else None
 
 
 def _settle(threads: int, gpu: str | None) -> None:
-    """In a new process, before it imports torch."""
+    """Set up a new process before it imports torch."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -134,12 +133,12 @@ def _attempt_in(process: ProcessPoolExecutor, folder: Path) -> bool:
     try:
         return process.submit(attempt, folder).result()
     except BrokenProcessPool:
-        _note_failure(folder, "Its process was killed, for want of memory perhaps.")
+        _note_failure(folder, "Its process was killed, perhaps for lack of memory.")
         return False
 
 
 def attempt(folder: Path) -> bool:
-    """Run a job; False, with the reason in failed.txt and more in log.txt, if that fails."""
+    """Run a job. If it fails, returns False, with the reason in failed.txt and details in log.txt."""
     (folder / "failed.txt").unlink(missing_ok=True)
     with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
         try:
@@ -158,9 +157,9 @@ def _note_failure(folder: Path, reason: str) -> None:
 
 
 def run_one(folder: Path) -> None:
-    """The job in `folder`, judged: its first stage, or all of it where it asks for more.
+    """Run and evaluate the job in `folder`: its first stage, or all of it if it has more.
 
-    Each job loads the prior anew: it adds its branch to the network, and the next one must find it as it was.
+    Each job loads its own prior, because it adds its branch to the network.
     """
     from recdreamer.protocol import JobFolder
 
@@ -223,7 +222,7 @@ def _whole(job: JobFolder) -> dict[str, Any]:
 
 
 def read_row(folder: Path) -> dict[str, Any]:
-    """What a run has come to; of one that is not finished `failed`, the reason."""
+    """The results of a run; `failed` with the reason if it is not finished."""
     if (folder / "row.json").exists():
         return json.loads((folder / "row.json").read_text(encoding="utf-8"))
     failed = folder / "failed.txt"
@@ -245,13 +244,13 @@ def table_of(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def save_contact_sheets(folders: Sequence[Path], path: Path) -> None:
-    """Those of the runs that are finished, one below another."""
+    """Write the contact sheets of the finished runs, one below another."""
     finished = [folder for folder in folders if "failed" not in read_row(folder)]
     save_named_sheet({folder.name: folder / "result" / "contact-sheet.png" for folder in finished}, path)
 
 
 def save_named_sheet(pictures: dict[str, Path], path: Path) -> None:
-    """Pictures of one size, each under its name, one below another."""
+    """Write pictures of one size, each with its name, one below another."""
     from PIL import Image, ImageDraw
 
     strips = [(name, Image.open(picture)) for name, picture in pictures.items()]

@@ -1,4 +1,4 @@
-"""Judging a finished job of the embedded world by the oracle, with a contact sheet to look at."""
+"""Evaluates a finished job of the embedded world with the oracle, and writes a contact sheet."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ NUM_VIEWS = 24
 
 
 def judge_job(job: JobFolder, yaw_deg: float | None = None) -> Consistency:
-    """Render 24 views of the job's first particle, ask the oracle, add the answer to result/report.json.
+    """Render 24 views of the job's first particle, ask the oracle, and add the results to result/report.json.
 
-    It is looked at as its mesh was written, turned by the yaw that the job has found, or by `yaw_deg`. Also writes
-    result/contact-sheet.png. Raises JobError when nothing has been optimized yet.
+    The object is turned as in its mesh: by the yaw that the job has found, or by `yaw_deg`. Also writes
+    result/contact-sheet.png. Raises JobError if nothing has been optimized yet.
     """
     config = resolve(job.read_request())
     device = choose_device(config.device)
     checkpoint = CheckpointStore(job.checkpoints).newest("shape")
     if checkpoint is None:
-        raise JobError("evaluate", f"{job.root} holds no checkpoint.", "Run the job first.")
+        raise JobError("evaluate", f"{job.root} has no checkpoint.", "Run the job first.")
     particles = Particles(config, device)
     particles.load({name: tensor.to(device) for name, tensor in checkpoint.tensors.items()})
     scene = particles.scenes[0]
     scene.field.set_progress(checkpoint.step)
-    # Half a step off the borders between two poses, where no answer is right.
+    # Half a step away from the borders between two poses, where no answer is right.
     first_deg = 180 / NUM_VIEWS
     yaw_deg = written_yaw_deg(job) if yaw_deg is None else yaw_deg
-    # To turn the object is to look from further back.
+    # Turning the object one way is turning the cameras the other way.
     pictures = scene.picture(orbit(NUM_VIEWS, config.cameras, device, first_deg - yaw_deg), 64)
     azimuth_deg = orbit(NUM_VIEWS, config.cameras, device, first_deg).azimuth_deg
     found = measure_consistency(load_oracle(device).pose_probs(pictures), azimuth_deg)
