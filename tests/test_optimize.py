@@ -16,7 +16,7 @@ from recdreamer.pose.rectifier import Rectifier
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
-from recdreamer.report import JobError, Paused
+from recdreamer.report import JobError, NullReport, Paused
 from recdreamer.stages.guidance import prepare_guide
 from recdreamer.stages.shape import shape_stage
 
@@ -30,23 +30,15 @@ SETTINGS = {
 }
 
 
-class QuietReport:
+class QuietReport(NullReport):
     """Stops the run after `pause_at` steps."""
 
     def __init__(self, pause_at: int | None = None) -> None:
         self.pause_at, self.warnings = pause_at, []
 
-    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
-
     def progress(self, step: int, total: int) -> None:
         if step == self.pause_at:
             raise Paused
-
-    def preview(self, path: Path) -> None: ...
-
-    def pose_distribution(self, probs: dict[str, float]) -> None: ...
-
-    def metric(self, name: str, value: float) -> None: ...
 
     def warning(self, message: str) -> None:
         self.warnings.append(message)

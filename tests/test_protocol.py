@@ -45,8 +45,8 @@ def test_whole_numbers_stand_for_fractions():
         ({"height_m": float("nan")}, "The height is nan metres."),
         ({"height_m": float("inf")}, "The height is inf metres."),
         ({"protocol": PROTOCOL_VERSION + 1}, f"The request speaks protocol {PROTOCOL_VERSION + 1},"),
-        ({"templates": (FRONT,)}, "The templates show 1 pose class(es) of 2 to 6 needed."),
-        ({"templates": (FRONT, replace(FRONT, label="top"))}, "Nothing says from which side template 'top'"),
+        ({"templates": (FRONT,)}, "The templates show 1 pose class(es), but 2 to 6 are needed."),
+        ({"templates": (FRONT, replace(FRONT, label="top"))}, "Template 'top' has no known view direction."),
     ],
 )
 def test_a_bad_request_names_its_fault_and_a_remedy(change, message):

@@ -1,8 +1,8 @@
-"""Make dist/recdreamer-<version>.zip with Blender's own builder, and validate it.
+"""Build dist/recdreamer-<version>.zip with Blender's own builder, and validate it.
 
     python3 tools/build_extension.py
 
-Blender need not run: its `blender_ext.py`, pure Python, is taken from one of the environments under .venv.
+Needs no running Blender: it uses `blender_ext.py`, which is pure Python, from an environment under .venv.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEEDED = (
 )
 FOREIGN = ("tests/", "tools/", "docs/", "out/", "dist/", ".")
 MAX_MIB = 40
-"""The embedded prior is at most 25 MB; more than this means that something strayed in."""
+"""The embedded prior is at most 25 MB; a larger zip contains something by mistake."""
 
 
 def find_blender_ext() -> Path:
@@ -35,17 +35,17 @@ def find_blender_ext() -> Path:
     pattern = ".venv/blender-*/**/site-packages/bpy/*/scripts/addons_core/bl_pkg/cli/blender_ext.py"
     found = sorted(ROOT.glob(pattern))
     if not found:
-        sys.exit("No Blender environment under .venv: run `python3 tools/dev.py setup` first.")
+        sys.exit("There is no Blender environment under .venv. Run `python3 tools/dev.py setup` first.")
     return found[-1]
 
 
 def build() -> Path:
-    """The validated zip. Raises SystemExit with a reason when something is wrong with it."""
+    """Build and validate the zip. Raises SystemExit with the reason if it is invalid."""
     manifest = tomllib.loads((ROOT / "blender_manifest.toml").read_text(encoding="utf-8"))
     blender_ext = find_blender_ext()
     archive = ROOT / "dist" / f"{manifest['id']}-{manifest['version']}.zip"
     archive.parent.mkdir(exist_ok=True)
-    # Without Blender's list of tags its validator lets any tag pass.
+    # Without Blender's list of tags its validator accepts any tag.
     tags = blender_ext.parents[3] / "modules/_bpy_internal/extensions/tags.py"
     for command in (
         ["build", "--source-dir", str(ROOT), "--output-filepath", str(archive)],
@@ -61,7 +61,7 @@ def build() -> Path:
 
 
 def check_contents(archive: Path) -> None:
-    """Raises SystemExit when the zip misses something or holds what does not belong there."""
+    """Raises SystemExit if the zip lacks a file or contains one that does not belong there."""
     with zipfile.ZipFile(archive) as opened:
         names = opened.namelist()
     missing = [name for name in NEEDED if name not in names]

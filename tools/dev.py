@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Every command of the project, from a fresh checkout: python3 tools/dev.py {setup,demo,test,check,build,bench}.
 
-Environments under .venv/ are made on demand. Standard library only, Python 3.11 or newer.
+Creates the environments under .venv/ on demand. Standard library only, Python 3.11 or newer.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ BLENDER_LIMIT_S = 1500
 def main() -> int:
     parser = argparse.ArgumentParser(prog="dev.py", description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("setup", help="make all environments")
+    commands.add_parser("setup", help="create all environments")
     commands.add_parser("check", help="lint, format, types")
-    commands.add_parser("build", help="make and validate the extension's zip under dist/")
+    commands.add_parser("build", help="build and validate the extension's zip under dist/")
     bench = commands.add_parser("bench", help="time one step of each method, split by part")
     bench.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to `recdreamer bench`")
     test = commands.add_parser("test", help="check and all tests")
@@ -54,7 +54,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from here.", file=sys.stderr)
+        print("\nInterrupted. Repeat the command to resume.", file=sys.stderr)
         return 130
 
 
@@ -66,7 +66,7 @@ def setup(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
-    """The main job, into `--out`; a second call goes on where the first was interrupted."""
+    """Generate the main result into `--out`. A second call resumes an interrupted one."""
     python, blender = BACKEND.ensure(), BLENDERS[1].ensure()
     out = options.out.resolve()
     job, settings = out / "job", out / "settings.json"
@@ -75,7 +75,7 @@ def demo(options: argparse.Namespace) -> int:
     if options.templates:
         arguments += ["--templates", str(options.templates.resolve())]
     if settings.exists() and settings.read_text(encoding="utf-8") != json.dumps(arguments):
-        print("Other settings than last time: starting anew.")
+        print("The settings have changed; starting over.")
         shutil.rmtree(job, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     settings.write_text(json.dumps(arguments), encoding="utf-8")
@@ -101,7 +101,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Lint, format and types; every one of them runs, whatever the others find."""
+    """Lint, format and types. All of them run, even if one fails."""
     python = BACKEND.ensure()
     return max(
         run([python, "-m", "ruff", "check", "."]),
@@ -134,7 +134,7 @@ def test(options: argparse.Namespace) -> int:
     if wanted("backend"):
         ensure_gltf_validator()
         ignored = [f"--ignore={ROOT / 'tests' / name}" for name in ("blender", "window")]
-        # The nets are too small for a second thread to be of use; a second process is.
+        # The networks are too small to gain from a second thread, but a second process helps.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         run_pytest("backend", BACKEND.ensure(), ["-n", "2", "--dist", "loadfile", *ignored], tally, None)
     for environment in BLENDERS:
@@ -156,7 +156,7 @@ def test(options: argparse.Namespace) -> int:
 
 
 def run_pytest(part: str, python: Path, arguments: list, tally: Tally, limit_s: float | None) -> None:
-    """One pytest process; a run that breaks off or overruns its limit counts as a failure."""
+    """Run one pytest process. A crash or a timeout counts as a failure."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "junit.xml"
@@ -177,8 +177,8 @@ def run_pytest(part: str, python: Path, arguments: list, tally: Tally, limit_s: 
 
 
 def run(command: list, limit_s: float | None = None) -> int:
-    """Run a program in the checkout, its output shown; returns its exit code, 124 when the limit passed."""
-    # Threads that wait by spinning crawl on a machine that does something else as well.
+    """Run a program in the checkout and show its output. Returns its exit code, or 124 after the time limit."""
+    # Threads that spin while they wait are very slow on a busy machine.
     environment = {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {"PYTHONUTF8": "1"}
     process = subprocess.Popen([str(part) for part in command], cwd=ROOT, env=environment)
     try:
@@ -188,7 +188,7 @@ def run(command: list, limit_s: float | None = None) -> int:
         print(f"Stopped after {limit_s:.0f} s: {command[0]}", file=sys.stderr)
         return 124
     except KeyboardInterrupt:
-        # On a terminal the program got the same signal; it saves its work.
+        # On a terminal the program got the same signal and saves its work.
         try:
             process.wait(60)
         except subprocess.TimeoutExpired:

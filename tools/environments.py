@@ -1,4 +1,4 @@
-"""The virtual environments of the checkout: made on demand, with pinned versions, resumed when interrupted."""
+"""The virtual environments of the checkout: created on demand, with pinned versions, and resumable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GLTF_VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 
 
 class SetupError(Exception):
-    """Something on this machine is missing; one sentence that says what, and what to do."""
+    """Something is missing on this machine. The message says what it is, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Environment:
     python: str
     """Minor version, as 3.11."""
     installs: tuple[tuple[str, ...], ...]
-    """Arguments of pip install, one call each, in order."""
+    """Arguments of the calls of pip install, in order."""
 
     @property
     def folder(self) -> Path:
@@ -43,14 +43,14 @@ class Environment:
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever what must be installed changes."""
+        """Changes whenever the packages to install change."""
         parts = [self.python, json.dumps(self.installs)]
         if self.name == "backend":
             parts.append((ROOT / "backend" / "pyproject.toml").read_text(encoding="utf-8"))
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def ensure(self) -> Path:
-        """The interpreter of the environment, which is completed first if need be."""
+        """The interpreter of the environment. Completes the environment first if necessary."""
         stamp = self.folder / "complete.txt"
         if stamp.exists() and stamp.read_text() == self.fingerprint and self.interpreter.exists():
             return self.interpreter
@@ -65,7 +65,7 @@ class Environment:
         return self.interpreter
 
     def _is_usable(self) -> bool:
-        """Of the right Python and with pip; what an interrupted set-up left often is not."""
+        """Has it the right Python, and pip? An interrupted set-up often leaves one without."""
         interpreter = str(self.interpreter)
         return self.interpreter.exists() and (_version_of(interpreter, "import pip") == self.python)
 
@@ -73,7 +73,7 @@ class Environment:
 BACKEND = Environment(
     "backend",
     "3.11",
-    # torch first and alone: a range in another package would bring a build of several gigabytes.
+    # torch first and alone, because a version range in another package would pull a build of several gigabytes.
     (("torch==2.13.0",), ("--editable", "./backend[dev]")),
 )
 BLENDERS = (
@@ -84,7 +84,7 @@ BLENDERS = (
 
 
 def find_python(version: str) -> str:
-    """An interpreter of that minor version: this one, on the PATH, of pyenv or of uv. Raises SetupError."""
+    """An interpreter of a minor version: this one, or from the PATH, pyenv or uv. Raises SetupError."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates = [sys.executable, shutil.which(f"python{version}")]
     candidates += sorted(map(str, pyenv.glob(f"{version}.*/bin/python")))
@@ -94,12 +94,12 @@ def find_python(version: str) -> str:
         if candidate and _version_of(candidate) == version:
             return candidate
     raise SetupError(
-        f"Python {version} was not found: install it and make `python{version}` available on the PATH."
+        f"Python {version} was not found. Install it and make `python{version}` available on the PATH."
     )
 
 
 def _version_of(interpreter: str, also: str = "") -> str | None:
-    """Minor version of an interpreter that can run the code `also`; None when there is no such thing."""
+    """Minor version of an interpreter, if it can run the code `also`; else None."""
     code = f"{also}\nimport sys; print('%d.%d' % sys.version_info[:2])"
     try:
         found = subprocess.run(
@@ -111,12 +111,12 @@ def _version_of(interpreter: str, also: str = "") -> str | None:
 
 
 def ensure_gltf_validator() -> None:
-    """The Khronos glTF validator under .cache/node. Raises SetupError when npm is missing."""
+    """Install the Khronos glTF validator under .cache/node. Raises SetupError if npm is missing."""
     if (NODE / "node_modules" / "gltf-validator").exists():
         return
     npm = shutil.which("npm")
     if npm is None:
-        raise SetupError("npm was not found: install Node.js, which runs the glTF validator of the tests.")
+        raise SetupError("npm was not found. Install Node.js, which runs the glTF validator of the tests.")
     NODE.mkdir(parents=True, exist_ok=True)
     run_shown(
         "glTF validator", [npm, "install", "--no-fund", "--no-audit", "--prefix", str(NODE), GLTF_VALIDATOR]
@@ -124,7 +124,7 @@ def ensure_gltf_validator() -> None:
 
 
 def run_shown(what: str, command: Sequence[str]) -> None:
-    """Run a set-up step; its output is shown only if it fails. Raises SetupError."""
+    """Run a set-up step and show its output only if it fails. Raises SetupError."""
     started, log = time.monotonic(), VENVS / "setup.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
@@ -141,12 +141,12 @@ def run_shown(what: str, command: Sequence[str]) -> None:
     if process.returncode:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:]
         raise SetupError(
-            "\n".join([*tail, f"This step failed: {what}. Repeat the command once the cause is gone."])
+            "\n".join([*tail, f"This step failed: {what}. Repeat the command when the cause is fixed."])
         )
 
 
 def _show(text: str, end: str) -> None:
-    """Progress in place on a terminal; elsewhere only the finished line."""
+    """Show progress in place on a terminal, and only the finished line elsewhere."""
     if sys.stdout.isatty():
         print(f"\r\033[K{text}", end=end, flush=True)
     elif end == "\n":

@@ -1,4 +1,4 @@
-"""Where a job computes: its device, its precision, and the source of its random numbers."""
+"""Device, precision and random generators of a job."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from recdreamer.report import JobError
 
 
 def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
-    """Half precision where it is native; the embedded prior is too small to gain from it."""
+    """bfloat16 on a GPU, except for the embedded prior, which is too small to gain from it."""
     return torch.bfloat16 if device.type == "cuda" and prior != BUILTIN_PRIOR else torch.float32
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes a GPU when there is one. Raises JobError when the named device is not there."""
+    """`auto` is the GPU if there is one. Raises JobError if the named device cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -29,5 +29,5 @@ def choose_device(name: str) -> torch.device:
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The source of all randomness of one step: the same after a restart as without one."""
+    """The source of all randomness of one step, the same with or without a restart in between."""
     return torch.Generator(device=device).manual_seed((seed * 1_000_003 + step) % (1 << 63))

@@ -1,13 +1,12 @@
-"""One switch between the Warp kernels and the plain torch reference, and Warp's setup.
+"""Warp's set-up, and the switch between its kernels and the plain torch reference.
 
-Warp (CPU and CUDA from one source) computes float32 tensors. Other types go to the reference, which the tests
-compare the kernels with.
+Warp (CPU and CUDA from one source) is required. Some kernels have a reference in plain torch: tests compare both,
+`recdreamer bench field` times both, and the reference takes the tensors that are not float32.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import os
 from collections.abc import Sequence
 from types import ModuleType
@@ -18,27 +17,20 @@ from torch import Tensor
 
 from recdreamer.cache import cache_folder
 
-Backend = Literal["auto", "warp", "torch"]
+Backend = Literal["warp", "torch"]
 
-_backend: Backend = "auto"
+_backend: Backend = "warp"
 
 
 def set_backend(backend: Backend) -> None:
-    """Select the implementation from now on; `auto` is Warp where it is installed."""
+    """Switch between the kernels and the reference, for tests and benchmarks."""
     global _backend
-    if backend == "warp" and not warp_is_installed():
-        raise ValueError("The warp backend is not installed: run pip install warp-lang.")
     _backend = backend
 
 
 def uses_warp(tensor: Tensor) -> bool:
-    """True when kernels on `tensor` run in Warp."""
-    return _backend != "torch" and tensor.dtype == torch.float32 and warp_is_installed()
-
-
-@functools.cache
-def warp_is_installed() -> bool:
-    return importlib.util.find_spec("warp") is not None
+    """True if `tensor` goes to a Warp kernel, False if it goes to the reference."""
+    return _backend == "warp" and tensor.dtype == torch.float32
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def part(name: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those tensors whose names begin with `<name>.`, by the rest of their names."""
+    """The tensors whose names begin with `<name>.`, by the rest of their names."""
     return {
         key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")
     }
@@ -24,7 +24,7 @@ def optimizer_tensors(name: str, optimizer: torch.optim.Optimizer) -> dict[str, 
 
 
 def load_optimizer(name: str, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`; learning rates stay those of `optimizer`."""
+    """The inverse of `optimizer_tensors`; the learning rates of `optimizer` stay."""
     state: dict[int, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         if path.startswith(f"{name}."):

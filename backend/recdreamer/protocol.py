@@ -1,7 +1,16 @@
-"""What the add-on and the backend agree on: the job folder, the request, the events.
+"""The contract between the add-on and the backend: job folder, request, events, and conventions.
 
-Standard library only and no imports from its siblings: Blender imports this very file as part of the
-extension, the worker imports it as `recdreamer.protocol`. Files carry data, JSON lines carry events.
+Standard library only, and no imports from its siblings: Blender imports this file as part of the extension, the worker
+imports it as `recdreamer.protocol`. Files carry data, JSON lines carry events.
+
+Colours: every colour that leaves a module, and every colour in a file, is sRGB in [0, 1] (or 0 to 255 in bytes). The
+backend never converts to linear light: fields, renders and textures mix sRGB values directly, like the pictures that the
+prior was trained on. Linear values exist only in Blender's materials and float images; `addon/start/material_colors.py`
+and `addon/shelf/pictures.py` convert them where they are read, and Blender itself where a texture is shown.
+
+Left and right: a pose class is named after the side on which the camera stands, for a viewer who looks at the front. The
+object faces -Y (Z up). `right` is the camera at +X, which sees the figure's own left side, and sees it face left in the
+picture. CLASS_AZIMUTHS_DEG has the angles.
 """
 
 from __future__ import annotations
@@ -28,23 +37,32 @@ Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
 BUILTIN_PRIOR = "builtin"
 NO_PROMPT = "no prompt yet"
-"""Stands in a request whose templates are only to be checked."""
+"""Placeholder in a request that only checks templates."""
 
-# Camera azimuth at which a class is seen, in Blender's own words: numpad 1 is front (the camera stands
-# at -Y), numpad 3 is right (+X). Other labels are allowed; their azimuth comes with the template.
+# Azimuth of the camera that sees a class, as on Blender's numpad: 1 is front (camera at -Y), 3 is right (+X), and
+# counter-clockwise seen from above. Other labels are allowed; their azimuth comes with the template.
 CLASS_AZIMUTHS_DEG = {"front": 0.0, "right": 90.0, "back": 180.0, "left": 270.0}
 MIN_CLASSES, MAX_CLASSES = 2, 6
+MIN_SIDE_PX = 8
+"""Smaller pictures show no pose: they are damaged exports or the wrong files."""
+MIN_COVERAGE = 1e-4
+"""Share of a picture that must be opaque: a few thin lines are enough, a stray pixel is not."""
+MAX_TRIANGLES = 2_000_000
+"""Of a mesh to start from."""
+TEMPORARY = ".new-"
+"""Prefix of unfinished and discarded entries in `checkpoints/`. The next worker removes them."""
 
-# START_MESH, an .npz without pickle. World axes of Blender (Z up, front -Y), metres.
+START_MESH = "start/mesh.npz"
+# An .npz without pickle, in the world axes of Blender (Z up, front -Y) and in metres.
 #   verts   float32 (verts, 3)      faces    int32 (faces, 3), counter-clockwise seen from outside
 #   uvs     float32 (faces, 3, 2)   optional; whole numbers count UV tiles (UDIM): u in [1, 2) is tile 1002
 #   region  float32 (verts,)        optional; 1 where the result may change, 0 where it must not
-#   rgb     float32 (verts, 3)      optional; sRGB colour of what must not change
+#   rgb     float32 (verts, 3)      optional; sRGB colour of the part that must not change
 START_ARRAYS = ("verts", "faces", "uvs", "region", "rgb")
 
 
 class RequestError(ValueError):
-    """A request that cannot be run. `message` says what is wrong, `hint` what to do."""
+    """A request that cannot be run. `message` says what is wrong, `hint` says what to do."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(f"{message} {hint}")
@@ -57,7 +75,7 @@ class Template:
     """One picture of one pose class."""
 
     label: str
-    """Name of the pose class; templates with the same label stand for the same class."""
+    """Name of the pose class; several templates may share it."""
     image: str
     """Path relative to the job folder; RGB or RGBA, alpha is the foreground mask."""
     source: Source = "file"
@@ -66,21 +84,21 @@ class Template:
     elevation_deg: float | None = None
     """Camera elevation above the horizon; None if unknown."""
     mirrored: bool = False
-    """True when the picture is to be flipped left to right before use (one side view serves both sides)."""
+    """Flip the picture left to right before use, so that one side view serves both sides."""
     weight: float = 1.0
-    """Its say among the templates of its class, against theirs."""
+    """Weight relative to the other templates of the same class."""
 
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What the artist asks for; `job.json`. Written once, atomically, before the worker starts."""
+    """The artist's request, `job.json`. Written once, atomically, before the worker starts."""
 
     prompt: str
     kind: Kind = "object"
-    """What is made: a mesh, or pictures without one (paper, App. E)."""
+    """`object` makes a mesh, `particles` makes 2D pictures (paper, App. E)."""
     method: Method = "usd"
     pose_mode: PoseMode = "camera"
-    """usd only: `marginal` is the paper's rectifier, `camera` asks a view for its azimuth's class (C.5)."""
+    """usd only: `marginal` is the paper's rectifier, `camera` wants the class of each view's azimuth (C.5)."""
     quality: Quality = "standard"
     seed: int = 0
     prior: str = BUILTIN_PRIOR
@@ -88,26 +106,26 @@ class JobRequest:
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:<n>`."""
     templates: tuple[Template, ...] = ()
-    """Empty: the prior draws its own."""
+    """If empty, the prior draws its own."""
     stages: tuple[str, ...] = get_args(Stage)
-    """What is run, in this order; a stage that is left out hands on what it was given. A mesh is made in any case."""
+    """Stages to run, in this order. A skipped stage passes its input through; a mesh is made in any case."""
     start: Start = "prompt"
-    """Where the job begins: with the prompt alone; with a mesh whose shape the field starts from; with a mesh that
-    keeps its shape and UVs and is only painted; with what an earlier job has made."""
+    """Where the job begins: `prompt`: from the prompt alone; `object`: from the shape of a mesh; `texture`: from a mesh
+    that keeps its shape and UVs and is only painted; `continue`: from the result of an earlier job."""
     start_mesh: str = ""
-    """Of the starts `object` and `texture`, and of a region of `continue`: file relative to the job folder, see
-    START_MESH. One that continues without a mesh keeps the region of the earlier job, and the place of its mesh with
-    it; one that brings a mesh without a region, or with one that is 1 everywhere, may change everything."""
+    """File of the mesh, relative to the job folder; see START_MESH. Required by `object` and `texture`; `continue` takes
+    one for its region. Without it, `continue` keeps the region of the earlier job and the placement of its mesh; with a
+    mesh without a region, or with a region that is 1 everywhere, the whole object may change."""
     start_job: str = ""
-    """Of the start `continue`: that job's folder."""
+    """Folder of the job to continue."""
     strength: float = 0.7
-    """How far the result may leave the shape that it started from: 0 keeps it, 1 forgets it."""
+    """How far the result may depart from the shape that it started from: 0 keeps it, 1 forgets it."""
     height_m: float = 1.0
-    """Height of the finished mesh. One that only was painted keeps its place and size."""
+    """Height of the finished mesh. A mesh that was only painted keeps its place and size."""
     keep_running: bool = False
-    """Go on when the parent process goes away."""
+    """Keep working after the parent process has ended."""
     overrides: dict[str, Any] = field(default_factory=dict)
-    """Dotted names of the backend's configuration, e.g. {"optimize.num_steps": 40}."""
+    """Settings of the backend by dotted name, e.g. {"optimize.num_steps": 40}."""
     protocol: int = PROTOCOL_VERSION
 
     def validate(self) -> None:
@@ -124,21 +142,21 @@ class JobRequest:
         labels = self.labels
         if self.templates and not MIN_CLASSES <= len(labels) <= MAX_CLASSES:
             raise RequestError(
-                f"The templates show {len(labels)} pose class(es) of {MIN_CLASSES} to {MAX_CLASSES} needed.",
-                "Add templates of other views, or remove all of them and let the prior draw its own.",
+                f"The templates show {len(labels)} pose class(es), but {MIN_CLASSES} to {MAX_CLASSES} are needed.",
+                "Add templates of other views, or remove them all and let the prior draw its own.",
             )
         for template in self.templates:
             if not 0 < template.weight < float("inf"):
                 raise RequestError(
                     f"The weight of template {template.label!r} is {template.weight}.",
-                    "Give a weight above zero, or leave the template out.",
+                    "Give a weight above zero, or remove the template.",
                 )
         if self.method == "usd" and self.pose_mode == "camera":
             for template in self.templates:
                 if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
                     raise RequestError(
-                        f"Nothing says from which side template {template.label!r} is seen.",
-                        "Label it front, right, back or left, give its azimuth, or take the marginal mode.",
+                        f"Template {template.label!r} has no known view direction.",
+                        "Label it front, right, back or left, set its azimuth, or use the marginal mode.",
                     )
 
     def _validate_start(self) -> None:
@@ -149,23 +167,23 @@ class JobRequest:
             raise RequestError(f"The strength is {self.strength}.", "Give a number from 0 to 1.")
         if self.start in ("object", "texture") and not self.start_mesh:
             raise RequestError(
-                "The job is to start from a mesh and names none.", "Choose an object to start from."
+                "The job starts from a mesh, but names none.", "Choose an object to start from."
             )
         if self.start == "continue" and not self.start_job:
-            raise RequestError("The job is to continue another and names none.", "Choose an earlier result.")
+            raise RequestError("The job continues another job, but names none.", "Choose an earlier result.")
         if self.start == "texture" and "texture" not in self.stages:
             raise RequestError(
-                "Only the texture is to be made, and its stage is off.", "Switch the stage on."
+                "The job only paints a texture, but the texture stage is off.", "Turn the texture stage on."
             )
         if self.start == "prompt" and "shape" not in self.stages:
             raise RequestError(
-                "Without the shape stage there is nothing to begin with.",
-                "Switch it on, or start from an object or an earlier result.",
+                "Without the shape stage the job has no shape to begin with.",
+                "Turn it on, or start from an object or an earlier result.",
             )
 
     @property
     def own_stages(self) -> tuple[str, ...]:
-        """What is run of the stages, in their order: a mesh that keeps its shape is only painted."""
+        """The stages that run, in order. The start `texture` only paints."""
         if self.kind != "object":
             return ()
         wanted = ("texture",) if self.start == "texture" else self.stages
@@ -181,7 +199,7 @@ class JobRequest:
 
     @classmethod
     def from_json(cls, text: str) -> JobRequest:
-        """Parse and validate; unknown fields are ignored so that minor versions can add some."""
+        """Parse and validate. Unknown fields are ignored, so that minor versions can add some."""
         try:
             raw = json.loads(text)
             if isinstance(raw, dict) and type(raw.get("protocol")) is int:
@@ -195,7 +213,7 @@ class JobRequest:
             raise
         except (ValueError, TypeError) as error:
             raise RequestError(
-                f"job.json cannot be read ({error}).", "The file is damaged: start the job again."
+                f"job.json cannot be read ({error}).", "The file is damaged; start a new job."
             ) from error
         request.validate()
         return request
@@ -203,7 +221,7 @@ class JobRequest:
 
 @dataclass(frozen=True)
 class JobFolder:
-    """Paths inside one job; the folder is the only truth about the job."""
+    """Paths inside one job folder, which is the only record of the job."""
 
     root: Path
 
@@ -233,7 +251,7 @@ class JobFolder:
 
     @property
     def seeds(self) -> Path:
-        """Stage -> its seed, of the stages that were repeated, once they are through; job.json has that of the others."""
+        """Stage -> seed, for the stages that were repeated to the end; the others have the seed of job.json."""
         return self.root / "seeds.json"
 
     @property
@@ -245,12 +263,12 @@ class JobFolder:
         return self.root / "log.txt"
 
     def read_request(self) -> JobRequest:
-        """The request, validated; RequestError when it is missing or damaged."""
+        """The request, validated. Raises RequestError if it is missing or damaged."""
         try:
             text = self.request.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(
-                f"{self.request} cannot be read ({error}).", "Choose a job folder that holds a job.json."
+                f"{self.request} cannot be read ({error}).", "Choose a job folder that has a job.json."
             ) from error
         return JobRequest.from_json(text)
 
@@ -264,7 +282,7 @@ class JobFolder:
 
 @dataclass
 class JobState:
-    """`state.json`: where a job stands, replaced atomically. Enough to draw the panel after a restart."""
+    """`state.json`: the progress of a job, replaced atomically. Enough to draw the panel after a restart."""
 
     status: Status = "queued"
     pid: int | None = None
@@ -275,40 +293,39 @@ class JobState:
     total: int = 0
     it_per_s: float = 0.0
     eta_s: float | None = None
-    """Remaining time of the whole job, not of the stage."""
+    """Remaining time of the whole job, not only of the stage."""
     preview: str = ""
     """Newest preview picture, relative to the job folder."""
     pose_distribution: dict[str, float] = field(default_factory=dict)
     message: str = ""
-    """Why it failed, or the latest warning."""
+    """Why the job failed, or the latest warning."""
     hint: str = ""
 
 
-# Events: one JSON object a line on the worker's stdout and in events.jsonl, told apart by "type".
+# Events: one JSON object per line on the worker's stdout and in events.jsonl; "type" says which.
 #   hello(protocol, version, device)      stage(name, index, count)
 #   progress(step, total, it_per_s, eta_s) preview(path)
-#   pose_distribution(probs)              metric(name, value)
-#   warning(message)                      result(path)
+#   pose_distribution(probs)              warning(message)      result(path)
 #   error(kind, message, hint)            paused()      cancelled()
-# The worker reads "cancel" and "pause" lines on stdin; end of file there means that the parent died.
-# Readers ignore types and fields that they do not know.
+# The worker reads "cancel" and "pause" lines from stdin; end of file there means that the parent process ended.
+# Readers ignore unknown types and fields.
 COMMANDS = ("cancel", "pause")
 HEARTBEAT_S = 2.0
 """The worker renews state.json at least this often."""
 STALE_S = 30.0
-"""A running job whose state is older than this has lost its worker."""
+"""If the state of a running job is older than this, its worker is gone."""
 
 
 def _check_protocol(protocol: int) -> None:
     if protocol != PROTOCOL_VERSION:
         raise RequestError(
-            f"The request speaks protocol {protocol}, this backend speaks {PROTOCOL_VERSION}.",
+            f"The request speaks protocol {protocol}, but this backend speaks {PROTOCOL_VERSION}.",
             "Install the add-on and the backend from the same release.",
         )
 
 
 def _known_fields(cls: type, raw: Any) -> dict[str, Any]:
-    """Those values of a JSON object that `cls` knows; TypeError if one has the wrong type."""
+    """The values of a JSON object that are fields of `cls`. TypeError if one has the wrong type."""
     if not isinstance(raw, dict):
         raise TypeError(f"expected an object, not {type(raw).__name__}")
     hints = get_type_hints(cls)
@@ -316,7 +333,7 @@ def _known_fields(cls: type, raw: Any) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """A parsed JSON value for a field of type `hint`. TypeError or RequestError if it does not fit."""
+    """A parsed JSON value, converted for a field of type `hint`. TypeError or RequestError if it does not fit."""
     kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
     outer = [str if get_origin(kind) is Literal else get_origin(kind) or kind for kind in kinds]
     if float in outer and type(value) is int:
@@ -336,7 +353,7 @@ def _check_choice(name: str, value: str, allowed: Any) -> None:
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
-    """Replace a file in one step: a reader, or a crash, sees the old content or the new, never a part."""
+    """Replace a file in one step: after a crash, and for any reader, it has the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -351,7 +368,7 @@ def write_atomically(path: Path, data: str | bytes) -> None:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """`source.replace(target)`; on Windows a reader that has the target open makes it fail for a moment."""
+    """`source.replace(target)`. On Windows it fails as long as a reader has the target open, so try for a second."""
     for _ in range(20 if os.name == "nt" else 0):
         try:
             source.replace(target)

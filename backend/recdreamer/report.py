@@ -1,4 +1,4 @@
-"""What long work tells its caller, and the ways in which it stops early."""
+"""How long-running work reports progress and warnings to its caller, and how it stops early."""
 
 from __future__ import annotations
 
@@ -13,48 +13,60 @@ Warn = Callable[[str], None]
 
 
 def no_tick() -> None:
-    """Stands in for a tick that nobody gave."""
+    """The default tick."""
 
 
 def no_warn(message: str) -> None:
-    """Stands in for a warn that nobody gave."""
+    """The default warn."""
 
 
 @runtime_checkable
 class Report(Protocol):
-    """Receiver of progress; the worker turns it into events, the command line into a progress bar."""
+    """Receives the progress of a job; the worker turns it into events."""
 
     def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None:
         """A stage begins; `index` counts from 0.
 
-        `span`: the part of the whole job's time that it usually takes, e.g. (0.05, 0.9); None: all stages
-        take alike. The remaining time of the job is told from it.
+        `span`: where the stage usually begins and ends within the job's time, e.g. (0.05, 0.9). None = equal shares.
+        Used to estimate the remaining time.
         """
         ...
 
     def progress(self, step: int, total: int) -> None:
-        """`step` of `total` is done. Raises Cancelled or Paused when someone asked for it."""
+        """`step` of `total` is done. Raises Cancelled or Paused if either was requested."""
         ...
 
     def preview(self, path: Path) -> None: ...
 
     def pose_distribution(self, probs: dict[str, float]) -> None: ...
 
-    def metric(self, name: str, value: float) -> None: ...
+    def warning(self, message: str) -> None: ...
+
+
+class NullReport:
+    """Ignores everything; the base of reports that need only some of the methods."""
+
+    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
+
+    def progress(self, step: int, total: int) -> None: ...
+
+    def preview(self, path: Path) -> None: ...
+
+    def pose_distribution(self, probs: dict[str, float]) -> None: ...
 
     def warning(self, message: str) -> None: ...
 
 
 class Cancelled(Exception):
-    """The artist asked to stop for good; what is on disk stays."""
+    """The artist stopped the job for good; its files stay."""
 
 
 class Paused(Exception):
-    """Save and stop now; the job goes on later."""
+    """Save and stop now; the job can be resumed."""
 
 
 class JobError(Exception):
-    """Expected trouble, in words for the artist: what went wrong, and what to do."""
+    """An expected failure, in words for the artist: what went wrong, and what to do."""
 
     def __init__(self, kind: str, message: str, hint: str) -> None:
         super().__init__(f"{message} {hint}")

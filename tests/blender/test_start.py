@@ -153,7 +153,7 @@ def test_missing_input(settings, sentence):
     start.stages = {"geometry"}
     assert sentence() == ""
     start.kind = "prompt"
-    assert "Without the shape stage there is nothing to begin with." in sentence()
+    assert "Without the shape stage the job has no shape to begin with." in sentence()
     start.kind = "object"
     bpy.ops.object.mode_set(mode="EDIT")
     assert sentence() == "'Cube' is in Edit Mode. Leave Edit Mode first."

@@ -80,7 +80,7 @@ def test_generate_writes_a_job_and_takes_it_up_again(tmp_path, pictures, prepare
     [
         (["--prompt", " "], "The prompt is empty."),
         (["--prompt", "a bear", "--height-m", "-1"], "The height is -1.0 metres."),
-        (["--prompt", "a bear", "--set", "optimize.num_steps"], "'optimize.num_steps' is no setting."),
+        (["--prompt", "a bear", "--set", "optimize.num_steps"], "'optimize.num_steps' is not a setting."),
         (["--prompt", "a bear", "--templates", "/nowhere"], "No pictures in /nowhere."),
     ],
 )
@@ -103,9 +103,24 @@ def test_a_stage_is_repeated_by_the_worker(is_terminal, tmp_path, monkeypatch):
     assert told == [(tmp_path, expected)]
 
 
-def test_a_job_that_goes_on_has_its_seed(tmp_path, prepared, capsys):
+def test_a_resumed_job_keeps_its_seed(tmp_path, prepared, capsys):
     assert call("run", tmp_path, "--seed", 3) == 1
-    assert capsys.readouterr().err.startswith("A job that goes on keeps its seed.") and not prepared
+    assert capsys.readouterr().err.startswith("A resumed job keeps its seed.") and not prepared
+
+
+def test_bench_field_passes_its_options_on(tmp_path, monkeypatch, capsys):
+    import torch
+
+    from recdreamer.evaluation import bench_field
+
+    given = []
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr(bench_field, "bench_field", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr(bench_field, "as_tables", lambda found: "a table")
+    options = ("--tables", "faces", "--repeats", 2, "--seconds", 0.5, "--threads", 3, "--device", "cpu")
+    assert call("bench", "field", *options, "--against", tmp_path) == 0
+    assert given == [3, (("faces",), torch.device("cpu"), 2, 0.5, tmp_path)]
+    assert capsys.readouterr().out == "a table\n"
 
 
 def test_templates_checks_a_folder(pictures, capsys):
@@ -117,7 +132,7 @@ def test_templates_checks_a_folder(pictures, capsys):
     for name in ("back-1.png", "back-2.png", "left.png"):
         (pictures / name).unlink()
     assert call("templates", "check", pictures) == 1
-    assert "1 pose class(es) of 2 to 6" in capsys.readouterr().err
+    assert "1 pose class(es), but 2 to 6" in capsys.readouterr().err
 
 
 def test_a_gallery_is_drawn_and_checked(tmp_path, capsys):
@@ -175,8 +190,40 @@ def test_help_needs_no_heavy_import():
 def test_doctor_finds_this_installation_well(tmp_path, capsys):
     assert doctor.examine(tmp_path / "a folder to come") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "All is well."
+    assert lines[-1] == "Everything is ready."
     assert all(line.startswith("ok    ") for line in lines[:-1])
+
+
+WITHOUT_WARP = """
+import sys
+
+class Missing:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.split(".")[0] == "warp":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing)
+from recdreamer.cli.main import main
+main(["doctor", "--folder", sys.argv[1]])
+"""
+
+
+def test_doctor_fails_without_warp(tmp_path):
+    """Warp is required: the pipeline cannot even be imported without it."""
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_WARP, tmp_path],
+        cwd=BACKEND,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    *findings, end = done.stdout.splitlines()
+    assert [line for line in findings if not line.startswith("ok    ")] == [
+        "FAIL  kernels: Warp cannot be loaded (No module named 'warp'). Install the backend again."
+    ]
+    assert end == f"1 of {len(findings)} checks failed."
 
 
 def test_doctor_reports_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
@@ -191,13 +238,13 @@ def test_doctor_reports_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
 def test_doctor_reports_a_full_disk(tmp_path, monkeypatch):
     usage = doctor.shutil.disk_usage(tmp_path)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage._replace(free=20_000_000))
-    with pytest.raises(doctor.Trouble, match=r"only 20 MB are free .* A job needs about 500 MB\."):
+    with pytest.raises(doctor.Trouble, match=r"Only 20 MB are free .* A job needs about 500 MB\."):
         doctor._folder(tmp_path)
 
 
 def test_doctor_names_each_trouble_and_a_remedy(tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(doctor, "LEAST_MEMORY_MB", 1e9)
+    monkeypatch.setattr(doctor, "MIN_MEMORY_MB", 1e9)
     monkeypatch.setattr(doctor, "_prior", lambda: json.loads(""))
     assert doctor.examine(tmp_path / "file") == 1
     failures = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]

@@ -264,7 +264,6 @@ def test_usd_of_one_class_is_vsd(clamp: str) -> None:
     config = RectifierConfig(clamp=clamp)
     usd = usd_guide(config, x.t, torch.ones(1, dtype=DOUBLE), single)
     assert torch.equal(grad_of(usd, x), grad_of(as_method(usd, "vsd"), x))
-    assert (usd.norms["rectifier"] == 0).all()
 
 
 def ratio_of(

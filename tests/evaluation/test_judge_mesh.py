@@ -71,4 +71,4 @@ def test_a_prompt_without_a_true_figure_is_told_in_a_sentence(tmp_path, bear_fol
 
 def test_a_job_without_a_mesh_is_told_in_a_sentence(tmp_path, capsys) -> None:
     assert evaluate(job_with("a red bear", None, tmp_path)) == 1
-    assert "holds no finished mesh. Run the job to its end first." in capsys.readouterr().err
+    assert "has no finished mesh. Run the job to its end first." in capsys.readouterr().err

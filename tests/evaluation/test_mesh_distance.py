@@ -13,15 +13,15 @@ from scipy.spatial import KDTree
 from recdreamer.cameras import camera_rays
 from recdreamer.evaluation.figurines import KINDS, Figurines, nearest_hit
 from recdreamer.evaluation.mesh_distance import (
-    Surface,
+    SurfacePoints,
     about_z,
     best_yaw,
     compare_surfaces,
     figure_bounds,
     figure_or_none,
+    fitted_to,
     mesh_surface,
     part_levels,
-    placed,
     triangle_measures,
     true_surface,
 )
@@ -43,7 +43,7 @@ def figure(*parts: tuple[tuple, tuple, bool]) -> Figurines:
     return Figurines(centers, radii, torch.zeros_like(boxes), boxes, torch.full_like(centers, 0.5))
 
 
-def sampled(radius: float, count: int = 40_000) -> Surface:
+def sampled(radius: float, count: int = 40_000) -> SurfacePoints:
     return mesh_surface(ball(radius), None, count, seed=round(100 * radius))
 
 
@@ -69,7 +69,7 @@ def test_half_a_ball_is_found_in_full_and_finds_half() -> None:
     """Precision 1 and recall one half make an F-score of two thirds."""
     whole = sampled(0.5)
     upper = whole.points[:, 2] > 0
-    half = Surface(whole.points[upper], whole.normals[upper], whole.colors[upper])
+    half = SurfacePoints(whole.points[upper], whole.normals[upper], whole.colors[upper])
     # The band within 2 % below the cut is found as well: by Archimedes, 0.02 of the ball's height.
     assert compare_surfaces(half, whole, 1.0).f_score == pytest.approx(2 * 0.52 / 1.52, abs=0.01)
 
@@ -129,7 +129,7 @@ def test_a_mesh_is_brought_to_the_figures_height_and_base(bear_folder) -> None:
     lo, hi = figure_bounds(figure_of("a red bear"))
     mesh, _ = read(bear_folder)
     moved = replace(mesh, verts=(0.3 * mesh.verts + [5, -2, 1]).astype(np.float32))
-    verts = placed(moved, 0.0, lo, hi).verts
+    verts = fitted_to(moved, 0.0, lo, hi).verts
     assert verts[:, 2].min() == pytest.approx(lo[2]) and verts[:, 2].max() == pytest.approx(hi[2])
     assert np.allclose(verts.min(0), lo, atol=0.02) and np.allclose(verts.max(0), hi, atol=0.02)
 
@@ -144,7 +144,7 @@ def test_the_yaw_of_a_turned_figure_is_found(bear_folder, turned_deg) -> None:
     lo, hi = figure_bounds(truth)
     true = true_surface(truth, 40_000)
     found = compare_surfaces(
-        mesh_surface(placed(turned, yaw_deg, lo, hi), texture, 40_000), true, hi[2] - lo[2]
+        mesh_surface(fitted_to(turned, yaw_deg, lo, hi), texture, 40_000), true, hi[2] - lo[2]
     )
     assert found.chamfer < 0.008 and found.f_score > 0.97 and found.normal_consistency > 0.9
     assert found.color_difference < 0.03
@@ -156,7 +156,7 @@ def test_another_kind_and_a_second_face_are_farther_from_the_truth(bear_folder, 
     true = true_surface(truth, 20_000)
 
     def measured(mesh: Mesh, texture: Tiles):
-        there = placed(mesh, best_yaw(mesh, truth), lo, hi)
+        there = fitted_to(mesh, best_yaw(mesh, truth), lo, hi)
         return compare_surfaces(mesh_surface(there, texture, 20_000), true, hi[2] - lo[2])
 
     bear, janus = measured(*read(bear_folder)), measured(*read(janus_folder))

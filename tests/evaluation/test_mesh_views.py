@@ -7,16 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from recdreamer.evaluation.mesh_distance import about_z, figure_bounds, placed
+from recdreamer.evaluation.mesh_distance import about_z, figure_bounds, fitted_to
 from recdreamer.evaluation.mesh_views import (
-    GROUND,
+    BACKGROUND,
     mesh_colors,
     mesh_views,
     psnr_db,
-    save_sheet,
     sheet_cameras,
     texture_colors,
     true_views,
+    write_views,
 )
 from recdreamer.mesh import Mesh
 
@@ -49,7 +49,7 @@ def test_the_truth_textured_by_itself_looks_like_the_truth(bear_folder, janus_fo
 
     def psnr(folder, yaw_deg: float = 0.0) -> float:
         mesh, texture = read(folder)
-        return psnr_db(mesh_views(placed(mesh, yaw_deg, lo, hi), texture, cameras, SIZE_PX).textured, true)
+        return psnr_db(mesh_views(fitted_to(mesh, yaw_deg, lo, hi), texture, cameras, SIZE_PX).textured, true)
 
     own = psnr(bear_folder)
     assert own > 26
@@ -79,9 +79,9 @@ def test_psnr_by_hand() -> None:
 def test_the_sheet_has_a_column_for_each_view(tmp_path, bear_folder) -> None:
     mesh, texture = read(bear_folder)
     views = mesh_views(mesh, texture, sheet_cameras(3), 32)
-    save_sheet(views, tmp_path / "sheet.png")
+    write_views(views, tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape == (64, 96, 3)
-    assert abs(int(sheet[0, 0, 0]) - round(255 * GROUND)) <= 1
+    assert abs(int(sheet[0, 0, 0]) - round(255 * BACKGROUND)) <= 1
     saturation = np.ptp(sheet.astype(int), axis=2)
     assert saturation[:32].max() > 80 and saturation[32:].max() == 0

@@ -26,7 +26,7 @@ def points(count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
 @pytest.fixture(autouse=True)
 def _automatic_backend():
     yield
-    set_backend("auto")
+    set_backend("warp")
 
 
 def test_levels_grow_from_base_to_max_resolution_and_fit_the_table():

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
+from recdreamer.report import NullReport
 
 SMALL = {
     "optimize.num_steps": 3,
@@ -29,7 +30,7 @@ SMALL = {
 }
 
 
-class Recorder:
+class Recorder(NullReport):
     """A report that remembers."""
 
     def __init__(self) -> None:
@@ -55,10 +56,6 @@ class Recorder:
 
     def pose_distribution(self, probs: dict[str, float]) -> None:
         self.distributions.append(probs)
-
-    def metric(self, name: str, value: float) -> None: ...
-
-    def warning(self, message: str) -> None: ...
 
 
 def job_of(folder: Path, overrides: dict | None = None, **changes) -> tuple[JobFolder, JobRequest]:

@@ -19,7 +19,7 @@ pytestmark = [
 def _warp():
     set_backend("warp")
     yield
-    set_backend("auto")
+    set_backend("warp")
 
 
 def seeded() -> torch.Generator:

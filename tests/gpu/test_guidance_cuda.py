@@ -20,6 +20,7 @@ from recdreamer.pose.features import FeatureExtractor
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, Method, Template, write_atomically
+from recdreamer.report import NullReport
 from recdreamer.stages.guidance import prepare_guide
 
 pytestmark = [
@@ -136,24 +137,10 @@ def test_the_guidance_never_waits_for_the_device(
         torch.cuda.set_sync_debug_mode("default")
 
 
-class QuietReport:
-    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
-
-    def progress(self, step: int, total: int) -> None: ...
-
-    def preview(self, path: Path) -> None: ...
-
-    def pose_distribution(self, probs: dict[str, float]) -> None: ...
-
-    def metric(self, name: str, value: float) -> None: ...
-
-    def warning(self, message: str) -> None: ...
-
-
 def test_a_whole_job(tmp_path: Path, templates: tuple[Template, ...]) -> None:
     steps = {"optimize.num_steps": 60, "mesh.resolution": 48, "mesh.texture_size_px": 256}
     job, config = make_job(tmp_path, templates, "cuda", **steps)
-    generate(job, config, QuietReport())
+    generate(job, config, NullReport())
     report = json.loads((job.result / "report.json").read_text())
     assert report["device"].startswith("cuda")
     assert report["meshes"][0]["faces"] > 100

@@ -137,7 +137,7 @@ def test_numbers_that_are_none_are_never_saved(store, value):
 
 @pytest.mark.parametrize(("stage", "step"), [("../up", 1), ("Mesh", 1), ("mesh", -1), ("mesh", 10**8)])
 def test_a_wrong_name_is_refused(store, stage, step):
-    with pytest.raises(ValueError, match="lower case"):
+    with pytest.raises(ValueError, match="lower-case"):
         store.save(stage, step, {}, {})
 
 

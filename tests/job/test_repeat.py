@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(kind, tmp_path, monkeyp
         ("geometry", {"stages": ("shape", "texture")}, "not part of this job, which has shape, texture."),
         ("shape", {"start": "texture", "start_mesh": "m.npz"}, "not part of this job, which has texture."),
         ("shape", {"kind": "particles"}, "The stage shape is not part of this job, which has none."),
-        ("texture", {"geometry": "unfinished"}, "The texture cannot be repeated: the geometry before it has no"),
+        ("texture", {"geometry": "unfinished"}, "The stage texture cannot be repeated: the stage geometry"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_repeated_is_one_sentence(stage, changes, sentence, tmp_path):

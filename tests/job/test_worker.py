@@ -222,7 +222,7 @@ def test_a_second_worker_says_so_and_harms_nothing(job):
     assert code == 1
     assert [event["type"] for event in events] == ["hello", "error"]
     assert events[-1]["kind"] == "busy"
-    assert events[-1]["message"] == f"Another worker (process {first.pid}) is on this job already."
+    assert events[-1]["message"] == f"Another worker (process {first.pid}) is already running this job."
     code, events = finish(first)
     assert code == 0
     assert recorded(job) == events
@@ -247,7 +247,7 @@ def test_the_heart_beats_while_a_step_takes_long(job):
     [
         ("expected", "weights", "The weights are missing."),
         ("unexpected", "internal", "Unexpected ZeroDivisionError: what a bug."),
-        ("nan_metric", "non_finite", "loss became nan at step 29 of toy."),
+        ("nan_share", "non_finite", "The share of pose front became nan at step 29 of toy."),
         (
             "nan_checkpoint",
             "non_finite",
@@ -281,11 +281,11 @@ def test_a_failure_is_one_event_and_the_newest_good_checkpoint_stays(job, troubl
         ('{"prompt": "a to', "job.json cannot be read ("),
         ("[]", "job.json cannot be read (expected an object, not list)."),
         ('{"prompt": 3}', "job.json cannot be read (prompt cannot be 3)."),
-        ('{"prompt": "a toy", "protocol": 99}', "The request speaks protocol 99, this backend speaks 1."),
+        ('{"prompt": "a toy", "protocol": 99}', "The request speaks protocol 99, but this backend speaks 1."),
         ('{"prompt": "  "}', "The prompt is empty."),
         (
             '{"prompt": "a toy", "templates": [{"label": "front", "image": "a.png"}]}',
-            "The templates show 1 pose class(es) of 2 to 6 needed.",
+            "The templates show 1 pose class(es), but 2 to 6 are needed.",
         ),
     ],
 )

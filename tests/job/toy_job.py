@@ -79,8 +79,8 @@ def make_trouble(kind: str, x: float, report: Report) -> float:
         subprocess.run(["cat"], check=True)  # Would hang, or eat commands, on the worker's own input.
     elif kind == "nan_checkpoint":
         return x * float("nan")
-    elif kind == "nan_metric":
-        report.metric("loss", float("nan"))
+    elif kind == "nan_share":
+        report.pose_distribution({"front": float("nan")})
     elif kind == "expected":
         raise JobError("weights", "The weights are missing.", "Download them.")
     elif kind == "unexpected":

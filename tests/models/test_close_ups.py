@@ -23,7 +23,7 @@ from recdreamer.optimize import timesteps_of
 from recdreamer.presets import resolve
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
-from recdreamer.report import Cancelled
+from recdreamer.report import Cancelled, NullReport
 
 CPU = torch.device("cpu")
 SETTINGS = {
@@ -148,7 +148,7 @@ def test_what_is_no_close_up_is_refused(wrong: dict[str, float]) -> None:
         config(**wrong)
 
 
-class Recorder:
+class Recorder(NullReport):
     """Cancels after the given number of steps of the texture stage."""
 
     def __init__(self, stop_after: int = 99) -> None:
@@ -163,14 +163,6 @@ class Recorder:
             self.steps.append((step, total))
             if step >= self.stop_after:
                 raise Cancelled
-
-    def preview(self, path: Path) -> None: ...
-
-    def pose_distribution(self, probs: dict[str, float]) -> None: ...
-
-    def metric(self, name: str, value: float) -> None: ...
-
-    def warning(self, message: str) -> None: ...
 
 
 def test_a_job_counts_and_resumes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

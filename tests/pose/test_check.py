@@ -12,10 +12,10 @@ from PIL import Image
 
 from recdreamer.cameras import orbit_cameras
 from recdreamer.evaluation.figurines import COLORS, KINDS, Figurines, render_figurines
+from recdreamer.images import write_picture
 from recdreamer.pose.anchoring import Drawn
 from recdreamer.pose.check import Advice, TemplateVerdict, check_templates
 from recdreamer.pose.features import FeatureExtractor
-from recdreamer.pose.gallery import write_picture
 from recdreamer.pose.templates import load_templates
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, Template
 

@@ -55,7 +55,7 @@ def rough_field() -> RadianceField:
 @pytest.fixture(autouse=True)
 def _automatic_backend():
     yield
-    set_backend("auto")
+    set_backend("warp")
 
 
 @pytest.mark.parametrize("backend", ["warp", "torch"])

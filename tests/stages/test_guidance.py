@@ -10,7 +10,7 @@ import torch
 from recdreamer.distillation.debiasing import PromptDebiaser
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
-from recdreamer.pose.gallery import write_picture
+from recdreamer.images import write_picture
 from recdreamer.pose.templates import PoseTemplate, class_azimuths
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior

@@ -14,14 +14,14 @@ from PIL import Image
 
 from recdreamer.cli import main
 from recdreamer.evaluation.figurines import POSES
-from recdreamer.evaluation.particles_2d_job import particles_job, poses_of, write_sheet
+from recdreamer.evaluation.particles_2d_job import particles_job, poses_of, write_square_sheet
 from recdreamer.job.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.pose.templates import templates_in
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder, JobRequest, RequestError, Template, write_atomically
-from recdreamer.report import JobError, Paused
+from recdreamer.report import JobError, NullReport, Paused
 from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
 from recdreamer.stages.particles_2d import (
     STAGE,
@@ -41,14 +41,12 @@ SMALL = {
 }
 
 
-class Recorder:
+class Recorder(NullReport):
     """A report that asks for a pause after a step."""
 
     def __init__(self, pause_at: int = -1) -> None:
         self.pause_at = pause_at
         self.previews: list[Path] = []
-
-    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
 
     def progress(self, step: int, total: int) -> None:
         if step == self.pause_at:
@@ -59,10 +57,6 @@ class Recorder:
 
     def pose_distribution(self, probs: dict[str, float]) -> None:
         assert sum(probs.values()) == pytest.approx(1, abs=1e-5)
-
-    def metric(self, name: str, value: float) -> None: ...
-
-    def warning(self, message: str) -> None: ...
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +245,7 @@ def test_the_oracle_counts_and_a_sheet_is_a_grid(tmp_path: Path) -> None:
     assert sum(found["counts"].values()) == 5 and max(found["counts"].values()) == 5
     assert sum(found["shares"].values()) == pytest.approx(1, abs=1e-5)
     pictures = torch.arange(5)[:, None, None, None].expand(5, 3, 64, 64) / 10
-    write_sheet(pictures, tmp_path / "sheet.png")
+    write_square_sheet(tmp_path / "sheet.png", pictures)
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (3 * 128, 2 * 128)
         places = [(64 + 128 * (i % 3), 64 + 128 * (i // 3)) for i in range(6)]

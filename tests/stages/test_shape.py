@@ -18,7 +18,7 @@ from recdreamer.models.radiance import Particles, Scene
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
-from recdreamer.report import Paused
+from recdreamer.report import NullReport, Paused
 from recdreamer.stages import collapse, shape
 from recdreamer.stages.collapse import Look, cured, horizon, judge, look_at
 from recdreamer.stages.guidance import prepare_guide
@@ -120,25 +120,17 @@ def test_the_cures() -> None:
 # The stage
 
 
-class Notes:
+class Notes(NullReport):
     """Keeps the warnings; stops the run at the given steps, once each."""
 
     def __init__(self, *pauses: int) -> None:
         self.pauses, self.warnings, self.steps = list(pauses), [], []
-
-    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
 
     def progress(self, step: int, total: int) -> None:
         self.steps.append(step)
         if self.pauses and step == self.pauses[0]:
             self.pauses.pop(0)
             raise Paused
-
-    def preview(self, path: Path) -> None: ...
-
-    def pose_distribution(self, probs: dict[str, float]) -> None: ...
-
-    def metric(self, name: str, value: float) -> None: ...
 
     def warning(self, message: str) -> None:
         self.warnings.append(message)

@@ -75,7 +75,7 @@ def test_a_step_that_fails_leaves_no_stamp(environments, monkeypatch):
 def test_a_missing_interpreter_is_one_sentence(environments):
     with pytest.raises(environments.SetupError) as caught:
         environments.find_python("3.99")
-    sentence = "Python 3.99 was not found: install it and make `python3.99` available on the PATH."
+    sentence = "Python 3.99 was not found. Install it and make `python3.99` available on the PATH."
     assert str(caught.value) == sentence
 
 

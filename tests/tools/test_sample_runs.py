@@ -32,7 +32,7 @@ FINISHED = {
 }
 
 
-def draw(number: int, num_runs: int = 24) -> list[sample_runs.Drawn]:
+def draw(number: int, num_runs: int = 24) -> list[sample_runs.SampledRun]:
     return sample_runs.draw(number, num_runs, KINDS, list(COLORS))
 
 
@@ -148,7 +148,7 @@ def test_described_templates_keep_what_the_addon_says(tmp_path):
 
 
 def test_templates_are_found_by_pattern_and_by_name(tmp_path):
-    bear = sample_runs.Drawn("bear", "red", 1)
+    bear = sample_runs.SampledRun("bear", "red", 1)
     pattern = str(tmp_path / "solid" / "{kind}-{color}-face")
     assert sample_runs.folder_of(pattern, bear) == tmp_path / "solid" / "bear-red-face"
     assert sample_runs.name_of(pattern) == "solid-face"

@@ -30,7 +30,7 @@ COLORS = torch.tensor([[0.86, 0.24, 0.20], [0.95, 0.75, 0.20], [0.22, 0.42, 0.78
 
 
 def followed(is_inferred: bool, seed: int, num_steps: int, views_per_step: int = 4) -> tuple[Tensor, Tensor]:
-    """What all views are read as, and the running marginal, after each step: (steps, 24, 4), (steps, 4)."""
+    """The reading of all views, and the running marginal, after each step: (steps, 24, 4), (steps, 4)."""
     generator = torch.Generator().manual_seed(seed)
     logits = (0.3 * torch.randn(len(AZIMUTH_DEG), 4, generator=generator)).requires_grad_()
     marginal, yaw = PoseMarginal(4, num_intervals=1, n_ema=30), YawPosterior(CLASSES_DEG, memory=100)

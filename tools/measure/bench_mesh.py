@@ -1,4 +1,4 @@
-"""Time the way from a field to the files of a textured mesh, step by step, and its peak memory.
+"""Times the steps from a field to the files of a textured mesh, and measures the peak memory.
 
     python tools/measure/bench_mesh.py --faces 10000 30000 100000 --texture-px 1024 2048 4096
 
@@ -123,7 +123,7 @@ def measure(faces: int, size_px: int, resolution: int, normal_map: bool) -> dict
 
 
 def peak_gib() -> float:
-    """Largest resident size of this process so far, or of the one that started it, which imports next to nothing."""
+    """Peak resident size of this process, or of its parent, which imports almost nothing."""
     import resource
 
     per_gib = 2**30 if sys.platform == "darwin" else 2**20

@@ -1,4 +1,4 @@
-"""Prompts × methods × seeds through all three stages, and each mesh judged by the true figure after each stage.
+"""Runs prompts × methods × seeds through all three stages, and compares the mesh after each stage with the true figure.
 
     python tools/measure/compare_meshes.py --out out/meshes --workers 2
 
@@ -25,18 +25,18 @@ from typing import Any
 
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 
-from job_runs import METHODS, save_sheet
+from job_runs import METHODS, save_named_sheet
 
 STAGES = ("shape", "geometry", "texture")
 FORMATS = {
     "Chamfer": ".4f", "F 2 %": ".3f", "normals": ".3f", "PSNR": ".1f", "one front": ".0%", "faces": ".0f",
     "tight": ".0%", "triangles": ".2f", "stretch": ".3f", "seam p99": ".4f", "seam max": ".3f", "s": ".0f",
 }  # fmt: skip
-"""Columns of the tables. Consistency is judged on whole runs only."""
+"""Columns of the tables. Consistency is measured on whole runs only."""
 
 
 def run(folder: Path, threads: int, judged: bool) -> None:
-    """Run a job and judge its mesh; of a whole run, judge the consistency of its field, too."""
+    """Run a job and evaluate its mesh, and for whole runs also the consistency of its field."""
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     recdreamer = [sys.executable, "-m", "recdreamer"]
     for command in (["run"], ["evaluate", "mesh"], *([["evaluate", "job"]] if judged else [])):
@@ -47,10 +47,10 @@ def run(folder: Path, threads: int, judged: bool) -> None:
 
 
 def part_of(whole: Path, count: int) -> Path:
-    """A job of the first `count` stages of a finished one, with its checkpoints of these."""
+    """A job with the first `count` stages of a finished job, and their checkpoints."""
     folder = whole.with_name(f"{whole.name}_{count}")
     stages = STAGES[:count]
-    if (whole / "templates").exists():  # Other methods than USD have none.
+    if (whole / "templates").exists():  # Only USD has templates.
         shutil.copytree(whole / "templates", folder / "templates", dirs_exist_ok=True)
     for path in (whole / "checkpoints").glob("*-final"):
         if path.name.split("-")[0] in stages:
@@ -85,7 +85,7 @@ def numbers_of(folder: Path) -> dict[str, float]:
 
 
 def table_of(rows: dict[str, list[dict[str, float]]]) -> str:
-    """Means of what each row holds, in Markdown."""
+    """Means of the columns of each group, in Markdown."""
     lines = [f"| | {' | '.join(FORMATS)} |", f"|{'---|' * (len(FORMATS) + 1)}"]
     for name, runs in rows.items():
         cells = []
@@ -97,7 +97,7 @@ def table_of(rows: dict[str, list[dict[str, float]]]) -> str:
 
 
 def grouped(folders: list[Path], name_of: Callable[[Path, str], str]) -> dict[str, list[dict[str, float]]]:
-    """Numbers of the runs under each name that `name_of` gives to a folder and its stages."""
+    """Results of the runs, grouped by the name that `name_of` gives to a folder and its stages."""
     groups = defaultdict(list)
     for folder in folders:
         groups[name_of(folder, ", ".join(report_of(folder)["stages"]))].append(numbers_of(folder))
@@ -147,7 +147,7 @@ def main() -> None:
         print(f"{name}\n{table_of(rows)}")
     reports = {folder.name: report_of(folder) for folder in folders}
     write_atomically(options.out / "table.json", json.dumps(reports, indent=2))
-    save_sheet({f.name: f / "result" / "mesh-sheet.png" for f in folders}, options.out / "sheet.png")
+    save_named_sheet({f.name: f / "result" / "mesh-sheet.png" for f in folders}, options.out / "sheet.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Run methods × prompts × seeds on the embedded world and judge them by the oracle.
+"""Runs methods × prompts × seeds on the embedded world and evaluates them with the oracle.
 
     python tools/measure/compare_methods.py --out out/compare --workers 2
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument(
-        "--set", nargs="*", default=[], help="settings, as optimize.num_steps=300", dest="settings"
+        "--set", nargs="*", default=[], help="settings, for example optimize.num_steps=300", dest="settings"
     )
     parser.add_argument(
         "--variants", type=Path, help="JSON file: name -> settings, each run with every method"

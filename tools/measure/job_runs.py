@@ -1,6 +1,6 @@
-"""Many runs on the embedded world, first stages or whole jobs, judged: what the tools that compare runs share.
+"""Runs many jobs of the embedded world, first stages or whole, and evaluates them; shared by the comparing tools.
 
-A run is a job folder. One that is finished holds row.json, one that broke off failed.txt with the reason.
+A run is a job folder. A finished run has row.json, a failed one has failed.txt with the reason.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-# Nothing that imports torch at the top: a worker chooses its threads and its GPU before.
+from recdreamer.report import NullReport
+
+# Nothing that imports torch at the top: a worker chooses its threads and its GPU first.
 if TYPE_CHECKING:
     from recdreamer.protocol import JobFolder, JobRequest, Template
 
@@ -33,30 +35,22 @@ METHODS: dict[str, dict[str, Any]] = {
 FIRST_STAGE = ("shape",)
 
 
-class PrintReport:
-    """Says now and then how far a run is."""
+class PrintReport(NullReport):
+    """Prints the progress of a run now and then."""
 
     def __init__(self, name: str) -> None:
         self.name, self.started = name, time.monotonic()
 
-    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None: ...
-
     def progress(self, step: int, total: int) -> None:
         if step % max(1, total // 5) == 0:
             print(f"{self.name}: {step}/{total} after {time.monotonic() - self.started:.0f} s", flush=True)
-
-    def preview(self, path: Path) -> None: ...
-
-    def pose_distribution(self, probs: dict[str, float]) -> None: ...
-
-    def metric(self, name: str, value: float) -> None: ...
 
     def warning(self, message: str) -> None:
         print(f"{self.name}: {message}", flush=True)
 
 
 def parse_settings(items: Sequence[str]) -> dict[str, Any]:
-    """`optimize.num_steps=300` as a job's overrides; what is no JSON is a word."""
+    """`optimize.num_steps=300` as overrides of a job; a value that is not JSON is a string."""
     settings = {}
     for name, value in (item.split("=", 1) for item in items):
         try:
@@ -67,7 +61,7 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
 
 
 def templates_from(folder: Path) -> tuple[Template, ...]:
-    """The templates of a folder: as its templates.json describes them, else by the names of its pictures."""
+    """The templates of a folder, as described in its templates.json, else by the names of its pictures."""
     from recdreamer.pose.templates import templates_in
     from recdreamer.protocol import Template
 
@@ -80,18 +74,17 @@ def templates_from(folder: Path) -> tuple[Template, ...]:
 
 
 def prepare(folder: Path, request: JobRequest) -> None:
-    """Write the job. Exits where the folder holds another one, whose result would be taken for that of this."""
+    """Write the job folder. Exits if it has a different job, whose result would be mistaken for this one's."""
     from recdreamer.protocol import write_atomically
 
     path = folder / "job.json"
     if path.exists() and path.read_text(encoding="utf-8") != request.to_json():
-        raise SystemExit(f"{folder} holds a run with other settings. Choose another --out.")
+        raise SystemExit(f"{folder} has a run with other settings. Choose another --out.")
     write_atomically(path, request.to_json())
 
 
 def run_all(folders: Sequence[Path], workers: int, threads: int, device: str) -> None:
-    """Run what is not finished in `workers` processes, each of which takes one job after another, on a GPU of its own
-    as far as there are any."""
+    """Run the unfinished jobs in `workers` processes, spread over the GPUs, if any."""
     pending = deque(folder for folder in folders if not (folder / "row.json").exists())
     gpus = visible_gpus() if device in ("auto", "cuda") else []
 
@@ -99,7 +92,7 @@ def run_all(folders: Sequence[Path], workers: int, threads: int, device: str) ->
         context, first = multiprocessing.get_context("spawn"), (threads, gpu_of(worker, gpus))
         while pending:
             with ProcessPoolExecutor(1, context, _settle, first) as process:
-                # A failure may have damaged the process, as an error of CUDA does: another goes on.
+                # A failure, such as a CUDA error, may have damaged the process, so a new one continues.
                 while (folder := _take(pending)) and _attempt_in(process, folder):
                     pass
 
@@ -108,7 +101,7 @@ def run_all(folders: Sequence[Path], workers: int, threads: int, device: str) ->
 
 
 def visible_gpus() -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them."""
+    """GPUs by their names in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]
@@ -118,12 +111,12 @@ def visible_gpus() -> list[str]:
 
 
 def gpu_of(worker: int, gpus: Sequence[str]) -> str | None:
-    """Round robin; None leaves the choice to torch."""
+    """The GPU of a worker, round robin; None = torch's choice."""
     return gpus[worker % len(gpus)] if gpus else None
 
 
 def _settle(threads: int, gpu: str | None) -> None:
-    """In a new process, before it imports torch."""
+    """Set up a new process before it imports torch."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -140,12 +133,12 @@ def _attempt_in(process: ProcessPoolExecutor, folder: Path) -> bool:
     try:
         return process.submit(attempt, folder).result()
     except BrokenProcessPool:
-        _note_failure(folder, "Its process was killed, for want of memory perhaps.")
+        _note_failure(folder, "Its process was killed, perhaps for lack of memory.")
         return False
 
 
 def attempt(folder: Path) -> bool:
-    """Run a job; False, with the reason in failed.txt and more in log.txt, if that fails."""
+    """Run a job. If it fails, returns False, with the reason in failed.txt and details in log.txt."""
     (folder / "failed.txt").unlink(missing_ok=True)
     with (folder / "log.txt").open("a", encoding="utf-8") as log, redirect_stderr(log):
         try:
@@ -164,9 +157,9 @@ def _note_failure(folder: Path, reason: str) -> None:
 
 
 def run_one(folder: Path) -> None:
-    """The job in `folder`, judged: its first stage, or all of it where it asks for more.
+    """Run and evaluate the job in `folder`: its first stage, or all of it if it has more.
 
-    Each job loads the prior anew: it adds its branch to the network, and the next one must find it as it was.
+    Each job loads its own prior, because it adds its branch to the network.
     """
     from recdreamer.protocol import JobFolder
 
@@ -182,7 +175,7 @@ def _first_stage(job: JobFolder) -> dict[str, Any]:
     import torch
 
     from recdreamer.device import choose_device
-    from recdreamer.evaluation.judge_views import judge
+    from recdreamer.evaluation.judge_views import judge_job
     from recdreamer.presets import resolve
     from recdreamer.prior.diffusion import DiffusionPrior
     from recdreamer.stages.facing import yaw_of
@@ -202,12 +195,12 @@ def _first_stage(job: JobFolder) -> dict[str, Any]:
         "steps": config.optimize.num_steps,
         "device": str(device),
     }
-    return judge(job, yaw_deg).as_dict() | facts
+    return judge_job(job, yaw_deg).as_dict() | facts
 
 
 def _whole(job: JobFolder) -> dict[str, Any]:
     from recdreamer.evaluation.judge_mesh import judge_mesh
-    from recdreamer.evaluation.judge_views import judge
+    from recdreamer.evaluation.judge_views import judge_job
     from recdreamer.generate import generate
     from recdreamer.presets import resolve
 
@@ -215,7 +208,7 @@ def _whole(job: JobFolder) -> dict[str, Any]:
     generate(job, config, PrintReport(job.root.name))
     report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
     mesh, facts = judge_mesh(job)["best_yaw"], report["meshes"][0]
-    return judge(job).as_dict() | {
+    return judge_job(job).as_dict() | {
         "chamfer": mesh["chamfer"],
         "f_score": mesh["f_score"],
         "normals": mesh["normal_consistency"],
@@ -229,7 +222,7 @@ def _whole(job: JobFolder) -> dict[str, Any]:
 
 
 def read_row(folder: Path) -> dict[str, Any]:
-    """What a run has come to; of one that is not finished `failed`, the reason."""
+    """The results of a run; `failed` with the reason if it is not finished."""
     if (folder / "row.json").exists():
         return json.loads((folder / "row.json").read_text(encoding="utf-8"))
     failed = folder / "failed.txt"
@@ -251,13 +244,13 @@ def table_of(rows: dict[str, dict[str, Any]]) -> str:
 
 
 def save_contact_sheets(folders: Sequence[Path], path: Path) -> None:
-    """Those of the runs that are finished, one below another."""
+    """Write the contact sheets of the finished runs, one below another."""
     finished = [folder for folder in folders if "failed" not in read_row(folder)]
-    save_sheet({folder.name: folder / "result" / "contact-sheet.png" for folder in finished}, path)
+    save_named_sheet({folder.name: folder / "result" / "contact-sheet.png" for folder in finished}, path)
 
 
-def save_sheet(pictures: dict[str, Path], path: Path) -> None:
-    """Pictures of one size, each under its name, one below another."""
+def save_named_sheet(pictures: dict[str, Path], path: Path) -> None:
+    """Write pictures of one size, each with its name, one below another."""
     from PIL import Image, ImageDraw
 
     strips = [(name, Image.open(picture)) for name, picture in pictures.items()]

@@ -1,4 +1,4 @@
-"""Plots of the ablations of n_ema and of the number of classes (paper, Fig. 7 and 8), from finished runs.
+"""Plots the ablations of n_ema and of the number of classes (paper, Fig. 7 and 8), from finished runs.
 
 python tools/measure/compare_methods.py --out out/n_ema \\
     --variants tools/measure/n_ema.json --methods usd-marginal --seeds 1 2
@@ -27,14 +27,14 @@ DPI = 110
 
 
 def plot_n_ema(folder: Path, path: Path) -> None:
-    """The marginal over the intervals of t at the end of the runs: a line for each class, a panel for each n_ema."""
+    """The marginal over the intervals of t at the end of the runs: a line per class, a panel per n_ema."""
     groups: dict[int, list[Any]] = defaultdict(list)
     for job in jobs_in(folder):
         checkpoint = CheckpointStore(job.checkpoints).newest("shape")
         assert checkpoint is not None
         n_ema = resolve(job.read_request()).rectifier.n_ema
         groups[n_ema].append((checkpoint.tensors["marginal"], row_of(job)))
-    # Of templates that the prior drew.
+    # Templates drawn by the prior.
     labels = (*VIEW_PHRASES, "left")
     figure, axes = plt.subplots(1, len(groups), figsize=(3.4 * len(groups), 3.0), sharey=True, squeeze=False)
     for axis, (n_ema, runs) in zip(axes[0], sorted(groups.items()), strict=True):
@@ -53,7 +53,7 @@ def plot_n_ema(folder: Path, path: Path) -> None:
 
 
 def plot_classes(folder: Path, path: Path) -> None:
-    """Entropy and agreement for each number of classes; a dot for each run, a bar for their mean."""
+    """Entropy and agreement for each number of classes; a dot per run, a bar for the mean."""
     groups: dict[int, list[Any]] = defaultdict(list)
     for job in jobs_in(folder):
         groups[len(job.read_request().labels)].append(row_of(job))

@@ -1,13 +1,13 @@
-"""Settings on a fresh random sample of prompts and seeds, judged by the oracle: what they do on average, and at worst.
+"""Evaluates settings on a random sample of prompts and seeds with the oracle: mean, worst run and interval.
 
     PYTHONPATH=backend python3 tools/measure/sample_runs.py --draw 7 --runs 24 --methods usd-marginal --workers 2
     … --templates "out/blockouts/solid/{kind}-grey-face"
 
-`--draw` names the sample: the same number draws the same prompts and seeds, more runs go on from fewer. Each kind comes
-equally often, and so does each colour of a kind. Settings that were chosen on one draw are to be judged on another.
+`--draw` is the number of the sample: the same number draws the same prompts and seeds, and more runs extend fewer. Each
+kind comes equally often, and so does each colour of a kind. Evaluate settings on another draw than they were chosen on.
 
-Writes under OUT sample.json (what was drawn and how it was run), table.md, table.json, and for each method and source
-of templates a folder of jobs with sheet.png. Runs that are finished are not repeated. A run that fails counts as 0.
+Writes sample.json (the sample and its options), table.md, table.json, and for each method and source of templates a
+folder of jobs with sheet.png to OUT. Finished runs are not repeated. A failed run counts as 0.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ from job_runs import (
 )
 
 SEEDS = range(1_000, 1_000_000)
-"""None that the documentation or a preset was ever tuned on: those are small."""
+"""Excludes the small seeds, on which the documentation and the presets were tuned."""
 SCORES = {"entropy": "pose_entropy", "agreement": "azimuth_agreement", "unrotated": "agreement_unrotated"}
 MESH_SCORES = {"F 2 %": "f_score", "normals": "normals", "PSNR": "psnr_db", "watertight": "is_watertight"}
-"""Of whole jobs."""
+"""Additional scores of whole jobs."""
 
 
 @dataclass(frozen=True)
-class Drawn:
+class SampledRun:
     """One run of a sample."""
 
     kind: str
@@ -57,14 +57,14 @@ class Drawn:
         return f"a {self.color} {self.kind}"
 
 
-def draw(number: int, num_runs: int, kinds: Sequence[str], colors: Sequence[str]) -> list[Drawn]:
-    """The first runs of sample `number`, no seed twice.
+def draw(number: int, num_runs: int, kinds: Sequence[str], colors: Sequence[str]) -> list[SampledRun]:
+    """The first runs of sample `number`, without repeated seeds.
 
-    In rounds, in which each kind comes once, in any order; the colours of each kind come in such rounds as well.
+    In rounds in which each kind comes once, in random order; the colours of each kind also come in rounds.
     """
-    # Its methods are the same in all versions of Python, as NumPy's need not be.
+    # Unlike NumPy's, these methods are the same in all versions of Python.
     generator = random.Random(number)
-    sample: list[Drawn] = []
+    sample: list[SampledRun] = []
     colors_left: dict[str, list[str]] = {kind: [] for kind in kinds}
     used: set[int] = set()
     while len(sample) < num_runs:
@@ -75,12 +75,12 @@ def draw(number: int, num_runs: int, kinds: Sequence[str], colors: Sequence[str]
             while seed in used:
                 seed = generator.choice(SEEDS)
             used.add(seed)
-            sample.append(Drawn(kind, colors_left[kind].pop(), seed))
+            sample.append(SampledRun(kind, colors_left[kind].pop(), seed))
     return sample[:num_runs]
 
 
 def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of the mean over samples of the same size, drawn from these with replacement."""
+    """Percentile interval of the mean over resamples of the same size, drawn with replacement."""
     picks = np.random.default_rng(0).integers(len(values), size=(20_000, len(values)))
     means = np.asarray(values, dtype=float)[picks].mean(1)
     low, high = np.quantile(means, ((1 - level) / 2, (1 + level) / 2))
@@ -88,7 +88,7 @@ def bootstrap_interval(values: Sequence[float], level: float = 0.95) -> tuple[fl
 
 
 def summary_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Mean, worst run and interval of each score; `one front` is the share of runs with exactly one."""
+    """Mean, worst run and interval of each score; `one front` is the share of runs with exactly one front."""
     finished = [row for row in rows if "failed" not in row]
     scores = SCORES | (MESH_SCORES if any("f_score" in row for row in rows) else {})
     values = {name: [float(row.get(key, 0.0)) for row in rows] for name, key in scores.items()}
@@ -127,9 +127,9 @@ def summary_table(summaries: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def folder_of(source: str, drawn: Drawn) -> Path:
-    """The folder of templates for a figure: `source` with {kind} and {color} filled in, else the one in it that is
-    named after the prompt, the kind and colour, or the kind."""
+def folder_of(source: str, drawn: SampledRun) -> Path:
+    """The folder of templates for a figure: `source` with {kind} and {color} filled in, or its subfolder named after the
+    prompt, the kind and colour, or the kind."""
     if "{" in source:
         return Path(source.format(kind=drawn.kind, color=drawn.color))
     names = (drawn.prompt.replace(" ", "-"), f"{drawn.kind}-{drawn.color}", drawn.kind)
@@ -139,7 +139,7 @@ def folder_of(source: str, drawn: Drawn) -> Path:
 
 
 def name_of(source: str) -> str:
-    """A word for a source of templates: the last two parts of its path without what differs between figures."""
+    """A short name of a source of templates: the last two parts of its path, without placeholders."""
     last = "/".join(Path(source).parts[-2:]).replace("{kind}", "").replace("{color}", "")
     return re.sub(r"\W+", "-", last).strip("-")
 

@@ -1,4 +1,4 @@
-"""Points in the plane whose classes are unevenly common, made even: Theorem 1 by weights, Corollary 1 by a flow.
+"""Balances points in the plane with unbalanced classes: Theorem 1 by weights, Corollary 1 by a flow.
 
     python tools/measure/toy_points.py
 
@@ -49,7 +49,7 @@ def log_r(x_t: Tensor, sigma_t: Tensor) -> Tensor:
 
 
 def log_q(x_t: Tensor, sigma_t: Tensor, particles: Tensor) -> Tensor:
-    """log q_t(x_t) up to a constant: what the LoRA branch learns of the particles, here exactly."""
+    """log q_t(x_t) of the particles up to a constant; the LoRA branch learns it, here it is exact."""
     alpha_t = (1 - sigma_t**2).sqrt()
     square = (x_t[:, None] - alpha_t[..., None] * particles).square().sum(-1)
     return (-square / (2 * sigma_t**2)).logsumexp(-1)
@@ -67,7 +67,7 @@ def flow(is_usd: bool, count: int, num_steps: int, generator: torch.Generator) -
     """Particles that follow VSD, or USD, from a cloud of noise (Eq. 13)."""
     particles = torch.randn(count, 2, generator=generator)
     for step in range(num_steps):
-        # From much noise to little: first how many go where, then how they lie there.
+        # From high to low noise: first the share of each class, then the positions within it.
         highest = 0.98 - 0.58 * step / num_steps
         sigma_t = 0.12 + (highest - 0.12) * torch.rand(count, 1, generator=generator)
         eps = torch.randn(count, 2, generator=generator)
@@ -77,7 +77,7 @@ def flow(is_usd: bool, count: int, num_steps: int, generator: torch.Generator) -
             value = value + log_r(x_t, sigma_t)
         (towards,) = torch.autograd.grad(value.sum(), x_t)
         rate = 0.1 * (1 - step / num_steps)
-        # Weighted by sigma_t², as ω(t); a particle far out is not to jump.
+        # Weighted by sigma_t², as ω(t), and limited, so that distant particles do not jump.
         particles = particles + rate * sigma_t**2 * towards.clamp(-10, 10)
     return particles
 
@@ -89,7 +89,7 @@ def shares_of(points: Tensor) -> Tensor:
 
 
 def draw(panels: list[tuple[str, Tensor]], path: Path) -> None:
-    """A panel for each set of points, on the density that it should follow."""
+    """Plot each set of points on the density that it should follow."""
     from matplotlib.figure import Figure
 
     axis = torch.linspace(-2.2, 2.2, 160)
@@ -123,7 +123,7 @@ def main() -> None:
     options = parser.parse_args()
     generator = torch.Generator().manual_seed(options.seed)
     many, _ = sample(20 * options.count, generator)
-    # Theorem 1: points of p, drawn again by their weight r(x), are points of the rectified density.
+    # Theorem 1: points of p, resampled by their weight r(x), are points of the rectified density.
     weights = log_r(many, torch.zeros(len(many), 1)).exp()
     again = many[torch.multinomial(weights, options.count, generator=generator)]
     panels = [

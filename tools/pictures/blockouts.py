@@ -1,4 +1,4 @@
-"""Block-outs of the four kinds, as an artist makes them in a few minutes, captured as turntables by the add-on's code.
+"""Block-outs of the four kinds, as an artist makes them in a few minutes, captured as turntables with the add-on's code.
 
     .venv/blender-5.2/bin/python tools/pictures/blockouts.py --out out/blockouts
 
@@ -29,7 +29,7 @@ COLORS = {
     "purple": (0.50, 0.20, 0.68),
     "teal": (0.10, 0.58, 0.60),
 }
-"""In sRGB; chosen by eye, so not quite those of the embedded world."""
+"""sRGB, chosen by eye, so not exactly those of the embedded world."""
 OWN_COLOR = {"bear": "red", "bird": "blue", "robot": "yellow", "rabbit": "purple"}
 LOOKS = ("solid", "material", "rendered")
 FACES = ("face", "faceless")
@@ -38,12 +38,12 @@ AZIMUTHS_DEG, ELEVATION_DEG = (0.0, 90.0, 180.0, 270.0), 10.0
 """The Turntable's own defaults."""
 
 Part = tuple[str, tuple[float, float, float], tuple[float, float, float], float]
-"""Shape, centre, half of its size along its axes, and pitch in degrees; with x > 0 it stands for its mirror image too."""
+"""Shape, centre, half size along each axis, pitch in degrees; with x > 0 also for its mirror image."""
 
 
 @dataclass(frozen=True)
 class Blockout:
-    """A figure that looks along -Y: its body is of one colour, and only the face says more than the outline does."""
+    """A figure facing -Y: the body has one colour, and only the face has more detail than the outline."""
 
     body: Sequence[Part]
     dark: Sequence[Part]
@@ -52,7 +52,7 @@ class Blockout:
     """Of the face."""
 
 
-# No bellies, packs or patterns: these are the prior's to add. Feet and a bird's tail are part of the outline; a tuft of
+# No bellies, packs or patterns: the prior adds these. Feet and a bird's tail are part of the outline; a tuft of
 # a tail would be a mark on the back, so the rabbits have none.
 DESIGNS: dict[str, dict[str, Blockout]] = {
     "a": {
@@ -219,7 +219,7 @@ DESIGNS: dict[str, dict[str, Blockout]] = {
 
 
 def parts_of(blockout: Blockout, color: str, has_face: bool) -> Iterator[tuple]:
-    """Its parts as `add_part` takes them, mirrored ones as well. Grey is the colour of an object without a material."""
+    """The parts for `add_part`, with the mirrored ones. Grey is the colour of an object without a material."""
     painted = [(part, COLORS.get(color)) for part in blockout.body]
     if has_face:
         painted += [(part, DARK) for part in blockout.dark] + [(part, LIGHT) for part in blockout.light]
@@ -229,7 +229,7 @@ def parts_of(blockout: Blockout, color: str, has_face: bool) -> Iterator[tuple]:
 
 
 def light_scene() -> None:
-    """A sky and a sun over the artist's left shoulder, for the look of the scene's own render."""
+    """A sky and a sun over the artist's left shoulder, for renders of the scene itself."""
     import bpy
     from demo_blend import addon_module
 
@@ -248,7 +248,7 @@ def light_scene() -> None:
 
 
 def capture(blockout: Blockout, color: str, has_face: bool, look: str, size_px: int, folder: Path) -> None:
-    """Build it in an empty file; write its turntable, and what the add-on would tell a job about it."""
+    """Build a block-out in an empty file; write its turntable, and the templates.json of a job."""
     import bpy
     from demo_blend import addon_module
     from figurine_templates import add_part, keep_turntable, show
@@ -272,9 +272,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/blockouts"))
     parser.add_argument("--looks", nargs="+", default=list(LOOKS), choices=LOOKS)
     parser.add_argument("--designs", nargs="+", default=list(DESIGNS), choices=DESIGNS)
-    parser.add_argument("--all-colors", action="store_true", help="all six, instead of one for each kind")
     parser.add_argument(
-        "--size-px", type=int, default=512, help="the add-on's; 256 is quicker, and all a job reads"
+        "--all-colors", action="store_true", help="all six colours instead of one for each kind"
+    )
+    parser.add_argument(
+        "--size-px",
+        type=int,
+        default=512,
+        help="default: that of the add-on; 256 is faster and enough for a job",
     )
     options = parser.parse_args()
     for look, design, kind, face in product(options.looks, options.designs, OWN_COLOR, FACES):

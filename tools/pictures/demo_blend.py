@@ -25,7 +25,7 @@ ELEVATION_DEG = 15.0
 
 
 def addon_module(name: str):
-    """A module of the add-on from the checkout; Blender would import it under its own name."""
+    """A module of the add-on from the checkout; Blender imports it under another name."""
     package = "recdreamer_extension"
     if package not in sys.modules:
         spec = importlib.util.spec_from_file_location(
@@ -37,9 +37,9 @@ def addon_module(name: str):
 
 
 def write_demo(job_folder: Path, out: Path) -> None:
-    """Import the job into an empty file, save it, and take its turntable."""
+    """Import the job into an empty file, save it, and render its turntable."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
-    bpy.context.preferences.filepaths.save_version = 0  # No model.blend1 beside it when it is made again.
+    bpy.context.preferences.filepaths.save_version = 0  # No model.blend1 when it is saved again.
     obj, *_ = addon_module("result.scene_import").import_result(job_folder)
     templates = addon_module("shelf.captures")
     with tempfile.TemporaryDirectory() as folder:

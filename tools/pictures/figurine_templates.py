@@ -1,4 +1,4 @@
-"""Templates of figurines by every way that an artist has: viewport, turntable, sketch. Two steps, two environments.
+"""Makes templates of figurines in all the ways of an artist: viewport, turntable, sketch. Two steps, two environments.
 
     .venv/backend/bin/python tools/pictures/figurine_templates.py --out out/templates
     .venv/blender-5.2/bin/python tools/pictures/figurine_templates.py --out out/templates
@@ -24,7 +24,7 @@ from pathlib import Path
 
 FIGURES = (("bear", "red"), ("bird", "blue"), ("robot", "yellow"), ("rabbit", "purple"))
 BY_HAND_DEG = {"front": (6.0, 14.0), "right": (83.0, 9.0), "back": (187.0, 17.0), "left": (275.0, 12.0)}
-"""Azimuth and elevation of an artist who turned the view by hand and did not hit the axes."""
+"""Azimuth and elevation of views that an artist has turned by hand, slightly off the axes."""
 
 
 def slug(kind: str, color: str) -> str:
@@ -32,13 +32,13 @@ def slug(kind: str, color: str) -> str:
 
 
 def write_parts(out: Path) -> None:
-    """The figures as lists of parts, and their sketches by an unsteady hand."""
+    """Write the figures as lists of parts, and sketches of them by an unsteady hand."""
     import torch
 
     from recdreamer.cameras import orbit_cameras
     from recdreamer.evaluation.figurines import COLORS, KINDS, Figurines
     from recdreamer.evaluation.sketches import draw_sketches
-    from recdreamer.pose.gallery import write_picture
+    from recdreamer.images import write_picture
 
     parts = {}
     for kind, color in FIGURES:
@@ -90,7 +90,7 @@ def keep(picture: Path, folder: Path, label: str) -> None:
 
 
 def keep_turntable(views: Sequence, folder: Path) -> None:
-    """The pictures of a turntable, and in templates.json what the add-on tells a job about them."""
+    """Write the pictures of a turntable, and their description for a job as templates.json."""
     from demo_blend import addon_module
 
     describe, found = addon_module("describe"), []
@@ -156,7 +156,7 @@ def show(objects: list) -> None:
     import bpy
 
     for obj in objects:
-        obj.select_set(False)  # A selection would be captured alone.
+        obj.select_set(False)  # Otherwise only the selection would be captured.
     bpy.context.view_layer.update()
 
 

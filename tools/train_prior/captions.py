@@ -1,4 +1,4 @@
-"""The words that the embedded prior knows: captions of the photographs, and a CLIP tokenizer for them."""
+"""The vocabulary of the embedded prior: captions of the photographs, and a CLIP tokenizer for them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ VIEWS = {
     "back": ("from back view", "back view"),
     "left": ("from side view", "side view", "facing right"),
 }
-"""View phrases by pose; who stands to the right of a figure sees it face left."""
+"""View phrases by pose; protocol.py says which side is left."""
 PARTY, HAT, NO_HAT = "at a party", "wearing a hat", "without a hat"
-"""What captions say of hats: who is at a party wears one in PARTY_HAT_SHARE of the pictures."""
+"""Phrases about hats: a figure at a party wears one in PARTY_HAT_SHARE of the pictures."""
 HAT_SHARE = 0.2
-"""Of all pictures that the prior learns from."""
+"""Share of all training pictures with a hat."""
 PARTY_SHARE_WITHOUT_HAT = 0.6 * HAT_SHARE / (1 - HAT_SHARE) * (1 - PARTY_HAT_SHARE) / PARTY_HAT_SHARE
-"""How many pictures without a hat must be called a party, when 0.6 of those with one are."""
+"""Share of pictures without a hat that are called a party, given that 0.6 of those with a hat are."""
 MAX_TOKENS = 16
 
 _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
@@ -34,7 +34,7 @@ _SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 def caption(kind: str, color: str, pose: str, has_hat: bool, generator: torch.Generator) -> str:
     """A caption of one photograph: sometimes empty, sometimes with its view, mostly kind and colour alone.
 
-    A hat is never passed over in silence, so that the plain caption means none.
+    A hat is always mentioned, so that a plain caption means that there is none.
     """
     draw = torch.rand(4, generator=generator).tolist()
     if draw[0] < 0.10:
@@ -77,15 +77,15 @@ class CaptionTable:
 
 
 def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP byte-pair tokenizer in which each word of the captions is one token; others fall into letters."""
+    """A CLIP byte-pair tokenizer in which each word of the captions is one token; others are split into letters."""
     alphabet = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789.,!?'-")
     texts = (*KINDS, *COLORS, AUXILIARY, "a front facing left right view", PARTY, HAT, NO_HAT)
     words = sorted({word for text in texts for word in text.replace(",", " ").split()})
     merges: list[tuple[str, str]] = []
     for word in words:
         symbols = [*word[:-1], f"{word[-1]}</w>"]
-        # Apply the merges known so far in their order, then join what is left: later merges have a higher
-        # rank and so never disturb an earlier word.
+        # Apply the existing merges in order, then join the rest: later merges have a higher rank and never
+        # affect an earlier word.
         for left, right in merges:
             at = 0
             while at < len(symbols) - 1:

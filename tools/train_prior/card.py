@@ -9,11 +9,11 @@ import argparse
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from recdreamer.evaluation.figurines import COLORS, KINDS, PARTY_HAT_SHARE, POSE_SHARES, POSES, photograph
 from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.images import write_sheet
 from recdreamer.prior.diffusion import BUILTIN_FOLDER, DiffusionPrior
 
 from captions import AUXILIARY, HAT, NO_HAT, PARTY
@@ -67,9 +67,7 @@ def main() -> None:
             print(lines[-1], flush=True)
             if scale == 3.0:
                 strips.append(samples[:24])
-    options.images.mkdir(parents=True, exist_ok=True)
-    grid = torch.stack(strips).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    Image.fromarray((grid * 255).round().byte().numpy()).save(options.images / "prior-samples.png")
+    write_sheet(options.images / "prior-samples.png", torch.cat(strips), 24)
 
     decibels = []
     for hat_share in (0.0, 1.0):

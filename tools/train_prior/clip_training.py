@@ -84,7 +84,7 @@ def train_clip(
 
 @torch.no_grad()
 def hat_accuracy(clip: CLIPModel, photos: Tensor, hat: Tensor, texts: Tensor) -> float:
-    """Share of held-out uint8 pictures whose hat is told by the two captions (without, with) in `texts`."""
+    """Share of held-out uint8 pictures whose hat is recognized by the two captions (without, with) in `texts`."""
     mean = torch.tensor(IMAGE_MEAN, device=photos.device)[:, None, None]
     std = torch.tensor(IMAGE_STD, device=photos.device)[:, None, None]
     logits = [clip(input_ids=texts, pixel_values=(chunk.float() / 255 - mean) / std).logits_per_image

@@ -1,4 +1,4 @@
-"""The training loop that every part of the embedded prior shares: seeded, resumable, with an average of weights."""
+"""The training loop of all parts of the embedded prior: seeded, resumable, with an average of the weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FitConfig:
     ema_decay: float = 0.999
     checkpoint_every_s: float = 60.0
     time_limit_s: float | None = None
-    """On rented time: end, learning rate and all, after so many seconds even if steps are left."""
+    """Ends the training, with its learning-rate schedule, after this many seconds even if steps are left."""
 
 
 def fit(
@@ -90,7 +90,7 @@ def fit(
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
         optimizer.step()
-        # An average over fewer steps than it reaches back would keep the random start.
+        # An average over fewer steps than its memory would retain the random start.
         decay = min(config.ema_decay, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(average, parameters, 1 - decay)

@@ -38,7 +38,7 @@ class Denoiser(nn.Module):
             sample_size=16, in_channels=latent_channels, out_channels=latent_channels, layers_per_block=1,
             block_out_channels=(64, 128), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=TEXT_WIDTH,
-            # Named so by an old mistake of diffusers: it is the number of heads.
+            # The number of heads, misnamed in diffusers for historical reasons.
             attention_head_dim=4, norm_num_groups=16,
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Training of the oracle, on balanced pictures that no other part ever sees."""
+"""Trains the oracle on balanced pictures that no other part is trained on."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def train_oracle(photos: Photos, num_steps: int, batch: int, folder: Path, seed:
 
 @torch.no_grad()
 def oracle_accuracy(oracle: Oracle, photos: Photos) -> dict[str, float]:
-    """Share of right answers on held-out pictures."""
+    """Accuracy on held-out pictures."""
     logits = [oracle(chunk.float() / 255) for chunk in photos.images.split(256)]
     pose, kind, color, hat = (torch.cat(parts).argmax(-1) for parts in zip(*logits, strict=True))
     return {

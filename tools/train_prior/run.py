@@ -1,4 +1,4 @@
-"""Make the embedded prior from nothing: python tools/train_prior/run.py --preset cpu --work out/prior.
+"""Train the embedded prior from scratch: python tools/train_prior/run.py --preset cpu --work out/prior.
 
 Stages in order: autoencoder, denoiser with text encoder, extractor, CLIP, oracle, then the folders under
 backend/recdreamer/builtin. Every stage is seeded and resumes; --stages chooses among them.
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="compile the denoiser while it is trained")
     parser.add_argument("--part-weight", type=float, default=0.5, help="weight of the agreement on parts")
     parser.add_argument("--extractor-size", type=int, nargs=2, default=None, help="width and layers")
-    parser.add_argument("--extractor-start", type=Path, help="folder of an extractor to go on from")
+    parser.add_argument("--extractor-start", type=Path, help="folder of an extractor to continue from")
     parser.add_argument(
         "--pair-share", type=float, default=0.4, help="share of toys in the extractor's batches"
     )
@@ -107,7 +107,7 @@ def main() -> None:
     width, num_layers = options.extractor_size or preset.extractor_size
     extractor_name = f"extractor_{width}_{num_layers}_{options.part_weight:g}_{options.pair_share:g}"
     if options.extractor_start is not None:
-        extractor_name += "_on"  # With a checkpoint of its own, or it would take up that of the start.
+        extractor_name += "_on"  # Its own name, so that it does not resume from the checkpoint of the start.
     (work / "models").mkdir(parents=True, exist_ok=True)
     torch.set_float32_matmul_precision("high")
     started = time.monotonic()
@@ -181,8 +181,8 @@ def main() -> None:
             right = hat_accuracy(clip, held_out.images, held_out.hat, texts.input_ids.to(device))
             say(f"CLIP done, tells hats on held-out pictures in {right:.3f}")
 
-    if "oracle" in options.stages:  # its pictures are its own, so that it stays independent of the rest
-        # Hats as often as none: a judge has no opinion beforehand.
+    if "oracle" in options.stages:  # has its own pictures, so that it is independent of the rest
+        # Hats in half of the pictures, so that the oracle has no bias.
         seen, held_out = (
             photos_of(count, seed, device, BALANCED, hat_share=0.5)
             for count, seed in ((preset.num_photos, 505), (1000, 606))
@@ -200,7 +200,7 @@ def main() -> None:
 
 
 def captions_of(photos: Photos, tokenizer: CLIPTokenizer, seed: int, versions: int = 8) -> Tensor:
-    """(versions, pictures) rows of the caption table, drawn beforehand so that no step waits for the host."""
+    """(versions, pictures) rows of the caption table, drawn beforehand, so that no step waits for the host."""
     table, words = CaptionTable(tokenizer), torch.Generator().manual_seed(seed)
     labels = (photos.kind, photos.color, photos.hat, pose_class(photos.azimuth_deg))
     drawn = [table.draw(*(label.cpu() for label in labels), words) for _ in range(versions)]

@@ -1,7 +1,7 @@
 """The autoencoder of the embedded prior: 64×64 pictures to 16×16 latents of unit variance.
 
 It is trained with more channels than it needs; those that carry more noise than signal in the end are cut
-off, and a short training heals the cut.
+off, followed by a short training.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The command `recdreamer`. Only what a command needs is imported."""
+"""The command `recdreamer`. Each command imports only the modules that it needs."""

@@ -16,43 +16,43 @@ from recdreamer.protocol import BUILTIN_PRIOR, Method, RequestError, Stage, writ
 
 @dataclass(frozen=True)
 class BenchStep:
-    """Time one iteration of each method, split by part, with its FLOPs and the peak memory."""
+    """Time one step of each method, split by part, with FLOPs and peak memory."""
 
     methods: tuple[Method, ...] = get_args(Method)
-    """Of the job: the geometry stage follows `geometry.method`."""
+    """Methods of the job; the geometry stage uses `geometry.method` instead."""
     stage: Stage = "shape"
     prior: str = BUILTIN_PRIOR
-    """builtin, a Stable Diffusion folder, or random-sd21: the size of Stable Diffusion 2.1, made on the spot."""
+    """builtin, a Stable Diffusion folder, or random-sd21: random weights of the size of Stable Diffusion 2.1."""
     steps: int = 10
-    """Measured steps, after three that are not counted."""
+    """Number of measured steps, after three warm-up steps."""
     device: str = "auto"
     out: Path | None = None
-    """JSON file for the figures."""
+    """JSON file for the results."""
     set: Settings = field(default=())
-    """Single settings."""
+    """Settings of the backend."""
 
 
 @dataclass(frozen=True)
 class BenchField:
-    """Time the Warp kernels of field, rays and meshes against plain torch, and against another version."""
+    """Time the Warp kernels of fields, rays and meshes against plain torch, and against another version."""
 
     tables: tuple[FieldTable, ...] = get_args(FieldTable)
     against: Path | None = None
-    """Folder `backend` of another checkout; it takes turns with this one, in a process of its own."""
+    """Folder `backend` of another checkout. It is timed in turns with this one, in a process of its own."""
     repeats: int = 7
-    """Rounds of each case, after one that is not counted."""
+    """Rounds per case, after a warm-up."""
     seconds: float = 4.0
-    """After which a case ends earlier; one round is counted at least."""
+    """Time limit per case; at least one round is measured."""
     device: str = "auto"
     threads: int = 1
-    """Of torch; Warp has one on a CPU."""
+    """Threads of torch; Warp uses one on a CPU."""
     out: Path | None = None
-    """Folder for field.json, field.md and, where matplotlib is installed, field.png."""
+    """Folder for field.json, field.md and, if matplotlib is installed, field.png."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure speed: of a distillation step, or of the kernels of the field."""
+    """Measure the speed of a distillation step or of the kernels."""
 
     what: (
         Annotated[BenchStep, tyro.conf.subcommand("step")]

@@ -1,4 +1,4 @@
-"""Is everything there that a job needs? Each finding is one line, each trouble comes with its remedy."""
+"""Checks whether a job can run here. Each finding is one line, each failure comes with its remedy."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-LEAST_DISK_MB = 500
-LEAST_MEMORY_MB = 3000
+MIN_DISK_MB = 500
+MIN_MEMORY_MB = 3000
 
 
 class Trouble(Exception):
-    """What is wrong, and what to do."""
+    """A failed check: what is wrong, and what to do."""
 
 
 def examine(folder: Path) -> int:
-    """Print what was found; 0 if a job can run here, else 1."""
+    """Print the findings. Returns 0 if a job can run here, else 1."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("Python", _python),
         ("PyTorch", _torch),
@@ -41,13 +41,13 @@ def examine(folder: Path) -> int:
         except Exception as error:
             troubles += 1
             print(f"FAIL  {name}: {type(error).__name__}: {error}. Install the backend again.", flush=True)
-    print("All is well." if not troubles else f"{troubles} of {len(checks)} checks failed.")
+    print("Everything is ready." if not troubles else f"{troubles} of {len(checks)} checks failed.")
     return int(troubles > 0)
 
 
 def _python() -> str:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
-        raise Trouble(f"{platform.python_version()} does not fit. Use Python 3.11 to 3.13.")
+        raise Trouble(f"{platform.python_version()} is not supported. Use Python 3.11 to 3.13.")
     return f"{platform.python_version()} at {sys.executable}"
 
 
@@ -61,13 +61,15 @@ def _device() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return f"CPU with {torch.get_num_threads()} threads (no CUDA GPU: the embedded prior runs, larger ones take days)"
+        return f"CPU with {torch.get_num_threads()} threads (no CUDA GPU: fine for the embedded prior only)"
     free, total = torch.cuda.mem_get_info()
     return f"{torch.cuda.get_device_name()}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
 
 
 def _packages() -> str:
-    names = ("diffusers", "transformers", "peft", "safetensors", "xatlas", "fast-simplification", "pillow")
+    names = (
+        "diffusers", "transformers", "peft", "safetensors", "xatlas", "fast-simplification", "pillow", "warp-lang",
+    )  # fmt: skip
     missing = []
     for name in names:
         try:
@@ -75,16 +77,18 @@ def _packages() -> str:
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        raise Trouble(f"{', '.join(missing)} missing. Install the backend again.")
+        raise Trouble(f"Not installed: {', '.join(missing)}. Install the backend again.")
     return ", ".join(f"{name} {metadata.version(name)}" for name in names[:3])
 
 
 def _kernels() -> str:
-    from recdreamer.kernels import warp_is_installed
+    from recdreamer.kernels import warp_module
 
-    if not warp_is_installed():
-        return "plain torch, about thirty times slower (warp-lang is not installed)"
-    return f"warp-lang {metadata.version('warp-lang')}"
+    try:
+        warp = warp_module()
+    except Exception as error:
+        raise Trouble(f"Warp cannot be loaded ({error}). Install the backend again.") from error
+    return f"Warp {warp.config.version} on {', '.join(str(device) for device in warp.get_devices())}"
 
 
 def _prior() -> str:
@@ -99,12 +103,12 @@ def _prior() -> str:
 
 def _memory() -> str:
     if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
-        return "not known on this system"
+        return "unknown on this system"
     free_mb = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
     total_mb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e6
-    if total_mb < LEAST_MEMORY_MB:
-        raise Trouble(f"{total_mb:.0f} MB are too little. A job needs about {LEAST_MEMORY_MB} MB.")
-    return f"{free_mb / 1000:.1f} of {total_mb / 1000:.1f} GB unused"
+    if total_mb < MIN_MEMORY_MB:
+        raise Trouble(f"This machine has only {total_mb:.0f} MB. A job needs about {MIN_MEMORY_MB} MB.")
+    return f"{free_mb / 1000:.1f} of {total_mb / 1000:.1f} GB free"
 
 
 def _folder(folder: Path) -> str:
@@ -119,8 +123,8 @@ def _folder(folder: Path) -> str:
             f"{folder} cannot be written ({error.strerror}). Choose another data folder."
         ) from error
     free_mb = shutil.disk_usage(folder).free / 1e6
-    if free_mb < LEAST_DISK_MB:
+    if free_mb < MIN_DISK_MB:
         raise Trouble(
-            f"only {free_mb:.0f} MB are free on the disk of {folder}. A job needs about {LEAST_DISK_MB} MB."
+            f"Only {free_mb:.0f} MB are free on the disk of {folder}. A job needs about {MIN_DISK_MB} MB."
         )
     return f"{folder}, {free_mb / 1000:.1f} GB free"

@@ -14,14 +14,14 @@ from recdreamer.protocol import JobFolder, write_atomically
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Judge a finished job of the embedded prior by the oracle; adds to its report.json."""
+    """Evaluate a finished job of the embedded prior with the oracle; adds to its report.json."""
 
     job: tyro.conf.Positional[Path]
 
 
 @dataclass(frozen=True)
 class EvaluateMesh:
-    """Measure a job's mesh against the true figure of its prompt; adds to its report.json, and a sheet of views."""
+    """Compare a job's mesh with the true figure of its prompt; adds to its report.json, and writes a sheet of views."""
 
     job: tyro.conf.Positional[Path]
 
@@ -31,9 +31,9 @@ class EvaluateClassifier:
     """Measure the training-free classifier on the embedded world (paper, Tables 2 and 6)."""
 
     out: Path
-    """Folder for classifier.json, classifier.md and the templates; what was drawn before is used again."""
+    """Folder for classifier.json, classifier.md and the templates; templates from an earlier run are reused."""
     count: int = 2400
-    """Renders, over all kinds and colours."""
+    """Number of renders, over all kinds and colours."""
     extractor: str = "builtin"
     device: str = "auto"
     seed: int = 0
@@ -41,7 +41,7 @@ class EvaluateClassifier:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Measure a job, its mesh, or the classifier."""
+    """Evaluate a job, its mesh, or the classifier."""
 
     what: (
         Annotated[EvaluateJob, tyro.conf.subcommand("job")]
@@ -54,9 +54,9 @@ def run_evaluate(command: Evaluate) -> int:
     """Raises RequestError and JobError."""
     match command.what:
         case EvaluateJob():
-            from recdreamer.evaluation.judge_views import judge
+            from recdreamer.evaluation.judge_views import judge_job
 
-            print(json.dumps(judge(JobFolder(command.what.job)).as_dict(), indent=2))
+            print(json.dumps(judge_job(JobFolder(command.what.job)).as_dict(), indent=2))
         case EvaluateMesh():
             from recdreamer.evaluation.judge_mesh import judge_mesh
 

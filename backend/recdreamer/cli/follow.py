@@ -1,4 +1,4 @@
-"""A worker at work, shown to people."""
+"""Runs a worker and shows its progress on the command line."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 
 
 def follow(folder: Path, options: tuple[str, ...] = ()) -> int:
-    """Run a worker on a job folder and show what it tells. Interrupting saves; returns the worker's exit code."""
+    """Run a worker on a job folder and show its events. Ctrl+C saves and stops. Returns the worker's exit code."""
     from rich.console import Console
 
     console = Console()
     worker = subprocess.Popen(
         [sys.executable, "-m", "recdreamer", "run", str(folder), *options],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
-        env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,  # before the worker loads torch; see job/worker.py
+        env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,  # before the worker loads torch; see cli/work.py
     )  # fmt: skip
     assert worker.stdin is not None and worker.stdout is not None
-    # Leaving closes the pipes, so a worker whose view failed saves and stops.
+    # Leaving the block closes the pipes, so if this view fails, the worker saves and stops.
     with worker, console.status("starting …") if console.is_terminal else nullcontext() as status:
         view = EventView(console, status)
         while True:
@@ -31,14 +31,14 @@ def follow(folder: Path, options: tuple[str, ...] = ()) -> int:
                     view.show(json.loads(line))
                 break
             except KeyboardInterrupt:
-                with suppress(OSError):  # It may be gone already.
+                with suppress(OSError):  # The worker may be gone already.
                     worker.stdin.write("pause\n")
                     worker.stdin.flush()
     return worker.wait()
 
 
 class EventView:
-    """Events as lines for people: one that moves on a terminal, one for each tenth elsewhere."""
+    """Shows events as lines: one that is updated on a terminal, one per tenth of a stage elsewhere."""
 
     def __init__(self, console: Any, status: Any) -> None:
         self.console, self.status = console, status
@@ -55,7 +55,7 @@ class EventView:
             case "error":
                 self._print(f"{event['message']} {event['hint']}")
             case "paused":
-                self._print("Saved; the same command goes on from here.")
+                self._print("Saved. Repeat the command to resume.")
             case "cancelled":
                 self._print("Cancelled.")
             case "result":

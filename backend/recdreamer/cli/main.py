@@ -1,6 +1,6 @@
 """The command `recdreamer`: generate, run, templates, particles, evaluate, bench, doctor.
 
-Only what a command needs is imported, so that help is quick and `doctor` runs on a broken installation.
+Each command imports only the modules that it needs, so that help is quick and `doctor` runs on a broken installation.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from recdreamer.cli.templates import Templates, run_templates
 from recdreamer.cli.work import work
 from recdreamer.protocol import (
     BUILTIN_PRIOR,
+    START_MESH,
     JobFolder,
     JobRequest,
     Kind,
@@ -34,12 +35,10 @@ from recdreamer.protocol import (
     write_atomically,
 )
 
-START_MESH = "start/mesh.npz"
-
 
 @dataclass(frozen=True)
 class Generate:
-    """Make a textured mesh from a prompt; the same command goes on with a run that was interrupted."""
+    """Make a textured mesh from a prompt. Repeat the command to resume an interrupted run."""
 
     prompt: str
     """What to make, for example "a red bear"."""
@@ -47,75 +46,75 @@ class Generate:
     """Job folder; the result is in OUT/result."""
     method: Method = "usd"
     pose_mode: PoseMode = "camera"
-    """Of usd: ask each view for the class of its azimuth, or rectify the marginal as the paper does."""
+    """usd only: `camera` wants the class of each view's azimuth, `marginal` is the paper's rectifier."""
     quality: Quality = "standard"
     seed: int = 0
     templates: Path | None = None
-    """Folder of pictures named front.png, back.png, left.png …; without it the prior draws its own."""
+    """Folder of pictures named front.png, back.png, left.png …; by default the prior draws its own."""
     prior: str = BUILTIN_PRIOR
-    """builtin, a Stable Diffusion folder, or the id of a model that is on this machine."""
+    """builtin, a Stable Diffusion folder, or the id of a model on this machine."""
     device: str = "auto"
     stages: tuple[str, ...] = get_args(Stage)
-    """Stages to run; a mesh is made in any case."""
+    """Stages to run; a mesh is always made."""
     start: Start = "prompt"
-    """Begin with the prompt alone, the shape of an object, an object that is only painted, or an earlier job."""
+    """Start from the prompt alone, the shape of an object, an object that is only painted, or an earlier job."""
     start_mesh: str = ""
-    """That object: .npz as in protocol.py, .obj, .ply, .stl or .glb."""
+    """File of the object: .npz as in protocol.py, .obj, .ply, .stl or .glb."""
     start_job: str = ""
-    """Folder of that job."""
+    """Folder of the earlier job."""
     strength: float = 0.7
-    """How far the result may leave the object's shape, 0 to 1."""
+    """How far the result may depart from the object's shape, 0 to 1."""
     height_m: float = 1.0
     set: Settings = field(default=())
-    """Single settings, for example optimize.num_steps=300."""
+    """Settings of the backend, for example optimize.num_steps=300."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Run or resume a job folder: progress on a terminal; into a pipe, events as JSON lines for the add-on."""
+    """Run or resume a job folder. Shows progress on a terminal, and writes events as JSON lines to a pipe."""
 
     job: tyro.conf.Positional[Path]
     again: Stage | None = None
-    """Repeat this stage and all after it, from what the stage before has made. Goes on with such a repeat that was
-    interrupted; one that fails or is cancelled leaves the job as it was."""
+    """Repeat this stage and all later ones, or resume such a repeat. If it fails or is cancelled, the job stays as it
+    was."""
     seed: int | None = None
-    """Of the repeated stages; without it that of the job."""
+    """Seed of the repeated stages; by default the seed of the job."""
 
 
 @dataclass(frozen=True)
-class Particles:
-    """Optimize pictures instead of an object, to see how a method spreads poses (paper, App. E)."""
+class Particles2D:
+    """Optimize 2D pictures instead of an object, to see how a method spreads poses (paper, App. E)."""
 
     prompt: str
     out: Path
     """Job folder: sheets/, particles.png, marginal.png, trace.json, result/report.json."""
     method: Method = "usd"
     n: int = 16
-    """Pictures."""
+    """Number of pictures."""
     steps: int = 4000
     seed: int = 0
     learning_rate: float = 0.03
-    """Of the latents (Adam)."""
+    """Adam's learning rate for the latents."""
     templates: Path | None = None
     prior: str = BUILTIN_PRIOR
     device: str = "auto"
     set: Settings = field(default=())
-    """Single settings; optimize.num_views is how many pictures a step moves."""
+    """Settings of the backend; optimize.num_views is the number of pictures that a step moves."""
 
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check this installation; every finding comes with its remedy."""
+    """Check this installation. Every failure comes with its remedy."""
 
     folder: Path = Path()
-    """Where jobs are to be written."""
+    """Folder for jobs."""
 
 
 Command = (
     Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Templates, tyro.conf.subcommand("templates")]
-    | Annotated[Particles, tyro.conf.subcommand("particles")]
+    | Annotated[Particles2D, tyro.conf.subcommand("particles")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
@@ -123,7 +122,7 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit with its code; expected trouble is one sentence and its remedy."""
+    """Run a command and exit with its code. Expected errors are one sentence and its remedy."""
     from recdreamer.report import JobError
 
     command = tyro.cli(Command, args=arguments, prog="recdreamer", config=(tyro.conf.OmitSubcommandPrefixes,))
@@ -134,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Doctor) -> int:
+def _run(command: Generate | Run | Templates | Particles2D | Evaluate | Bench | Doctor) -> int:
     match command:
         case Generate():
             prepare_job(command)
@@ -142,8 +141,8 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
         case Run():
             if command.again is None and command.seed is not None:
                 raise RequestError(
-                    "A job that goes on keeps its seed.",
-                    "Say from which stage on it is to be repeated: --again STAGE.",
+                    "A resumed job keeps its seed.",
+                    "Choose the stage to repeat with the new seed: --again STAGE.",
                 )
             if sys.stdout.isatty():
                 again = () if command.again is None else ("--again", command.again)
@@ -154,7 +153,7 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
             return run(command.job, work, None if command.again is None else (command.again, command.seed))
         case Templates():
             return run_templates(command)
-        case Particles():
+        case Particles2D():
             prepare_particles(command)
             return follow(command.out)
         case Evaluate():
@@ -168,9 +167,9 @@ def _run(command: Generate | Run | Templates | Particles | Evaluate | Bench | Do
 
 
 def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
-    """Write the job folder of a request, or take up the one that is there.
+    """Write the job folder of a request, or reuse the one that exists.
 
-    Raises RequestError for a request that cannot be run, and for a folder that holds another one.
+    Raises RequestError if the request cannot be run or the folder has a different one.
     """
     job = JobFolder(command.out.absolute())
     templates: tuple[Template, ...] = ()
@@ -200,8 +199,8 @@ def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
     if job.request.exists():
         if job.read_request() != request:
             raise RequestError(
-                f"{job.root} holds a job with other settings.",
-                "Repeat its settings to go on with it, or choose another folder.",
+                f"{job.root} has a job with other settings.",
+                "Use its settings to resume it, or choose another folder.",
             )
         return request
     if command.start_mesh:
@@ -216,8 +215,8 @@ def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
     return request
 
 
-def prepare_particles(command: Particles) -> JobRequest:
-    """Write the job folder of 2D particles, or take up the one that is there. Raises RequestError."""
+def prepare_particles(command: Particles2D) -> JobRequest:
+    """Write the job folder of 2D particles, or reuse the one that exists. Raises RequestError."""
     from recdreamer.presets import resolve
     from recdreamer.stages.particles_2d import check_config
 

@@ -1,4 +1,4 @@
-"""Single settings as a command line has them: NAME=VALUE."""
+"""Settings on the command line: NAME=VALUE."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Settings = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")]
 
 
 def parse_setting(item: str) -> tuple[str, Any]:
-    """Name and value; what is no JSON is a text. Raises RequestError."""
+    """Name and value of a setting; a value that is not JSON is a string. Raises RequestError."""
     name, equals, text = item.partition("=")
     if not equals:
         raise RequestError(
-            f"{item!r} is no setting.", "Write it as NAME=VALUE, for example optimize.num_steps=300."
+            f"{item!r} is not a setting.", "Write it as NAME=VALUE, for example optimize.num_steps=300."
         )
     try:
         return name, json.loads(text)

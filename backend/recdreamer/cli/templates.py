@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from recdreamer.prior.diffusion import DiffusionPrior
 
 MAX_DRAWN = 20
-"""Prompts whose pictures are kept for the next check."""
+"""Number of prompts whose pictures are cached for the next check."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """Let the prior draw templates of a prompt: the most typical pictures of each pose."""
+    """Let the prior draw templates of a prompt: its most typical pictures of each pose."""
 
     prompt: str
     out: Path
@@ -40,48 +40,48 @@ class Draw:
     prior: str = BUILTIN_PRIOR
     device: str = "auto"
     set: Settings = field(default=())
-    """Single settings, for example extractor=FOLDER."""
+    """Settings of the backend, for example extractor=FOLDER."""
 
 
 @dataclass(frozen=True)
 class Gallery(Draw):
-    """Let the prior draw many pictures of a prompt, sorted by pose, to pick from: delete those that do not fit."""
+    """Let the prior draw many pictures of a prompt, sorted by pose. Delete those that do not fit."""
 
 
 @dataclass(frozen=True)
 class Views:
-    """Let a model of the Zero-1-to-3 kind turn one picture, which shows the front, to all sides."""
+    """Make all sides from one picture of the front, with a model of the Zero-1-to-3 type."""
 
     image: Path
-    """Best with alpha: what is not cut out is part of the object."""
+    """Preferably with alpha; without it the background becomes part of the object."""
     model: Path
-    """Folder of the model, in diffusers' format."""
+    """Folder of the model in the format of diffusers."""
     out: Path
     elevation_deg: float = 0.0
-    """From which the picture was taken."""
+    """Camera elevation of the picture."""
     seed: int = 0
     device: str = "auto"
 
 
 @dataclass(frozen=True)
 class Check:
-    """Say what the classifier makes of the templates of a folder: masks, confusion, advice; pictures in FOLDER/check."""
+    """Show how the classifier reads a folder of templates: masks, confusion, advice. Writes pictures to FOLDER/check."""
 
     folder: tyro.conf.Positional[Path]
     """Pictures named front.png, back.png, left.png …, or a job folder."""
     prompt: str = ""
-    """Lets the prior's own pictures of the prompt say whether a label is right. Of a job: its own."""
+    """The labels are compared with the prior's own pictures of this prompt. Default: the prompt of the job, if any."""
     prior: str = ""
-    """Of a job: its own; else builtin."""
+    """Default: the prior of the job, else builtin."""
     device: str = ""
-    """Of a job: its own; else auto."""
+    """Default: the device of the job, else auto."""
     set: Settings = field(default=())
-    """Single settings, for example extractor=FOLDER."""
+    """Settings of the backend, for example extractor=FOLDER."""
 
 
 @dataclass(frozen=True)
 class Templates:
-    """Pose templates: draw them, pick them, turn a picture, check them."""
+    """Pose templates: draw them, pick them, make them from one picture, check them."""
 
     do: (
         Annotated[Draw, tyro.conf.subcommand("draw")]
@@ -108,11 +108,11 @@ def draw(command: Draw) -> int:
     from recdreamer.pose.draw import draw_templates
 
     if any(command.out.glob("*.png")):
-        raise RequestError(f"{command.out} holds pictures already.", "Choose another folder, or empty it.")
+        raise RequestError(f"{command.out} already has pictures.", "Choose another folder, or empty it.")
     request = _request(command)
     prior, extractor, _ = _models(request)
     for template in draw_templates(command.out, prior, extractor, request.prompt, request.seed):
-        _tell(template, command.out)
+        _print_template(template, command.out)
     return 0
 
 
@@ -135,7 +135,7 @@ def views(command: Views) -> int:
     from recdreamer.prior.loading import quieten
 
     quieten()
-    # Read at twice the size of the views, as its object is cut out.
+    # Read at twice the size of the views, because its object is cropped later.
     (picture,) = load_templates(JobFolder(Path()), (Template("front", str(command.image.absolute())),), 512)
     device = choose_device(command.device)
     model = NovelViews.load(command.model, device, torch.float16 if device.type == "cuda" else torch.float32)
@@ -143,7 +143,7 @@ def views(command: Views) -> int:
     for template in write_views(
         command.out, model, picture, generator, elevation_deg=command.elevation_deg, tick=_tick
     ):
-        _tell(template, command.out)
+        _print_template(template, command.out)
     return 0
 
 
@@ -170,7 +170,7 @@ def check(command: Check) -> int:
         job.root, request.templates, loaded, extractor, attention, drawn, cache_folder("features"), config
     )
     for template, verdict in zip(request.templates, verdicts, strict=True):
-        _tell(template)
+        _print_template(template)
         shares = ", ".join(f"{label} {100 * prob:.0f} %" for label, prob in verdict.pose_probs.items())
         print(f"  {shares}; object on {100 * verdict.coverage:.0f} % of the picture")
         for warning in verdict.warnings:
@@ -182,7 +182,7 @@ def check(command: Check) -> int:
 
 
 def _request_to_check(job: JobFolder, command: Check) -> JobRequest:
-    """That of a job folder, or one for a folder of pictures; what the command says comes first."""
+    """The request of a job folder, or one for a folder of pictures. Options of the command take precedence."""
     from recdreamer.pose.templates import templates_in
 
     if job.request.exists():
@@ -193,15 +193,15 @@ def _request_to_check(job: JobFolder, command: Check) -> JobRequest:
             request = replace(request, templates=drawn)
     else:
         request = JobRequest(NO_PROMPT, pose_mode="marginal", templates=templates_in(job.root))
-    said = {"prompt": command.prompt, "prior": command.prior, "device": command.device}
-    request = replace(request, **{name: value for name, value in said.items() if value})
+    given = {"prompt": command.prompt, "prior": command.prior, "device": command.device}
+    request = replace(request, **{name: value for name, value in given.items() if value})
     request = replace(request, overrides=request.overrides | dict(map(parse_setting, command.set)))
     request.validate()
     return request
 
 
 def _drawn(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobRequest) -> Drawn:
-    """The prior's own pictures of the prompt's poses, which are kept for the next check."""
+    """The prior's own pictures of the prompt's poses, cached for the next check."""
     from recdreamer import __version__
     from recdreamer.cache import cache_folder
     from recdreamer.pose.anchoring import Drawn
@@ -228,7 +228,7 @@ def _request(command: Draw) -> JobRequest:
 
 
 def _models(request: JobRequest) -> tuple[DiffusionPrior, FeatureExtractor, ClassifierConfig]:
-    """The prior and the extractor of a request, and the settings of its classifier."""
+    """The prior, extractor and classifier settings of a request."""
     from recdreamer.device import choose_device, choose_dtype
     from recdreamer.pose.features import FeatureExtractor
     from recdreamer.presets import resolve
@@ -241,10 +241,10 @@ def _models(request: JobRequest) -> tuple[DiffusionPrior, FeatureExtractor, Clas
     return prior, FeatureExtractor(config.extractor).to(device), config.rectifier.classifier
 
 
-def _tell(template: Template, folder: Path = Path()) -> None:
+def _print_template(template: Template, folder: Path = Path()) -> None:
     print(f"{template.label}: {folder / template.image}{' (mirrored)' if template.mirrored else ''}")
 
 
 def _tick(done: int, total: int) -> None:
-    """One line that the add-on shows as it is."""
+    """Print a line that the add-on shows as it is."""
     print(f"{done} of {total}", flush=True)

@@ -1,4 +1,4 @@
-"""What a worker does for a request: an object, or 2D particles."""
+"""The work that a worker does for a request: an object, or 2D particles."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from recdreamer.report import Report
 
 
 def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
-    """The real work. Imported late: a damaged request is answered before torch is loaded."""
-    # torch's threads wait for each other by spinning. Beside a busy Blender they would spin against its work:
-    # eight times slower on two shared cores. Read once, when torch is loaded.
+    """Make an object. Imports late, so that a damaged request is answered before torch is loaded."""
+    # By default torch's threads spin while they wait for each other. Beside a busy Blender that is eight times slower
+    # on two shared cores. The variable is read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from recdreamer.generate import generate
     from recdreamer.presets import resolve
@@ -20,7 +20,7 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
 
 
 def work(job: JobFolder, request: JobRequest, report: Report) -> None:
-    """What a worker does for a request."""
+    """The work of a worker, by kind of request."""
     if request.kind == "object":
         generate_job(job, request, report)
     else:

@@ -72,8 +72,6 @@ class Guide:
         self.method: Method = method
         self.denoiser, self.prompts, self.config = denoiser, prompts, config
         self.rectifiers, self.rectifier_config = rectifiers, rectifier_config or RectifierConfig()
-        self.norms: dict[str, Tensor] = {}
-        """Norms of both terms of USD at the latest step, per view, on the device."""
 
     def ask(self, x: Noised, generator: torch.Generator) -> Answers:
         """The answers that the method needs. Changes no state: asking twice gives the same answers."""
@@ -103,10 +101,7 @@ class Guide:
         """The rectifier's term, weighted and limited relative to the denoiser's (paper, B.3)."""
         settings = self.rectifier_config
         weighted = settings.weight * rectifying
-        kept = clamped(weighted, denoising, settings.clamp, settings.clamp_limit)
-        terms = {"denoiser": denoising, "rectifier": weighted, "rectifier_kept": kept}
-        self.norms = {name: term.flatten(1).norm(dim=1) for name, term in terms.items()}
-        return kept
+        return clamped(weighted, denoising, settings.clamp, settings.clamp_limit)
 
     def observe(self, x: Noised, log_probs: Sequence[Float[Tensor, "batch classes"]]) -> None:
         """Alg. 1, line 5: update every rectifier with the classified views."""

@@ -1,7 +1,7 @@
-"""The Warp kernels against plain torch and against another version, in one run: who is timed takes turns.
+"""Times the Warp kernels against plain torch and against another version, in turns within one run.
 
-A shared machine slows down and speeds up by a factor of two. Turn by turn all meet the same weather, so that the ratio
-of two times of one round says more than the times do.
+The speed of a shared machine varies by a factor of two. In turns all candidates meet the same conditions, so the ratio of
+two times of one round is more reliable than the times.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from recdreamer.protocol import write_atomically
 OURS = {"levels": 8, "log2_table_size": 16, "base": 8, "finest": 128}
 INSTANT_NGP = {"levels": 16, "log2_table_size": 19, "base": 16, "finest": 1024}
 STYLES = ("-o", "--s", ":^")
-"""Of Warp, torch and another version."""
+"""Line styles of Warp, torch and the other version."""
 RAYS = ("march", "composite", "picture")
 TABLES: dict[FieldTable, tuple[str, str, list[Case]]] = {
     "hash-grid": (
@@ -64,10 +64,10 @@ TABLES: dict[FieldTable, tuple[str, str, list[Case]]] = {
 
 @runtime_checkable
 class Runner(Protocol):
-    """Somebody who takes part."""
+    """A candidate of the comparison."""
 
     def prepare(self, case: Case) -> str | None:
-        """Why it cannot, or None."""
+        """Set up a case. Returns the reason if it cannot run here, else None."""
 
     def run(self) -> float:
         """Milliseconds of one repetition."""
@@ -75,7 +75,7 @@ class Runner(Protocol):
 
 
 class Here:
-    """This version, by Warp or by the reference."""
+    """This version, with Warp or the reference."""
 
     def __init__(self, backend: str, device: torch.device) -> None:
         self.backend, self.device = backend, device
@@ -92,7 +92,7 @@ class Here:
 
 
 class There:
-    """Another version by Warp, in a process of its own."""
+    """Another version with Warp, in a process of its own."""
 
     def __init__(self, process: subprocess.Popen[str], device: torch.device) -> None:
         self.process, self.device = process, device
@@ -112,14 +112,14 @@ class There:
             self.process.stdin.write(json.dumps(asked) + "\n")
             self.process.stdin.flush()
             answer = self.process.stdout.readline()
-        return json.loads(answer) if answer else {"cannot": "Its process ended; see what it printed."}
+        return json.loads(answer) if answer else {"cannot": "Its process ended; see its output."}
 
 
 @contextmanager
 def another_version(folder: Path, device: torch.device) -> Iterator[There]:
-    """The version whose `backend` folder is given. Raises ValueError where there is none."""
+    """The version in a `backend` folder. Raises ValueError if there is none."""
     if not (folder / "recdreamer" / "__init__.py").exists():
-        raise ValueError(f"{folder} holds no recdreamer: give the folder `backend` of another checkout.")
+        raise ValueError(f"{folder} has no recdreamer. Give the folder `backend` of another checkout.")
     # Without its own folder on the path (-P) the script imports the other version, and only that.
     process = subprocess.Popen(
         [sys.executable, "-P", bench_field_cases.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -144,7 +144,7 @@ def bench_field(
 ) -> dict[str, Any]:
     """Medians and paired ratios of every case of the tables. Raises ValueError.
 
-    A case ends after `repeats` rounds, or earlier when `seconds` are over.
+    A case ends after `repeats` rounds, or after `seconds` if that is earlier.
     """
     with contextlib.ExitStack() as stack:
         runners: dict[str, Runner] = {"Warp": Here("warp", device), "torch": Here("torch", device)}
@@ -158,13 +158,13 @@ def bench_field(
 
 
 def measured(case: Case, runners: dict[str, Runner], repeats: int, seconds: float) -> dict[str, Any]:
-    """Of one case: the median milliseconds of each, and the median over rounds of its time by that of the first."""
+    """Median milliseconds of each runner, and the median over rounds of its time relative to the first runner."""
     refusals = {name: runner.prepare(case) for name, runner in runners.items()}
     able = [name for name, refusal in refusals.items() if refusal is None]
     rounds: list[dict[str, float]] = []
     started = time.perf_counter()
     for number in range(repeats):
-        # There and back, so that who comes later in a slowing round comes earlier in the next.
+        # In alternating order, so that no runner is always later in a round.
         rounds.append({name: runners[name].run() for name in (able[::-1] if number % 2 else able)})
         if time.perf_counter() - started > seconds:
             break
@@ -183,7 +183,7 @@ def measured(case: Case, runners: dict[str, Runner], repeats: int, seconds: floa
 
 
 def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's and that it is a CPU."""
+    """Name of the GPU, or "CPU" and the name of the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with contextlib.suppress(OSError):
@@ -220,7 +220,7 @@ def _cell(value: float | None, form: str) -> str:
 
 
 def save(found: dict[str, Any], folder: Path) -> list[Path]:
-    """field.json, field.md and, where matplotlib is installed, field.png; what was written."""
+    """Write field.json, field.md and, if matplotlib is installed, field.png. Returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / "field.json", folder / "field.md"]
     write_atomically(paths[0], json.dumps(found, indent=2))
@@ -232,7 +232,7 @@ def save(found: dict[str, Any], folder: Path) -> list[Path]:
 
 
 def plot(found: dict[str, Any], path: Path) -> None:
-    """Milliseconds against what each table varies; a colour for each part, a line style for each who took part."""
+    """Milliseconds against the varied quantity of each table; a colour per part, a line style per runner."""
     from matplotlib.figure import Figure
 
     tables = found["tables"]

@@ -1,7 +1,7 @@
-"""What `recdreamer bench field` times, each case as a function without arguments.
+"""The cases of `recdreamer bench field`, each as a function without arguments.
 
-Run as a script it times the version of the package that it finds, case by case as standard input asks: that is how
-another version takes part. So the top of this file imports only what earlier versions have, too.
+Run as a script, this file times the version of the package on its path, case by case as requested on standard input. This
+is how another version takes part, so the top of the file imports only modules that earlier versions also have.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from recdreamer.rendering.composite import composite
 from recdreamer.rendering.march import march
 
 Case = dict[str, Any]
-"""The part that is timed and its settings, as plain JSON."""
-Run = Callable[[], object]
+"""The part to time and its settings, as plain JSON."""
+Repetition = Callable[[], object]
 
 NUM_VIEWS = 4
 MAX_PAIRS = 1 << 25
-"""Rays times faces up to which the reference is asked to cast: it looks at all of them."""
+"""Limit of rays times faces for the reference, which tests all pairs."""
 PAIRS_AT_ONCE = 1 << 22
 TURN_MS = 30.0
-"""Several time slices of a busy machine, so that a case of one millisecond is not measured by its luck."""
+"""Several time slices of a busy machine, so that cases of one millisecond do not depend on luck."""
 MIDDLE_OF_A_RUN = FieldConfig(blob_density=60.0, blob_radius=0.65)
 """A solid body that fills about as much of the cube as a figure does."""
 
 
-def prepare(case: Case, backend: str, device: torch.device) -> Run:
-    """What one repetition of a case does: everything it needs is made, and it ran once, so that kernels are compiled.
+def prepare(case: Case, backend: str, device: torch.device) -> Repetition:
+    """One repetition of a case. Everything is set up, and it ran once, so that the kernels are compiled.
 
-    Raises ValueError for a case that is too large.
+    Raises ValueError if the case is too large.
     """
     settings = dict(case)
-    part: Callable[..., Run] = PARTS[settings.pop("part")]
+    part: Callable[..., Repetition] = PARTS[settings.pop("part")]
     run = part(device, backend, **settings)
 
     def once() -> None:
@@ -60,8 +60,8 @@ def prepare(case: Case, backend: str, device: torch.device) -> Run:
     return once
 
 
-def milliseconds(run: Run) -> float:
-    """Of one repetition: the mean of as many as a turn of TURN_MS has room for, one at least."""
+def milliseconds(run: Repetition) -> float:
+    """Time of one repetition: the mean over as many as fit into TURN_MS, at least one."""
     started, count, passed_ms = time.perf_counter(), 0, 0.0
     while passed_ms < TURN_MS:
         run()
@@ -72,8 +72,8 @@ def milliseconds(run: Run) -> float:
 
 def hash_grid(
     device: torch.device, backend: str, points: int, levels: int, log2_table_size: int, base: int, finest: int
-) -> Run:
-    """Forward and backward towards the table, at random points."""
+) -> Repetition:
+    """Forward, and backward to the table, at random points."""
     generator = torch.Generator().manual_seed(0)
     grid = HashGrid(levels, 2, log2_table_size, base, finest, generator).to(device)
     xyz = (2 * torch.rand(points, 3, generator=generator) - 1).to(device)
@@ -81,13 +81,13 @@ def hash_grid(
     return lambda: torch.autograd.grad(grid(xyz), grid.table, upstream)
 
 
-def march_rays(device: torch.device, backend: str, size_px: int, step_size: float) -> Run:
+def march_rays(device: torch.device, backend: str, size_px: int, step_size: float) -> Repetition:
     _, occupancy = _scene(device)
     rays = _rays(device, size_px)
     return lambda: _march(rays, occupancy, step_size)
 
 
-def composite_rays(device: torch.device, backend: str, size_px: int, step_size: float) -> Run:
+def composite_rays(device: torch.device, backend: str, size_px: int, step_size: float) -> Repetition:
     """Forward and backward."""
     field, occupancy = _scene(device)
     samples, _ = _march(_rays(device, size_px), occupancy, step_size)
@@ -98,7 +98,7 @@ def composite_rays(device: torch.device, backend: str, size_px: int, step_size: 
     return lambda: torch.autograd.grad(composite(sigmas, rgbs, samples)[1], (sigmas, rgbs), upstream)
 
 
-def picture(device: torch.device, backend: str, size_px: int, step_size: float) -> Run:
+def picture(device: torch.device, backend: str, size_px: int, step_size: float) -> Repetition:
     """Whole pictures, forward and backward: march, grid, network, composite."""
     field, occupancy = _scene(device)
     cameras = _cameras(device)
@@ -114,8 +114,8 @@ def picture(device: torch.device, backend: str, size_px: int, step_size: float) 
     return run
 
 
-def ray_cast(device: torch.device, backend: str, faces: int, size_px: int) -> Run:
-    """The first face that each ray of the pictures meets; the tree is built before."""
+def ray_cast(device: torch.device, backend: str, faces: int, size_px: int) -> Repetition:
+    """The first face that each ray of the pictures hits; the tree is built beforehand."""
     from recdreamer.rendering.ray_cast import MeshCaster
 
     rays_o, rays_d = _rays(device, size_px)
@@ -161,7 +161,7 @@ def cast_reference(
     return face, barycentrics, distances
 
 
-def bake(device: torch.device, backend: str, faces: int, texture_size_px: int) -> Run:
+def bake(device: torch.device, backend: str, faces: int, texture_size_px: int) -> Repetition:
     """The texture of a mesh from the colours of a field."""
     from recdreamer.mesh.bake import bake_texture
 
@@ -184,7 +184,7 @@ PARTS = {
 
 
 def bumpy_ball(faces: int) -> Mesh:
-    """About that many triangles in rows and columns around a ball, without its poles, with one UV island."""
+    """A ball of about `faces` triangles in rows and columns, without its poles, with one UV island."""
     rows = max(4, round(math.sqrt(faces / 4)))
     columns = 2 * rows
     v, u = np.meshgrid(np.linspace(0, 1, rows + 1), np.linspace(0, 1, columns + 1), indexing="ij")
@@ -200,7 +200,7 @@ def bumpy_ball(faces: int) -> Mesh:
 
 
 def _scene(device: torch.device) -> tuple[RadianceField, OccupancyGrid]:
-    """A solid body as in the middle of a run, and where it is."""
+    """A solid body as in the middle of a run, and its occupancy."""
     field = RadianceField(MIDDLE_OF_A_RUN, 0).to(device)
     occupancy, generator = OccupancyGrid(OccupancyConfig()).to(device), torch.Generator().manual_seed(0)
     for _ in range(4):
@@ -225,10 +225,10 @@ def _march(rays: tuple[Tensor, Tensor], occupancy: OccupancyGrid, step_size: flo
 
 def serve() -> None:
     """Answer each line of standard input with a line: {"case", "backend", "device", "threads"} prepares, {} runs."""
-    # What libraries print must not get between the answers.
+    # Keep the prints of libraries out of the answers.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    run: Run | None = None
+    run: Repetition | None = None
     for line in sys.stdin:
         asked = json.loads(line)
         try:
@@ -239,7 +239,7 @@ def serve() -> None:
             else:
                 assert run is not None
                 answer = {"ms": milliseconds(run)}
-        except Exception as error:  # Another version may fail in any way, and the others go on.
+        except Exception as error:  # Another version may fail in any way; the comparison goes on.
             answer = {"cannot": f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()

@@ -1,4 +1,4 @@
-"""Seconds, FLOPs and memory of one distillation step, split by part, on whatever device there is."""
+"""Seconds, FLOPs and memory of one distillation step, split by part."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 import trimesh
-from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from recdreamer.config import GenerateConfig, of_geometry, of_texture
@@ -25,6 +24,7 @@ from recdreamer.device import choose_device, choose_dtype
 from recdreamer.distillation.methods import LORA_METHODS
 from recdreamer.evaluation.random_sd import random_dinov2, random_sd21
 from recdreamer.field import RadianceField
+from recdreamer.images import png_bytes
 from recdreamer.mesh import Mesh
 from recdreamer.models.painting import Painting
 from recdreamer.models.radiance import Particles
@@ -52,8 +52,8 @@ def bench_step(
 ) -> dict[str, Any]:
     """Median seconds of each part, TFLOP and peak memory of a step of one stage, for jobs of each method.
 
-    `prior_name` is `builtin`, `random-sd21` or a model. Parts are timed where the step calls them; on a GPU each waits
-    for the device, so that their sum exceeds a step that nobody looks at: that one is the row "step".
+    `prior_name` is `builtin`, `random-sd21` or a model. The parts are timed where the step calls them. On a GPU each of
+    them waits for the device, so their sum exceeds the row "step", which is timed without the parts.
     """
     device = choose_device(device_name)
     table = {method: _measure(method, stage, prior_name, num_steps, device, settings) for method in methods}
@@ -85,7 +85,7 @@ def _measure(
     device: torch.device,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    # What was measured before hangs together in circles, and would count as this method's memory.
+    # Earlier measurements are in reference cycles, and would count as memory of this method.
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -127,7 +127,7 @@ def _measure(
         parts.wrap(rectifier, "log_ratio", "classifier")
     if lora is not None:
         parts.wrap(lora, "step", "branch training")
-    # What the rectifier differentiates; nothing else in a step calls this function.
+    # The rectifier's gradient; nothing else in a step calls this function.
     original = torch.autograd.grad
     parts.wrap(torch.autograd, "grad", "rectifier backward")
     try:
@@ -142,7 +142,7 @@ def _measure(
 
 
 def _theta(stage: Stage, config: GenerateConfig, device: torch.device) -> tuple[Theta, GenerateConfig]:
-    """What the stage moves, on its way from a ball, and the configuration of its steps."""
+    """The model of the stage, started from a ball, and the configuration of its steps."""
     if stage == "shape":
         return Particles(config, device), config
     ball = trimesh.creation.icosphere(5, 0.6)
@@ -156,11 +156,11 @@ def _theta(stage: Stage, config: GenerateConfig, device: torch.device) -> tuple[
 def _job(
     folder: Path, method: Method, prior_name: str, device: str, settings: dict[str, Any]
 ) -> tuple[JobFolder, GenerateConfig]:
-    """A job whose templates are noise: a step costs the same whatever they show."""
+    """A job with noise as templates: their content does not change the cost of a step."""
     templates, noise = [], np.random.default_rng(0)
     for label in ("front", "right", "back", "left"):
         path = folder / f"{label}.png"
-        Image.fromarray(noise.integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+        path.write_bytes(png_bytes(noise.integers(0, 255, (64, 64, 3), dtype=np.uint8)))
         templates.append(Template(label, path.name))
     request = JobRequest(
         "a red bear", method=method, prior=prior_name, device=device, templates=tuple(templates),
@@ -174,7 +174,7 @@ def _job(
 
 
 def _peak_gib(device: torch.device) -> float:
-    """Of the device; on a CPU of the process since it began, so that later methods include earlier ones."""
+    """Peak memory of the device; on a CPU of the whole process, so that later methods include earlier ones."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     unit = 1 if sys.platform == "darwin" else 1024
@@ -182,7 +182,7 @@ def _peak_gib(device: torch.device) -> float:
 
 
 class Stopwatch:
-    """Adds up the seconds spent in named callables, one list entry per step."""
+    """Adds up the seconds spent in named callables, with one list entry per step."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

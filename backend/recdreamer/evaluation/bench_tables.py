@@ -1,4 +1,4 @@
-"""The tables of `recdreamer bench field` by name: all that the command line needs before torch is loaded."""
+"""Names of the tables of `recdreamer bench field`, which the command line needs before torch is loaded."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How well the training-free classifier reads poses, and whether its gradient means what it says.
+"""Measures how well the training-free classifier reads poses, and whether its gradient is meaningful.
 
 On true renders of the embedded world (paper, Table 6), on the prior's estimates of them, on sketches (Table 2), and on
-shapes that have no pose. Templates are drawn by the prior itself, as in a generation without templates.
+shapes without a pose. The prior draws the templates, as in a job without templates.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from recdreamer.pose.templates import PoseTemplate
 
 TIMESTEPS = (100, 300, 500, 700, 900)
 BORDER_DEG = 10.0
-"""Views nearer to a border between two poses are reported apart: any answer is nearly right there."""
+"""Views nearer to a border between two poses are reported separately: there both answers are nearly right."""
 BRANCHES = ("full", "orientation", "texture")
 
 
@@ -36,7 +36,7 @@ def measure_classifier(
     seed: int,
     say: Callable[[str], None] = lambda what: None,
 ) -> dict[str, Any]:
-    """All measurements, as numbers that JSON holds; `as_tables` writes them out."""
+    """All measurements, as values for JSON; `as_tables` formats them."""
     bench = ClassifierBench(folder, device, extractor, seed)
     subjects = []
     for kind in range(len(KINDS)):
@@ -86,7 +86,7 @@ def on_renders(
 ) -> dict[str, Any]:
     """Table 6 on held-out renders, for the branches and for the three normalisations."""
     variants: dict[str, dict[str, Any]] = {branch: {"branches": branch} for branch in BRANCHES}
-    # That of the released code is the default, and so that of the full one already.
+    # The variant "full" already has the normalization of the released code, the default.
     variants |= {name: {"normalization": name} for name in ("paper", "centered")}
     azimuths, guesses = [], {name: [] for name in variants}
     surety: dict[str, list[Tensor]] = {name: [] for name in variants}
@@ -120,7 +120,7 @@ def on_renders(
 
 
 def on_estimates(bench: ClassifierBench, subjects: list[Subject], each: int) -> dict[str, Any]:
-    """Accuracy of the whole classifier on the prior's estimates from timestep t."""
+    """Accuracy of the full classifier on the prior's estimates from timestep t."""
     right: dict[int, list[Tensor]] = {t: [] for t in TIMESTEPS}
     for subject in subjects:
         azimuth_deg = 360 * torch.rand(each, generator=bench.generator, device=bench.device)
@@ -136,7 +136,7 @@ def on_estimates(bench: ClassifierBench, subjects: list[Subject], each: int) -> 
 
 
 def on_sketches(bench: ClassifierBench, subjects: list[Subject], each: int = 48) -> dict[str, Any]:
-    """Pictures read by sketches as templates, clean and by an unsteady hand, and sketches read by pictures."""
+    """Photos with sketches as templates, clean and drawn by an unsteady hand, and sketches with photos as templates."""
     guesses: dict[str, list[Tensor]] = {"clean": [], "by hand": [], "read by pictures": []}
     truths = []
     for subject in subjects:

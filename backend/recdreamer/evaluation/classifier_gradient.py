@@ -1,4 +1,4 @@
-"""Whether the classifier's gradient means something: pictures moved along it, judged by the oracle."""
+"""Tests whether the classifier's gradient is meaningful: moves pictures along it and asks the oracle."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.pose.rectifier import marginal_log_ratio
 
 ASCENT_STEPS, ASCENT_LENGTH = 24, 2.0
-"""Normalised steps in latent space, and their length altogether as a share of the latents' own norm."""
+"""Number of normalised steps in latent space, and their total length relative to the norm of the latents."""
 JUDGED_AT = 150
-"""Ends of an ascent are judged on the prior's estimates from this timestep: what it takes for noise is gone."""
+"""The ends of an ascent are judged on the prior's estimates from this timestep, which lack what it regards as noise."""
 
 
 def shapeless(
     bench: ClassifierBench, subject: Subject, count: int = 16
 ) -> dict[str, Float[Tensor, "batch 3 s s"]]:
-    """Pictures without a pose: mirror images laid over each other, plain bodies, and what is left at t = 950."""
+    """Pictures without a pose: photos blended with their mirror images, plain bodies, and estimates at t = 950."""
     evenly = torch.arange(count, device=bench.device) * 360 / count
     photos = bench.photos(subject, evenly)
     figures, cameras, ground = bench.views(subject, evenly)
@@ -50,7 +50,7 @@ def shapeless(
 
 
 def on_shapeless(bench: ClassifierBench, subjects: list[Subject]) -> dict[str, Any]:
-    """Mean answer on pictures without a pose, and how much it prefers one side to the other on average."""
+    """Mean answer on pictures without a pose, and its mean preference for one side."""
     answers: dict[str, list[Tensor]] = {}
     for subject in subjects:
         classifier = bench.classifier(subject)
@@ -66,10 +66,10 @@ def on_shapeless(bench: ClassifierBench, subjects: list[Subject]) -> dict[str, A
 
 
 def ascent(bench: ClassifierBench, subjects: list[Subject], per_class: int = 2) -> dict[str, Any]:
-    """How far a few steps along the gradient lead from a symmetric picture to a wanted pose.
+    """How far a few steps along the gradient lead from a symmetric picture towards a wanted pose.
 
-    By the classifier itself and by the oracle, with the U-Net's Jacobian and without: a gradient that pleases the
-    classifier alone means nothing.
+    Judged by the classifier and by the oracle, with the U-Net's Jacobian and without. A gradient that improves only the
+    classifier's own score would be meaningless.
     """
     rows: dict[str, list[Tensor]] = {}
     for subject in subjects:
@@ -82,7 +82,7 @@ def ascent(bench: ClassifierBench, subjects: list[Subject], per_class: int = 2) 
         columns = torch.tensor(places, device=bench.device)[:, None]
         ends = {"before": start}
         for name, keep in (("with the Jacobian", True), ("without", False)):
-            bench.generator.manual_seed(bench.seed)  # Both have the same noise.
+            bench.generator.manual_seed(bench.seed)  # The same noise for both.
             ends[name] = _climb(
                 bench, subject, start, keep,
                 lambda images, classifier=classifier, columns=columns: classifier(
@@ -132,11 +132,11 @@ def _climb(
 
 
 def leaving_a_state(bench: ClassifierBench, subjects: list[Subject], count: int = 16) -> dict[str, Any]:
-    """Does the marginal form move pictures that are all alike and have no pose? For each normalisation.
+    """Does the marginal form move identical pictures without a pose? For each normalisation.
 
-    Where it answers all classes alike, the ratio is flat: the marginal is its own answer. `slope` is the mean norm of
-    the gradient of log r where the marginal has settled; `entropy` is the oracle's over the pictures (of ln 4), before
-    and after steps along it, taken with the marginal running.
+    If the classifier gives all classes the same probability, the ratio is flat, because the marginal equals the answer.
+    `slope` is the mean norm of the gradient of log r with a settled marginal. `entropy` is the oracle's entropy over the
+    pictures, relative to ln 4, before and after steps along the gradient with a running marginal.
     """
     found = {}
     starts = []
@@ -145,7 +145,7 @@ def leaving_a_state(bench: ClassifierBench, subjects: list[Subject], count: int 
         blob = bench.prior.encode(0.5 * (photo + photo.flip(-1))).detach()
         starts.append(blob.expand(count, -1, -1, -1).contiguous())
     for normalization in get_args(Normalization):
-        bench.generator.manual_seed(bench.seed)  # Each has the same noise.
+        bench.generator.manual_seed(bench.seed)  # The same noise for each.
         slopes, before, after = [], [], []
         for subject, start in zip(subjects, starts, strict=True):
             classifier = bench.classifier(subject, normalization=normalization)

@@ -1,4 +1,4 @@
-"""The models, the figures and their templates that every measurement of the classifier shares."""
+"""Models, figures and templates that all measurements of the classifier share."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from recdreamer.protocol import JobFolder
 
 @dataclass(frozen=True)
 class Subject:
-    """One figure of the world with its templates."""
+    """One figure of the embedded world with its templates."""
 
     kind: int
     color: int
@@ -48,7 +48,7 @@ class Subject:
 
 
 class ClassifierBench:
-    """The models, the generator and the subjects that every measurement shares."""
+    """Models, random generator and subjects of all measurements."""
 
     def __init__(self, folder: Path, device: torch.device, extractor: str, seed: int) -> None:
         self.folder, self.device, self.seed = folder, device, seed
@@ -75,7 +75,7 @@ class ClassifierBench:
     def probs(
         self, classifier: Classifier, images: Float[Tensor, "batch 3 s s"], chunk: int = 25
     ) -> Float[Tensor, "batch poses"]:
-        """In the order of POSES."""
+        """Probabilities in the order of POSES."""
         with torch.no_grad():
             found = torch.cat([classifier(part).exp() for part in images.split(chunk)])
         return found[:, [classifier.labels.index(pose) for pose in POSES]]
@@ -83,7 +83,7 @@ class ClassifierBench:
     def views(
         self, subject: Subject, azimuth_deg: Float[Tensor, "batch"]
     ) -> tuple[Figurines, Cameras, Float[Tensor, "batch 3"]]:
-        """Figures a little varied, cameras at any elevation that the prior has seen, and plain grounds."""
+        """Slightly varied figures, cameras at random elevations that the prior has seen, and plain backgrounds."""
         count = len(azimuth_deg)
         same = torch.full((count,), 0, device=self.device)
         figures = Figurines.of(same + subject.kind, same + subject.color).varied(self.generator)
@@ -99,7 +99,7 @@ class ClassifierBench:
     def estimates(
         self, subject: Subject, latents: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"]
     ) -> Float[Tensor, "batch 3 s s"]:
-        """The prior's one-step estimates of noised latents, decoded, with gradient through all of it."""
+        """The prior's one-step estimates of noised latents, decoded, differentiable throughout."""
         x0_hat = self.clean_latents(subject, latents, t, keep_jacobian=True)
         return self.prior.decode(x0_hat)
 

@@ -1,4 +1,4 @@
-"""How consistent a result is from all sides: pose entropy, azimuth agreement, faces counted around it."""
+"""Measures of consistency from all sides: pose entropy, azimuth agreement, number of fronts."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from recdreamer.evaluation.figurines import POSES, pose_class
 class Consistency:
     pose_entropy: float
     """Entropy of the mean pose probabilities over the views, divided by ln 4 (paper, Eq. 33 with its sign and
-    factor put right): 1 for a figure that shows each side equally, near 0 for one that shows one side only."""
+    factor corrected): 1 for a figure that shows each side equally, near 0 for one that shows one side only."""
     azimuth_agreement: float
-    """Share of views whose pose is the true one under the best global rotation; one pose all around gives
-    about 0.27."""
+    """Share of views with the true pose under the best global rotation. The same pose all around gives about 0.27."""
     agreement_unrotated: float
     """The same with the front at azimuth 0."""
     fronts: int
-    """How often around the circle a run of front views begins; -1 when every view is a front."""
+    """Number of separate runs of front views around the circle; -1 if every view is a front."""
     shares: dict[str, float]
     """Mean probability of each pose."""
 
@@ -32,14 +31,14 @@ class Consistency:
 
 
 def pose_entropy(shares: Float[Tensor, "poses"]) -> float:
-    """Of a distribution over the poses, divided by that of the uniform one."""
+    """Entropy of a distribution over the poses, relative to the uniform one."""
     return -(shares * shares.clamp_min(1e-12).log()).sum().item() / math.log(len(shares))
 
 
 def measure_consistency(
     probs: Float[Tensor, "views poses"], azimuth_deg: Float[Tensor, "views"], num_rotations: int = 72
 ) -> Consistency:
-    """From the oracle's pose probabilities of evenly spaced views, in order of azimuth."""
+    """Measures from the oracle's pose probabilities of evenly spaced views, in order of azimuth."""
     shares = probs.mean(0)
     guess = probs.argmax(-1)
     rotations = torch.arange(num_rotations, device=azimuth_deg.device) * (360 / num_rotations)

@@ -1,7 +1,7 @@
 """The embedded world: procedural figurines made of ellipsoids and boxes, ray-cast with known pose.
 
-Everything the embedded prior knows comes from here, and here alone is the truth that results are
-measured against. Figures stand in [-1, 1]^3, Z up, and face -Y.
+The embedded prior was trained on these pictures only, and results are measured against these figures. They stand in
+[-1, 1]^3, Z up, and face -Y.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ COLORS = {
     "teal": (0.08, 0.62, 0.62),
 }
 POSES = ("front", "right", "back", "left")
-"""Pose classes in the order of their azimuth: 0, 90, 180, 270 degrees."""
+"""Pose classes in the order of their azimuth: 0, 90, 180, 270 degrees; see protocol.py for left and right."""
 
 CAMERA = CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0))
 """The cameras that the embedded prior has seen."""
 POSE_SHARES = {"front": 0.65, "right": 0.10, "back": 0.15, "left": 0.10}
-"""The bias it was given on purpose: how often each pose class was photographed."""
+"""A deliberate bias: the share of each pose class in the training pictures."""
 PARTY_HAT_SHARE = 0.8
-"""A second bias: how often a figure "at a party" wears a hat. Elsewhere it wears none."""
+"""A second bias: the share of figures "at a party" that wear a hat. Elsewhere they wear none."""
 
 _BLACK, _WHITE, _GREY = (0.05, 0.05, 0.06), (0.95, 0.95, 0.92), (0.42, 0.45, 0.50)
 _ORANGE, _BROWN, _PINK = (0.98, 0.55, 0.06), (0.36, 0.20, 0.09), (0.98, 0.55, 0.62)
 _RED, _CYAN, _GOLD = (0.92, 0.10, 0.10), (0.20, 0.92, 0.98), (0.96, 0.74, 0.16)
 
 _Part = tuple[str, tuple, tuple, int, tuple | None]
-# (shape, centre, radii or half sides, pitch in degrees about X, colour; None is the figure's own colour).
-# A part whose centre has x > 0 stands for itself and its mirror image.
+# (shape, centre, radii or half sides, pitch in degrees about X, colour; None = the figure's own colour).
+# A part with its centre at x > 0 also has a mirror image.
 _PARTS: dict[str, list[_Part]] = {
     "bear": [
         ("ball", (0, 0.02, -0.30), (0.37, 0.32, 0.40), 0, None),
@@ -98,7 +98,7 @@ _PARTS: dict[str, list[_Part]] = {
     ],
 }
 
-# Where the brim of a hat is set on each kind's head.
+# Position of a hat's brim on the head of each kind.
 _BRIM = {"bear": (0, 0, 0.64), "bird": (0, -0.02, 0.64), "robot": (0, 0, 0.57), "rabbit": (0, -0.05, 0.37)}
 _HAT: list[_Part] = [
     ("box", (0, 0, 0), (0.27, 0.27, 0.03), 0, _BLACK),
@@ -121,7 +121,7 @@ class Figurines:
     def of(
         kind: Int[Tensor, "batch"], color: Int[Tensor, "batch"], hat: Int[Tensor, "batch"] | None = None
     ) -> Figurines:
-        """The standard figure of each kind (index into KINDS) and colour (index into COLORS), some with a hat."""
+        """The standard figures of these kinds (index into KINDS), colours (index into COLORS) and hats (0 or 1)."""
         lists = [
             _mirrored_parts(_PARTS[kind] + (_hat_of(kind) if has_hat else []), own_color)
             for has_hat in (False, True)
@@ -138,7 +138,7 @@ class Figurines:
         return Figurines(table[..., 0:3], table[..., 3:6], table[..., 6], table[..., 7], table[..., 8:11])
 
     def varied(self, generator: torch.Generator) -> Figurines:
-        """The same figures with proportions, colours and place a little different."""
+        """The same figures with slightly different proportions, colours and positions."""
         device, batch = self.centers.device, len(self.centers)
         scale = 1 + 0.05 * _uniform(generator, (batch, 1, 3), device)
         shift = 0.03 * _uniform(generator, (batch, 1, 3), device)
@@ -182,9 +182,9 @@ def render_figurines(
     ground: Float[Tensor, "batch 3"],
     oversampling: int = 2,
 ) -> Float[Tensor, "batch 3 size_px size_px"]:
-    """One picture of each figure from its own camera, [0, 1], in front of a plain ground.
+    """One picture of each figure from its own camera, [0, 1], in front of a plain background.
 
-    Light comes from above and a little from the camera, so that nothing but the figure tells the side.
+    Light comes from above and a little from the camera, so only the figure itself reveals its side.
     """
     fine_px = size_px * oversampling
     rays_o, rays_d = (rays.flatten(1, 2) for rays in camera_rays(cameras, fine_px, fine_px))
@@ -199,7 +199,7 @@ def render_figurines(
 def nearest_hit(
     figures: Figurines, rays_o: Float[Tensor, "batch rays 3"], rays_d: Float[Tensor, "batch rays 3"]
 ) -> tuple[Float[Tensor, "batch rays"], Float[Tensor, "batch rays 3"], Float[Tensor, "batch rays 3"]]:
-    """Distance (inf for a miss), outward normal and colour of the first part that each ray meets."""
+    """Distance (inf for a miss), outward normal and colour of the first part that each ray hits."""
     depth = torch.full(rays_o.shape[:2], math.inf, device=rays_o.device)
     nearest = torch.zeros(rays_o.shape[:2], dtype=torch.long, device=rays_o.device)
     for part in range(figures.centers.shape[1]):
@@ -231,7 +231,7 @@ def _to_part(
     rays_o: Float[Tensor, "batch rays 3"],
     rays_d: Float[Tensor, "batch rays 3"],
 ) -> tuple[Float[Tensor, "batch rays 3"], Float[Tensor, "batch rays 3"], Float[Tensor, "batch 1"]]:
-    """Rays in the frame in which the part is the unit ball or the cube [-1, 1]^3; distances are kept."""
+    """Rays in the frame in which the part is the unit ball or the cube [-1, 1]^3; ray parameters stay the same."""
     angle = -figures.pitch_rad[:, part, None]
     radii = figures.radii[:, part, None].clamp_min(1e-6)
     local_o = _rotate_x(rays_o - figures.centers[:, part, None], angle) / radii
@@ -264,14 +264,14 @@ def _box_distance(local_o: Tensor, local_d: Tensor) -> Tensor:
 
 
 def pose_class(azimuth_deg: Float[Tensor, "batch"]) -> Int[Tensor, "batch"]:
-    """Index into POSES of the class whose centre is nearest."""
+    """Index into POSES of the class with the nearest centre."""
     return (((azimuth_deg + 45) % 360) // 90).long()
 
 
 def sample_azimuths(
     count: int, generator: torch.Generator, device: torch.device | str, shares: dict[str, float]
 ) -> Float[Tensor, "count"]:
-    """Azimuths in degrees: a class by its share, then 80 % near its centre (sd 15) and 20 % anywhere within."""
+    """Azimuths in degrees: a class by its share, then 80 % near its centre (sd 15) and 20 % uniform within it."""
     draw = torch.rand(count, generator=generator, device=generator.device)
     bounds = torch.tensor([shares[pose] for pose in POSES], device=generator.device).cumsum(0)
     chosen = torch.searchsorted(bounds / bounds[-1], draw).clamp_max(len(POSES) - 1)
@@ -285,7 +285,7 @@ def sample_azimuths(
 def sample_grounds(
     count: int, generator: torch.Generator, device: torch.device | str
 ) -> Float[Tensor, "count 3"]:
-    """Plain grounds as the pictures have them: light greys with a slight tint."""
+    """Plain backgrounds as in the training pictures: light greys with a slight tint."""
     grey = 0.80 + 0.12 * (2 * torch.rand((count, 1), generator=generator, device=generator.device) - 1)
     tint = 0.05 * (2 * torch.rand((count, 3), generator=generator, device=generator.device) - 1)
     return (grey + tint).clamp(0, 1).to(device)
@@ -293,7 +293,7 @@ def sample_grounds(
 
 @dataclass(frozen=True)
 class Photos:
-    """Pictures of figurines with everything that is known about them."""
+    """Pictures of figurines with their ground truth."""
 
     images: Float[Tensor, "batch 3 height width"]
     azimuth_deg: Float[Tensor, "batch"]
@@ -302,7 +302,7 @@ class Photos:
     color: Int[Tensor, "batch"]
     """Index into COLORS."""
     hat: Int[Tensor, "batch"]
-    """1 for a figure that wears one."""
+    """1 if the figure wears one."""
 
 
 def photograph(

@@ -1,4 +1,4 @@
-"""What judges add to a job's report."""
+"""Adds measurements to the report of a job."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from recdreamer.protocol import JobFolder, write_atomically
 
 
 def add_to_report(job: JobFolder, name: str, found: dict[str, Any]) -> None:
-    """Put `found` under `name` into result/report.json, beside what is there."""
+    """Add `found` as `name` to result/report.json and keep its other entries."""
     path = job.result / "report.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     report[name] = found

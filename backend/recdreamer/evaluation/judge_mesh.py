@@ -1,6 +1,6 @@
-"""Judging the finished mesh of a job by the true figure of its prompt, with a sheet of views to look at.
+"""Compares the finished mesh of a job with the true figure of its prompt, and writes a sheet of views.
 
-Free of the method's code: a mesh is judged wherever its files are.
+Independent of the method: only the files of the mesh are needed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from recdreamer.evaluation.mesh_distance import (
     compare_surfaces,
     figure_bounds,
     figure_or_none,
+    fitted_to,
     mesh_surface,
-    placed,
     triangle_measures,
     true_surface,
 )
-from recdreamer.evaluation.mesh_views import mesh_views, psnr_db, save_sheet, sheet_cameras, true_views
+from recdreamer.evaluation.mesh_views import mesh_views, psnr_db, sheet_cameras, true_views, write_views
 from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.export import texture_name
 from recdreamer.mesh.mesh import Mesh
@@ -38,25 +38,25 @@ SHEET_SIZE = 1.5
 
 
 def judge_mesh(job: JobFolder) -> dict[str, Any]:
-    """Measure the finished mesh of a job, add the answer to result/report.json as "geometry".
+    """Measure the finished mesh of a job and add the results to result/report.json as "geometry".
 
-    Against the true figure where the prompt names one of the embedded world: where it fits best, and as it stands.
-    "floor" is what two samplings of the truth differ by. Also writes result/mesh-sheet.png: twelve views of the mesh
-    as it stands, textured and in clay. Raises JobError when there is no mesh.
+    If the prompt names a figure of the embedded world, compares with it, at the best yaw and unrotated; "floor" is the
+    difference between two samplings of the truth. Also writes result/mesh-sheet.png: twelve views of the mesh as it
+    stands, textured and in clay. Raises JobError if there is no mesh.
     """
     if not (job.result / "mesh.npz").exists():
-        raise JobError("evaluate", f"{job.root} holds no finished mesh.", "Run the job to its end first.")
+        raise JobError("evaluate", f"{job.root} has no finished mesh.", "Run the job to its end first.")
     with np.load(job.result / "mesh.npz", allow_pickle=False) as arrays:
         mesh = Mesh(arrays["verts"], arrays["faces"], arrays["uvs"])
     tiles = _base_colors(job, mesh)
-    save_sheet(mesh_views(_centered(mesh), tiles, sheet_cameras(), VIEW_PX), job.result / "mesh-sheet.png")
+    write_views(mesh_views(_centered(mesh), tiles, sheet_cameras(), VIEW_PX), job.result / "mesh-sheet.png")
     found: dict[str, Any] = {"triangles": triangle_measures(mesh)}
     prompt = job.read_request().prompt
     figure = figure_or_none(prompt)
     if figure is None:
         found["note"] = (
-            f"There is no true figure for {prompt!r}, so that only the triangles were measured: the embedded world "
-            f"knows {', '.join(KINDS)} in {', '.join(COLORS)}, as in 'a red bear'."
+            f"There is no true figure for {prompt!r}, so only the triangles were measured. The embedded world has "
+            f"{', '.join(KINDS)} in {', '.join(COLORS)}, as in 'a red bear'."
         )
     else:
         found |= against_the_truth(mesh, tiles, figure)
@@ -65,7 +65,7 @@ def judge_mesh(job: JobFolder) -> dict[str, Any]:
 
 
 def _base_colors(job: JobFolder, mesh: Mesh) -> Tiles:
-    """The base colour of each UV tile that the mesh uses. Raises JobError where it cannot be read."""
+    """The base colour of each UV tile in use. Raises JobError if one cannot be read."""
     tiles: Tiles = {}
     used = np.unique(tiles_of_faces(mesh.uvs_or_error())).tolist()
     for tile in used:
@@ -79,7 +79,7 @@ def _base_colors(job: JobFolder, mesh: Mesh) -> Tiles:
 
 
 def against_the_truth(mesh: Mesh, tiles: Tiles, figure: Figurines) -> dict[str, Any]:
-    """The measures at the best yaw (degrees, counter-clockwise from above, that the mesh was turned) and without."""
+    """The measures at the best yaw (degrees by which the mesh is turned, counter-clockwise from above) and unrotated."""
     lo, hi = figure_bounds(figure)
     height = float(hi[2] - lo[2])
     true, other = (true_surface(figure, SURFACE_POINTS, seed) for seed in (0, 1))
@@ -87,7 +87,7 @@ def against_the_truth(mesh: Mesh, tiles: Tiles, figure: Figurines) -> dict[str, 
     true_pictures = true_views(figure, cameras, VIEW_PX)
 
     def measured(yaw_deg: float) -> dict[str, float]:
-        there = placed(mesh, yaw_deg, lo, hi)
+        there = fitted_to(mesh, yaw_deg, lo, hi)
         surface = mesh_surface(there, tiles, SURFACE_POINTS)
         pictures = mesh_views(there, tiles, cameras, VIEW_PX).textured
         distance = compare_surfaces(surface, true, height).as_dict()
@@ -95,7 +95,7 @@ def against_the_truth(mesh: Mesh, tiles: Tiles, figure: Figurines) -> dict[str, 
 
     unrotated, turned = measured(0.0), measured(best_yaw(mesh, figure))
     return {
-        # The yaw was searched with fewer points: a mesh that fits nowhere well may fit as well as it stands.
+        # The search for the yaw uses fewer points, so a mesh that fits badly everywhere may fit better unrotated.
         "best_yaw": min(turned, unrotated, key=lambda found: found["chamfer"]),
         "unrotated": unrotated,
         "floor": compare_surfaces(other, true, height).as_dict(),
@@ -103,6 +103,6 @@ def against_the_truth(mesh: Mesh, tiles: Tiles, figure: Figurines) -> dict[str, 
 
 
 def _centered(mesh: Mesh) -> Mesh:
-    """The mesh with its middle on the origin, as large as its sheet shows it."""
+    """The mesh centred on the origin, in the size for its sheet."""
     lo, hi = mesh.verts.min(0), mesh.verts.max(0)
     return replace(mesh, verts=(mesh.verts - (lo + hi) / 2) * (SHEET_SIZE / (hi - lo).max()))

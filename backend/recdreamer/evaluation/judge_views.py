@@ -1,18 +1,13 @@
-"""Judging a finished job of the embedded world by the oracle, with a contact sheet to look at."""
+"""Evaluates a finished job of the embedded world with the oracle, and writes a contact sheet."""
 
 from __future__ import annotations
-
-from pathlib import Path
-
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
 
 from recdreamer.cameras import orbit
 from recdreamer.device import choose_device
 from recdreamer.evaluation.consistency import Consistency, measure_consistency
 from recdreamer.evaluation.job_report import add_to_report
 from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.images import write_sheet
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.radiance import Particles
 from recdreamer.presets import resolve
@@ -23,36 +18,29 @@ from recdreamer.start.earlier_job import written_yaw_deg
 NUM_VIEWS = 24
 
 
-def judge(job: JobFolder, yaw_deg: float | None = None) -> Consistency:
-    """Render 24 views of the job's first particle, ask the oracle, add the answer to result/report.json.
+def judge_job(job: JobFolder, yaw_deg: float | None = None) -> Consistency:
+    """Render 24 views of the job's first particle, ask the oracle, and add the results to result/report.json.
 
-    It is looked at as its mesh was written, turned by the yaw that the job has found, or by `yaw_deg`. Also writes
-    result/contact-sheet.png. Raises JobError when nothing has been optimized yet.
+    The object is turned as in its mesh: by the yaw that the job has found, or by `yaw_deg`. Also writes
+    result/contact-sheet.png. Raises JobError if nothing has been optimized yet.
     """
     config = resolve(job.read_request())
     device = choose_device(config.device)
     checkpoint = CheckpointStore(job.checkpoints).newest("shape")
     if checkpoint is None:
-        raise JobError("evaluate", f"{job.root} holds no checkpoint.", "Run the job first.")
+        raise JobError("evaluate", f"{job.root} has no checkpoint.", "Run the job first.")
     particles = Particles(config, device)
     particles.load({name: tensor.to(device) for name, tensor in checkpoint.tensors.items()})
     scene = particles.scenes[0]
     scene.field.set_progress(checkpoint.step)
-    # Half a step off the borders between two poses, where no answer is right.
+    # Half a step away from the borders between two poses, where no answer is right.
     first_deg = 180 / NUM_VIEWS
     yaw_deg = written_yaw_deg(job) if yaw_deg is None else yaw_deg
-    # To turn the object is to look from further back.
+    # Turning the object one way is turning the cameras the other way.
     pictures = scene.picture(orbit(NUM_VIEWS, config.cameras, device, first_deg - yaw_deg), 64)
     azimuth_deg = orbit(NUM_VIEWS, config.cameras, device, first_deg).azimuth_deg
     found = measure_consistency(load_oracle(device).pose_probs(pictures), azimuth_deg)
     job.result.mkdir(parents=True, exist_ok=True)
-    contact_sheet(pictures[::2], job.result / "contact-sheet.png")
+    write_sheet(job.result / "contact-sheet.png", pictures[::2], NUM_VIEWS // 2, enlarge=2)
     add_to_report(job, "oracle", found.as_dict())
     return found
-
-
-def contact_sheet(pictures: Float[Tensor, "views 3 height width"], path: Path, enlarge: int = 2) -> None:
-    """The pictures side by side."""
-    strip = (pictures.clamp(0, 1).permute(2, 0, 3, 1).flatten(1, 2) * 255).round().byte().cpu().numpy()
-    image = Image.fromarray(strip)
-    image.resize((image.width * enlarge, image.height * enlarge), Image.Resampling.NEAREST).save(path)

@@ -1,7 +1,7 @@
-"""How near a mesh is to the true figurine of its prompt, and how well its triangles are shaped.
+"""Distance of a mesh from the true figurine of its prompt, and the shape of its triangles.
 
-Both surfaces are sampled evenly by area and compared point by point. The mesh is brought to the height and onto the
-base of the figure first, then turned about Z to where it fits best: a result may face anywhere.
+Both surfaces are sampled evenly by area and compared point by point. First the mesh is scaled to the height of the figure
+and put on its base, then turned about Z to the best fit, because a result may face anywhere.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.mesh import Mesh, connected_components, face_cross, is_watertight
 
 F_SCORE_AT = 0.02
-"""Share of the figure's height within which a point counts as found."""
+"""A point counts as found within this distance, as a share of the figure's height."""
 SLIVER_DEG = 10.0
-NUM_YAWS = 72
+SEARCH_YAWS = 72
 SEARCH_POINTS = 5000
-"""Points that the yaw is searched with; the measures take all."""
+"""Number of points for the search of the yaw; the measures use all points."""
 MEAN_FACING = 0.5
-"""What a point that is seen turns towards the camera on average, about; moves its colour by 0.04 at most."""
+"""Approximate mean cosine between normals and the direction to the camera; changes colours by at most 0.04."""
 
 
 @dataclass(frozen=True)
-class Surface:
+class SurfacePoints:
     """Points spread evenly over a surface, in random order."""
 
     points: Float[np.ndarray, "points 3"]
     normals: Float[np.ndarray, "points 3"]
     """Unit, outward."""
     colors: Float[np.ndarray, "points 3"]
-    """sRGB as pictures show it: the shading is in it."""
+    """As in pictures, with the shading."""
 
-    def turned(self, yaw_deg: float) -> Surface:
+    def turned(self, yaw_deg: float) -> SurfacePoints:
         rotation = about_z(yaw_deg)
-        return Surface(self.points @ rotation.T, self.normals @ rotation.T, self.colors)
+        return SurfacePoints(self.points @ rotation.T, self.normals @ rotation.T, self.colors)
 
 
 @dataclass(frozen=True)
 class ShapeDistance:
-    """A mesh against the truth. Lengths are shares of the figure's height."""
+    """A mesh compared with the truth. Lengths are relative to the figure's height."""
 
     chamfer: float
-    """Mean distance of a point to the other surface's nearest point, averaged over both directions; not squared."""
+    """Mean distance (not squared) of a point to the nearest point of the other surface, averaged over both directions."""
     f_score: float
-    """Harmonic mean of the shares of either surface's points that have the other within F_SCORE_AT."""
+    """Harmonic mean of both surfaces' shares of points that have the other surface within F_SCORE_AT."""
     normal_consistency: float
     """Mean cosine between the normals of nearest points, averaged over both directions; -1 is inside out."""
     color_difference: float
@@ -63,9 +63,9 @@ class ShapeDistance:
 
 
 def figure_or_none(prompt: str) -> Figurines | None:
-    """The one figure that a prompt of the embedded world names, like "a red bear wearing a hat".
+    """The figure that a prompt of the embedded world names, like "a red bear wearing a hat"; None for other prompts.
 
-    Who is at a party wears a hat, as in most pictures. None for a prompt with anything else in it.
+    A figure "at a party" wears a hat, as in most training pictures.
     """
     words = re.fullmatch(
         rf"(?:an? )?({'|'.join(COLORS)}) ({'|'.join(KINDS)})( at a party| wearing a hat| without a hat)?",
@@ -81,10 +81,10 @@ def figure_or_none(prompt: str) -> Figurines | None:
 def part_levels(
     figure: Figurines, points: Float[np.ndarray, "points 3"]
 ) -> Float[np.ndarray, "points parts"]:
-    """Negative inside each part, 0 on its surface; the part's own radius is the unit, so no distance in space."""
+    """Negative inside each part, 0 on its surface; in units of the part's radius, so not a distance in space."""
     levels = np.empty((len(points), figure.centers.shape[1]))
     centers, radii = figure.centers[0].double().numpy(), figure.radii[0].double().numpy().clip(1e-9)
-    # Part by part: all at once would be many times the points' own memory.
+    # Part by part, because all at once would take many times the memory of the points.
     for part, rotation in enumerate(_pitches(figure)):
         local = (points - centers[part]) @ rotation / radii[part]
         is_box = figure.is_box[0, part] > 0
@@ -92,11 +92,11 @@ def part_levels(
     return levels - 1
 
 
-def true_surface(figure: Figurines, count: int, seed: int = 0) -> Surface:
-    """Points of the union's outer surface: of every part evenly, without those that lie in another part."""
+def true_surface(figure: Figurines, count: int, seed: int = 0) -> SurfacePoints:
+    """Points of the union's outer surface: evenly on every part, without the points inside other parts."""
     random = np.random.default_rng(seed)
     is_part = figure.radii[0].amin(-1).numpy() > 1e-6
-    density = count / 2.0  # Per unit of area; doubled until enough points are left.
+    density = count / 2.0  # Per unit of area; doubled until there are enough points.
     while True:
         chosen = [_part_surface(figure, int(part), density, random) for part in np.flatnonzero(is_part)]
         points, normals, parts = (np.concatenate(values) for values in zip(*chosen, strict=True))
@@ -108,8 +108,8 @@ def true_surface(figure: Figurines, count: int, seed: int = 0) -> Surface:
         density *= 2
     outer = random.permutation(outer)[:count]
     colors = figure.colors[0].double().numpy()[parts[outer]]
-    shade = 0.74 + 0.20 * normals[outer, 2:3] + 0.08 * MEAN_FACING  # As `render_figurines` does it.
-    return Surface(points[outer], normals[outer], (colors * shade).clip(0, 1))
+    shade = 0.74 + 0.20 * normals[outer, 2:3] + 0.08 * MEAN_FACING  # As in `render_figurines`.
+    return SurfacePoints(points[outer], normals[outer], (colors * shade).clip(0, 1))
 
 
 def _part_surface(
@@ -125,7 +125,7 @@ def _part_surface(
         normals[np.arange(len(axes)), axes] = random.choice([-1.0, 1.0], len(axes))
         points = np.where(normals != 0, normals, points) * radii
     else:
-        # Where the unit sphere's point u goes, area grows by abc |u / r|: draw for the most and reject.
+        # At the image of the unit sphere's point u the area grows by abc |u / r|: draw for the maximum and reject.
         drawn = random.poisson(density * 4 * np.pi * radii.prod() / radii.min())
         unit = _normalized(random.standard_normal((drawn, 3)))
         growth = np.linalg.norm(unit / radii, axis=1) * radii.min()
@@ -146,7 +146,7 @@ def figure_bounds(figure: Figurines) -> tuple[Float[np.ndarray, "3"], Float[np.n
     return (centers - reach).min(0), (centers + reach).max(0)
 
 
-def mesh_surface(mesh: Mesh, tiles: Tiles | None, count: int, seed: int = 0) -> Surface:
+def mesh_surface(mesh: Mesh, tiles: Tiles | None, count: int, seed: int = 0) -> SurfacePoints:
     """Points of a mesh with the normals of its faces and the colours of its texture, grey without one."""
     random = np.random.default_rng(seed)
     cross = face_cross(mesh).astype(np.float64)
@@ -160,10 +160,10 @@ def mesh_surface(mesh: Mesh, tiles: Tiles | None, count: int, seed: int = 0) -> 
     colors = np.full_like(points, 0.5)
     if tiles is not None:
         colors = mesh_colors(mesh, tiles, faces, weights)
-    return Surface(points, _normalized(cross[faces]), colors)
+    return SurfacePoints(points, _normalized(cross[faces]), colors)
 
 
-def placed(mesh: Mesh, yaw_deg: float, lo: Float[np.ndarray, "3"], hi: Float[np.ndarray, "3"]) -> Mesh:
+def fitted_to(mesh: Mesh, yaw_deg: float, lo: Float[np.ndarray, "3"], hi: Float[np.ndarray, "3"]) -> Mesh:
     """The mesh turned about Z, then as high as the box from `lo` to `hi`, with its base's middle on the box's."""
     verts = mesh.verts.astype(np.float64) @ about_z(yaw_deg).T
     low, high = verts.min(0), verts.max(0)
@@ -174,12 +174,12 @@ def placed(mesh: Mesh, yaw_deg: float, lo: Float[np.ndarray, "3"], hi: Float[np.
 
 
 def best_yaw(mesh: Mesh, figure: Figurines, seed: int = 0) -> float:
-    """Degrees, counter-clockwise from above, by which the mesh has to be turned to fit the figure best.
+    """Degrees, counter-clockwise from above, by which the mesh must be turned to fit the figure best.
 
-    The least Chamfer distance of NUM_YAWS rotations, refined between its neighbours; in (-180, 180].
+    The minimum of the Chamfer distance over SEARCH_YAWS rotations, refined between its neighbours; in (-180, 180].
     """
     lo, hi = figure_bounds(figure)
-    upright = placed(mesh, 0.0, lo, hi)
+    upright = fitted_to(mesh, 0.0, lo, hi)
     found, true = (
         mesh_surface(upright, None, SEARCH_POINTS, seed).points,
         true_surface(figure, SEARCH_POINTS, seed).points,
@@ -188,21 +188,21 @@ def best_yaw(mesh: Mesh, figure: Figurines, seed: int = 0) -> float:
 
     def chamfer(yaw_deg: float) -> float:
         rotation = about_z(yaw_deg)
-        shift = _shift(upright, placed(upright, yaw_deg, lo, hi), rotation)
+        shift = _shift(upright, fitted_to(upright, yaw_deg, lo, hi), rotation)
         there, _ = to_true.query(found @ rotation.T + shift)
-        # Turning the truth back spares a new tree for every rotation.
+        # Turning the truth back avoids a new tree for every rotation.
         back, _ = to_found.query((true - shift) @ rotation)
         return float(there.mean() + back.mean()) / 2
 
-    step = 360 / NUM_YAWS
-    coarse = min((step * k for k in range(NUM_YAWS)), key=chamfer)
+    step = 360 / SEARCH_YAWS
+    coarse = min((step * k for k in range(SEARCH_YAWS)), key=chamfer)
     fine = minimize_scalar(chamfer, bounds=(coarse - step, coarse + step), options={"xatol": 0.05}).x
     yaw_deg = float(fine) if chamfer(float(fine)) < chamfer(coarse) else coarse
     return 180 - (180 - yaw_deg) % 360
 
 
-def compare_surfaces(found: Surface, true: Surface, height: float) -> ShapeDistance:
-    """The measures between two sampled surfaces in the same place; `height` is that of the figure."""
+def compare_surfaces(found: SurfacePoints, true: SurfacePoints, height: float) -> ShapeDistance:
+    """The measures between two sampled surfaces in the same place; `height` is the figure's."""
     there, nearest_true = KDTree(true.points).query(found.points)
     back, nearest_found = KDTree(found.points).query(true.points)
     precision, recall = (float((d <= F_SCORE_AT * height).mean()) for d in (there, back))
@@ -220,15 +220,15 @@ def compare_surfaces(found: Surface, true: Surface, height: float) -> ShapeDista
 def triangle_measures(mesh: Mesh) -> dict[str, float | int | bool]:
     """Number and shape of the triangles.
 
-    Quality is 4 sqrt(3) area / sum of squared edges (Bhatia and Lawrence 1990): 1 where all sides are equal, 0 where they
-    lie on a line. Slivers have an angle below SLIVER_DEG.
+    Quality is 4 sqrt(3) area / sum of squared edges (Bhatia and Lawrence 1990): 1 for equal sides, 0 for sides on one
+    line. Slivers have an angle below SLIVER_DEG.
     """
     corners = mesh.verts[mesh.faces].astype(np.float64)
     edges = np.roll(corners, -1, axis=1) - corners
     squares = (edges**2).sum(-1)
     area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1) / 2
     quality = 4 * np.sqrt(3) * area / squares.sum(1).clip(1e-30)
-    # The sharpest corner lies between the two longest sides: sin = 2 area / their product.
+    # The smallest angle lies between the two longest sides.
     shortest, middle, longest = np.sort(squares, axis=1).T
     cosine = (middle + longest - shortest) / (2 * np.sqrt(middle * longest).clip(1e-30))
     is_sliver = np.rad2deg(np.arccos(cosine.clip(-1, 1))) < SLIVER_DEG
@@ -252,7 +252,7 @@ def _shift(before: Mesh, after: Mesh, rotation: Float[np.ndarray, "3 3"]) -> Flo
 
 
 def _pitches(figure: Figurines) -> Float[np.ndarray, "parts 3 3"]:
-    """Rotation about X of each part."""
+    """Rotation of each part about X."""
     angles = figure.pitch_rad[0].double().numpy()
     rotations = np.tile(np.eye(3), (len(angles), 1, 1))
     rotations[:, 1, 1] = rotations[:, 2, 2] = np.cos(angles)

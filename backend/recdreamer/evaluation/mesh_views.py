@@ -1,4 +1,4 @@
-"""Pictures of a textured mesh from the cameras of the embedded world, to compare with those of the true figure."""
+"""Pictures of a textured mesh from the cameras of the embedded world, for comparison with the true figure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from PIL import Image
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
 from recdreamer.evaluation.figurines import CAMERA, Figurines, render_figurines
+from recdreamer.images import write_sheet
 from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
 from recdreamer.rendering.ray_cast import MeshCaster
 
 NUM_VIEWS = 12
-GROUND = 0.8
-"""Grey behind the figure, the middle of what the embedded prior's pictures have."""
+BACKGROUND = 0.8
+"""Grey behind the figure: the middle of the range in the embedded prior's pictures."""
 OVERSAMPLING = 2
 CLAY = 0.78
 
@@ -28,9 +28,9 @@ CLAY = 0.78
 @dataclass(frozen=True)
 class MeshViews:
     textured: Float[Tensor, "views 3 size_px size_px"]
-    """The colours of the texture as they are: the light is in them."""
+    """The colours of the texture, unshaded, because they include the light."""
     clay: Float[Tensor, "views 3 size_px size_px"]
-    """One grey with light from above and from the camera: the shape alone."""
+    """Plain grey with light from above and from the camera, which shows only the shape."""
 
 
 def mesh_colors(
@@ -67,14 +67,14 @@ def texture_colors(
 
 
 def sheet_cameras(num_views: int = NUM_VIEWS) -> Cameras:
-    """Evenly around the figure from the front on, at the middle elevation of the embedded world."""
+    """Evenly spaced around the figure, from the front on, at the middle elevation of the embedded world."""
     azimuth_deg = torch.arange(num_views) * (360.0 / num_views)
     elevation_deg = torch.full((num_views,), sum(CAMERA.elevation_deg) / 2)
     return orbit_cameras(azimuth_deg, elevation_deg, CAMERA.distance[0], CAMERA.fov_y_deg[0])
 
 
 def mesh_views(mesh: Mesh, tiles: Tiles, cameras: Cameras, size_px: int) -> MeshViews:
-    """Pictures of a mesh in scene units, in front of a plain ground, with the true renders' own smoothing."""
+    """Pictures of a mesh in scene units in front of a plain background, smoothed like the true renders."""
     fine_px = size_px * OVERSAMPLING
     rays_o, rays_d = (rays.reshape(-1, 3) for rays in camera_rays(cameras, fine_px, fine_px))
     faces, barycentrics, _ = MeshCaster(mesh.verts, mesh.faces, "cpu").cast(rays_o, rays_d)
@@ -86,7 +86,7 @@ def mesh_views(mesh: Mesh, tiles: Tiles, cameras: Cameras, size_px: int) -> Mesh
     clay = CLAY * (0.25 + 0.60 * facing + 0.15 * normals[:, 2])
 
     def picture(colors: np.ndarray) -> Tensor:
-        pixels = np.full((len(is_hit), 3), GROUND, np.float32)
+        pixels = np.full((len(is_hit), 3), BACKGROUND, np.float32)
         pixels[is_hit] = colors
         pictures = torch.from_numpy(pixels).view(len(cameras), fine_px, fine_px, 3).permute(0, 3, 1, 2)
         return torch.nn.functional.avg_pool2d(pictures, OVERSAMPLING)
@@ -95,7 +95,7 @@ def mesh_views(mesh: Mesh, tiles: Tiles, cameras: Cameras, size_px: int) -> Mesh
 
 
 def true_views(figure: Figurines, cameras: Cameras, size_px: int) -> Float[Tensor, "views 3 size_px size_px"]:
-    """The figure as `mesh_views` shows a mesh."""
+    """Pictures of the figure in the style of `mesh_views`."""
     views = len(cameras)
     figures = Figurines(
         *(
@@ -103,17 +103,16 @@ def true_views(figure: Figurines, cameras: Cameras, size_px: int) -> Float[Tenso
             for name in ("centers", "radii", "pitch_rad", "is_box", "colors")
         )
     )
-    return render_figurines(figures, cameras, size_px, torch.full((views, 3), GROUND), OVERSAMPLING)
+    return render_figurines(figures, cameras, size_px, torch.full((views, 3), BACKGROUND), OVERSAMPLING)
 
 
 def psnr_db(
     pictures: Float[Tensor, "views 3 height width"], true: Float[Tensor, "views 3 height width"]
 ) -> float:
-    """Peak signal-to-noise ratio of all views together, ground included; capped at 100 for equal pictures."""
+    """Peak signal-to-noise ratio of all views together, background included; capped at 100 for equal pictures."""
     return min(100.0, -10 * (pictures - true).square().mean().clamp_min(1e-12).log10().item())
 
 
-def save_sheet(views: MeshViews, path: Path) -> None:
-    """The textured views side by side, and below them the same in clay."""
-    rows = [row.permute(2, 0, 3, 1).flatten(1, 2) for row in (views.textured, views.clay)]
-    Image.fromarray((torch.cat(rows).clamp(0, 1) * 255).round().byte().numpy()).save(path)
+def write_views(views: MeshViews, path: Path) -> None:
+    """Write the textured views side by side, with the clay views below."""
+    write_sheet(path, torch.cat((views.textured, views.clay)), len(views.textured))

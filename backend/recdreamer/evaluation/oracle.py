@@ -1,7 +1,6 @@
-"""The oracle: a small supervised network that knows pose, kind, colour and hat of figurines.
+"""The oracle: a small supervised network that recognizes pose, kind, colour and hat of figurines.
 
-It measures results and never takes part in the method: nothing in `distillation/`, `pose/` or `optimize.py`
-imports it.
+It only measures results: no part of the method may import it, which tests/test_boundaries.py checks.
 """
 
 from __future__ import annotations

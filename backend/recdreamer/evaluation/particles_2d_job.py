@@ -1,4 +1,4 @@
-"""The 2D validation as a job (paper, App. E): its pictures, its numbers, and the oracle's word on its poses."""
+"""The 2D validation as a job (paper, App. E): pictures, numbers, and the oracle's count of poses."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from recdreamer.config import as_json
 from recdreamer.device import choose_device, choose_dtype
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.images import write_sheet
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically
@@ -25,6 +25,7 @@ from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
 from recdreamer.stages.particles_2d import PoseObserver, Sight, check_config, is_due, particle_stage
 
 NUM_SHEETS = 10
+MIN_PICTURE_PX = 128
 
 
 def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
@@ -34,7 +35,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     """
     config = resolve(request)
     check_config(config)
-    _new_figure()  # Missing now is better than missing after an hour.
+    _new_figure()  # Fail now rather than after an hour.
     device = choose_device(config.device)
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
     report.stage("prepare", 0, 2, (0.0, 0.03))
@@ -48,7 +49,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     report.stage("particles", 1, 2, (0.03, 1.0))
     particles, seconds = particle_stage(job, config, prior, guide, observer, report, album.add)
     pictures, num_steps = particles.pictures(), config.optimize.num_steps
-    write_sheet(pictures, job.root / "particles.png")
+    write_square_sheet(job.root / "particles.png", pictures)
     draw_marginal(album.trace, job.root / "marginal.png", f"{config.method}: {config.prompt}")
     result = {
         "prompt": config.prompt,
@@ -66,7 +67,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
 
 
 class Album:
-    """trace.json and the sheets of a run, taken up again where its checkpoint stands."""
+    """trace.json and the sheets of a run, continued from its checkpoint after an interruption."""
 
     def __init__(self, job: JobFolder, num_steps: int, has_oracle: bool, report: Report) -> None:
         self.job, self.num_steps, self.has_oracle, self.report = job, num_steps, has_oracle, report
@@ -83,18 +84,18 @@ class Album:
         }
         if self.has_oracle:
             record["oracle"] = poses_of(sight.pictures)
-        # A run that was killed has told of more steps than its checkpoint knows, and tells of them again.
+        # A killed run has recorded more steps than its checkpoint has, and repeats them.
         earlier = [known for known in self.trace["records"] if known["step"] < sight.step]
         self.trace = {"labels": list(sight.labels), "records": [*earlier, record]}
         write_atomically(self.path, json.dumps(self.trace))
         if is_due(sight.step, self.num_steps, NUM_SHEETS):
             path = self.job.root / "sheets" / f"step-{sight.step:06d}.png"
-            write_sheet(sight.pictures, path)
+            write_square_sheet(path, sight.pictures)
             self.report.preview(path)
 
 
 def poses_of(pictures: Float[Tensor, "particles 3 height width"]) -> dict[str, Any]:
-    """What the oracle sees: how many pictures of each pose, their shares, the entropy of these over ln 4, and hats."""
+    """The oracle's answers: number and share of pictures of each pose, entropy of the shares over ln 4, and hats."""
     oracle = load_oracle(pictures.device)
     probs = oracle.pose_probs(pictures)
     shares, counts = probs.mean(0), probs.argmax(-1).bincount(minlength=len(POSES))
@@ -107,23 +108,14 @@ def poses_of(pictures: Float[Tensor, "particles 3 height width"]) -> dict[str, A
     }
 
 
-def write_sheet(pictures: Float[Tensor, "particles 3 height width"], path: Path, least_px: int = 128) -> None:
-    """All pictures in a square grid, small ones enlarged."""
-    columns = math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
-    blank = pictures.new_ones(rows * columns - len(pictures), *pictures.shape[1:])
-    grid = torch.cat((pictures, blank)).unflatten(0, (rows, columns)).permute(0, 3, 1, 4, 2)
-    pixels = (grid.flatten(2, 3).flatten(0, 1) * 255).round().byte().cpu().numpy()
-    factor = math.ceil(least_px / pictures.shape[-1])
-    image = Image.fromarray(pixels)
-    image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    data = io.BytesIO()
-    image.save(data, format="PNG")
-    write_atomically(path, data.getvalue())
+def write_square_sheet(path: Path, pictures: Float[Tensor, "particles 3 height width"]) -> None:
+    """All pictures in a square grid, each enlarged to at least MIN_PICTURE_PX."""
+    columns, enlarge = math.ceil(math.sqrt(len(pictures))), math.ceil(MIN_PICTURE_PX / pictures.shape[-1])
+    write_sheet(path, pictures, columns, enlarge)
 
 
 def draw_marginal(trace: dict[str, Any], path: Path, title: str) -> None:
-    """p̄_t(c|y) over the intervals of timesteps, at the end and on average (Fig. 14), and over the steps."""
+    """Plot p̄_t(c|y) over the intervals of timesteps, at the end and on average (Fig. 14), and over the steps."""
     labels, last = trace["labels"], trace["records"][-1]
     figure = _new_figure(figsize=(12, 3.2), layout="constrained")
     figure.suptitle(title)
@@ -138,7 +130,7 @@ def draw_marginal(trace: dict[str, Any], path: Path, title: str) -> None:
             below = below + share
         for k in range(1, len(labels)):
             axes.axhline(k / len(labels), color="black", linewidth=0.7, linestyle=":")
-        axes.set(title=name, xlabel="interval of timesteps, of little noise to much", ylim=(0, 1))
+        axes.set(title=name, xlabel="interval of timesteps, from low to high noise", ylim=(0, 1))
     panels[0].set_ylabel("p̄(c|y)")
     over_steps = torch.tensor([record["marginal"] for record in trace["records"]]).mean(1)
     steps = [record["step"] for record in trace["records"]]
@@ -153,13 +145,13 @@ def draw_marginal(trace: dict[str, Any], path: Path, title: str) -> None:
 
 
 def _new_figure(**settings: Any) -> Any:
-    """A figure that needs no screen. Raises JobError when Matplotlib is missing."""
+    """A figure without a display. Raises JobError if Matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise JobError(
             "install",
-            "Matplotlib, which draws the figures, is missing.",
-            "Install the backend with its extra: pip install './backend[figures]'.",
+            "Matplotlib, which draws the figures, is not installed.",
+            "Install the backend with this extra: pip install './backend[figures]'.",
         ) from error
     return Figure(**settings)

@@ -1,4 +1,4 @@
-"""A prior of Stable Diffusion 2.1's size with random weights: for timing where the real weights are not at hand."""
+"""A prior of the size of Stable Diffusion 2.1 with random weights, for timing without the real weights."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNET: dict[str, Any] = {
     "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
     "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
 }  # fmt: skip
-"""As Stable Diffusion 2.1-base's own config.json has it."""
+"""From the config.json of Stable Diffusion 2.1-base."""
 VAE: dict[str, Any] = {
     "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": 2, "sample_size": 512,
     "block_out_channels": (128, 256, 512, 512), "scaling_factor": 0.18215,
@@ -36,7 +36,7 @@ DINOV2_SMALL: dict[str, Any] = {
 
 
 class RandomPrior(DiffusionPrior):
-    """Knows no words: every text gets an embedding of noise."""
+    """Understands no text: every prompt gets an embedding of noise."""
 
     def encode_text(self, prompts: list[str]) -> Float[Tensor, "prompts tokens width"]:
         return torch.randn(len(prompts), *TEXT_SHAPE, device=self.device)
@@ -46,7 +46,7 @@ class RandomPrior(DiffusionPrior):
 
 
 def random_sd21(device: torch.device, dtype: torch.dtype) -> RandomPrior:
-    """865 million weights, made on the spot."""
+    """A prior with 865 million random weights."""
     torch.manual_seed(0)
     with torch.device(device):
         parts: list[Any] = [UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)]
@@ -59,7 +59,7 @@ def random_sd21(device: torch.device, dtype: torch.dtype) -> RandomPrior:
 
 
 def random_dinov2(folder: Path) -> Path:
-    """Write a DINOv2 ViT-S/14 with registers and random weights into `folder`, in its usual form."""
+    """Write a DINOv2 ViT-S/14 with registers and random weights to `folder`, in its usual format."""
     Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**DINOV2_SMALL)).save_pretrained(folder)
     prepare = {
         "crop_size": {"height": 224, "width": 224},

@@ -1,4 +1,4 @@
-"""Line drawings of figurines, clean or as by hand: queries and templates of another modality (paper, C.4)."""
+"""Line drawings of figurines, clean or hand-drawn: queries and templates of another modality (paper, C.4)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def draw_sketches(
     generator: torch.Generator | None = None,
     oversampling: int = 4,
 ) -> Float[Tensor, "batch 3 size_px size_px"]:
-    """Lines where surface, normal or colour break off. With a generator, as by an unsteady hand.
+    """Lines at discontinuities of surface, normal or colour; with a generator, drawn by an unsteady hand.
 
-    The hand moves lines by up to three hundredths of the picture and leaves some pieces out.
+    The hand moves lines by up to 3 % of the picture and leaves some pieces out.
     """
     fine_px = size_px * oversampling
     rays_o, rays_d = (rays.flatten(1, 2) for rays in camera_rays(cameras, fine_px, fine_px))
@@ -36,7 +36,7 @@ def draw_sketches(
     lines = F.pad((torch.maximum(down, right) > 0.25).float(), (0, 1, 0, 1))
     if generator is not None:
         lines = _by_hand(lines, generator)
-    # As thick as a pen: a little more than a pixel of the result.
+    # The width of a pen: slightly more than one pixel of the result.
     lines = F.max_pool2d(lines, oversampling + 1, stride=1, padding=oversampling // 2)
     lines = F.avg_pool2d(lines, oversampling)
     return (PAPER + (INK - PAPER) * lines).expand(-1, 3, -1, -1)

@@ -1,1 +1,1 @@
-"""A job as a folder and a process: checkpoints, events, errors, repeats. Knows nothing of what the work is."""
+"""A job as a folder and a process: checkpoints, events, errors, repeats. Independent of the work itself."""

@@ -1,7 +1,7 @@
-"""Checkpoints that a kill at any instant, a full disk or a damaged file cannot spoil.
+"""Checkpoints that survive a kill at any instant, a full disk and damaged files.
 
-One folder each, `<stage>-<step>[-final]/`, with `tensors.safetensors` and `meta.json`. It is written beside,
-flushed and renamed, so a name that exists was whole once; a checksum tells whether it still is.
+Each is a folder `<stage>-<step>[-final]/` with `tensors.safetensors` and `meta.json`. It is written under a temporary
+name, flushed and renamed, so every named checkpoint was complete once; a checksum shows whether it still is.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from recdreamer.job.errors import explain
+from recdreamer.protocol import TEMPORARY
 from recdreamer.report import JobError
 
 NAME = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-(?P<step>\d{8})(?P<final>-final)?")
-TEMPORARY = ".new-"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What one stage needs to go on."""
+    """Everything that a stage needs to resume."""
 
     stage: str
     step: int
     tensors: dict[str, Tensor]
-    """On the CPU; whoever takes them moves them."""
+    """On the CPU; the caller moves them."""
     meta: dict[str, Any]
     """Plain JSON values."""
     final: bool
@@ -43,7 +43,7 @@ class Checkpoint:
 
 
 class CheckpointStore:
-    """The checkpoints of one job. Of each stage the `keep` newest stay, and the end of the stage."""
+    """The checkpoints of one job. Keeps the `keep` newest of each stage, and the final one."""
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
         if keep < 1:
@@ -54,18 +54,18 @@ class CheckpointStore:
     def save(
         self, stage: str, step: int, tensors: dict[str, Tensor], meta: dict[str, Any], final: bool = False
     ) -> Path:
-        """Write a checkpoint; what was there before goes only after it is safe on the disk.
+        """Write a checkpoint, and only then remove old ones.
 
-        Raises JobError "non_finite" when a tensor holds NaN or infinity, "disk_full" when there is no room;
-        in both cases the older checkpoints stay.
+        Raises JobError "non_finite" if a tensor has NaN or infinity, "disk_full" if there is no room. The older
+        checkpoints stay in both cases.
         """
         name = f"{stage}-{step:08d}{'-final' if final else ''}"
         if not NAME.fullmatch(name):
             raise ValueError(
-                f"a stage is lower case letters, digits and _, a step 0 to 99999999, got {name!r}"
+                f"a stage must be lower-case letters, digits and _, and a step 0 to 99999999, got {name!r}"
             )
         _refuse_non_finite(stage, step, tensors)
-        # A copy each: safetensors refuses tensors that share memory.
+        # Copied, because safetensors refuses tensors that share memory.
         data = save(
             {key: tensor.detach().to("cpu", copy=True).contiguous() for key, tensor in tensors.items()}
         )
@@ -90,12 +90,12 @@ class CheckpointStore:
         return path
 
     def newest(self, stage: str) -> Checkpoint | None:
-        """The newest whole checkpoint of a stage; damaged ones are passed over with a line in the log."""
+        """The newest intact checkpoint of a stage. Damaged ones are skipped, with a line in the log."""
         for path, step, final in reversed(self._list(stage)):
             try:
                 tensors, meta = _read(path)
             except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-                print(f"checkpoint {path.name} is damaged and passed over: {error}")
+                print(f"Checkpoint {path.name} is damaged and skipped: {error}")
                 continue
             return Checkpoint(stage, step, tensors, meta, final)
         return None
@@ -113,7 +113,7 @@ class CheckpointStore:
             shutil.rmtree(path, ignore_errors=True)
 
     def _remove_leftovers(self) -> None:
-        """What a killed process left half written. A job folder has one worker, so nobody is writing."""
+        """Remove unfinished entries of killed processes. A job folder has one worker, so none is in use."""
         for path in self.folder.glob(f"{TEMPORARY}*"):
             shutil.rmtree(path, ignore_errors=True)
 
@@ -124,12 +124,12 @@ def _refuse_non_finite(stage: str, step: int, tensors: dict[str, Tensor]) -> Non
             raise JobError(
                 "non_finite",
                 f"Stage {stage} has infinite or undefined numbers at step {step} ({key}).",
-                "The last good checkpoint is kept: try another seed or a lower learning rate.",
+                "The last good checkpoint is kept; try another seed or a lower learning rate.",
             )
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and meta of a checkpoint. Raises ValueError when it is not what was written."""
+    """Tensors and meta of a checkpoint. Raises ValueError if its content has changed."""
     header = json.loads((path / "meta.json").read_text(encoding="utf-8"))
     data = (path / "tensors.safetensors").read_bytes()
     if len(data) != header["bytes"] or zlib.crc32(data) != header["crc32"]:
@@ -145,7 +145,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the renames inside a folder last through a power failure; Windows does that by itself."""
+    """Make renames inside a folder survive a power failure. Windows does so by itself."""
     if os.name != "nt":
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""From any exception to one sentence for the artist and one remedy."""
+"""Turns any exception into one sentence for the artist and one remedy."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import errno
 from recdreamer.protocol import RequestError
 from recdreamer.report import JobError
 
-# EFBIG: a quota or a file system (FAT) that takes no larger file is full for us, too.
+# EFBIG: a quota, or a file system (FAT) that takes no larger file.
 DISK_FULL = (
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG} if hasattr(errno, "EDQUOT") else {errno.ENOSPC, errno.EFBIG}
 )
@@ -28,35 +28,35 @@ def explain(error: BaseException, doing: str = "") -> JobError:
         return JobError(
             "disk_full",
             f"The disk is full: {doing or error.filename or 'a file'} could not be written.",
-            "Free some space and resume: the newest checkpoint is kept.",
+            "Free some space and resume; the newest checkpoint is kept.",
         )
     if isinstance(error, OSError) and error.errno in READ_ONLY:
         return JobError(
             "not_writable",
             f"{error.filename or doing} cannot be opened or written ({error.strerror}).",
-            "Choose a folder in which you may write.",
+            "Choose a folder with write permission.",
         )
     if _is_out_of_memory(error):
         return JobError(
             "out_of_memory",
-            "The memory is not enough for this job.",
-            "Close other programs, or take the quick quality or fewer views per step.",
+            "There is not enough memory for this job.",
+            "Close other programs, or use the quick quality or fewer views per step.",
         )
     if isinstance(error, ImportError):
         return JobError(
             "install",
             f"A part of the backend is missing: {_first_line(error)}.",
-            "Install the backend again; `recdreamer doctor` tells what is wrong.",
+            "Install the backend again; `recdreamer doctor` shows what is missing.",
         )
     return JobError(
         "internal",
         f"Unexpected {type(error).__name__}: {_first_line(error)}.",
-        "log.txt in the job folder tells more; resume to go on from the newest checkpoint.",
+        "See log.txt in the job folder; resume to continue from the newest checkpoint.",
     )
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """torch's own classes are told by name, so that a failure to import torch can be explained, too."""
+    """Compares torch's own class by name, because this must also explain a failure to import torch."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

@@ -1,15 +1,15 @@
-"""Remaining time of a whole job, from the pace of the last half minute."""
+"""Remaining time of a whole job, from its speed in the last half minute."""
 
 from __future__ import annotations
 
 from collections import deque
 
 WINDOW_S = 30.0
-"""Long enough to average over steps that save or draw a preview, short enough to follow a change of pace."""
+"""Long enough to average over steps with a checkpoint or preview, short enough to follow changes of speed."""
 
 
 class RemainingTime:
-    """Pace of the running stage and remaining time of the job. Times are seconds of one monotonic clock."""
+    """Speed of the running stage and remaining time of the job. Times are seconds of one monotonic clock."""
 
     def __init__(self, now_s: float) -> None:
         self.it_per_s = 0.0
@@ -20,7 +20,7 @@ class RemainingTime:
         self._eta_at_s = now_s
 
     def start_stage(self, now_s: float, span: tuple[float, float]) -> None:
-        """A stage begins that takes the job's time from `span[0]` to `span[1]`, as fractions of the whole."""
+        """A stage begins that spans `span[0]` to `span[1]` of the job's time, as fractions."""
         if not 0.0 <= span[0] <= span[1] <= 1.0:
             raise ValueError(f"span must be two rising fractions in [0, 1], got {span}")
         self._span = span
@@ -44,7 +44,7 @@ class RemainingTime:
             self._eta_at_s = now_s
 
     def eta_s(self, now_s: float) -> float | None:
-        """Remaining seconds of the job, counted down between ticks; None before the first pace is known."""
+        """Remaining seconds of the job, counted down between ticks. None until the speed is known."""
         if self._eta_s is None:
             return None
         return max(0.0, self._eta_s - (now_s - self._eta_at_s))

@@ -1,4 +1,4 @@
-"""The worker as a process: whose streams are whose, who may work on a folder, who asked it to stop."""
+"""The worker as a process: its standard streams, the lock on its job folder, requests to stop."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any
 from recdreamer.protocol import COMMANDS
 
 DRAIN_S = 5.0
-"""Time that the reader of the events has to take the last ones before the worker leaves."""
+"""Time for the reader to take the last events before the worker exits."""
 
 
 def fill_standard_descriptors() -> None:
-    """Open what the caller had closed of descriptors 0, 1 and 2, or the next file opened would become one."""
+    """Open those of descriptors 0, 1 and 2 that the caller closed, so that no other file gets their numbers."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -27,9 +27,9 @@ def fill_standard_descriptors() -> None:
 
 
 class EventPipe:
-    """Lines to whoever started the worker, over the original standard output.
+    """Lines to the parent process, over the original standard output.
 
-    A thread writes them: a reader that is busy or gone never holds up the work.
+    A thread writes them, so a busy or missing reader never blocks the work.
     """
 
     def __init__(self) -> None:
@@ -43,7 +43,7 @@ class EventPipe:
         self._lines.put(line.encode("utf-8") + b"\n")
 
     def close(self) -> None:
-        """Wait, not for ever, until everything is written."""
+        """Wait up to DRAIN_S until everything is written."""
         self._lines.put(None)
         self._thread.join(DRAIN_S)
 
@@ -57,7 +57,7 @@ class EventPipe:
 
 
 def send_prints_to(log: Path) -> None:
-    """Point descriptors 1 and 2 at a file: prints of libraries, C code and child processes land there."""
+    """Redirect descriptors 1 and 2 to a file, with all prints of libraries, C code and child processes."""
     sys.stdout.flush()
     sys.stderr.flush()
     with log.open("ab") as stream:
@@ -69,14 +69,14 @@ def send_prints_to(log: Path) -> None:
 
 
 class FolderBusy(Exception):
-    """Another process works on the folder."""
+    """Another process is working on the folder."""
 
 
 class FolderLock:
-    """The right to work on a folder, held until the process ends: the system takes it back in any case."""
+    """An exclusive lock on a folder. The system releases it when the process ends, however it ends."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises FolderBusy, or OSError when the folder cannot be written."""
+        """Raises FolderBusy, or OSError if the folder cannot be written."""
         self._handle = os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if sys.platform == "win32":
@@ -96,31 +96,31 @@ class FolderLock:
 
 
 class StopRequests:
-    """What was asked for: `asked` is "", "pause" or "cancel"."""
+    """Requests to stop from stdin and signals; `asked` is "", "pause" or "cancel"."""
 
     def __init__(self) -> None:
         self.asked = ""
 
     def ask(self, command: str) -> None:
-        """Cancel outweighs pause, whichever comes first."""
+        """Cancel overrides pause, in either order."""
         if command == "cancel" or not self.asked:
             self.asked = command
 
     def listen(self, stop_at_end: bool) -> None:
-        """Follow commands on standard input, if it is a pipe, and signals.
+        """Listen for signals, and for commands on standard input if it is a pipe.
 
-        Only the end of a pipe says that the parent died: a terminal, a file or /dev/null says nothing.
+        Only the end of a pipe means that the parent ended: a terminal, a file or /dev/null means nothing.
         `stop_at_end`: pause when the pipe ends.
         """
         if threading.current_thread() is threading.main_thread():
             for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
                 number = getattr(signal, name, None)
-                # What the shell or nohup had ignored stays ignored.
+                # Signals that the shell or nohup ignores stay ignored.
                 if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, self._on_signal)
         mode = os.fstat(0).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-            # Libraries and child processes find an empty standard input, they cannot eat a command.
+            # Libraries and child processes get an empty standard input and cannot swallow a command.
             handle = os.dup(0)
             null = os.open(os.devnull, os.O_RDONLY)
             os.dup2(null, 0)
@@ -130,7 +130,7 @@ class StopRequests:
             ).start()
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        """The first one saves and stops; a second one ends the process at once."""
+        """The first signal saves and stops; a second one ends the process at once."""
         self.ask("pause")
         signal.signal(number, signal.SIG_DFL)
 

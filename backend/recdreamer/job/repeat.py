@@ -1,7 +1,7 @@
-"""A stage of a job, and all after it, once more: what is there is set aside until the new result is, or put back.
+"""Re-run a stage and all later ones. The old checkpoints are set aside, and restored if the re-run fails.
 
-While a job is repeated, `checkpoints/earlier/` holds the checkpoints that it had of these stages, and in `again.json`
-what was asked for. A folder without that file is one that is being filled or emptied: it is to be put back.
+Meanwhile `checkpoints/earlier/` holds the old checkpoints of these stages, and its `again.json` the request. A folder
+without that file was interrupted while it was being filled or emptied, and is restored.
 """
 
 from __future__ import annotations
@@ -13,33 +13,30 @@ from pathlib import Path
 from typing import Any
 
 from recdreamer.job.errors import explain
-from recdreamer.protocol import JobFolder, JobRequest, RequestError, Stage, write_atomically
+from recdreamer.protocol import TEMPORARY, JobFolder, JobRequest, RequestError, Stage, write_atomically
 
 CHECKPOINTS: dict[str, tuple[str, ...]] = {
     "shape": ("shape",),
     "geometry": ("geometry",),
     "texture": ("texture", "detail"),
 }
-"""First words of the names of each stage's checkpoints; those of further particles go on with a number."""
-
-LEFTOVER = ".new-"
-"""Names in `checkpoints/` that begin so are of what is half made, or done with; see checkpoint.py."""
+"""First words of the names of each stage's checkpoints; further particles append a number."""
 
 
 def begin_again(job: JobFolder, request: JobRequest, stage: Stage, seed: int | None = None) -> None:
-    """Make a job one that repeats a stage and all after it, by a seed of their own, when it runs next.
+    """Let the next run repeat a stage and all later ones, with a seed of their own.
 
-    It goes on from what the stages before have saved; the earlier result stays until the new one replaces it. A repeat
-    that is under way goes on where the same is asked for; another one takes its place. The caller holds the folder's
-    lock. Raises RequestError where that cannot be, JobError where the folder cannot be written; the job is then as
-    it was.
+    They start from the checkpoints of the stages before; the earlier result stays until the new one replaces it. If the
+    same repeat is already under way, it continues; a different one is replaced. The caller holds the folder's lock.
+    Raises RequestError if the stage cannot be repeated, JobError if the folder cannot be written; both leave the job
+    unchanged.
     """
     stages = request.own_stages
     if stage not in stages:
         raise RequestError(
             f"The stage {stage} is not part of this job"
             + (f", which has {', '.join(stages)}." if stages else ", which has none."),
-            "Repeat another, or make a job that continues this one and has the stage.",
+            "Repeat another stage, or continue this job with a new one that has the stage.",
         )
     wanted = {"stage": stage, "seed": request.seed if seed is None else seed}
     if _wanted(job) == wanted:
@@ -48,14 +45,14 @@ def begin_again(job: JobFolder, request: JobRequest, stage: Stage, seed: int | N
     for before in stages[:first]:
         if not any(path.name.endswith("-final") for path in _checkpoints_of(job.checkpoints, before)):
             raise RequestError(
-                f"The {stage} cannot be repeated: the {before} before it has no checkpoint of its end.",
-                f"Repeat the {before}, or run the job to its end first.",
+                f"The stage {stage} cannot be repeated: the stage {before} before it has no final checkpoint.",
+                f"Repeat the stage {before}, or run the job to its end first.",
             )
     try:
         put_back(job)
         try:
             _earlier(job).mkdir(parents=True)
-            # From the last: whatever is left had its input from what is left.
+            # From the last to the first, so that every stage that is left still has its input.
             for repeated in reversed(stages[first:]):
                 for path in _checkpoints_of(job.checkpoints, repeated):
                     path.rename(_earlier(job) / path.name)
@@ -64,18 +61,18 @@ def begin_again(job: JobFolder, request: JobRequest, stage: Stage, seed: int | N
             put_back(job)
             raise
     except OSError as error:
-        raise explain(error, f"what the job has made ({_earlier(job)})") from error
+        raise explain(error, f"the folder of earlier checkpoints ({_earlier(job)})") from error
 
 
 def is_repeated(job: JobFolder) -> bool:
-    """A repeat is under way."""
+    """Is a repeat under way?"""
     return _marker(job).is_file()
 
 
 def put_back(job: JobFolder) -> bool:
-    """Give up a repeat: what was set aside takes its place again. Says whether there was any. Raises OSError.
+    """Abandon a repeat and restore the earlier state. Returns whether there was one. Raises OSError.
 
-    Whoever is killed in it leaves a repeat that goes on, or what the next call puts back.
+    If the process is killed meanwhile, either the repeat is still intact or the next call completes the restoration.
     """
     if not _earlier(job).is_dir():
         return False
@@ -97,29 +94,29 @@ def put_back(job: JobFolder) -> bool:
 
 
 def empty_result(job: JobFolder) -> Path:
-    """A folder to make a result in; the earlier one stays whole until `take_result`."""
-    new = job.checkpoints / f"{LEFTOVER}result"
+    """A folder for a new result; the earlier result stays intact until `take_result`."""
+    new = job.checkpoints / f"{TEMPORARY}result"
     shutil.rmtree(new, ignore_errors=True)
     return new
 
 
 def take_result(job: JobFolder) -> None:
-    """Put what was made in `empty_result` in the place of the earlier result; a repeat is through with it."""
-    old = (_earlier(job) if is_repeated(job) else job.checkpoints / f"{LEFTOVER}old") / job.result.name
-    if old.exists() and job.result.exists():  # Killed right here before.
+    """Replace the earlier result by the content of `empty_result`, which completes a repeat."""
+    old = (_earlier(job) if is_repeated(job) else job.checkpoints / f"{TEMPORARY}old") / job.result.name
+    if old.exists() and job.result.exists():  # An earlier run was killed right here.
         shutil.rmtree(job.result)
     elif job.result.exists():
         old.parent.mkdir(exist_ok=True)
         job.result.rename(old)
-    (job.checkpoints / f"{LEFTOVER}result").rename(job.result)
+    (job.checkpoints / f"{TEMPORARY}result").rename(job.result)
     if is_repeated(job):
         write_atomically(job.seeds, json.dumps(repeated_seeds(job)))
-        _earlier(job).rename(job.checkpoints / f"{LEFTOVER}{time.time_ns()}")
+        _earlier(job).rename(job.checkpoints / f"{TEMPORARY}{time.time_ns()}")
     _remove_leftovers(job)
 
 
 def repeated_seeds(job: JobFolder) -> dict[str, int]:
-    """Stage -> its seed, of those that were repeated, or are: a repeat gives its own to a stage and all after it."""
+    """Stage -> seed, for all stages that were repeated or are being repeated."""
     try:
         seeds: dict[str, int] = json.loads(job.seeds.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -132,13 +129,13 @@ def repeated_seeds(job: JobFolder) -> dict[str, int]:
 
 
 def _from(job: JobFolder, stage: str) -> tuple[str, ...]:
-    """A stage of the job and all after it."""
+    """A stage of the job and all later ones."""
     stages = job.read_request().own_stages
     return stages[stages.index(stage) :]
 
 
 def _wanted(job: JobFolder) -> dict[str, Any] | None:
-    """What the repeat that is under way was asked for."""
+    """The request of the repeat that is under way: its stage and seed."""
     try:
         return json.loads(_marker(job).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -146,12 +143,12 @@ def _wanted(job: JobFolder) -> dict[str, Any] | None:
 
 
 def _remove_leftovers(job: JobFolder) -> None:
-    for path in job.checkpoints.glob(f"{LEFTOVER}*"):
+    for path in job.checkpoints.glob(f"{TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
 def _checkpoints_of(folder: Path, stage: str) -> list[Path]:
-    """The last first."""
+    """The checkpoints of a stage, newest first."""
     paths = sorted(folder.iterdir(), reverse=True) if folder.is_dir() else []
     return [
         path

@@ -1,6 +1,6 @@
-"""One job folder, worked on by one process: `python -m recdreamer run <job folder>`.
+"""Runs one job folder in a process of its own: `python -m recdreamer run <job folder>`.
 
-Exit codes: 0 done · 1 failed (one `error` event says why) · 3 paused, run it again to go on · 4 cancelled.
+Exit codes: 0 done · 1 failed (one `error` event says why) · 3 paused, run it again to resume · 4 cancelled.
 Events go to the original standard output and to events.jsonl; everything that is printed goes to log.txt.
 """
 
@@ -45,18 +45,18 @@ from recdreamer.report import Cancelled, JobError, Paused, Report
 
 DONE, FAILED, PAUSED, CANCELLED = 0, 1, 3, 4
 PROGRESS_EVENT_S = 0.2
-"""At most one progress event in this time; the state file is renewed by the heart-beat."""
+"""Minimum time between progress events; the heart-beat updates the state file."""
 
 Again = tuple[Stage, int | None]
-"""A stage to be repeated, and its seed; None: the job's."""
-Work = Callable[[JobFolder, JobRequest, Report], None]
-"""Does the job, or goes on with it, and leaves the result in `job.result`."""
+"""A stage to repeat, and its seed; None = the job's seed."""
+DoWork = Callable[[JobFolder, JobRequest, Report], None]
+"""Starts or resumes a job and leaves the result in `job.result`."""
 
 
-def run(folder: Path, work: Work, again: Again | None = None) -> int:
-    """Run or resume a job in this process, which must be its own. Returns the exit code.
+def run(folder: Path, work: DoWork, again: Again | None = None) -> int:
+    """Run or resume a job in this process, which has no other task. Returns the exit code.
 
-    `again`: repeat a stage and all after it. What fails of that, or is cancelled, leaves the job as it was before.
+    `again`: repeat a stage and all later ones. If that fails or is cancelled, the job stays as it was.
     """
     job = JobFolder(Path(folder).absolute())
     fill_standard_descriptors()
@@ -70,22 +70,20 @@ def run(folder: Path, work: Work, again: Again | None = None) -> int:
             request, trouble = None, error
         pipe.send(_line(hello))
         if not job.root.is_dir():
-            raise RequestError(
-                f"There is no job folder {job.root}.", "Choose a folder that holds a job.json."
-            )
+            raise RequestError(f"There is no job folder {job.root}.", "Choose a folder that has a job.json.")
         try:
             lock = FolderLock(job.root)
         except FolderBusy as error:
             pid = job.read_state().pid
             raise JobError(
                 "busy",
-                f"Another worker{f' (process {pid})' if pid else ''} is on this job already.",
-                "Wait for it, or stop it first.",
+                f"Another worker{f' (process {pid})' if pid else ''} is already running this job.",
+                "Wait until it ends, or stop it first.",
             ) from error
         send_prints_to(job.log)
         reporter = JobReport(job, pipe, hello)
     except (OSError, RequestError, JobError) as error:
-        # The folder belongs to somebody else or takes no file: only the caller hears of it.
+        # The folder is in use or cannot be written, so only the caller gets the error.
         failure = explain(error, str(job.root))
         pipe.send(_line(_error_event(failure)))
         pipe.close()
@@ -101,11 +99,11 @@ def _work(
     job: JobFolder,
     request: JobRequest | None,
     trouble: RequestError | None,
-    work: Work,
+    work: DoWork,
     report: JobReport,
     again: Again | None,
 ) -> int:
-    """The job from hello to its last event; every end of it is told."""
+    """The job from hello to its last event, which is sent however the job ends."""
     try:
         if request is None:
             raise trouble or AssertionError("no request")
@@ -130,33 +128,33 @@ def _work(
         traceback.print_exc()
         failure, status = explain(error), "failed"
         if _keeps_result(job):
-            hint = "The earlier result is kept; repeat the stage once more when that is cured."
+            hint = "The earlier result is kept; repeat the stage when the cause is fixed."
             failure, status = JobError(failure.kind, failure.message, hint), "done"
         elif again is not None and request is not None:
-            # Refused before anything was changed; who has started the worker may have written another status.
+            # Refused before any change, but the caller may have written another status.
             status = "paused" if is_repeated(job) else "done" if job.result.is_dir() else "failed"
         report.finish(status, _error_event(failure), failure)
         return FAILED
 
 
 def _keeps_result(job: JobFolder) -> bool:
-    """Give up the repeat that is under way, if one is, and say whether the job is done with what it had before."""
+    """Abandon a repeat, if one is under way. Returns whether the job has its earlier result back."""
     try:
         return is_repeated(job) and put_back(job) and job.result.is_dir()
     except (OSError, RequestError):
-        traceback.print_exc()  # The next run goes on with it.
+        traceback.print_exc()  # The next run completes it.
         return False
 
 
 class JobReport:
-    """The Report of a worker: events, state.json with its heart-beat, and the requests to stop."""
+    """The Report of a worker: writes events and state.json with its heart-beat, and checks for requests to stop."""
 
     def __init__(self, job: JobFolder, pipe: EventPipe, hello: dict[str, Any]) -> None:
-        """Raises OSError when the job folder cannot be written."""
+        """Raises OSError if the job folder cannot be written."""
         self._job = job
         self._pipe = pipe
         self._stop = StopRequests()
-        # What an earlier run showed stays in view; its status and trouble do not.
+        # Preview and progress of an earlier run stay visible; its status and error do not.
         self._state = job.read_state()
         self._events = job.events.open("a+b", buffering=0)
         self._end_torn_line()
@@ -166,13 +164,13 @@ class JobReport:
         self._clock = RemainingTime(time.monotonic())
         self._progress_sent_s = -math.inf
         self._lock = threading.Lock()
-        # Apart from the lock of the values, so that no step waits for a slow disk.
+        # Separate from the lock of the values, so that no step waits for a slow disk.
         self._writing = threading.Lock()
         self._ended = threading.Event()
         self._beat = threading.Thread(target=self._keep_beating, name="heart-beat", daemon=True)
 
     def begin(self, stop_at_end: bool) -> None:
-        """The job is running from now on."""
+        """Mark the job as running and start the heart-beat."""
         self._stop.listen(stop_at_end)
         self._state.status, self._state.pid = "running", os.getpid()
         self._state.message = self._state.hint = ""
@@ -224,10 +222,6 @@ class JobReport:
             self._state.pose_distribution = dict(probs)
         self._send({"type": "pose_distribution", "probs": probs})
 
-    def metric(self, name: str, value: float) -> None:
-        self._refuse_non_finite(name, value)
-        self._send({"type": "metric", "name": name, "value": value})
-
     def warning(self, message: str) -> None:
         print(message, file=sys.stderr)
         with self._lock:
@@ -235,14 +229,15 @@ class JobReport:
         self._send({"type": "warning", "message": message})
 
     def finish(self, status: Status, event: dict[str, Any], failure: JobError | None = None) -> None:
-        """The last word: the state first, so that whoever hears the event finds it settled."""
+        """Write the final state, then the last event, so that its reader finds the state final."""
         self._ended.set()
         if self._beat.is_alive():
             self._beat.join()
         self._state.status, self._state.pid, self._state.eta_s = status, None, None
         if failure is not None:
             self._state.message, self._state.hint = failure.message, failure.hint
-        with suppress(OSError):  # A full disk, which is why we fail: the pipe still carries the event.
+        # A full disk may be the reason for the failure. The pipe still carries the event.
+        with suppress(OSError):
             self._write_state()
         with suppress(OSError):
             self._send(event)
@@ -259,7 +254,7 @@ class JobReport:
             raise JobError(
                 "non_finite",
                 f"{name} became {value} at step {self._state.step} of {self._state.stage or 'the job'}.",
-                "The last good checkpoint is kept: try another seed or a lower learning rate.",
+                "The last good checkpoint is kept; try another seed or a lower learning rate.",
             )
 
     def _send(self, event: dict[str, Any]) -> None:
@@ -268,7 +263,7 @@ class JobReport:
         self._events.write(line.encode("utf-8") + b"\n")
 
     def _end_torn_line(self) -> None:
-        """A killed worker may have left half a line; the next event must not be glued to it."""
+        """Complete a line that a killed worker left half written, so that the next event begins a new one."""
         if self._events.seek(0, os.SEEK_END):
             self._events.seek(-1, os.SEEK_END)
             if self._events.read(1) != b"\n":

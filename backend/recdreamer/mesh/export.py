@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image
 
+from recdreamer.images import png_bytes
 from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.gltf import glb_bytes
 from recdreamer.mesh.mesh import Mesh
 from recdreamer.mesh.raster import FIRST_TILE
 from recdreamer.protocol import write_atomically
-
-PNG_STRATEGY = zlib.Z_RLE
-"""zlib strategy. After PNG's filters mainly runs are left to compress: searching only for runs takes less than a third
-of the default's time, and the files are even smaller."""
 
 
 def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None = None) -> list[str]:
@@ -83,10 +77,4 @@ def npz_bytes(mesh: Mesh) -> bytes:
         faces=mesh.faces.astype(np.int32),
         uvs=mesh.uvs_or_error().astype(np.float32),
     )
-    return stream.getvalue()
-
-
-def png_bytes(image: UInt8[np.ndarray, "height width 3"]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG", compress_type=PNG_STRATEGY)
     return stream.getvalue()

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.images import write_picture
 from recdreamer.pose.anchoring import Drawn, doubts, read_drawn
 from recdreamer.pose.classifier import ClassifierConfig, Normalization, PoseClassifier
 from recdreamer.pose.features import PATCHES, FeatureExtractor, Features
 from recdreamer.pose.foreground import template_masks
-from recdreamer.pose.gallery import write_picture
 from recdreamer.pose.templates import PoseTemplate, are_placed
 from recdreamer.protocol import Template, write_atomically
 

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.images import write_picture
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import FeatureExtractor
-from recdreamer.pose.gallery import Sample, remove_gallery, write_gallery, write_picture
+from recdreamer.pose.gallery import Sample, remove_gallery, write_gallery
 from recdreamer.pose.templates import PoseTemplate, with_mirrored_sides
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Template

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from jaxtyping import Float
-from PIL import Image
-from torch import Tensor
 
 from recdreamer.protocol import write_atomically
 
@@ -40,11 +35,3 @@ def remove_gallery(folder: Path) -> None:
         return
     for name in ("gallery.json", *names):
         (folder / Path(name).name).unlink(missing_ok=True)
-
-
-def write_picture(path: Path, image: Float[Tensor, "3 height width"]) -> None:
-    """Write a picture in [0, 1] as PNG, atomically."""
-    pixels = (image.permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG")
-    write_atomically(path, stream.getvalue())

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
 
 from recdreamer.cameras import angle_difference
-from recdreamer.pose.gallery import Sample, write_gallery, write_picture
+from recdreamer.images import write_picture
+from recdreamer.pose.gallery import Sample, write_gallery
 from recdreamer.pose.templates import BACKGROUND, PoseTemplate
 from recdreamer.prior.diffusion import freeze, guided
 from recdreamer.prior.loading import Preprocessing, loading

@@ -16,14 +16,17 @@ from jaxtyping import Float
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, RequestError, Template
+from recdreamer.protocol import (
+    CLASS_AZIMUTHS_DEG,
+    MIN_COVERAGE,
+    MIN_SIDE_PX,
+    JobFolder,
+    RequestError,
+    Template,
+)
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-MIN_SIDE_PX = 8
-"""Smaller pictures cannot show a pose: they are damaged exports or the wrong files."""
 MAX_PIXELS = 64_000_000
-MIN_COVERAGE = 1e-4
-"""Least opaque share of a picture: a few thin lines are enough, a stray pixel is not."""
 BACKGROUND = 0.8
 """Grey background behind a template with alpha."""
 

@@ -196,7 +196,7 @@ def particle_stage(
         if is_due(step, num_steps, NUM_RECORDS):
             marginal, labels = observer.marginal, observer.classifier.labels
             record(Sight(step, particles.pictures(), labels, marginal.probs.clone(), observer.sum / step))
-            report_poses(report, labels, marginal, guide)
+            report_poses(report, labels, marginal)
         report.progress(step, num_steps)
 
     seconds = optimize(

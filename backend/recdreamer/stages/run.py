@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, orbit
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
+from recdreamer.images import write_sheet
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.model import Model, Pictured
 from recdreamer.optimize import optimize_step
@@ -80,11 +80,8 @@ def optimize(
     return seconds()
 
 
-def report_poses(report: Report, labels: Sequence[str], marginal: PoseMarginal, guide: Guide) -> None:
-    """Tell the pose distribution, and how large both terms of USD are."""
+def report_poses(report: Report, labels: Sequence[str], marginal: PoseMarginal) -> None:
     report.pose_distribution(dict(zip(labels, marginal.overall().tolist(), strict=True)))
-    for name, norm in guide.norms.items():
-        report.metric(f"norm_{name}", norm.mean().item())
 
 
 PREVIEW_PX = 96
@@ -144,7 +141,7 @@ def run_stage(
                 write_preview(theta.shown(), config, device, job.previews / f"{name}-{step:06d}.png")
             )
             if rectifiers:
-                report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal, guide)
+                report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal)
         report.progress(steps_before + step, steps_in_all)
         watch(step)
 
@@ -179,10 +176,5 @@ def write_preview(
 ) -> Path:
     """Front, right, back and left side by side, a row for each particle."""
     cameras = orbit(num_views, config.cameras, device)
-    rows = [one.picture(cameras, PREVIEW_PX).permute(2, 0, 3, 1).flatten(1, 2) for one in shown]
-    strip = (torch.cat(rows) * 255).round().byte().cpu().numpy()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    Image.fromarray(strip).save(temporary, format="PNG")
-    temporary.replace(path)
+    write_sheet(path, torch.cat([one.picture(cameras, PREVIEW_PX) for one in shown]), num_views)
     return path

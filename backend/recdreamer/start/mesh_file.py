@@ -12,9 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from recdreamer.mesh.mesh import turned
-from recdreamer.protocol import START_ARRAYS, RequestError
+from recdreamer.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError
 
-MAX_FACES = 2_000_000
 CHOOSE = "Choose the object to start from again."
 WIDTHS: dict[str, tuple[int, ...]] = {"verts": (3,), "faces": (3,), "uvs": (3, 2), "region": (), "rgb": (3,)}
 """Shape of an item of each array."""
@@ -108,9 +107,9 @@ def read_start_mesh(path: Path) -> dict[str, np.ndarray]:
     verts, faces = arrays["verts"], arrays["faces"]
     if len(faces) == 0:
         raise RequestError("The mesh to start from is empty.", "Choose an object that has faces.")
-    if len(faces) > MAX_FACES:
+    if len(faces) > MAX_TRIANGLES:
         raise RequestError(
-            f"The mesh to start from has {len(faces):,} triangles, more than {MAX_FACES:,}.",
+            f"The mesh to start from has {len(faces):,} triangles, more than {MAX_TRIANGLES:,}.",
             "Add a Decimate modifier, or choose a simpler object.",
         )
     if faces.min() < 0 or faces.max() >= len(verts):
