@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 
 from ...backend.recdreamer.protocol import JobFolder, RequestError
 
-# Inside the job folder. The backend reads only the first one.
-START_MESH, START_FACES, PLACEMENT = "start/mesh.npz", "start/faces.npz", "start/placement.json"
+# Inside the job folder, beside START_MESH, which alone the backend reads.
+START_FACES, PLACEMENT = "start/faces.npz", "start/placement.json"
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ import secrets
 import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.protocol import START_MESH, RequestError
 from ..jobs import environment
-from ..jobs.placement import START_MESH
 from ..jobs.registry import Job
 from ..jobs.task import BACKEND
 from ..preference_access import get_preferences

@@ -12,8 +12,8 @@ from zipfile import BadZipFile
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
-from ..jobs.placement import PLACEMENT, START_FACES, START_MESH, StartPlacement
+from ...backend.recdreamer.protocol import START_MESH, JobFolder, JobRequest, RequestError
+from ..jobs.placement import PLACEMENT, START_FACES, StartPlacement
 from ..objects.object_keys import OBJECT_KEY
 from ..objects.rest_positions import world_of_job
 from ..properties import RecDreamerSettings

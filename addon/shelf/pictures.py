@@ -9,15 +9,11 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.protocol import MIN_COVERAGE, MIN_SIDE_PX, RequestError
 from ..objects.pixels import linear_to_srgb, read_pixels
 
 MAX_SIDE_PX = 2048
 """Larger pictures are scaled down on import; the backend uses far fewer pixels."""
-MIN_SIDE_PX = 8
-"""Smaller pictures cannot show a pose."""
-MIN_COVERAGE = 1e-4
-"""Minimum share of opaque pixels: thin lines are enough, a stray pixel is not."""
 NEUTRAL = 0.5
 """Gray behind the object, for readers that ignore alpha."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.protocol import MAX_TRIANGLES, RequestError
 from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
 from ..objects.rest_positions import frame_of
 from .material_colors import material_colors, mean_of_corners
@@ -18,7 +18,6 @@ from .regions import check_region, region_weights
 
 MESHABLE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 """Object types that have faces."""
-MAX_TRIANGLES = 2_000_000
 FLAT = 1e-5
 """An object is flat if its height is at most this share of its length."""
 

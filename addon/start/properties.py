@@ -7,8 +7,7 @@ from typing import Any, get_args
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty, StringProperty
 
-from ...backend.recdreamer.protocol import JobRequest, RequestError, Stage
-from ..jobs.placement import START_MESH
+from ...backend.recdreamer.protocol import START_MESH, JobRequest, RequestError, Stage
 from ..jobs.registry import Job
 from ..objects.hiding import is_left_out
 from ..objects.object_keys import find_imported

@@ -12,11 +12,12 @@ import pytest
 from recdreamer_extension.addon.jobs import client
 from recdreamer_extension.addon.jobs import registry as module
 from recdreamer_extension.addon.jobs.client import worker_environment
-from recdreamer_extension.addon.jobs.placement import PLACEMENT, START_MESH, StartPlacement
+from recdreamer_extension.addon.jobs.placement import PLACEMENT, StartPlacement
 from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.task import BACKEND
 from recdreamer_extension.backend.recdreamer.protocol import (
     STALE_S,
+    START_MESH,
     JobFolder,
     JobRequest,
     JobState,
