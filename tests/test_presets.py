@@ -6,7 +6,6 @@ from typing import get_args
 
 import pytest
 
-from recdreamer.config import of_texture
 from recdreamer.presets import resolve
 from recdreamer.protocol import JobRequest, Method, RequestError
 
@@ -62,7 +61,7 @@ def test_every_method_has_its_published_setting(method: Method) -> None:
     guidance = config.guidance
     assert (guidance.guidance_scale, config.optimize.num_steps, guidance.view_prompts) == expected
     assert bool(guidance.auxiliary_prompt) == (method == "usd")
-    assert of_texture(config).guidance.guidance_scale == expected[0], (
+    assert config.step("texture").guidance.guidance_scale == expected[0], (
         "the texture stage follows the same method"
     )
 

@@ -141,6 +141,26 @@ class StartConfig:
     """Weight of the pull towards the start at strength 0; it falls linearly to nothing at strength 1."""
 
 
+StepName = Literal["shape", "geometry", "texture", "detail"]
+"""The stages of a job, and the close-ups that end the third."""
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """The settings of a distillation step and of the loop around it, the same for every stage."""
+
+    method: Method
+    seed: int
+    num_steps: int
+    num_views: int
+    """Cameras per step."""
+    cameras: CameraConfig
+    guidance: GuidanceConfig
+    preview_every: int
+    """Steps between two preview pictures."""
+    checkpoint_every_s: float
+
+
 @dataclass(frozen=True)
 class GenerateConfig:
     """One generation, complete; written to the job folder as config.json."""
@@ -171,39 +191,33 @@ class GenerateConfig:
     render: RenderConfig = RenderConfig(step_size=0.01)
     mesh: MeshConfig = MeshConfig(resolution=256, texture_size_px=2048)
 
-
-def of_geometry(config: GenerateConfig) -> GenerateConfig:
-    """The configuration by which a step of the second stage runs."""
-    own = config.geometry
-    return _of_stage(replace(config, method=own.method), own)
-
-
-def of_texture(config: GenerateConfig) -> GenerateConfig:
-    """The configuration by which a step of the third stage runs."""
-    return _of_stage(config, config.texture)
-
-
-def of_detail(config: GenerateConfig) -> GenerateConfig:
-    """The configuration by which a close-up runs: a part of the object has no pose that could be rectified."""
-    own = config.texture
-    config = _of_stage(replace(config, method="vsd" if config.method == "usd" else config.method), own)
-    return replace(
-        config,
-        optimize=replace(config.optimize, num_steps=own.detail_steps),
-        guidance=replace(
-            config.guidance, schedule="late", late_until=own.detail_noise, auxiliary_prompt=own.detail_prompt
-        ),
-    )
-
-
-def _of_stage(config: GenerateConfig, own: GeometryConfig | TextureConfig) -> GenerateConfig:
-    return replace(
-        config,
-        optimize=replace(
-            config.optimize, num_steps=own.num_steps, num_views=own.num_views, render_px=own.render_px
-        ),
-        guidance=replace(config.guidance, guidance_scale=own.guidance_scale, schedule=own.schedule),
-    )
+    def step(self, name: StepName) -> StepConfig:
+        """The part of the configuration that a distillation step of one stage needs."""
+        own = {"shape": self.optimize, "geometry": self.geometry}.get(name, self.texture)
+        method, num_steps, guidance = self.method, own.num_steps, self.guidance
+        if not isinstance(own, OptimizeConfig):
+            guidance = replace(guidance, guidance_scale=own.guidance_scale, schedule=own.schedule)
+        if name == "geometry":
+            method = self.geometry.method
+        if name == "detail":
+            # A part of the object has no pose that could be rectified.
+            method, num_steps = "vsd" if method == "usd" else method, self.texture.detail_steps
+            guidance = replace(
+                guidance,
+                schedule="late",
+                late_until=self.texture.detail_noise,
+                auxiliary_prompt=self.texture.detail_prompt,
+            )
+        return StepConfig(
+            method=method,
+            seed=self.seed,
+            num_steps=num_steps,
+            num_views=own.num_views,
+            cameras=self.cameras,
+            guidance=guidance,
+            preview_every=self.optimize.preview_every,
+            checkpoint_every_s=self.optimize.checkpoint_every_s,
+        )
 
 
 def as_json(config: GenerateConfig) -> dict[str, Any]:

@@ -107,7 +107,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
         # What began with nothing of the artist's has its front where Blender has it; all else stays where it was.
         for index, work in enumerate(works):
             shown = paintings[index] if is_painted else Painting(config, work.mesh, work.field, device)
-            work.face_front(yaw_of(shown, guides["shape"].rectifiers, config, prior.image_px))
+            work.face_front(yaw_of(shown, guides["shape"].rectifiers, config.cameras, prior.image_px))
 
     started, summaries, folder = time.monotonic(), [], empty_result(job)
     for index, work in enumerate(works):

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, sample_cameras
-from recdreamer.config import GenerateConfig
+from recdreamer.config import StepConfig
 from recdreamer.device import step_generator
 from recdreamer.distillation.guidance_config import GuidanceConfig
 from recdreamer.distillation.methods import Answers, Guide
@@ -20,7 +20,7 @@ from recdreamer.prior.schedule import NoiseSchedule
 
 def optimize_step(
     step: int,
-    config: GenerateConfig,
+    config: StepConfig,
     prior: DiffusionPrior,
     model: Model,
     guide: Guide,
@@ -32,7 +32,7 @@ def optimize_step(
     `cameras` are drawn when none are given.
     """
     generator = step_generator(config.seed, step, model.device)
-    num_views, num_steps = config.optimize.num_views, config.optimize.num_steps
+    num_views, num_steps = config.num_views, config.num_steps
 
     # Line 2: x_0 = g(θ, c).
     if cameras is None:

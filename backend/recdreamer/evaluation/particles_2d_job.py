@@ -42,7 +42,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guide = prepare_guide(job, config, prior)
     rectifiers = guide.rectifiers or prepare_rectifiers(job, config, prior)
-    observer = PoseObserver(guide, rectifiers[0].classifier, config)
+    observer = PoseObserver(guide, rectifiers[0].classifier, config.rectifier)
     album = Album(job, config.optimize.num_steps, config.prior == BUILTIN_PRIOR, report)
 
     report.stage("particles", 1, 2, (0.03, 1.0))

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.cameras import orbit
-from recdreamer.config import GenerateConfig
+from recdreamer.cameras import CameraConfig, orbit
 from recdreamer.models.model import Pictured
 from recdreamer.pose.rectifier import Rectifier
 
@@ -38,9 +37,7 @@ def yaw_of_views(
 
 
 @torch.no_grad()
-def yaw_of(
-    pictured: Pictured, rectifiers: Sequence[Rectifier], config: GenerateConfig, size_px: int
-) -> float:
+def yaw_of(pictured: Pictured, rectifiers: Sequence[Rectifier], ranges: CameraConfig, size_px: int) -> float:
     """The yaw of what was made, in degrees, as the job's own classifier reads it.
 
     0 where nothing says what a front is, or the views do not agree on one.
@@ -50,7 +47,7 @@ def yaw_of(
             classes, azimuths, probs = rectifier.class_azimuth_deg, [], []
             # One view at a time: all of them would need gigabytes at Stable Diffusion's size.
             for view in range(NUM_VIEWS):
-                cameras = orbit(1, config.cameras, classes.device, view * 360 / NUM_VIEWS)
+                cameras = orbit(1, ranges, classes.device, view * 360 / NUM_VIEWS)
                 azimuths.append(cameras.azimuth_deg)
                 probs.append(rectifier.classifier(pictured.picture(cameras, min(size_px, MAX_PX))).exp())
             yaw_deg, agreement = yaw_of_views(torch.cat(azimuths), torch.cat(probs), classes)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recdreamer.config import GenerateConfig, of_geometry
+from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import Field
 from recdreamer.field.grid_values import grid_points, trilinear
@@ -57,7 +57,7 @@ def geometry_stage(
             grid = start_grid(config, mesh, colors, device, tick)
         surface = Surface(config, grid, device, freedom(start, config, device))
         seconds += run_stage(
-            particle_name("geometry", index), job, of_geometry(config), prior, guide, surface, device, report,
+            particle_name("geometry", index), job, config.step("geometry"), prior, guide, surface, device, report,
             counted=(before, in_all),
         )  # fmt: skip
         surfaces.append(surface)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from recdreamer.cache import cache_folder
-from recdreamer.config import GenerateConfig, of_detail, of_geometry, of_texture
+from recdreamer.config import GenerateConfig, StepName
 from recdreamer.distillation.debiasing import PromptDebiaser
+from recdreamer.distillation.guidance_config import GuidanceConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
 from recdreamer.distillation.noised import add_noise
 from recdreamer.pose.anchoring import Drawn, anchored, doubts, read_drawn
@@ -40,7 +41,7 @@ def prepare_guide(
 ) -> Guide:
     """The job's method with all it asks: the branch, the prompt in its forms, the rectifiers."""
     guidance, branch, rectifiers = config.guidance, None, []
-    prompts = prepare_prompts(config, prior)
+    prompts = prepare_prompts(config.prompt, guidance, prior)
     if config.method == "usd":
         rectifiers = prepare_rectifiers(job, config, prior, warn)
         if config.rectifier.marginal == "sampled":
@@ -64,38 +65,39 @@ def prepare_guides(
     there; all share its branch, which goes on learning, and its rectifiers."""
     first = prepare_guide(job, config, prior, warn)
 
-    def of(stage: GenerateConfig) -> Guide:
+    def of(name: StepName) -> Guide:
+        stage = config.step(name)
         if stage.method in LORA_METHODS and config.method not in (stage.method, "usd"):
             raise RequestError(
                 f"The geometry stage cannot follow {stage.method} in a job that follows {config.method}.",
                 f"Set geometry.method to sds, or to {config.method}.",
             )
-        is_same = full_prompt(stage) == full_prompt(config)
+        is_same = stage.guidance.auxiliary_prompt == config.guidance.auxiliary_prompt
         # Asked for once: a language model may have to be loaded for it.
-        prompts = first.prompts if is_same else prepare_prompts(stage, prior)
+        prompts = first.prompts if is_same else prepare_prompts(config.prompt, stage.guidance, prior)
         return Guide(
             stage.method, first.denoiser, prompts, stage.guidance,
-            first.rectifiers if stage.method == "usd" else (), stage.rectifier,
+            first.rectifiers if stage.method == "usd" else (), config.rectifier,
         )  # fmt: skip
 
     guides = {"shape": first}
     if "geometry" in config.stages:
-        guides["geometry"] = of(of_geometry(config))
+        guides["geometry"] = of("geometry")
     if "texture" in config.stages:
-        guides["texture"] = of(of_texture(config))
+        guides["texture"] = of("texture")
         if config.texture.detail_steps:
-            guides["detail"] = of(of_detail(config))
+            guides["detail"] = of("detail")
     return guides
 
 
-def full_prompt(config: GenerateConfig) -> str:
+def full_prompt(prompt: str, auxiliary_prompt: str) -> str:
     """The prompt with the auxiliary prompt."""
-    return ", ".join(part for part in (config.prompt, config.guidance.auxiliary_prompt) if part)
+    return ", ".join(part for part in (prompt, auxiliary_prompt) if part)
 
 
-def prepare_prompts(config: GenerateConfig, prior: DiffusionPrior) -> Prompts:
+def prepare_prompts(prompt: str, guidance: GuidanceConfig, prior: DiffusionPrior) -> Prompts:
     """The prompt in every form that a method asks for. Raises JobError when the masked language model is missing."""
-    guidance, prompt, reduced = config.guidance, full_prompt(config), None
+    prompt, reduced = full_prompt(prompt, guidance.auxiliary_prompt), None
     if guidance.masked_lm:
         by_direction = PromptDebiaser(guidance.masked_lm).reduced(prompt, guidance.debias_words)
         reduced = {view: by_direction[view if view in by_direction else "side"] for view in VIEWS}
@@ -182,9 +184,8 @@ def _fix_marginals(
     count = config.rectifier.marginal_samples
     text = prompts.plain.expand(count, -1, -1)
     with torch.no_grad():
-        latents = prior.encode(
-            prior.sample([full_prompt(config)] * count, generator, config.guidance.guidance_scale)
-        )
+        prompt = full_prompt(config.prompt, config.guidance.auxiliary_prompt)
+        latents = prior.encode(prior.sample([prompt] * count, generator, config.guidance.guidance_scale))
 
         def estimates(t: Tensor) -> Tensor:
             noised = add_noise(latents, t.expand(count), None, 0, 1, prior.schedule, generator)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from recdreamer.cameras import Cameras, orbit
-from recdreamer.config import GenerateConfig
+from recdreamer.cameras import CameraConfig, Cameras, orbit
+from recdreamer.config import StepConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.model import Model, Pictured
@@ -33,10 +33,10 @@ class Resumable(Protocol):
     def load(self, tensors: dict[str, Tensor]) -> None: ...
 
 
-def optimize(
+def run_steps(
     stage: str,
     store: CheckpointStore,
-    config: GenerateConfig,
+    config: StepConfig,
     device: torch.device,
     parts: Sequence[Resumable],
     run_step: Callable[[int], None],
@@ -48,7 +48,7 @@ def optimize(
     Saves now and then, at the end, and whatever ends the run early. `check(step)` raises what must keep a state from
     being saved.
     """
-    num_steps, first_step, seconds_before = config.optimize.num_steps, 0, 0.0
+    num_steps, first_step, seconds_before = config.num_steps, 0, 0.0
     checkpoint = store.newest(stage)
     if checkpoint is not None:
         tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
@@ -72,7 +72,7 @@ def optimize(
         except BaseException:
             save(step + 1)
             raise
-        if time.monotonic() - last_save > config.optimize.checkpoint_every_s:
+        if time.monotonic() - last_save > config.checkpoint_every_s:
             save(step + 1)
             last_save = time.monotonic()
     if first_step < num_steps:
@@ -117,7 +117,7 @@ class Theta(Protocol):
 def run_stage(
     name: str,
     job: JobFolder,
-    config: GenerateConfig,
+    config: StepConfig,
     prior: DiffusionPrior,
     guide: Guide,
     theta: Theta,
@@ -128,20 +128,20 @@ def run_stage(
 ) -> float:
     """All steps that are left of a stage. Returns the seconds of all its runs.
 
-    `config` is the stage's own, `guide` follows its method. `watch(step)` may raise to end the stage. Where it is
+    `watch(step)` may raise to end the stage. Where it is
     a part of what is told as one stage, `counted` has the steps before it and those of the whole. Raises JobError
     "non_finite", and what `report` raises to cancel or to pause, after a checkpoint.
     """
     branch = guide.denoiser.branch if guide.method in LORA_METHODS else None
     rectifiers, guidance = guide.rectifiers, config.guidance
-    num_steps = config.optimize.num_steps
+    num_steps = config.num_steps
     steps_before, steps_in_all = counted or (0, num_steps)
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
 
     def after_step(step: int) -> None:
-        if step % config.optimize.preview_every == 0 or step == num_steps:
+        if step % config.preview_every == 0 or step == num_steps:
             report.preview(
-                write_preview(theta.shown(), config, device, job.previews / f"{name}-{step:06d}.png")
+                write_preview(theta.shown(), config.cameras, device, job.previews / f"{name}-{step:06d}.png")
             )
             if rectifiers:
                 report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal, guide)
@@ -157,7 +157,7 @@ def run_stage(
                 "Run the job again with a lower guidance scale or learning rate, or another seed.",
             )
 
-    return optimize(
+    return run_steps(
         name,
         CheckpointStore(job.checkpoints),
         config,
@@ -175,10 +175,10 @@ def particle_name(stage: str, index: int) -> str:
 
 
 def write_preview(
-    shown: Sequence[Pictured], config: GenerateConfig, device: torch.device, path: Path, num_views: int = 4
+    shown: Sequence[Pictured], ranges: CameraConfig, device: torch.device, path: Path, num_views: int = 4
 ) -> Path:
     """Front, right, back and left side by side, a row for each particle."""
-    cameras = orbit(num_views, config.cameras, device)
+    cameras = orbit(num_views, ranges, device)
     rows = [one.picture(cameras, PREVIEW_PX).permute(2, 0, 3, 1).flatten(1, 2) for one in shown]
     strip = (torch.cat(rows) * 255).round().byte().cpu().numpy()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,7 @@ def shape_stage(
                 watched.watch(step, config.optimize.num_steps, is_brought, report)
 
         try:
-            seconds = run_stage(STAGE, job, own, prior, guide, watched, device, report, watch)
+            seconds = run_stage(STAGE, job, own.step("shape"), prior, guide, watched, device, report, watch)
         except Collapsed as collapsed:
             cure = collapsed.collapse
             report.warning(f"{DESCRIPTIONS[cure]}. The shape is begun once more, with {remedies[cure]}.")

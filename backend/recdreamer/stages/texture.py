@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from recdreamer.config import GenerateConfig, of_detail, of_texture
+from recdreamer.config import GenerateConfig
 from recdreamer.device import step_generator
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import RadianceField
@@ -49,13 +49,13 @@ def texture_stage(
         before, in_all = index * of_each, len(meshes) * of_each
         painting = Painting(config, mesh, field, device)
         seconds += run_stage(
-            particle_name("texture", index), job, of_texture(config), prior, guides["texture"], painting, device,
+            particle_name("texture", index), job, config.step("texture"), prior, guides["texture"], painting, device,
             report, counted=(before, in_all),
         )  # fmt: skip
         painting.forget_views()
         if config.texture.detail_steps:
             seconds += run_stage(
-                particle_name("detail", index), job, of_detail(config), prior, guides["detail"],
+                particle_name("detail", index), job, config.step("detail"), prior, guides["detail"],
                 CloseUps(config, painting), device, report, counted=(before + config.texture.num_steps, in_all),
             )  # fmt: skip
         paintings.append(painting)
