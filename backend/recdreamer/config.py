@@ -1,4 +1,9 @@
-"""Every choice of a generation, typed, with its unit; presets.py makes them."""
+"""Every setting of a generation, typed, with its unit.
+
+The defaults of the fields here and in distillation/guidance_config.py are those for Stable Diffusion and USD (B.3 of the
+paper). FieldConfig, RenderConfig, MeshConfig and CameraConfig have smaller defaults, for use on their own; GenerateConfig
+names the values for Stable Diffusion. What other methods, the embedded prior and drafts change stands in presets.py.
+"""
 
 from __future__ import annotations
 
