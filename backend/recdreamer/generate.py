@@ -16,7 +16,7 @@ from recdreamer.config import GenerateConfig, as_json, surface_settings
 from recdreamer.device import choose_device, choose_dtype
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import RadianceField
-from recdreamer.field.region_field import RegionField, free_within
+from recdreamer.field.region_field import RegionField
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.job.repeat import empty_result, repeated_seeds, take_result
 from recdreamer.mesh import (
@@ -59,10 +59,10 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     guides, seconds = prepare_guides(job, config, prior, report.warning), {}
     prior.free_text_encoder()
 
-    is_given, is_painted = start is not None and start.kind == "texture", "texture" in config.stages
+    is_painted = "texture" in config.stages
     shapes = (
         []
-        if is_given
+        if start.is_only_painted
         else make_shapes(job, config, seeded, prior, guides, start, device, report, begin, seconds)
     )
 
@@ -75,7 +75,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
 
     extracting = partial(report.progress, 0, steps) if is_painted else tick
     begin("texture" if is_painted else "mesh")
-    if start is not None and is_given:
+    if start.is_only_painted:
         works = [Work.given(start, seeded["texture"], device)]
     else:
         surfaced = seeded["geometry"]
@@ -103,8 +103,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
             work.shade = lambda points, normals, painting=painting: painting.color(points)
         begin("mesh")
 
-    if start is None or (start.kind == "continue" and start.region is None):
-        # What began with nothing of the artist's has its front where Blender has it; all else stays where it was.
+    if start.may_turn:
         for index, work in enumerate(works):
             shown = paintings[index] if is_painted else Painting(config, work.mesh, work.field, device)
             work.face_front(yaw_of(shown, guides["shape"].rectifiers, config.cameras, prior.image_px))
@@ -157,7 +156,7 @@ def make_shapes(
     seeded: dict[str, GenerateConfig],
     prior: DiffusionPrior,
     guides: dict[str, Guide],
-    start: StartingPoint | None,
+    start: StartingPoint,
     device: torch.device,
     report: Report,
     begin: Callable[[str], None],
@@ -173,7 +172,7 @@ def make_shapes(
         particles = handed_on(job, config, start, device)
     fields = [scene.field for scene in particles.scenes]
     # What an earlier job has refined and painted is not to be thrown away.
-    painting = start.painting if start is not None else {}
+    painting = start.painting
     colored = [field_of(painting, config.texture.field).to(device)] * len(fields) if painting else fields
     for field in (*fields, *colored):
         field.set_progress(SHOW_ALL)
@@ -186,7 +185,7 @@ def make_shapes(
             job, seeded["geometry"], prior, guides["geometry"], fields, colored, device, report, start
         )
         grids = [surface.grid for surface in surfaces]
-    elif start is not None and start.surface is not None:
+    elif start.surface is not None:
         grids = [uncolored(start.surface)] * len(fields)
     if grids:
         densities, settings = [grid.solidity for grid in grids], surface_settings(config)
@@ -204,15 +203,13 @@ def make_shapes(
 
 
 def handed_on(
-    job: JobFolder, config: GenerateConfig, start: StartingPoint | None, device: torch.device
+    job: JobFolder, config: GenerateConfig, start: StartingPoint, device: torch.device
 ) -> Particles:
     """The shape of a job that leaves the first stage out, kept for who continues it.
 
     Nothing of an earlier shape changes, so a region that this job brings has nothing to say in it.
     """
-    if start is not None and start.kind == "continue":
-        start = replace(start, region=start.scene.get("field.region"))
-    particles, store = Particles(config, device, start), CheckpointStore(job.checkpoints)
+    particles, store = Particles(config, device, start.unchanged()), CheckpointStore(job.checkpoints)
     saved = store.newest("shape")
     if saved is None:
         store.save("shape", 0, particles.tensors(), {"seconds": 0.0}, final=True)
@@ -222,15 +219,12 @@ def handed_on(
 
 
 def texture_field(
-    config: GenerateConfig, start: StartingPoint | None, field: RadianceField | RegionField, index: int
+    config: GenerateConfig, start: StartingPoint, field: RadianceField | RegionField, index: int
 ) -> RadianceField | RegionField:
     """The colours that the third stage begins with: those so far, or fresh ones; free in the job's region only."""
     if not config.texture.inherit:
         return own_field(config, start, field, index)
-    # What began with an object was made to change within its region only.
-    if start is None or start.kind != "continue":
-        return field
-    return free_within(field, start.region, config.texture.field, config.seed + index)
+    return start.free_colors(field, config.texture.field, config.seed + index)
 
 
 def announcer(config: GenerateConfig, report: Report) -> Callable[[str], None]:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays
 from recdreamer.config import GenerateConfig
-from recdreamer.field import Field, OccupancyGrid, RadianceField
+from recdreamer.field import Field, OccupancyGrid
 from recdreamer.field.region_field import RegionField, empty_like
-from recdreamer.field.solid_field import SolidField
 from recdreamer.models.model import Descent, distillation_loss, field_optimizer
 from recdreamer.models.stay_near_start import GentleField, hold_loss
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
@@ -28,7 +27,7 @@ from recdreamer.rendering import (
     weight_entropy_loss,
     z_variance_loss,
 )
-from recdreamer.start.starting_point import StartingPoint
+from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 NUM_LOOKS = 4
 """Looks at the density of a start before the first step."""
@@ -42,7 +41,7 @@ class Scene:
         config: GenerateConfig,
         device: torch.device,
         index: int = 0,
-        start: StartingPoint | None = None,
+        start: StartingPoint = FROM_PROMPT,
     ) -> None:
         self.config, self.device = config, device
         seed = config.seed + 7919 * index
@@ -50,14 +49,14 @@ class Scene:
         self.surrounding = None
         if config.optimize.background == "learned":
             self.surrounding = Background(BackgroundConfig(), seed).to(device)
-        self.field: RadianceField | RegionField = RadianceField(config.field, seed)
-        self.frozen: SolidField | RadianceField | RegionField | None = None
-        """What the field began with, where it began with something."""
-        self.strength = torch.ones((), device=device)
-        """How far the shape may leave that; see `hold_loss`."""
-        if start is not None:
-            self._begin_at(start, seed)
+        self.field, self.frozen = start.make_fields(config.field, seed)
+        """The field, and a frozen copy of its start; None where it starts from the prompt."""
         self.field.to(device)
+        self.strength = torch.full((), start.strength, device=device)
+        """How far the shape may leave the start; see `hold_loss`."""
+        if self.frozen is not None:
+            self.frozen.to(device)
+            self._look_at_start(start, seed)
         settings = config.optimize
         around = () if self.surrounding is None else self.surrounding.named_parameters()
         optimizer = field_optimizer(
@@ -65,16 +64,12 @@ class Scene:
         )
         self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
 
-    def _begin_at(self, start: StartingPoint, seed: int) -> None:
-        self.field, self.frozen = start.make_fields(self.config.field, seed)
-        self.field.to(self.device)
-        self.strength.fill_(start.strength)
-        if self.frozen is not None:
-            self.frozen.to(self.device)
+    def _look_at_start(self, start: StartingPoint, seed: int) -> None:
+        """Take over an earlier job's occupancy and surrounding where they fit, or find out where the start is."""
         is_known = _load_fitting("occupancy", self.occupancy, start.scene)
         if self.surrounding is not None:
             _load_fitting("surrounding", self.surrounding, start.scene)
-        # One random point a cell would miss what is thin.
+        # One random point per cell would miss thin parts.
         generator = torch.Generator(device=self.device).manual_seed(seed)
         for _ in range(0 if is_known else NUM_LOOKS):
             self.occupancy.update(self.field, 0, generator)
@@ -203,7 +198,7 @@ class Particles:
     """The particles θ¹ … θⁿ, a field each (paper, Sec. 3.3); they share the branch and the pose marginal."""
 
     def __init__(
-        self, config: GenerateConfig, device: torch.device, start: StartingPoint | None = None
+        self, config: GenerateConfig, device: torch.device, start: StartingPoint = FROM_PROMPT
     ) -> None:
         self.scenes = [Scene(config, device, index, start) for index in range(config.optimize.num_particles)]
 

@@ -22,7 +22,7 @@ from recdreamer.report import Report, Tick, no_tick
 from recdreamer.sdf.distance_grid import DistanceGrid, light, uncolored
 from recdreamer.sdf.from_mesh import SolidMesh
 from recdreamer.stages.run import particle_name, run_stage
-from recdreamer.start.starting_point import StartingPoint
+from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 ALL_FACES = 1 << 30
 
@@ -36,7 +36,7 @@ def geometry_stage(
     colored: Sequence[Field],
     device: torch.device,
     report: Report,
-    start: StartingPoint | None = None,
+    start: StartingPoint = FROM_PROMPT,
 ) -> tuple[list[Surface], float]:
     """A refined surface of each field, which begins as an earlier job's where there is one.
 
@@ -49,7 +49,7 @@ def geometry_stage(
         def tick(before: int = before, in_all: int = in_all) -> None:
             report.progress(before, in_all)
 
-        if start is not None and start.surface is not None:
+        if start.surface is not None:
             grid = colored_grid(config, resampled(start.surface, config.geometry.resolution), colors, tick)
         else:
             settings = replace(config.mesh, target_faces=ALL_FACES)
@@ -65,11 +65,9 @@ def geometry_stage(
 
 
 def freedom(
-    start: StartingPoint | None, config: GenerateConfig, device: torch.device
+    start: StartingPoint, config: GenerateConfig, device: torch.device
 ) -> Float[Tensor, "x y z"] | None:
     """How much of each step a vertex takes: by the job's strength, and within its region only. None: all of it."""
-    if start is None:
-        return None
     size, share = (config.geometry.resolution,) * 3, start.strength
     if start.region is None:
         return None if share == 1 else torch.full(size, share, device=device)

@@ -66,7 +66,7 @@ class Work:
         cls,
         shape: Shape,
         config: GenerateConfig,
-        start: StartingPoint | None,
+        start: StartingPoint,
         device: torch.device,
         warn: Warn,
         tick: Tick,
@@ -92,9 +92,9 @@ class Work:
         )
 
 
-def placing(start: StartingPoint | None, height_m: float) -> Callable[[Mesh], Mesh]:
+def placing(start: StartingPoint, height_m: float) -> Callable[[Mesh], Mesh]:
     """The way from scene units to where the mesh is written."""
-    placement = None if start is None or start.region is None else start.placement
+    placement = start.fixed_placement
     if placement is None:
         return lambda mesh: stand_on_origin(mesh, height_m)
     return lambda mesh: replace(mesh, verts=placement.to_world(mesh.verts))

@@ -30,7 +30,7 @@ from recdreamer.stages.collapse import (
     look_at,
 )
 from recdreamer.stages.run import Resumable, run_stage
-from recdreamer.start.starting_point import StartingPoint
+from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 STAGE = "shape"
 CURE = "collapse"
@@ -101,7 +101,7 @@ def shape_stage(
     guide: Guide,
     device: torch.device,
     report: Report,
-    start: StartingPoint | None = None,
+    start: StartingPoint = FROM_PROMPT,
 ) -> tuple[Particles, float]:
     """Stage 1: shape and colour by score distillation. Returns the particles and the seconds of all runs.
 
@@ -109,17 +109,15 @@ def shape_stage(
     an earlier job is not looked at, and the shape that an object brought may be as full as it likes.
     """
     store, fresh = CheckpointStore(job.checkpoints), _fresh_tensors(guide, config)
-    is_watched = start is None or start.kind != "continue"
-    is_brought = start is not None and start.kind == "object"
-    remedies = OF_OBJECT if is_brought else REMEDIES
+    remedies = OF_OBJECT if start.brings_a_shape else REMEDIES
     cure = _cure_of(store)
     while True:
         own = config if cure is None else cured(config, cure)
         watched = WatchedParticles(Particles(own, device, start), cure)
 
         def watch(step: int, watched: WatchedParticles = watched) -> None:
-            if is_watched:
-                watched.watch(step, config.optimize.num_steps, is_brought, report)
+            if not start.goes_on:
+                watched.watch(step, config.optimize.num_steps, start.brings_a_shape, report)
 
         try:
             seconds = run_stage(STAGE, job, own.step("shape"), prior, guide, watched, device, report, watch)

@@ -100,13 +100,13 @@ def copied(
 
 def own_field(
     config: GenerateConfig,
-    start: StartingPoint | None,
+    start: StartingPoint,
     earlier: RadianceField | RegionField | None = None,
     index: int = 0,
 ) -> RadianceField | RegionField:
     """A field that has no colours yet; where only a region may change, it has the earlier ones elsewhere."""
     fresh = RadianceField(config.texture.field, config.seed + index)
-    if start is None or start.region is None:
+    if start.region is None:
         return fresh
     if earlier is None:
         return start.make_fields(config.texture.field, config.seed + index)[0]

@@ -11,17 +11,17 @@ from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.report import Tick, no_tick
 from recdreamer.start.earlier_job import continued
 from recdreamer.start.mesh_file import read_start_mesh
-from recdreamer.start.starting_point import StartingPoint, centred, placed, sampled
+from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint, centred, placed, sampled
 
 
 def prepare_start(
     job: JobFolder, config: GenerateConfig, device: torch.device, tick: Tick = no_tick
-) -> StartingPoint | None:
-    """The starting point of a job; None where it begins with the prompt alone.
+) -> StartingPoint:
+    """The starting point of a job.
 
-    A job that continues one with a region keeps that region, unless it brings a mesh, whose own holds then. Raises
-    RequestError with one sentence where the mesh or the earlier job cannot serve; `tick` is called between chunks of
-    work, and may raise.
+    A job that continues one with a region keeps that region, unless it brings a mesh, whose region replaces it. Raises
+    RequestError with one sentence where the mesh or the earlier job cannot be used; `tick` is called between chunks
+    of work, and may raise.
     """
     request = job.read_request()
     if request.start == "prompt":
@@ -30,7 +30,7 @@ def prepare_start(
                 "A mesh is given, but the job starts from the prompt alone.",
                 "Start from the object or from an earlier result, or leave the mesh out.",
             )
-        return None
+        return FROM_PROMPT
     if request.start == "continue":
         return continued(job, request, config, device, tick)
     original = read_start_mesh(job.root / request.start_mesh)

@@ -1,4 +1,4 @@
-"""Where a job begins: with the prompt alone, with a mesh, or with what an earlier job has made."""
+"""Where a job starts: from the prompt alone, from a mesh, or from the result of an earlier job."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ REGION_REACH = (0.2, 0.4)
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a job starts from, in the scene. Grids hold values at the vertices of `grid_points`."""
+    """The start of a job, in the scene. Grids hold values at the vertices of `grid_points`."""
 
     kind: Start
     strength: float
-    """How far the result may leave it: 0 keeps it, 1 forgets it."""
+    """How far the result may leave the start: 0 keeps it, 1 forgets it."""
     original: dict[str, np.ndarray] = field(default_factory=dict)
     """The arrays of START_MESH as they came: metres, and to the last bit the artist's."""
     mesh: Mesh | None = None
@@ -51,16 +51,56 @@ class StartingPoint:
     painting: dict[str, Tensor] = field(default_factory=dict)
     """The state of the field that an earlier job has painted; empty where there is none, or the shape is made anew."""
 
+    @property
+    def is_only_painted(self) -> bool:
+        """The mesh keeps its shape and its UVs; no stage before the texture runs."""
+        return self.kind == "texture"
+
+    @property
+    def brings_a_shape(self) -> bool:
+        """The field starts from the artist's object, which may fill as much of the scene as it likes."""
+        return self.kind == "object"
+
+    @property
+    def goes_on(self) -> bool:
+        """The field is that of an earlier job, which has passed the check for collapses already."""
+        return self.kind == "continue"
+
+    @property
+    def may_turn(self) -> bool:
+        """The result may be turned to face the front: no object or region of the artist's fixes its place."""
+        return self.kind == "prompt" or (self.kind == "continue" and self.region is None)
+
+    @property
+    def fixed_placement(self) -> Placement | None:
+        """The placement that the result must keep, as only a region of it changes; None where it is free."""
+        return None if self.region is None else self.placement
+
+    def unchanged(self) -> StartingPoint:
+        """The start for a job that skips the shape stage: a new region does not change an earlier field."""
+        return replace(self, region=self.scene.get("field.region")) if self.goes_on else self
+
+    def free_colors(
+        self, colors: RadianceField | RegionField, config: FieldConfig, seed: int
+    ) -> RadianceField | RegionField:
+        """The colours so far, free to change within the region of this job only.
+
+        The field of a job that starts from an object was made for that region already.
+        """
+        return free_within(colors, self.region, config, seed) if self.goes_on else colors
+
     def field_config(self, config: FieldConfig) -> FieldConfig:
-        """A field that goes on has shown all its levels already."""
-        return replace(config, steps_per_level=0) if self.kind == "continue" else config
+        """The field of an earlier job shows all its levels from the first step on."""
+        return replace(config, steps_per_level=0) if self.goes_on else config
 
     def make_fields(
         self, config: FieldConfig, seed: int
-    ) -> tuple[RadianceField | RegionField, SolidField | RadianceField | RegionField]:
-        """The field to optimize, and a frozen one that is what it begins with."""
+    ) -> tuple[RadianceField | RegionField, SolidField | RadianceField | RegionField | None]:
+        """The field to optimize, and a frozen copy of its start; None for a field that starts from the prompt."""
         config = self.field_config(config)
-        if self.kind == "continue":
+        if self.kind == "prompt":
+            return RadianceField(config, seed), None
+        if self.goes_on:
             earlier = field_of(part("field", self.scene), config)
             changing = free_within(earlier, self.region, config, seed)
             if changing is earlier:
@@ -69,6 +109,10 @@ class StartingPoint:
         changing = RadianceField(config, seed, self.distances)
         frozen = SolidField(config.start_density, self.distances, self.rgb)
         return changing if self.region is None else RegionField(frozen, changing, self.region), frozen
+
+
+FROM_PROMPT = StartingPoint("prompt", 1.0)
+"""The start of a job that has only its prompt: everything may change."""
 
 
 def field_of(state: dict[str, Tensor], config: FieldConfig) -> RadianceField | RegionField:
