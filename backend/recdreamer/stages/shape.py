@@ -130,6 +130,19 @@ def shape_stage(
             return watched.particles, seconds
 
 
+def skipped_shape(
+    job: JobFolder, config: GenerateConfig, start: StartingPoint, device: torch.device
+) -> Particles:
+    """The particles of a job without a shape stage, saved so that a later job can continue it."""
+    particles, store = Particles(config, device, start.unchanged()), CheckpointStore(job.checkpoints)
+    saved = store.newest(STAGE)
+    if saved is None:
+        store.save(STAGE, 0, particles.tensors(), {"seconds": 0.0}, final=True)
+    else:
+        particles.load(saved.tensors)
+    return particles
+
+
 def _fresh_tensors(guide: Guide, config: GenerateConfig) -> dict[str, Tensor]:
     """What the branch and the rectifiers know before the first step."""
     branch, guidance = guide.denoiser.branch, config.guidance

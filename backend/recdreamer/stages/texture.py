@@ -98,6 +98,15 @@ def copied(
     return field
 
 
+def texture_field(
+    config: GenerateConfig, start: StartingPoint, field: RadianceField | RegionField, index: int
+) -> RadianceField | RegionField:
+    """The field that stage 3 starts from: with the colours so far, or with fresh ones; free in the job's region only."""
+    if not config.texture.inherit:
+        return own_field(config, start, field, index)
+    return start.free_colors(field, config.texture.field, config.seed + index)
+
+
 def own_field(
     config: GenerateConfig,
     start: StartingPoint,
