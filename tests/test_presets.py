@@ -35,6 +35,11 @@ def test_settings_reach_nested_values_and_keep_their_type() -> None:
     assert config.guidance.guidance_scale == 5.0 and isinstance(config.guidance.guidance_scale, float)
 
 
+def test_settings_of_earlier_versions_have_their_new_names() -> None:
+    config = resolve(JobRequest("x", overrides={"optimize.ground": [0.1, 0.2], "optimize.ground_tint": 0}))
+    assert config.optimize.background_brightness == (0.1, 0.2) and config.optimize.background_tint == 0
+
+
 def test_quick_is_quicker_and_another_prior_is_larger() -> None:
     standard, quick = resolve(JobRequest("x")), resolve(JobRequest("x", quality="quick"))
     large = resolve(JobRequest("x", prior="some/model"))

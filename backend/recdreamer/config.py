@@ -51,11 +51,12 @@ class OptimizeConfig:
     final_learning_rate: float = 1.0
     """Share of the learning rates that is left at the end, reached along a cosine; 1 keeps them constant."""
     background: Literal["plain", "learned"] = "learned"
-    """`plain`: a random ground behind each view. `learned`: a learned surrounding instead, in half of the views
+    """`plain`: a random colour behind each view. `learned`: a learned surrounding instead, in half of the views
     (as ProlificDreamer)."""
-    ground: tuple[float, float] = (0.4, 1.0)
-    """Brightness of a plain random ground."""
-    ground_tint: float = 0.1
+    background_brightness: tuple[float, float] = (0.4, 1.0)
+    """Range of a plain background, sRGB in [0, 1]."""
+    background_tint: float = 0.1
+    """Largest difference between the channels of a plain background."""
     checkpoint_every_s: float = 30.0
     preview_every: int = 50
     """Steps between two preview pictures."""
@@ -146,7 +147,7 @@ class StartConfig:
     """Weight of the pull towards the start at strength 0; it falls linearly to nothing at strength 1."""
 
 
-StepName = Literal["shape", "geometry", "texture", "detail"]
+StepName = Literal["shape", "geometry", "texture", "close_ups"]
 """The stages of a job, and the close-ups that end the third."""
 
 
@@ -204,7 +205,7 @@ class GenerateConfig:
             guidance = replace(guidance, guidance_scale=own.guidance_scale, schedule=own.schedule)
         if name == "geometry":
             method = self.geometry.method
-        if name == "detail":
+        if name == "close_ups":
             # A part of the object has no pose that could be rectified.
             method, num_steps = "vsd" if method == "usd" else method, self.texture.detail_steps
             guidance = replace(

@@ -18,7 +18,7 @@ from recdreamer.protocol import JobFolder, Stage, write_atomically
 from recdreamer.report import Report
 from recdreamer.stages.guidance import prepare_guides
 from recdreamer.stages.handover import JobRun, first_shapes, refined_shapes
-from recdreamer.stages.workpiece import Workpiece, face_front, paint, workpieces_of
+from recdreamer.stages.workpiece import Workpiece, face_front, paint_objects, workpieces_of
 from recdreamer.start.prepare import prepare_start
 
 SHARES = {"prepare": 3.0, "shape": 60.0, "geometry": 10.0, "texture": 20.0, "mesh": 7.0}
@@ -31,7 +31,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     Writes config.json, previews/, checkpoints/ and result/. Raises JobError for expected trouble, Cancelled
     and Paused after a checkpoint.
     """
-    run = prepare(job, config, report)
+    run = prepare_run(job, config, report)
     # Stages 1 and 2: a level set for each particle.
     shapes = [] if run.start.is_only_painted else refined_shapes(run, first_shapes(run))
     # Meshes are extracted as a part of the stage that follows.
@@ -39,7 +39,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     pieces = workpieces_of(run, shapes)
     # Stage 3: colours on the finished meshes.
     if run.has("texture"):
-        paint(run, pieces)
+        paint_objects(run, pieces)
         run.begin("mesh")
     if run.start.may_turn:
         face_front(run, pieces)
@@ -47,7 +47,7 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     report.progress(100, 100)
 
 
-def prepare(job: JobFolder, config: GenerateConfig, report: Report) -> JobRun:
+def prepare_run(job: JobFolder, config: GenerateConfig, report: Report) -> JobRun:
     """Load the prior, draw missing templates and set up the guides."""
     device, begin = choose_device(config.device), announcer(config, report)
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))

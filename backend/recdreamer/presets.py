@@ -25,6 +25,12 @@ BUILTIN_VIEWS = ViewConfig(
 )  # fmt: skip
 """From its right, the figure is seen facing left."""
 
+RENAMED = {
+    "optimize.ground": "optimize.background_brightness",
+    "optimize.ground_tint": "optimize.background_tint",
+}
+"""Settings by the names that they have in the requests of earlier versions."""
+
 Steps = TypeVar("Steps", OptimizeConfig, GeometryConfig, TextureConfig)
 
 
@@ -34,7 +40,7 @@ def resolve(request: JobRequest) -> GenerateConfig:
     if request.quality == "quick":
         config = quick(config)
     for name, value in request.overrides.items():
-        config = _with(config, name.split("."), name, value)
+        config = _with(config, RENAMED.get(name, name).split("."), name, value)
     _check_detail(config.texture)
     return config
 
@@ -92,7 +98,8 @@ def embedded(request: JobRequest) -> GenerateConfig:
         extractor="builtin",
         optimize=OptimizeConfig(
             num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
-            final_learning_rate=0.05, background="plain", ground=(0.45, 1.0), ground_tint=0.2, preview_every=25,
+            final_learning_rate=0.05, background="plain", background_brightness=(0.45, 1.0),
+            background_tint=0.2, preview_every=25,
         ),
         # This prior has never seen normals. Its steps are cheap, and the cells of the grid are as fine as its pixels:
         # where the first stage is round or pitted, the surface has to move by five cells or more.

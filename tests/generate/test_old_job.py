@@ -27,7 +27,7 @@ def old(tmp_path: Path) -> JobFolder:
 
 def test_it_runs_to_its_end_from_where_it_was_paused(old: JobFolder) -> None:
     config, report = resolve(old.read_request()), Recorder()
-    assert "(0.5, 1.0)" in str(config.optimize) and config.field.log2_table_size == 8
+    assert config.optimize.background_brightness == (0.5, 1.0) and config.field.log2_table_size == 8
     generate(old, config, report)
     assert not report.told["shape"] and (2, 2) not in report.told["geometry"]
     assert [step for step, _ in report.told["texture"] if step] == [3]

@@ -129,14 +129,14 @@ def test_what_is_resumed_goes_on_as_if_never_stopped() -> None:
 
 def test_they_take_little_noise_their_own_words_and_no_rectifier() -> None:
     request = JobRequest("a red bear", prior="some/model", overrides={"texture.detail_steps": 9})
-    settings = resolve(request).step("detail")
+    settings = resolve(request).step("close_ups")
     schedule = NoiseSchedule(torch.linspace(0.999, 0.01, 1000), "epsilon")
     assert all(timesteps_of(settings.guidance, schedule, k, 9) == (20, 300) for k in range(9))
     assert settings.method == "vsd" and settings.num_steps == 9
     assert (
         "close-up" in settings.guidance.auxiliary_prompt and "view" not in settings.guidance.auxiliary_prompt
     )
-    other = resolve(JobRequest("a red bear", method="esd")).step("detail")
+    other = resolve(JobRequest("a red bear", method="esd")).step("close_ups")
     assert other.method == "esd"
 
 

@@ -22,7 +22,7 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
-from recdreamer.stages.particles_2d import PoseObserver, Sight, check_config, is_due, particle_stage
+from recdreamer.stages.particles_2d import PoseObserver, Snapshot, check_config, is_due, particle_stage
 
 NUM_SHEETS = 10
 
@@ -75,7 +75,7 @@ class Album:
         if self.path.exists():
             self.trace = json.loads(self.path.read_text(encoding="utf-8"))
 
-    def add(self, sight: Sight) -> None:
+    def add(self, sight: Snapshot) -> None:
         record: dict[str, Any] = {
             "step": sight.step,
             "marginal": sight.marginal.tolist(),

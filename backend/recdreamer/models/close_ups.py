@@ -58,13 +58,15 @@ class CloseUps:
         return close_ups(wide, self.painting.seen_points(wide, generator), settings.detail_zoom)
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> CloseViews:
-        """Close-ups before random grounds."""
+        """Close-ups before random backgrounds."""
         behind = self.config.optimize
         sights = self.painting.look(cameras, self.config.texture.render_px)
-        ground = random_backgrounds(len(cameras), generator, self.device, behind.ground, behind.ground_tint)
+        backgrounds = random_backgrounds(
+            len(cameras), generator, self.device, behind.background_brightness, behind.background_tint
+        )
         with torch.no_grad():
-            before = paint(self.before, sights, ground).rgb
-        return CloseViews(paint(self.painting.field, sights, ground), before)
+            before = paint(self.before, sights, backgrounds).rgb
+        return CloseViews(paint(self.painting.field, sights, backgrounds), before)
 
     def descend(
         self,

@@ -18,12 +18,12 @@ class Pictured(Protocol):
     """What can be looked at."""
 
     def picture(
-        self, cameras: Cameras, size_px: int, ground: float = 0.8
+        self, cameras: Cameras, size_px: int, brightness: float = 0.8
     ) -> Float[Tensor, "views 3 size_px size_px"]: ...
 
 
 @runtime_checkable
-class Shown(Protocol):
+class Rendered(Protocol):
     """What a render is, to the optimizer."""
 
     @property
@@ -36,7 +36,7 @@ class Model(Protocol):
 
     device: torch.device
 
-    def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shown: ...
+    def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendered: ...
 
     def descend(
         self,

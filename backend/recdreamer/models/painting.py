@@ -75,12 +75,14 @@ class Painting:
         return step % max(1, settings.cached_views // settings.num_views)
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> PaintedViews:
-        """The step's own views before random grounds; `cameras` are those of `cameras(step)`."""
+        """The step's own views before random backgrounds; `cameras` are those of `cameras(step)`."""
         batch, size_px, behind = self._batch(step), self.config.texture.render_px, self.config.optimize
         if batch not in self._sights:
             self._sights[batch] = self.look(cameras, size_px)
-        ground = random_backgrounds(len(cameras), generator, self.device, behind.ground, behind.ground_tint)
-        return paint(self.field, self._sights[batch], ground)
+        backgrounds = random_backgrounds(
+            len(cameras), generator, self.device, behind.background_brightness, behind.background_tint
+        )
+        return paint(self.field, self._sights[batch], backgrounds)
 
     def forget_views(self) -> None:
         """Free the ray casts that were kept; for when the stage is through."""
@@ -139,11 +141,11 @@ class Painting:
 
     @torch.no_grad()
     def picture(
-        self, cameras: Cameras, size_px: int, ground: float = 0.8
+        self, cameras: Cameras, size_px: int, brightness: float = 0.8
     ) -> Float[Tensor, "views 3 size_px size_px"]:
         """Clean pictures of the painted mesh."""
-        grounds = torch.full((len(cameras), 3), ground, device=self.device)
-        return paint(self.field, self.look(cameras, size_px), grounds).rgb.clamp(0, 1)
+        backgrounds = torch.full((len(cameras), 3), brightness, device=self.device)
+        return paint(self.field, self.look(cameras, size_px), backgrounds).rgb.clamp(0, 1)
 
     def color(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
         """sRGB colour at points of the surface."""
@@ -170,9 +172,9 @@ class Painting:
 
 
 def paint(
-    field: RadianceField | RegionField, sights: Sequence[Sight], ground: Float[Tensor, "views 3"]
+    field: RadianceField | RegionField, sights: Sequence[Sight], backgrounds: Float[Tensor, "views 3"]
 ) -> PaintedViews:
-    """What cameras see of a mesh in a field's colours, before a ground each."""
+    """The views of a mesh in a field's colours, each before its own background."""
     size_px = sights[0].coverage.shape[-1]
     xyz = torch.cat([sight.xyz for sight in sights])
     pixels = torch.cat([sight.pixels + i * size_px**2 for i, sight in enumerate(sights)])
@@ -180,7 +182,7 @@ def paint(
     summed = colors.new_zeros(len(sights) * size_px**2, 3).index_add(0, pixels, colors)
     rgb = summed.view(len(sights), size_px, size_px, 3).permute(0, 3, 1, 2)
     coverage = torch.stack([sight.coverage for sight in sights])
-    return PaintedViews(rgb + (1 - coverage) * ground[:, :, None, None], xyz)
+    return PaintedViews(rgb + (1 - coverage) * backgrounds[:, :, None, None], xyz)
 
 
 def unevenness(

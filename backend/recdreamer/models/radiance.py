@@ -79,12 +79,12 @@ class Scene:
         return field.named_parameters()
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
-        """Training pictures: jittered samples, coarse levels first, a ground behind each view."""
+        """Training pictures: jittered samples, coarse levels first, a background behind each view."""
         self.field.set_progress(step)
         self.occupancy.update(self.field, step, generator)
         settings, size = self.config.optimize, self.config.optimize.render_px
         background = random_backgrounds(
-            len(cameras), generator, self.device, settings.ground, settings.ground_tint
+            len(cameras), generator, self.device, settings.background_brightness, settings.background_tint
         )
         if self.surrounding is not None:
             is_plain = torch.rand(len(cameras), 1, 1, 1, generator=generator, device=generator.device) < 0.5
@@ -133,10 +133,10 @@ class Scene:
 
     @torch.no_grad()
     def picture(
-        self, cameras: Cameras, size_px: int, ground: float = 0.8
+        self, cameras: Cameras, size_px: int, brightness: float = 0.8
     ) -> Float[Tensor, "views 3 size_px size_px"]:
         """Clean pictures for looking at and for measuring."""
-        background = torch.full((len(cameras), 3), ground, device=self.device)
+        background = torch.full((len(cameras), 3), brightness, device=self.device)
         rendering = render(
             self.field, self.occupancy, cameras, size_px, size_px, background, self.config.render
         )

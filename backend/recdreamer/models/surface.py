@@ -47,11 +47,11 @@ class Surface:
         self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
-        """Training pictures, jittered, before random grounds."""
+        """Training pictures, jittered, before random backgrounds."""
         self.occupancy.update(self.grid, step, generator)
         settings, size = self.config.optimize, self.config.geometry.render_px
         background = random_backgrounds(
-            len(cameras), generator, self.device, settings.ground, settings.ground_tint
+            len(cameras), generator, self.device, settings.background_brightness, settings.background_tint
         )
         return self._picture(cameras, size, background, generator)
 
@@ -94,10 +94,10 @@ class Surface:
 
     @torch.no_grad()
     def picture(
-        self, cameras: Cameras, size_px: int, ground: float = 0.8
+        self, cameras: Cameras, size_px: int, brightness: float = 0.8
     ) -> Float[Tensor, "views 3 size_px size_px"]:
         """Clean pictures of what is shown."""
-        background = torch.full((len(cameras), 3), ground, device=self.device)
+        background = torch.full((len(cameras), 3), brightness, device=self.device)
         return self._picture(cameras, size_px, background, None).rgb.clamp(0, 1)
 
     def _picture(

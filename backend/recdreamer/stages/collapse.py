@@ -45,16 +45,16 @@ class Look:
 def look_at(scene: Scene) -> Look:
     """Pictures of the evaluation orbit; draws no random numbers."""
     cameras = orbit(NUM_VIEWS, scene.config.cameras, scene.device)
-    ground = torch.ones(NUM_VIEWS, 3, device=scene.device)
+    background = torch.ones(NUM_VIEWS, 3, device=scene.device)
     with torch.no_grad():
         opacity = render(
-            scene.field, scene.occupancy, cameras, LOOK_PX, LOOK_PX, ground, scene.config.render
+            scene.field, scene.occupancy, cameras, LOOK_PX, LOOK_PX, background, scene.config.render
         ).opacity
     seen, solid = ((opacity > bound).float().mean().item() for bound in (SEEN, 0.5))
     return Look(opacity.max().item(), seen, solid, scene.occupancy.share)
 
 
-def judge(look: Look) -> Collapse | None:
+def find_collapse(look: Look) -> Collapse | None:
     """What is wrong with a scene a tenth of the way through, or None."""
     if look.seen > FOG_SEEN and look.solid < FOG_FIRM * look.seen:
         return "fog"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -28,16 +28,11 @@ from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import VIEWS, Prompts
 from recdreamer.protocol import JobFolder, RequestError
-
-Warn = Callable[[str], None]
-
-
-def say_nothing(message: str) -> None:
-    """Where nobody listens."""
+from recdreamer.report import Warn, no_warn
 
 
 def prepare_guide(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> Guide:
     """The job's method with all it asks: the branch, the prompt in its forms, the rectifiers."""
     guidance, branch, rectifiers = config.guidance, None, []
@@ -59,7 +54,7 @@ def prepare_guide(
 
 
 def prepare_guides(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> dict[str, Guide]:
     """A guide for each stage that is run, and for close-ups: what they ask for costs time. That of the shape is always
     there; all share its branch, which goes on learning, and its rectifiers."""
@@ -86,7 +81,7 @@ def prepare_guides(
     if "texture" in config.stages:
         guides["texture"] = of("texture")
         if config.texture.detail_steps:
-            guides["detail"] = of("detail")
+            guides["close_ups"] = of("close_ups")
     return guides
 
 
@@ -106,7 +101,7 @@ def prepare_prompts(prompt: str, guidance: GuidanceConfig, prior: DiffusionPrior
 
 
 def prepare_rectifiers(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> list[Rectifier]:
     """That of the pose, and that of another attribute, as far as they are wanted. Raises RequestError for neither."""
     settings, rectifiers = config.rectifier, []
@@ -137,7 +132,7 @@ def prepare_rectifiers(
 
 
 def prepare_classifier(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> tuple[PoseClassifier, list[PoseTemplate]]:
     """The classifier of the job's templates, and these; where there are none, the prior draws them first.
 

@@ -131,7 +131,7 @@ class PoseObserver:
 
 
 @dataclass(frozen=True)
-class Sight:
+class Snapshot:
     """What is to be seen of a run after a step."""
 
     step: int
@@ -184,7 +184,7 @@ def particle_stage(
     guide: Guide,
     observer: PoseObserver,
     report: Report,
-    record: Callable[[Sight], None],
+    record: Callable[[Snapshot], None],
 ) -> tuple[LatentParticles, float]:
     """All steps, resumed from the newest checkpoint. Returns the particles and the seconds of all runs together."""
     particles, settings = LatentParticles(config.optimize, config.seed, prior), config.step("shape")
@@ -198,7 +198,7 @@ def particle_stage(
     def after_step(step: int) -> None:
         if is_due(step, num_steps, NUM_RECORDS):
             marginal, labels = observer.marginal, observer.classifier.labels
-            record(Sight(step, particles.pictures(), labels, marginal.probs.clone(), observer.sum / step))
+            record(Snapshot(step, particles.pictures(), labels, marginal.probs.clone(), observer.sum / step))
             report_poses(report, labels, marginal, guide)
         report.progress(step, num_steps)
 

@@ -25,15 +25,15 @@ from recdreamer.stages.collapse import (
     REMEDIES,
     Collapse,
     cured,
+    find_collapse,
     horizon,
-    judge,
     look_at,
 )
 from recdreamer.stages.run import Resumable, run_stage
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 STAGE = "shape"
-CURE = "collapse"
+COLLAPSE_TENSOR = "collapse"
 """Name of the tensor in a checkpoint: [number of the collapse that was cured, 0 for none; 1 if looked at since]."""
 
 
@@ -59,7 +59,7 @@ class WatchedParticles:
         """
         if self.is_looked_at or step < horizon(num_steps):
             return
-        verdicts: list[Collapse | None] = [judge(look_at(scene)) for scene in self.particles.scenes]
+        verdicts: list[Collapse | None] = [find_collapse(look_at(scene)) for scene in self.particles.scenes]
         collapse: Collapse | None = None
         for verdict in verdicts:
             if verdict is not None and not (is_brought and verdict == "full"):
@@ -87,11 +87,11 @@ class WatchedParticles:
 
     def tensors(self) -> dict[str, Tensor]:
         cure = 0 if self.cure is None else COLLAPSES.index(self.cure) + 1
-        return self.particles.tensors() | {CURE: torch.tensor([cure, int(self.is_looked_at)])}
+        return self.particles.tensors() | {COLLAPSE_TENSOR: torch.tensor([cure, int(self.is_looked_at)])}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.particles.load(tensors)
-        self.is_looked_at = bool(tensors[CURE][1]) if CURE in tensors else True
+        self.is_looked_at = bool(tensors[COLLAPSE_TENSOR][1]) if COLLAPSE_TENSOR in tensors else True
 
 
 def shape_stage(
@@ -125,7 +125,7 @@ def shape_stage(
             cure = collapsed.collapse
             report.warning(f"{DESCRIPTIONS[cure]}. The shape is begun once more, with {remedies[cure]}.")
             again = WatchedParticles(Particles(cured(config, cure), device, start), cure)
-            _begin_again(store, again.tensors() | fresh)
+            _restart(store, again.tensors() | fresh)
         else:
             return watched.particles, seconds
 
@@ -154,11 +154,15 @@ def _fresh_tensors(guide: Guide, config: GenerateConfig) -> dict[str, Tensor]:
 def _cure_of(store: CheckpointStore) -> Collapse | None:
     """The collapse that the stage under way was cured of."""
     checkpoint = store.newest(STAGE)
-    number = int(checkpoint.tensors[CURE][0]) if checkpoint and CURE in checkpoint.tensors else 0
+    number = (
+        int(checkpoint.tensors[COLLAPSE_TENSOR][0])
+        if checkpoint and COLLAPSE_TENSOR in checkpoint.tensors
+        else 0
+    )
     return COLLAPSES[number - 1] if number else None
 
 
-def _begin_again(store: CheckpointStore, tensors: dict[str, Tensor]) -> None:
+def _restart(store: CheckpointStore, tensors: dict[str, Tensor]) -> None:
     """Put a checkpoint of step 0 in the place of all that the stage has saved; the time it took still counts.
 
     The old ones go first, or the store would prune the new one as the oldest.

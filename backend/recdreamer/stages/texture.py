@@ -25,6 +25,8 @@ from recdreamer.report import Report, Tick, no_tick
 from recdreamer.stages.run import particle_name, run_stage
 from recdreamer.start.starting_point import StartingPoint
 
+CHECKPOINT = "detail"
+"""Name of the close-ups' checkpoints, and of their settings in TextureConfig, since the first version."""
 COPIED_POINTS = 8192
 """Points of the mesh whose colours are compared in a step."""
 
@@ -55,7 +57,7 @@ def texture_stage(
         painting.forget_views()
         if config.texture.detail_steps:
             seconds += run_stage(
-                particle_name("detail", index), job, config.step("detail"), prior, guides["detail"],
+                particle_name(CHECKPOINT, index), job, config.step("close_ups"), prior, guides["close_ups"],
                 CloseUps(config, painting), device, report, counted=(before + config.texture.num_steps, in_all),
             )  # fmt: skip
         paintings.append(painting)

@@ -108,7 +108,7 @@ def workpieces_of(run: JobRun, shapes: Sequence[Shape]) -> list[Workpiece]:
     ]
 
 
-def paint(run: JobRun, pieces: Sequence[Workpiece]) -> None:
+def paint_objects(run: JobRun, pieces: Sequence[Workpiece]) -> None:
     """Stage 3 of each object, from the colours so far or from none."""
     config, tick, started = run.seeded("texture"), run.tick_of_extraction(len(pieces)), time.monotonic()
     fields = [texture_field(config, run.start, piece.field, index) for index, piece in enumerate(pieces)]

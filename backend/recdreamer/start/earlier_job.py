@@ -22,7 +22,7 @@ from recdreamer.protocol import JobFolder, JobRequest, RequestError
 from recdreamer.report import Tick
 from recdreamer.sdf.distance_grid import uncolored
 from recdreamer.start.mesh_file import Placement, read_start_mesh
-from recdreamer.start.starting_point import StartingPoint, centred, has_region, placed, sampled
+from recdreamer.start.starting_point import StartingPoint, centred, has_region, in_scene, sampled
 
 TAKEN_OVER = "start"
 """Name of the checkpoint that holds what a job needs of the one that it continues, so that that one may be deleted."""
@@ -64,7 +64,9 @@ def _taken_over(
         if has_region(original):
             start = StartingPoint("continue", request.strength, original, scene=part("scene", tensors))
             placement = placement or _placement_of_result(start, folder, config, device, tick)
-            start = sampled(placed(start, placement), config.start.resolution, device, tick, has_shape=False)
+            start = sampled(
+                in_scene(start, placement), config.start.resolution, device, tick, has_shape=False
+            )
             assert start.region is not None
             tensors["region"] = start.region
     return tensors, placement if "region" in tensors else None

@@ -11,7 +11,7 @@ from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.report import Tick, no_tick
 from recdreamer.start.earlier_job import continued
 from recdreamer.start.mesh_file import read_start_mesh
-from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint, centred, placed, sampled
+from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint, centred, in_scene, sampled
 
 
 def prepare_start(
@@ -34,7 +34,7 @@ def prepare_start(
     if request.start == "continue":
         return continued(job, request, config, device, tick)
     original = read_start_mesh(job.root / request.start_mesh)
-    start = placed(StartingPoint(request.start, request.strength, original), centred(original, config))
+    start = in_scene(StartingPoint(request.start, request.strength, original), centred(original, config))
     if request.start == "texture":
         _check_uvs(original)
         if "region" not in original:

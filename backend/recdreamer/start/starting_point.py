@@ -132,7 +132,7 @@ def centred(original: dict[str, np.ndarray], config: GenerateConfig) -> Placemen
     return Placement.centred(original["verts"][np.unique(original["faces"])], config.start.half_size)
 
 
-def placed(start: StartingPoint, placement: Placement) -> StartingPoint:
+def in_scene(start: StartingPoint, placement: Placement) -> StartingPoint:
     original = start.original
     mesh = Mesh(placement.to_scene(original["verts"]), original["faces"], original.get("uvs"))
     return replace(start, mesh=mesh, placement=placement)
