@@ -23,17 +23,17 @@ from recdreamer.sdf.distance_grid import SOLID
 
 @dataclass(frozen=True)
 class RegularizerConfig:
-    """Weights of the regularisers, against a distillation loss that is summed over latents and averaged over views."""
+    """Weights of the regularizers, relative to a distillation loss summed over latents and averaged over views."""
 
     sparsity: float = 10.0
     opaque: float = 10.0
-    """Reached linearly at the end; pushes pixels to either side of half-transparent."""
+    """Weight at the end, reached linearly; pushes pixels away from half-transparent."""
     entropy: float = 10.0
-    """Of the samples' weights, reached linearly at the end."""
+    """Entropy of the samples' weights; weight at the end, reached linearly."""
     smoothness: float = 30.0
     color_smoothness: float = 10.0
     z_variance: float = 0.0
-    """Of depth along each ray that hits something (HiFA)."""
+    """Variance of depth along each ray that hits something (HiFA)."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,14 @@ class OptimizeConfig:
 
     num_steps: int = 15_000
     num_particles: int = 1
-    """Objects that are made together; the steps are shared out among them."""
+    """Objects that are made together; the steps are divided among them."""
     num_views: int = 1
     """Cameras per step."""
     render_px: int = 256
     grid_learning_rate: float = 1e-2
     network_learning_rate: float = 1e-3
     final_learning_rate: float = 1.0
-    """Share of the learning rates that is left at the end, reached along a cosine; 1 keeps them constant."""
+    """Final share of the learning rates, reached along a cosine; 1 keeps them constant."""
     background: Literal["plain", "learned"] = "learned"
     """`plain`: a random colour behind each view. `learned`: a learned surrounding instead, in half of the views
     (as ProlificDreamer)."""
@@ -64,7 +64,7 @@ class OptimizeConfig:
 
 @dataclass(frozen=True)
 class GeometryConfig:
-    """The second stage: the surface by score distillation on its normals, as ProlificDreamer's released code."""
+    """The second stage: the surface, by score distillation on its normals as in ProlificDreamer's released code."""
 
     num_steps: int = 15_000
     method: Method = "sds"
@@ -73,26 +73,26 @@ class GeometryConfig:
     num_views: int = 1
     render_px: int = 512
     picture: Literal["normals", "shaded"] = "normals"
-    """What the prior is shown: normals as colours, or the colours so far in a light from above, for a prior that has
-    never seen normals."""
+    """Input of the prior: normals as colours, or the colours so far lit from above, for a prior that was not trained
+    on normals."""
     resolution: int = 256
     """Vertices of the grid of distances along the cube."""
     softness: float = 0.0012
-    """Distance over which an outline fades, in scene units: about a quarter of a pixel."""
+    """Distance over which outlines fade, in scene units: about a quarter of a pixel."""
     step_size: float = 0.004
     """Distance between samples near the surface, in scene units."""
     learning_rate: float = 0.1
-    """Cells per step at first."""
+    """Cells per step, at the start."""
     final_learning_rate: float = 0.1
     albedo_learning_rate: float = 0.01
-    """Of a picture that is `shaded`; what is only a wrong colour needs no wrong shape then."""
+    """For `shaded` pictures: a wrong colour can then be corrected without a wrong shape."""
     albedo_variation: float = 100.0
-    """Weight of the differences of the albedo: without it colours turn mottled."""
+    """Weight of differences between near points' albedo: without it, colours turn mottled."""
     eikonal: float = 100.0
     hessian: float = 30.0
-    """Weight of the curvature at first; see `hessian_loss`."""
+    """Weight of the curvature at the start; see `hessian_loss`."""
     final_hessian: float = 100.0
-    """The same at the end."""
+    """Weight of the curvature at the end."""
     anchor: float = 1.0
     """Weight of the mean squared distance from the start, in cells."""
 
@@ -107,13 +107,13 @@ class TextureConfig:
     num_views: int = 1
     render_px: int = 512
     inherit: bool = True
-    """Go on from the colours so far; False begins with a field of its own."""
+    """Start from the colours so far; False starts from a new field."""
     field: FieldConfig = FieldConfig(num_levels=16, log2_table_size=19, max_resolution=2048, hidden_width=64)
-    """Of its own field."""
+    """The new field's, where `inherit` is off."""
     copy_steps: int = 150
-    """Steps by which the field takes on the colours that the second stage has learnt; they ask no prior."""
+    """Steps that fit the field to the colours of the second stage; the prior is not evaluated."""
     cached_views: int = 256
-    """Views whose ray casts are kept."""
+    """Number of views whose ray casts are cached."""
     supersampling: int = 2
     """Rays per pixel along each axis."""
     grid_learning_rate: float = 1e-2
@@ -123,28 +123,28 @@ class TextureConfig:
     """Weight of the mean squared difference of near points' colours."""
     smoothing_radius: float = 0.01
     detail_steps: int = 0
-    """Steps that follow, in which close-ups of random places sharpen what is there; 0 leaves them out. Off: they do not
-    help the embedded prior, which has never seen close-ups, and are not measured with Stable Diffusion (try 3,000)."""
+    """Extra steps on close-ups of random places, which sharpen the texture. 0 = off, the default: no gain with the
+    embedded prior, which was not trained on close-ups, and not measured with Stable Diffusion (try 3,000)."""
     detail_zoom: float = 2.0
-    """How much larger things are in a close-up. At 2 its pixels are about the finest cells of the presets' fields."""
+    """Magnification of a close-up. At 2, its pixels are about as large as the finest cells of the presets' fields."""
     detail_noise: float = 0.3
-    """Share of the timesteps, from the lowest on, that close-ups draw from: little noise sharpens, much replaces."""
+    """Share of the timesteps, from the lowest up, that close-ups draw from: low noise sharpens, high noise replaces."""
     detail_prompt: str = "close-up, highly detailed"
     """Appended to the prompt instead of the auxiliary prompt."""
     detail_hold: float = 30_000.0
-    """Weight of the mean squared change of close-ups that are as coarse as other pictures: coarse colours stay."""
+    """Weight of the mean squared change of close-ups at the resolution of other views: it keeps coarse colours."""
 
 
 @dataclass(frozen=True)
 class StartConfig:
-    """How a job begins that starts from a mesh or from an earlier job."""
+    """The start from a mesh or from an earlier job."""
 
     resolution: int = 96
     """Vertices of the grid of distances along the cube."""
     half_size: float = 0.75
-    """Half of the mesh's longest side in the scene, about that of the embedded world's figures."""
+    """Half of the mesh's longest side in the scene: about the size of the figures that the embedded prior draws."""
     hold: float = 3000.0
-    """Weight of the pull towards the start at strength 0; it falls linearly to nothing at strength 1."""
+    """Weight of the pull towards the start at strength 0; it falls linearly to 0 at strength 1."""
 
 
 StepName = Literal["shape", "geometry", "texture", "close_ups"]
@@ -232,8 +232,8 @@ def as_json(config: GenerateConfig) -> dict[str, Any]:
 
 
 def surface_settings(config: GenerateConfig) -> MeshConfig:
-    """How the mesh of a refined surface is extracted: its level is known, and it has no pores, only creases.
+    """The extraction settings for a refined surface: its level is known, and it has creases but no pores.
 
-    Gaps that part it are closed as those of a field are: a stem that is thinner than the cells of the grid leaves one.
+    Gaps are closed as in a field: a stem thinner than the cells of the grid leaves one.
     """
     return replace(config.mesh, threshold=0.5 * SOLID, fill_pores=False)

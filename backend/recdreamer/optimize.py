@@ -1,4 +1,4 @@
-"""Algorithm 1 of RecDreamer, uniform score distillation, and the other methods in its place."""
+"""One step of Algorithm 1 (uniform score distillation), and of the other methods by the same lines."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def optimize_step(
     lora: LoraTrainer | None,
     cameras: Cameras | None = None,
 ) -> None:
-    """One pass through Algorithm 1. Other methods ask for other answers; those without a branch have no line 6.
+    """One pass through Algorithm 1. Methods differ in what `guide` answers; those without a branch skip line 6.
 
-    `cameras` are drawn when none are given.
+    `cameras` are drawn if none are given.
     """
     generator = step_generator(config.seed, step, model.device)
     num_views, num_steps = config.num_views, config.num_steps

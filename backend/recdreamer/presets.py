@@ -157,8 +157,8 @@ def _shortened(stage: Steps) -> Steps:
 def _check_detail(texture: TextureConfig) -> None:
     if texture.detail_zoom < 1:
         raise RequestError(
-            f"texture.detail_zoom is {texture.detail_zoom}: a close-up shows things larger, not smaller.",
-            "Give a number from 1 on, for example 2.",
+            f"texture.detail_zoom is {texture.detail_zoom}: a close-up cannot be smaller than the view.",
+            "Give 1 or more, for example 2.",
         )
     if not 0.03 <= texture.detail_noise <= 1:
         raise RequestError(
@@ -171,7 +171,9 @@ def _with(config: Any, path: list[str], name: str, value: Any) -> Any:
     """A copy of a nested dataclass with one field replaced. Raises RequestError for a wrong name or type."""
     known = _names(config)
     if path[0] not in known:
-        raise RequestError(f"There is no setting {name!r}.", f"Here there are: {', '.join(known) or 'none'}.")
+        raise RequestError(
+            f"There is no setting {name!r}.", f"The settings here are: {', '.join(known) or 'none'}."
+        )
     if len(path) > 1:
         return replace(config, **{path[0]: _with(getattr(config, path[0]), path[1:], name, value)})
     kind = get_type_hints(type(config))[path[0]]

@@ -184,7 +184,7 @@ def test_a_collapse_is_cured_once_by_beginning_again(
     job, config = make_job(tmp_path / "job", method="vsd")
     particles = run(job, config, notes)
     assert notes.steps == [1, 2, 3, *range(1, 9)] and not left
-    assert len(notes.warnings) == 1 and "a fog. The shape is begun once more" in notes.warnings[0]
+    assert len(notes.warnings) == 1 and "a fog. The shape stage restarts with" in notes.warnings[0]
     assert particles.scenes[0].config.regularizers.entropy == 10 * config.regularizers.entropy
     # From the beginning in every respect: as a job that had the cure's settings from the first.
     verdicts(monkeypatch, None)

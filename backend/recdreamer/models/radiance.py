@@ -1,4 +1,4 @@
-"""What is optimized: radiance fields with their occupancy grid and optimizer, and how a gradient moves them."""
+"""θ of the first stage: radiance fields, each with an occupancy grid and an optimizer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from recdreamer.rendering import (
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 NUM_LOOKS = 4
-"""Looks at the density of a start before the first step."""
+"""Updates of the occupancy grid from a start, before the first step."""
 
 
 class Scene:
@@ -95,7 +95,7 @@ class Scene:
         )
 
     def _pushed(self) -> Field:
-        """The field as the prior and the regularisers push it."""
+        """The field whose gradient the prior and the regularizers see."""
         return self.field if self.frozen is None else GentleField(self.field, self.strength)
 
     def descend(
@@ -106,7 +106,7 @@ class Scene:
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """One optimizer step along `grad` on the latents and along the regularisers."""
+        """One optimizer step along `grad` on the latents and along the regularizers."""
         loss = distillation_loss(latents, grad) + self._regularization(rendering, step, generator)
         if self.frozen is not None:
             weight = (1 - self.strength) * self.config.start.hold
@@ -120,7 +120,7 @@ class Scene:
     ) -> Float[Tensor, ""]:
         weights, progress = self.config.regularizers, step / self.config.optimize.num_steps
         smooth, smooth_color = smoothness_loss(self._pushed(), rendering, 0.04, 4096, generator)
-        # Unlike the others mostly off, and with the samples of all rays to go through.
+        # Off by default, and costly: it goes through the samples of all rays.
         z_variance = weights.z_variance * z_variance_loss(rendering) if weights.z_variance else 0.0
         return (
             weights.sparsity * sparsity_loss(rendering.opacity)
@@ -135,7 +135,7 @@ class Scene:
     def picture(
         self, cameras: Cameras, size_px: int, brightness: float = 0.8
     ) -> Float[Tensor, "views 3 size_px size_px"]:
-        """Clean pictures for looking at and for measuring."""
+        """Clean pictures, for previews and measurements."""
         background = torch.full((len(cameras), 3), brightness, device=self.device)
         rendering = render(
             self.field, self.occupancy, cameras, size_px, size_px, background, self.config.render
@@ -155,7 +155,7 @@ class Scene:
         return named | optimizer_tensors("optimizer", self.descent.optimizer)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `tensors`; what the field began with comes along, so that no file is needed."""
+        """The inverse of `tensors`; the start is part of them, so that no file is needed."""
         if "strength" in tensors:
             self.strength.copy_(tensors["strength"])
             self._make_frozen(tensors)
@@ -168,7 +168,7 @@ class Scene:
         load_optimizer("optimizer", self.descent.optimizer, tensors)
 
     def _make_frozen(self, tensors: dict[str, Tensor]) -> None:
-        """Fields of the kinds that a checkpoint holds; the optimizer keeps the parameters that it has."""
+        """Make fields of the kinds in a checkpoint; the optimizer keeps its parameters."""
         changing = self.field.field if isinstance(self.field, RegionField) else self.field
         beside = None
         if any(name.startswith("frozen.") for name in tensors):
@@ -186,7 +186,7 @@ class Scene:
 
 
 def _load_fitting(name: str, module: torch.nn.Module, tensors: dict[str, Tensor]) -> bool:
-    """Load a part of another job's scene where it has one of the same size, and say whether it had."""
+    """Load a part of another job's scene if it has one of the same size. Returns whether it had."""
     state, own = part(name, tensors), module.state_dict()
     fits = {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in own.items()}
     if fits:
@@ -195,7 +195,7 @@ def _load_fitting(name: str, module: torch.nn.Module, tensors: dict[str, Tensor]
 
 
 class Particles:
-    """The particles θ¹ … θⁿ, a field each (paper, Sec. 3.3); they share the branch and the pose marginal."""
+    """The particles θ¹ … θⁿ, one field each (paper, Sec. 3.3); they share the branch and the pose marginal."""
 
     def __init__(
         self, config: GenerateConfig, device: torch.device, start: StartingPoint = FROM_PROMPT
@@ -203,14 +203,14 @@ class Particles:
         self.scenes = [Scene(config, device, index, start) for index in range(config.optimize.num_particles)]
 
     def at(self, step: int) -> Scene:
-        """The particle that a step moves: in turn, so that all see timesteps alike (released code: a random one)."""
+        """The particle of a step: they take turns, so that all see the same timesteps (released code: a random one)."""
         return self.scenes[step % len(self.scenes)]
 
     def cameras(self, step: int) -> Cameras | None:
-        """The views of a step: left to chance."""
+        """None: the views of a step are random."""
 
     def shown(self) -> list[Scene]:
-        """A row of the preview each."""
+        """One row of the preview for each."""
         return self.scenes
 
     @property

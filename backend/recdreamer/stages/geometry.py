@@ -38,9 +38,9 @@ def geometry_stage(
     report: Report,
     start: StartingPoint = FROM_PROMPT,
 ) -> tuple[list[Surface], float]:
-    """A refined surface of each field, which begins as an earlier job's where there is one.
+    """Refine a surface for each field, starting from that of an earlier job if there is one.
 
-    `colored` are the fields that have the colours. Returns the surfaces and the seconds of all runs.
+    `colored` are the fields that hold the colours. Returns the surfaces and the seconds of all runs.
     """
     surfaces, seconds, num_steps = [], 0.0, config.geometry.num_steps
     for index, (field, colors) in enumerate(zip(fields, colored, strict=True)):
@@ -67,7 +67,7 @@ def geometry_stage(
 def freedom(
     start: StartingPoint, config: GenerateConfig, device: torch.device
 ) -> Float[Tensor, "x y z"] | None:
-    """How much of each step a vertex takes: by the job's strength, and within its region only. None: all of it."""
+    """The share of each step that a vertex takes: the job's strength, within its region only. None: all of it."""
     size, share = (config.geometry.resolution,) * 3, start.strength
     if start.region is None:
         return None if share == 1 else torch.full(size, share, device=device)
@@ -84,7 +84,7 @@ def start_grid(
 
 
 def resampled(distances: Float[Tensor, "x y z"], resolution: int) -> Float[Tensor, "x2 y2 z2"]:
-    """Distances on a grid of another resolution; the same to the last bit on one that is not."""
+    """Distances on a grid of another resolution; returned as they are if the resolution is the same."""
     if len(distances) == resolution:
         return distances
     return trilinear(distances[None], grid_points(resolution, distances.device)).view((resolution,) * 3)
@@ -93,9 +93,9 @@ def resampled(distances: Float[Tensor, "x y z"], resolution: int) -> Float[Tenso
 def colored_grid(
     config: GenerateConfig, distances: Float[Tensor, "x y z"], colors: Field, tick: Tick = no_tick
 ) -> DistanceGrid:
-    """Distances, and the colours of a field.
+    """Distances with the colours of a field.
 
-    Those colours hold the light of the first stage; what is lit anew is what they would be without it.
+    The field's colours include the light of the first stage. They are divided by it, as the surface is lit again.
     """
     if config.geometry.picture == "normals":
         return uncolored(distances)

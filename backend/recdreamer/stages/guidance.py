@@ -1,4 +1,4 @@
-"""What a job is guided by: the method with the prompt in its forms, the branch and the rectifiers."""
+"""Assemble a job's guides: the method, the prompt in all its forms, the branch and the rectifiers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from recdreamer.report import Warn, no_warn
 def prepare_guide(
     job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> Guide:
-    """The job's method with all it asks: the branch, the prompt in its forms, the rectifiers."""
+    """A guide for the job's method, with its branch, prompts and rectifiers."""
     guidance, branch, rectifiers = config.guidance, None, []
     prompts = prepare_prompts(config.prompt, guidance, prior)
     if config.method == "usd":
@@ -56,8 +56,11 @@ def prepare_guide(
 def prepare_guides(
     job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> dict[str, Guide]:
-    """A guide for each stage that is run, and for close-ups: what they ask for costs time. That of the shape is always
-    there; all share its branch, which goes on learning, and its rectifiers."""
+    """A guide for each stage that runs, and for close-ups. The guide of the shape is always there; the others share
+    its branch, which keeps learning, and its rectifiers.
+
+    Only for stages that run, as encoding their prompts takes time.
+    """
     first = prepare_guide(job, config, prior, warn)
 
     def of(name: StepName) -> Guide:
@@ -68,7 +71,7 @@ def prepare_guides(
                 f"Set geometry.method to sds, or to {config.method}.",
             )
         is_same = stage.guidance.auxiliary_prompt == config.guidance.auxiliary_prompt
-        # Asked for once: a language model may have to be loaded for it.
+        # Prepared once, as a language model may have to be loaded.
         prompts = first.prompts if is_same else prepare_prompts(config.prompt, stage.guidance, prior)
         return Guide(
             stage.method, first.denoiser, prompts, stage.guidance,
@@ -91,7 +94,7 @@ def full_prompt(prompt: str, auxiliary_prompt: str) -> str:
 
 
 def prepare_prompts(prompt: str, guidance: GuidanceConfig, prior: DiffusionPrior) -> Prompts:
-    """The prompt in every form that a method asks for. Raises JobError when the masked language model is missing."""
+    """The prompt in every form that a method needs. Raises JobError if the masked language model is missing."""
     prompt, reduced = full_prompt(prompt, guidance.auxiliary_prompt), None
     if guidance.masked_lm:
         by_direction = PromptDebiaser(guidance.masked_lm).reduced(prompt, guidance.debias_words)
@@ -103,7 +106,7 @@ def prepare_prompts(prompt: str, guidance: GuidanceConfig, prior: DiffusionPrior
 def prepare_rectifiers(
     job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> list[Rectifier]:
-    """That of the pose, and that of another attribute, as far as they are wanted. Raises RequestError for neither."""
+    """The rectifiers of the pose and of another attribute, as configured. Raises RequestError if both are off."""
     settings, rectifiers = config.rectifier, []
     build = partial(
         Rectifier, num_intervals=settings.num_intervals, n_ema=settings.n_ema,
@@ -125,8 +128,8 @@ def prepare_rectifiers(
         )
     if not rectifiers:
         raise RequestError(
-            "Neither the pose nor an attribute is to be rectified.",
-            "Leave rectifier.pose on, name the classes of rectifier.attribute, or take the method vsd.",
+            "Neither the pose nor an attribute is rectified.",
+            "Leave rectifier.pose on, name the classes of rectifier.attribute, or use the method vsd.",
         )
     return rectifiers
 
@@ -134,9 +137,9 @@ def prepare_rectifiers(
 def prepare_classifier(
     job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> tuple[PoseClassifier, list[PoseTemplate]]:
-    """The classifier of the job's templates, and these; where there are none, the prior draws them first.
+    """The pose classifier and its templates; if the job has none, the prior draws them first.
 
-    Templates from elsewhere are compared with what the prior draws (`pose.anchoring`).
+    Templates from other sources are compared with pictures that the prior draws (`pose.anchoring`).
     """
     extractor = FeatureExtractor(config.extractor).to(prior.device)
     given = job.read_request().templates
@@ -174,7 +177,7 @@ def _classifier_of(
 def _fix_marginals(
     rectifiers: Sequence[Rectifier], config: GenerateConfig, prior: DiffusionPrior, prompts: Prompts
 ) -> None:
-    """Classify the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
+    """Fix the marginals by the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
     generator = torch.Generator(device=prior.device).manual_seed(config.seed)
     count = config.rectifier.marginal_samples
     text = prompts.plain.expand(count, -1, -1)

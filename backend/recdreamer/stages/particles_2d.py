@@ -1,4 +1,4 @@
-"""2D particles: pictures optimized in their latents, by the same methods and without cameras (paper, App. E)."""
+"""2D particles: pictures optimized as latents, by the same methods but without cameras (paper, App. E)."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from recdreamer.stages.run import report_poses, run_steps
 
 STAGE = "particles"
 NUM_RECORDS = 40
-"""Times that a run is looked at, evenly spaced."""
+"""Number of records of a run, evenly spaced."""
 
 
 def check_config(config: GenerateConfig) -> None:
-    """Raises RequestError for what cannot be done without cameras."""
+    """Raises RequestError for settings that need cameras."""
     if config.method == "perp_neg":
         raise RequestError(
-            "Perp-Neg asks by the camera's azimuth, and 2D particles have no camera.", "Take another method."
+            "Perp-Neg needs the camera's azimuth, and 2D particles have no camera.", "Choose another method."
         )
     if config.pose_mode == "camera":
-        raise RequestError("2D particles have no camera to take the pose from.", "Take the marginal mode.")
+        raise RequestError("2D particles have no camera to take the pose from.", "Choose the marginal mode.")
     for name in ("num_particles", "num_steps", "num_views"):
         if getattr(config.optimize, name) < 1:
             raise RequestError(f"optimize.{name} is {getattr(config.optimize, name)}.", "Give 1 or more.")
@@ -52,7 +52,7 @@ class LatentParticles:
         self.settings, self.prior = settings, prior
         shape = (prior.unet.config.in_channels, *[prior.unet.config.sample_size] * 2)
         generator = torch.Generator(prior.device).manual_seed(seed)
-        # A tensor each: those that a step leaves out have no gradient, so that their momentum stands still.
+        # One tensor each: those that a step skips have no gradient, so that their momentum does not change.
         self.latents = [
             torch.randn(shape, generator=generator, device=prior.device).requires_grad_()
             for _ in range(settings.num_particles)
@@ -60,7 +60,7 @@ class LatentParticles:
         self.optimizer = torch.optim.Adam(self.latents, settings.grid_learning_rate)
 
     def draw(self, generator: torch.Generator) -> Int[Tensor, "batch"]:
-        """Whose turn it is: `num_views` of them without repetition, or all when there are fewer."""
+        """The indices of a step: `num_views` of them without repetition, or all if there are fewer."""
         order = torch.randperm(len(self.latents), generator=generator, device=generator.device)
         return order[: self.settings.num_views]
 
@@ -68,7 +68,7 @@ class LatentParticles:
         return torch.stack([self.latents[i] for i in indices.tolist()]).detach()
 
     def descend(self, indices: Int[Tensor, "batch"], grad: Float[Tensor, "batch c h w"], step: int) -> None:
-        """One optimizer step of the drawn ones; the rate falls along the same cosine as a field's."""
+        """One optimizer step of the drawn particles; the rate falls along the same cosine as a field's."""
         settings = self.settings
         left = 0.5 + 0.5 * math.cos(math.pi * step / settings.num_steps)
         left = settings.final_learning_rate + (1 - settings.final_learning_rate) * left
@@ -80,7 +80,7 @@ class LatentParticles:
 
     @torch.no_grad()
     def pictures(self, at_once: int = 4) -> Float[Tensor, "particles 3 height width"]:
-        """All of them, decoded a few at a time."""
+        """All particles, decoded a few at a time."""
         parts = torch.stack(self.latents).split(at_once)
         return torch.cat([self.prior.decode(part) for part in parts]).clamp(0, 1)
 
@@ -97,9 +97,9 @@ class LatentParticles:
 
 
 class PoseObserver:
-    """The poses (or another attribute) of every step's clean estimates, as USD sees them, for any method.
+    """Records the poses (or another attribute) of every step's clean estimates, as USD sees them, for any method.
 
-    It draws no random numbers and answers nothing, so that a run is the same with it and without it.
+    It draws no random numbers and returns nothing, so that a run is the same with and without it.
     """
 
     def __init__(self, guide: Guide, classifier: Classifier, config: RectifierConfig) -> None:
@@ -112,11 +112,11 @@ class PoseObserver:
             schedule.num_timesteps,
         ).to(schedule.alphas_cumprod.device)
         self.sum = torch.zeros_like(self.marginal.probs)
-        """Over the steps."""
+        """Sum of the marginals over the steps."""
 
     @torch.no_grad()
     def see(self, x: Noised, answers: Answers) -> None:
-        """Take in the estimates of one step."""
+        """Record the estimates of one step."""
         estimates = self.denoiser.decode(self.denoiser.schedule.x0_hat(x.latents_t, answers.eps_text, x.t))
         self.marginal.update(x.t, self.classifier(estimates).exp())
         self.sum += self.marginal.probs
@@ -132,7 +132,7 @@ class PoseObserver:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is to be seen of a run after a step."""
+    """A run after a step."""
 
     step: int
     pictures: Float[Tensor, "particles 3 height width"]
@@ -151,7 +151,7 @@ def particle_step(
     lora: LoraTrainer | None,
     observer: PoseObserver | None,
 ) -> None:
-    """One pass through Algorithm 1, whose line 2 has nothing to render here."""
+    """One pass through Algorithm 1; there is nothing to render, so line 2 is skipped."""
     prior = particles.prior
     generator = step_generator(config.seed, step, prior.device)
     drawn = particles.draw(generator)
@@ -191,7 +191,7 @@ def particle_stage(
     guidance, num_steps = settings.guidance, settings.num_steps
     branch, lora = guide.denoiser.branch, None
     if branch is not None:
-        # Without a camera nothing is to be learnt of it, and its part of the branch stays the zero it begins as.
+        # Without a camera, its part of the branch has nothing to learn and stays at zero.
         branch.camera.requires_grad_(False)
         lora = LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
 
@@ -215,5 +215,5 @@ def particle_stage(
 
 
 def is_due(step: int, num_steps: int, times: int) -> bool:
-    """Whether something that is done `times` times in a run, evenly spaced and at its end, is done after `step`."""
+    """Whether an action that happens `times` times in a run, evenly spaced and at its end, is due after `step`."""
     return step * times // num_steps > (step - 1) * times // num_steps

@@ -1,4 +1,4 @@
-"""One stage of a job: a model that is moved by distillation, with previews, checkpoints, progress and resume."""
+"""Run one stage of a job: optimize a model by distillation, with previews, checkpoints, progress and resume."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from recdreamer.report import JobError, Report
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A part of a stage whose state a checkpoint holds."""
+    """A part of a stage that is saved in checkpoints."""
 
     def tensors(self) -> dict[str, Tensor]: ...
 
@@ -45,8 +45,8 @@ def run_steps(
 ) -> float:
     """Run the steps of a stage that are left after its newest checkpoint. Returns the seconds of all runs.
 
-    Saves now and then, at the end, and whatever ends the run early. `check(step)` raises what must keep a state from
-    being saved.
+    Saves at intervals, at the end, and before any exception ends the run. `check(step)` raises if a state must not be
+    saved.
     """
     num_steps, first_step, seconds_before = config.num_steps, 0, 0.0
     checkpoint = store.newest(stage)
@@ -81,7 +81,7 @@ def run_steps(
 
 
 def report_poses(report: Report, labels: Sequence[str], marginal: PoseMarginal, guide: Guide) -> None:
-    """Tell the pose distribution, and how large both terms of USD are."""
+    """Report the pose distribution and the norms of both terms of USD."""
     report.pose_distribution(dict(zip(labels, marginal.overall().tolist(), strict=True)))
     for name, norm in guide.norms.items():
         report.metric(f"norm_{name}", norm.mean().item())
@@ -92,21 +92,21 @@ PREVIEW_PX = 96
 
 @runtime_checkable
 class Theta(Protocol):
-    """What a stage optimizes."""
+    """The parameters that a stage optimizes."""
 
     @property
     def first_bad_step(self) -> float: ...
 
     def at(self, step: int) -> Model:
-        """The part of it that a step moves."""
+        """The model that a step optimizes."""
         ...
 
     def cameras(self, step: int) -> Cameras | None:
-        """The views of a step; None leaves them to chance."""
+        """The views of a step; None for random ones."""
         ...
 
     def shown(self) -> Sequence[Pictured]:
-        """A row of the preview each."""
+        """One row of the preview for each."""
         ...
 
     def tensors(self) -> dict[str, Tensor]: ...
@@ -126,11 +126,11 @@ def run_stage(
     watch: Callable[[int], None] = lambda step: None,
     counted: tuple[int, int] | None = None,
 ) -> float:
-    """All steps that are left of a stage. Returns the seconds of all its runs.
+    """Run the remaining steps of a stage. Returns the seconds of all its runs.
 
-    `watch(step)` may raise to end the stage. Where it is
-    a part of what is told as one stage, `counted` has the steps before it and those of the whole. Raises JobError
-    "non_finite", and what `report` raises to cancel or to pause, after a checkpoint.
+    `watch(step)` may raise to end the stage. If several runs are reported as one stage, `counted` has the number of
+    steps before this run and in total. Raises JobError "non_finite", and, after a checkpoint, whatever `report`
+    raises to cancel or to pause.
     """
     branch = guide.denoiser.branch if guide.method in LORA_METHODS else None
     rectifiers, guidance = guide.rectifiers, config.guidance
@@ -177,7 +177,7 @@ def particle_name(stage: str, index: int) -> str:
 def write_preview(
     shown: Sequence[Pictured], ranges: CameraConfig, device: torch.device, path: Path, num_views: int = 4
 ) -> Path:
-    """Front, right, back and left side by side, a row for each particle."""
+    """Write front, right, back and left side by side, in a row for each particle."""
     cameras = orbit(num_views, ranges, device)
     rows = [one.picture(cameras, PREVIEW_PX).permute(2, 0, 3, 1).flatten(1, 2) for one in shown]
     strip = (torch.cat(rows) * 255).round().byte().cpu().numpy()

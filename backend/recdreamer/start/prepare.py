@@ -1,4 +1,4 @@
-"""The starting point of a job, from its request."""
+"""Prepare the starting point of a job from its request."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def prepare_start(
 
 
 def _check_uvs(original: dict[str, np.ndarray]) -> None:
-    """Raises RequestError where a texture could not be painted, before any time is spent on it."""
+    """Raises RequestError early if these UVs cannot be painted."""
     if "uvs" not in original:
         return
     try:
         tiles_of_faces(original["uvs"])
     except ValueError as error:
-        raise RequestError(str(error), "Or remove the UV map, and one is made.") from error
+        raise RequestError(str(error), "Or remove the UV map to have a new one made.") from error

@@ -22,7 +22,7 @@ from recdreamer.sdf.from_mesh import Nearest, SolidMesh
 from recdreamer.start.mesh_file import Placement
 
 REGION_REACH = (0.2, 0.4)
-"""Distances from the surface, in scene units, up to which a region holds in full, and at which it ends outside."""
+"""Distances from the surface, in scene units, up to which a region has its full weight, and from which it has none."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class StartingPoint:
     strength: float
     """How far the result may leave the start: 0 keeps it, 1 forgets it."""
     original: dict[str, np.ndarray] = field(default_factory=dict)
-    """The arrays of START_MESH as they came: metres, and to the last bit the artist's."""
+    """The arrays of START_MESH, unchanged, in metres."""
     mesh: Mesh | None = None
-    """That mesh in scene units, with its UVs if it has any."""
+    """The mesh in scene units, with its UVs if it has any."""
     placement: Placement | None = None
-    """Where the scene has it."""
+    """The position of the mesh in the scene."""
     distances: Float[Tensor, "x y z"] | None = None
-    """Signed distances of the shape that the field begins with; None for other kinds than `object`."""
+    """Signed distances of the shape that the field starts from; None for kinds other than `object`."""
     region: Float[Tensor, "x y z"] | None = None
-    """Weights in [0, 1]: where the result may change. None: everywhere."""
+    """Weights in [0, 1] of where the result may change. None: everywhere."""
     rgb: Float[Tensor, "3 x y z"] | None = None
-    """Colours of the shape's surface, carried on into space."""
+    """Colours of the shape's surface, extended into space."""
     scene: dict[str, Tensor] = field(default_factory=dict)
-    """Of kind `continue`: the state of the earlier scene."""
+    """For the kind `continue`: the state of the earlier scene."""
     surface: Float[Tensor, "gx gy gz"] | None = None
-    """Signed distances as an earlier job has refined them; None where there are none, or the shape is made anew."""
+    """Signed distances refined by an earlier job; None if there are none, or if this job makes a new shape."""
     painting: dict[str, Tensor] = field(default_factory=dict)
-    """The state of the field that an earlier job has painted; empty where there is none, or the shape is made anew."""
+    """State of the field painted by an earlier job; empty if there is none, or if this job makes a new shape."""
 
     @property
     def is_only_painted(self) -> bool:
@@ -116,7 +116,7 @@ FROM_PROMPT = StartingPoint("prompt", 1.0)
 
 
 def field_of(state: dict[str, Tensor], config: FieldConfig) -> RadianceField | RegionField:
-    """The field that a checkpoint holds; `config` says what its state does not."""
+    """The field of a checkpoint; `config` has what its state does not."""
     found = empty_like(state, "", config)
     found.load_state_dict(state)
     assert not isinstance(found, SolidField)
@@ -124,7 +124,7 @@ def field_of(state: dict[str, Tensor], config: FieldConfig) -> RadianceField | R
 
 
 def has_region(original: dict[str, np.ndarray]) -> bool:
-    """Something must not change."""
+    """A part of the mesh must not change."""
     return "region" in original and bool(original["region"].min() < 1)
 
 
@@ -141,7 +141,7 @@ def in_scene(start: StartingPoint, placement: Placement) -> StartingPoint:
 def sampled(
     start: StartingPoint, resolution: int, device: torch.device, tick: Tick, has_shape: bool
 ) -> StartingPoint:
-    """With its grids: of distances and colours if the shape is wanted, and of the region if there is one."""
+    """The start with its grids: distances and colours if `has_shape`, and the region if there is one."""
     assert start.mesh is not None
     found = SolidMesh(start.mesh.verts, start.mesh.faces, device).on_grid(resolution, tick)
     shape, region, rgb = (resolution,) * 3, None, None
@@ -159,7 +159,7 @@ def sampled(
 def _at_nearest(
     found: Nearest, start: StartingPoint, values: Float[np.ndarray, "verts channels"]
 ) -> Float[Tensor, "points channels"]:
-    """What the vertices hold, at the surface point that is nearest to each point."""
+    """The vertices' values, interpolated at the surface point nearest to each point."""
     device = found.distances.device
     corners = torch.from_numpy(start.original["faces"]).to(device)[found.faces].long()
     return torch.einsum("pk,pkc->pc", found.barycentrics, torch.from_numpy(values).to(device)[corners])
