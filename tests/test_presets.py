@@ -6,7 +6,6 @@ from typing import get_args
 
 import pytest
 
-from recdreamer.config import of_texture
 from recdreamer.presets import resolve
 from recdreamer.protocol import JobRequest, Method, RequestError
 
@@ -36,6 +35,11 @@ def test_settings_reach_nested_values_and_keep_their_type() -> None:
     assert config.guidance.guidance_scale == 5.0 and isinstance(config.guidance.guidance_scale, float)
 
 
+def test_settings_of_earlier_versions_have_their_new_names() -> None:
+    config = resolve(JobRequest("x", overrides={"optimize.ground": [0.1, 0.2], "optimize.ground_tint": 0}))
+    assert config.optimize.background_brightness == (0.1, 0.2) and config.optimize.background_tint == 0
+
+
 def test_quick_is_quicker_and_another_prior_is_larger() -> None:
     standard, quick = resolve(JobRequest("x")), resolve(JobRequest("x", quality="quick"))
     large = resolve(JobRequest("x", prior="some/model"))
@@ -62,7 +66,7 @@ def test_every_method_has_its_published_setting(method: Method) -> None:
     guidance = config.guidance
     assert (guidance.guidance_scale, config.optimize.num_steps, guidance.view_prompts) == expected
     assert bool(guidance.auxiliary_prompt) == (method == "usd")
-    assert of_texture(config).guidance.guidance_scale == expected[0], (
+    assert config.step("texture").guidance.guidance_scale == expected[0], (
         "the texture stage follows the same method"
     )
 

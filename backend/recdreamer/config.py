@@ -1,4 +1,9 @@
-"""Every choice of a generation, typed, with its unit; presets.py makes them."""
+"""Every setting of a generation, typed, with its unit.
+
+The defaults of the fields here and in distillation/guidance_config.py are those for Stable Diffusion and USD (B.3 of the
+paper). FieldConfig, RenderConfig, MeshConfig and CameraConfig have smaller defaults, for use on their own; GenerateConfig
+names the values for Stable Diffusion. What other methods, the embedded prior and drafts change stands in presets.py.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +23,17 @@ from recdreamer.sdf.distance_grid import SOLID
 
 @dataclass(frozen=True)
 class RegularizerConfig:
-    """Weights of the regularisers, against a distillation loss that is summed over latents and averaged over views."""
+    """Weights of the regularizers, relative to a distillation loss summed over latents and averaged over views."""
 
     sparsity: float = 10.0
     opaque: float = 10.0
-    """Reached linearly at the end; pushes pixels to either side of half-transparent."""
+    """Weight at the end, reached linearly; pushes pixels away from half-transparent."""
     entropy: float = 10.0
-    """Of the samples' weights, reached linearly at the end."""
+    """Entropy of the samples' weights; weight at the end, reached linearly."""
     smoothness: float = 30.0
     color_smoothness: float = 10.0
     z_variance: float = 0.0
-    """Of depth along each ray that hits something (HiFA)."""
+    """Variance of depth along each ray that hits something (HiFA)."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,21 @@ class OptimizeConfig:
 
     num_steps: int = 15_000
     num_particles: int = 1
-    """Objects that are made together; the steps are shared out among them."""
+    """Objects that are made together; the steps are divided among them."""
     num_views: int = 1
     """Cameras per step."""
     render_px: int = 256
     grid_learning_rate: float = 1e-2
     network_learning_rate: float = 1e-3
     final_learning_rate: float = 1.0
-    """Share of the learning rates that is left at the end, reached along a cosine; 1 keeps them constant."""
+    """Final share of the learning rates, reached along a cosine; 1 keeps them constant."""
     background: Literal["plain", "learned"] = "learned"
-    """`plain`: a random ground behind each view. `learned`: a learned surrounding instead, in half of the views
+    """`plain`: a random colour behind each view. `learned`: a learned surrounding instead, in half of the views
     (as ProlificDreamer)."""
-    ground: tuple[float, float] = (0.4, 1.0)
-    """Brightness of a plain random ground."""
-    ground_tint: float = 0.1
+    background_brightness: tuple[float, float] = (0.4, 1.0)
+    """Range of a plain background, sRGB in [0, 1]."""
+    background_tint: float = 0.1
+    """Largest difference between the channels of a plain background."""
     checkpoint_every_s: float = 30.0
     preview_every: int = 50
     """Steps between two preview pictures."""
@@ -58,7 +64,7 @@ class OptimizeConfig:
 
 @dataclass(frozen=True)
 class GeometryConfig:
-    """The second stage: the surface by score distillation on its normals, as ProlificDreamer's released code."""
+    """The second stage: the surface, by score distillation on its normals as in ProlificDreamer's released code."""
 
     num_steps: int = 15_000
     method: Method = "sds"
@@ -67,26 +73,26 @@ class GeometryConfig:
     num_views: int = 1
     render_px: int = 512
     picture: Literal["normals", "shaded"] = "normals"
-    """What the prior is shown: normals as colours, or the colours so far in a light from above, for a prior that has
-    never seen normals."""
+    """Input of the prior: normals as colours, or the colours so far lit from above, for a prior that was not trained
+    on normals."""
     resolution: int = 256
     """Vertices of the grid of distances along the cube."""
     softness: float = 0.0012
-    """Distance over which an outline fades, in scene units: about a quarter of a pixel."""
+    """Distance over which outlines fade, in scene units: about a quarter of a pixel."""
     step_size: float = 0.004
     """Distance between samples near the surface, in scene units."""
     learning_rate: float = 0.1
-    """Cells per step at first."""
+    """Cells per step, at the start."""
     final_learning_rate: float = 0.1
     albedo_learning_rate: float = 0.01
-    """Of a picture that is `shaded`; what is only a wrong colour needs no wrong shape then."""
+    """For `shaded` pictures: a wrong colour can then be corrected without a wrong shape."""
     albedo_variation: float = 100.0
-    """Weight of the differences of the albedo: without it colours turn mottled."""
+    """Weight of differences between near points' albedo: without it, colours turn mottled."""
     eikonal: float = 100.0
     hessian: float = 30.0
-    """Weight of the curvature at first; see `hessian_loss`."""
+    """Weight of the curvature at the start; see `hessian_loss`."""
     final_hessian: float = 100.0
-    """The same at the end."""
+    """Weight of the curvature at the end."""
     anchor: float = 1.0
     """Weight of the mean squared distance from the start, in cells."""
 
@@ -101,13 +107,13 @@ class TextureConfig:
     num_views: int = 1
     render_px: int = 512
     inherit: bool = True
-    """Go on from the colours so far; False begins with a field of its own."""
+    """Start from the colours so far; False starts from a new field."""
     field: FieldConfig = FieldConfig(num_levels=16, log2_table_size=19, max_resolution=2048, hidden_width=64)
-    """Of its own field."""
+    """The new field's, where `inherit` is off."""
     copy_steps: int = 150
-    """Steps by which the field takes on the colours that the second stage has learnt; they ask no prior."""
+    """Steps that fit the field to the colours of the second stage; the prior is not evaluated."""
     cached_views: int = 256
-    """Views whose ray casts are kept."""
+    """Number of views whose ray casts are cached."""
     supersampling: int = 2
     """Rays per pixel along each axis."""
     grid_learning_rate: float = 1e-2
@@ -117,28 +123,48 @@ class TextureConfig:
     """Weight of the mean squared difference of near points' colours."""
     smoothing_radius: float = 0.01
     detail_steps: int = 0
-    """Steps that follow, in which close-ups of random places sharpen what is there; 0 leaves them out. Off: they do not
-    help the embedded prior, which has never seen close-ups, and are not measured with Stable Diffusion (try 3,000)."""
+    """Extra steps on close-ups of random places, which sharpen the texture. 0 = off, the default: no gain with the
+    embedded prior, which was not trained on close-ups, and not measured with Stable Diffusion (try 3,000)."""
     detail_zoom: float = 2.0
-    """How much larger things are in a close-up. At 2 its pixels are about the finest cells of the presets' fields."""
+    """Magnification of a close-up. At 2, its pixels are about as large as the finest cells of the presets' fields."""
     detail_noise: float = 0.3
-    """Share of the timesteps, from the lowest on, that close-ups draw from: little noise sharpens, much replaces."""
+    """Share of the timesteps, from the lowest up, that close-ups draw from: low noise sharpens, high noise replaces."""
     detail_prompt: str = "close-up, highly detailed"
     """Appended to the prompt instead of the auxiliary prompt."""
     detail_hold: float = 30_000.0
-    """Weight of the mean squared change of close-ups that are as coarse as other pictures: coarse colours stay."""
+    """Weight of the mean squared change of close-ups at the resolution of other views: it keeps coarse colours."""
 
 
 @dataclass(frozen=True)
 class StartConfig:
-    """How a job begins that starts from a mesh or from an earlier job."""
+    """The start from a mesh or from an earlier job."""
 
     resolution: int = 96
     """Vertices of the grid of distances along the cube."""
     half_size: float = 0.75
-    """Half of the mesh's longest side in the scene, about that of the embedded world's figures."""
+    """Half of the mesh's longest side in the scene: about the size of the figures that the embedded prior draws."""
     hold: float = 3000.0
-    """Weight of the pull towards the start at strength 0; it falls linearly to nothing at strength 1."""
+    """Weight of the pull towards the start at strength 0; it falls linearly to 0 at strength 1."""
+
+
+StepName = Literal["shape", "geometry", "texture", "close_ups"]
+"""The stages of a job, and the close-ups that end the third."""
+
+
+@dataclass(frozen=True)
+class StepConfig:
+    """The settings of a distillation step and of the loop around it, the same for every stage."""
+
+    method: Method
+    seed: int
+    num_steps: int
+    num_views: int
+    """Cameras per step."""
+    cameras: CameraConfig
+    guidance: GuidanceConfig
+    preview_every: int
+    """Steps between two preview pictures."""
+    checkpoint_every_s: float
 
 
 @dataclass(frozen=True)
@@ -171,39 +197,33 @@ class GenerateConfig:
     render: RenderConfig = RenderConfig(step_size=0.01)
     mesh: MeshConfig = MeshConfig(resolution=256, texture_size_px=2048)
 
-
-def of_geometry(config: GenerateConfig) -> GenerateConfig:
-    """The configuration by which a step of the second stage runs."""
-    own = config.geometry
-    return _of_stage(replace(config, method=own.method), own)
-
-
-def of_texture(config: GenerateConfig) -> GenerateConfig:
-    """The configuration by which a step of the third stage runs."""
-    return _of_stage(config, config.texture)
-
-
-def of_detail(config: GenerateConfig) -> GenerateConfig:
-    """The configuration by which a close-up runs: a part of the object has no pose that could be rectified."""
-    own = config.texture
-    config = _of_stage(replace(config, method="vsd" if config.method == "usd" else config.method), own)
-    return replace(
-        config,
-        optimize=replace(config.optimize, num_steps=own.detail_steps),
-        guidance=replace(
-            config.guidance, schedule="late", late_until=own.detail_noise, auxiliary_prompt=own.detail_prompt
-        ),
-    )
-
-
-def _of_stage(config: GenerateConfig, own: GeometryConfig | TextureConfig) -> GenerateConfig:
-    return replace(
-        config,
-        optimize=replace(
-            config.optimize, num_steps=own.num_steps, num_views=own.num_views, render_px=own.render_px
-        ),
-        guidance=replace(config.guidance, guidance_scale=own.guidance_scale, schedule=own.schedule),
-    )
+    def step(self, name: StepName) -> StepConfig:
+        """The part of the configuration that a distillation step of one stage needs."""
+        own = {"shape": self.optimize, "geometry": self.geometry}.get(name, self.texture)
+        method, num_steps, guidance = self.method, own.num_steps, self.guidance
+        if not isinstance(own, OptimizeConfig):
+            guidance = replace(guidance, guidance_scale=own.guidance_scale, schedule=own.schedule)
+        if name == "geometry":
+            method = self.geometry.method
+        if name == "close_ups":
+            # A part of the object has no pose that could be rectified.
+            method, num_steps = "vsd" if method == "usd" else method, self.texture.detail_steps
+            guidance = replace(
+                guidance,
+                schedule="late",
+                late_until=self.texture.detail_noise,
+                auxiliary_prompt=self.texture.detail_prompt,
+            )
+        return StepConfig(
+            method=method,
+            seed=self.seed,
+            num_steps=num_steps,
+            num_views=own.num_views,
+            cameras=self.cameras,
+            guidance=guidance,
+            preview_every=self.optimize.preview_every,
+            checkpoint_every_s=self.optimize.checkpoint_every_s,
+        )
 
 
 def as_json(config: GenerateConfig) -> dict[str, Any]:
@@ -212,8 +232,8 @@ def as_json(config: GenerateConfig) -> dict[str, Any]:
 
 
 def surface_settings(config: GenerateConfig) -> MeshConfig:
-    """How the mesh of a refined surface is extracted: its level is known, and it has no pores, only creases.
+    """The extraction settings for a refined surface: its level is known, and it has creases but no pores.
 
-    Gaps that part it are closed as those of a field are: a stem that is thinner than the cells of the grid leaves one.
+    Gaps are closed as in a field: a stem thinner than the cells of the grid leaves one.
     """
     return replace(config.mesh, threshold=0.5 * SOLID, fill_pores=False)

@@ -1,4 +1,4 @@
-"""Algorithm 1 of RecDreamer, uniform score distillation, and the other methods in its place."""
+"""One step of Algorithm 1 (uniform score distillation), and of the other methods by the same lines."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, sample_cameras
-from recdreamer.config import GenerateConfig
+from recdreamer.config import StepConfig
 from recdreamer.device import step_generator
 from recdreamer.distillation.guidance_config import GuidanceConfig
 from recdreamer.distillation.methods import Answers, Guide
@@ -20,19 +20,19 @@ from recdreamer.prior.schedule import NoiseSchedule
 
 def optimize_step(
     step: int,
-    config: GenerateConfig,
+    config: StepConfig,
     prior: DiffusionPrior,
     model: Model,
     guide: Guide,
     lora: LoraTrainer | None,
     cameras: Cameras | None = None,
 ) -> None:
-    """One pass through Algorithm 1. Other methods ask for other answers; those without a branch have no line 6.
+    """One pass through Algorithm 1. Methods differ in what `guide` answers; those without a branch skip line 6.
 
-    `cameras` are drawn when none are given.
+    `cameras` are drawn if none are given.
     """
     generator = step_generator(config.seed, step, model.device)
-    num_views, num_steps = config.optimize.num_views, config.optimize.num_steps
+    num_views, num_steps = config.num_views, config.num_steps
 
     # Line 2: x_0 = g(θ, c).
     if cameras is None:

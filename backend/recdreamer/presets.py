@@ -1,4 +1,9 @@
-"""From a request to its configuration: the preset of its prior, method and quality, then single settings."""
+"""From a request to its configuration.
+
+Each function below is one answer to where a value comes from, in this order: the defaults of the fields are those for
+Stable Diffusion (see config.py); `as_published` sets what the method's publication has; `embedded` what the embedded
+prior needs instead; `quick` cuts the work; the overrides of a request come last.
+"""
 
 from __future__ import annotations
 
@@ -18,51 +23,46 @@ BUILTIN_VIEWS = ViewConfig(
     front="from front view", right="facing left", back="from back view", left="facing right",
     overhead="from front view", front_width_deg=90.0,
 )  # fmt: skip
-"""Who stands to the right of a figure sees it face left."""
+"""From its right, the figure is seen facing left."""
 
+RENAMED = {
+    "optimize.ground": "optimize.background_brightness",
+    "optimize.ground_tint": "optimize.background_tint",
+}
+"""Settings by the names that they have in the requests of earlier versions."""
 
 Steps = TypeVar("Steps", OptimizeConfig, GeometryConfig, TextureConfig)
 
 
 def resolve(request: JobRequest) -> GenerateConfig:
-    """The configuration of a request: the preset of its prior and quality, then its overrides."""
+    """The configuration of a request. Raises RequestError for overrides that do not exist or do not fit."""
+    config = embedded(request) if request.prior == BUILTIN_PRIOR else stable_diffusion(request)
+    if request.quality == "quick":
+        config = quick(config)
+    for name, value in request.overrides.items():
+        config = _with(config, RENAMED.get(name, name).split("."), name, value)
+    _check_detail(config.texture)
+    return config
+
+
+def stable_diffusion(request: JobRequest) -> GenerateConfig:
+    """Stable Diffusion, and any other prior that is not the embedded one."""
     config = GenerateConfig(
         prompt=request.prompt.strip(),
         method=request.method,
         pose_mode=request.pose_mode,
         seed=request.seed,
         prior=request.prior,
-        extractor="builtin" if request.prior == BUILTIN_PRIOR else "facebook/dinov2-with-registers-small",
+        extractor="facebook/dinov2-with-registers-small",
         device=request.device,
         height_m=request.height_m,
         stages=request.own_stages,
     )
-    config = _as_cited(config)
-    if request.prior == BUILTIN_PRIOR:
-        config = _fitted_to_builtin(config)
-    if request.quality == "quick":
-        config = _quick(config)
-    for name, value in request.overrides.items():
-        config = _with(config, name.split("."), name, value)
-    _check_detail(config.texture)
-    return config
+    return as_published(config)
 
 
-def _check_detail(texture: TextureConfig) -> None:
-    if texture.detail_zoom < 1:
-        raise RequestError(
-            f"texture.detail_zoom is {texture.detail_zoom}: a close-up shows things larger, not smaller.",
-            "Give a number from 1 on, for example 2.",
-        )
-    if not 0.03 <= texture.detail_noise <= 1:
-        raise RequestError(
-            f"texture.detail_noise is {texture.detail_noise}, which leaves no timesteps to draw from.",
-            "Give a share from 0.03 to 1, for example 0.3.",
-        )
-
-
-def _as_cited(config: GenerateConfig) -> GenerateConfig:
-    """The configuration in which each method was published, as far as this field has its parts.
+def as_published(config: GenerateConfig) -> GenerateConfig:
+    """The settings that the configuration's method was published with, as far as this field has its parts.
 
     USD: paper, B.3. VSD: ProlificDreamer's released code. ESD: the same with its λ. The others: threestudio, by which
     the paper ran them, with its guidance scales in diffusers' convention.
@@ -89,29 +89,33 @@ def _as_cited(config: GenerateConfig) -> GenerateConfig:
     return replace(config, guidance=guidance, optimize=optimize, texture=texture)
 
 
-def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
-    """64-pixel pictures of one object from the cameras that the embedded prior was shown."""
+def embedded(request: JobRequest) -> GenerateConfig:
+    """The embedded prior: 64-pixel pictures of one object, from the cameras that it was trained on."""
+    config = stable_diffusion(request)
+    small = FieldConfig(num_levels=8, log2_table_size=16, max_resolution=128, hidden_width=32)
     return replace(
         config,
+        extractor="builtin",
         optimize=OptimizeConfig(
             num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
-            final_learning_rate=0.05, background="plain", ground=(0.45, 1.0), ground_tint=0.2, preview_every=25,
+            final_learning_rate=0.05, background="plain", background_brightness=(0.45, 1.0),
+            background_tint=0.2, preview_every=25,
         ),
-        # It has never seen normals. Its steps are cheap, and the shell's cells are as fine as its pixels: where the first
-        # stage is round or pitted the surface has far to go, five cells and more.
+        # This prior has never seen normals. Its steps are cheap, and the cells of the grid are as fine as its pixels:
+        # where the first stage is round or pitted, the surface has to move by five cells or more.
         geometry=GeometryConfig(
             num_steps=200, num_views=4, render_px=64, guidance_scale=3.0, picture="shaded", schedule="uniform",
             resolution=96, softness=0.008, step_size=0.02, learning_rate=1.0, eikonal=50.0, hessian=10.0,
             final_hessian=80.0, anchor=0.0,
         ),
-        # It begins with the albedo of the surface, which is near the end already.
+        # The texture starts with the albedo of the surface, which is close to the final one already.
         texture=TextureConfig(
             num_steps=50, num_views=4, render_px=64, guidance_scale=3.0,
-            field=FieldConfig(), grid_learning_rate=1e-2, cached_views=128, smoothness=100.0, smoothing_radius=0.03,
+            field=small, grid_learning_rate=1e-2, cached_views=128, smoothness=100.0, smoothing_radius=0.03,
             detail_prompt="",
         ),
-        # Its words for a view are obeyed nearly always, which leaves no bias to correct: only methods that are made of
-        # such words have them. Below t = 750 its estimate has a pose already: with the paper's two intervals the first
+        # View prompts are nearly always obeyed, which leaves no bias to correct: only the methods that consist of view
+        # prompts use them. Below t = 750 the clean estimate has a pose already: with the paper's two intervals the first
         # phase draws from t = 500 on, and drafts settle on a pose before the rectifier has chosen one.
         guidance=replace(
             config.guidance, guidance_scale=3.0, auxiliary_prompt="", schedule="back_and_forth", num_intervals=4,
@@ -124,16 +128,16 @@ def _fitted_to_builtin(config: GenerateConfig) -> GenerateConfig:
             sparsity=10.0, opaque=1000.0, entropy=30.0, smoothness=100.0, color_smoothness=100.0
         ),
         cameras=CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0)),
-        field=FieldConfig(),
-        render=RenderConfig(),
-        mesh=MeshConfig(),
+        field=small,
+        render=RenderConfig(step_size=0.04),
+        mesh=MeshConfig(resolution=128, texture_size_px=1024),
     )  # fmt: skip
 
 
-def _quick(config: GenerateConfig) -> GenerateConfig:
-    """A draft in a third of the time, of a coarser mesh.
+def quick(config: GenerateConfig) -> GenerateConfig:
+    """A draft in a third of the time, with a coarser mesh.
 
-    Fewer views are saved before steps: a schedule cut to a third leaves no time for the details.
+    Views are cut before steps: a schedule cut to a third leaves no time for the details.
     """
     return replace(
         config,
@@ -150,11 +154,26 @@ def _shortened(stage: Steps) -> Steps:
     return replace(stage, num_views=num_views, num_steps=round(share * stage.num_steps))
 
 
+def _check_detail(texture: TextureConfig) -> None:
+    if texture.detail_zoom < 1:
+        raise RequestError(
+            f"texture.detail_zoom is {texture.detail_zoom}: a close-up cannot be smaller than the view.",
+            "Give 1 or more, for example 2.",
+        )
+    if not 0.03 <= texture.detail_noise <= 1:
+        raise RequestError(
+            f"texture.detail_noise is {texture.detail_noise}, which leaves no timesteps to draw from.",
+            "Give a share from 0.03 to 1, for example 0.3.",
+        )
+
+
 def _with(config: Any, path: list[str], name: str, value: Any) -> Any:
     """A copy of a nested dataclass with one field replaced. Raises RequestError for a wrong name or type."""
     known = _names(config)
     if path[0] not in known:
-        raise RequestError(f"There is no setting {name!r}.", f"Here there are: {', '.join(known) or 'none'}.")
+        raise RequestError(
+            f"There is no setting {name!r}.", f"The settings here are: {', '.join(known) or 'none'}."
+        )
     if len(path) > 1:
         return replace(config, **{path[0]: _with(getattr(config, path[0]), path[1:], name, value)})
     kind = get_type_hints(type(config))[path[0]]

@@ -10,7 +10,6 @@ import trimesh
 from recdreamer.cameras import camera_rays, orbit_cameras
 from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField
 from recdreamer.field.grid_values import grid_points
-from recdreamer.generate import texture_field
 from recdreamer.mesh import Mesh, bake_color, unwrap
 from recdreamer.mesh.mesh import MeshConfig
 from recdreamer.models.painting import Painting
@@ -20,7 +19,8 @@ from recdreamer.rendering.ray_cast import MeshCaster
 from recdreamer.rendering.render_sdf import render_surface
 from recdreamer.sdf.distance_grid import DistanceGrid
 from recdreamer.sdf.from_mesh import SolidMesh
-from recdreamer.stages.handover import Work
+from recdreamer.stages.texture import texture_field
+from recdreamer.stages.workpiece import Workpiece
 from recdreamer.start.starting_point import StartingPoint
 
 pytestmark = pytest.mark.gpu
@@ -101,7 +101,7 @@ def test_a_region_of_an_object_is_painted_on_the_device_of_its_region() -> None:
     distances = (grid_points(SIZE, device).norm(dim=1) - 0.6).view(SIZE, SIZE, SIZE)
     original = {"verts": mesh.verts, "faces": mesh.faces}
     start = StartingPoint("texture", 1.0, original, mesh, distances=distances, region=(distances > 0).float())
-    work = Work.given(start, config, device)
+    work = Workpiece.given(start, config, device)
     painting = Painting(config, mesh, texture_field(config, start, work.field, 0), device)
     points = torch.from_numpy(mesh.verts).to(device)
     assert painting.color(points).device.type == work.shade(points, points).device.type == "cuda"

@@ -11,7 +11,7 @@ import torch
 import trimesh
 
 from recdreamer.cameras import orbit_cameras
-from recdreamer.config import GenerateConfig, of_detail
+from recdreamer.config import GenerateConfig
 from recdreamer.distillation import methods
 from recdreamer.field import FieldConfig, RadianceField
 from recdreamer.generate import generate
@@ -129,14 +129,14 @@ def test_what_is_resumed_goes_on_as_if_never_stopped() -> None:
 
 def test_they_take_little_noise_their_own_words_and_no_rectifier() -> None:
     request = JobRequest("a red bear", prior="some/model", overrides={"texture.detail_steps": 9})
-    settings = of_detail(resolve(request))
+    settings = resolve(request).step("close_ups")
     schedule = NoiseSchedule(torch.linspace(0.999, 0.01, 1000), "epsilon")
     assert all(timesteps_of(settings.guidance, schedule, k, 9) == (20, 300) for k in range(9))
-    assert settings.method == "vsd" and settings.optimize.num_steps == 9
+    assert settings.method == "vsd" and settings.num_steps == 9
     assert (
         "close-up" in settings.guidance.auxiliary_prompt and "view" not in settings.guidance.auxiliary_prompt
     )
-    other = of_detail(resolve(JobRequest("a red bear", method="esd")))
+    other = resolve(JobRequest("a red bear", method="esd")).step("close_ups")
     assert other.method == "esd"
 
 

@@ -68,10 +68,12 @@ class ByAzimuth:
 def test_the_job_s_own_classifier_says_it_where_it_knows_cameras() -> None:
     config = resolve(JobRequest("a red bear"))
     rectifiers = [Rectifier(ByAzimuth(), "marginal", CLASSES, 10, 100)]
-    assert yaw_of(Turned(40.0), rectifiers, config, 8) == pytest.approx(40, abs=1)
-    assert yaw_of(Turned(40.0, is_one_face=True), rectifiers, config, 8) == 0
+    assert yaw_of(Turned(40.0), rectifiers, config.cameras, 8) == pytest.approx(40, abs=1)
+    assert yaw_of(Turned(40.0, is_one_face=True), rectifiers, config.cameras, 8) == 0
     nowhere = [Rectifier(ByAzimuth(), "marginal", None, 10, 100)]
-    assert yaw_of(Turned(40.0), nowhere, config, 8) == 0 == yaw_of(Turned(40.0), [], config, 8)
+    assert (
+        yaw_of(Turned(40.0), nowhere, config.cameras, 8) == 0 == yaw_of(Turned(40.0), [], config.cameras, 8)
+    )
 
 
 def test_turning_by_the_yaw_brings_the_front_to_the_front() -> None:

@@ -123,7 +123,9 @@ def test_a_run_leaves_pictures_and_numbers(finished: tuple[JobFolder, Recorder])
 
 def test_every_particle_leaves_its_noise(finished: tuple[JobFolder, Recorder]) -> None:
     config = resolve(finished[0].read_request())
-    start = LatentParticles(config, DiffusionPrior.load("builtin", "cpu", torch.float32))
+    start = LatentParticles(
+        config.optimize, config.seed, DiffusionPrior.load("builtin", "cpu", torch.float32)
+    )
     end = end_of(finished[0])
     for i, latents in enumerate(start.latents):
         assert not torch.equal(latents, end.tensors[f"latents.{i}"])
@@ -156,12 +158,14 @@ def test_vsd_is_the_same_whether_it_is_observed_or_not(tmp_path: Path, pictures:
         prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
         guide, observer = prepare_guide(job, config, prior), None
         if is_observed:
-            observer = PoseObserver(guide, prepare_rectifiers(job, config, prior)[0].classifier, config)
+            observer = PoseObserver(
+                guide, prepare_rectifiers(job, config, prior)[0].classifier, config.rectifier
+            )
         assert guide.denoiser.branch is not None
         lora = LoraTrainer(guide.denoiser.branch, 1e-3, 1)
-        particles = LatentParticles(config, prior)
+        particles = LatentParticles(config.optimize, config.seed, prior)
         for step in range(3):
-            particle_step(step, particles, guide, lora, observer)
+            particle_step(step, config.step("shape"), particles, guide, lora, observer)
         if observer is not None:
             assert not torch.equal(observer.marginal.probs, torch.full_like(observer.marginal.probs, 0.25))
         ends.append(particles.tensors() | lora.tensors())
@@ -170,7 +174,9 @@ def test_vsd_is_the_same_whether_it_is_observed_or_not(tmp_path: Path, pictures:
 
 def test_a_particle_that_is_not_drawn_stands_still(tmp_path: Path, pictures: Path) -> None:
     config = resolve(job_of(tmp_path, pictures)[1])
-    particles = LatentParticles(config, DiffusionPrior.load("builtin", "cpu", torch.float32))
+    particles = LatentParticles(
+        config.optimize, config.seed, DiffusionPrior.load("builtin", "cpu", torch.float32)
+    )
     everyone = torch.arange(3)
     before = particles.at(everyone)
     for drawn in ([0, 1], [0, 2]):

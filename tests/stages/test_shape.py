@@ -20,7 +20,7 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import NullReport, Paused
 from recdreamer.stages import collapse, shape
-from recdreamer.stages.collapse import Look, cured, horizon, judge, look_at
+from recdreamer.stages.collapse import Look, cured, find_collapse, horizon, look_at
 from recdreamer.stages.guidance import prepare_guide
 from recdreamer.stages.shape import shape_stage
 from recdreamer.start.starting_point import StartingPoint
@@ -72,15 +72,15 @@ def look_of(field: object, prior: str = "builtin") -> Look:
     ],
 )
 def test_what_has_no_object_is_found_and_what_has_one_is_not(field: Haze, expected: str | None) -> None:
-    assert judge(look_of(field)) == expected
+    assert find_collapse(look_of(field)) == expected
 
 
 @pytest.mark.parametrize("prior", ["builtin", "some/model"])
 def test_neither_the_start_blob_nor_a_figure_is_a_collapse(prior: str) -> None:
     config = resolve(JobRequest("x", prior=prior))
-    assert judge(look_of(Scene(config, CPU).field, prior)) is None
+    assert find_collapse(look_of(Scene(config, CPU).field, prior)) is None
     for kind in range(4):
-        assert judge(look_of(SolidField(50.0, figurine_distances(kind)), prior)) is None
+        assert find_collapse(look_of(SolidField(50.0, figurine_distances(kind)), prior)) is None
 
 
 def figurine_distances(kind: int) -> Tensor:
@@ -102,7 +102,7 @@ def figurine_distances(kind: int) -> Tensor:
 def test_real_runs_are_healthy_where_they_are_looked_at() -> None:
     """As measured for "a red bear" with the embedded prior, steps 20 to 50."""
     for numbers in ((0.95, 0.33, 0.15, 0.27), (0.99, 0.43, 0.25, 0.32), (0.997, 0.42, 0.32, 0.33)):
-        assert judge(Look(*numbers)) is None
+        assert find_collapse(Look(*numbers)) is None
 
 
 def test_it_is_looked_at_a_tenth_of_the_way_but_not_before_twenty_steps() -> None:
@@ -157,7 +157,7 @@ def early(monkeypatch: pytest.MonkeyPatch) -> None:
 def verdicts(monkeypatch: pytest.MonkeyPatch, *said: str | None) -> list[str | None]:
     """Let the watch find these, one after the other."""
     left = list(said)
-    monkeypatch.setattr(shape, "judge", lambda look: left.pop(0))
+    monkeypatch.setattr(shape, "find_collapse", lambda look: left.pop(0))
     return left
 
 
@@ -176,7 +176,7 @@ def test_a_collapse_is_cured_once_by_beginning_again(
     job, config = make_job(tmp_path / "job", method="vsd")
     particles = run(job, config, notes)
     assert notes.steps == [1, 2, 3, *range(1, 9)] and not left
-    assert len(notes.warnings) == 1 and "a fog. The shape is begun once more" in notes.warnings[0]
+    assert len(notes.warnings) == 1 and "a fog. The shape stage restarts with" in notes.warnings[0]
     assert particles.scenes[0].config.regularizers.entropy == 10 * config.regularizers.entropy
     # From the beginning in every respect: as a job that had the cure's settings from the first.
     verdicts(monkeypatch, None)
@@ -196,7 +196,7 @@ def test_the_rectifier_begins_again_as_well(
         again.update(tensors)
         raise Paused
 
-    monkeypatch.setattr(shape, "_begin_again", stop)
+    monkeypatch.setattr(shape, "_restart", stop)
     with pytest.raises(Paused):
         run(*make_job(tmp_path, pose_mode="marginal"), Notes())
     (probs,) = (value for name, value in again.items() if "marginal" in name)
@@ -261,7 +261,7 @@ def test_killed_between_the_look_and_the_new_beginning_it_looks_again(
     left, notes = verdicts(monkeypatch, "fog", "fog", None), Notes()
     job, config = make_job(tmp_path, method="sds")
     with monkeypatch.context() as patch:
-        patch.setattr(shape, "_begin_again", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(shape, "_restart", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             run(job, config, notes)
     run(job, config, notes)

@@ -60,9 +60,7 @@ def start_of(
     folder: Path, arrays: dict[str, np.ndarray] | None = None, **changes
 ) -> tuple[StartingPoint, GenerateConfig]:
     job, config = make_job(folder, arrays, **changes)
-    start = prepare_start(job, config, CPU)
-    assert start is not None
-    return start, config
+    return prepare_start(job, config, CPU), config
 
 
 def opacities(scene: Scene, size_px: int = 64) -> Tensor:

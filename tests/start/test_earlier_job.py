@@ -15,13 +15,14 @@ from recdreamer.config import GenerateConfig
 from recdreamer.field import RadianceField
 from recdreamer.field.grid_values import grid_points
 from recdreamer.field.region_field import RegionField
-from recdreamer.generate import handed_on, texture_field
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.mesh import Mesh
 from recdreamer.models.radiance import Particles, Scene
 from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.stages.geometry import freedom
-from recdreamer.stages.handover import placing
+from recdreamer.stages.shape import skipped_shape
+from recdreamer.stages.texture import texture_field
+from recdreamer.stages.workpiece import placing
 from recdreamer.start.mesh_file import Placement
 from recdreamer.start.prepare import prepare_start
 
@@ -89,7 +90,7 @@ def test_the_region_of_an_earlier_job_holds_for_the_surface_and_for_its_place(tm
             tmp_path / str(number), start="continue", start_job=str(old), stages=("geometry",), strength=0.5,
             overrides={"geometry.resolution": 48},
         )  # fmt: skip
-        handed_on(JobFolder(tmp_path / str(number)), config, start, CPU)
+        skipped_shape(JobFolder(tmp_path / str(number)), config, start, CPU)
         shutil.rmtree(old)
     assert start.region is not None and torch.equal(start.region, first.region)
     assert start.placement == first.placement
@@ -114,7 +115,7 @@ def test_a_new_region_takes_the_place_of_the_earlier_one(tmp_path: Path):
         after = other.field.density(xyz)
     assert torch.equal(before[~is_free], after[~is_free]) and not torch.equal(before[is_free], after[is_free])
     job, config = make_job(tmp_path / "kept", arrays | below, stages=("texture",), **changes)
-    kept = handed_on(job, config, prepare_start(job, config, CPU), CPU).scenes[0].field
+    kept = skipped_shape(job, config, prepare_start(job, config, CPU), CPU).scenes[0].field
     assert torch.equal(kept.density(xyz), before)
 
 
@@ -139,13 +140,13 @@ def test_a_mesh_of_which_everything_may_change_lifts_the_region_of_the_earlier_j
     again.load(Particles(config, CPU, start).tensors())
 
 
-def test_a_shape_that_was_handed_on_is_that_of_the_first_run(tmp_path: Path):
+def test_a_skipped_shape_is_that_of_the_first_run(tmp_path: Path):
     job, config = make_job(tmp_path, figure(), stages=("texture",))
-    first = handed_on(job, config, prepare_start(job, config, CPU), CPU)
+    first = skipped_shape(job, config, prepare_start(job, config, CPU), CPU)
     push(first.scenes[0], 2, (1.0, 0.0, 0.0))
     store = CheckpointStore(job.checkpoints)
     store.save("shape", 0, first.tensors(), {"seconds": 0.0}, final=True)
-    again = handed_on(job, config, prepare_start(job, config, CPU), CPU)
+    again = skipped_shape(job, config, prepare_start(job, config, CPU), CPU)
     for key, value in first.tensors().items():
         assert torch.equal(value, again.tensors()[key]), key
 

@@ -16,6 +16,7 @@ from recdreamer.models.radiance import Particles, Scene
 from recdreamer.protocol import RequestError
 from recdreamer.rendering.ray_cast import MeshCaster
 from recdreamer.start.prepare import prepare_start
+from recdreamer.start.starting_point import FROM_PROMPT
 
 from .starts import CPU, above, figure, iou, make_job, opacities, push, start_of
 
@@ -39,7 +40,7 @@ def test_a_mesh_is_placed_in_the_middle_and_found_again(tmp_path: Path):
 
 def test_a_prompt_has_no_start_and_a_mesh_without_a_use_is_refused(tmp_path: Path):
     job, config = make_job(tmp_path / "a")
-    assert prepare_start(job, config, CPU) is None
+    assert prepare_start(job, config, CPU) is FROM_PROMPT
     job, config = make_job(tmp_path / "b", figure(), start="prompt")
     with pytest.raises(RequestError, match="from the prompt alone"):
         prepare_start(job, config, CPU)

@@ -188,7 +188,7 @@ def _first_stage(job: JobFolder) -> dict[str, Any]:
     prior = DiffusionPrior.load(config.prior, device, torch.float32)
     guide = prepare_guide(job, config, prior, report.warning)
     particles, seconds = shape_stage(job, config, prior, guide, device, report)
-    yaw_deg = yaw_of(particles.scenes[0], guide.rectifiers, config, prior.image_px)
+    yaw_deg = yaw_of(particles.scenes[0], guide.rectifiers, config.cameras, prior.image_px)
     facts = {
         "yaw_deg": yaw_deg,
         "seconds": seconds,

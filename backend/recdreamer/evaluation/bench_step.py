@@ -19,7 +19,7 @@ import torch
 import trimesh
 from torch.utils.flop_counter import FlopCounterMode
 
-from recdreamer.config import GenerateConfig, of_geometry, of_texture
+from recdreamer.config import GenerateConfig
 from recdreamer.device import choose_device, choose_dtype
 from recdreamer.distillation.methods import LORA_METHODS
 from recdreamer.evaluation.random_sd import random_dinov2, random_sd21
@@ -99,14 +99,14 @@ def _measure(
             else DiffusionPrior.load(prior_name, device, dtype)
         )
         guide = prepare_guides(job, config, prior)[stage]
-    theta, config = _theta(stage, config, device)
+    theta, of_step = _theta(stage, config, device), config.step(stage)
     branch = guide.denoiser.branch if guide.method in LORA_METHODS else None
     lora = branch and LoraTrainer(
-        branch, config.guidance.lora_learning_rate, config.guidance.lora_warmup_steps
+        branch, of_step.guidance.lora_learning_rate, of_step.guidance.lora_warmup_steps
     )
 
     def step(number: int) -> None:
-        optimize_step(number, config, prior, theta.at(number), guide, lora, theta.cameras(number))
+        optimize_step(number, of_step, prior, theta.at(number), guide, lora, theta.cameras(number))
 
     for number in range(WARM_UP_STEPS):
         step(number)
@@ -141,16 +141,16 @@ def _measure(
     return {"seconds": seconds, "tflop": flops.get_total_flops() / 1e12, "peak_gib": _peak_gib(device)}
 
 
-def _theta(stage: Stage, config: GenerateConfig, device: torch.device) -> tuple[Theta, GenerateConfig]:
-    """The model of the stage, started from a ball, and the configuration of its steps."""
+def _theta(stage: Stage, config: GenerateConfig, device: torch.device) -> Theta:
+    """The model of the stage, started from a ball."""
     if stage == "shape":
-        return Particles(config, device), config
+        return Particles(config, device)
     ball = trimesh.creation.icosphere(5, 0.6)
     mesh = Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32))
     field = RadianceField(config.field, config.seed).to(device)
     if stage == "texture":
-        return Painting(config, mesh, field, device), of_texture(config)
-    return Surface(config, start_grid(config, mesh, field, device), device), of_geometry(config)
+        return Painting(config, mesh, field, device)
+    return Surface(config, start_grid(config, mesh, field, device), device)
 
 
 def _job(

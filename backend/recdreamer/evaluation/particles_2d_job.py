@@ -22,7 +22,7 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
-from recdreamer.stages.particles_2d import PoseObserver, Sight, check_config, is_due, particle_stage
+from recdreamer.stages.particles_2d import PoseObserver, Snapshot, check_config, is_due, particle_stage
 
 NUM_SHEETS = 10
 MIN_PICTURE_PX = 128
@@ -43,7 +43,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guide = prepare_guide(job, config, prior)
     rectifiers = guide.rectifiers or prepare_rectifiers(job, config, prior)
-    observer = PoseObserver(guide, rectifiers[0].classifier, config)
+    observer = PoseObserver(guide, rectifiers[0].classifier, config.rectifier)
     album = Album(job, config.optimize.num_steps, config.prior == BUILTIN_PRIOR, report)
 
     report.stage("particles", 1, 2, (0.03, 1.0))
@@ -76,7 +76,7 @@ class Album:
         if self.path.exists():
             self.trace = json.loads(self.path.read_text(encoding="utf-8"))
 
-    def add(self, sight: Sight) -> None:
+    def add(self, sight: Snapshot) -> None:
         record: dict[str, Any] = {
             "step": sight.step,
             "marginal": sight.marginal.tolist(),

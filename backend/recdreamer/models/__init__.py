@@ -1,1 +1,1 @@
-"""θ of each stage: what is optimized, how it is rendered, and how a gradient moves it."""
+"""θ of each stage: its parameters, how they are rendered, and how a gradient moves them."""

@@ -1,4 +1,4 @@
-"""θ of the close-ups that end the third stage: a painting's own colours, seen through a narrow field of view."""
+"""θ of the close-ups that end the third stage: the colours of a painting, seen through a narrow field of view."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recdreamer.rendering import random_backgrounds
 
 @dataclass(frozen=True)
 class CloseViews:
-    """Close-ups as they are, and as they were before the first step."""
+    """Close-ups now, and before the first step."""
 
     now: PaintedViews
     before: Float[Tensor, "views 3 height width"]
@@ -32,39 +32,41 @@ class CloseViews:
 
 
 class CloseUps:
-    """A painting's field, of which each step shows a few random places `detail_zoom` times as large.
+    """A painting's field, of which each step shows a few random places enlarged `detail_zoom` times.
 
-    All see the same field on the same mesh, so that what is drawn in one close-up is there in all others. Only the
-    field's grid learns: its network is shared by all places, and would change colours where nobody looks.
+    All close-ups share one field on one mesh, so that they agree with each other. Only the field's grid learns: its
+    network is shared by all places, and would change colours out of view.
     """
 
     def __init__(self, config: GenerateConfig, painting: Painting) -> None:
-        """The painting's own field is sharpened, in place."""
+        """Sharpens the painting's own field, in place."""
         self.config, self.painting, self.device = config, painting, painting.device
         self.before = deepcopy(painting.field).requires_grad_(False)
         settings = config.texture
         for name, parameter in painting.field.named_parameters():
             parameter.requires_grad_(parameter.requires_grad and "grid" in name)
-        learnt = ((name, p) for name, p in painting.field.named_parameters() if p.requires_grad)
-        optimizer = field_optimizer(learnt, settings.grid_learning_rate, settings.network_learning_rate)
+        learned = ((name, p) for name, p in painting.field.named_parameters() if p.requires_grad)
+        optimizer = field_optimizer(learned, settings.grid_learning_rate, settings.network_learning_rate)
         self.descent = Descent(optimizer, settings.detail_steps, settings.final_learning_rate, self.device)
 
     def cameras(self, step: int) -> Cameras:
-        """From where other views are taken, too, each turned towards a random place that it sees."""
+        """Cameras drawn like those of other views, each turned towards a random visible place."""
         settings = self.config.texture
-        # Other numbers than those of the step, which draws its noise from them.
+        # Another seed than the step's, whose numbers are its noise.
         generator = step_generator(self.config.seed + 1, step, torch.device("cpu"))
         wide = sample_cameras(self.config.cameras, settings.num_views, generator, self.device)
         return close_ups(wide, self.painting.seen_points(wide, generator), settings.detail_zoom)
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> CloseViews:
-        """Close-ups before random grounds."""
+        """Close-ups before random backgrounds."""
         behind = self.config.optimize
         sights = self.painting.look(cameras, self.config.texture.render_px)
-        ground = random_backgrounds(len(cameras), generator, self.device, behind.ground, behind.ground_tint)
+        backgrounds = random_backgrounds(
+            len(cameras), generator, self.device, behind.background_brightness, behind.background_tint
+        )
         with torch.no_grad():
-            before = paint(self.before, sights, ground).rgb
-        return CloseViews(paint(self.painting.field, sights, ground), before)
+            before = paint(self.before, sights, backgrounds).rgb
+        return CloseViews(paint(self.painting.field, sights, backgrounds), before)
 
     def descend(
         self,
@@ -74,7 +76,7 @@ class CloseUps:
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """One optimizer step along `grad`, and along what keeps near points alike and coarse colours as they were."""
+        """One optimizer step along `grad`, smoothing near points and holding coarse colours."""
         settings = self.config.texture
         loss = distillation_loss(latents, grad)
         if len(rendering.now.xyz):
@@ -96,7 +98,7 @@ class CloseUps:
         return self.descent.first_bad_step.item()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold; what the colours were before comes from the checkpoint before."""
+        """Everything that a checkpoint must hold; the earlier colours come from the texture's checkpoint."""
         named = {f"painting.{k}": v for k, v in self.painting.field.state_dict().items()}
         return named | optimizer_tensors("detail_optimizer", self.descent.optimizer)
 

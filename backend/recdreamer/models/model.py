@@ -1,4 +1,4 @@
-"""What all stages share when a gradient on the latents moves their parameters."""
+"""Optimizer and loss by which every stage follows a gradient on the latents."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from recdreamer.cameras import Cameras
 
 @runtime_checkable
 class Pictured(Protocol):
-    """What can be looked at."""
+    """A model that can be pictured."""
 
     def picture(
-        self, cameras: Cameras, size_px: int, ground: float = 0.8
+        self, cameras: Cameras, size_px: int, brightness: float = 0.8
     ) -> Float[Tensor, "views 3 size_px size_px"]: ...
 
 
 @runtime_checkable
-class Shown(Protocol):
-    """What a render is, to the optimizer."""
+class Rendered(Protocol):
+    """The result of `Model.render`."""
 
     @property
     def rgb(self) -> Float[Tensor, "views 3 height width"]: ...
@@ -32,11 +32,11 @@ class Shown(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """θ of a stage: it renders itself, and moves along a gradient on the latents of its renders."""
+    """θ of a stage: it renders itself and follows a gradient on the latents of its renders."""
 
     device: torch.device
 
-    def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Shown: ...
+    def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendered: ...
 
     def descend(
         self,
@@ -46,24 +46,24 @@ class Model(Protocol):
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """`rendering` is what `render` gave."""
+        """`rendering` is the result of `render`."""
         ...
 
 
 class Descent:
-    """An optimizer whose rates fall along a cosine, and that remembers when a loss went bad."""
+    """An optimizer whose rates fall along a cosine, and that records the first non-finite loss."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, num_steps: int, final_rate: float, device: torch.device
     ) -> None:
-        """`final_rate` is the share of the learning rates that is left at the end."""
+        """`final_rate` is the final share of the learning rates."""
         self.optimizer, self.num_steps, self.final_rate = optimizer, num_steps, final_rate
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.first_bad_step = torch.full((), torch.inf, device=device)
-        """The first step whose loss was not finite; stays on the device so that no step waits for it."""
+        """The first step with a non-finite loss; kept on the device, so that no step waits for it."""
 
     def step(self, loss: Float[Tensor, ""], step: int) -> None:
-        """One optimizer step down `loss`; none where nothing that may change was seen."""
+        """One optimizer step down `loss`; none if nothing that may change was in view."""
         if not loss.requires_grad:
             return
         self.first_bad_step = torch.where(
@@ -81,7 +81,7 @@ class Descent:
 def field_optimizer(
     named: Iterable[tuple[str, Tensor]], grid_rate: float, network_rate: float
 ) -> torch.optim.Adam:
-    """Adam as Instant NGP has it: with a rate for hash grids, told by their names, and one for everything else."""
+    """Adam as in Instant NGP, with one rate for hash grids (by their names) and one for everything else."""
     grid, network = [], []
     for name, parameter in named:
         (grid if "grid" in name else network).append(parameter)

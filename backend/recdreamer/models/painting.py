@@ -1,4 +1,4 @@
-"""θ of the third stage: the colour of a mesh whose shape is settled."""
+"""θ of the third stage: the colours of a finished mesh."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHOW_ALL = 1 << 30
 
 @dataclass(frozen=True)
 class Sight:
-    """What one camera sees of a mesh, found once: the mesh does not move."""
+    """The visible points of a mesh for one camera; cast once, as the mesh does not move."""
 
     xyz: Float[Tensor, "hits 3"]
     pixels: Int[Tensor, "hits"]
@@ -39,14 +39,14 @@ class Sight:
 
 @dataclass(frozen=True)
 class PaintedViews:
-    """Pictures of the mesh, and the points that they are made of."""
+    """Pictures of the mesh, and the surface points that they show."""
 
     rgb: Float[Tensor, "views 3 height width"]
     xyz: Float[Tensor, "points 3"]
 
 
 class Painting:
-    """A colour field on a frozen mesh, seen by cameras whose rays are cast once and kept.
+    """A colour field on a frozen mesh, seen by cameras whose rays are cast once and cached.
 
     The views of a step are one of a fixed number of batches, each spread over the circle as in the other stages.
     """
@@ -54,14 +54,14 @@ class Painting:
     def __init__(
         self, config: GenerateConfig, mesh: Mesh, field: RadianceField | RegionField, device: torch.device
     ) -> None:
-        """`field` has the colours to begin with; it is copied."""
+        """`field` has the initial colours; it is copied."""
         self.config, self.device = config, device
         settings = config.texture
         self.caster = MeshCaster(mesh.verts, mesh.faces, device)
         self.field = deepcopy(field).to(device)
         self.field.set_progress(SHOW_ALL)
-        learnt = ((name, p) for name, p in self.field.named_parameters() if p.requires_grad)
-        optimizer = field_optimizer(learnt, settings.grid_learning_rate, settings.network_learning_rate)
+        learned = ((name, p) for name, p in self.field.named_parameters() if p.requires_grad)
+        optimizer = field_optimizer(learned, settings.grid_learning_rate, settings.network_learning_rate)
         self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
         self._sights: dict[int, list[Sight]] = {}
 
@@ -75,15 +75,17 @@ class Painting:
         return step % max(1, settings.cached_views // settings.num_views)
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> PaintedViews:
-        """The step's own views before random grounds; `cameras` are those of `cameras(step)`."""
+        """The step's own views before random backgrounds; `cameras` are those of `cameras(step)`."""
         batch, size_px, behind = self._batch(step), self.config.texture.render_px, self.config.optimize
         if batch not in self._sights:
             self._sights[batch] = self.look(cameras, size_px)
-        ground = random_backgrounds(len(cameras), generator, self.device, behind.ground, behind.ground_tint)
-        return paint(self.field, self._sights[batch], ground)
+        backgrounds = random_backgrounds(
+            len(cameras), generator, self.device, behind.background_brightness, behind.background_tint
+        )
+        return paint(self.field, self._sights[batch], backgrounds)
 
     def forget_views(self) -> None:
-        """Free the ray casts that were kept; for when the stage is through."""
+        """Free the cached ray casts, once the stage is done."""
         self._sights.clear()
 
     def look(self, cameras: Cameras, size_px: int) -> list[Sight]:
@@ -111,7 +113,7 @@ class Painting:
     def seen_points(
         self, cameras: Cameras, generator: torch.Generator, size_px: int = 64
     ) -> Float[Tensor, "views 3"]:
-        """A random place of the mesh in each view, all pixels that show it alike; the middle where none does."""
+        """A random visible point of the mesh in each view, uniform over its pixels; the origin if there is none."""
         rays_o, rays_d = (rays.flatten(1, 2) for rays in camera_rays(cameras, size_px, size_px))
         faces, _, distances = self.caster.cast(rays_o.flatten(0, 1), rays_d.flatten(0, 1))
         hits = (faces >= 0).view(len(cameras), -1)
@@ -129,7 +131,7 @@ class Painting:
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """One optimizer step along `grad`, and along what keeps near points alike."""
+        """One optimizer step along `grad`, smoothing near points."""
         settings = self.config.texture
         loss = distillation_loss(latents, grad)
         if len(rendering.xyz):
@@ -139,11 +141,11 @@ class Painting:
 
     @torch.no_grad()
     def picture(
-        self, cameras: Cameras, size_px: int, ground: float = 0.8
+        self, cameras: Cameras, size_px: int, brightness: float = 0.8
     ) -> Float[Tensor, "views 3 size_px size_px"]:
         """Clean pictures of the painted mesh."""
-        grounds = torch.full((len(cameras), 3), ground, device=self.device)
-        return paint(self.field, self.look(cameras, size_px), grounds).rgb.clamp(0, 1)
+        backgrounds = torch.full((len(cameras), 3), brightness, device=self.device)
+        return paint(self.field, self.look(cameras, size_px), backgrounds).rgb.clamp(0, 1)
 
     def color(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
         """sRGB colour at points of the surface."""
@@ -160,7 +162,7 @@ class Painting:
         return self.descent.first_bad_step.item()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that a checkpoint must hold; the mesh comes from the stage before."""
+        """Everything that a checkpoint must hold; the mesh comes from the previous stage."""
         named = {f"painting.{k}": v for k, v in self.field.state_dict().items()}
         return named | optimizer_tensors("painting_optimizer", self.descent.optimizer)
 
@@ -170,9 +172,9 @@ class Painting:
 
 
 def paint(
-    field: RadianceField | RegionField, sights: Sequence[Sight], ground: Float[Tensor, "views 3"]
+    field: RadianceField | RegionField, sights: Sequence[Sight], backgrounds: Float[Tensor, "views 3"]
 ) -> PaintedViews:
-    """What cameras see of a mesh in a field's colours, before a ground each."""
+    """The views of a mesh in a field's colours, each before its own background."""
     size_px = sights[0].coverage.shape[-1]
     xyz = torch.cat([sight.xyz for sight in sights])
     pixels = torch.cat([sight.pixels + i * size_px**2 for i, sight in enumerate(sights)])
@@ -180,7 +182,7 @@ def paint(
     summed = colors.new_zeros(len(sights) * size_px**2, 3).index_add(0, pixels, colors)
     rgb = summed.view(len(sights), size_px, size_px, 3).permute(0, 3, 1, 2)
     coverage = torch.stack([sight.coverage for sight in sights])
-    return PaintedViews(rgb + (1 - coverage) * ground[:, :, None, None], xyz)
+    return PaintedViews(rgb + (1 - coverage) * backgrounds[:, :, None, None], xyz)
 
 
 def unevenness(
@@ -189,7 +191,7 @@ def unevenness(
     radius: float,
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    """Mean squared difference of a field's colours at some of the points and at a normal distance of `radius`."""
+    """Mean squared difference of a field's colours at some of the points and at normal offsets of scale `radius`."""
     chosen = torch.randint(len(xyz), (4096,), generator=generator, device=generator.device).to(xyz.device)
     points = xyz[chosen]
     offsets = torch.randn(points.shape, generator=generator, device=generator.device).to(points)

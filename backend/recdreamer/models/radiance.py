@@ -1,4 +1,4 @@
-"""What is optimized: radiance fields with their occupancy grid and optimizer, and how a gradient moves them."""
+"""θ of the first stage: radiance fields, each with an occupancy grid and an optimizer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays
 from recdreamer.config import GenerateConfig
-from recdreamer.field import Field, OccupancyGrid, RadianceField
+from recdreamer.field import Field, OccupancyGrid
 from recdreamer.field.region_field import RegionField, empty_like
-from recdreamer.field.solid_field import SolidField
 from recdreamer.models.model import Descent, distillation_loss, field_optimizer
 from recdreamer.models.stay_near_start import GentleField, hold_loss
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
@@ -28,10 +27,10 @@ from recdreamer.rendering import (
     weight_entropy_loss,
     z_variance_loss,
 )
-from recdreamer.start.starting_point import StartingPoint
+from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 NUM_LOOKS = 4
-"""Looks at the density of a start before the first step."""
+"""Updates of the occupancy grid from a start, before the first step."""
 
 
 class Scene:
@@ -42,7 +41,7 @@ class Scene:
         config: GenerateConfig,
         device: torch.device,
         index: int = 0,
-        start: StartingPoint | None = None,
+        start: StartingPoint = FROM_PROMPT,
     ) -> None:
         self.config, self.device = config, device
         seed = config.seed + 7919 * index
@@ -50,14 +49,14 @@ class Scene:
         self.surrounding = None
         if config.optimize.background == "learned":
             self.surrounding = Background(BackgroundConfig(), seed).to(device)
-        self.field: RadianceField | RegionField = RadianceField(config.field, seed)
-        self.frozen: SolidField | RadianceField | RegionField | None = None
-        """What the field began with, where it began with something."""
-        self.strength = torch.ones((), device=device)
-        """How far the shape may leave that; see `hold_loss`."""
-        if start is not None:
-            self._begin_at(start, seed)
+        self.field, self.frozen = start.make_fields(config.field, seed)
+        """The field, and a frozen copy of its start; None where it starts from the prompt."""
         self.field.to(device)
+        self.strength = torch.full((), start.strength, device=device)
+        """How far the shape may leave the start; see `hold_loss`."""
+        if self.frozen is not None:
+            self.frozen.to(device)
+            self._look_at_start(start, seed)
         settings = config.optimize
         around = () if self.surrounding is None else self.surrounding.named_parameters()
         optimizer = field_optimizer(
@@ -65,16 +64,12 @@ class Scene:
         )
         self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
 
-    def _begin_at(self, start: StartingPoint, seed: int) -> None:
-        self.field, self.frozen = start.make_fields(self.config.field, seed)
-        self.field.to(self.device)
-        self.strength.fill_(start.strength)
-        if self.frozen is not None:
-            self.frozen.to(self.device)
+    def _look_at_start(self, start: StartingPoint, seed: int) -> None:
+        """Take over an earlier job's occupancy and surrounding where they fit, or find out where the start is."""
         is_known = _load_fitting("occupancy", self.occupancy, start.scene)
         if self.surrounding is not None:
             _load_fitting("surrounding", self.surrounding, start.scene)
-        # One random point a cell would miss what is thin.
+        # One random point per cell would miss thin parts.
         generator = torch.Generator(device=self.device).manual_seed(seed)
         for _ in range(0 if is_known else NUM_LOOKS):
             self.occupancy.update(self.field, 0, generator)
@@ -84,12 +79,12 @@ class Scene:
         return field.named_parameters()
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
-        """Training pictures: jittered samples, coarse levels first, a ground behind each view."""
+        """Training pictures: jittered samples, coarse levels first, a background behind each view."""
         self.field.set_progress(step)
         self.occupancy.update(self.field, step, generator)
         settings, size = self.config.optimize, self.config.optimize.render_px
         background = random_backgrounds(
-            len(cameras), generator, self.device, settings.ground, settings.ground_tint
+            len(cameras), generator, self.device, settings.background_brightness, settings.background_tint
         )
         if self.surrounding is not None:
             is_plain = torch.rand(len(cameras), 1, 1, 1, generator=generator, device=generator.device) < 0.5
@@ -100,7 +95,7 @@ class Scene:
         )
 
     def _pushed(self) -> Field:
-        """The field as the prior and the regularisers push it."""
+        """The field whose gradient the prior and the regularizers see."""
         return self.field if self.frozen is None else GentleField(self.field, self.strength)
 
     def descend(
@@ -111,7 +106,7 @@ class Scene:
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """One optimizer step along `grad` on the latents and along the regularisers."""
+        """One optimizer step along `grad` on the latents and along the regularizers."""
         loss = distillation_loss(latents, grad) + self._regularization(rendering, step, generator)
         if self.frozen is not None:
             weight = (1 - self.strength) * self.config.start.hold
@@ -125,7 +120,7 @@ class Scene:
     ) -> Float[Tensor, ""]:
         weights, progress = self.config.regularizers, step / self.config.optimize.num_steps
         smooth, smooth_color = smoothness_loss(self._pushed(), rendering, 0.04, 4096, generator)
-        # Unlike the others mostly off, and with the samples of all rays to go through.
+        # Off by default, and costly: it goes through the samples of all rays.
         z_variance = weights.z_variance * z_variance_loss(rendering) if weights.z_variance else 0.0
         return (
             weights.sparsity * sparsity_loss(rendering.opacity)
@@ -138,10 +133,10 @@ class Scene:
 
     @torch.no_grad()
     def picture(
-        self, cameras: Cameras, size_px: int, ground: float = 0.8
+        self, cameras: Cameras, size_px: int, brightness: float = 0.8
     ) -> Float[Tensor, "views 3 size_px size_px"]:
-        """Clean pictures for looking at and for measuring."""
-        background = torch.full((len(cameras), 3), ground, device=self.device)
+        """Clean pictures, for previews and measurements."""
+        background = torch.full((len(cameras), 3), brightness, device=self.device)
         rendering = render(
             self.field, self.occupancy, cameras, size_px, size_px, background, self.config.render
         )
@@ -160,7 +155,7 @@ class Scene:
         return named | optimizer_tensors("optimizer", self.descent.optimizer)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `tensors`; what the field began with comes along, so that no file is needed."""
+        """The inverse of `tensors`; the start is part of them, so that no file is needed."""
         if "strength" in tensors:
             self.strength.copy_(tensors["strength"])
             self._make_frozen(tensors)
@@ -173,7 +168,7 @@ class Scene:
         load_optimizer("optimizer", self.descent.optimizer, tensors)
 
     def _make_frozen(self, tensors: dict[str, Tensor]) -> None:
-        """Fields of the kinds that a checkpoint holds; the optimizer keeps the parameters that it has."""
+        """Make fields of the kinds in a checkpoint; the optimizer keeps its parameters."""
         changing = self.field.field if isinstance(self.field, RegionField) else self.field
         beside = None
         if any(name.startswith("frozen.") for name in tensors):
@@ -191,7 +186,7 @@ class Scene:
 
 
 def _load_fitting(name: str, module: torch.nn.Module, tensors: dict[str, Tensor]) -> bool:
-    """Load a part of another job's scene where it has one of the same size, and say whether it had."""
+    """Load a part of another job's scene if it has one of the same size. Returns whether it had."""
     state, own = part(name, tensors), module.state_dict()
     fits = {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in own.items()}
     if fits:
@@ -200,22 +195,22 @@ def _load_fitting(name: str, module: torch.nn.Module, tensors: dict[str, Tensor]
 
 
 class Particles:
-    """The particles θ¹ … θⁿ, a field each (paper, Sec. 3.3); they share the branch and the pose marginal."""
+    """The particles θ¹ … θⁿ, one field each (paper, Sec. 3.3); they share the branch and the pose marginal."""
 
     def __init__(
-        self, config: GenerateConfig, device: torch.device, start: StartingPoint | None = None
+        self, config: GenerateConfig, device: torch.device, start: StartingPoint = FROM_PROMPT
     ) -> None:
         self.scenes = [Scene(config, device, index, start) for index in range(config.optimize.num_particles)]
 
     def at(self, step: int) -> Scene:
-        """The particle that a step moves: in turn, so that all see timesteps alike (released code: a random one)."""
+        """The particle of a step: they take turns, so that all see the same timesteps (released code: a random one)."""
         return self.scenes[step % len(self.scenes)]
 
     def cameras(self, step: int) -> Cameras | None:
-        """The views of a step: left to chance."""
+        """None: the views of a step are random."""
 
     def shown(self) -> list[Scene]:
-        """A row of the preview each."""
+        """One row of the preview for each."""
         return self.scenes
 
     @property

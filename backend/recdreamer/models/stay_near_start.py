@@ -1,4 +1,4 @@
-"""What keeps a field near the shape that it started from."""
+"""The loss that keeps a field near its start."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from recdreamer.field import Field
 from recdreamer.rendering import Rendering
 
 THICKNESS = 0.04
-"""Of the matter by whose opacity densities are compared, in scene units."""
+"""Thickness of the layer whose opacity stands for a density, in scene units."""
 NUM_POINTS = 4096
 
 
 class GentleField:
-    """A `Field` whose density passes only a share of the gradient on; its values are those of the field."""
+    """A `Field` with the same values, whose density passes only a share of its gradient on."""
 
     def __init__(self, field: Field, share: Float[Tensor, ""]) -> None:
         self.field, self.share = field, share
@@ -39,12 +39,12 @@ def hold_loss(
 
         L(s · ∂σ) + (1 − s) · W · hold_loss
 
-    where s · ∂σ says that everything else moves the density with the share s of its gradient: at s = 0 the shape
+    where s · ∂σ means that every other loss moves the density with the share s of its gradient: at s = 0 the shape
     stays and only the colour learns, at s = 1 nothing is held. The paper leaves open how its method builds on a
     3D generator's shape (Fig. 16 and the outlook beside it: "fine-tuning it from a geometrically consistent base
     model"); this formula is this project's.
 
-    Half of the points are samples of the render, where the field has just been moved; half lie anywhere in the cube.
+    Half of the points are samples of the render, where the field has just changed; half are uniform in the cube.
     """
     anywhere = 2 * torch.rand(NUM_POINTS, 3, generator=generator, device=generator.device) - 1
     points = anywhere.to(rendering.rgb)

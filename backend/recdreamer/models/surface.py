@@ -1,4 +1,4 @@
-"""θ of the second stage: a surface that started from the first stage's field, moved by what its normals look like."""
+"""θ of the second stage: a surface that starts from the first stage's field and is optimized by its normals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from recdreamer.sdf.distance_grid import (
 
 
 class Surface:
-    """Signed distances, and the albedo where it is seen, with their optimizer."""
+    """Signed distances, and the albedo if it is shown, with their optimizer."""
 
     def __init__(
         self,
@@ -32,26 +32,26 @@ class Surface:
         device: torch.device,
         freedom: Float[Tensor, "x y z"] | None = None,
     ) -> None:
-        """`freedom` in [0, 1] says how much of each step a vertex takes; None: all."""
+        """`freedom` in [0, 1] is the share of each step that a vertex takes; None: all of it."""
         self.config, self.device, self.grid = config, device, grid.to(device)
         self.occupancy = OccupancyGrid(config.occupancy).to(device)
         self.freedom = freedom
         settings = config.geometry
         groups = [{"params": [self.grid.distances], "lr": settings.learning_rate * grid.cell}]
         if settings.picture == "shaded":
-            # What is only a wrong colour would be explained by a wrong shape.
+            # With a fixed albedo, a wrong colour would be explained by a wrong shape.
             self.grid.albedo.requires_grad_()
             groups.append({"params": [self.grid.albedo], "lr": settings.albedo_learning_rate})
-        self._learnt: list[torch.Tensor] = [tensor for group in groups for tensor in group["params"]]
+        self._learned: list[torch.Tensor] = [tensor for group in groups for tensor in group["params"]]
         optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
-        """Training pictures, jittered, before random grounds."""
+        """Training pictures, jittered, before random backgrounds."""
         self.occupancy.update(self.grid, step, generator)
         settings, size = self.config.optimize, self.config.geometry.render_px
         background = random_backgrounds(
-            len(cameras), generator, self.device, settings.ground, settings.ground_tint
+            len(cameras), generator, self.device, settings.background_brightness, settings.background_tint
         )
         return self._picture(cameras, size, background, generator)
 
@@ -63,7 +63,7 @@ class Surface:
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """One optimizer step along `grad` and along what keeps a surface smooth and near its start."""
+        """One optimizer step along `grad`, keeping the surface smooth and near its start."""
         settings, grid = self.config.geometry, self.grid
         near = grid.near_surface()
         loss = distillation_loss(latents, grad)
@@ -76,28 +76,28 @@ class Surface:
             )
             if grid.albedo.requires_grad:
                 loss = loss + settings.albedo_variation * albedo_variation(grid, near)
-        before = None if self.freedom is None else [tensor.detach().clone() for tensor in self._learnt]
+        before = None if self.freedom is None else [tensor.detach().clone() for tensor in self._learned]
         self.descent.step(loss, step)
         if before is not None and self.freedom is not None:
-            # Not the gradient: Adam would take a small one for a large one.
+            # Scale the step and not the gradient: Adam normalizes gradients.
             with torch.no_grad():
-                for tensor, was in zip(self._learnt, before, strict=True):
+                for tensor, was in zip(self._learned, before, strict=True):
                     tensor.copy_(was + self.freedom * (tensor - was))
         if step + 1 == settings.num_steps:
             grid.mend()
 
     def _hessian_weight(self, step: int) -> float:
-        """Little at first, so that the shape can move, and the most at the end, so that it settles."""
+        """Low at the start, so that the shape can move; highest at the end, so that it settles."""
         settings = self.config.geometry
         progress = step / settings.num_steps
         return settings.hessian ** (1 - progress) * settings.final_hessian**progress
 
     @torch.no_grad()
     def picture(
-        self, cameras: Cameras, size_px: int, ground: float = 0.8
+        self, cameras: Cameras, size_px: int, brightness: float = 0.8
     ) -> Float[Tensor, "views 3 size_px size_px"]:
-        """Clean pictures of what is shown."""
-        background = torch.full((len(cameras), 3), ground, device=self.device)
+        """Clean pictures of the surface, as the prior sees them."""
+        background = torch.full((len(cameras), 3), brightness, device=self.device)
         return self._picture(cameras, size_px, background, None).rgb.clamp(0, 1)
 
     def _picture(
@@ -113,7 +113,7 @@ class Surface:
         return self
 
     def cameras(self, step: int) -> None:
-        """Left to chance."""
+        """None: the views of a step are random."""
 
     def shown(self) -> list[Surface]:
         return [self]
@@ -123,7 +123,7 @@ class Surface:
         return self.descent.first_bad_step.item()
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold; what the surface began as comes from the stage before."""
+        """Everything that a checkpoint must hold; the start comes from the previous stage."""
         named = {"surface.distances": self.grid.distances.detach()}
         if self.grid.albedo.requires_grad:
             named["surface.albedo"] = self.grid.albedo.detach()

@@ -1,1 +1,1 @@
-"""The three stages of a job, and what all of them are guided by."""
+"""The three stages of a job, the guides that they share, and 2D particles."""

@@ -1,4 +1,4 @@
-"""Does the first stage still have an object? Empty, fog and full boxes are seen early, and cured once."""
+"""Detect early that the first stage has lost its object (empty, fog, full box), and choose settings for one retry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLLAPSES: tuple[Collapse, ...] = ("empty", "fog", "full")
 
 LOOK_PX, NUM_VIEWS, MIN_STEPS = 48, 4, 20
 SEEN = 0.1
-"""Opacity of a pixel in which there is something."""
+"""Opacity from which a pixel counts as showing something."""
 # With the embedded prior, seen / solid / cells go from 0.32 / 0.13 / 0.26 (the start blob) to 0.42 / 0.32 / 0.33 (step
 # 50 of 500, a bear), and its peak from 0.94 to 1.00; its figures fill 0.2 to 0.3 of a picture.
 FOG_SEEN, FOG_FIRM = 0.2, 0.05
@@ -30,12 +30,12 @@ EMPTY_PEAK, EMPTY_SOLID = 0.5, 0.001
 
 @dataclass(frozen=True)
 class Look:
-    """What a few clean pictures from all around, and the occupancy grid, say of a scene."""
+    """Measures of a scene, from a few clean pictures around it and from its occupancy grid."""
 
     peak: float
     """Opacity of the most opaque pixel."""
     seen: float
-    """Share of the pixels in which there is something: more opaque than SEEN."""
+    """Share of the pixels that are more opaque than SEEN."""
     solid: float
     """Share of the pixels that are more than half opaque."""
     cells: float
@@ -43,22 +43,22 @@ class Look:
 
 
 def look_at(scene: Scene) -> Look:
-    """Pictures of the evaluation orbit; draws no random numbers."""
+    """Measure a scene by pictures of the evaluation orbit. Draws no random numbers."""
     cameras = orbit(NUM_VIEWS, scene.config.cameras, scene.device)
-    ground = torch.ones(NUM_VIEWS, 3, device=scene.device)
+    background = torch.ones(NUM_VIEWS, 3, device=scene.device)
     with torch.no_grad():
         opacity = render(
-            scene.field, scene.occupancy, cameras, LOOK_PX, LOOK_PX, ground, scene.config.render
+            scene.field, scene.occupancy, cameras, LOOK_PX, LOOK_PX, background, scene.config.render
         ).opacity
     seen, solid = ((opacity > bound).float().mean().item() for bound in (SEEN, 0.5))
     return Look(opacity.max().item(), seen, solid, scene.occupancy.share)
 
 
-def judge(look: Look) -> Collapse | None:
-    """What is wrong with a scene a tenth of the way through, or None."""
+def find_collapse(look: Look) -> Collapse | None:
+    """The kind of collapse, if any, a tenth of the way through the stage."""
     if look.seen > FOG_SEEN and look.solid < FOG_FIRM * look.seen:
         return "fog"
-    # Before "full": in a field without matter all cells stay open, so that some can return.
+    # Checked before "full": in an empty field all cells stay occupied, so that matter can return.
     if look.peak < EMPTY_PEAK or look.solid < EMPTY_SOLID:
         return "empty"
     if look.solid > FULL_SOLID or look.cells > FULL_CELLS:
@@ -67,15 +67,15 @@ def judge(look: Look) -> Collapse | None:
 
 
 def horizon(num_steps: int) -> int:
-    """The step at which to look: a tenth of the way, when there is something to see. Shorter runs are not looked at."""
+    """The step of the check: a tenth of the way, when an object is visible. Shorter runs are not checked."""
     return max(num_steps // 10, MIN_STEPS)
 
 
 def cured(config: GenerateConfig, collapse: Collapse) -> GenerateConfig:
-    """The settings with which to try once more.
+    """The settings for one retry.
 
-    Empty: twice the blob's density, a third more of its radius, a tenth of the sparsity. Fog and full: five times the
-    sparsity and ten times the entropy, which come in earlier by that.
+    Empty: twice the density of the initial blob, a radius one third larger, a tenth of the sparsity. Fog and full: five
+    times the sparsity and ten times the entropy, which thus take effect earlier.
     """
     weights, field = config.regularizers, config.field
     if collapse == "empty":
@@ -96,9 +96,9 @@ REMEDIES: dict[Collapse, str] = {
     "full": "more pressure to be sparse and firm",
 }
 OF_OBJECT = {**REMEDIES, "empty": "less pressure to be sparse"}
-"""The same where the start is an object, which stays as it is."""
+"""The same for a job that starts from an object, which cannot be made larger or denser."""
 ADVICE = "else try another seed, more steps or a prompt that names one solid object"
 ADVICE_FOR_OBJECT = (
-    "else lower the strength, so that the result stays nearer to the object, thicken what is thin in it, or try a prompt "
+    "else lower the strength, so that the result stays nearer to the object, thicken its thin parts, or try a prompt "
     "that names what it shows"
 )

@@ -1,4 +1,4 @@
-"""Which way a finished object faces, so that it can be handed over with its front where Blender has it."""
+"""Find which way a finished object faces, so that its front can be turned to -Y, as Blender expects."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.cameras import orbit
-from recdreamer.config import GenerateConfig
+from recdreamer.cameras import CameraConfig, orbit
 from recdreamer.models.model import Pictured
 from recdreamer.pose.rectifier import Rectifier
 
 NUM_VIEWS = 36
 MAX_PX = 256
-"""About what the extractor reads."""
+"""About the input size of the extractor."""
 LEAST_AGREEMENT = 0.5
-"""Of the views on where the front is. Four classes of a perfect object have 0.90, an object of one face 0."""
+"""Minimal agreement of the views on the front. A perfect object reaches 0.90 with four classes, one with the same
+face on all sides 0."""
 
 
 def yaw_of_views(
@@ -26,11 +26,11 @@ def yaw_of_views(
     probs: Float[Tensor, "views classes"],
     class_azimuth_deg: Float[Tensor, "classes"],
 ) -> tuple[float, float]:
-    """The yaw of an object in degrees, and how much its views agree on it, in [0, 1].
+    """The yaw of an object in degrees, and the agreement of its views, in [0, 1].
 
     A view from azimuth a that shows the class of azimuth b says that the yaw is b - a, and that turning the object by
-    as much, counter-clockwise from above, puts its front at azimuth 0. The direction of the views' mean vector is the
-    yaw, its length the agreement.
+    that angle, counter-clockwise from above, puts its front at azimuth 0. The direction of the views' mean vector is
+    the yaw, its length the agreement.
     """
     turns = torch.deg2rad(class_azimuth_deg[None] - azimuth_deg[:, None])
     x, y = (probs * turns.cos()).sum(1).mean(), (probs * turns.sin()).sum(1).mean()
@@ -38,19 +38,17 @@ def yaw_of_views(
 
 
 @torch.no_grad()
-def yaw_of(
-    pictured: Pictured, rectifiers: Sequence[Rectifier], config: GenerateConfig, size_px: int
-) -> float:
-    """The yaw of what was made, in degrees, as the job's own classifier reads it.
+def yaw_of(pictured: Pictured, rectifiers: Sequence[Rectifier], ranges: CameraConfig, size_px: int) -> float:
+    """The yaw of an object in degrees, by the job's own classifier.
 
-    0 where nothing says what a front is, or the views do not agree on one.
+    0 if no class has an azimuth, or if the views do not agree on a front.
     """
     for rectifier in rectifiers:
         if rectifier.class_azimuth_deg is not None:
             classes, azimuths, probs = rectifier.class_azimuth_deg, [], []
-            # One view at a time: all of them would need gigabytes at Stable Diffusion's size.
+            # One view at a time: all at once would need gigabytes with Stable Diffusion.
             for view in range(NUM_VIEWS):
-                cameras = orbit(1, config.cameras, classes.device, view * 360 / NUM_VIEWS)
+                cameras = orbit(1, ranges, classes.device, view * 360 / NUM_VIEWS)
                 azimuths.append(cameras.azimuth_deg)
                 probs.append(rectifier.classifier(pictured.picture(cameras, min(size_px, MAX_PX))).exp())
             yaw_deg, agreement = yaw_of_views(torch.cat(azimuths), torch.cat(probs), classes)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from recdreamer.config import GenerateConfig, of_geometry
+from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import Field
 from recdreamer.field.grid_values import grid_points, trilinear
@@ -22,7 +22,7 @@ from recdreamer.report import Report, Tick, no_tick
 from recdreamer.sdf.distance_grid import DistanceGrid, light, uncolored
 from recdreamer.sdf.from_mesh import SolidMesh
 from recdreamer.stages.run import particle_name, run_stage
-from recdreamer.start.starting_point import StartingPoint
+from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 ALL_FACES = 1 << 30
 
@@ -36,11 +36,11 @@ def geometry_stage(
     colored: Sequence[Field],
     device: torch.device,
     report: Report,
-    start: StartingPoint | None = None,
+    start: StartingPoint = FROM_PROMPT,
 ) -> tuple[list[Surface], float]:
-    """A refined surface of each field, which begins as an earlier job's where there is one.
+    """Refine a surface for each field, starting from that of an earlier job if there is one.
 
-    `colored` are the fields that have the colours. Returns the surfaces and the seconds of all runs.
+    `colored` are the fields that hold the colours. Returns the surfaces and the seconds of all runs.
     """
     surfaces, seconds, num_steps = [], 0.0, config.geometry.num_steps
     for index, (field, colors) in enumerate(zip(fields, colored, strict=True)):
@@ -49,7 +49,7 @@ def geometry_stage(
         def tick(before: int = before, in_all: int = in_all) -> None:
             report.progress(before, in_all)
 
-        if start is not None and start.surface is not None:
+        if start.surface is not None:
             grid = colored_grid(config, resampled(start.surface, config.geometry.resolution), colors, tick)
         else:
             settings = replace(config.mesh, target_faces=ALL_FACES)
@@ -57,7 +57,7 @@ def geometry_stage(
             grid = start_grid(config, mesh, colors, device, tick)
         surface = Surface(config, grid, device, freedom(start, config, device))
         seconds += run_stage(
-            particle_name("geometry", index), job, of_geometry(config), prior, guide, surface, device, report,
+            particle_name("geometry", index), job, config.step("geometry"), prior, guide, surface, device, report,
             counted=(before, in_all),
         )  # fmt: skip
         surfaces.append(surface)
@@ -65,11 +65,9 @@ def geometry_stage(
 
 
 def freedom(
-    start: StartingPoint | None, config: GenerateConfig, device: torch.device
+    start: StartingPoint, config: GenerateConfig, device: torch.device
 ) -> Float[Tensor, "x y z"] | None:
-    """How much of each step a vertex takes: by the job's strength, and within its region only. None: all of it."""
-    if start is None:
-        return None
+    """The share of each step that a vertex takes: the job's strength, within its region only. None: all of it."""
     size, share = (config.geometry.resolution,) * 3, start.strength
     if start.region is None:
         return None if share == 1 else torch.full(size, share, device=device)
@@ -86,7 +84,7 @@ def start_grid(
 
 
 def resampled(distances: Float[Tensor, "x y z"], resolution: int) -> Float[Tensor, "x2 y2 z2"]:
-    """Distances on a grid of another resolution; the same to the last bit on one that is not."""
+    """Distances on a grid of another resolution; returned as they are if the resolution is the same."""
     if len(distances) == resolution:
         return distances
     return trilinear(distances[None], grid_points(resolution, distances.device)).view((resolution,) * 3)
@@ -95,9 +93,9 @@ def resampled(distances: Float[Tensor, "x y z"], resolution: int) -> Float[Tenso
 def colored_grid(
     config: GenerateConfig, distances: Float[Tensor, "x y z"], colors: Field, tick: Tick = no_tick
 ) -> DistanceGrid:
-    """Distances, and the colours of a field.
+    """Distances with the colours of a field.
 
-    Those colours hold the light of the first stage; what is lit anew is what they would be without it.
+    The field's colours include the light of the first stage. They are divided by it, as the surface is lit again.
     """
     if config.geometry.picture == "normals":
         return uncolored(distances)

@@ -1,16 +1,17 @@
-"""What a job is guided by: the method with the prompt in its forms, the branch and the rectifiers."""
+"""Assemble a job's guides: the method, the prompt in all its forms, the branch and the rectifiers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from recdreamer.cache import cache_folder
-from recdreamer.config import GenerateConfig, of_detail, of_geometry, of_texture
+from recdreamer.config import GenerateConfig, StepName
 from recdreamer.distillation.debiasing import PromptDebiaser
+from recdreamer.distillation.guidance_config import GuidanceConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
 from recdreamer.distillation.noised import add_noise
 from recdreamer.pose.anchoring import Drawn, anchored, doubts, read_drawn
@@ -27,20 +28,15 @@ from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import VIEWS, Prompts
 from recdreamer.protocol import JobFolder, RequestError
-
-Warn = Callable[[str], None]
-
-
-def say_nothing(message: str) -> None:
-    """Where nobody listens."""
+from recdreamer.report import Warn, no_warn
 
 
 def prepare_guide(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> Guide:
-    """The job's method with all it asks: the branch, the prompt in its forms, the rectifiers."""
+    """A guide for the job's method, with its branch, prompts and rectifiers."""
     guidance, branch, rectifiers = config.guidance, None, []
-    prompts = prepare_prompts(config, prior)
+    prompts = prepare_prompts(config.prompt, guidance, prior)
     if config.method == "usd":
         rectifiers = prepare_rectifiers(job, config, prior, warn)
         if config.rectifier.marginal == "sampled":
@@ -58,44 +54,48 @@ def prepare_guide(
 
 
 def prepare_guides(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> dict[str, Guide]:
-    """A guide for each stage that is run, and for close-ups: what they ask for costs time. That of the shape is always
-    there; all share its branch, which goes on learning, and its rectifiers."""
+    """A guide for each stage that runs, and for close-ups. The guide of the shape is always there; the others share
+    its branch, which keeps learning, and its rectifiers.
+
+    Only for stages that run, as encoding their prompts takes time.
+    """
     first = prepare_guide(job, config, prior, warn)
 
-    def of(stage: GenerateConfig) -> Guide:
+    def of(name: StepName) -> Guide:
+        stage = config.step(name)
         if stage.method in LORA_METHODS and config.method not in (stage.method, "usd"):
             raise RequestError(
                 f"The geometry stage cannot follow {stage.method} in a job that follows {config.method}.",
                 f"Set geometry.method to sds, or to {config.method}.",
             )
-        is_same = full_prompt(stage) == full_prompt(config)
-        # Asked for once: a language model may have to be loaded for it.
-        prompts = first.prompts if is_same else prepare_prompts(stage, prior)
+        is_same = stage.guidance.auxiliary_prompt == config.guidance.auxiliary_prompt
+        # Prepared once, as a language model may have to be loaded.
+        prompts = first.prompts if is_same else prepare_prompts(config.prompt, stage.guidance, prior)
         return Guide(
             stage.method, first.denoiser, prompts, stage.guidance,
-            first.rectifiers if stage.method == "usd" else (), stage.rectifier,
+            first.rectifiers if stage.method == "usd" else (), config.rectifier,
         )  # fmt: skip
 
     guides = {"shape": first}
     if "geometry" in config.stages:
-        guides["geometry"] = of(of_geometry(config))
+        guides["geometry"] = of("geometry")
     if "texture" in config.stages:
-        guides["texture"] = of(of_texture(config))
+        guides["texture"] = of("texture")
         if config.texture.detail_steps:
-            guides["detail"] = of(of_detail(config))
+            guides["close_ups"] = of("close_ups")
     return guides
 
 
-def full_prompt(config: GenerateConfig) -> str:
+def full_prompt(prompt: str, auxiliary_prompt: str) -> str:
     """The prompt with the auxiliary prompt."""
-    return ", ".join(part for part in (config.prompt, config.guidance.auxiliary_prompt) if part)
+    return ", ".join(part for part in (prompt, auxiliary_prompt) if part)
 
 
-def prepare_prompts(config: GenerateConfig, prior: DiffusionPrior) -> Prompts:
-    """The prompt in every form that a method asks for. Raises JobError when the masked language model is missing."""
-    guidance, prompt, reduced = config.guidance, full_prompt(config), None
+def prepare_prompts(prompt: str, guidance: GuidanceConfig, prior: DiffusionPrior) -> Prompts:
+    """The prompt in every form that a method needs. Raises JobError if the masked language model is missing."""
+    prompt, reduced = full_prompt(prompt, guidance.auxiliary_prompt), None
     if guidance.masked_lm:
         by_direction = PromptDebiaser(guidance.masked_lm).reduced(prompt, guidance.debias_words)
         reduced = {view: by_direction[view if view in by_direction else "side"] for view in VIEWS}
@@ -104,9 +104,9 @@ def prepare_prompts(config: GenerateConfig, prior: DiffusionPrior) -> Prompts:
 
 
 def prepare_rectifiers(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> list[Rectifier]:
-    """That of the pose, and that of another attribute, as far as they are wanted. Raises RequestError for neither."""
+    """The rectifiers of the pose and of another attribute, as configured. Raises RequestError if both are off."""
     settings, rectifiers = config.rectifier, []
     build = partial(
         Rectifier, num_intervals=settings.num_intervals, n_ema=settings.n_ema,
@@ -128,18 +128,18 @@ def prepare_rectifiers(
         )
     if not rectifiers:
         raise RequestError(
-            "Neither the pose nor an attribute is to be rectified.",
-            "Leave rectifier.pose on, name the classes of rectifier.attribute, or take the method vsd.",
+            "Neither the pose nor an attribute is rectified.",
+            "Leave rectifier.pose on, name the classes of rectifier.attribute, or use the method vsd.",
         )
     return rectifiers
 
 
 def prepare_classifier(
-    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = say_nothing
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
 ) -> tuple[PoseClassifier, list[PoseTemplate]]:
-    """The classifier of the job's templates, and these; where there are none, the prior draws them first.
+    """The pose classifier and its templates; if the job has none, the prior draws them first.
 
-    Templates from elsewhere are compared with what the prior draws (`pose.anchoring`).
+    Templates from other sources are compared with pictures that the prior draws (`pose.anchoring`).
     """
     extractor = FeatureExtractor(config.extractor).to(prior.device)
     given = job.read_request().templates
@@ -177,14 +177,13 @@ def _classifier_of(
 def _fix_marginals(
     rectifiers: Sequence[Rectifier], config: GenerateConfig, prior: DiffusionPrior, prompts: Prompts
 ) -> None:
-    """Classify the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
+    """Fix the marginals by the prior's own pictures of the prompt, noised and estimated at each interval's timestep."""
     generator = torch.Generator(device=prior.device).manual_seed(config.seed)
     count = config.rectifier.marginal_samples
     text = prompts.plain.expand(count, -1, -1)
     with torch.no_grad():
-        latents = prior.encode(
-            prior.sample([full_prompt(config)] * count, generator, config.guidance.guidance_scale)
-        )
+        prompt = full_prompt(config.prompt, config.guidance.auxiliary_prompt)
+        latents = prior.encode(prior.sample([prompt] * count, generator, config.guidance.guidance_scale))
 
         def estimates(t: Tensor) -> Tensor:
             noised = add_noise(latents, t.expand(count), None, 0, 1, prior.schedule, generator)

@@ -1,4 +1,4 @@
-"""2D particles: pictures optimized in their latents, by the same methods and without cameras (paper, App. E)."""
+"""2D particles: pictures optimized as latents, by the same methods but without cameras (paper, App. E)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recdreamer.config import GenerateConfig
+from recdreamer.config import GenerateConfig, OptimizeConfig, StepConfig
 from recdreamer.device import step_generator
+from recdreamer.distillation.guidance_config import RectifierConfig
 from recdreamer.distillation.methods import Answers, Guide
 from recdreamer.distillation.noised import Noised, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps
@@ -24,21 +25,21 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.report import Report
-from recdreamer.stages.run import optimize, report_poses
+from recdreamer.stages.run import report_poses, run_steps
 
 STAGE = "particles"
 NUM_RECORDS = 40
-"""Times that a run is looked at, evenly spaced."""
+"""Number of records of a run, evenly spaced."""
 
 
 def check_config(config: GenerateConfig) -> None:
-    """Raises RequestError for what cannot be done without cameras."""
+    """Raises RequestError for settings that need cameras."""
     if config.method == "perp_neg":
         raise RequestError(
-            "Perp-Neg asks by the camera's azimuth, and 2D particles have no camera.", "Take another method."
+            "Perp-Neg needs the camera's azimuth, and 2D particles have no camera.", "Choose another method."
         )
     if config.pose_mode == "camera":
-        raise RequestError("2D particles have no camera to take the pose from.", "Take the marginal mode.")
+        raise RequestError("2D particles have no camera to take the pose from.", "Choose the marginal mode.")
     for name in ("num_particles", "num_steps", "num_views"):
         if getattr(config.optimize, name) < 1:
             raise RequestError(f"optimize.{name} is {getattr(config.optimize, name)}.", "Give 1 or more.")
@@ -47,28 +48,28 @@ def check_config(config: GenerateConfig) -> None:
 class LatentParticles:
     """Pictures x¹ … xⁿ as latents that start as noise, each with an optimizer state of its own."""
 
-    def __init__(self, config: GenerateConfig, prior: DiffusionPrior) -> None:
-        self.config, self.prior = config, prior
+    def __init__(self, settings: OptimizeConfig, seed: int, prior: DiffusionPrior) -> None:
+        self.settings, self.prior = settings, prior
         shape = (prior.unet.config.in_channels, *[prior.unet.config.sample_size] * 2)
-        generator = torch.Generator(prior.device).manual_seed(config.seed)
-        # A tensor each: those that a step leaves out have no gradient, so that their momentum stands still.
+        generator = torch.Generator(prior.device).manual_seed(seed)
+        # One tensor each: those that a step skips have no gradient, so that their momentum does not change.
         self.latents = [
             torch.randn(shape, generator=generator, device=prior.device).requires_grad_()
-            for _ in range(config.optimize.num_particles)
+            for _ in range(settings.num_particles)
         ]
-        self.optimizer = torch.optim.Adam(self.latents, config.optimize.grid_learning_rate)
+        self.optimizer = torch.optim.Adam(self.latents, settings.grid_learning_rate)
 
     def draw(self, generator: torch.Generator) -> Int[Tensor, "batch"]:
-        """Whose turn it is: `num_views` of them without repetition, or all when there are fewer."""
+        """The indices of a step: `num_views` of them without repetition, or all if there are fewer."""
         order = torch.randperm(len(self.latents), generator=generator, device=generator.device)
-        return order[: self.config.optimize.num_views]
+        return order[: self.settings.num_views]
 
     def at(self, indices: Int[Tensor, "batch"]) -> Float[Tensor, "batch c h w"]:
         return torch.stack([self.latents[i] for i in indices.tolist()]).detach()
 
     def descend(self, indices: Int[Tensor, "batch"], grad: Float[Tensor, "batch c h w"], step: int) -> None:
-        """One optimizer step of the drawn ones; the rate falls along the same cosine as a field's."""
-        settings = self.config.optimize
+        """One optimizer step of the drawn particles; the rate falls along the same cosine as a field's."""
+        settings = self.settings
         left = 0.5 + 0.5 * math.cos(math.pi * step / settings.num_steps)
         left = settings.final_learning_rate + (1 - settings.final_learning_rate) * left
         self.optimizer.param_groups[0]["lr"] = left * settings.grid_learning_rate
@@ -79,7 +80,7 @@ class LatentParticles:
 
     @torch.no_grad()
     def pictures(self, at_once: int = 4) -> Float[Tensor, "particles 3 height width"]:
-        """All of them, decoded a few at a time."""
+        """All particles, decoded a few at a time."""
         parts = torch.stack(self.latents).split(at_once)
         return torch.cat([self.prior.decode(part) for part in parts]).clamp(0, 1)
 
@@ -96,26 +97,26 @@ class LatentParticles:
 
 
 class PoseObserver:
-    """The poses (or another attribute) of every step's clean estimates, as USD sees them, for any method.
+    """Records the poses (or another attribute) of every step's clean estimates, as USD sees them, for any method.
 
-    It draws no random numbers and answers nothing, so that a run is the same with it and without it.
+    It draws no random numbers and returns nothing, so that a run is the same with and without it.
     """
 
-    def __init__(self, guide: Guide, classifier: Classifier, config: GenerateConfig) -> None:
+    def __init__(self, guide: Guide, classifier: Classifier, config: RectifierConfig) -> None:
         self.denoiser, self.classifier = guide.denoiser, classifier
         schedule = guide.denoiser.schedule
         self.marginal = PoseMarginal(
             len(classifier.labels),
-            config.rectifier.num_intervals,
-            config.rectifier.n_ema,
+            config.num_intervals,
+            config.n_ema,
             schedule.num_timesteps,
         ).to(schedule.alphas_cumprod.device)
         self.sum = torch.zeros_like(self.marginal.probs)
-        """Over the steps."""
+        """Sum of the marginals over the steps."""
 
     @torch.no_grad()
     def see(self, x: Noised, answers: Answers) -> None:
-        """Take in the estimates of one step."""
+        """Record the estimates of one step."""
         estimates = self.denoiser.decode(self.denoiser.schedule.x0_hat(x.latents_t, answers.eps_text, x.t))
         self.marginal.update(x.t, self.classifier(estimates).exp())
         self.sum += self.marginal.probs
@@ -130,8 +131,8 @@ class PoseObserver:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """What is to be seen of a run after a step."""
+class Snapshot:
+    """A run after a step."""
 
     step: int
     pictures: Float[Tensor, "particles 3 height width"]
@@ -144,16 +145,17 @@ class Sight:
 
 def particle_step(
     step: int,
+    config: StepConfig,
     particles: LatentParticles,
     guide: Guide,
     lora: LoraTrainer | None,
     observer: PoseObserver | None,
 ) -> None:
-    """One pass through Algorithm 1, whose line 2 has nothing to render here."""
-    config, prior = particles.config, particles.prior
+    """One pass through Algorithm 1; there is nothing to render, so line 2 is skipped."""
+    prior = particles.prior
     generator = step_generator(config.seed, step, prior.device)
     drawn = particles.draw(generator)
-    latents, num_steps = particles.at(drawn), config.optimize.num_steps
+    latents, num_steps = particles.at(drawn), config.num_steps
 
     # Line 3: x_t = α_t x_0 + σ_t ε.
     bounds = timesteps_of(config.guidance, prior.schedule, step, num_steps)
@@ -182,35 +184,36 @@ def particle_stage(
     guide: Guide,
     observer: PoseObserver,
     report: Report,
-    record: Callable[[Sight], None],
+    record: Callable[[Snapshot], None],
 ) -> tuple[LatentParticles, float]:
     """All steps, resumed from the newest checkpoint. Returns the particles and the seconds of all runs together."""
-    particles, branch, lora = LatentParticles(config, prior), guide.denoiser.branch, None
-    guidance, num_steps = config.guidance, config.optimize.num_steps
+    particles, settings = LatentParticles(config.optimize, config.seed, prior), config.step("shape")
+    guidance, num_steps = settings.guidance, settings.num_steps
+    branch, lora = guide.denoiser.branch, None
     if branch is not None:
-        # Without a camera nothing is to be learnt of it, and its part of the branch stays the zero it begins as.
+        # Without a camera, its part of the branch has nothing to learn and stays at zero.
         branch.camera.requires_grad_(False)
         lora = LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
 
     def after_step(step: int) -> None:
         if is_due(step, num_steps, NUM_RECORDS):
             marginal, labels = observer.marginal, observer.classifier.labels
-            record(Sight(step, particles.pictures(), labels, marginal.probs.clone(), observer.sum / step))
+            record(Snapshot(step, particles.pictures(), labels, marginal.probs.clone(), observer.sum / step))
             report_poses(report, labels, marginal)
         report.progress(step, num_steps)
 
-    seconds = optimize(
+    seconds = run_steps(
         STAGE,
         CheckpointStore(job.checkpoints),
-        config,
+        settings,
         prior.device,
         [part for part in (particles, observer, lora, *guide.rectifiers) if part is not None],
-        lambda step: particle_step(step, particles, guide, lora, observer),
+        lambda step: particle_step(step, settings, particles, guide, lora, observer),
         after_step,
     )
     return particles, seconds
 
 
 def is_due(step: int, num_steps: int, times: int) -> bool:
-    """Whether something that is done `times` times in a run, evenly spaced and at its end, is done after `step`."""
+    """Whether an action that happens `times` times in a run, evenly spaced and at its end, is due after `step`."""
     return step * times // num_steps > (step - 1) * times // num_steps

@@ -1,4 +1,4 @@
-"""One stage of a job: a model that is moved by distillation, with previews, checkpoints, progress and resume."""
+"""Run one stage of a job: optimize a model by distillation, with previews, checkpoints, progress and resume."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from recdreamer.cameras import Cameras, orbit
-from recdreamer.config import GenerateConfig
+from recdreamer.cameras import CameraConfig, Cameras, orbit
+from recdreamer.config import StepConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
 from recdreamer.images import write_sheet
 from recdreamer.job.checkpoint import CheckpointStore
@@ -26,17 +26,17 @@ from recdreamer.report import JobError, Report
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A part of a stage whose state a checkpoint holds."""
+    """A part of a stage that is saved in checkpoints."""
 
     def tensors(self) -> dict[str, Tensor]: ...
 
     def load(self, tensors: dict[str, Tensor]) -> None: ...
 
 
-def optimize(
+def run_steps(
     stage: str,
     store: CheckpointStore,
-    config: GenerateConfig,
+    config: StepConfig,
     device: torch.device,
     parts: Sequence[Resumable],
     run_step: Callable[[int], None],
@@ -45,10 +45,10 @@ def optimize(
 ) -> float:
     """Run the steps of a stage that are left after its newest checkpoint. Returns the seconds of all runs.
 
-    Saves now and then, at the end, and whatever ends the run early. `check(step)` raises what must keep a state from
-    being saved.
+    Saves at intervals, at the end, and before any exception ends the run. `check(step)` raises if a state must not be
+    saved.
     """
-    num_steps, first_step, seconds_before = config.optimize.num_steps, 0, 0.0
+    num_steps, first_step, seconds_before = config.num_steps, 0, 0.0
     checkpoint = store.newest(stage)
     if checkpoint is not None:
         tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
@@ -72,7 +72,7 @@ def optimize(
         except BaseException:
             save(step + 1)
             raise
-        if time.monotonic() - last_save > config.optimize.checkpoint_every_s:
+        if time.monotonic() - last_save > config.checkpoint_every_s:
             save(step + 1)
             last_save = time.monotonic()
     if first_step < num_steps:
@@ -81,6 +81,7 @@ def optimize(
 
 
 def report_poses(report: Report, labels: Sequence[str], marginal: PoseMarginal) -> None:
+    """Report the pose distribution."""
     report.pose_distribution(dict(zip(labels, marginal.overall().tolist(), strict=True)))
 
 
@@ -89,21 +90,21 @@ PREVIEW_PX = 96
 
 @runtime_checkable
 class Theta(Protocol):
-    """What a stage optimizes."""
+    """The parameters that a stage optimizes."""
 
     @property
     def first_bad_step(self) -> float: ...
 
     def at(self, step: int) -> Model:
-        """The part of it that a step moves."""
+        """The model that a step optimizes."""
         ...
 
     def cameras(self, step: int) -> Cameras | None:
-        """The views of a step; None leaves them to chance."""
+        """The views of a step; None for random ones."""
         ...
 
     def shown(self) -> Sequence[Pictured]:
-        """A row of the preview each."""
+        """One row of the preview for each."""
         ...
 
     def tensors(self) -> dict[str, Tensor]: ...
@@ -114,7 +115,7 @@ class Theta(Protocol):
 def run_stage(
     name: str,
     job: JobFolder,
-    config: GenerateConfig,
+    config: StepConfig,
     prior: DiffusionPrior,
     guide: Guide,
     theta: Theta,
@@ -123,22 +124,22 @@ def run_stage(
     watch: Callable[[int], None] = lambda step: None,
     counted: tuple[int, int] | None = None,
 ) -> float:
-    """All steps that are left of a stage. Returns the seconds of all its runs.
+    """Run the remaining steps of a stage. Returns the seconds of all its runs.
 
-    `config` is the stage's own, `guide` follows its method. `watch(step)` may raise to end the stage. Where it is
-    a part of what is told as one stage, `counted` has the steps before it and those of the whole. Raises JobError
-    "non_finite", and what `report` raises to cancel or to pause, after a checkpoint.
+    `watch(step)` may raise to end the stage. If several runs are reported as one stage, `counted` has the number of
+    steps before this run and in total. Raises JobError "non_finite", and, after a checkpoint, whatever `report`
+    raises to cancel or to pause.
     """
     branch = guide.denoiser.branch if guide.method in LORA_METHODS else None
     rectifiers, guidance = guide.rectifiers, config.guidance
-    num_steps = config.optimize.num_steps
+    num_steps = config.num_steps
     steps_before, steps_in_all = counted or (0, num_steps)
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
 
     def after_step(step: int) -> None:
-        if step % config.optimize.preview_every == 0 or step == num_steps:
+        if step % config.preview_every == 0 or step == num_steps:
             report.preview(
-                write_preview(theta.shown(), config, device, job.previews / f"{name}-{step:06d}.png")
+                write_preview(theta.shown(), config.cameras, device, job.previews / f"{name}-{step:06d}.png")
             )
             if rectifiers:
                 report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal)
@@ -154,7 +155,7 @@ def run_stage(
                 "Run the job again with a lower guidance scale or learning rate, or another seed.",
             )
 
-    return optimize(
+    return run_steps(
         name,
         CheckpointStore(job.checkpoints),
         config,
@@ -172,9 +173,9 @@ def particle_name(stage: str, index: int) -> str:
 
 
 def write_preview(
-    shown: Sequence[Pictured], config: GenerateConfig, device: torch.device, path: Path, num_views: int = 4
+    shown: Sequence[Pictured], ranges: CameraConfig, device: torch.device, path: Path, num_views: int = 4
 ) -> Path:
-    """Front, right, back and left side by side, a row for each particle."""
-    cameras = orbit(num_views, config.cameras, device)
+    """Write front, right, back and left side by side, in a row for each particle."""
+    cameras = orbit(num_views, ranges, device)
     write_sheet(path, torch.cat([one.picture(cameras, PREVIEW_PX) for one in shown]), num_views)
     return path

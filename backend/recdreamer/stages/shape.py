@@ -1,4 +1,4 @@
-"""Stage 1: shape and colour of a radiance field by score distillation."""
+"""Stage 1: shape and colour of a radiance field, by score distillation."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from recdreamer.stages.collapse import (
     REMEDIES,
     Collapse,
     cured,
+    find_collapse,
     horizon,
-    judge,
     look_at,
 )
 from recdreamer.stages.run import Resumable, run_stage
-from recdreamer.start.starting_point import StartingPoint
+from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 STAGE = "shape"
-CURE = "collapse"
-"""Name of the tensor in a checkpoint: [number of the collapse that was cured, 0 for none; 1 if looked at since]."""
+COLLAPSE_TENSOR = "collapse"
+"""Name of the tensor in a checkpoint: [index + 1 of the cured collapse, or 0; 1 if the check was made since]."""
 
 
 class Collapsed(Exception):
@@ -46,25 +46,25 @@ class Collapsed(Exception):
 
 
 class WatchedParticles:
-    """θ of the stage: the particles, and how they fare."""
+    """θ of the stage: the particles, and the outcome of their check for collapses."""
 
     def __init__(self, particles: Particles, cure: Collapse | None) -> None:
         self.particles = particles
         self.cure, self.is_looked_at = cure, False
 
     def watch(self, step: int, num_steps: int, is_brought: bool, report: Report) -> None:
-        """Look once, a tenth of the way. Raises Collapsed the first time that there is no object, then warns.
+        """Check once, a tenth of the way. Raises Collapsed the first time that there is no object; then only warns.
 
-        `is_brought`: the shape was brought by an object, and may be as full as it likes.
+        `is_brought`: the shape comes from an object, which may fill the scene.
         """
         if self.is_looked_at or step < horizon(num_steps):
             return
-        verdicts: list[Collapse | None] = [judge(look_at(scene)) for scene in self.particles.scenes]
+        verdicts: list[Collapse | None] = [find_collapse(look_at(scene)) for scene in self.particles.scenes]
         collapse: Collapse | None = None
         for verdict in verdicts:
             if verdict is not None and not (is_brought and verdict == "full"):
                 collapse = verdict
-        # Not before: who resumes a stage that was killed right here must look again.
+        # Set only after the check, so that a stage killed here repeats it on resume.
         if collapse and self.cure is None:
             raise Collapsed(collapse)
         self.is_looked_at = True
@@ -87,11 +87,11 @@ class WatchedParticles:
 
     def tensors(self) -> dict[str, Tensor]:
         cure = 0 if self.cure is None else COLLAPSES.index(self.cure) + 1
-        return self.particles.tensors() | {CURE: torch.tensor([cure, int(self.is_looked_at)])}
+        return self.particles.tensors() | {COLLAPSE_TENSOR: torch.tensor([cure, int(self.is_looked_at)])}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.particles.load(tensors)
-        self.is_looked_at = bool(tensors[CURE][1]) if CURE in tensors else True
+        self.is_looked_at = bool(tensors[COLLAPSE_TENSOR][1]) if COLLAPSE_TENSOR in tensors else True
 
 
 def shape_stage(
@@ -101,39 +101,50 @@ def shape_stage(
     guide: Guide,
     device: torch.device,
     report: Report,
-    start: StartingPoint | None = None,
+    start: StartingPoint = FROM_PROMPT,
 ) -> tuple[Particles, float]:
     """Stage 1: shape and colour by score distillation. Returns the particles and the seconds of all runs.
 
-    A stage that has lost its object after a tenth of its steps begins once more with other settings. What goes on from
-    an earlier job is not looked at, and the shape that an object brought may be as full as it likes.
+    A stage that has lost its object after a tenth of its steps restarts once with other settings. A job that continues
+    an earlier one is not checked, and a shape that comes from an object may fill the scene.
     """
     store, fresh = CheckpointStore(job.checkpoints), _fresh_tensors(guide, config)
-    is_watched = start is None or start.kind != "continue"
-    is_brought = start is not None and start.kind == "object"
-    remedies = OF_OBJECT if is_brought else REMEDIES
+    remedies = OF_OBJECT if start.brings_a_shape else REMEDIES
     cure = _cure_of(store)
     while True:
         own = config if cure is None else cured(config, cure)
         watched = WatchedParticles(Particles(own, device, start), cure)
 
         def watch(step: int, watched: WatchedParticles = watched) -> None:
-            if is_watched:
-                watched.watch(step, config.optimize.num_steps, is_brought, report)
+            if not start.goes_on:
+                watched.watch(step, config.optimize.num_steps, start.brings_a_shape, report)
 
         try:
-            seconds = run_stage(STAGE, job, own, prior, guide, watched, device, report, watch)
+            seconds = run_stage(STAGE, job, own.step("shape"), prior, guide, watched, device, report, watch)
         except Collapsed as collapsed:
             cure = collapsed.collapse
-            report.warning(f"{DESCRIPTIONS[cure]}. The shape is begun once more, with {remedies[cure]}.")
+            report.warning(f"{DESCRIPTIONS[cure]}. The shape stage restarts with {remedies[cure]}.")
             again = WatchedParticles(Particles(cured(config, cure), device, start), cure)
-            _begin_again(store, again.tensors() | fresh)
+            _restart(store, again.tensors() | fresh)
         else:
             return watched.particles, seconds
 
 
+def skipped_shape(
+    job: JobFolder, config: GenerateConfig, start: StartingPoint, device: torch.device
+) -> Particles:
+    """The particles of a job without a shape stage, saved so that a later job can continue it."""
+    particles, store = Particles(config, device, start.unchanged()), CheckpointStore(job.checkpoints)
+    saved = store.newest(STAGE)
+    if saved is None:
+        store.save(STAGE, 0, particles.tensors(), {"seconds": 0.0}, final=True)
+    else:
+        particles.load(saved.tensors)
+    return particles
+
+
 def _fresh_tensors(guide: Guide, config: GenerateConfig) -> dict[str, Tensor]:
-    """What the branch and the rectifiers know before the first step."""
+    """The state of the branch and of the rectifiers before the first step."""
     branch, guidance = guide.denoiser.branch, config.guidance
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
     parts: list[Resumable] = [part for part in (lora, *guide.rectifiers) if part is not None]
@@ -141,16 +152,20 @@ def _fresh_tensors(guide: Guide, config: GenerateConfig) -> dict[str, Tensor]:
 
 
 def _cure_of(store: CheckpointStore) -> Collapse | None:
-    """The collapse that the stage under way was cured of."""
+    """The collapse after which the current stage was restarted."""
     checkpoint = store.newest(STAGE)
-    number = int(checkpoint.tensors[CURE][0]) if checkpoint and CURE in checkpoint.tensors else 0
+    number = (
+        int(checkpoint.tensors[COLLAPSE_TENSOR][0])
+        if checkpoint and COLLAPSE_TENSOR in checkpoint.tensors
+        else 0
+    )
     return COLLAPSES[number - 1] if number else None
 
 
-def _begin_again(store: CheckpointStore, tensors: dict[str, Tensor]) -> None:
-    """Put a checkpoint of step 0 in the place of all that the stage has saved; the time it took still counts.
+def _restart(store: CheckpointStore, tensors: dict[str, Tensor]) -> None:
+    """Replace all checkpoints of the stage by one of step 0; the time so far still counts.
 
-    The old ones go first, or the store would prune the new one as the oldest.
+    The old ones are removed first, or the store would prune the new one as the oldest.
     """
     checkpoint = store.newest(STAGE)
     seconds = checkpoint.meta["seconds"] if checkpoint else 0.0

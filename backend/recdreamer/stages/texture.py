@@ -1,4 +1,4 @@
-"""Stage 3: the colour of a mesh whose shape is settled, by the job's own method (paper, B.3)."""
+"""Stage 3: the colours of a finished mesh, by the job's own method (paper, B.3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from recdreamer.config import GenerateConfig, of_detail, of_texture
+from recdreamer.config import GenerateConfig
 from recdreamer.device import step_generator
 from recdreamer.distillation.methods import Guide
 from recdreamer.field import RadianceField
@@ -25,8 +25,10 @@ from recdreamer.report import Report, Tick, no_tick
 from recdreamer.stages.run import particle_name, run_stage
 from recdreamer.start.starting_point import StartingPoint
 
+CHECKPOINT = "detail"
+"""Name of the close-ups' checkpoints, and of their settings in TextureConfig, since the first version."""
 COPIED_POINTS = 8192
-"""Points of the mesh whose colours are compared in a step."""
+"""Points of the mesh whose colours are compared in each step."""
 
 
 def texture_stage(
@@ -39,9 +41,9 @@ def texture_stage(
     device: torch.device,
     report: Report,
 ) -> tuple[list[Painting], float]:
-    """A painting of each mesh, in scene units, that begins with a field's colours and then is sharpened by close-ups.
+    """Paint each mesh, in scene units, starting from a field's colours; close-ups sharpen the painting at the end.
 
-    Returns them and the seconds of all runs.
+    Returns the paintings and the seconds of all runs.
     """
     paintings, seconds = [], 0.0
     of_each = config.texture.num_steps + config.texture.detail_steps
@@ -49,13 +51,13 @@ def texture_stage(
         before, in_all = index * of_each, len(meshes) * of_each
         painting = Painting(config, mesh, field, device)
         seconds += run_stage(
-            particle_name("texture", index), job, of_texture(config), prior, guides["texture"], painting, device,
+            particle_name("texture", index), job, config.step("texture"), prior, guides["texture"], painting, device,
             report, counted=(before, in_all),
         )  # fmt: skip
         painting.forget_views()
         if config.texture.detail_steps:
             seconds += run_stage(
-                particle_name("detail", index), job, of_detail(config), prior, guides["detail"],
+                particle_name(CHECKPOINT, index), job, config.step("close_ups"), prior, guides["close_ups"],
                 CloseUps(config, painting), device, report, counted=(before + config.texture.num_steps, in_all),
             )  # fmt: skip
         paintings.append(painting)
@@ -70,11 +72,11 @@ def copied(
     device: torch.device,
     tick: Tick = no_tick,
 ) -> RadianceField | RegionField:
-    """The field with the colours of another's surface, as far as it may change; least squares over the mesh."""
+    """The field fitted to the colours of a surface, as far as it may change: least squares over the mesh."""
     settings, field = config.texture, deepcopy(field).to(device)
     field.set_progress(SHOW_ALL)
-    learnt = ((name, p) for name, p in field.named_parameters() if p.requires_grad)
-    optimizer = field_optimizer(learnt, settings.grid_learning_rate, settings.network_learning_rate)
+    learned = ((name, p) for name, p in field.named_parameters() if p.requires_grad)
+    optimizer = field_optimizer(learned, settings.grid_learning_rate, settings.network_learning_rate)
     descent = Descent(optimizer, settings.copy_steps, settings.final_learning_rate, device)
     generator = step_generator(config.seed, 0, device)
     corners, normals, areas = (
@@ -88,7 +90,7 @@ def copied(
     for step in range(settings.copy_steps):
         tick()
         faces = torch.multinomial(areas, COPIED_POINTS, replacement=True, generator=generator)
-        # Logarithms of uniform numbers, as shares of their sum, are uniform in a triangle.
+        # Logarithms of uniform numbers, divided by their sum, are uniform in a triangle.
         draws = -torch.rand((COPIED_POINTS, 3, 1), generator=generator, device=device).clamp_min(1e-12).log()
         weights = draws / draws.sum(1, keepdim=True)
         points, facing = ((weights * values[faces]).sum(1) for values in (corners, normals))
@@ -98,15 +100,24 @@ def copied(
     return field
 
 
+def texture_field(
+    config: GenerateConfig, start: StartingPoint, field: RadianceField | RegionField, index: int
+) -> RadianceField | RegionField:
+    """The field that stage 3 starts from: with the colours so far, or with fresh ones; free in the job's region only."""
+    if not config.texture.inherit:
+        return own_field(config, start, field, index)
+    return start.free_colors(field, config.texture.field, config.seed + index)
+
+
 def own_field(
     config: GenerateConfig,
-    start: StartingPoint | None,
+    start: StartingPoint,
     earlier: RadianceField | RegionField | None = None,
     index: int = 0,
 ) -> RadianceField | RegionField:
-    """A field that has no colours yet; where only a region may change, it has the earlier ones elsewhere."""
+    """A field without colours yet; if only a region may change, the earlier colours remain elsewhere."""
     fresh = RadianceField(config.texture.field, config.seed + index)
-    if start is None or start.region is None:
+    if start.region is None:
         return fresh
     if earlier is None:
         return start.make_fields(config.texture.field, config.seed + index)[0]

@@ -1,4 +1,4 @@
-"""What an earlier job has come to, for the one that continues it."""
+"""The outcome of an earlier job, for a job that continues it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from recdreamer.protocol import JobFolder, JobRequest, RequestError
 from recdreamer.report import Tick
 from recdreamer.sdf.distance_grid import uncolored
 from recdreamer.start.mesh_file import Placement, read_start_mesh
-from recdreamer.start.starting_point import StartingPoint, centred, has_region, placed, sampled
+from recdreamer.start.starting_point import StartingPoint, centred, has_region, in_scene, sampled
 
 TAKEN_OVER = "start"
-"""Name of the checkpoint that holds what a job needs of the one that it continues, so that that one may be deleted."""
+"""Name of the checkpoint with the tensors taken from the earlier job, so that the earlier job may be deleted."""
 
 
 def continued(
     job: JobFolder, request: JobRequest, config: GenerateConfig, device: torch.device, tick: Tick
 ) -> StartingPoint:
-    """What an earlier job has made, out of this job's own folder, where the first run has put it."""
+    """The start from an earlier job, read from this job's own folder, where the first run has saved it."""
     store = CheckpointStore(job.checkpoints)
     kept = store.newest(TAKEN_OVER)
     if kept is None:
@@ -50,13 +50,14 @@ def continued(
 def _taken_over(
     job: JobFolder, request: JobRequest, config: GenerateConfig, device: torch.device, tick: Tick
 ) -> tuple[dict[str, Tensor], Placement | None]:
-    """What a job needs of the one that it continues: `scene.*`; `surface`, `painting.*` and `region` where there are any.
+    """The tensors taken from an earlier job: `scene.*`; `surface`, `painting.*` and `region` if there are any.
 
-    With a region comes the placement of what stays. A mesh that has none lifts the earlier job's.
+    If there is a region, the placement of the fixed part is returned as well. A new mesh without a region clears the
+    earlier one.
     """
     folder = Path(request.start_job)
     tensors, placement = _outcome(folder, config.field)
-    if "shape" in config.stages:  # Which makes them anew.
+    if "shape" in config.stages:  # Which makes new ones.
         tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("surface", "painting")}
     if request.start_mesh:
         original = read_start_mesh(job.root / request.start_mesh)
@@ -64,16 +65,18 @@ def _taken_over(
         if has_region(original):
             start = StartingPoint("continue", request.strength, original, scene=part("scene", tensors))
             placement = placement or _placement_of_result(start, folder, config, device, tick)
-            start = sampled(placed(start, placement), config.start.resolution, device, tick, has_shape=False)
+            start = sampled(
+                in_scene(start, placement), config.start.resolution, device, tick, has_shape=False
+            )
             assert start.region is not None
             tensors["region"] = start.region
     return tensors, placement if "region" in tensors else None
 
 
 def _outcome(folder: Path, config: FieldConfig) -> tuple[dict[str, Tensor], Placement | None]:
-    """What a job has come to: the same of its first particle. What its own stages have not made, it had taken over.
+    """The final tensors of a job's first particle; what its stages did not make comes from the job that it continued.
 
-    Raises RequestError where there is no shape, or one of another size than `config` has.
+    Raises RequestError if there is no shape, or if its size is not that of `config`.
     """
     if not folder.is_dir():
         raise RequestError(f"The earlier job is gone ({folder}).", "Choose another result to continue.")
@@ -82,7 +85,7 @@ def _outcome(folder: Path, config: FieldConfig) -> tuple[dict[str, Tensor], Plac
     if shape is None:
         raise RequestError(
             f"The earlier job {folder.name} has no checkpoint of its shape.",
-            "Choose a job that has made a shape, and whose checkpoints were not deleted.",
+            "Choose a job that has made a shape and still has its checkpoints.",
         )
     scene = {k: v for k, v in part("particle.0", shape.tensors).items() if "optimizer" not in k}
     _check_sizes(scene, config)
@@ -113,7 +116,7 @@ def _check_sizes(scene: dict[str, Tensor], config: FieldConfig) -> None:
 
 
 def _earlier_placement(job: JobFolder, taken_over: Checkpoint | None) -> Placement | None:
-    """Where the world has the scene of a job of which only a region changed."""
+    """The placement of a job of which only a region changed."""
     if taken_over is not None:
         return _kept_placement(taken_over)
     request = job.read_request()
@@ -129,9 +132,9 @@ def _kept_placement(taken_over: Checkpoint) -> Placement | None:
 def _placement_of_result(
     start: StartingPoint, folder: Path, config: GenerateConfig, device: torch.device, tick: Tick
 ) -> Placement:
-    """Where the scene has the earlier job's mesh, whose base stands on the origin, to about a cell.
+    """The placement of an earlier job's mesh, whose base stands on the origin; accurate to about a cell.
 
-    Found by the bounding box of the refined surface, else of the field, so that the mesh may have been edited since.
+    It is found by the bounding box of the refined surface or of the field, as the mesh may have been edited since.
     """
     if start.surface is not None:
         density, settings = uncolored(start.surface.to(device)).to(device).solidity, surface_settings(config)
@@ -159,7 +162,7 @@ def _placement_of_result(
 
 
 def written_yaw_deg(job: JobFolder) -> float:
-    """By how much a job's first mesh was turned when it was written; 0 where none was, or before it is written."""
+    """The angle by which a job's first mesh was turned when it was written; 0 if it was not turned or not written."""
     try:
         report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
         return float(report["meshes"][0]["yaw_deg"])

@@ -21,18 +21,18 @@ WIDTHS: dict[str, tuple[int, ...]] = {"verts": (3,), "faces": (3,), "uvs": (3, 2
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a mesh stands in the scene: scene = R(yaw)⁻¹ world · scale + offset, with R a turn about Z."""
+    """The position of a mesh in the scene: scene = R(yaw)⁻¹ world · scale + offset, with R a turn about Z."""
 
     scale: float
     """Scene units per metre."""
     offset: tuple[float, float, float]
     """Scene units."""
     yaw_deg: float = 0.0
-    """By how much the world has it turned, counter-clockwise from above."""
+    """Turn of the mesh in the world, counter-clockwise from above."""
 
     @staticmethod
     def centred(verts: Float[np.ndarray, "verts 3"], half_size: float) -> Placement:
-        """The middle of the bounding box at the origin, half of its longest side `half_size`."""
+        """The placement with the middle of the bounding box at the origin and half of its longest side `half_size`."""
         low, high = verts.min(0).astype(np.float64), verts.max(0).astype(np.float64)
         return Placement.of_box((low + high) / 2, float((high - low).max()), np.zeros(3), 2 * half_size)
 
@@ -43,7 +43,7 @@ class Placement:
         scene_place: Float[np.ndarray, "3"],
         scene_size: float,
     ) -> Placement:
-        """That which takes a place to a place and a length to a length."""
+        """The placement that maps `place` to `scene_place` and the length `size` to `scene_size`."""
         scale = scene_size / size
         x, y, z = (scene_place - scale * place).tolist()
         return Placement(scale, (x, y, z))
@@ -52,15 +52,15 @@ class Placement:
         return (turned(verts, -self.yaw_deg) * self.scale + self.offset).astype(np.float32)
 
     def to_world(self, verts: Float[np.ndarray, "verts 3"]) -> Float[np.ndarray, "verts 3"]:
-        """The inverse, up to rounding; the artist's own vertices are kept in the starting point, to the last bit."""
+        """The inverse of `to_scene`, up to rounding. The starting point keeps the artist's own vertices exactly."""
         return turned((verts - np.asarray(self.offset)) / self.scale, self.yaw_deg).astype(np.float32)
 
 
 def start_mesh_bytes(path: Path) -> bytes:
     """The START_MESH of a file in a common format. Raises RequestError for a file that cannot be read.
 
-    OBJ and glTF have Y up and the front at +Z, as Blender writes them; the others are taken as they are. Vertices that
-    the format has split, at seams of the UVs or at every corner, are one again.
+    OBJ and glTF have Y up and the front at +Z, as Blender writes them; other formats are read as they are. Vertices
+    that the format has split, at UV seams or at every corner, are merged.
     """
     import trimesh
 
@@ -92,7 +92,7 @@ def start_mesh_bytes(path: Path) -> bytes:
 def read_start_mesh(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a START_MESH, see protocol.py. Raises RequestError with one sentence for the first fault."""
     try:
-        # By way of memory: numpy leaves a file open that turns out to be no archive.
+        # Read into memory first: numpy leaves a file open that turns out not to be an archive.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in START_ARRAYS if name in file}
     except FileNotFoundError as error:
@@ -113,7 +113,7 @@ def read_start_mesh(path: Path) -> dict[str, np.ndarray]:
             "Add a Decimate modifier, or choose a simpler object.",
         )
     if faces.min() < 0 or faces.max() >= len(verts):
-        raise RequestError("A face of the mesh to start from names a vertex that is not there.", CHOOSE)
+        raise RequestError("A face of the mesh to start from uses a vertex that does not exist.", CHOOSE)
     for name, count in (("uvs", len(faces)), ("region", len(verts)), ("rgb", len(verts))):
         if name in arrays and len(arrays[name]) != count:
             raise RequestError(
@@ -123,7 +123,7 @@ def read_start_mesh(path: Path) -> dict[str, np.ndarray]:
     corners = verts[faces].astype(np.float64)
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     extent = float(np.ptp(used, axis=0).max())
-    # Float32 coordinates far from the origin could not tell the vertices apart.
+    # Far from the origin, float32 coordinates cannot tell the vertices apart.
     if extent <= 1e-6 * float(np.abs(used).max(initial=0.0)) or not normals.any():
         raise RequestError(
             "The mesh to start from has no extent: all its faces are points or lines.",
@@ -131,7 +131,7 @@ def read_start_mesh(path: Path) -> dict[str, np.ndarray]:
         )
     for name in ("region", "rgb"):
         if name in arrays and not (arrays[name].min() >= 0 and arrays[name].max() <= 1):
-            raise RequestError(f"The {name} of the mesh to start from leave the range from 0 to 1.", CHOOSE)
+            raise RequestError(f"The {name} of the mesh to start from are not all between 0 and 1.", CHOOSE)
     if "region" in arrays and not arrays["region"].any():
         raise RequestError(
             "The region that may change is empty.", "Assign vertices to it, or start without a region."

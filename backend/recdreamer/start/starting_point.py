@@ -1,4 +1,4 @@
-"""Where a job begins: with the prompt alone, with a mesh, or with what an earlier job has made."""
+"""Where a job starts: from the prompt alone, from a mesh, or from the result of an earlier job."""
 
 from __future__ import annotations
 
@@ -22,45 +22,85 @@ from recdreamer.sdf.from_mesh import Nearest, SolidMesh
 from recdreamer.start.mesh_file import Placement
 
 REGION_REACH = (0.2, 0.4)
-"""Distances from the surface, in scene units, up to which a region holds in full, and at which it ends outside."""
+"""Distances from the surface, in scene units, up to which a region has its full weight, and from which it has none."""
 
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """What a job starts from, in the scene. Grids hold values at the vertices of `grid_points`."""
+    """The start of a job, in the scene. Grids hold values at the vertices of `grid_points`."""
 
     kind: Start
     strength: float
-    """How far the result may leave it: 0 keeps it, 1 forgets it."""
+    """How far the result may leave the start: 0 keeps it, 1 forgets it."""
     original: dict[str, np.ndarray] = field(default_factory=dict)
-    """The arrays of START_MESH as they came: metres, and to the last bit the artist's."""
+    """The arrays of START_MESH, unchanged, in metres."""
     mesh: Mesh | None = None
-    """That mesh in scene units, with its UVs if it has any."""
+    """The mesh in scene units, with its UVs if it has any."""
     placement: Placement | None = None
-    """Where the scene has it."""
+    """The position of the mesh in the scene."""
     distances: Float[Tensor, "x y z"] | None = None
-    """Signed distances of the shape that the field begins with; None for other kinds than `object`."""
+    """Signed distances of the shape that the field starts from; None for kinds other than `object`."""
     region: Float[Tensor, "x y z"] | None = None
-    """Weights in [0, 1]: where the result may change. None: everywhere."""
+    """Weights in [0, 1] of where the result may change. None: everywhere."""
     rgb: Float[Tensor, "3 x y z"] | None = None
-    """Colours of the shape's surface, carried on into space."""
+    """Colours of the shape's surface, extended into space."""
     scene: dict[str, Tensor] = field(default_factory=dict)
-    """Of kind `continue`: the state of the earlier scene."""
+    """For the kind `continue`: the state of the earlier scene."""
     surface: Float[Tensor, "gx gy gz"] | None = None
-    """Signed distances as an earlier job has refined them; None where there are none, or the shape is made anew."""
+    """Signed distances refined by an earlier job; None if there are none, or if this job makes a new shape."""
     painting: dict[str, Tensor] = field(default_factory=dict)
-    """The state of the field that an earlier job has painted; empty where there is none, or the shape is made anew."""
+    """State of the field painted by an earlier job; empty if there is none, or if this job makes a new shape."""
+
+    @property
+    def is_only_painted(self) -> bool:
+        """The mesh keeps its shape and its UVs; no stage before the texture runs."""
+        return self.kind == "texture"
+
+    @property
+    def brings_a_shape(self) -> bool:
+        """The field starts from the artist's object, which may fill as much of the scene as it likes."""
+        return self.kind == "object"
+
+    @property
+    def goes_on(self) -> bool:
+        """The field is that of an earlier job, which has passed the check for collapses already."""
+        return self.kind == "continue"
+
+    @property
+    def may_turn(self) -> bool:
+        """The result may be turned to face the front: no object or region of the artist's fixes its place."""
+        return self.kind == "prompt" or (self.kind == "continue" and self.region is None)
+
+    @property
+    def fixed_placement(self) -> Placement | None:
+        """The placement that the result must keep, as only a region of it changes; None where it is free."""
+        return None if self.region is None else self.placement
+
+    def unchanged(self) -> StartingPoint:
+        """The start for a job that skips the shape stage: a new region does not change an earlier field."""
+        return replace(self, region=self.scene.get("field.region")) if self.goes_on else self
+
+    def free_colors(
+        self, colors: RadianceField | RegionField, config: FieldConfig, seed: int
+    ) -> RadianceField | RegionField:
+        """The colours so far, free to change within the region of this job only.
+
+        The field of a job that starts from an object was made for that region already.
+        """
+        return free_within(colors, self.region, config, seed) if self.goes_on else colors
 
     def field_config(self, config: FieldConfig) -> FieldConfig:
-        """A field that goes on has shown all its levels already."""
-        return replace(config, steps_per_level=0) if self.kind == "continue" else config
+        """The field of an earlier job shows all its levels from the first step on."""
+        return replace(config, steps_per_level=0) if self.goes_on else config
 
     def make_fields(
         self, config: FieldConfig, seed: int
-    ) -> tuple[RadianceField | RegionField, SolidField | RadianceField | RegionField]:
-        """The field to optimize, and a frozen one that is what it begins with."""
+    ) -> tuple[RadianceField | RegionField, SolidField | RadianceField | RegionField | None]:
+        """The field to optimize, and a frozen copy of its start; None for a field that starts from the prompt."""
         config = self.field_config(config)
-        if self.kind == "continue":
+        if self.kind == "prompt":
+            return RadianceField(config, seed), None
+        if self.goes_on:
             earlier = field_of(part("field", self.scene), config)
             changing = free_within(earlier, self.region, config, seed)
             if changing is earlier:
@@ -71,8 +111,12 @@ class StartingPoint:
         return changing if self.region is None else RegionField(frozen, changing, self.region), frozen
 
 
+FROM_PROMPT = StartingPoint("prompt", 1.0)
+"""The start of a job that has only its prompt: everything may change."""
+
+
 def field_of(state: dict[str, Tensor], config: FieldConfig) -> RadianceField | RegionField:
-    """The field that a checkpoint holds; `config` says what its state does not."""
+    """The field of a checkpoint; `config` has what its state does not."""
     found = empty_like(state, "", config)
     found.load_state_dict(state)
     assert not isinstance(found, SolidField)
@@ -80,7 +124,7 @@ def field_of(state: dict[str, Tensor], config: FieldConfig) -> RadianceField | R
 
 
 def has_region(original: dict[str, np.ndarray]) -> bool:
-    """Something must not change."""
+    """A part of the mesh must not change."""
     return "region" in original and bool(original["region"].min() < 1)
 
 
@@ -88,7 +132,7 @@ def centred(original: dict[str, np.ndarray], config: GenerateConfig) -> Placemen
     return Placement.centred(original["verts"][np.unique(original["faces"])], config.start.half_size)
 
 
-def placed(start: StartingPoint, placement: Placement) -> StartingPoint:
+def in_scene(start: StartingPoint, placement: Placement) -> StartingPoint:
     original = start.original
     mesh = Mesh(placement.to_scene(original["verts"]), original["faces"], original.get("uvs"))
     return replace(start, mesh=mesh, placement=placement)
@@ -97,7 +141,7 @@ def placed(start: StartingPoint, placement: Placement) -> StartingPoint:
 def sampled(
     start: StartingPoint, resolution: int, device: torch.device, tick: Tick, has_shape: bool
 ) -> StartingPoint:
-    """With its grids: of distances and colours if the shape is wanted, and of the region if there is one."""
+    """The start with its grids: distances and colours if `has_shape`, and the region if there is one."""
     assert start.mesh is not None
     found = SolidMesh(start.mesh.verts, start.mesh.faces, device).on_grid(resolution, tick)
     shape, region, rgb = (resolution,) * 3, None, None
@@ -115,7 +159,7 @@ def sampled(
 def _at_nearest(
     found: Nearest, start: StartingPoint, values: Float[np.ndarray, "verts channels"]
 ) -> Float[Tensor, "points channels"]:
-    """What the vertices hold, at the surface point that is nearest to each point."""
+    """The vertices' values, interpolated at the surface point nearest to each point."""
     device = found.distances.device
     corners = torch.from_numpy(start.original["faces"]).to(device)[found.faces].long()
     return torch.einsum("pk,pkc->pc", found.barycentrics, torch.from_numpy(values).to(device)[corners])
