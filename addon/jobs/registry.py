@@ -105,7 +105,7 @@ class Job:
         """Stages that can run again with the output of the stages before them."""
         if self.why_not_repeat or self.request is None:
             return ()
-        return tuple(stage for stage in self.request.own_stages if stage != "shape")
+        return tuple(stage for stage in self.request.stages_to_run if stage != "shape")
 
     @property
     def has_result(self) -> bool:

@@ -56,7 +56,7 @@ def stable_diffusion(request: JobRequest) -> GenerateConfig:
         extractor="facebook/dinov2-with-registers-small",
         device=request.device,
         height_m=request.height_m,
-        stages=request.own_stages,
+        stages=request.stages_to_run,
     )
     return as_published(config)
 

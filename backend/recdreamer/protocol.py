@@ -182,7 +182,7 @@ class JobRequest:
             )
 
     @property
-    def own_stages(self) -> tuple[str, ...]:
+    def stages_to_run(self) -> tuple[str, ...]:
         """The stages that run, in order. The start `texture` only paints."""
         if self.kind != "object":
             return ()

@@ -12,7 +12,7 @@ from scipy.spatial import KDTree
 
 from recdreamer.evaluation.figurines import Figurines
 from recdreamer.evaluation.mesh_distance import figure_or_none, part_levels, true_surface
-from recdreamer.mesh import Mesh, MeshConfig, finish_mesh
+from recdreamer.mesh import Mesh, MeshConfig, dress_mesh, mesh_of_field, stand_on_origin
 from recdreamer.mesh.baked_texture import Tiles
 
 FINE = MeshConfig(resolution=60, target_faces=3000, texture_size_px=256, closed_gap=0.0, smoothing_steps=1)
@@ -35,7 +35,9 @@ def finish(figure: Figurines, folder: Path, fold: Callable = lambda xyz: xyz) ->
     def color(xyz: torch.Tensor) -> torch.Tensor:
         return torch.from_numpy(true.colors[nearest.query(fold(xyz.double().numpy()))[1]]).float()
 
-    finish_mesh(density, color, FINE, 1.8, folder)
+    found = mesh_of_field(density, color, FINE)
+    place = lambda mesh: stand_on_origin(mesh, 1.8)  # noqa: E731
+    dress_mesh(found.mesh, found.shade, found.normal_at, FINE, folder, place=place)
     return folder
 
 

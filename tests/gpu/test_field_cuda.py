@@ -5,7 +5,7 @@ import torch
 
 from recdreamer.cameras import CameraConfig, sample_cameras
 from recdreamer.field import FieldConfig, HashGrid, OccupancyConfig, OccupancyGrid, RadianceField, set_backend
-from recdreamer.rendering import Background, BackgroundConfig, RenderConfig, random_backgrounds, render
+from recdreamer.rendering import Background, RenderConfig, random_backgrounds, render
 from recdreamer.rendering.composite import composite, composite_reference
 from recdreamer.rendering.march import Samples, march, march_reference
 
@@ -90,7 +90,7 @@ def test_a_whole_picture_and_its_gradient():
         set_backend(backend)
         field, occupancy = scene(device)
         cameras = sample_cameras(CameraConfig(), 3, seeded(), device)
-        grounds = random_backgrounds(3, seeded(), device)
+        grounds = random_backgrounds(3, seeded(), device, (0.4, 1.0), 0.1)
         rendering = render(field, occupancy, cameras, 24, 24, grounds, RenderConfig(), seeded())
         (rendering.rgb.square().sum() + rendering.weights.square().sum()).backward()
         grads = [value.grad for value in field.parameters()]
@@ -128,4 +128,4 @@ def test_occupancy_update_and_a_learned_background():
         occupancy.update(field, step, torch.Generator().manual_seed(step))
     assert 0.05 < occupancy.share < 0.9
     rays_d = torch.nn.functional.normalize(torch.randn(1, 8, 8, 3, device="cuda"), dim=-1)
-    assert Background(BackgroundConfig(), 0).cuda()(rays_d).device.type == "cuda"
+    assert Background(0).cuda()(rays_d).device.type == "cuda"

@@ -1,11 +1,15 @@
 """Fields with a known surface, a texture lookup and a count of handles, for the tests of the mesh part."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from recdreamer.mesh import Mesh, MeshConfig
+from recdreamer.mesh import Mesh, MeshConfig, bake_color, dress_mesh, mesh_of_field, stand_on_origin
+from recdreamer.mesh.bake import field_shade
+from recdreamer.report import Tick, Warn, no_tick
 
 SMALL = MeshConfig(resolution=64, target_faces=3000, texture_size_px=256)
 
@@ -50,3 +54,38 @@ def euler_characteristic(mesh: Mesh) -> int:
     ends = np.stack([mesh.faces, np.roll(mesh.faces, -1, axis=1)], -1).reshape(-1, 2)
     num_edges = len(np.unique(np.sort(ends, axis=1), axis=0))
     return len(np.unique(mesh.faces)) - num_edges + len(mesh.faces)
+
+
+def finish_mesh(
+    density: Callable,
+    color: Callable,
+    config: MeshConfig,
+    height_m: float,
+    folder: Path,
+    *,
+    tick: Tick = no_tick,
+    warn: Warn | None = None,
+) -> dict[str, Any]:
+    """From a field to files in one go, as a job does it in two steps."""
+    found = mesh_of_field(density, color, config, tick=tick, warn=warn)
+    place = lambda mesh: stand_on_origin(mesh, height_m)  # noqa: E731
+    report = dress_mesh(found.mesh, found.shade, found.normal_at, config, folder, place=place, tick=tick)
+    return found.facts | report
+
+
+def bake_texture(
+    mesh: Mesh,
+    density: Callable,
+    color: Callable,
+    *,
+    texture_size_px: int,
+    threshold: float,
+    cell_size: float,
+    seed: int = 0,
+    **options: object,
+) -> tuple[np.ndarray, float]:
+    """The base colour of a field on a mesh with one UV tile, and the islands' share of it."""
+    shade = field_shade(density, color, threshold, cell_size, seed)
+    texture = bake_color(mesh, shade, texture_size_px=texture_size_px, seed=seed, **options)
+    (image,) = texture.tiles.values()
+    return image, texture.coverage

@@ -8,12 +8,12 @@ import torch
 from scipy import ndimage
 
 from recdreamer.mesh import Mesh, Texture, extract_mesh, fill_padding
-from recdreamer.mesh.bake import bake_texture, composite_inward
+from recdreamer.mesh.bake import composite_inward
 from recdreamer.mesh.raster import TexelPoints, rasterize_uvs
 from recdreamer.mesh.uv import unwrap
 from recdreamer.report import JobError
 
-from .fields import SMALL, ball, nose_field, position_color, sample_bilinear
+from .fields import SMALL, bake_texture, ball, nose_field, position_color, sample_bilinear
 
 CELL = 0.02
 SETTINGS = {"texture_size_px": SMALL.texture_size_px, "threshold": 40.0, "cell_size": CELL}

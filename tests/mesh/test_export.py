@@ -14,13 +14,13 @@ import pytest
 import trimesh
 from PIL import Image
 
-from recdreamer.mesh import Mesh, bake_normal_map, finish_mesh, stand_on_origin, write_mesh
+from recdreamer.mesh import Mesh, bake_normal_map, stand_on_origin, write_mesh
 from recdreamer.mesh.gltf import glb_bytes
 from recdreamer.mesh.mesh import is_watertight, vertex_normals
 from recdreamer.mesh.tangents import tangent_frames
 from recdreamer.report import JobError
 
-from .fields import SMALL, ball, nose_field, position_color, sample_bilinear
+from .fields import SMALL, ball, finish_mesh, nose_field, position_color, sample_bilinear
 
 ROOT = Path(__file__).parents[2]
 HEIGHT_M = 1.8

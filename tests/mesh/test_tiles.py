@@ -19,14 +19,13 @@ from recdreamer.mesh import (
     bake_color,
     bake_normal_map,
     extract_mesh,
-    finish_mesh,
     mesh_report,
     unwrap,
     write_mesh,
 )
 from recdreamer.mesh.raster import tiles_of_faces
 
-from .fields import SMALL, ball, nose_field, position_color, sample_bilinear
+from .fields import SMALL, ball, finish_mesh, nose_field, position_color, sample_bilinear
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,7 +3,7 @@
 import torch
 
 from recdreamer.cameras import camera_rays, orbit_cameras
-from recdreamer.rendering import Background, BackgroundConfig, random_backgrounds
+from recdreamer.rendering import Background, random_backgrounds
 
 
 def directions(views: int = 2) -> torch.Tensor:
@@ -12,7 +12,7 @@ def directions(views: int = 2) -> torch.Tensor:
 
 
 def test_a_learned_background_is_a_picture_per_view():
-    rgb = Background(BackgroundConfig(), seed=0)(directions())
+    rgb = Background(seed=0)(directions())
     assert rgb.shape == (2, 3, 8, 6)
     assert rgb.min() >= 0
     assert rgb.max() <= 1
@@ -22,13 +22,13 @@ def test_a_learned_background_is_a_picture_per_view():
 def test_it_depends_on_the_direction_alone_and_on_the_seed():
     rays_d = directions()
     swapped = rays_d.flip(0, 1, 2)
-    first, other = Background(BackgroundConfig(), seed=0), Background(BackgroundConfig(), seed=1)
+    first, other = Background(seed=0), Background(seed=1)
     torch.testing.assert_close(first(swapped), first(rays_d).flip(0, 2, 3))
     assert not torch.allclose(first(rays_d), other(rays_d))
 
 
 def test_it_learns_a_colour():
-    background, rays_d = Background(BackgroundConfig(), seed=0), directions()
+    background, rays_d = Background(seed=0), directions()
     optimizer = torch.optim.Adam(background.parameters(), lr=0.05)
     target = torch.tensor([0.8, 0.3, 0.1]).view(1, 3, 1, 1)
     for _ in range(200):
@@ -40,10 +40,10 @@ def test_it_learns_a_colour():
 
 
 def test_random_grounds_are_tinted_greys_in_range():
-    grounds = random_backgrounds(2000, torch.Generator().manual_seed(0), "cpu")
+    grounds = random_backgrounds(2000, torch.Generator().manual_seed(0), "cpu", (0.4, 1.0), 0.1)
     assert grounds.shape == (2000, 3)
     assert 0.34 < grounds.min() < grounds.max() <= 1
     assert (grounds.amax(1) - grounds.amin(1)).max() <= 0.1 + 1e-6
     assert grounds.mean(1).std() > 0.1
-    again = random_backgrounds(2000, torch.Generator().manual_seed(0), "cpu")
+    again = random_backgrounds(2000, torch.Generator().manual_seed(0), "cpu", (0.4, 1.0), 0.1)
     assert torch.equal(grounds, again)

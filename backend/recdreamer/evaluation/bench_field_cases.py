@@ -163,14 +163,12 @@ def cast_reference(
 
 def bake(device: torch.device, backend: str, faces: int, texture_size_px: int) -> Repetition:
     """The texture of a mesh from the colours of a field."""
-    from recdreamer.mesh.bake import bake_texture
+    from recdreamer.mesh.bake import bake_color, field_shade
 
     field, _ = _scene(device)
     mesh = bumpy_ball(faces)
-    return lambda: bake_texture(
-        mesh, field.density, lambda xyz: field(xyz)[1], texture_size_px=texture_size_px, threshold=10.0,
-        cell_size=0.02, device=device,
-    )  # fmt: skip
+    shade = field_shade(field.density, lambda xyz: field(xyz)[1], 10.0, 0.02)
+    return lambda: bake_color(mesh, shade, texture_size_px=texture_size_px, device=device)
 
 
 PARTS = {

@@ -31,7 +31,7 @@ def begin_again(job: JobFolder, request: JobRequest, stage: Stage, seed: int | N
     Raises RequestError if the stage cannot be repeated, JobError if the folder cannot be written; both leave the job
     unchanged.
     """
-    stages = request.own_stages
+    stages = request.stages_to_run
     if stage not in stages:
         raise RequestError(
             f"The stage {stage} is not part of this job"
@@ -130,7 +130,7 @@ def repeated_seeds(job: JobFolder) -> dict[str, int]:
 
 def _from(job: JobFolder, stage: str) -> tuple[str, ...]:
     """A stage of the job and all later ones."""
-    stages = job.read_request().own_stages
+    stages = job.read_request().stages_to_run
     return stages[stages.index(stage) :]
 
 

@@ -8,7 +8,6 @@ from recdreamer.mesh.export import stand_on_origin as stand_on_origin
 from recdreamer.mesh.export import write_mesh as write_mesh
 from recdreamer.mesh.extract import extract_mesh as extract_mesh
 from recdreamer.mesh.finish import dress_mesh as dress_mesh
-from recdreamer.mesh.finish import finish_mesh as finish_mesh
 from recdreamer.mesh.finish import mesh_of_field as mesh_of_field
 from recdreamer.mesh.level import find_surface as find_surface
 from recdreamer.mesh.mesh import Mesh as Mesh

@@ -53,33 +53,6 @@ def bake_color(
     return fill_padding(level_seams(mesh, texture))
 
 
-def bake_texture(
-    mesh: Mesh,
-    density: Density,
-    color: Color,
-    *,
-    texture_size_px: int,
-    threshold: float,
-    cell_size: float,
-    bake_samples: int = 2,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    tick: Tick = no_tick,
-) -> tuple[UInt8[np.ndarray, "height width 3"], float]:
-    """Base colour of a radiance field on a mesh in scene units with one UV tile, and the islands' share of it."""
-    texture = bake_color(
-        mesh,
-        field_shade(density, color, threshold, cell_size, seed),
-        texture_size_px=texture_size_px,
-        bake_samples=bake_samples,
-        seed=seed,
-        device=device,
-        tick=tick,
-    )
-    (image,) = texture.tiles.values()
-    return image, texture.coverage
-
-
 def field_shade(density: Density, color: Color, threshold: float, cell_size: float, seed: int = 0) -> Shade:
     """Shade of a radiance field: its colour, composited along short inward rays (`composite_inward`)."""
     # Drawn on the CPU: the same texture on every device.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from recdreamer.mesh.bake import Color, Shade, bake_color, field_shade
-from recdreamer.mesh.export import stand_on_origin, write_mesh
+from recdreamer.mesh.export import write_mesh
 from recdreamer.mesh.extract import cell_size, extract_mesh
 from recdreamer.mesh.level import Density, find_surface
 from recdreamer.mesh.mesh import Mesh, MeshConfig
@@ -19,45 +19,6 @@ from recdreamer.mesh.normals import NormalAt, bake_normal_map, level_set_normals
 from recdreamer.mesh.quality import mesh_report
 from recdreamer.mesh.uv import unwrap
 from recdreamer.report import Tick, Warn, no_tick
-
-
-def finish_mesh(
-    density: Density,
-    color: Color,
-    config: MeshConfig,
-    height_m: float,
-    folder: Path,
-    *,
-    seed: int = 0,
-    device: torch.device | str = "cpu",
-    tick: Tick | None = None,
-    warn: Warn | None = None,
-) -> dict[str, Any]:
-    """Make the textured mesh of a field and write mesh.npz, the textures and model.glb into `folder`.
-
-    `density` (per scene unit) and `color` (sRGB in [0, 1]) are evaluated on `device` at points of the cube
-    [-1, 1]^3. The written mesh is `height_m` metres high, stands with the centre of its base on the
-    origin, is Z-up and faces -Y. `tick` is called between chunks of work and may raise to cancel;
-    nothing is written before everything is computed. Raises JobError if the field contains no object.
-
-    Returns a report of plain numbers and strings; its warnings are also passed to `warn`.
-    """
-    tick = tick or no_tick
-    started = time.perf_counter()
-    found = mesh_of_field(density, color, config, seed=seed, device=device, tick=tick, warn=warn)
-    extracted = time.perf_counter()
-    report = dress_mesh(
-        found.mesh,
-        found.shade,
-        found.normal_at,
-        config,
-        folder,
-        place=lambda mesh: stand_on_origin(mesh, height_m),
-        seed=seed,
-        device=device,
-        tick=tick,
-    )
-    return found.facts | report | {"seconds": {"extract": extracted - started, **report["seconds"]}}
 
 
 @dataclass(frozen=True)
@@ -82,7 +43,12 @@ def mesh_of_field(
     tick: Tick = no_tick,
     warn: Warn | None = None,
 ) -> FieldMesh:
-    """Extract the mesh of a field. Raises JobError if it contains no object; see `finish_mesh` for the arguments."""
+    """Extract the mesh of a field. Raises JobError if the field contains no object.
+
+    `density` (per scene unit) and `color` (sRGB in [0, 1]) are evaluated on `device` at points of the cube
+    [-1, 1]^3. `tick` is called between chunks of work and may raise to cancel. Warnings are passed to `warn` and kept
+    in the facts.
+    """
     warnings: list[str] = []
 
     def note(message: str) -> None:

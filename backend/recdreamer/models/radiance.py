@@ -17,7 +17,6 @@ from recdreamer.models.stay_near_start import GentleField, hold_loss
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
 from recdreamer.rendering import (
     Background,
-    BackgroundConfig,
     Rendering,
     opaque_loss,
     random_backgrounds,
@@ -48,7 +47,7 @@ class Scene:
         self.occupancy = OccupancyGrid(config.occupancy).to(device)
         self.surrounding = None
         if config.optimize.background == "learned":
-            self.surrounding = Background(BackgroundConfig(), seed).to(device)
+            self.surrounding = Background(seed).to(device)
         self.field, self.frozen = start.make_fields(config.field, seed)
         """The field, and a frozen copy of its start; None where it starts from the prompt."""
         self.field.to(device)

@@ -1,6 +1,6 @@
 """Volume rendering: ray marching through occupied space, compositing, backgrounds, regularisers."""
 
-from recdreamer.rendering.background import Background, BackgroundConfig, random_backgrounds
+from recdreamer.rendering.background import Background, random_backgrounds
 from recdreamer.rendering.regularizers import (
     opaque_loss,
     smoothness_loss,

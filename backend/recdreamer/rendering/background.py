@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-@dataclass(frozen=True)
-class BackgroundConfig:
-    """Size of a learned background."""
-
-    num_frequencies: int = 4
-    """Octaves of the direction's encoding; few keep the background blurred."""
-    hidden_width: int = 32
+NUM_FREQUENCIES = 4
+"""Octaves of the direction's encoding; few keep the background blurred."""
+HIDDEN_WIDTH = 32
 
 
 class Background(nn.Module):
@@ -27,12 +20,12 @@ class Background(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, config: BackgroundConfig, seed: int) -> None:
+    def __init__(self, seed: int) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.register_buffer("frequencies", 2.0 ** torch.arange(config.num_frequencies), persistent=False)
-        self.hidden = nn.Linear(3 + 6 * config.num_frequencies, config.hidden_width)
-        self.head = nn.Linear(config.hidden_width, 3)
+        self.register_buffer("frequencies", 2.0 ** torch.arange(NUM_FREQUENCIES), persistent=False)
+        self.hidden = nn.Linear(3 + 6 * NUM_FREQUENCIES, HIDDEN_WIDTH)
+        self.head = nn.Linear(HIDDEN_WIDTH, 3)
         for layer in (self.hidden, self.head):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
             nn.init.zeros_(layer.bias)
@@ -48,8 +41,8 @@ def random_backgrounds(
     num_views: int,
     generator: torch.Generator,
     device: torch.device | str,
-    brightness: tuple[float, float] = (0.4, 1.0),
-    tint: float = 0.1,
+    brightness: tuple[float, float],
+    tint: float,
 ) -> Float[Tensor, "views 3"]:
     """One plain background per view: a random grey in `brightness` whose channels differ by up to `tint`.
 
