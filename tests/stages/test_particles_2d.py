@@ -190,7 +190,7 @@ def test_a_particle_that_is_not_drawn_stands_still(tmp_path: Path, pictures: Pat
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--method", "perp_neg"], "Perp-Neg asks by the camera's azimuth, and 2D particles have no camera."),
+        (["--method", "perp_neg"], "Perp-Neg needs the camera's azimuth, and 2D particles have no camera."),
         (["--n", "0"], "optimize.num_particles is 0."),
         (["--steps", "0"], "optimize.num_steps is 0."),
         (["--set", "optimize.num_views=0"], "optimize.num_views is 0."),
