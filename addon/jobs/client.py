@@ -116,7 +116,7 @@ class JobClient:
         return self._watch_clock() or changed
 
     def cancel(self) -> None:
-        """Ask the worker to stop for good."""
+        """Ask the worker to stop; like a paused job, a cancelled one can be resumed."""
         self._ask("cancel")
 
     def pause(self) -> None:

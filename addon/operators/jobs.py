@@ -199,7 +199,7 @@ class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
 
 
 class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
-    """Stop this job. Everything made so far stays in its folder"""
+    """Stop this job. Everything made so far stays in its folder, and Resume continues it"""
 
     bl_idname = "recdreamer.cancel"
     bl_label = "Stop"

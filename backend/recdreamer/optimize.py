@@ -1,4 +1,7 @@
-"""One step of Algorithm 1 (uniform score distillation), and of the other methods by the same lines."""
+"""One step of Algorithm 1 (uniform score distillation), and of the other methods by the same lines.
+
+The loop around it (lines 1 and 7) is `stages.run.run_steps`; p̄_t begins as 1/n_c in `pose.marginal`.
+"""
 
 from __future__ import annotations
 
@@ -27,31 +30,32 @@ def optimize_step(
     lora: LoraTrainer | None,
     cameras: Cameras | None = None,
 ) -> None:
-    """One pass through Algorithm 1. Methods differ in what `guide` answers; those without a branch skip line 6.
+    """Lines 2 to 6. Methods differ in the terms of line 4, which `guide` supplies; only VSD, ESD and USD train ε_φ, a
+    LoRA branch of the U-Net (line 6).
 
-    `cameras` are drawn if none are given.
+    `model` is the particle θ; `cameras` are drawn if none are given.
     """
     generator = step_generator(config.seed, step, model.device)
     num_views, num_steps = config.num_views, config.num_steps
 
-    # Line 2: x_0 = g(θ, c).
+    # Line 2: x_0 = g(θ, c): render, then encode.
     if cameras is None:
         cameras = sample_cameras(config.cameras, num_views, generator, model.device)
     rendering = model.render(cameras, step, generator)
     latents = prior.encode(rendering.rgb)
 
-    # Line 3: x_t = α_t x_0 + σ_t ε.
+    # Line 3: x_t = α_t x_0 + σ_t ε; x holds x_0, x_t, ε, σ_t and ω(t).
     t = sample_timesteps(timesteps_of(config.guidance, prior.schedule, step, num_steps), num_views, generator)
     x = add_noise(latents, t, cameras, step, num_steps, prior.schedule, generator)
 
-    # Line 4: θ moves against ∇_θ.
+    # Line 4: θ ← θ - η_1 ∇_θ; the mean over views, η_1 and the regularizers are in `descend`.
     answers = guide.ask(x, generator)
     model.descend(rendering, latents, distillation_grad(guide, x, answers), step, generator)
 
-    # Line 5, Eq. 19: p̄_t ← α_ema p_ξ(c|x_t) + (1 - α_ema) p̄_t, after its use.
+    # Line 5, Eq. 19: p̄_t ← α_ema p_ξ(c|x_t) + (1 - α_ema) p̄_t, after line 4 has used the old p̄_t.
     guide.observe(x, answers.log_probs)
 
-    # Line 6, Eq. 8: φ moves against ∇_φ |ε_φ(x_t, t, c, y) - ε|², at a timestep of its own.
+    # Line 6, Eq. 8: φ ← φ - η_2 ∇_φ |ε_φ(x_t, t, c, y) - ε|², at a timestep of its own and without view words in y.
     if lora is not None and step % config.guidance.lora_every == 0:
         lora.step(x.latents, guide.prompts.plain.expand(num_views, -1, -1), cameras.c2w, step, generator)
 
@@ -62,13 +66,15 @@ def distillation_grad(guide: Guide, x: Noised, answers: Answers) -> Float[Tensor
     ω(t) (ε_pretrain - ε_φ) - ω(t) σ_t/α_t ∇ log r(x_t), the last with respect to x_0.
 
     As x_t = α_t x_0 + σ_t ε, that is α_t times the slope with respect to x_t, and α_t drops out. Without a rectifier
-    it is VSD (Eq. 9), and with the drawn noise for ε_φ it is SDS (Eq. 5).
+    it is VSD (Eq. 9), and with the drawn noise for ε_φ it is SDS (Eq. 5). r is the marginal form's, or that of pose
+    control (C.5), as the rectifier says. Its term is multiplied by `rectifier.weight` (Eq. 13 has 1) and at most as long
+    as the denoiser's (B.3).
     """
     denoising = guide.clipped(answers.w_t * (answers.eps_pretrained - answers.eps_phi), x)
     if answers.grad_log_r is None:
         return denoising
     rectifying = -answers.w_t * x.sigma_t * answers.grad_log_r
-    return denoising + guide.limited(rectifying, denoising)
+    return denoising + guide.weighted_and_limited(rectifying, denoising)
 
 
 def timesteps_of(

@@ -95,7 +95,7 @@ class Guide:
             return clipped_scores(denoising, self.config.clip_limits, x.progress)
         return denoising
 
-    def limited(
+    def weighted_and_limited(
         self, rectifying: Float[Tensor, "batch c h w"], denoising: Float[Tensor, "batch c h w"]
     ) -> Float[Tensor, "batch c h w"]:
         """The rectifier's term, weighted and limited relative to the denoiser's (paper, B.3)."""

@@ -1,4 +1,4 @@
-"""Separates the object's patches from the background by the first principal component of features (paper, B.1.3)."""
+"""Separates the object's patches from the background: by alpha, or by the first principal component (paper, B.1.3)."""
 
 from __future__ import annotations
 
