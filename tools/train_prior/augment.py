@@ -1,4 +1,4 @@
-"""Degradations and augmentations of pictures, batched and seeded; none of them uses a label."""
+"""Degradations and augmentations of pictures, batched and seeded; none of them uses labels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _column(values: Tensor) -> Tensor:
 
 
 def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Blur by up to about 2.5 pixels, noise of deviation up to 0.15, change of brightness and contrast."""
+    """Blur by up to about 2.5 pixels, add noise with a deviation of up to 0.15, change brightness and contrast."""
     count = len(images)
     blur_amount = _rand(generator, count, 0, 2) * (_rand(generator, count) < 0.5)
     blurred = F.avg_pool2d(F.pad(images, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
@@ -32,7 +32,7 @@ def degrade(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def jitter_hue(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Turn the colours about the grey axis by any angle on 80 % of the pictures, and make 15 % of them grey."""
+    """Rotate the colours of 80 % of the pictures about the grey axis by any angle, and turn 15 % of them grey."""
     count = len(images)
     angle = _rand(generator, count, -math.pi, math.pi) * (_rand(generator, count) < 0.8)
     cos, third = angle.cos(), 1 / 3
@@ -58,13 +58,13 @@ def random_affine(count: int, generator: torch.Generator) -> Tensor:
 
 
 def warp(images: Tensor, theta: Tensor) -> Tensor:
-    """Pictures resampled through `theta`; what lies outside repeats the border."""
+    """Pictures resampled through `theta`; outside, the border is repeated."""
     grid = F.affine_grid(theta, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def as_sketch(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Dark lines on light paper where the picture changes; how easily a line is drawn differs from picture to picture."""
+    """Dark lines on light paper where the picture changes; the threshold for a line varies from picture to picture."""
     count = len(images)
     smooth = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     across = F.pad(smooth, (1, 1, 0, 0), mode="replicate")

@@ -1,11 +1,11 @@
-"""The feature extractor: a tiny DINOv2 trained without any label, by self-distillation of two kinds.
+"""The feature extractor: a tiny DINOv2 trained without any labels, by two kinds of self-distillation.
 
-The class token learns by swapped assignment to prototypes (SwAV), the patches by finding the same point of
-the same picture under another augmentation, and by agreeing on prototypes of parts. Half of the pictures
-are first replaced by the prior's own one-step estimate of them from noise, or averaged with their mirror
-image: so the features keep their meaning on what a rectifier sees. Some are matched with a line drawing of
-themselves, so that a sketch is read like a picture. Others are random toys, matched with a block-out of themselves, so
-that an artist's rough model is read like the finished thing.
+The class token learns by swapped assignment to prototypes (SwAV). The patches learn by finding the same point of the
+same picture under another augmentation, and by agreeing on prototypes of parts. Half of the pictures are first
+replaced by the prior's own one-step estimate of them from noise, or averaged with their mirror image. This keeps the
+features meaningful on the pictures that a rectifier sees. Some are matched with a line drawing of themselves, so that
+sketches are read like pictures. Others are random toys matched with a block-out of themselves, so that an artist's
+rough model is read like the finished thing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def new_extractor(width: int, num_layers: int, patch_size: int = 4) -> Dinov2Wit
 
 
 class Student(nn.Module):
-    """The extractor with the prototypes that only its training needs."""
+    """The extractor and the prototypes, which only its training needs."""
 
     def __init__(
         self, width: int, num_layers: int, num_image_prototypes: int = 192, num_parts: int = 64
@@ -86,8 +86,8 @@ def patch_loss(
 ) -> Tensor:
     """Each patch of the first view finds its own place in the second among all places of that picture.
 
-    `sampled` holds the features of the second view at the places of the first one's patches. Only patches of
-    the same picture compete, so that the same part of another figure need not be told apart.
+    `sampled` holds the features of the second view at the places of the first view's patches. Only patches of the same
+    picture compete, so the loss never has to separate a part from the same part of another figure.
     """
     anchors, targets = (
         first.flatten(2).transpose(1, 2),
@@ -100,7 +100,7 @@ def patch_loss(
 
 
 class Estimator:
-    """Replaces pictures by what the prior makes of them from noise: Tweedie's estimate, decoded."""
+    """Replaces pictures with the prior's estimate of them from noise: Tweedie's estimate, decoded."""
 
     def __init__(self, vae: AutoencoderKL, unet: nn.Module, text: Tensor, alphas_cumprod: Tensor) -> None:
         self.vae, self.unet, self.text, self.alphas_cumprod = vae, unet, text, alphas_cumprod
@@ -124,8 +124,8 @@ def train_extractor(
 ) -> Student:  # fmt: skip
     """Train on uint8 pictures; `captions` index the texts that the estimator conditions on.
 
-    `pairs` are pictures that show the same place by place, in other colours and lights; they make up `pair_share` of a
-    batch. `start` is the folder of an extractor to go on from.
+    `pairs` are pictures that match place by place but differ in colours and lights; they make up `pair_share` of a
+    batch. `start` is the folder of an extractor to continue from.
     """
     num_pairs = 0 if pairs is None else round(pair_share * batch)
     device = photos.device
@@ -141,7 +141,7 @@ def train_extractor(
         num_photos = batch - num_pairs
         rows = torch.randint(len(photos), (num_photos,), generator=generator, device=device)
         images = photos[rows].float() / 255
-        # An eighth are symmetric blobs: pictures of their own kind, so that they resemble no side view.
+        # An eighth are symmetric blobs: a kind of their own, so that they do not resemble any side view.
         eighth, half = num_photos // 8, num_photos // 2
         images = torch.cat((0.5 * (images[:eighth] + images[:eighth].flip(-1)), images[eighth:]))
         t = torch.randint(20, max_timestep, (num_photos - half,), generator=generator, device=device)

@@ -1,9 +1,9 @@
-"""Random toys, each pictured twice from one camera: as the embedded world photographs it, and as a block-out of it.
+"""Random toys, each pictured twice from one camera: as a photo of the embedded world, and as a block-out of the toy.
 
 They teach the extractor that a thing and a rough model of it are the same thing: without colours, in clay, in a
 matcap, in Blender's studio light or a scene's, with outlines, with features missing, added or out of proportion. The
-toys are assembled at random and are none of the embedded world's kinds, and nothing says from where they are seen:
-only that both pictures are seen from the same place.
+toys are assembled at random and do not belong to the embedded world's kinds. No label gives the direction of view; all
+that is known is that both pictures are seen from the same place.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
 from recdreamer.evaluation.figurines import CAMERA, Figurines, nearest_hit, render_figurines, sample_grounds
 
 _SLOTS: tuple[tuple[str, tuple[float, float, float], tuple[float, float, float], bool, float], ...] = (
-    # name, centre, radii, whether it comes in pairs, how often it is there.
+    # name, centre, radii, whether it comes in pairs, share of toys that have it.
     ("body", (0, 0.02, -0.30), (0.33, 0.30, 0.37), False, 1.0),
     ("head", (0, -0.02, 0.33), (0.28, 0.26, 0.25), False, 1.0),
     ("feet", (0.17, -0.09, -0.68), (0.13, 0.19, 0.11), True, 0.9),
@@ -31,7 +31,7 @@ _SLOTS: tuple[tuple[str, tuple[float, float, float], tuple[float, float, float],
     ("pack", (0, 0.37, -0.20), (0.22, 0.13, 0.24), False, 0.5),
     ("tail", (0, 0.46, -0.38), (0.12, 0.22, 0.11), False, 0.5),
 )
-"""Where toys have what. Of a block-out only the first four are always kept."""
+"""The parts of a toy and their places. In a block-out only the first four are certain to be kept."""
 _KEPT_SLOTS = 4
 _LIGHTS = 3
 _BRIGHT = torch.tensor(
@@ -62,7 +62,7 @@ class _Dice:
 def picture_pairs(
     count: int, generator: torch.Generator, size_px: int = 64, chunk: int = 128
 ) -> tuple[Tensor, Tensor]:
-    """(photos, block-outs), uint8 pictures (count, 3, size_px, size_px): pair by pair one toy from one camera."""
+    """(photos, block-outs), uint8 pictures (count, 3, size_px, size_px): each pair shows one toy from one camera."""
     photos, blockouts = [], []
     for first in range(0, count, chunk):
         pair = _pairs(min(chunk, count - first), _Dice(generator), size_px)
@@ -84,7 +84,7 @@ def _pairs(count: int, dice: _Dice, size_px: int) -> tuple[Tensor, Tensor]:
 
 
 def random_toys(count: int, dice: _Dice) -> tuple[Figurines, Tensor]:
-    """Toys, and the slot that each of their parts fills."""
+    """Toys, and the slot of each of their parts."""
     device = dice.generator.device
     centers, radii, boxes, colors, slots = [], [], [], [], []
     own = dice.colors(count)
@@ -96,7 +96,7 @@ def random_toys(count: int, dice: _Dice) -> tuple[Figurines, Tensor]:
         scale = torch.tensor(size, device=device) * dice.uniform(count, 3, low=0.7, high=1.35)
         scale = scale * is_there[:, None]
         is_box = torch.where(is_boxy, dice.happens(count, share=0.8), dice.happens(count, share=0.1))
-        # Structure mostly has the toy's own colour, features mostly another.
+        # Structural parts mostly have the toy's own colour, features mostly another one.
         is_own = dice.happens(count, share=0.85 if slot < _KEPT_SLOTS + 1 else 0.25)
         color = torch.where(is_own[:, None], own, dice.colors(count))
         for side in (1.0, -1.0) if is_pair else (1.0,):
@@ -114,7 +114,7 @@ def random_toys(count: int, dice: _Dice) -> tuple[Figurines, Tensor]:
 def as_blockouts(toys: Figurines, slots: Tensor, dice: _Dice) -> Figurines:
     """Toys as an artist would rough them out: fewer features, other proportions, few colours."""
     count, parts = toys.radii.shape[:2]
-    # All features of some, none of others, and a share of the rest; both of a pair or neither.
+    # Some toys keep all features, some none, the others a share; a pair is kept or dropped as a whole.
     keep = dice.uniform(count, 1) * 1.6 - 0.3
     is_feature = slots >= _KEPT_SLOTS
     is_kept = (dice.uniform(count, len(_SLOTS))[:, slots] < keep) | ~is_feature
@@ -128,7 +128,7 @@ def as_blockouts(toys: Figurines, slots: Tensor, dice: _Dice) -> Figurines:
     colors = torch.where(
         paint < 0.4, grey, torch.where(paint < 0.6, body, torch.where(paint < 0.8, features, toys.colors))
     )
-    # Dark eyes on grey clay: the one thing that an artist adds first.
+    # Dark eyes on grey clay: the first thing that an artist adds.
     is_dark = dice.happens(count, share=0.5)[:, None] & is_feature[None] & (paint[..., 0] < 0.4)
     colors = torch.where(is_dark[..., None], 0.1, colors)
     return Figurines(
@@ -139,7 +139,7 @@ def as_blockouts(toys: Figurines, slots: Tensor, dice: _Dice) -> Figurines:
 def render_blockouts(
     figures: Figurines, cameras: Cameras, size_px: int, dice: _Dice, oversampling: int = 2
 ) -> Tensor:
-    """Pictures (batch, 3, size_px, size_px) as a viewport shows them; each in a light and on a ground of its own."""
+    """Pictures (batch, 3, size_px, size_px) as a viewport shows them; each has its own light and background."""
     count, fine_px = len(cameras), size_px * oversampling
     rays_o, rays_d = (rays.flatten(1, 2) for rays in camera_rays(cameras, fine_px, fine_px))
     depth, normals, colors = nearest_hit(figures, rays_o, rays_d)
@@ -153,7 +153,7 @@ def render_blockouts(
         torch.where(style < 0.80, 0.45 + 0.55 * facing, torch.ones_like(facing))),  # clay, and flat colours.
     )  # fmt: skip
     image = (colors * lit).clamp(0, 1)
-    # A matcap is a picture of a ball: its colour depends on where the surface faces, seen from the camera.
+    # A matcap is a picture of a ball: the colour depends on the direction of the surface as the camera sees it.
     tint, other = dice.colors(count)[:, None], dice.colors(count)[:, None]
     matcap = torch.lerp(tint, other, (0.5 + 0.5 * seen[..., 1:2])) * (0.4 + 0.6 * facing)
     image = torch.where(dice.happens(count, 1, 1, share=0.12), matcap, image)
@@ -170,12 +170,12 @@ def render_blockouts(
 
 
 def _lamps(normals: Tensor, dice: _Dice) -> Tensor:
-    """Light of some lamps on surfaces, with what comes from all around."""
+    """Light of a few lamps on surfaces, plus ambient light."""
     count = len(normals)
     ways = F.normalize(
         torch.randn(count, _LIGHTS, 3, generator=dice.generator, device=normals.device), dim=-1
     )
-    # In the frame of the camera up is Y, in the world it is Z; either way few lamps shine from below.
+    # Up is Y in the camera's frame and Z in the world; either way few lamps shine from below.
     ways[..., 1:] = ways[..., 1:].abs() * torch.where(dice.happens(count, _LIGHTS, 1, share=0.8), 1.0, -1.0)
     power = dice.uniform(count, _LIGHTS, low=0.1, high=0.8)
     diffuse = torch.einsum("bnc,blc->bnl", normals, F.normalize(ways, dim=-1)).clamp_min(0)
@@ -183,7 +183,7 @@ def _lamps(normals: Tensor, dice: _Dice) -> Tensor:
 
 
 def _edges(sights: Tensor) -> Tensor:
-    """1 where what is seen breaks off."""
+    """1 where the surface, its direction or its depth changes abruptly."""
     down = (sights[:, :, 1:, :-1] - sights[:, :, :-1, :-1]).abs().amax(1, keepdim=True)
     right = (sights[:, :, :-1, 1:] - sights[:, :, :-1, :-1]).abs().amax(1, keepdim=True)
     return F.max_pool2d(
