@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def finish(figure: Figurines, folder: Path, fold: Callable = lambda xyz: xyz) ->
         return torch.from_numpy(true.colors[nearest.query(fold(xyz.double().numpy()))[1]]).float()
 
     found = mesh_of_field(density, color, FINE)
-    place = lambda mesh: stand_on_origin(mesh, 1.8)  # noqa: E731
+    place = partial(stand_on_origin, height_m=1.8)
     dress_mesh(found.mesh, found.shade, found.normal_at, FINE, folder, place=place)
     return folder
 

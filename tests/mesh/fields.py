@@ -1,6 +1,7 @@
 """Fields with a known surface, a texture lookup and a count of handles, for the tests of the mesh part."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def finish_mesh(
 ) -> dict[str, Any]:
     """From a field to files in one go, as a job does it in two steps."""
     found = mesh_of_field(density, color, config, tick=tick, warn=warn)
-    place = lambda mesh: stand_on_origin(mesh, height_m)  # noqa: E731
+    place = partial(stand_on_origin, height_m=height_m)
     report = dress_mesh(found.mesh, found.shade, found.normal_at, config, folder, place=place, tick=tick)
     return found.facts | report
 
