@@ -49,9 +49,27 @@ def test_all_kernels_compile_for_cuda_without_a_device(tmp_path):
     architectures = wp.get_cuda_supported_archs()
     if not architectures:
         pytest.skip("this build of Warp has no CUDA compiler")
-    from recdreamer.field.hash_grid_warp import make_kernels
-    from recdreamer.rendering import composite_warp, march_warp
+    from recdreamer.field import half_field_warp, hash_grid_warp
+    from recdreamer.rendering import composite_warp, march_buffered_warp, march_warp
 
-    for module in (march_warp, composite_warp, *(kernel.module for kernel in make_kernels(2))):
+    unique = [*hash_grid_warp.make_kernels(2), *half_field_warp.make_kernels(2), *half_field_warp.make_kernels(4)]
+    modules = [march_warp, march_buffered_warp, composite_warp, half_field_warp]
+    for module in (*modules, *(kernel.module for kernel in unique)):
         (ptx,) = wp.compile_aot_module(module, arch=architectures[0], module_dir=tmp_path, use_ptx=True)
         assert ".visible .entry" in ptx.read_text(encoding="utf-8")
+
+
+def test_two_floats_are_added_at_once_where_the_gpu_can(tmp_path):
+    """From compute capability 9.0 on, by half as many instructions."""
+    wp = kernels.warp_module()
+    if not {75, 90} <= set(wp.get_cuda_supported_archs()):
+        pytest.skip("this build of Warp has no compiler for both")
+    from recdreamer.field.half_field_warp import make_kernels
+
+    counts = []
+    for arch in (75, 90):
+        (ptx,) = wp.compile_aot_module(
+            make_kernels(2)[1].module, arch=arch, module_dir=tmp_path / str(arch), use_ptx=True
+        )
+        counts.append(ptx.read_text(encoding="utf-8").count("red.global.add.v2.f32"))
+    assert counts[0] == 0 < counts[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from recdreamer.field.grid_values import adopt_buffers
 from recdreamer.field.hash_grid import HashGrid
 from recdreamer.field.solid_field import solid_bias, solid_volume
+from recdreamer.kernels import uses_warp
 
 FIELD_SIZES = (
     "num_levels", "features_per_level", "log2_table_size", "base_resolution", "max_resolution", "hidden_width",
@@ -58,6 +59,8 @@ class FieldConfig:
     """Levels that are active from the first step on."""
     steps_per_level: int = 0
     """Steps over which each further level fades in; 0 turns all levels on at once."""
+    precision: Literal["auto", "single", "half"] = "auto"
+    """Of features and hidden units; parameters are always single. `auto` is half on a GPU."""
 
 
 class RadianceField(nn.Module):
@@ -107,13 +110,15 @@ class RadianceField(nn.Module):
 
     def set_progress(self, step: int) -> None:
         """Activate the levels due at `step`, fading in the newest; call it again after resuming."""
-        config, levels = self.config, torch.arange(self.config.num_levels)
+        config, weights = self.config, self.grid.level_weights
         shown = (
             config.start_levels + step / config.steps_per_level
             if config.steps_per_level
             else config.num_levels
         )
-        self.grid.level_weights.copy_((shown - levels).clamp(0, 1))
+        # Computed where they are used: a copy from the host would wait for the device.
+        levels = torch.arange(config.num_levels, device=weights.device)
+        weights.copy_((shown - levels).clamp(0, 1))
 
     def forward(
         self, xyz: Float[Tensor, "points 3"]
@@ -125,19 +130,31 @@ class RadianceField(nn.Module):
         if not torch.is_grad_enabled() and len(xyz) > CHUNK_POINTS:
             sigmas, rgbs = zip(*(self(chunk) for chunk in xyz.split(CHUNK_POINTS)), strict=True)
             return torch.cat(sigmas), torch.cat(rgbs)
+        if self._in_half(xyz):
+            from recdreamer.field.half_field_warp import HalfField
+
+            network = self.hidden.weight, self.hidden.bias, self.head.weight, self.head.bias
+            return HalfField.apply(xyz, self.bias(xyz), self.grid, self.grid.table, *network)
         return self.decode(self.grid(xyz), xyz)
+
+    def _in_half(self, xyz: Float[Tensor, "points 3"]) -> bool:
+        """Positions need a gradient only for analytic normals, and then everything is in single precision."""
+        is_chosen = self.config.precision == "half" or (self.config.precision == "auto" and xyz.is_cuda)
+        return is_chosen and uses_warp(xyz) and not (xyz.requires_grad and torch.is_grad_enabled())
 
     def decode(
         self, encoded: Float[Tensor, "points features"], xyz: Float[Tensor, "points 3"]
     ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
         """Densities and colours from the features of the grid."""
         raw = self.head(F.relu(self.hidden(encoded)))
+        return F.softplus(raw[:, 0] + self.bias(xyz)), torch.sigmoid(raw[:, 1:])
+
+    def bias(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
+        """What the initial shape adds to the raw density."""
         if self.start is not None:
-            bias = solid_bias(self.start, xyz)
-        else:
-            radii = torch.linalg.vector_norm(xyz, dim=-1)
-            bias = self.blob[0] * (1 - radii / self.blob[1])
-        return F.softplus(raw[:, 0] + bias), torch.sigmoid(raw[:, 1:])
+            return solid_bias(self.start, xyz)
+        radii = torch.linalg.vector_norm(xyz, dim=-1)
+        return self.blob[0] * (1 - radii / self.blob[1])
 
     def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """Densities per scene unit."""
