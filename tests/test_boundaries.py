@@ -199,6 +199,7 @@ ADDON_ROOMS = (
 MEANT_CIRCLES = {
     "field.hash_grid": "field.hash_grid_warp",
     "rendering.march": "rendering.march_warp",
+    "rendering.march_buffered": "rendering.march_buffered_warp",
 }
 """The reference calls its kernels late, and they have its constants."""
 

@@ -91,3 +91,63 @@ def test_opaque_matter_hides_what_is_behind():
     weights, _, opacity, _ = composite(sigmas, rgbs, samples)
     torch.testing.assert_close(weights, torch.tensor([0.0, 1, 0, 0]))
     assert opacity.item() == pytest.approx(1)
+
+
+def padded(samples: Samples, count: int) -> Samples:
+    places = (samples.ray_indices, samples.t_starts, samples.t_ends, samples.xyz)
+    blanks = [value.new_zeros(count, *value.shape[1:]) for value in places]
+    return Samples(samples.counts, *map(torch.cat, zip(places, blanks, strict=True)), True)
+
+
+@pytest.mark.parametrize("function", [composite, composite_reference])
+def test_padding_has_no_weight_and_no_gradient(function):
+    samples = packed([3, 0, 20, 1, 0])
+    longer = padded(samples, 6)
+    sigmas, rgbs = values(longer)
+    weights, *sums = function(sigmas, rgbs, longer)
+    expected_weights, *expected = function(sigmas[:24], rgbs[:24], samples)
+    assert torch.equal(weights[:24], expected_weights) and not weights[24:].any()
+    assert all(torch.equal(one, other) for one, other in zip(sums, expected, strict=True))
+    loss = weights.square().sum() + sum(value.square().sum() for value in sums)
+    grads = torch.autograd.grad(loss, (sigmas, rgbs))
+    assert all(grad[:24].any() and not grad[24:].any() for grad in grads)
+
+
+@pytest.mark.parametrize("function", [composite, composite_reference])
+def test_a_ray_stops_behind_the_sample_that_makes_it_opaque(function):
+    """Halves: after three samples the transmittance is 1/8, below 0.2; the fourth is hidden, whatever it is."""
+    ends = torch.arange(1.0, 7.0)
+    counts, rays = (
+        torch.tensor([4, 2], dtype=torch.int32),
+        torch.tensor([0, 0, 0, 0, 1, 1], dtype=torch.int32),
+    )
+    samples = Samples(counts, rays, ends - 1, ends, torch.zeros(6, 3))
+    sigmas, rgbs = math.log(2) * torch.ones(6), torch.rand(6, 3)
+    sigmas[3] = 9.0
+    sigmas, rgbs = sigmas.requires_grad_(), rgbs.requires_grad_()
+    weights, rgb, opacity, _ = function(sigmas, rgbs, samples, 0.2)
+    torch.testing.assert_close(weights, torch.tensor([0.5, 0.25, 0.125, 0.0, 0.5, 0.25]))
+    torch.testing.assert_close(opacity, torch.tensor([0.875, 0.75]))
+    torch.testing.assert_close(rgb[0], (weights[:3, None] * rgbs[:3]).sum(0))
+    grads = torch.autograd.grad(weights.sum() + rgb.square().sum(), (sigmas, rgbs))
+    assert all(not grad[3].any() and grad[2].any() for grad in grads)
+
+
+def test_warp_equals_the_reference_where_rays_stop():
+    samples = padded(packed([30, 0, 20, 1, 0, 40]), 9)
+    results = []
+    for function in (composite, composite_reference):
+        inputs = values(samples)
+        outputs = function(*inputs, samples, 0.05)
+        upstream = [torch.randn(out.shape, generator=torch.Generator().manual_seed(3)) for out in outputs]
+        results.append([*outputs, *torch.autograd.grad(outputs, inputs, upstream)])
+    assert (results[0][0] == 0).sum() > 20
+    for warp, reference in zip(*results, strict=True):
+        torch.testing.assert_close(warp, reference, atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_of_stopped_rays_agree_with_finite_differences():
+    samples = padded(packed([6, 0, 8], torch.float64), 3)
+    assert torch.autograd.gradcheck(
+        lambda *inputs: composite_reference(*inputs, samples, 0.3), values(samples)
+    )

@@ -11,11 +11,15 @@ from recdreamer.rendering.march import Samples
 
 
 def composite(
-    sigmas: Float[Tensor, "samples"], rgbs: Float[Tensor, "samples 3"], samples: Samples
+    sigmas: Float[Tensor, "samples"],
+    rgbs: Float[Tensor, "samples 3"],
+    samples: Samples,
+    min_trans: float = 0.0,
 ) -> tuple[Float[Tensor, "samples"], Float[Tensor, "rays 3"], Float[Tensor, "rays"], Float[Tensor, "rays"]]:
     """Weights w = T · (1 − exp(−sigma · length)), and per ray the sums of w · rgb, w and w · t.
 
-    Differentiable in `sigmas` and `rgbs`. The weights of a ray add up to its opacity.
+    Differentiable in `sigmas` and `rgbs`. The weights of a ray add up to its opacity. Samples behind the one where the
+    transmittance falls below `min_trans` have no weight and no gradient, as if the ray stopped there.
 
     Two samples of length 1 that each let half of the light through, red before green:
 
@@ -29,24 +33,37 @@ def composite(
     if uses_warp(sigmas):
         from recdreamer.rendering.composite_warp import Composite
 
-        return Composite.apply(sigmas, rgbs, samples.t_starts, samples.t_ends, samples.counts)
-    return composite_reference(sigmas, rgbs, samples)
+        return Composite.apply(
+            sigmas, rgbs, samples.t_starts, samples.t_ends, samples.counts, min_trans, samples.is_padded
+        )
+    return composite_reference(sigmas, rgbs, samples, min_trans)
 
 
 def composite_reference(
-    sigmas: Float[Tensor, "samples"], rgbs: Float[Tensor, "samples 3"], samples: Samples
+    sigmas: Float[Tensor, "samples"],
+    rgbs: Float[Tensor, "samples 3"],
+    samples: Samples,
+    min_trans: float = 0.0,
 ) -> tuple[Float[Tensor, "samples"], Float[Tensor, "rays 3"], Float[Tensor, "rays"], Float[Tensor, "rays"]]:
     """The same in plain torch, in a table of rays × the most samples of any ray."""
-    counts, rays = samples.counts.long(), samples.ray_indices.long()
+    counts = samples.counts.long()
+    padding = 0
+    if samples.is_padded:
+        padding = len(sigmas) - int(counts.sum())
+        sigmas, rgbs = sigmas[: len(sigmas) - padding], rgbs[: len(sigmas) - padding]
+        places = samples.ray_indices, samples.t_starts, samples.t_ends, samples.xyz
+        samples = Samples(samples.counts, *(values[: len(sigmas)] for values in places))
+    rays = samples.ray_indices.long()
     slots = torch.arange(len(rays), device=rays.device) - (counts.cumsum(0) - counts)[rays]
     width = int(counts.max()) if len(rays) else 0
     taus = sigmas.new_zeros(len(counts), width).index_put(
         (rays, slots), sigmas * (samples.t_ends - samples.t_starts)
     )
     trans = torch.exp(taus - taus.cumsum(dim=1))
-    weights = (trans * -torch.expm1(-taus))[rays, slots]
+    weights = (trans * -torch.expm1(-taus) * (trans >= min_trans))[rays, slots]
 
     def sums(values: Tensor) -> Tensor:
         return values.new_zeros(len(counts), *values.shape[1:]).index_add(0, rays, values)
 
-    return weights, sums(weights[:, None] * rgbs), sums(weights), sums(weights * samples.t_mids)
+    totals = sums(weights[:, None] * rgbs), sums(weights), sums(weights * samples.t_mids)
+    return torch.nn.functional.pad(weights, (0, padding)), *totals

@@ -16,13 +16,15 @@ from recdreamer.kernels import uses_warp
 
 @dataclass(frozen=True)
 class Samples:
-    """Samples packed ray after ray; ray r has `counts[r]` of them, near to far."""
+    """Samples packed ray after ray; ray r has `counts[r]` of them, near to far. Padding may follow."""
 
     counts: Int[Tensor, "rays"]
     ray_indices: Int[Tensor, "samples"]
     t_starts: Float[Tensor, "samples"]
     t_ends: Float[Tensor, "samples"]
     xyz: Float[Tensor, "samples 3"]
+    is_padded: bool = False
+    """Whether samples of no ray may follow, of length 0; their `ray_indices` are 0, too."""
 
     @property
     def t_mids(self) -> Float[Tensor, "samples"]:

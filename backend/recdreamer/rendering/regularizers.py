@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdreamer.field import Field
@@ -29,17 +29,22 @@ def opaque_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor,
     return -(opacity * opacity.log() + (1 - opacity) * (1 - opacity).log()).mean()
 
 
-def weight_entropy_loss(weights: Float[Tensor, "samples"]) -> Float[Tensor, ""]:
+def weight_entropy_loss(
+    weights: Float[Tensor, "samples"], count: Int[Tensor, ""] | None = None
+) -> Float[Tensor, ""]:
     """Mean binary entropy of the samples' weights, in bits: favours few samples per ray over fog.
 
-    ProlificDreamer's released code (base 2, per sample).
+    ProlificDreamer's released code (base 2, per sample). Only the first `count` are samples; None: all are.
 
     >>> weight_entropy_loss(torch.tensor([0.5, 0.5])).item()
     1.0
     """
     weights = weights.clamp(1e-5, 1 - 1e-5)
     entropy = -(weights * weights.log2() + (1 - weights) * (1 - weights).log2())
-    return entropy.sum() / max(len(weights), 1)
+    if count is None:
+        return entropy.sum() / max(len(weights), 1)
+    is_real = torch.arange(len(weights), device=weights.device) < count
+    return (entropy * is_real).sum() / count.clamp(min=1)
 
 
 def z_variance_loss(rendering: Rendering) -> Float[Tensor, ""]:
@@ -76,6 +81,7 @@ def smoothness_loss(
     shares = rendering.weights.detach().cumsum(0)
     draws = torch.rand(num_pairs, generator=generator, device=generator.device).to(shares) * shares[-1]
     chosen = torch.searchsorted(shares, draws).clamp(max=len(shares) - 1)
+    # Padding has no weight, so it is only drawn where nothing is in view.
     points = rendering.xyz[chosen]
     offsets = torch.randn(num_pairs, 3, generator=generator, device=generator.device).to(points)
     neighbours = (points + radius * offsets).clamp(-1, 1)
@@ -86,4 +92,7 @@ def smoothness_loss(
     matter = torch.minimum(alpha, alpha_near).detach()
     geometry = (alpha - alpha_near).square().mean()
     color = (matter[:, None] * (rgb - rgb_near).square()).mean()
-    return geometry, color
+    if rendering.count is None:
+        return geometry, color
+    is_any = rendering.count > 0
+    return geometry * is_any, color * is_any

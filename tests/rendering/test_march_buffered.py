@@ -1,0 +1,106 @@
+"""Marching into buffers of a fixed size: the samples of the segments, padding, and what happens on overflow."""
+
+import pytest
+import torch
+
+from recdreamer.cameras import CameraConfig, camera_rays, sample_cameras
+from recdreamer.field import OccupancyConfig, OccupancyGrid
+from recdreamer.kernels import set_backend
+from recdreamer.rendering.composite import composite
+from recdreamer.rendering.march import march
+from recdreamer.rendering.march_buffered import march_buffered, march_buffered_reference
+
+STEP = 0.05
+
+
+@pytest.fixture(params=["warp", "torch"])
+def kernels(request):
+    set_backend(request.param)
+    yield request.param
+    set_backend("warp")
+
+
+def rays(count_px: int = 12) -> list[torch.Tensor]:
+    """Three views; the corners of the pictures miss the cube."""
+    config = CameraConfig(fov_y_deg=(50.0, 50.0))
+    cameras = sample_cameras(config, 3, torch.Generator().manual_seed(0), "cpu")
+    return [values.reshape(-1, 3).contiguous() for values in camera_rays(cameras, count_px, count_px)]
+
+
+def half_full() -> OccupancyGrid:
+    """Random cells of one half of the cube are occupied."""
+    occupancy = OccupancyGrid(OccupancyConfig(resolution=8))
+    occupancy.occupied.copy_(torch.rand(8, 8, 8, generator=torch.Generator().manual_seed(1)) < 0.5)
+    occupancy.occupied[4:] = False
+    occupancy.bounds[1, 0] = 0.0
+    return occupancy
+
+
+def shifts() -> torch.Tensor:
+    return torch.rand(3 * 144, generator=torch.Generator().manual_seed(2))
+
+
+def whole():
+    begins = torch.zeros(3 * 144, dtype=torch.int32)
+    return march(*rays(), half_full(), STEP, shifts(), begins, 1000)[0]
+
+
+def test_the_samples_are_those_of_the_segments_and_the_rest_is_padding(kernels):
+    expected = whole()
+    count = len(expected.xyz)
+    samples, wanted = march_buffered(*rays(), half_full(), STEP, shifts(), count + 100)
+    assert wanted == count == samples.counts.sum()
+    assert torch.equal(samples.counts.long(), expected.counts.long())
+    assert torch.equal(samples.ray_indices[:count].long(), expected.ray_indices.long())
+    for name in ("t_starts", "t_ends", "xyz"):
+        assert torch.equal(getattr(samples, name)[:count], getattr(expected, name))
+        assert not getattr(samples, name)[count:].any()
+    assert not samples.ray_indices[count:].any()
+    # As many places as samples are enough.
+    exact, _ = march_buffered(*rays(), half_full(), STEP, shifts(), count)
+    assert torch.equal(exact.xyz, expected.xyz)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.55, 0.2, 0.01])
+def test_more_samples_than_fit_lie_farther_apart_on_all_rays(kernels, share):
+    count = len(whole().xyz)
+    capacity = int(share * count)
+    samples, wanted = march_buffered(*rays(), half_full(), STEP, shifts(), capacity)
+    assert wanted == count
+    assert len(samples.xyz) == capacity and samples.counts.sum() <= capacity
+    lengths = samples.t_ends - samples.t_starts
+    full = (whole().t_ends - whole().t_starts).sum()
+    if share > 0.1:
+        assert round(lengths.max().item() / STEP) >= 1 / share
+        # The length that is covered stays: nothing of the picture is lost.
+        assert samples.counts.sum() < capacity
+        torch.testing.assert_close(lengths.sum(), full, rtol=0.05, atol=0)
+
+
+def test_what_does_not_fit_even_so_is_cut_and_written_nowhere_else(kernels):
+    """One place: the first sample of the first ray that has one."""
+    samples, wanted = march_buffered(*rays(), half_full(), STEP, shifts(), 1)
+    assert wanted == len(whole().xyz)
+    assert samples.counts.sum() == 1 and samples.counts[samples.ray_indices[0]] == 1
+
+
+def test_warp_equals_the_reference_when_stretched():
+    capacity = len(whole().xyz) // 3
+    warp, wanted = march_buffered(*rays(), half_full(), STEP, shifts(), capacity)
+    reference, wanted_there = march_buffered_reference(*rays(), half_full(), STEP, shifts(), capacity)
+    assert wanted == wanted_there
+    # A sample on a cell border may fall to either side in float32.
+    same = warp.counts == reference.counts
+    assert same.float().mean() > 0.99
+
+
+def test_no_rays_and_nothing_in_view(kernels):
+    none = torch.zeros(0, 3)
+    samples, wanted = march_buffered(none, none, half_full(), STEP, torch.zeros(0), 16)
+    assert wanted == 0 and len(samples.xyz) == 16 and len(samples.counts) == 0
+    empty = half_full()
+    empty.occupied.zero_()
+    samples, wanted = march_buffered(*rays(), empty, STEP, shifts(), 16)
+    assert wanted == 0 and not samples.counts.any()
+    weights, *sums = composite(torch.ones(16), torch.ones(16, 3), samples)
+    assert not weights.any() and not any(values.any() for values in sums)
