@@ -64,13 +64,16 @@ class OccupancyGrid(nn.Module):
         if step >= config.warmup_steps:
             lottery = torch.rand(cells.shape, generator=generator, device=generator.device) < 0.25
             cells = self.occupied.flatten() | lottery.to(cells.device)
-        index = cells.nonzero()[:, 0]
+        # A GPU samples all cells in less time than it takes to wait for the number of those that are due.
+        is_gpu = cells.is_cuda
+        index = torch.arange(len(cells), device=cells.device) if is_gpu else cells.nonzero()[:, 0]
         jitter = torch.rand(len(index), 3, generator=generator, device=generator.device).to(index.device)
         corner = torch.stack(torch.unravel_index(index, self.densities.shape), dim=-1)
         xyz = (corner + jitter) * (2 / config.resolution) - 1
         seen = field.density(xyz.to(self.densities.dtype))
-        remembered = self.densities.flatten()[index] * config.decay
-        self.densities.view(-1)[index] = torch.maximum(remembered, seen)
+        before = self.densities.flatten()[index]
+        found = torch.maximum(before * config.decay, seen)
+        self.densities.view(-1)[index] = torch.where(cells, found, before) if is_gpu else found
         self._mark()
 
     def _mark(self) -> None:

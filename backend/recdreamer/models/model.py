@@ -58,21 +58,34 @@ class Descent:
     ) -> None:
         """`final_rate` is the final share of the learning rates."""
         self.optimizer, self.num_steps, self.final_rate = optimizer, num_steps, final_rate
-        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.rates = [float(group["lr"]) for group in optimizer.param_groups]
         self.first_bad_step = torch.full((), torch.inf, device=device)
         """The first step with a non-finite loss; kept on the device, so that no step waits for it."""
+        self.now = torch.zeros((), device=device)
+        """The present step."""
 
     def step(self, loss: Float[Tensor, ""], step: int) -> None:
         """One optimizer step down `loss`; none if nothing that may change was in view."""
-        if not loss.requires_grad:
-            return
-        self.first_bad_step = torch.where(
-            torch.isfinite(loss.detach()), self.first_bad_step, self.first_bad_step.clamp_max(step)
-        )
+        self.begin(step)
+        self.move(loss)
+
+    def begin(self, step: int) -> None:
+        """Set the numbers that change with time; before `move`, or before a recording of it is replayed."""
+        self.now.fill_(step)
         left = 0.5 + 0.5 * math.cos(math.pi * step / self.num_steps)
         left = self.final_rate + (1 - self.final_rate) * left
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = left * rate
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(left * rate)
+            else:
+                group["lr"] = left * rate
+
+    def move(self, loss: Float[Tensor, ""]) -> None:
+        """The optimizer step alone; a CUDA graph may record this."""
+        if not loss.requires_grad:
+            return
+        first = torch.minimum(self.first_bad_step, self.now)
+        self.first_bad_step.copy_(torch.where(torch.isfinite(loss.detach()), self.first_bad_step, first))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -81,12 +94,21 @@ class Descent:
 def field_optimizer(
     named: Iterable[tuple[str, Tensor]], grid_rate: float, network_rate: float
 ) -> torch.optim.Adam:
-    """Adam as in Instant NGP, with one rate for hash grids (by their names) and one for everything else."""
+    """Adam as in Instant NGP, with one rate for hash grids (by their names) and one for everything else.
+
+    On a GPU the rates are tensors and the update is one kernel, so that a CUDA graph may record it.
+    """
     grid, network = [], []
     for name, parameter in named:
         (grid if "grid" in name else network).append(parameter)
-    groups = [{"params": grid, "lr": grid_rate}, {"params": network, "lr": network_rate}]
-    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+    on_gpu = all(parameter.is_cuda for parameter in (*grid, *network))
+    groups: list[dict[str, Any]] = [
+        {"params": grid, "lr": grid_rate},
+        {"params": network, "lr": network_rate},
+    ]
+    for group in groups if on_gpu else ():
+        group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, capturable=on_gpu, fused=on_gpu or None)
 
 
 def distillation_loss(

@@ -26,6 +26,8 @@ from recdreamer.rendering import (
     weight_entropy_loss,
     z_variance_loss,
 )
+from recdreamer.rendering.sample_capacity import SampleCapacity
+from recdreamer.report import Warn, no_warn
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 NUM_LOOKS = 4
@@ -41,6 +43,7 @@ class Scene:
         device: torch.device,
         index: int = 0,
         start: StartingPoint = FROM_PROMPT,
+        warn: Warn = no_warn,
     ) -> None:
         self.config, self.device = config, device
         seed = config.seed + 7919 * index
@@ -62,6 +65,13 @@ class Scene:
             (*self._trained(), *around), settings.grid_learning_rate, settings.network_learning_rate
         )
         self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
+        self.rising = torch.zeros(2, device=device)
+        """Weights of the opaque and of the entropy loss at the present step."""
+        self.capacity = None
+        if device.type == "cuda":
+            num_rays = settings.num_views * settings.render_px**2
+            self.capacity = SampleCapacity(num_rays, device, warn)
+        """Of the samples of a step; None: as many as there are, which the host has to wait for."""
 
     def _look_at_start(self, start: StartingPoint, seed: int) -> None:
         """Take over an earlier job's occupancy and surrounding where they fit, or find out where the start is."""
@@ -79,8 +89,21 @@ class Scene:
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
         """Training pictures: jittered samples, coarse levels first, a background behind each view."""
+        self.begin(step, generator)
+        rendering = self.view(cameras, generator)
+        if self.capacity is not None:
+            self.capacity.send()
+        return rendering
+
+    def begin(self, step: int, generator: torch.Generator) -> None:
+        """What changes with time and cannot be recorded; before `view`, or before a recording of it is replayed."""
         self.field.set_progress(step)
         self.occupancy.update(self.field, step, generator)
+        if self.capacity is not None and step % self.config.occupancy.interval == 0:
+            self.capacity.choose()
+
+    def view(self, cameras: Cameras, generator: torch.Generator) -> Rendering:
+        """The pictures alone; on a GPU nothing waits, and a CUDA graph may record this."""
         settings, size = self.config.optimize, self.config.optimize.render_px
         background = random_backgrounds(
             len(cameras), generator, self.device, settings.background_brightness, settings.background_tint
@@ -89,9 +112,21 @@ class Scene:
             is_plain = torch.rand(len(cameras), 1, 1, 1, generator=generator, device=generator.device) < 0.5
             learned = self.surrounding(camera_rays(cameras, size, size)[1])
             background = torch.where(is_plain.to(self.device), background[:, :, None, None], learned)
-        return render(
-            self._pushed(), self.occupancy, cameras, size, size, background, self.config.render, generator
+        capacity = None if self.capacity is None else self.capacity.size
+        rendering = render(
+            self._pushed(),
+            self.occupancy,
+            cameras,
+            size,
+            size,
+            background,
+            self.config.render,
+            generator,
+            capacity,
         )
+        if self.capacity is not None and rendering.wanted is not None:
+            self.capacity.note(rendering.wanted)
+        return rendering
 
     def _pushed(self) -> Field:
         """The field whose gradient the prior and the regularizers see."""
@@ -106,25 +141,40 @@ class Scene:
         generator: torch.Generator,
     ) -> None:
         """One optimizer step along `grad` on the latents and along the regularizers."""
-        loss = distillation_loss(latents, grad) + self._regularization(rendering, step, generator)
+        self.begin_descent(step)
+        self.move(rendering, latents, grad, generator)
+
+    def begin_descent(self, step: int) -> None:
+        """What changes with time; before `move`, or before a recording of it is replayed."""
+        progress, weights = step / self.config.optimize.num_steps, self.config.regularizers
+        for weight, final in zip(self.rising, (weights.opaque, weights.entropy), strict=True):
+            weight.fill_(final * progress)
+        self.descent.begin(step)
+
+    def move(
+        self,
+        rendering: Rendering,
+        latents: Float[Tensor, "views c h w"],
+        grad: Float[Tensor, "views c h w"],
+        generator: torch.Generator,
+    ) -> None:
+        """The optimizer step alone; on a GPU nothing waits, and a CUDA graph may record this."""
+        loss = distillation_loss(latents, grad) + self._regularization(rendering, generator)
         if self.frozen is not None:
             weight = (1 - self.strength) * self.config.start.hold
             loss = loss + weight * hold_loss(self.field, self.frozen, rendering, generator)
         # A small region may lie out of sight.
-        if loss.requires_grad:
-            self.descent.step(loss, step)
+        self.descent.move(loss)
 
-    def _regularization(
-        self, rendering: Rendering, step: int, generator: torch.Generator
-    ) -> Float[Tensor, ""]:
-        weights, progress = self.config.regularizers, step / self.config.optimize.num_steps
+    def _regularization(self, rendering: Rendering, generator: torch.Generator) -> Float[Tensor, ""]:
+        weights, (opaque, entropy) = self.config.regularizers, self.rising
         smooth, smooth_color = smoothness_loss(self._pushed(), rendering, 0.04, 4096, generator)
         # Off by default, and costly: it goes through the samples of all rays.
         z_variance = weights.z_variance * z_variance_loss(rendering) if weights.z_variance else 0.0
         return (
             weights.sparsity * sparsity_loss(rendering.opacity)
-            + weights.opaque * progress * opaque_loss(rendering.opacity)
-            + weights.entropy * progress * weight_entropy_loss(rendering.weights)
+            + opaque * opaque_loss(rendering.opacity)
+            + entropy * weight_entropy_loss(rendering.weights, rendering.count)
             + weights.smoothness * smooth
             + weights.color_smoothness * smooth_color
             + z_variance
@@ -151,6 +201,8 @@ class Scene:
             named["strength"] = self.strength
             if not self._region_has_frozen():
                 named |= {f"frozen.{k}": v for k, v in self.frozen.state_dict().items()}
+        if self.capacity is not None:
+            named["capacity"] = self.capacity.tensor()
         return named | optimizer_tensors("optimizer", self.descent.optimizer)
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -164,6 +216,8 @@ class Scene:
         for name, module in modules.items():
             if module is not None:
                 module.load_state_dict(part(name, tensors))
+        if self.capacity is not None and "capacity" in tensors:
+            self.capacity.load(tensors["capacity"])
         load_optimizer("optimizer", self.descent.optimizer, tensors)
 
     def _make_frozen(self, tensors: dict[str, Tensor]) -> None:
@@ -197,9 +251,14 @@ class Particles:
     """The particles θ¹ … θⁿ, one field each (paper, Sec. 3.3); they share the branch and the pose marginal."""
 
     def __init__(
-        self, config: GenerateConfig, device: torch.device, start: StartingPoint = FROM_PROMPT
+        self,
+        config: GenerateConfig,
+        device: torch.device,
+        start: StartingPoint = FROM_PROMPT,
+        warn: Warn = no_warn,
     ) -> None:
-        self.scenes = [Scene(config, device, index, start) for index in range(config.optimize.num_particles)]
+        count = config.optimize.num_particles
+        self.scenes = [Scene(config, device, index, start, warn) for index in range(count)]
 
     def at(self, step: int) -> Scene:
         """The particle of a step: they take turns, so that all see the same timesteps (released code: a random one)."""

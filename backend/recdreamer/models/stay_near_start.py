@@ -48,7 +48,11 @@ def hold_loss(
     """
     anywhere = 2 * torch.rand(NUM_POINTS, 3, generator=generator, device=generator.device) - 1
     points = anywhere.to(rendering.rgb)
-    if len(rendering.xyz):
+    if rendering.count is not None:
+        shares = torch.rand(NUM_POINTS, generator=generator, device=generator.device).to(points)
+        chosen = (shares * rendering.count).long().clamp(max=len(rendering.xyz) - 1)
+        points = torch.cat([points, rendering.xyz.detach()[chosen]])
+    elif len(rendering.xyz):
         chosen = torch.randint(
             len(rendering.xyz), (NUM_POINTS,), generator=generator, device=generator.device
         )

@@ -113,7 +113,7 @@ def shape_stage(
     cure = _cure_of(store)
     while True:
         own = config if cure is None else cured(config, cure)
-        watched = WatchedParticles(Particles(own, device, start), cure)
+        watched = WatchedParticles(Particles(own, device, start, report.warning), cure)
 
         def watch(step: int, watched: WatchedParticles = watched) -> None:
             if not start.goes_on:
