@@ -52,7 +52,11 @@ def test_all_kernels_compile_for_cuda_without_a_device(tmp_path):
     from recdreamer.field import half_field_warp, hash_grid_warp
     from recdreamer.rendering import composite_warp, march_buffered_warp, march_warp
 
-    unique = [*hash_grid_warp.make_kernels(2), *half_field_warp.make_kernels(2), *half_field_warp.make_kernels(4)]
+    unique = [
+        *hash_grid_warp.make_kernels(2),
+        *half_field_warp.make_kernels(2),
+        *half_field_warp.make_kernels(4),
+    ]
     modules = [march_warp, march_buffered_warp, composite_warp, half_field_warp]
     for module in (*modules, *(kernel.module for kernel in unique)):
         (ptx,) = wp.compile_aot_module(module, arch=architectures[0], module_dir=tmp_path, use_ptx=True)

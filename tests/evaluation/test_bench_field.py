@@ -27,7 +27,9 @@ SMALL = [
     {"part": "picture", "size_px": 4, "step_size": 0.1},
     {"part": "ray cast", "faces": 100, "size_px": 4},
     {"part": "bake", "faces": 100, "texture_size_px": 16},
+    {"part": "step", "size_px": 4},
 ]
+ON_A_GPU = {"part": "recorded step", "size_px": 4}
 
 
 @pytest.fixture(autouse=True)
@@ -52,8 +54,14 @@ def test_every_part_can_be_repeated(case, backend) -> None:
     assert bench_field_cases.milliseconds(run) > 0
 
 
+def test_what_needs_a_gpu_or_minutes_is_left_out_on_a_cpu() -> None:
+    for case in (ON_A_GPU, {"part": "step", "size_px": 128}):
+        with pytest.raises(ValueError, match=r"GPU|CPU"):
+            bench_field_cases.prepare(case, "warp", CPU)
+
+
 def test_every_case_of_the_tables_is_one_of_these_with_other_numbers() -> None:
-    known = {case["part"]: set(case) for case in SMALL}
+    known = {case["part"]: set(case) for case in [*SMALL, ON_A_GPU]}
     for _, varied, cases in TABLES.values():
         assert all(set(case) == known[case["part"]] and varied in case for case in cases)
 

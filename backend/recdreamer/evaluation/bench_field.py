@@ -59,6 +59,11 @@ TABLES: dict[FieldTable, tuple[str, str, list[Case]]] = {
         [{"part": "ray cast", "faces": faces, "size_px": 64} for faces in (1000, 10_000, 100_000)]
         + [{"part": "bake", "faces": faces, "texture_size_px": 128} for faces in (1000, 10_000, 100_000)],
     ),
+    "step": (
+        "Rendering, regularizers and update of one view, at Stable Diffusion's settings near the start of a run",
+        "size_px",
+        [{"part": part, "size_px": px} for part in ("step", "recorded step") for px in (64, 128, 256)],
+    ),
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ is how another version takes part, so the top of the file imports only modules t
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -37,6 +38,7 @@ NUM_VIEWS = 4
 MAX_PAIRS = 1 << 25
 """Limit of rays times faces for the reference, which tests all pairs."""
 PAIRS_AT_ONCE = 1 << 22
+MAX_CPU_PX = 64
 TURN_MS = 30.0
 """Several time slices of a busy machine, so that cases of one millisecond do not depend on luck."""
 MIDDLE_OF_A_RUN = replace(EMBEDDED_FIELD, blob_density=60.0, blob_radius=0.65)
@@ -173,6 +175,87 @@ def bake(device: torch.device, backend: str, faces: int, texture_size_px: int) -
     return lambda: bake_color(mesh, shade, texture_size_px=texture_size_px, device=device)
 
 
+def scene_step(device: torch.device, backend: str, size_px: int) -> Repetition:
+    """One view, moved along a constant gradient on its pixels. All rates are zero, so that the field stays the same."""
+    scene, grad = _training(device, size_px)
+    number = itertools.count()
+
+    def run() -> None:
+        step = next(number)
+        cameras, generator = _view_of(scene, step)
+        rendering = scene.render(cameras, step, generator)
+        scene.descend(rendering, rendering.rgb, grad, step, generator)
+
+    # Until the buffers have the size that these views need.
+    for _ in range(2 * scene.config.occupancy.interval + 1 if device.type == "cuda" else 0):
+        run()
+    return run
+
+
+def recorded_step(device: torch.device, backend: str, size_px: int) -> Repetition:
+    """The same as CUDA graphs, one up to the picture and one from its gradient on. Buffers stay as they are."""
+    if device.type != "cuda" or backend != "warp":
+        raise ValueError("Only Warp's kernels can be recorded, on a GPU.")
+    scene, grad = _training(device, size_px)
+    warm_up = 2 * scene.config.occupancy.interval + 1
+    generator = torch.Generator(device)
+    cameras, _ = _view_of(scene, 0)
+    graphs = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+    for graph in graphs:
+        graph.register_generator_state(generator)
+
+    def begin(step: int) -> None:
+        drawn, _ = _view_of(scene, step)
+        for name, value in vars(cameras).items():
+            value.copy_(getattr(drawn, name))
+        generator.manual_seed(step)
+        scene.begin(step, generator)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for step in range(warm_up):
+            begin(step)
+            rendering = scene.view(cameras, generator)
+            scene.begin_descent(step)
+            scene.move(rendering, rendering.rgb, grad, generator)
+            del rendering
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graphs[0], stream=stream):
+        rendering = scene.view(cameras, generator)
+    with torch.cuda.graph(graphs[1], pool=graphs[0].pool(), stream=stream):
+        scene.move(rendering, rendering.rgb, grad, generator)
+    number = itertools.count(warm_up)
+
+    def run() -> None:
+        step = next(number)
+        begin(step)
+        graphs[0].replay()
+        scene.begin_descent(step)
+        graphs[1].replay()
+
+    return run
+
+
+def _training(device: torch.device, size_px: int) -> tuple[Any, Tensor]:
+    from recdreamer.models.radiance import Scene
+    from recdreamer.presets import resolve
+    from recdreamer.protocol import JobRequest
+
+    if device.type == "cpu" and size_px > MAX_CPU_PX:
+        raise ValueError(f"A step of more than {MAX_CPU_PX} pixels takes minutes on a CPU.")
+    rates = {f"optimize.{part}_learning_rate": 0.0 for part in ("grid", "network")}
+    overrides = {"optimize.render_px": size_px, **rates}
+    scene = Scene(resolve(JobRequest("x", prior="any Stable Diffusion", overrides=overrides)), device)
+    grad = torch.randn(1, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
+    return scene, (0.01 * grad).to(device)
+
+
+def _view_of(scene: Any, step: int) -> tuple[Any, torch.Generator]:
+    generator = torch.Generator(scene.device).manual_seed(step)
+    return sample_cameras(scene.config.cameras, 1, generator, scene.device), generator
+
+
 PARTS = {
     "hash grid": hash_grid,
     "march": march_rays,
@@ -180,6 +263,8 @@ PARTS = {
     "picture": picture,
     "ray cast": ray_cast,
     "bake": bake,
+    "step": scene_step,
+    "recorded step": recorded_step,
 }
 
 

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from typing import Literal
 
-FieldTable = Literal["hash-grid", "resolution", "samples", "grid-size", "faces"]
+FieldTable = Literal["hash-grid", "resolution", "samples", "grid-size", "faces", "step"]
