@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recdreamer.cameras import CameraConfig, sample_cameras
+from recdreamer.cameras import CameraConfig, camera_rays, sample_cameras
 from recdreamer.field import HashGrid, OccupancyConfig, OccupancyGrid, RadianceField, set_backend
-from recdreamer.presets import EMBEDDED_FIELD, EMBEDDED_RENDER
+from recdreamer.models.radiance import Scene
+from recdreamer.presets import EMBEDDED_FIELD, EMBEDDED_RENDER, resolve
+from recdreamer.protocol import JobRequest
 from recdreamer.rendering import Background, random_backgrounds, render
 from recdreamer.rendering.composite import composite, composite_reference
 from recdreamer.rendering.march import Samples, march, march_reference
@@ -132,3 +134,130 @@ def test_occupancy_update_and_a_learned_background():
     assert 0.05 < occupancy.share < 0.9
     rays_d = torch.nn.functional.normalize(torch.randn(1, 8, 8, 3, device="cuda"), dim=-1)
     assert Background(0).cuda()(rays_d).device.type == "cuda"
+
+
+def test_the_field_in_half_precision():
+    """Values and gradients on CUDA against single precision on the CPU, at scales beyond the range of halves."""
+    config = replace(EMBEDDED_FIELD, log2_table_size=13, max_resolution=256)
+    start = torch.rand(300, 1, 3, generator=seeded()) * 2 - 1
+    steps = 0.01 * torch.arange(40)[:, None] * torch.nn.functional.normalize(start, dim=-1)
+    xyz = (start - steps).reshape(-1, 3)
+    for scale in (1e-9, 1.0, 1e9):
+        results = []
+        for device, precision in (("cpu", "single"), ("cuda", "half"), ("cuda", "single")):
+            field = RadianceField(replace(config, precision=precision), 0)
+            with torch.no_grad():
+                field.grid.table.normal_(0, 0.5, generator=seeded())
+            field.to(device)
+            values = field(xyz.to(device))
+            upstream = [scale * torch.randn(value.shape, generator=seeded()).to(device) for value in values]
+            grads = torch.autograd.grad(values, list(field.parameters()), upstream)
+            results.append([value.detach().cpu() for value in (*values, *grads)])
+        expected, *others = results
+        for found in others:
+            for value, reference in zip(found, expected, strict=True):
+                cosine = torch.nn.functional.cosine_similarity(value.flatten(), reference.flatten(), dim=0)
+                assert cosine > 0.999
+                assert (value.norm() / reference.norm() - 1).abs() < 0.01
+
+
+@pytest.mark.parametrize("share", [1.2, 0.6])
+def test_buffers_of_a_fixed_size(share):
+    """The same samples as on the CPU, also where they do not fit and lie farther apart."""
+    from recdreamer.rendering.march_buffered import march_buffered
+
+    cameras = sample_cameras(CameraConfig(), 2, seeded(), "cpu")
+    rays = [values.reshape(-1, 3) for values in camera_rays(cameras, 24, 24)]
+    occupancy, shifts = (
+        OccupancyGrid(OccupancyConfig(resolution=8)),
+        torch.rand(2 * 24**2, generator=seeded()),
+    )
+    occupancy.occupied.copy_(torch.rand(8, 8, 8, generator=seeded()) < 0.5)
+    capacity = int(share * int(march_buffered(*rays, occupancy, 0.05, shifts, 1)[1]))
+    expected, wanted = march_buffered(*rays, occupancy, 0.05, shifts, capacity)
+    on_cuda = [values.cuda() for values in rays]
+    samples, wanted_there = march_buffered(*on_cuda, occupancy.cuda(), 0.05, shifts.cuda(), capacity)
+    assert abs(int(wanted_there) - int(wanted)) < 0.01 * int(wanted)
+    assert (samples.counts.cpu() == expected.counts).float().mean() > 0.98
+    assert len(samples.xyz) == capacity and not samples.xyz[int(samples.counts.sum()) :].any()
+
+
+def small_scene() -> Scene:
+    overrides = {"optimize.render_px": 32, "optimize.num_steps": 100, "field.log2_table_size": 14}
+    return Scene(resolve(JobRequest("x", prior="any", overrides=overrides)), torch.device("cuda"))
+
+
+def one_step(scene: Scene, step: int) -> torch.Tensor:
+    generator = torch.Generator("cuda").manual_seed(step)
+    cameras = sample_cameras(scene.config.cameras, 1, generator, "cuda")
+    rendering = scene.render(cameras, step, generator)
+    rgb = rendering.rgb
+    scene.descend(rendering, rgb, 0.05 * (rgb.detach() - 0.4), step, generator)
+    return rgb.detach()
+
+
+def test_no_step_waits_not_even_where_occupancy_and_capacity_change():
+    scene = small_scene()
+    for step in range(2):
+        one_step(scene, step)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(2, 40):
+            one_step(scene, step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert scene.capacity is not None and scene.capacity.size < 64 * 32**2
+    assert scene.descent.first_bad_step == torch.inf
+
+
+def test_steps_on_cuda_move_the_field_like_those_on_the_cpu():
+    """Half precision, buffers and all, against single precision in segments; the draws differ, so only in the mean."""
+    scene = small_scene()
+    before = one_step(scene, 0)
+    for step in range(1, 60):
+        after = one_step(scene, step)
+    assert (after - 0.4).abs().mean() < 0.5 * (before - 0.4).abs().mean()
+
+
+def test_a_recorded_step_is_the_step():
+    """Two graphs, up to the picture and from its gradient on: the same pictures as without, for any seed."""
+    written, recorded = small_scene(), small_scene()
+    for step in range(33):
+        one_step(written, step)
+    recorded.load({name: tensor.clone() for name, tensor in written.tensors().items()})
+    generator = torch.Generator("cuda")
+    cameras = sample_cameras(recorded.config.cameras, 1, generator.manual_seed(0), "cuda")
+    graphs = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+    for graph in graphs:
+        graph.register_generator_state(generator)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        recorded.begin(33, generator.manual_seed(33))
+        rendering = recorded.view(cameras, generator)
+        recorded.begin_descent(33)
+        recorded.move(rendering, rendering.rgb, 0.05 * (rendering.rgb.detach() - 0.4), generator)
+        del rendering
+    torch.cuda.current_stream().wait_stream(stream)
+    with torch.cuda.graph(graphs[0], stream=stream):
+        rendering = recorded.view(cameras, generator)
+    with torch.cuda.graph(graphs[1], pool=graphs[0].pool(), stream=stream):
+        recorded.move(rendering, rendering.rgb, 0.05 * (rendering.rgb.detach() - 0.4), generator)
+    # Back to where the other is, in the memory that was recorded.
+    state = written.tensors()
+    with torch.no_grad():
+        for name, tensor in recorded.tensors().items():
+            tensor.copy_(state[name])
+    for step in range(33, 40):
+        expected = one_step(written, step)
+        drawn = sample_cameras(recorded.config.cameras, 1, generator.manual_seed(step), "cuda")
+        for name, value in vars(cameras).items():
+            value.copy_(getattr(drawn, name))
+        recorded.begin(step, generator)
+        graphs[0].replay()
+        recorded.begin_descent(step)
+        graphs[1].replay()
+        # Sums of floats in any order, and Adam's division by tiny gradients.
+        torch.testing.assert_close(rendering.rgb, expected, atol=2e-2, rtol=0)
+        assert (rendering.rgb - expected).abs().mean() < 1e-3

@@ -39,6 +39,7 @@ MAX_PAIRS = 1 << 25
 """Limit of rays times faces for the reference, which tests all pairs."""
 PAIRS_AT_ONCE = 1 << 22
 MAX_CPU_PX = 64
+MAX_REFERENCE_PX = 16
 TURN_MS = 30.0
 """Several time slices of a busy machine, so that cases of one millisecond do not depend on luck."""
 MIDDLE_OF_A_RUN = replace(EMBEDDED_FIELD, blob_density=60.0, blob_radius=0.65)
@@ -177,6 +178,8 @@ def bake(device: torch.device, backend: str, faces: int, texture_size_px: int) -
 
 def scene_step(device: torch.device, backend: str, size_px: int) -> Repetition:
     """One view, moved along a constant gradient on its pixels. All rates are zero, so that the field stays the same."""
+    if backend == "torch" and size_px > MAX_REFERENCE_PX:
+        raise ValueError("The reference takes minutes for a step.")
     scene, grad = _training(device, size_px)
     number = itertools.count()
 
