@@ -90,3 +90,27 @@ def test_a_state_says_what_its_numbers_mean():
         assert torch.equal(field(xyz)[0], field_of(field.state_dict(), config)(xyz)[0])
     with pytest.raises(ValueError, match="expected the state of a field of"):
         fine.load_state_dict(coarse.state_dict())
+
+
+def test_both_sides_evaluated_everywhere_give_the_same_values_and_gradients():
+    """As on a GPU: to the last bit where a side has no weight, and without a gradient where the region has none."""
+    config, xyz = replace(resolve(JobRequest("x")).field, log2_table_size=10, num_levels=4), grid_points(12)
+    region = trilinear((grid_points(9)[:, 2]).view(1, 9, 9, 9), grid_points(9)).view(9, 9, 9).clamp(0, 1)
+    field = RegionField(RadianceField(config, 1), RadianceField(config, 2), region)
+    with torch.no_grad():
+        for part in (field.field, field.frozen):
+            part.grid.table.normal_(0, 0.5, generator=torch.Generator().manual_seed(0))
+    weights = field.weights(xyz)
+    assert (weights == 0).any() and (weights == 1).any() and ((weights > 0) & (weights < 1)).any()
+    results = []
+    for sigmas, rgbs in (field(xyz), field._everywhere(xyz, weights)):
+        upstream = [
+            torch.rand(value.shape, generator=torch.Generator().manual_seed(1)) for value in (sigmas, rgbs)
+        ]
+        grads = torch.autograd.grad((sigmas, rgbs), list(field.field.parameters()), upstream)
+        results.append([sigmas, rgbs, *grads])
+    for value, expected in zip(*results, strict=True):
+        torch.testing.assert_close(value, expected, atol=1e-5 * expected.abs().max().item(), rtol=0)
+    held = weights == 0
+    for value, frozen in zip(results[1], field.frozen(xyz), strict=False):
+        assert torch.equal(value[held], frozen[held])

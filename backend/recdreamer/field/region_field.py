@@ -53,6 +53,8 @@ class RegionField(nn.Module):
     ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
         """Densities per scene unit, and sRGB colours."""
         weights = self.weights(xyz)
+        if xyz.is_cuda:
+            return self._everywhere(xyz, weights)
         is_free, is_held = weights > 0, weights < 1
         sigmas, rgbs = torch.zeros_like(weights), torch.zeros_like(xyz)
         if bool(is_held.any()):
@@ -61,13 +63,17 @@ class RegionField(nn.Module):
         if not bool(is_free.any()):
             return sigmas, rgbs
         free_sigmas, free_rgbs = self.field(xyz[is_free])
-        w, held_sigmas = weights[is_free], sigmas[is_free]
-        mixed = (1 - w) * held_sigmas + w * free_sigmas
-        # Densities are positive, but their sum may be as small as softplus gets.
-        share = (w * free_sigmas / mixed.clamp_min(1e-12))[:, None]
-        shown = (1 - share) * rgbs[is_free] + share * free_rgbs
+        mixed, shown = _mixed(weights[is_free], sigmas[is_free], rgbs[is_free], free_sigmas, free_rgbs)
         index = is_free.nonzero()[:, 0]
         return sigmas.index_put((index,), mixed), rgbs.index_put((index,), shown)
+
+    def _everywhere(
+        self, xyz: Float[Tensor, "points 3"], weights: Float[Tensor, "points"]
+    ) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
+        """The same with both sides evaluated at all points: twice the work, but nothing waits for their numbers."""
+        with torch.no_grad():
+            held = self.frozen(xyz)
+        return _mixed(weights, *held, *self.field(xyz))
 
     def density(self, xyz: Float[Tensor, "points 3"]) -> Float[Tensor, "points"]:
         """Densities per scene unit."""
@@ -78,6 +84,19 @@ class RegionField(nn.Module):
         if self.region is None:
             raise ValueError("expected a region, or a state with one")
         return trilinear(self.region[None], xyz)[:, 0]
+
+
+def _mixed(
+    w: Float[Tensor, "points"],
+    held_sigmas: Float[Tensor, "points"],
+    held_rgbs: Float[Tensor, "points 3"],
+    free_sigmas: Float[Tensor, "points"],
+    free_rgbs: Float[Tensor, "points 3"],
+) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 3"]]:
+    mixed = (1 - w) * held_sigmas + w * free_sigmas
+    # Densities are positive, but their sum may be as small as softplus gets.
+    share = (w * free_sigmas / mixed.clamp_min(1e-12))[:, None]
+    return mixed, (1 - share) * held_rgbs + share * free_rgbs
 
 
 def empty_like(
