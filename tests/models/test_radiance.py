@@ -97,6 +97,17 @@ def test_a_resumed_run_is_the_run_that_was_interrupted():
         assert torch.equal(one, other)
 
 
+def test_grouped_haze_is_for_every_device_that_it_is_chosen_on():
+    chosen = replace(config(), render=replace(config().render, haze_steps=4))
+    one = Scene(chosen, CPU)
+    assert scene(False).capacity is None and one.capacity is not None
+    run(one, range(1))
+    few = int(one.capacity.most)
+    every = scene(True)
+    run(every, range(1))
+    assert every.capacity is not None and 0 < few < int(every.capacity.most)
+
+
 def test_a_checkpoint_without_a_capacity_loads():
     one, other = scene(False), scene(True)
     other.load(one.tensors())

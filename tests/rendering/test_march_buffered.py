@@ -8,7 +8,7 @@ from recdreamer.field import OccupancyConfig, OccupancyGrid
 from recdreamer.kernels import set_backend
 from recdreamer.rendering.composite import composite
 from recdreamer.rendering.march import march
-from recdreamer.rendering.march_buffered import march_buffered, march_buffered_reference
+from recdreamer.rendering.march_buffered import haze_density, march_buffered, march_buffered_reference
 
 STEP = 0.05
 
@@ -104,3 +104,65 @@ def test_no_rays_and_nothing_in_view(kernels):
     assert wanted == 0 and not samples.counts.any()
     weights, *sums = composite(torch.ones(16), torch.ones(16, 3), samples)
     assert not weights.any() and not any(values.any() for values in sums)
+
+
+def hazy() -> OccupancyGrid:
+    """The occupied cells are haze, except for the lowest layer."""
+    occupancy = half_full()
+    occupancy.densities.fill_(0.99 * haze_density(STEP))
+    occupancy.densities[..., 0] = 1.01 * haze_density(STEP)
+    return occupancy
+
+
+def test_groups_of_steps_in_haze_are_one_sample(kernels):
+    one_by_one, count = march_buffered(*rays(), hazy(), STEP, shifts(), 20_000)
+    grouped, fewer = march_buffered(*rays(), hazy(), STEP, shifts(), 20_000, 3)
+    assert fewer < 0.9 * count
+    lengths = grouped.t_ends - grouped.t_starts
+    is_long = lengths > 1.01 * STEP
+    assert is_long.any() and lengths.max() < 3.01 * STEP
+    # A long sample may reach out of its matter, but none reaches into what is thick, and none is lost.
+    assert (lengths.sum() / (one_by_one.t_ends - one_by_one.t_starts).sum()) > 1
+    for part in (0.1, 0.5, 0.9):
+        t = (grouped.t_starts + part * lengths)[is_long]
+        rays_o, rays_d = (values[grouped.ray_indices[is_long].long()] for values in rays())
+        cells = ((rays_o + t[:, None] * rays_d + 1) * 4).floor().long().clamp(0, 7).unbind(-1)
+        assert not (hazy().densities[cells] > haze_density(STEP)).any()
+    # Near to far, without overlap.
+    n = int(grouped.counts.sum())
+    same = grouped.ray_indices[1:n] == grouped.ray_indices[: n - 1]
+    assert (grouped.t_starts[1:n] - grouped.t_ends[: n - 1])[same].min() > -1e-5
+
+
+def test_warp_equals_the_reference_in_haze():
+    for capacity in (20_000, 2000):
+        warp, wanted = march_buffered(*rays(), hazy(), STEP, shifts(), capacity, 4)
+        reference, wanted_there = march_buffered_reference(*rays(), hazy(), STEP, shifts(), capacity, 4)
+        assert int(wanted) == pytest.approx(int(wanted_there), rel=0.01)
+        same = warp.counts == reference.counts
+        assert same.float().mean() > 0.98
+        if same.all():
+            torch.testing.assert_close(warp.t_ends, reference.t_ends, atol=1e-5, rtol=0)
+
+
+def test_haze_by_groups_looks_the_same():
+    """A thin ball around a dense one: fewer samples, and opacity within a hundredth."""
+
+    def field(xyz):
+        radii = xyz.norm(dim=-1)
+        sigmas = torch.where(radii < 0.3, 20.0, torch.where(radii < 0.8, 0.5, 0.0))
+        return sigmas, xyz.new_tensor([1.0, 0.5, 0.0]).expand_as(xyz)
+
+    occupancy = OccupancyGrid(OccupancyConfig())
+    centres = (torch.arange(48) + 0.5) / 24 - 1
+    occupancy.densities.copy_(field(torch.cartesian_prod(centres, centres, centres))[0].view(48, 48, 48))
+    results = []
+    for group in (1, 4):
+        samples, wanted = march_buffered(
+            *rays(24), occupancy, 0.01, torch.full((3 * 576,), 0.5), 400_000, group
+        )
+        _, rgb, opacity, _ = composite(*field(samples.xyz), samples)
+        results.append((int(wanted), opacity, rgb))
+    assert results[1][0] < 0.5 * results[0][0]
+    assert (results[0][1] - results[1][1]).abs().max() < 0.02
+    assert (results[0][1] - results[1][1]).abs().mean() < 0.002

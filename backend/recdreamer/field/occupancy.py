@@ -102,6 +102,10 @@ class OccupancyGrid(nn.Module):
         x, y, z = cell.clamp(0, resolution - 1).long().unbind(-1)
         return inside & self.occupied[x, y, z]
 
+    def thicker_than(self, density: float) -> Bool[Tensor, "x y z"]:
+        """Cells that are denser, or have a neighbour that is: its matter may begin between the points that were seen."""
+        return F.max_pool3d(self.densities[None], 3, stride=1, padding=1)[0] > density
+
     @property
     def share(self) -> float:
         """Share of the cells that is occupied."""

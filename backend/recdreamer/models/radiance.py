@@ -68,7 +68,7 @@ class Scene:
         self.rising = torch.zeros(2, device=device)
         """Weights of the opaque and of the entropy loss at the present step."""
         self.capacity = None
-        if device.type == "cuda":
+        if device.type == "cuda" or config.render.haze_steps > 1:
             num_rays = settings.num_views * settings.render_px**2
             self.capacity = SampleCapacity(num_rays, device, warn)
         """Of the samples of a step; None: as many as there are, which the host has to wait for."""

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from recdreamer.field.occupancy import OccupancyGrid
 from recdreamer.kernels import uses_warp
-from recdreamer.rendering.march import Samples, march_reference
+from recdreamer.rendering.march import Samples, intersect_cube, max_steps
 
 HEADROOM = 1.2
 """Samples that no longer fit are taken so much farther apart that they fill the buffers by 1 / HEADROOM at most."""
+
+HAZE_OPACITY = 0.01
+"""Share of the light that a step of haze absorbs at most."""
 
 
 def march_buffered(
@@ -21,10 +24,12 @@ def march_buffered(
     step_size: float,
     shifts: Float[Tensor, "rays"],
     capacity: int,
+    group: int = 1,
 ) -> tuple[Samples, Int[Tensor, ""]]:
     """All samples of `march`, padded to `capacity` by samples of length 0; and how many there would be without a limit.
 
-    If there are more than fit, the steps of all rays are a whole number of times longer.
+    If there are more than fit, the steps of all rays are a whole number of times longer. `group` steps in a row are one
+    sample where they have matter, but neither they nor the cells around have any that is denser than `haze_density`.
 
     The chord of the cube has four steps of 0.5, which fit into four places, but not into three:
 
@@ -41,8 +46,17 @@ def march_buffered(
     if uses_warp(rays_o):
         from recdreamer.rendering.march_buffered_warp import march_buffered_warp
 
-        return march_buffered_warp(rays_o, rays_d, occupancy, step_size, shifts, capacity)
-    return march_buffered_reference(rays_o, rays_d, occupancy, step_size, shifts, capacity)
+        return march_buffered_warp(rays_o, rays_d, occupancy, step_size, shifts, capacity, group)
+    return march_buffered_reference(rays_o, rays_d, occupancy, step_size, shifts, capacity, group)
+
+
+def haze_density(step_size: float) -> float:
+    """Density up to which a step absorbs less than HAZE_OPACITY.
+
+    >>> round(haze_density(0.01), 9)
+    1.0
+    """
+    return HAZE_OPACITY / step_size
 
 
 def stretch_to_fit(wanted: Int[Tensor, ""], capacity: int) -> Int[Tensor, ""]:
@@ -61,14 +75,15 @@ def march_buffered_reference(
     step_size: float,
     shifts: Float[Tensor, "rays"],
     capacity: int,
+    group: int = 1,
 ) -> tuple[Samples, Int[Tensor, ""]]:
     """The same in plain torch; it waits for the device."""
-    begins, limit = torch.zeros(len(rays_o), dtype=torch.int32, device=rays_o.device), 1 << 30
-    whole, _ = march_reference(rays_o, rays_d, occupancy, step_size, shifts, begins, limit)
+    haze = haze_density(step_size)
+    whole = _all_steps(rays_o, rays_d, occupancy, step_size, shifts, group, haze)
     wanted = whole.counts.sum(dtype=torch.int32)
     stretch = int(stretch_to_fit(wanted, capacity))
     if stretch > 1:
-        whole, _ = march_reference(rays_o, rays_d, occupancy, stretch * step_size, shifts, begins, limit)
+        whole = _all_steps(rays_o, rays_d, occupancy, stretch * step_size, shifts, group, haze)
     stops = whole.counts.cumsum(0).clamp_max(capacity)
     counts = stops.diff(prepend=stops.new_zeros(1)).int()
 
@@ -78,3 +93,40 @@ def march_buffered_reference(
 
     rays, *places = whole.ray_indices.int(), whole.t_starts, whole.t_ends, whole.xyz
     return Samples(counts, *(padded(values) for values in (rays, *places)), True), wanted
+
+
+def _all_steps(
+    rays_o: Float[Tensor, "rays 3"],
+    rays_d: Float[Tensor, "rays 3"],
+    occupancy: OccupancyGrid,
+    step_size: float,
+    shifts: Float[Tensor, "rays"],
+    group: int,
+    haze: float,
+) -> Samples:
+    """Every step of every ray in one table, from the beginning of its first group on."""
+    nears, fars = (ends[:, None] for ends in intersect_cube(rays_o, rays_d))
+    first = (nears[:, 0] / step_size - shifts).floor().int().clamp_min(0)
+    first = first - (first + (shifts * 65536).int()) % group
+    num_groups = -(-(max_steps(step_size) + 2) // group) + 1
+    steps = first[:, None] + torch.arange(group * num_groups, device=first.device, dtype=first.dtype)
+    t_starts = (steps + shifts[:, None]) * step_size
+    t_ends, t_starts = torch.minimum(t_starts + step_size, fars), torch.maximum(t_starts, nears)
+    xyz = rays_o[:, None] + (0.5 * (t_starts + t_ends))[..., None] * rays_d[:, None]
+    is_step = t_ends > t_starts
+    is_taken = is_step & occupancy.contains(xyz)
+    if group > 1:
+        resolution = occupancy.config.resolution
+        x, y, z = ((xyz + 1) * (resolution / 2)).floor().long().clamp(0, resolution - 1).unbind(-1)
+        is_dense = is_step & occupancy.thicker_than(haze)[x, y, z]
+        groups = (len(rays_o), num_groups, group)
+        is_haze = is_taken.view(groups).any(-1) & ~is_dense.view(groups).any(-1)
+        # One sample in the place of the first step.
+        is_first = torch.arange(group, device=first.device) == 0
+        is_taken = torch.where(is_haze[..., None], is_first, is_taken.view(groups)).flatten(1)
+        ends = t_ends.view(groups)
+        t_ends = torch.where(is_haze[..., None], ends[..., -1:], ends).flatten(1)
+        xyz = rays_o[:, None] + (0.5 * (t_starts + t_ends))[..., None] * rays_d[:, None]
+    taken = is_taken & (t_ends > t_starts)
+    rays = taken.nonzero()[:, 0]
+    return Samples(taken.sum(dim=1, dtype=torch.int32), rays, t_starts[taken], t_ends[taken], xyz[taken])

@@ -25,6 +25,8 @@ class RenderConfig:
     """Samples of a ray between two checks of its transmittance: fewer stop earlier, more need fewer launches."""
     min_trans: float = 1e-3
     """Transmittance below which a ray stops; the largest share of a pixel that may be lost."""
+    haze_steps: int = 1
+    """Steps that are one sample in training where they absorb less than 1 % each; 1: always one by one."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ def render(
     if generator is not None:
         shifts = torch.rand(num_rays, generator=generator, device=generator.device).to(rays_o)
     if capacity is not None:
-        samples, wanted = march_buffered(rays_o, rays_d, occupancy, config.step_size, shifts, capacity)
+        samples, wanted = march_buffered(
+            rays_o, rays_d, occupancy, config.step_size, shifts, capacity, config.haze_steps
+        )
         weights, rgb, opacity, depth = composite(*field(samples.xyz), samples, config.min_trans)
         shown = _pictures(rgb, 1 - opacity, depth, background, len(cameras), height, width)
         places = samples.ray_indices, samples.t_mids, samples.xyz
