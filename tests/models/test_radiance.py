@@ -98,14 +98,15 @@ def test_a_resumed_run_is_the_run_that_was_interrupted():
 
 
 def test_grouped_haze_is_for_every_device_that_it_is_chosen_on():
-    chosen = replace(config(), render=replace(config().render, haze_steps=4))
-    one = Scene(chosen, CPU)
-    assert scene(False).capacity is None and one.capacity is not None
-    run(one, range(1))
-    few = int(one.capacity.most)
-    every = scene(True)
-    run(every, range(1))
-    assert every.capacity is not None and 0 < few < int(every.capacity.most)
+    assert scene(False).capacity is None
+    wide = replace(config(), field=replace(config().field, blob_density=3.0))
+    wanted = []
+    for steps in (2, 4):
+        one = Scene(replace(wide, render=replace(wide.render, step_size=0.02, haze_steps=steps)), CPU)
+        assert one.capacity is not None
+        run(one, range(1))
+        wanted.append(int(one.capacity.most))
+    assert 0 < wanted[1] < 0.8 * wanted[0]
 
 
 def test_a_checkpoint_without_a_capacity_loads():
