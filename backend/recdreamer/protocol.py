@@ -62,6 +62,12 @@ START_MESH = "start/mesh.npz"
 #   uvs     float32 (faces, 3, 2)   optional; whole numbers count UV tiles (UDIM): u in [1, 2) is tile 1002
 #   region  float32 (verts,)        optional; 1 where the result may change, 0 where it must not
 #   rgb     float32 (verts, 3)      optional; sRGB colour of the part that must not change
+#   notes   uint8 (bytes,)          optional; UTF-8, a sentence per line: what was changed or left out of the artist's
+#                                   mesh. The worker says them when the job begins.
+RESULT_ROUGHNESS = 0.9
+"""Of the material of a result, wherever it is made."""
+MAX_HEIGHT_M = 1e30
+"""Of a result. Beyond, its coordinates come near the limits of their precision."""
 START_ARRAYS = ("verts", "faces", "uvs", "region", "rgb")
 
 
@@ -132,8 +138,10 @@ class JobRequest:
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
         self._validate_start()
-        if not 0 < self.height_m < float("inf"):
-            raise RequestError(f"The height is {self.height_m} metres.", "Give a height above zero.")
+        if not 1 / MAX_HEIGHT_M <= self.height_m <= MAX_HEIGHT_M:
+            raise RequestError(
+                f"The height is {self.height_m} metres.", "Give a height above zero, for example 1."
+            )
         labels = self.labels
         if self.templates and not MIN_CLASSES <= len(labels) <= MAX_CLASSES:
             raise RequestError(
