@@ -54,7 +54,7 @@ def prepare_run(job: JobFolder, config: GenerateConfig, report: Report) -> JobRu
     begin("prepare")
     seeds = stage_seeds(config, repeated_seeds(job, report.warning))
     # First, so that a start that cannot be used is reported before anything is loaded or drawn.
-    start = prepare_start(job, config, device, lambda: report.progress(0, 1))
+    start = prepare_start(job, config, device, lambda: report.progress(0, 1), report.warning)
     torch.manual_seed(config.seed)
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guides = prepare_guides(job, config, prior, report.warning)

@@ -207,7 +207,7 @@ def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
         from recdreamer.start.mesh_file import start_mesh_bytes
 
         (job.root / START_MESH).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(job.root / START_MESH, start_mesh_bytes(Path(command.start_mesh)))
+        write_atomically(job.root / START_MESH, start_mesh_bytes(Path(command.start_mesh), command.start))
     for template in templates:
         job.templates.mkdir(parents=True, exist_ok=True)
         assert command.templates is not None
