@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -35,4 +36,7 @@ def remove_gallery(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         return
     for name in ("gallery.json", *names):
-        (folder / Path(name).name).unlink(missing_ok=True)
+        with suppress(
+            OSError, ValueError
+        ):  # The list may name anything, and another run may have been faster.
+            (folder / Path(name).name).unlink()
