@@ -21,7 +21,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PROTOCOL = ROOT / "backend" / "recdreamer" / "protocol.py"
 SHARED = [
     PROTOCOL.with_name(f"{name}.py")
-    for name in ("safe_files", "json_values", "folder_lock", "protocol", "uv_map")
+    for name in ("safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map")
 ]
 """What both sides import, lowest first: the contract between them, how its files are read and written, and what UVs can
 be painted."""
@@ -188,7 +188,7 @@ def test_every_method_can_be_chosen(path):
 
 
 BACKEND_ROOMS = (
-    "__init__", "safe_files", "json_values", "folder_lock", "protocol", "uv_map", "paths",
+    "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map", "paths",
     "report", "cache", "cameras", "named_tensors", "device", "kernels", "images",
     "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
     "config", "presets", "job", "start", "models", "optimize", "stages", "generate", "evaluation", "cli", "__main__",
