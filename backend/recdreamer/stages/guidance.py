@@ -143,7 +143,7 @@ def prepare_classifier(
     """
     extractor = FeatureExtractor(config.extractor).to(prior.device)
     given = job.read_request().templates
-    loaded = load_templates(job, given, prior.image_px)
+    loaded = load_templates(job, given, prior.image_px, warn)
     build = partial(_classifier_of, extractor=extractor, config=config, prior=prior)
     are_foreign = any(template.source != "prior" for template in given)
     if given and not (config.rectifier.anchor and are_foreign and are_placed(loaded)):
