@@ -50,7 +50,7 @@ CUBE = {
 UVS = np.random.default_rng(0).random((7, 3, 2)).astype(np.float32)
 
 
-def npz(**arrays: np.ndarray) -> bytes:
+def npz(**arrays: Any) -> bytes:
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)
     return stream.getvalue()
