@@ -157,6 +157,15 @@ def test_a_wrong_option_is_one_sentence_before_there_is_a_job(options, words, tm
     assert not (tmp_path / "job").exists()
 
 
+def test_what_else_is_in_the_folder_stays(tmp_path, prepared):
+    """Also what looks temporary; only what a killed command left goes."""
+    (tmp_path / ".new-ideas").mkdir()
+    (tmp_path / ".recdreamer-new-x").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    assert call(*generate(tmp_path)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {".new-ideas", "notes.txt", "job.json"}
+
+
 def test_a_job_does_not_continue_itself(tmp_path, prepared, capsys):
     assert call(*generate(tmp_path / "job")) == 0
     assert call(*generate(tmp_path / "job", "--start", "continue", "--start-job", tmp_path / "job")) == 1
