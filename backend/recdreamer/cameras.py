@@ -137,7 +137,8 @@ def _within_bins(shares: Float[Tensor, "views"], probs: tuple[float, ...]) -> Fl
 
     The first bin is centred on 0, as in the released code.
     """
-    weights = torch.tensor(probs, device=shares.device)
+    # Filled where they are used: a copy from the host would wait for the device.
+    weights = torch.stack([shares.new_full((), prob) for prob in probs])
     ends = (weights / weights.sum()).cumsum(0)
     starts = ends - weights / weights.sum()
     index = torch.searchsorted(ends, shares, right=True).clamp_max(len(probs) - 1)

@@ -68,8 +68,10 @@ class OccupancyGrid(nn.Module):
         is_gpu = cells.is_cuda
         index = torch.arange(len(cells), device=cells.device) if is_gpu else cells.nonzero()[:, 0]
         jitter = torch.rand(len(index), 3, generator=generator, device=generator.device).to(index.device)
-        corner = torch.stack(torch.unravel_index(index, self.densities.shape), dim=-1)
-        xyz = (corner + jitter) * (2 / config.resolution) - 1
+        # By arithmetic, because torch.unravel_index copies the shape from the host, which waits for the device.
+        side = config.resolution
+        corner = torch.stack([index // side**2, index // side % side, index % side], dim=-1)
+        xyz = (corner + jitter) * (2 / side) - 1
         seen = field.density(xyz.to(self.densities.dtype))
         before = self.densities.flatten()[index]
         found = torch.maximum(before * config.decay, seen)
