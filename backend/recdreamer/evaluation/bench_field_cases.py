@@ -220,6 +220,7 @@ def recorded_step(device: torch.device, backend: str, size_px: int) -> Repetitio
         for step in range(warm_up):
             begin(step)
             rendering = scene.view(cameras, generator)
+            scene.capacity.send()
             scene.begin_descent(step)
             scene.move(rendering, rendering.rgb, grad, generator)
             del rendering
@@ -234,6 +235,7 @@ def recorded_step(device: torch.device, backend: str, size_px: int) -> Repetitio
         step = next(number)
         begin(step)
         graphs[0].replay()
+        scene.capacity.send()
         scene.begin_descent(step)
         graphs[1].replay()
 
