@@ -21,7 +21,7 @@ wp.set_module_options({"enable_backward": False})
 
 RUN_RESOLUTION = 128
 """Up to this resolution neighbouring samples of a ray share cells, at the steps that a field is rendered with."""
-RUN_POINTS = 16
+RUN_POINTS = 32
 """Samples that one thread adds up before it writes: few enough to leave work for all threads of a GPU."""
 TINY = 1e-30
 
