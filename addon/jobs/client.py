@@ -34,13 +34,21 @@ CHECK_BACKEND = "Check the Python interpreter, or install the backend, in the Re
 
 
 def worker_environment(backend: Path) -> dict[str, str]:
-    """Environment variables of a worker: none of Blender's Python settings, and the bundled backend first."""
+    """Environment variables of a child process: none of Blender's Python settings, and the bundled backend first.
+
+    PYTHONSAFEPATH keeps the working folder out of the import path, where `-m` and `-c` would put it first.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return environment | {"PYTHONPATH": str(backend), "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1"}
+    ours = {"PYTHONPATH": str(backend), "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
+    return environment | ours
 
 
-def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process in its own group, so that its whole tree can be killed, without a console window."""
+def start_process(command: Sequence[str], backend: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process in its own group, so that its whole tree can be killed, without a console window.
+
+    It works in the bundled backend: nobody else's files are there, neither a job's nor those beside a .blend file.
+    """
+    options = {"cwd": backend, "env": worker_environment(backend)} | options
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         return subprocess.Popen(command, creationflags=flags, **options)
@@ -51,9 +59,9 @@ def kill_process(process: subprocess.Popen[bytes]) -> None:
     """Kill a process from `start_process` and its children, and wait for it."""
     if process.poll() is None:
         if sys.platform == "win32":
-            subprocess.run(
-                ["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False
-            )
+            # By its full path: Windows would search the working folder first.
+            taskkill = Path(os.environ.get("SystemRoot", r"C:\Windows"), "System32", "taskkill.exe")
+            subprocess.run([taskkill, "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False)
         else:
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -87,12 +95,11 @@ class JobClient:
             self._write_state()
             try:
                 self._process = start_process(
-                    [*command, "run", str(folder.root), *options],
+                    [*command, "run", str(folder.root.absolute()), *options],
+                    backend,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    cwd=folder.root,
-                    env=worker_environment(backend),
                 )
             except OSError:
                 self.state = self._before

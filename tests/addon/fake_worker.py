@@ -14,8 +14,11 @@ import time
 import zlib
 from pathlib import Path
 
-import fake_templates
 import numpy as np
+
+# Workers run with PYTHONSAFEPATH, so the folder of this script is not in the import path.
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_templates  # noqa: E402
 
 ASKED = {"command": ""}
 

@@ -285,7 +285,7 @@ def test_worker_environment_is_scrubbed(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONSTARTUP", "x")
     environment = worker_environment(tmp_path)
     names = {name for name in environment if name.startswith("PYTHON")}
-    assert names == {"PYTHONPATH", "PYTHONUTF8", "PYTHONNOUSERSITE"}
+    assert names == {"PYTHONPATH", "PYTHONUTF8", "PYTHONNOUSERSITE", "PYTHONSAFEPATH"}
     assert environment["PYTHONPATH"] == str(tmp_path)
     assert "PATH" in environment
 
