@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
+from .. import trouble
 from .registry import new_job_id, writable_folder, write_request
 from .task import Step, Task
 
@@ -87,8 +88,8 @@ class Errand:
         if changed and self.task.has_succeeded:
             try:
                 self.collect()
-            except RequestError as error:
-                self.task.problem = str(error)
+            except Exception as error:
+                self.task.problem = trouble.explain(error, self.task.title)
         return changed
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 # Workers run with PYTHONSAFEPATH, so the folder of this script is not in the import path.
 sys.path.insert(0, str(Path(__file__).parent))
-import fake_templates  # noqa: E402
+import fake_templates
 
 ASKED = {"command": ""}
 
