@@ -44,10 +44,12 @@ def build_material(name: str, folder: Path, uv_map: str = "") -> bpy.types.Mater
     nodes, links = material.node_tree.nodes, material.node_tree.links
     principled = compat.principled_of(material)
     principled.inputs["Roughness"].default_value = ROUGHNESS
-    albedo_node = _add_texture(material, principled, albedo, f"{name} albedo", "sRGB", uv_map, row=0)
+    # The color space for pictures is the one that a loaded PNG has, whatever the configuration calls it.
+    albedo_node = _add_texture(material, principled, albedo, f"{name} albedo", uv_map, row=0)
     links.new(albedo_node.outputs["Color"], principled.inputs["Base Color"])
     if normal is not None:
-        normal_node = _add_texture(material, principled, normal, f"{name} normal", "Non-Color", uv_map, row=1)
+        normal.colorspace_settings.is_data = True
+        normal_node = _add_texture(material, principled, normal, f"{name} normal", uv_map, row=1)
         turn = nodes.new("ShaderNodeNormalMap")
         turn.space, turn.uv_map = "TANGENT", uv_map
         turn.location = (principled.location.x - 200, normal_node.location.y)
@@ -73,12 +75,10 @@ def _add_texture(
     principled: bpy.types.Node,
     image: bpy.types.Image,
     name: str,
-    color_space: str,
     uv_map: str,
     row: int,
 ) -> bpy.types.Node:
     image.name = name
-    image.colorspace_settings.name = color_space
     image.pack()
     nodes, links = material.node_tree.nodes, material.node_tree.links
     texture = nodes.new("ShaderNodeTexImage")

@@ -10,7 +10,7 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import MIN_COVERAGE, MIN_SIDE_PX, RequestError
-from ..objects.pixels import linear_to_srgb, read_pixels
+from ..objects.pixels import read_srgb
 
 MAX_SIDE_PX = 2048
 """Larger pictures are scaled down on import; the backend uses far fewer pixels."""
@@ -48,7 +48,7 @@ def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: i
         )
     if shrink < 1:
         image.scale(round(width * shrink), round(height * shrink))
-    pixels = upright(_to_srgb(image), orientation)
+    pixels = upright(read_srgb(image), orientation)
     if (pixels[..., 3] > 0.5).mean() < MIN_COVERAGE:
         raise RequestError(
             f"The image {name} shows nothing: it is fully transparent.",
@@ -113,11 +113,16 @@ def save_png(pixels: np.ndarray, path: Path) -> None:
         bpy.data.images.remove(image)
 
 
-def load_pixels(path: Path) -> np.ndarray:
-    """Pixels of an image file, `height width 4` in [0, 1], bottom row first."""
+def load_pixels(path: Path, color_space: str = "") -> np.ndarray:
+    """sRGB pixels of an image file, `height width 4` in [0, 1], bottom row first.
+
+    `color_space` is the name of that of the file. Empty: the usual one of its kind.
+    """
     image = bpy.data.images.load(str(path))
     try:
-        return read_pixels(image)
+        if color_space:
+            image.colorspace_settings.name = color_space
+        return read_srgb(image)
     finally:
         bpy.data.images.remove(image)
 
@@ -142,11 +147,3 @@ def fill_outline(pixels: np.ndarray) -> np.ndarray:
     alpha = pixels[..., 3:]
     on_paper = np.concatenate([pixels[..., :3] * alpha + 1 - alpha, np.ones_like(alpha)], axis=2)
     return np.where(outside[..., None], pixels, on_paper)
-
-
-def _to_srgb(image: bpy.types.Image) -> np.ndarray:
-    """Pixels in sRGB. Blender stores images of more than 8 bits linear and premultiplied by alpha."""
-    pixels = read_pixels(image)
-    if image.is_float and image.colorspace_settings.name != "Non-Color":
-        pixels[..., :3] = linear_to_srgb(pixels[..., :3] / np.maximum(pixels[..., 3:], 1e-6))
-    return np.clip(pixels, 0, 1)
