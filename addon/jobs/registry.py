@@ -285,6 +285,7 @@ def write_request(
             shutil.copyfile(image, copy)
             templates.append(replace(template, image=copy.relative_to(folder.root).as_posix()))
         for name, content in (files or {}).items():
+            (folder.root / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder.root / name, content)
         request = replace(request, templates=tuple(templates))
         write_atomically(folder.request, request.to_json())

@@ -49,6 +49,7 @@ def make_job(
         "a red bear", method=method, pose_mode="marginal", seed=3, device=device, templates=templates,
         overrides=overrides,
     )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "job.json", request.to_json())
     return JobFolder(folder), resolve(request)
 

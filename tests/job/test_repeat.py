@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recdreamer.job.process import FolderLock
+from recdreamer.folder_lock import FolderLock
 from recdreamer.job.repeat import (
     begin_again,
     empty_result,
@@ -28,10 +28,13 @@ BEFORE = {"shape-00000002-final", "geometry-00000004-final", "geometry_1-0000000
 
 def done_job(folder: Path, **changes) -> tuple[JobFolder, JobRequest]:
     job, request = JobFolder(folder), JobRequest("a bear", **changes)
+    job.root.mkdir(exist_ok=True)
     write_atomically(job.request, request.to_json())
     write_atomically(job.state, '{"status": "done"}')
+    job.result.mkdir()
     write_atomically(job.result / "report.json", "first")
     for name in BEFORE:
+        (job.checkpoints / name).mkdir(parents=True)
         write_atomically(job.checkpoints / name / "meta.json", "first")
     return job, request
 
@@ -52,6 +55,7 @@ def test_the_same_repeat_goes_on_and_another_takes_its_place(tmp_path, monkeypat
     monkeypatch.setattr(Path, "rename", lambda path, to: moved.append(path.name) or rename(path, to))
     begin_again(job, request, "texture", 5)
     assert moved == ["detail_1-00000004-final", "texture-00000004-final", "texture-00000002"], "last first"
+    (job.checkpoints / "texture-00000001").mkdir()
     write_atomically(job.checkpoints / "texture-00000001" / "meta.json", "second")
     begin_again(job, request, "texture", 5)
     assert "texture-00000001" in checkpoints_of(job) and repeated_seeds(job) == {"texture": 5}

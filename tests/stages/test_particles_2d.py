@@ -79,6 +79,7 @@ def job_of(folder: Path, pictures: Path, method: str = "usd", **settings) -> tup
         templates=absolute,
         overrides=SMALL | settings,
     )
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "job.json", request.to_json())
     return JobFolder(folder), request
 

@@ -80,6 +80,7 @@ def prepare(folder: Path, request: JobRequest) -> None:
     path = folder / "job.json"
     if path.exists() and path.read_text(encoding="utf-8") != request.to_json():
         raise SystemExit(f"{folder} has a run with other settings. Choose another --out.")
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(path, request.to_json())
 
 

@@ -71,7 +71,7 @@ class CheckpointStore:
         )
         text = json.dumps({"meta": meta, "bytes": len(data), "crc32": zlib.crc32(data)}, allow_nan=False)
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)  # Not its parents: a job that was deleted stays deleted.
         self._remove_leftovers()
         temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=TEMPORARY))
         try:

@@ -1,4 +1,4 @@
-"""The worker as a process: its standard streams, the lock on its job folder, requests to stop."""
+"""The worker as a process: its standard streams, and requests to stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from recdreamer.protocol import COMMANDS
+from recdreamer.folder_lock import COMMANDS
 
 DRAIN_S = 5.0
 """Time for the reader to take the last events before the worker exits."""
@@ -66,33 +66,6 @@ def send_prints_to(log: Path) -> None:
     # The old objects may be tied to a console instead of a descriptor.
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-
-
-class FolderBusy(Exception):
-    """Another process is working on the folder."""
-
-
-class FolderLock:
-    """An exclusive lock on a folder. The system releases it when the process ends, however it ends."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises FolderBusy, or OSError if the folder cannot be written."""
-        self._handle = os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(self._handle, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            os.close(self._handle)
-            raise FolderBusy from error
-
-    def release(self) -> None:
-        os.close(self._handle)
 
 
 class StopRequests:

@@ -51,7 +51,8 @@ def begin_again(job: JobFolder, request: JobRequest, stage: Stage, seed: int | N
     try:
         put_back(job)
         try:
-            _earlier(job).mkdir(parents=True)
+            job.checkpoints.mkdir(exist_ok=True)
+            _earlier(job).mkdir()
             # From the last to the first, so that every stage that is left still has its input.
             for repeated in reversed(stages[first:]):
                 for path in _checkpoints_of(job.checkpoints, repeated):
@@ -94,9 +95,11 @@ def put_back(job: JobFolder) -> bool:
 
 
 def empty_result(job: JobFolder) -> Path:
-    """A folder for a new result; the earlier result stays intact until `take_result`."""
+    """A new folder for a new result; the earlier result stays intact until `take_result`."""
     new = job.checkpoints / f"{TEMPORARY}result"
     shutil.rmtree(new, ignore_errors=True)
+    job.checkpoints.mkdir(exist_ok=True)
+    new.mkdir()
     return new
 
 

@@ -20,16 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from recdreamer import __version__
+from recdreamer.folder_lock import FolderBusy, FolderLock
 from recdreamer.job.errors import explain
 from recdreamer.job.eta import RemainingTime
-from recdreamer.job.process import (
-    EventPipe,
-    FolderBusy,
-    FolderLock,
-    StopRequests,
-    fill_standard_descriptors,
-    send_prints_to,
-)
+from recdreamer.job.process import EventPipe, StopRequests, fill_standard_descriptors, send_prints_to
 from recdreamer.job.repeat import begin_again, is_repeated, put_back
 from recdreamer.protocol import (
     HEARTBEAT_S,
