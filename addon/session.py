@@ -60,7 +60,7 @@ class Session:
                 task.cancel()
                 task.join()
         if self._registry is not None:
-            self._registry.stop_all()
+            self._registry.shut_down()
         self.task = self.errand = self.gallery = self.check = self._registry = None
         self.shown_id = ""
 

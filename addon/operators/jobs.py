@@ -10,6 +10,7 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
+from ...backend.recdreamer.folder_lock import Command
 from ...backend.recdreamer.protocol import START_MESH, RequestError
 from ..jobs import environment
 from ..jobs.registry import Job
@@ -172,12 +173,12 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
 class StopOperator(JobOperator):
     """Base of Pause and Stop."""
 
-    keep: bool
+    command: Command
 
     def act(self, context, job):
         if job.why_not_stop:
             return job.why_not_stop
-        session.registry.stop(job, keep=self.keep)
+        session.registry.ask_to_stop(job, self.command)
         return ""
 
 
@@ -186,7 +187,7 @@ class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
 
     bl_idname = "recdreamer.pause"
     bl_label = "Pause"
-    keep = True
+    command = "pause"
 
 
 class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
@@ -194,7 +195,7 @@ class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
 
     bl_idname = "recdreamer.cancel"
     bl_label = "Stop"
-    keep = False
+    command = "cancel"
 
 
 class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
@@ -279,8 +280,6 @@ class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
         )
 
     def act(self, context, job):
-        if not job.why_not_stop or job.client is not None:
-            return "This job is running. Stop it first."
         try:
             session.registry.delete(job)
         except OSError as error:

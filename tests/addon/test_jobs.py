@@ -31,7 +31,7 @@ from recdreamer_extension.backend.recdreamer.protocol import (
 def registry(tmp_path):
     registry = JobRegistry(tmp_path / "Ünï codé dir")
     yield registry
-    registry.stop_all(timeout_s=0)
+    registry.shut_down(timeout_s=0)
 
 
 @pytest.fixture
@@ -88,14 +88,14 @@ def test_another_blender_reads_the_job_from_its_folder(registry, start, settle):
 def test_pause_and_resume(registry, start, settle, wait_until, fake_command):
     job = start(steps=300, step_s=0.01)
     wait_until(lambda: registry.poll() and job.state.step > 1)
-    registry.stop(job, keep=True)
+    registry.ask_to_stop(job, "pause")
     assert job.condition == "pausing" and job.why_not_stop
     settle(job)
     assert job.condition == "paused"
     before = job.state.step
     registry.start(job, fake_command, BACKEND)
     assert job.condition == "starting" and job.state.step == before, "earlier progress stays visible"
-    registry.stop(job, keep=False)
+    registry.ask_to_stop(job, "cancel")
     settle(job)
     assert job.condition == "cancelled"
 
@@ -105,7 +105,7 @@ def test_a_worker_that_ignores_a_stop_is_killed(registry, start, settle, wait_un
     job = start(fake="stubborn", steps=3000)
     wait_until(lambda: registry.poll() and job.state.step > 0)
     pid = job.client._process.pid
-    registry.stop(job, keep=False)
+    registry.ask_to_stop(job, "cancel")
     settle(job)
     assert job.condition == "cancelled"
     assert not is_alive(pid)
@@ -171,7 +171,7 @@ def test_switching_off_leaves_no_process(registry, start, wait_until):
     job = start(steps=3000)
     wait_until(lambda: registry.poll() and job.state.step > 0)
     pid = job.client._process.pid
-    registry.stop_all(timeout_s=5)
+    registry.shut_down(timeout_s=5)
     assert not is_alive(pid)
     assert job.folder.read_state().status == "paused"
     assert job.condition == "paused"
@@ -183,12 +183,12 @@ def test_a_job_can_continue_without_blender(registry, fake_command, wait_until):
     registry.start(job, fake_command, BACKEND)
     wait_until(lambda: registry.poll() and job.state.step > 0)
     pid = job.client._process.pid
-    registry.stop_all(timeout_s=0)
+    registry.shut_down(timeout_s=0)
     assert is_alive(pid)
     registry.refresh()
     assert job.condition == "running elsewhere"
     assert job.why_not_resume and not job.why_not_stop
-    registry.stop(job, keep=False)
+    registry.ask_to_stop(job, "cancel")
     wait_until(lambda: not is_alive(pid))
 
 
