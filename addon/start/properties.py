@@ -8,6 +8,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty, StringProperty
 
 from ...backend.recdreamer.protocol import START_MESH, JobRequest, RequestError, Stage
+from .. import describe
 from ..jobs.registry import Job
 from ..objects.hiding import is_left_out
 from ..objects.object_keys import find_imported
@@ -52,7 +53,11 @@ def _set_region(start: RecDreamerStart, number: int) -> None:
 
 
 def _search_jobs(start: RecDreamerStart, context: bpy.types.Context, text: str) -> list[tuple[str, str]]:
-    return [(job.id, job.request.prompt) for job in session.registry.jobs if not job.why_not_continue]
+    return [
+        (job.id, describe.one_line(job.request.prompt))
+        for job in session.registry.jobs
+        if not job.why_not_continue
+    ]
 
 
 class RecDreamerStart(bpy.types.PropertyGroup):
