@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import time
 import traceback
@@ -39,9 +40,13 @@ def explain(error: BaseException, action: str) -> str:
             return f"{action} failed: the disk is full{place}. Free some space, and try again."
         reason = (error.strerror or str(error)).rstrip(".")
         return f"{action} failed: {reason}{place}. Check that the file or folder is there and not locked."
-    reason = " ".join(str(error).removeprefix("Error: ").split())[:MAX_REASON].rstrip(".")
-    if isinstance(error, RuntimeError) and str(error).startswith("Error: "):
+    text = str(error).strip()
+    reason = " ".join(text.removeprefix("Error: ").split())[:MAX_REASON].rstrip(".")
+    if text.startswith("Error: ") and "Traceback (most" not in text:
         return f"{reason}."  # Of another operator, which has made a sentence of it.
+    raised = re.findall(r"^(?!Location)\w+: (.+)$", text, re.MULTILINE) if "Traceback (most" in text else []
+    if raised:  # In an operator of Blender that is written in Python.
+        reason = raised[-1][:MAX_REASON].rstrip(".")
     kind = type(error).__name__
     return f"{action} failed ({kind}: {reason}). {LOG} in the data folder tells more; please report it."
 
