@@ -57,7 +57,8 @@ def set_linear_exr(settings: bpy.types.ImageFormatSettings) -> None:
         settings.media_type = "IMAGE"
     settings.file_format = "OPEN_EXR"
     settings.color_mode = "RGBA"
-    settings.color_depth = "32"
+    settings.color_depth = "16"
+    settings.exr_codec = "NONE"  # So that the size of the file tells whether it is complete.
     # By default the name is empty in 4.2.
     settings.color_management = "OVERRIDE"
     probe = bpy.data.images.new("RecDreamer", 1, 1, float_buffer=True)

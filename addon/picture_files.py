@@ -16,6 +16,8 @@ HEADER_BYTES = 1 << 20
 MAX_FILE_BYTES = 256 << 20
 MAX_PIXELS = 1 << 27
 """More than any camera takes; a small file can declare as many as it likes."""
+TIFF = {b"II*\0": "<", b"MM\0*": ">"}
+"""Its two beginnings, and the order of bytes that each announces."""
 ORIENTATION = 0x0112
 """The EXIF tag."""
 
@@ -36,25 +38,25 @@ def read_header(path: Path) -> PictureHeader | None:
     """The header of a regular file; None if it has another format. Raises RequestError if it cannot be read."""
     try:
         with os.fdopen(open_regular(path), "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
             data = stream.read(HEADER_BYTES)
-            if data[:2] in (b"II", b"MM"):  # The directory of a TIFF may stand behind the pixels.
-                data += stream.read(max(0, MAX_FILE_BYTES - len(data)))
-    except (OSError, UnicodeError) as error:
+            if data[:4] in TIFF:  # Its directory may stand behind the pixels: put it in their place.
+                order = TIFF[data[:4]]
+                stream.seek(struct.unpack_from(order + "I", data, 4)[0])
+                data = data[:4] + struct.pack(order + "I", 8) + stream.read(HEADER_BYTES)
+    except (OSError, ValueError, struct.error) as error:
+        if isinstance(error, RequestError):
+            raise
         raise RequestError(
             f"{printable(path.name)} cannot be read ({reason_of(error)}).", "Choose another file."
         ) from error
-    if size > MAX_FILE_BYTES:
-        raise RequestError(
-            f"{printable(path.name)} has {size / 2**20:,.0f} MiB, more than {MAX_FILE_BYTES >> 20}.",
-            "Use a smaller file.",
-        )
     return parse_header(data)
 
 
 def check_picture(path: Path) -> PictureHeader:
     """The header of a PNG, JPEG or WebP file of bounded size, which is safe to show. Raises RequestError."""
     header = read_header(path)
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise RequestError(f"{printable(path.name)} has more than {MAX_FILE_BYTES >> 20} MiB.", "Remove it.")
     if header is None or header.format == "TIFF":
         raise RequestError(f"{printable(path.name)} is no PNG, JPEG or WebP.", "Remove it.")
     if not 0 < header.width * header.height <= MAX_PIXELS:
@@ -76,7 +78,7 @@ def parse_header(data: bytes) -> PictureHeader | None:
                 return parse(data)
             except (struct.error, IndexError):
                 return None
-    if data[:4] in (b"II*\0", b"MM\0*"):
+    if data[:4] in TIFF:
         tags = _tiff_tags(data)
         return PictureHeader("TIFF", tags.get(256, 0), tags.get(257, 0), _orientation(tags))
     return None

@@ -40,15 +40,18 @@ def explain(error: BaseException, action: str) -> str:
             return f"{action} failed: the disk is full{place}. Free some space, and try again."
         reason = (error.strerror or str(error)).rstrip(".")
         return f"{action} failed: {reason}{place}. Check that the file or folder is there and not locked."
-    text = str(error).strip()
-    reason = " ".join(text.removeprefix("Error: ").split())[:MAX_REASON].rstrip(".")
-    if text.startswith("Error: ") and "Traceback (most" not in text:
+    reason = reason_of_blender(error)
+    if str(error).startswith("Error: ") and "Traceback (most" not in str(error):
         return f"{reason}."  # Of another operator, which has made a sentence of it.
-    raised = re.findall(r"^(?!Location)\w+: (.+)$", text, re.MULTILINE) if "Traceback (most" in text else []
-    if raised:  # In an operator of Blender that is written in Python.
-        reason = raised[-1][:MAX_REASON].rstrip(".")
     kind = type(error).__name__
     return f"{action} failed ({kind}: {reason}). {LOG} in the data folder tells more; please report it."
+
+
+def reason_of_blender(error: BaseException) -> str:
+    """What an exception says, on one line and without its period: that of an operator may hold a traceback."""
+    text = str(error).strip()
+    raised = re.findall(r"^(?!Location)\w+: (.+)$", text, re.MULTILINE) if "Traceback (most" in text else []
+    return " ".join((raised[-1] if raised else text.removeprefix("Error: ")).split())[:MAX_REASON].rstrip(".")
 
 
 def log(error: BaseException, action: str, data_folder: Path) -> None:

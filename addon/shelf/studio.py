@@ -12,7 +12,7 @@ import numpy as np
 from mathutils import Matrix, Vector
 
 from ...backend.recdreamer.protocol import RequestError
-from .. import compat
+from .. import compat, trouble
 from ..objects.hiding import is_left_out
 from ..objects.mesh_data import read_verts
 from . import pictures
@@ -85,16 +85,31 @@ def studio(
 
 def render(scene: bpy.types.Scene, path: Path) -> None:
     """Render the scene from its camera to a PNG."""
-    rendered = path.with_suffix(scene.render.file_extension)
+    rendered = path.with_name(f"{path.stem}-render{scene.render.file_extension}")
     scene.render.filepath = str(rendered)
     try:
-        bpy.ops.render.render(write_still=True, scene=scene.name)
+        try:
+            bpy.ops.render.render(write_still=True, scene=scene.name)
+        except RuntimeError as error:
+            raise RequestError(
+                f"The view cannot be rendered to {path.parent} ({trouble.reason_of_blender(error)}).",
+                "Free some space, or choose Solid.",
+            ) from error
         settings = scene.render.image_settings
+        if not _is_complete(rendered, scene):
+            raise pictures.disk_is_full(path)
         linear = settings.linear_colorspace_settings.name if settings.has_linear_colorspace else ""
         pictures.save_png(pictures.load_pixels(rendered, linear), path)
     finally:
-        if rendered != path:
-            rendered.unlink(missing_ok=True)
+        rendered.unlink(missing_ok=True)
+
+
+def _is_complete(rendered: Path, scene: bpy.types.Scene) -> bool:
+    """Of a render, because Blender says nothing when the disk is full."""
+    if rendered.suffix == ".png":
+        return pictures.is_complete(rendered)
+    size = scene.render.resolution_x * scene.render.resolution_y * 4 * 2
+    return rendered.is_file() and rendered.stat().st_size > size
 
 
 def place_camera(
