@@ -9,10 +9,10 @@ import bpy
 import numpy as np
 from bpy.props import IntProperty
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.protocol import ROUGHNESS, RequestError
 from .. import compat
 from ..objects.hiding import local_view
-from ..result.material import ROUGHNESS, remove_material
+from ..result.material import remove_material
 from ..start.unwrap import smart_uvs
 from .guarded import GuardedOperator, why_not
 from .jobs import NOT_OBJECT_MODE

@@ -51,6 +51,8 @@ MIN_SIDE_PX = 8
 """Smaller pictures show no pose: they are damaged exports or the wrong files."""
 MIN_COVERAGE = 1e-4
 """Share of a picture that must be opaque: a few thin lines are enough, a stray pixel is not."""
+ROUGHNESS = 0.7
+"""Of the material of a result, in its GLB and in Blender."""
 MAX_TRIANGLES = 2_000_000
 """Of a mesh to start from."""
 TEMPORARY = ".new-"
