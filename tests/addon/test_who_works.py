@@ -83,7 +83,7 @@ def test_another_computer_is_named_and_asked_through_the_folder(registry, say):
     job = say(pid=1, host="render-7")
     assert (job.condition, job.running_on) == ("running elsewhere", "render-7")
     assert job.why_not_resume and not job.why_not_stop
-    with pytest.raises(RequestError, match="This job is running. Stop it first."):
+    with pytest.raises(RequestError, match="This job is running"):
         registry.delete(job)
     registry.ask_to_stop(job, "pause")
     assert (job.folder.root / STOP).read_text() == "pause"
