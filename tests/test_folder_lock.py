@@ -82,13 +82,31 @@ def test_a_lock_file_that_is_none_is_refused(tmp_path):
 def test_a_deleted_lock_file_is_renewed_unless_another_was_faster(tmp_path):
     first = FolderLock(tmp_path)
     (tmp_path / LOCK).unlink()
-    assert not is_locked(tmp_path) and first.is_kept() and is_locked(tmp_path)
+    assert not is_locked(tmp_path)
+    first.keep()
+    assert is_locked(tmp_path)
     (tmp_path / LOCK).unlink()
     second = FolderLock(tmp_path)
-    assert not first.is_kept() and second.is_kept()
+    with pytest.raises(RequestError, match="Another worker has taken over"):
+        first.keep()
+    second.keep()
     first.release()
     assert is_locked(tmp_path)
     second.release()
+
+
+@pytest.mark.parametrize("is_made_again", [False, True])
+def test_a_folder_that_was_moved_is_not_locked_anew(is_made_again, tmp_path):
+    """Also if another folder has its name now."""
+    (tmp_path / "job").mkdir()
+    lock = FolderLock(tmp_path / "job")
+    (tmp_path / "job").rename(tmp_path / "moved")
+    if is_made_again:
+        (tmp_path / "job").mkdir()
+    with pytest.raises(RequestError, match="was deleted or moved"):
+        lock.keep()
+    assert not (tmp_path / "job" / LOCK).exists()
+    lock.release()
 
 
 def test_a_request_to_stop_is_taken_once(tmp_path):

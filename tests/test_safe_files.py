@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recdreamer import safe_files
 from recdreamer.safe_files import (
     FileMissing,
     RequestError,
+    check_tree,
     confined,
     printable,
     read_bounded,
@@ -208,10 +210,37 @@ def test_a_file_has_the_permissions_of_the_umask(umask, mode, tmp_path):
 
 
 def test_what_killed_writers_left_is_swept(tmp_path):
-    for name in (".config.json.12ab", ".state.json.x", ".other.json.x", "config.json"):
+    """The names of this version and of earlier ones; what others hide is left alone."""
+    swept = (".config.json.0123456789ab", ".state.json.x_1y2z3w", ".shape-000001.png.0123456789ab")
+    for name in (*swept, ".profile", ".notes.12345678", "config.json", ".stop.0123456789ab"):
         (tmp_path / name).write_text("")
-    sweep_temporaries(tmp_path, "config.json", "state.json")
-    assert {path.name for path in tmp_path.iterdir()} == {".other.json.x", "config.json"}
+    sweep_temporaries(tmp_path, tmp_path / "nothing")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {".profile", ".notes.12345678", "config.json", ".stop.0123456789ab"}
+
+
+def test_the_temporary_name_of_a_writer_is_one_that_is_swept(tmp_path, monkeypatch):
+    monkeypatch.setattr(safe_files, "_replace", lambda source, target: None)
+    for name in ("config.json", "preview.png", f"{'a' * 100}.json"):
+        write_atomically(tmp_path / name, "x")
+    assert len(list(tmp_path.iterdir())) == 3
+    sweep_temporaries(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["link", "link to a folder", "fifo"])
+@pytest.mark.parametrize("place", ["job.json", "result", "checkpoints/earlier", "checkpoints/a/b.png"])
+def test_a_tree_with_something_else_than_files_is_refused(kind, place, tmp_path):
+    names = ("job.json", "result", "checkpoints")
+    (tmp_path / "checkpoints" / "a").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "a" / "meta.json").write_text("")
+    (tmp_path / "unused").symlink_to("/dev/zero")
+    check_tree(tmp_path, names)
+    if kind == "fifo":
+        os.mkfifo(tmp_path / place)
+    else:
+        (tmp_path / place).symlink_to(tmp_path if kind == "link to a folder" else "/etc/hostname")
+    assert f"{place} is {'no file' if kind == 'fifo' else 'a link'}." in refused(check_tree, tmp_path, names)
 
 
 def test_a_name_can_always_be_printed():

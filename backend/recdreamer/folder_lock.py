@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Literal, get_args
 
-from .safe_files import RequestError, open_regular, read_bounded, reason_of, write_atomically
+from .safe_files import RequestError, open_regular, printable, read_bounded, reason_of, write_atomically
 
 Command = Literal["cancel", "pause"]
 COMMANDS = get_args(Command)
@@ -36,26 +36,42 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         """Raises FolderBusy; OSError if the folder cannot be written, RequestError if the lock file is no file."""
-        self._path = folder / LOCK
+        self._folder, self._path = folder, folder / LOCK
+        self._identity = _identity(folder)
         self._handle = _lock(self._path)
 
-    def is_kept(self) -> bool:
-        """Whether the folder is still locked by us: renews a lock file that was deleted, unless another has done so.
-
-        Raises OSError if the folder is gone or cannot be written.
-        """
+    def keep(self) -> None:
+        """Renew a lock file that was deleted. Raises RequestError if the folder is not ours any more."""
+        try:
+            is_there = _identity(self._folder) == self._identity
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise RequestError(
+                f"The job folder {printable(self._folder)} was deleted or moved while the job ran.",
+                "If it was moved, resume the job at its new place.",
+            )
         if _is_same(self._handle, self._path):
-            return True
+            return
         try:
             renewed = _lock(self._path)
-        except (FolderBusy, RequestError):
-            return False
+        except FolderBusy:
+            raise taken_over(self._folder) from None
+        except OSError:
+            return  # A full disk, for example: the next heart-beat tries again.
         os.close(self._handle)
         self._handle = renewed
-        return True
 
     def release(self) -> None:
         os.close(self._handle)
+
+
+def taken_over(folder: Path) -> RequestError:
+    """What a worker says that has lost its folder to another."""
+    return RequestError(
+        f"Another worker has taken over the job folder {printable(folder)}.",
+        "Let that one finish; do not delete worker.lock while a job runs.",
+    )
 
 
 def is_locked(folder: Path) -> bool:
@@ -113,6 +129,11 @@ def _lock(path: Path) -> int:
         if time.monotonic() >= deadline:
             raise FolderBusy
         time.sleep(0.02)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_same(handle: int, path: Path) -> bool:

@@ -16,6 +16,10 @@ from .safe_files import MAX_JSON_BYTES, RequestError, printable, read_bounded, r
 
 MAX_DEPTH = 32
 """Objects and lists inside one another; ours have at most five."""
+MAX_SEED = 2**63 - 1
+"""Seeds begin at 0."""
+MAX_LETTERS = 10_000
+"""Of a prompt or a path: more than any model or file system takes."""
 MAX_DIGITS = 40
 """Of a whole number: more than any that is a setting, few enough for a float."""
 
@@ -63,12 +67,16 @@ def parse_json(text: str | bytes) -> Any:
 
 def read_json(path: Path, limit_bytes: int = MAX_JSON_BYTES) -> Any:
     """The value of a JSON file, see `read_bounded` and `parse_json`. Raises RequestError (FileMissing)."""
-    data = read_bounded(path, limit_bytes)
+    return parsed(path.name, read_bounded(path, limit_bytes))
+
+
+def parsed(name: str, text: str | bytes) -> Any:
+    """The value of the JSON text of a file of this name. Raises RequestError."""
     try:
-        return parse_json(data)
+        return parse_json(text)
     except ValueError as error:
         raise RequestError(
-            f"{path.name} cannot be read ({reason_of(error)}).", "The file is damaged."
+            f"{printable(name)} cannot be read ({reason_of(error)}).", "The file is damaged."
         ) from error
 
 
@@ -147,3 +155,39 @@ def check_choice(name: str, value: str, allowed: Any) -> None:
     """Raise RequestError if `value` is none of the choices of a Literal."""
     if value not in get_args(allowed):
         raise RequestError(f"Unknown {name} {value!r}.", f"Choose one of: {', '.join(get_args(allowed))}.")
+
+
+def is_seed(value: object) -> bool:
+    """Is this a number that every generator takes?
+
+    >>> is_seed(7), is_seed(-1), is_seed(2**64), is_seed(True)
+    (True, False, False, False)
+    """
+    return type(value) is int and 0 <= value <= MAX_SEED
+
+
+def check_seed(value: object) -> None:
+    """Raise RequestError unless `is_seed`."""
+    if not is_seed(value):
+        shown = printable(value if isinstance(value, int) else repr(value))[:40]
+        raise RequestError(f"The seed is {shown}.", f"Give a whole number from 0 to {MAX_SEED}.")
+
+
+def check_range(what: str, value: float, low: float, high: float, unit: str, hint: str) -> None:
+    """Raise RequestError if a number is not within its bounds, or not a number."""
+    if not low <= value <= high:
+        raise RequestError(f"{what} is {value}{unit}.", hint)
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise RequestError for a text that is too long, or that no file can hold."""
+    shown = name.replace("_", " ")
+    if len(text) > MAX_LETTERS:
+        raise RequestError(f"The {shown} has {len(text):,} letters.", f"Give at most {MAX_LETTERS:,}.")
+    try:
+        _check_text(text)
+    except ValueError:
+        raise RequestError(
+            f"The {shown} has characters that are no Unicode: {printable(text)[:100]}.",
+            "Write it anew, in UTF-8.",
+        ) from None

@@ -17,15 +17,24 @@ picture. CLASS_AZIMUTHS_DEG has the angles.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from .folder_lock import is_locked
-from .json_values import check_choice, known_fields, parse_json, read_json
-from .safe_files import MAX_JSON_BYTES, FileMissing, RequestError, read_bounded
+from .folder_lock import LOCK, STOP, is_locked
+from .json_values import (
+    check_choice,
+    check_range,
+    check_seed,
+    check_text,
+    known_fields,
+    parsed,
+    read_json,
+)
+from .safe_files import FileMissing, RequestError, check_tree, is_inside, printable, reason_of
 from .safe_files import write_atomically as write_atomically
 
 PROTOCOL_VERSION = 1
@@ -55,6 +64,9 @@ ROUGHNESS = 0.7
 """Of the material of a result, in its GLB and in Blender."""
 MAX_TRIANGLES = 2_000_000
 """Of a mesh to start from."""
+MAX_SCALE = 1e6
+"""Heights in metres and weights beyond this, or below its inverse, lose their meaning in the numbers of a mesh file."""
+DEVICES = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 TEMPORARY = ".new-"
 """Prefix of unfinished and discarded entries in `checkpoints/`. The next worker removes them."""
 
@@ -133,9 +145,18 @@ class JobRequest:
         choices = {"kind": Kind, "method": Method, "pose_mode": PoseMode, "quality": Quality}
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
+        for name in ("prompt", "prior", "start_job", "start_mesh"):
+            check_text(name, getattr(self, name))
+        if not DEVICES.fullmatch(self.device):
+            raise RequestError(
+                f"There is no device {printable(self.device)[:40]!r}.",
+                "Choose auto, cpu, cuda or cuda:N; other accelerators are not supported.",
+            )
+        check_seed(self.seed)
         self._validate_start()
-        if not 0 < self.height_m < float("inf"):
-            raise RequestError(f"The height is {self.height_m} metres.", "Give a height above zero.")
+        check_range(
+            "The height", self.height_m, 1 / MAX_SCALE, MAX_SCALE, " metres", "Give a height above zero."
+        )
         labels = self.labels
         if self.templates and not MIN_CLASSES <= len(labels) <= MAX_CLASSES:
             raise RequestError(
@@ -143,11 +164,7 @@ class JobRequest:
                 "Add templates of other views, or remove them all and let the prior draw its own.",
             )
         for template in self.templates:
-            if not 0 < template.weight < float("inf"):
-                raise RequestError(
-                    f"The weight of template {template.label!r} is {template.weight}.",
-                    "Give a weight above zero, or remove the template.",
-                )
+            _validate_template(template)
         if self.method == "usd" and self.pose_mode == "camera":
             for template in self.templates:
                 if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
@@ -157,11 +174,25 @@ class JobRequest:
                     )
 
     def _validate_start(self) -> None:
+        if self.start_mesh and not is_inside(self.start_mesh):
+            raise RequestError(
+                f"The mesh {printable(self.start_mesh)[:200]!r} is not in the job folder.",
+                "Start a new job from the object.",
+            )
+        if self.start_mesh and self.start == "prompt":
+            raise RequestError(
+                "A mesh is given, but the job starts from the prompt alone.",
+                "Start from the object or from an earlier result, or leave the mesh out.",
+            )
+        if self.start_job and self.start != "continue":
+            raise RequestError(
+                "An earlier job is given, but the job does not start from it.",
+                "Start from the earlier result, or leave the job out.",
+            )
         check_choice("start", self.start, Start)
         for stage in self.stages:
             check_choice("stage", stage, Stage)
-        if not 0 <= self.strength <= 1:
-            raise RequestError(f"The strength is {self.strength}.", "Give a number from 0 to 1.")
+        check_range("The strength", self.strength, 0.0, 1.0, "", "Give a number from 0 to 1.")
         if self.start in ("object", "texture") and not self.start_mesh:
             raise RequestError(
                 "The job starts from a mesh, but names none.", "Choose an object to start from."
@@ -196,20 +227,30 @@ class JobRequest:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> JobRequest:
-        """Parse and validate. Unknown fields are ignored, so that minor versions can add some."""
+        """Parse and validate, see `from_values`."""
+        return cls.from_values(parsed("job.json", text))
+
+    @classmethod
+    def from_values(cls, raw: Any) -> JobRequest:
+        """Convert and validate parsed JSON. Unknown fields are ignored, so that minor versions can add some."""
+        if isinstance(raw, dict) and type(raw.get("protocol")) is int:
+            _check_protocol(raw["protocol"])
         try:
-            raw = parse_json(text)
-            if isinstance(raw, dict) and type(raw.get("protocol")) is int:
-                _check_protocol(raw["protocol"])
             request = cls(**known_fields(cls, raw))
-        except RequestError:
-            raise
-        except (ValueError, TypeError) as error:
+        except TypeError as error:
             raise RequestError(
-                f"job.json cannot be read ({error}).", "The file is damaged; start a new job."
+                f"job.json cannot be read ({reason_of(error)}).", "It is damaged; start a new job."
             ) from error
         request.validate()
         return request
+
+
+USED = (
+    "job.json", "state.json", "events.jsonl", "log.txt", "seeds.json", "config.json", LOCK, STOP,
+    "templates", "start", "checkpoints", "previews", "result", "check",
+    "trace.json", "sheets", "particles.png", "marginal.png",
+)  # fmt: skip
+"""Everything in a job folder that is read or written; what else is there is left alone."""
 
 
 @dataclass(frozen=True)
@@ -258,10 +299,10 @@ class JobFolder:
     def read_request(self) -> JobRequest:
         """The request, validated. Raises RequestError if it is missing or damaged."""
         try:
-            text = read_bounded(self.request, MAX_JSON_BYTES)
+            raw = read_json(self.request)
         except FileMissing as error:
             raise RequestError(error.message, "Choose a job folder, which has a job.json.") from error
-        return JobRequest.from_json(text)
+        return JobRequest.from_values(raw)
 
     def read_state(self) -> JobState:
         """The latest state; a folder without one, or with one that cannot be read, is a queued job."""
@@ -269,6 +310,10 @@ class JobFolder:
             return JobState(**known_fields(JobState, read_json(self.state)))
         except (ValueError, TypeError):
             return JobState()
+
+    def check(self) -> None:
+        """Raise RequestError if something in the folder is a link, a FIFO or a device, before it is read or written."""
+        check_tree(self.root, USED)
 
     def running_on(self, state: JobState) -> str:
         """Name of the computer on which a worker runs this job; empty if none does.
@@ -324,6 +369,29 @@ STALE_S = 30.0
 """If the state of a running job is older than this, its worker is gone."""
 CLOCK_SKEW_S = 5.0
 """Clocks of two computers differ by this much at most, when they are right."""
+
+
+def _validate_template(template: Template) -> None:
+    """Raise RequestError for what no picture of a pose can be."""
+    check_text("label", template.label)
+    if not template.label.strip():
+        raise RequestError("A template has no label.", "Label it front, right, back or left.")
+    of_this = f"of template {printable(template.label)[:100]!r}"
+    if not is_inside(template.image):
+        raise RequestError(f"The picture {of_this} is not in the job folder.", "Add the template again.")
+    check_range(
+        f"The weight {of_this}", template.weight, 1 / MAX_SCALE, MAX_SCALE, "", "Give a weight above zero."
+    )
+    for name, angle in (("azimuth", template.azimuth_deg), ("elevation", template.elevation_deg)):
+        if angle is not None:
+            check_range(
+                f"The {name} {of_this}",
+                angle,
+                -360.0,
+                360.0,
+                " degrees",
+                "Give an angle of up to 360 degrees.",
+            )
 
 
 def _check_protocol(protocol: int) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import secrets
 import stat
 import time
 import zipfile
 from collections.abc import Collection
 from contextlib import suppress
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 MAX_JSON_BYTES = 8 * 2**20
@@ -22,6 +23,10 @@ MAX_ARRAYS_BYTES = 2**30
 """Of all arrays of an .npz together: about seven times the largest mesh to start from."""
 MAX_ENTRIES = 64
 """Of an .npz."""
+MAX_FILES = 100_000
+"""Of a job folder, which has some hundreds."""
+LEFTOVER = re.compile(r"\..*\.(json|png|npz|glb|md|safetensors)\.[0-9a-z_]{8,12}")
+"""Temporary names of `write_atomically`, now and in earlier versions."""
 LINK_TAGS = {0xA000000C, 0xA0000003}
 """Windows' tags of symbolic links and junctions; other tags are those of files in a cloud."""
 
@@ -43,7 +48,7 @@ def reason_of(error: BaseException) -> str:
     """What an exception says, in a few words: the system's own for an OSError, without the path."""
     text = error.strerror if isinstance(error, OSError) else ""
     words = (text or str(error)).strip() or type(error).__name__
-    return printable(words.splitlines()[0][:200])
+    return printable(words.splitlines()[0][:200]).rstrip(".")
 
 
 def printable(text: object) -> str:
@@ -70,6 +75,17 @@ def _links(status: os.stat_result) -> bool:
     return stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) in LINK_TAGS
 
 
+def is_inside(name: str) -> bool:
+    """Is this the name of something inside a folder, in every system: relative, and without a step up?
+
+    >>> is_inside("templates/front.png"), is_inside("../front.png"), is_inside("C:/front.png"), is_inside("")
+    (True, False, False, False)
+    """
+    posix, windows = PurePosixPath(name), PureWindowsPath(name)
+    leads_out = posix.is_absolute() or windows.drive or windows.root or ".." in (*posix.parts, *windows.parts)
+    return bool(posix.parts) and "\0" not in name and not leads_out
+
+
 def confined(root: Path, name: str) -> Path:
     """The path inside `root` that a file names, which must be relative and must not lead out or through a link.
 
@@ -84,18 +100,11 @@ def confined(root: Path, name: str) -> Path:
     '../front.png' is not inside its folder.
     """
     hint = "The folder is damaged, or was not made by RecDreamer; start a new job."
-    posix, windows, shown = PurePosixPath(name), PureWindowsPath(name), printable(name)[:200]
-    if (
-        not posix.parts
-        or "\0" in name
-        or posix.is_absolute()
-        or windows.drive
-        or windows.root
-        or ".." in (*posix.parts, *windows.parts)
-    ):
+    shown = printable(name)[:200]
+    if not is_inside(name):
         raise RequestError(f"'{shown}' is not inside its folder.", hint)
     path = root
-    for part in posix.parts if os.name != "nt" else windows.parts:
+    for part in PurePath(name).parts:
         path = path / part
         try:
             if is_link(path):
@@ -105,28 +114,56 @@ def confined(root: Path, name: str) -> Path:
     return path
 
 
+def check_tree(root: Path, names: Collection[str]) -> None:
+    """Raise RequestError if one of these files or folders below `root`, or anything inside, is no file or folder.
+
+    A link would lead reading and writing elsewhere, a FIFO or a device would hold them up.
+    """
+    pending, count = [path for name in names if os.path.lexists(path := root / name)], 0
+    while pending:
+        path = pending.pop()
+        try:
+            status = os.lstat(path)
+            if stat.S_ISDIR(status.st_mode) and not _links(status):
+                with os.scandir(path) as entries:
+                    pending += [Path(entry.path) for entry in entries]
+            else:
+                _check_regular(status, printable(path.relative_to(root).as_posix()))
+        except FileNotFoundError:
+            continue  # A temporary file of another process.
+        except OSError as error:
+            raise RequestError(
+                f"{printable(path)} cannot be read ({reason_of(error)}).", "Check its permissions."
+            ) from error
+        count += 1
+        if count > MAX_FILES:
+            raise RequestError(
+                f"{printable(root)} has more than {MAX_FILES:,} files.", "Choose a folder that is a job."
+            )
+
+
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     """Descriptor of a regular file. A link is not followed, and a FIFO or a device is not opened.
 
     Raises OSError and RequestError.
     """
     with suppress(FileNotFoundError):
-        _check_regular(path, os.lstat(path))
+        _check_regular(os.lstat(path), printable(path.name))
     # For what takes the file's place in between.
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags, 0o666)
     try:
-        _check_regular(path, os.fstat(handle))
+        _check_regular(os.fstat(handle), printable(path.name))
     except RequestError:
         os.close(handle)
         raise
     return handle
 
 
-def _check_regular(path: Path, status: os.stat_result) -> None:
+def _check_regular(status: os.stat_result, shown: str) -> None:
     if not stat.S_ISREG(status.st_mode) or _links(status):
         raise RequestError(
-            f"{printable(path.name)} is {'a link' if _links(status) else 'no file'}.",
+            f"{shown} is {'a link' if _links(status) else 'no file'}.",
             "Remove it: only regular files are read or written here.",
         )
 
@@ -140,7 +177,8 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
     try:
         with os.fdopen(open_regular(path), "rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            data = stream.read(limit_bytes + 1) if size <= limit_bytes else b""
+            # A file may grow meanwhile, but memory for the whole limit would be reserved at once.
+            data = stream.read(min(limit_bytes, size + 2**16) + 1) if size <= limit_bytes else b""
     except FileNotFoundError as error:
         raise FileMissing(f"There is no file {printable(path)}.", "Check the folder and the name.") from error
     except RequestError:
@@ -233,7 +271,7 @@ def write_atomically(path: Path, data: str | bytes) -> None:
     that nothing comes back after it was deleted. Raises OSError.
     """
     content = data.encode("utf-8") if isinstance(data, str) else data
-    temporary = path.parent / f".{path.name[:40]}.{secrets.token_hex(6)}"
+    temporary = path.parent / f".{path.name[-40:]}.{secrets.token_hex(6)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         with os.fdopen(os.open(temporary, flags, 0o666), "wb") as stream:
@@ -249,11 +287,13 @@ def write_atomically(path: Path, data: str | bytes) -> None:
         raise
 
 
-def sweep_temporaries(folder: Path, *names: str) -> None:
-    """Remove what killed processes left of `write_atomically` for files of these names."""
-    for name in names:
-        for leftover in folder.glob(f".{name[:40]}.*"):
-            leftover.unlink(missing_ok=True)
+def sweep_temporaries(*folders: Path) -> None:
+    """Remove what killed processes left of `write_atomically`. The caller is the only one who writes there."""
+    for folder in folders:
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if LEFTOVER.fullmatch(path.name):
+                with suppress(OSError):
+                    path.unlink()
 
 
 def _replace(source: Path, target: Path) -> None:

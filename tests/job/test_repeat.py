@@ -162,6 +162,47 @@ def test_a_repeat_that_was_killed_before_it_began_is_put_back(tmp_path):
     expect_as_before(job)
 
 
+DAMAGED = [
+    "", "{", "[]", "null", "[" * 100_000, "\xff", '{"stage": "texture"}', '{"stage": "roof", "seed": 5}',
+    '{"stage": "texture", "seed": -1}', '{"stage": "texture", "seed": 1e999}', '{"stage": ["texture"], "seed": 5}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_repeat_whose_file_is_damaged_is_put_back(text, tmp_path):
+    """The stages that it had begun are known by what it had set aside."""
+    job, request = done_job(tmp_path)
+    begin_again(job, request, "texture", 5)
+    (job.checkpoints / "texture-00000001").mkdir()
+    (job.checkpoints / "texture-00000001" / "meta.json").write_text("second")
+    (job.checkpoints / "earlier" / "again.json").write_bytes(text.encode("latin-1"))
+    assert not is_repeated(job)
+    assert put_back(job)
+    expect_as_before(job)
+
+
+@pytest.mark.parametrize("text", DAMAGED[:3])
+@pytest.mark.parametrize("again", [(), ("--again", "texture")])
+def test_a_job_with_a_damaged_repeat_goes_on(text, again, tmp_path):
+    job, request = done_job(tmp_path / "job")
+    begin_again(job, request, "texture", 5)
+    (job.checkpoints / "earlier" / "again.json").write_bytes(text.encode("latin-1"))
+    code, events = finish(start(job, *again))
+    assert code == 0 and events[-1]["type"] == "result" and job.read_state().status == "done"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", '{"texture": "5"}', '{"texture": 18446744073709551616}', "[" * 100_000]
+)
+def test_damaged_seeds_are_told_and_left_out(text, tmp_path):
+    job, request = done_job(tmp_path)
+    job.seeds.write_text(text)
+    told = []
+    assert repeated_seeds(job, told.append) == {} and len(told) == 1 and told[0].startswith("seeds.json ")
+    begin_again(job, request, "texture", 5)
+    assert repeated_seeds(job) == {"texture": 5}
+
+
 def test_a_running_job_is_not_repeated(tmp_path):
     job, _ = done_job(tmp_path / "job")
     lock = FolderLock(job.root)

@@ -138,7 +138,8 @@ def views(command: Views) -> int:
 
     quieten()
     # Read at twice the size of the views, because its object is cropped later.
-    (picture,) = load_templates(JobFolder(Path()), (Template("front", str(command.image.absolute())),), 512)
+    folder, image = JobFolder(command.image.absolute().parent), Template("front", command.image.name)
+    (picture,) = load_templates(folder, (image,), 512)
     device = choose_device(command.device)
     model = NovelViews.load(command.model, device, torch.float16 if device.type == "cuda" else torch.float32)
     generator = torch.Generator(device=device).manual_seed(command.seed)

@@ -12,9 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from recdreamer.folder_lock import COMMANDS
+from recdreamer.safe_files import open_regular
 
 DRAIN_S = 5.0
 """Time for the reader to take the last events before the worker exits."""
+
+
+def stay_offline() -> None:
+    """Keep the libraries of models from asking any server, even for a name: what is local is loaded as local.
+
+    They read these variables once, when they are imported.
+    """
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def fill_standard_descriptors() -> None:
@@ -60,9 +69,10 @@ def send_prints_to(log: Path) -> None:
     """Redirect descriptors 1 and 2 to a file, with all prints of libraries, C code and child processes."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with log.open("ab") as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
+    handle = open_regular(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
     # The old objects may be tied to a console instead of a descriptor.
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
