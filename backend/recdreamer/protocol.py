@@ -49,8 +49,7 @@ Source = Literal["viewport", "turntable", "file", "clipboard", "sketch", "prior"
 Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
 BUILTIN_PRIOR = "builtin"
-NO_PROMPT = "no prompt yet"
-"""Placeholder in a request that only checks templates."""
+NO_PROMPT = "no prompt yet"  # Placeholder in a request that only checks templates.
 
 # Azimuth of the camera that sees a class, as on Blender's numpad: 1 is front (camera at -Y), 3 is right (+X), and
 # counter-clockwise seen from above. Other labels are allowed; their azimuth comes with the template.
@@ -60,8 +59,7 @@ MIN_SIDE_PX = 8
 """Smaller pictures show no pose: they are damaged exports or the wrong files."""
 MIN_COVERAGE = 1e-4
 """Share of a picture that must be opaque: a few thin lines are enough, a stray pixel is not."""
-ROUGHNESS = 0.7
-"""Of the material of a result, in its GLB and in Blender."""
+ROUGHNESS = 0.7  # Of the material of a result, in its GLB and in Blender.
 MAX_TRIANGLES = 2_000_000
 """Of a mesh to start from."""
 MAX_SCALE = 1e6

@@ -18,6 +18,7 @@ from recdreamer.mesh import Mesh, bake_normal_map, stand_on_origin, write_mesh
 from recdreamer.mesh.gltf import glb_bytes
 from recdreamer.mesh.mesh import is_watertight, vertex_normals
 from recdreamer.mesh.tangents import tangent_frames
+from recdreamer.protocol import ROUGHNESS
 from recdreamer.report import JobError
 
 from .fields import SMALL, ball, finish_mesh, nose_field, position_color, sample_bilinear
@@ -110,7 +111,7 @@ def test_npz_and_glb_show_the_same_colour_at_the_same_place(folder: Path, mesh: 
     material = glb.visual.material
     embedded = np.asarray(material.baseColorTexture.convert("RGB"))
     assert np.array_equal(embedded, image)
-    assert (material.metallicFactor, material.roughnessFactor) == (0.0, 0.9)
+    assert (material.metallicFactor, material.roughnessFactor) == (0.0, ROUGHNESS), "as in Blender"
     # trimesh turns v upward again when it reads, so its UVs are Blender's.
     other = sample_bilinear(embedded, glb.visual.uv[glb.faces].mean(1))
     assert np.allclose(blender, other, atol=1e-3)
