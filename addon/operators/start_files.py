@@ -41,6 +41,11 @@ def prepare(
         front_deg=settings.front_deg,
         region=start.region_name,
     )
+    if request.start == "texture" and captured.has_instances:
+        raise RequestError(
+            f"{start.object.name!r} shows instances, which are not in its mesh and cannot be painted.",
+            "Add a Realize Instances node to its Geometry Nodes, or apply them (Object › Apply › Make Instances Real).",
+        )
     files = {PLACEMENT: _placement(settings, captured).to_json().encode()}
     if request.start == "texture":
         files[START_FACES] = _npz(_faces(captured, start))
