@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 from bpy.props import IntProperty
 
-from ...backend.recdreamer.protocol import ROUGHNESS, RequestError
+from ...backend.recdreamer.protocol import RESULT_ROUGHNESS, RequestError
 from .. import compat
 from ..objects.hiding import local_view
 from ..result.material import remove_material
@@ -137,7 +137,7 @@ def _new_material(name: str, size_px: int) -> tuple[bpy.types.Material, bpy.type
     material = compat.new_node_material(name)
     nodes = material.node_tree.nodes
     principled = compat.principled_of(material)
-    principled.inputs["Roughness"].default_value = ROUGHNESS
+    principled.inputs["Roughness"].default_value = RESULT_ROUGHNESS
     texture = nodes.new("ShaderNodeTexImage")
     texture.image = image
     texture.location = (principled.location.x - 320, principled.location.y)
