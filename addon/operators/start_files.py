@@ -22,6 +22,7 @@ from ..start.mesh_capture import CapturedMesh, capture_mesh, is_flat, uv_map_of
 from ..start.properties import RecDreamerStart
 from ..start.regions import faces_in
 from ..start.unwrap import smart_uvs
+from ..start.uv_fitness import verdict
 
 
 def prepare(
@@ -51,6 +52,7 @@ def prepare(
         files[START_FACES] = _npz(_faces(captured, start))
         if not uv_map_of(start.object) and (uvs := smart_uvs(start.object, context)) is not None:
             captured.arrays["uvs"] = uvs[captured.triangle_loops]
+        _check_uvs(captured, start.object)
     elif start.keeps_size:
         if is_flat(captured):
             raise RequestError(
@@ -90,6 +92,16 @@ def _prepare_continue(
         world=[] if earlier is None else world_of_job(earlier, context).tolist(),
     )
     return request, files | {PLACEMENT: placement.to_json().encode()}
+
+
+def _check_uvs(captured: CapturedMesh, obj: bpy.types.Object) -> None:
+    """Raise RequestError if the worker would refuse the UVs, which modifiers may have changed."""
+    arrays = captured.arrays
+    if "uvs" in arrays:
+        names = ("uvs", "verts", "faces")
+        problem = verdict(digest(*map(arrays.get, names)), *map(arrays.get, names)).problem
+        if problem is not None:
+            raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
 
 
 def has_region(job: JobFolder) -> bool:

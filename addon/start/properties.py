@@ -16,6 +16,7 @@ from ..objects.hiding import is_left_out, is_shown
 from ..objects.object_keys import find_imported
 from ..session import session
 from .regions import choices
+from .uv_fitness import verdict_of_object
 
 KINDS = (
     ("prompt", "From Prompt", "Start from the prompt alone", "TEXT", 0),
@@ -221,12 +222,15 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         raise RequestError(f"All meshes below the Empty {obj.name!r} are hidden.", "Show them, or pick one.")
 
     def _check(self) -> None:
-        """Checks that do not read the mesh, because they run on every redraw of the panel."""
+        """Checks that take no time, because they run on every redraw of the panel."""
         if not self.stages and self.kind != "texture":
             raise RequestError("All stages are disabled.", "Enable Shape, Geometry or Texture.")
         if self.needs_object:
             check_object(self.object, self.id_data, self.kind)
             self._check_empty()
+            problem = verdict_of_object(self.object).problem if self.kind == "texture" else None
+            if problem is not None:
+                raise RequestError(f"{self.object.name!r}: {problem.message}", problem.hint)
         if self.kind == "continue":
             job = self.source_job
             if not self.job:
