@@ -28,7 +28,7 @@ from ..backend.recdreamer.protocol import (
 )
 from . import previews
 from .jobs.errands import CardKey
-from .preference_access import get_preferences
+from .preference_access import absolute_path, get_preferences
 from .shelf import studio
 from .shelf.captures import Camera
 from .start.properties import RecDreamerStart
@@ -217,6 +217,12 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         is_wanted = start.needs_object and start.auto_turntable and self.method == "usd"
         return is_wanted and not self.has_own_templates
 
+    def _prior_in_full(self) -> str:
+        """The prior; a path in full, because the worker has another working folder. An ID is no path."""
+        prior = self.prior.strip().strip("\"'") or BUILTIN_PRIOR
+        is_path = prior.startswith(("//", "~", ".")) or Path(prior).is_absolute()
+        return absolute_path(prior, bpy.data.filepath) if is_path else prior
+
     def to_request(
         self,
         overrides: dict[str, Any] | None = None,
@@ -241,7 +247,7 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
             pose_mode=self.pose_mode,
             quality=self.quality,
             seed=self.seed,
-            prior=self.prior.strip() or BUILTIN_PRIOR,
+            prior=self._prior_in_full(),
             device=get_preferences().device,
             templates=tuple(template.to_protocol() for template in templates),
             height_m=self.height * metres_per_unit(self.id_data),
