@@ -138,6 +138,11 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
         return templates_folder() / (PureWindowsPath(self.image).name or "none")
 
     @property
+    def is_missing(self) -> bool:
+        """True if the picture is not here: the .blend file has its name only, and may come from another computer."""
+        return not self.path.is_file()
+
+    @property
     def icon(self) -> int:
         return previews.icon(self.path, mirrored=self.mirrored)
 
@@ -236,11 +241,16 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         for template in templates:
             if not template.label.strip():
                 raise RequestError("A template has no pose.", "Name its pose, for example: front.")
-            if not template.path.is_file():
-                raise RequestError(
-                    f"The image of template {template.label!r} is missing.",
-                    "Recapture or remove the template.",
-                )
+        missing = [template for template in templates if template.is_missing]
+        if len(missing) == 1:
+            raise RequestError(
+                f"The image of template {missing[0].label!r} is missing.", "Recapture or remove the template."
+            )
+        if missing:
+            raise RequestError(
+                f"The images of {len(missing)} templates are missing.",
+                "Press Remove Missing, or recapture them.",
+            )
         request = JobRequest(
             prompt=self.prompt.strip() or prompt_if_empty,
             method=self.method,

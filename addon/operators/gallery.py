@@ -78,7 +78,7 @@ class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
 
     def start(self, context, command):
         template = self.find(context)
-        if not template.path.is_file():
+        if template.is_missing:
             raise RequestError("The image of this template is missing.", "Recapture or remove it.")
         folder = errands.new_folder(get_preferences().folder / "galleries", template.label)
         picture = template.path
