@@ -126,6 +126,7 @@ def install(data_folder: Path, device: str, base_python: str | None = None) -> T
         ],
         marker=_marker(data_folder),
         clean_up=source,
+        log=data_folder / "install.log",
     )
 
 
