@@ -60,6 +60,11 @@ def prepare(
                 "Give it some thickness, disable Keep Size, or use Paint Only.",
             )
         request = replace(request, height_m=captured.height_m)
+    hidden = len(start.children) + 1 - len(start.objects)
+    if hidden:
+        objects = "1 hidden object" if hidden == 1 else f"{hidden} hidden objects"
+        note = f"Of {start.object.name!r}, {objects} below it {'is' if hidden == 1 else 'are'} left out."
+        captured.arrays["notes"] = np.frombuffer(note.encode(), np.uint8)
     return request, files | {START_MESH: _npz(captured.arrays)}
 
 

@@ -177,16 +177,18 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         return self.kind != "prompt" and (self.keep_size or self.kind == "texture" or bool(self.region_name))
 
     @property
-    def objects(self) -> list[bpy.types.Object]:
-        """The chosen object, with those of its children that viewports show, if they are included."""
+    def children(self) -> list[bpy.types.Object]:
+        """The objects below the chosen one, if they are included."""
         if self.kind != "object" or not self.use_children:
-            return [self.object]
+            return []
+        return [obj for obj in self.object.children_recursive if obj.type in MESHABLE or _has_instances(obj)]
+
+    @property
+    def objects(self) -> list[bpy.types.Object]:
+        """The chosen object, and those of its children that viewports show."""
         scene = self.id_data
         view_layer = bpy.context.view_layer if scene == bpy.context.scene else scene.view_layers[0]
-        children = [
-            obj for obj in self.object.children_recursive if obj.type in MESHABLE or _has_instances(obj)
-        ]
-        shown = [obj for obj in children if not is_left_out(obj) and is_shown(obj, view_layer)]
+        shown = [obj for obj in self.children if not is_left_out(obj) and is_shown(obj, view_layer)]
         return [self.object, *shown]
 
     def to_fields(self) -> dict[str, Any]:

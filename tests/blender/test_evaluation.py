@@ -173,6 +173,7 @@ def test_hidden_children_are_left_out(from_object, generate, pictures):
     child.hide_set(True)
     _, mesh = generate()
     assert len(mesh["verts"]) == 8
+    assert mesh["notes"].tobytes().decode() == "Of 'Cube', 1 hidden object below it is left out."
     assert shape_of(pictures()[0])[0] < 2 * shape_of(pictures()[0])[1]
 
 
