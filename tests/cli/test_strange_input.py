@@ -7,6 +7,7 @@ import pty
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,12 @@ def test_a_wrong_option_is_one_sentence_before_there_is_a_job(options, words, tm
     assert not (tmp_path / "job").exists()
 
 
+def test_a_job_does_not_continue_itself(tmp_path, prepared, capsys):
+    assert call(*generate(tmp_path / "job")) == 0
+    assert call(*generate(tmp_path / "job", "--start", "continue", "--start-job", tmp_path / "job")) == 1
+    assert "would continue itself" in sentence(capsys)
+
+
 def test_quotes_and_the_home_folder_are_understood(tmp_path, prepared, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_cube(tmp_path / "part.obj")
@@ -253,12 +260,15 @@ def test_nothing_in_the_folder_where_one_works_is_imported(how, tmp_path):
         start, (ours, theirs) = [COMMAND], pty.openpty()
     output = theirs if how == "command on a terminal" else subprocess.PIPE
     done = subprocess.run(
-        [*start, "run", "."], cwd=tmp_path, env=ENVIRONMENT,
+        [*start, "run", "."], cwd=tmp_path, env=ENVIRONMENT | {"TERM": "dumb"},  # Without a spinner.
         stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, check=False, timeout=120,
     )  # fmt: skip
     if how == "command on a terminal":
         os.close(theirs)
-        told = os.read(ours, 65536).decode()
+        told = ""
+        with suppress(OSError):  # The end of a terminal.
+            while part := os.read(ours, 4096):
+                told += part.decode()
         os.close(ours)
     else:
         told = done.stdout.decode()

@@ -103,7 +103,11 @@ def check_job(job: JobFolder, request: JobRequest) -> None:
 
         check_start(read_start_mesh(job.root / request.start_mesh), request.start)
     if request.start == "continue":
-        JobFolder(Path(request.start_job)).read_request()
+        earlier = JobFolder(Path(request.start_job))
+        earlier.check()
+        earlier.read_request()
+        if earlier.root.resolve() == job.root.parent.resolve():
+            raise RequestError("The job would continue itself.", "Choose another folder for the new job.")
 
 
 @contextmanager
