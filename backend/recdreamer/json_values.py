@@ -126,7 +126,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if kind is Literal:
         check_choice(name, value if isinstance(value, str) else repr(value)[:40], hint)
         return value
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return kind(**known_fields(kind, value))
     if kind is float and type(value) is int:
         return float(value)
@@ -154,7 +154,9 @@ def _misfit(name: str, value: Any) -> TypeError:
 def check_choice(name: str, value: str, allowed: Any) -> None:
     """Raise RequestError if `value` is none of the choices of a Literal."""
     if value not in get_args(allowed):
-        raise RequestError(f"Unknown {name} {value!r}.", f"Choose one of: {', '.join(get_args(allowed))}.")
+        raise RequestError(
+            f"Unknown {name} '{printable(value)[:80]}'.", f"Choose one of: {', '.join(get_args(allowed))}."
+        )
 
 
 def is_seed(value: object) -> bool:

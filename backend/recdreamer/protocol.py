@@ -181,7 +181,7 @@ class JobRequest:
             for template in self.templates:
                 if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
                     raise RequestError(
-                        f"Template {template.label!r} has no known view direction.",
+                        f"Template {printable(template.label)[:100]!r} has no known view direction.",
                         "Label it front, right, back or left, set its azimuth, or use the marginal mode.",
                     )
 
@@ -346,6 +346,22 @@ class JobFolder:
 #   error(kind, message, hint)            paused()      cancelled()
 # The worker reads "cancel" and "pause" lines from stdin, where end of file means that the parent process ended, and from
 # a file of the job folder (folder_lock.py). Readers ignore unknown types and fields.
+
+
+def check_prior(name: str) -> None:
+    """Raise RequestError if this cannot be a model on this computer, as far as its files tell at a glance."""
+    hint = "Choose 'builtin', or the folder of a Stable Diffusion model, which has a model_index.json."
+    path, shown = Path(name), printable(name)[:200]
+    is_path = path.is_absolute() or name.startswith(("./", "../", "~", ".\\", "..\\"))
+    try:
+        if path.is_file():
+            raise RequestError(f"The prior {shown} is a file, not a folder.", hint)
+        if path.is_dir() and name != BUILTIN_PRIOR and not (path / "model_index.json").is_file():
+            raise RequestError(f"The prior {shown} has no model_index.json.", hint)
+        if is_path and not path.exists():
+            raise RequestError(f"There is no prior {shown}.", hint)
+    except OSError as error:
+        raise RequestError(f"The prior {shown} cannot be read ({reason_of(error)}).", hint) from error
 
 
 def _validate_template(template: Template) -> None:

@@ -6,6 +6,7 @@ Standard library only (numpy to read arrays), and shared with the add-on like pr
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import secrets
@@ -27,6 +28,13 @@ MAX_FILES = 100_000
 """Of a job folder, which has some hundreds."""
 LEFTOVER = re.compile(r"\..*\.(json|png|npz|glb|md|safetensors)\.[0-9a-z_]{8,12}")
 """Temporary names of `write_atomically`, now and in earlier versions."""
+MAX_HEADER = 10_000
+"""Bytes of the header of an array."""
+NPY_HEADER = re.compile(
+    rb"\{'descr': ?'(?P<type>[<>|=](f[248]|[iu][1248]|b1))', ?'fortran_order': ?(?P<by_columns>True|False), ?"
+    rb"'shape': ?\((?P<shape>(\d{1,15}(, ?\d{1,15}){0,7})?,?)\),? ?\}\s*"
+)
+"""As every version of numpy writes it."""
 LINK_TAGS = {0xA000000C, 0xA0000003}
 """Windows' tags of symbolic links and junctions; other tags are those of files in a cloud."""
 
@@ -145,7 +153,7 @@ def check_tree(root: Path, names: Collection[str]) -> None:
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     """Descriptor of a regular file. A link is not followed, and a FIFO or a device is not opened.
 
-    Raises OSError and RequestError.
+    Nothing is written to a file that has a second name, a hard link, elsewhere. Raises OSError and RequestError.
     """
     with suppress(FileNotFoundError):
         _check_regular(os.lstat(path), printable(path.name))
@@ -153,7 +161,12 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags, 0o666)
     try:
-        _check_regular(os.fstat(handle), printable(path.name))
+        status = os.fstat(handle)
+        _check_regular(status, printable(path.name))
+        if status.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
+            raise RequestError(
+                f"{printable(path.name)} has a second name elsewhere.", "Replace it by a copy."
+            )
     except RequestError:
         os.close(handle)
         raise
@@ -229,25 +242,24 @@ def _read_npy(stream: Any, size: int) -> Any:
     """An array of exactly `size` bytes, header included."""
     import numpy as np
 
-    versions = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    version = np.lib.format.read_magic(stream)
-    if version not in versions:
-        raise ValueError(f"an array has the format {version}")
-    shape, by_columns, dtype = versions[version](stream)
-    if dtype.kind not in "fiub" or dtype.shape:
-        raise ValueError(f"it has values of type {dtype}")
-    if len(shape) > 8 or any(type(side) is not int or side < 0 for side in shape):
-        raise ValueError(f"it has an array of shape {shape}")
-    count = 1
-    for side in shape:
-        count *= side
-    if count * dtype.itemsize != size - stream.tell():
+    start = stream.read(10)
+    if start[:8] not in (b"\x93NUMPY\x01\0", b"\x93NUMPY\x02\0") or len(start) < 10:
+        raise ValueError("an array has no header")
+    length = start[8:] + (stream.read(2) if start[6] == 2 else b"")
+    # Not read by numpy, which ends the process for some types, nor by Python, which may for some nestings.
+    header = NPY_HEADER.fullmatch(stream.read(min(int.from_bytes(length, "little"), MAX_HEADER)))
+    if header is None:
+        raise ValueError("an array is of another kind than numbers")
+    dtype = np.dtype(header["type"].decode("ascii"))
+    shape = tuple(int(side) for side in header["shape"].split(b",") if side.strip())
+    if math.prod(shape) * dtype.itemsize != size - stream.tell():
         raise ValueError("the size of an array is wrong")
-    values = _read_exactly(stream, count * dtype.itemsize)
-    return np.frombuffer(values, dtype).reshape(shape, order="F" if by_columns else "C").copy()
+    values = _read_exactly(stream, math.prod(shape) * dtype.itemsize)
+    return (
+        np.frombuffer(values, dtype)
+        .reshape(shape, order="F" if header["by_columns"] == b"True" else "C")
+        .copy()
+    )
 
 
 def _read_exactly(stream: Any, size: int) -> bytes:

@@ -84,6 +84,7 @@ def _outcome(folder: Path, config: FieldConfig) -> tuple[dict[str, Tensor], Plac
     """
     if not folder.is_dir():
         raise RequestError(f"The earlier job is gone ({folder}).", "Choose another result to continue.")
+    JobFolder(folder).check()
     store = CheckpointStore(JobFolder(folder).checkpoints)
     shape, taken_over = store.newest("shape"), store.newest(TAKEN_OVER)
     if shape is None:
