@@ -52,8 +52,7 @@ Start = Literal["prompt", "object", "texture", "continue"]
 Source = Literal["viewport", "turntable", "file", "clipboard", "sketch", "prior", "novel_view"]
 
 BUILTIN_PRIOR = "builtin"
-NO_PROMPT = "no prompt yet"
-"""Placeholder in a request that only checks templates."""
+NO_PROMPT = "no prompt yet"  # Placeholder in a request that only checks templates.
 
 # Azimuth of the camera that sees a class, as on Blender's numpad: 1 is front (camera at -Y), 3 is right (+X), and
 # counter-clockwise seen from above. Other labels are allowed; their azimuth comes with the template.
