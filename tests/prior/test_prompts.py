@@ -58,7 +58,9 @@ def test_the_width_of_the_front_says_where_the_sides_begin(width: float, azimuth
     assert VIEWS[config.of(torch.tensor([float(azimuth)]), torch.zeros(1)).item()] == view
 
 
-@pytest.mark.parametrize(("bound", "elevation", "view"), [(30.0, 31, "overhead"), (30.0, 30, "front"), (80.0, 79, "front")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bound", "elevation", "view"), [(30.0, 31, "overhead"), (30.0, 30, "front"), (80.0, 79, "front")]
+)
 def test_what_counts_as_overhead_is_a_setting(bound: float, elevation: float, view: str) -> None:
     config = ViewConfig(overhead_elevation_deg=bound)
     assert VIEWS[config.of(torch.zeros(1), torch.tensor([float(elevation)])).item()] == view
