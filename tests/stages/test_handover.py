@@ -202,7 +202,10 @@ def piece() -> Workpiece:
 def test_the_texture_has_its_own_seed_and_starts_from_what_the_surface_has_learned(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run, subject = job_run(config(**{"texture.copy_steps": 40, "texture.network_learning_rate": 0.05})), piece()
+    run, subject = (
+        job_run(config(**{"texture.copy_steps": 40, "texture.network_learning_rate": 0.05})),
+        piece(),
+    )
     painting = Painting(run.config, subject.mesh, subject.field, CPU)
     stage = Called(([painting], 3.0))
     monkeypatch.setattr(workpiece, "texture_stage", stage)
