@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recdreamer.prior.denoiser import Denoiser
-from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
 from recdreamer.prior.schedule import NoiseSchedule, Prediction
 
 FACTOR = 0.18215
@@ -84,11 +84,17 @@ def test_each_row_is_estimated_at_its_own_timestep(prediction: Prediction) -> No
     assert torch.allclose(prior.eps(latents_t, t, text), wanted)
 
 
-def test_the_denoiser_decodes_by_the_tiny_decoder_where_there_is_one() -> None:
-    class Grey:
-        def decode(self, latents: Tensor) -> Tensor:
-            return torch.full((len(latents), 3, PX, PX), 0.25)
+class Grey(TinyDecoder):
+    """Shows grey whatever the latents."""
 
-    denoiser = Denoiser(prior_of())
-    denoiser.decoder = Grey()
-    assert (denoiser.decode(torch.zeros(1, 3, PX, PX)) == 0.25).all()
+    def __init__(self) -> None:
+        pass
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.full((len(latents), 3, PX, PX), 0.25)
+
+
+def test_the_denoiser_decodes_by_the_tiny_decoder_where_there_is_one() -> None:
+    latents = torch.ones(1, 3, PX, PX)
+    assert (Denoiser(prior_of(), decoder=Grey()).decode(latents) == 0.25).all()
+    assert (Denoiser(prior_of()).decode(latents) > 1).all()
