@@ -10,7 +10,8 @@ agreement of 24 views (see `Consistency`), by seed:
 
 The bounds of 0.5 and 0.45 hold for both seeds; seed 23 is run here. A learning rate changed by a hundred-thousandth,
 which is more than another processor's rounding, left its marginal form at .93 and .79. With 80 steps of four views,
-which take as long, three seeds had .42 to .72 in the marginal form, two had .70 and .79 by the camera, and .01 and .29 without.
+which take as long, three seeds had .42 to .72 in the marginal form, two of them .70 and .79 by the camera, and .01 and
+.29 without.
 """
 
 from __future__ import annotations
