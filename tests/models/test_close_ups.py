@@ -244,7 +244,7 @@ def test_the_places_are_those_of_the_seed_and_not_those_of_the_steps_own_numbers
         ball = trimesh.creation.icosphere(subdivisions=2, radius=0.6)
         mesh = Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32))
         settings = resolve(JobRequest("a red bear", seed=seed, overrides=SETTINGS))
-        painting = Painting(settings, mesh, RadianceField(FieldConfig(), 0), CPU)
+        painting = Painting(settings, mesh, RadianceField(EMBEDDED_FIELD, 0), CPU)
         return CloseUps(settings, painting).cameras(1).c2w
 
     assert torch.equal(places(1), places(1)) and not torch.allclose(places(1), places(2))

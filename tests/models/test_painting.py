@@ -131,7 +131,7 @@ def needle() -> Mesh:
 @pytest.mark.parametrize("smoothness", [0.0, 100.0])
 def test_a_step_that_sees_nothing_of_the_mesh_changes_nothing(smoothness: float) -> None:
     settings = config(**{"texture.smoothness": smoothness, "cameras.azimuth_deg": [0.0, 0.0]})
-    subject = Painting(settings, needle(), RadianceField(FieldConfig(), 0), CPU)
+    subject = Painting(settings, needle(), RadianceField(EMBEDDED_FIELD, 0), CPU)
     before = {name: tensor.clone() for name, tensor in subject.field.state_dict().items()}
     for number in range(2):
         shown = subject.render(subject.cameras(number), number, torch.Generator())
@@ -199,7 +199,7 @@ def test_near_points_are_as_near_as_the_settings_say(radius: float, monkeypatch:
 
 def test_points_twice_as_far_differ_four_times_as_much() -> None:
     """The mean squared difference of a smooth field's colours; the finest cells are 0.016 wide."""
-    field = RadianceField(FieldConfig(), 0)
+    field = RadianceField(EMBEDDED_FIELD, 0)
     with torch.no_grad():
         field.grid.table.uniform_(-1, 1, generator=torch.Generator().manual_seed(3))
     near, far = (
@@ -223,7 +223,7 @@ def test_the_views_are_those_of_the_seed() -> None:
     def azimuths(seed: int) -> list[float]:
         settings = resolve(JobRequest("a red bear", seed=seed, overrides=SETTINGS))
         return (
-            Painting(settings, ball(), RadianceField(FieldConfig(), 0), CPU).cameras(1).azimuth_deg.tolist()
+            Painting(settings, ball(), RadianceField(EMBEDDED_FIELD, 0), CPU).cameras(1).azimuth_deg.tolist()
         )
 
     assert azimuths(1) == azimuths(1) != azimuths(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,14 +16,14 @@ from torch import nn
 from recdreamer import generate
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import Guide
-from recdreamer.field import FieldConfig, RadianceField
+from recdreamer.field import RadianceField
 from recdreamer.field.grid_values import grid_points
 from recdreamer.mesh import Mesh
 from recdreamer.models.close_ups import CloseUps
 from recdreamer.models.painting import Painting
 from recdreamer.models.radiance import Particles
 from recdreamer.models.surface import Surface
-from recdreamer.presets import resolve
+from recdreamer.presets import EMBEDDED_FIELD, resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.protocol import JobFolder, JobRequest
@@ -134,7 +135,7 @@ def test_each_surface_is_refined_with_the_geometrys_settings_as_far_as_the_stren
 ) -> None:
     stage = Called(0.5)
     monkeypatch.setattr(geometry, "run_stage", stage)
-    run, field = job_run(), RadianceField(FieldConfig(num_levels=2), 0)
+    run, field = job_run(), RadianceField(replace(EMBEDDED_FIELD, num_levels=2), 0)
     start = StartingPoint("continue", strength, surface=distances(0.4, 16))
     surfaces, seconds = geometry.geometry_stage(
         run.job,
@@ -168,7 +169,7 @@ def test_textures_and_close_ups_have_each_their_guide_and_their_settings(
 ) -> None:
     stage = Called(0.5)
     monkeypatch.setattr(texture, "run_stage", stage)
-    run, field = job_run(), RadianceField(FieldConfig(num_levels=2), 0)
+    run, field = job_run(), RadianceField(replace(EMBEDDED_FIELD, num_levels=2), 0)
     paintings, seconds = texture.texture_stage(
         run.job, run.config, run.prior, run.guides, [ball()], [field], CPU, run.report
     )
@@ -186,7 +187,7 @@ def test_textures_and_close_ups_have_each_their_guide_and_their_settings(
 
 def piece() -> Workpiece:
     """A ball, whose colour on the surface is green."""
-    field = RadianceField(FieldConfig(num_levels=2), 0)
+    field = RadianceField(replace(EMBEDDED_FIELD, num_levels=2), 0)
     green = torch.tensor([0.1, 0.8, 0.1])
     return Workpiece(
         ball(),
@@ -226,7 +227,7 @@ def test_meshes_are_extracted_with_the_seed_of_the_geometry(monkeypatch: pytest.
         SimpleNamespace(mesh=ball(), shade=lambda p, n: p, normal_at=None, facts={"threshold": 1.0})
     )
     monkeypatch.setattr(workpiece, "mesh_of_field", stage)
-    run, field = job_run(), RadianceField(FieldConfig(num_levels=2), 0)
+    run, field = job_run(), RadianceField(replace(EMBEDDED_FIELD, num_levels=2), 0)
     shape = handover.Shape(field.density, run.config.mesh, field, None, False)
     (found,) = workpieces_of(run, [shape])
     ((given, named),) = stage.given
