@@ -129,3 +129,14 @@ def test_an_interrupted_run_goes_on_exactly():
 @pytest.mark.parametrize("coordinate", [-1.0001, 1.0001])
 def test_nothing_outside_the_cube_is_occupied(coordinate):
     assert not OccupancyGrid(CONFIG).contains(torch.tensor([[0, coordinate, 0]])).any()
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9])
+def test_vanished_matter_fades_by_the_decay_at_each_visit(decay: float) -> None:
+    everywhere, nowhere = Ball((0.0, 0.0, 0.0), 9.0), Ball((0.0, 0.0, 0.0), 0.0)
+    config = OccupancyConfig(resolution=4, interval=4, warmup_steps=100, decay=decay)
+    occupancy = updated(OccupancyGrid(config), everywhere, range(1))
+    assert torch.equal(occupancy.densities, torch.full((4, 4, 4), 50.0))
+    # Steps 4 and 8; others lie between two visits.
+    updated(occupancy, nowhere, range(1, 10))
+    assert torch.allclose(occupancy.densities, torch.full((4, 4, 4), 50.0 * decay**2))

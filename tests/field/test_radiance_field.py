@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import pytest
 import torch
 
 from recdreamer.field import RadianceField
@@ -115,3 +116,39 @@ def test_the_state_brings_its_blob_along_and_earlier_states_take_the_configured_
     other = RadianceField(EMBEDDED_FIELD, 1)
     other.load_state_dict(old)
     assert other.density(sphere_points(0.0)).max() < 6
+
+
+@pytest.mark.parametrize("features", [1, 4])
+def test_features_per_level_are_the_width_of_the_tables_rows(features: int) -> None:
+    field = RadianceField(replace(EMBEDDED_FIELD, num_levels=3, features_per_level=features), seed=0)
+    assert field.grid.table.shape[1] == features and field.hidden.in_features == 3 * features
+    assert field.grid(torch.zeros(2, 3)).shape == (2, 3 * features)
+
+
+@pytest.mark.parametrize("density", [3.0, 12.0])
+def test_start_density_is_what_a_given_shape_is_filled_with(density: float) -> None:
+    """Far inside of a thick ball: softplus of the density."""
+    ball = (grid_points(24).norm(dim=1) - 0.6).view(24, 24, 24)
+    field = RadianceField(replace(EMBEDDED_FIELD, start_density=density), seed=0, start=ball)
+    inside = field.density(torch.zeros(1, 3)).item()
+    assert inside == pytest.approx(torch.nn.functional.softplus(torch.tensor(density)).item(), rel=0.01)
+    assert field.density(torch.tensor([[0.9, 0.0, 0.0]])).item() < 0.01
+
+
+def test_the_seed_decides_a_fields_first_weights() -> None:
+    first, again, other = (RadianceField(replace(EMBEDDED_FIELD, num_levels=2), seed) for seed in (1, 1, 2))
+    for name in ("grid.table", "hidden.weight", "head.weight"):
+        weights = [field.get_parameter(name) for field in (first, again, other)]
+        assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2]), name
+
+
+@pytest.mark.parametrize(
+    ("per_level", "step", "weights"),
+    [(10, 0, [1, 1, 0, 0]), (10, 5, [1, 1, 0.5, 0]), (10, 20, [1, 1, 1, 1]), (0, 0, [1, 1, 1, 1])],
+)
+def test_levels_fade_in_over_the_steps_of_the_settings(per_level: int, step: int, weights: list) -> None:
+    field = RadianceField(
+        replace(EMBEDDED_FIELD, num_levels=4, start_levels=2, steps_per_level=per_level), seed=0
+    )
+    field.set_progress(step)
+    assert field.grid.level_weights.tolist() == pytest.approx(weights)
