@@ -41,7 +41,7 @@ def settings_of(items: tuple[str, ...]) -> dict[str, Any]:
 
 def model_name(name: Any) -> Any:
     """A folder of a model as an absolute path; other names as they are."""
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name.strip():
         return name
     path = given_path(name)
     return str(path.absolute()) if path.exists() else str(path) if path.is_absolute() else name

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from recdreamer.mesh.mesh import turned
 from recdreamer.paths import given_path
 from recdreamer.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError, Start
-from recdreamer.safe_files import FileMissing, confined, printable, read_bounded, read_npz
+from recdreamer.safe_files import FileMissing, confined, printable, read_bounded, read_npz, reason_of
 from recdreamer.start.given_mesh import MAX_CORNERS, GivenMesh, Unreadable
 from recdreamer.start.gltf_file import read_gltf
 from recdreamer.start.obj_file import read_obj
@@ -92,7 +92,9 @@ def start_mesh_bytes(path: Path, start: Start = "object") -> bytes:
             given = _read(path, data)
             arrays, notes = _as_start_mesh(given, path.suffix.lower() in Y_UP)
     except Unreadable as error:
-        raise RequestError(f"The mesh {printable(path.name)} cannot be read: {error}.", GIVE) from error
+        raise RequestError(
+            f"The mesh {printable(path.name)} cannot be read: {reason_of(error)}.", GIVE
+        ) from error
     arrays = checked(arrays)
     check_start(arrays, start)
     text = "\n".join(notes).encode()
