@@ -175,7 +175,8 @@ def test_every_method_can_be_chosen(path):
 
 
 BACKEND_ROOMS = (
-    "__init__", "protocol", "report", "cache", "cameras", "named_tensors", "device", "kernels", "images",
+    "__init__", "protocol", "report", "cache", "cameras", "named_tensors", "device", "kernels", "graphs",
+    "images",
     "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
     "config", "presets", "job", "start", "models", "optimize", "stages", "generate", "evaluation", "cli", "__main__",
 )  # fmt: skip

@@ -112,8 +112,14 @@ class DiffusionPrior:
         text: Float[Tensor, "batch tokens width"],
     ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
         """The pretrained model's estimate of the noise in `latents_t`."""
-        output = self.unet(latents_t.to(self.unet.dtype), t, text.to(self.unet.dtype)).sample.float()
-        return self.schedule.eps_of(output, latents_t, t)
+        return self.schedule.eps_of(self.output(latents_t, t, text), latents_t, t)
+
+    def output(
+        self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
+        text: Float[Tensor, "batch tokens width"],
+    ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
+        """The raw output of the pretrained model, eps or v."""
+        return self.unet(latents_t.to(self.unet.dtype), t, text.to(self.unet.dtype)).sample.float()
 
     @torch.no_grad()
     def sample(
