@@ -28,6 +28,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def step_seed(seed: int, step: int) -> int:
+    """The seed of all randomness of one step, the same with or without a restart in between.
+
+    >>> step_seed(2, 5)
+    2000011
+    """
+    return (seed * 1_000_003 + step) % (1 << 63)
+
+
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The source of all randomness of one step, the same with or without a restart in between."""
-    return torch.Generator(device=device).manual_seed((seed * 1_000_003 + step) % (1 << 63))
+    """A source of random numbers seeded for one step."""
+    return torch.Generator(device=device).manual_seed(step_seed(seed, step))

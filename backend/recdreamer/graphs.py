@@ -52,10 +52,13 @@ class Scalar:
 
 @runtime_checkable
 class Recording(Protocol):
-    """A recorded function of tensors that were its inputs by identity, and stay so."""
+    """A function that was recorded with the tensors in its reach, by identity."""
+
+    result: Tensor | None
+    """What the latest replay returned, always in the same memory."""
 
     def replay(self) -> None:
-        """Run it again. Its result is written to the tensors that it returned while it was recorded."""
+        """Run it again."""
         ...
 
 

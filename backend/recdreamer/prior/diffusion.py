@@ -12,6 +12,7 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from recdreamer.prior.fast_layers import speed_up
 from recdreamer.prior.loading import loading
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.protocol import BUILTIN_PRIOR
@@ -166,10 +167,15 @@ class TinyDecoder:
 
 
 def freeze(part: torch.nn.Module, device: torch.device | str) -> None:
-    """Prepare for inference: no gradients to the weights, and on a GPU the layout that suits convolutions."""
+    """Prepare for inference: no gradients to the weights, and on a GPU fused layers.
+
+    Half precision comes with the layout that suits convolutions; in float32 torch's own norms would leave it again.
+    """
     part.requires_grad_(False).eval().to(device)
     if torch.device(device).type == "cuda":
-        part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        speed_up(part)
+        if next(part.parameters()).dtype in (torch.bfloat16, torch.float16):
+            part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def guided(
