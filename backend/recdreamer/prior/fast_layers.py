@@ -84,8 +84,10 @@ class OneWideHead:
     """
 
     def __call__(
-        self, attn: Attention, hidden_states: Float[Tensor, "batch c h w"], *args: Any, **kwargs: Any
-    ) -> Float[Tensor, "batch c h w"]:
+        self, attn: Attention, hidden_states: Float[Tensor, "batch c h w"], encoder_hidden_states: None = None,
+        attention_mask: None = None, temb: Tensor | None = None,
+    ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
+        """Diffusers looks at the names of these arguments, and warns of any that it cannot pass."""
         height, width = hidden_states.shape[-2:]
         tokens = _as_tokens(group_norm(hidden_states, attn.group_norm, False))  # pyright: ignore[reportArgumentType]
         query, key, value = attn.to_q(tokens), attn.to_k(tokens), attn.to_v(tokens)

@@ -20,7 +20,7 @@ def group_norm(
     if x.is_cuda and kernels_are_on() and not norm.weight.requires_grad:
         from recdreamer.prior.fused_warp import GroupNormSilu, fits_group_norm
 
-        if fits_group_norm(x):
+        if fits_group_norm(x) and norm.weight.dtype == x.dtype:
             return GroupNormSilu.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, with_silu)
     return group_norm_reference(x, norm, with_silu)
 
