@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from recdreamer.named_tensors import optimizer_tensors
 from recdreamer.prior.denoiser import Denoiser, Question
 from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.fast_layers import speed_up
 from recdreamer.prior.lora import LoraBranch, LoraTrainer
 from recdreamer.prior.low_rank import LowRankUpdates
 from recdreamer.protocol import RequestError
@@ -121,6 +122,30 @@ def test_the_gate_of_each_row_is_pefts_scale_of_it() -> None:
         assert relative_error(found, theirs.output(latents, t, text, gate)) < 2e-5
         # A row that is off is the frozen network's, to the bit.
         assert torch.equal(found[1], ours.prior[0].output(latents, t, text)[1])
+
+
+@pytest.mark.parametrize("targets", [ATTENTION, ("to_k", "attn1.to_v")], ids=["all", "some"])
+def test_joined_projections_are_updated_as_if_they_were_apart(targets: tuple[str, ...]) -> None:
+    """With fast layers the places of queries, keys and values are taken by one projection."""
+    apart, prior = LoraBranch(fresh(), 4, targets, 7), fresh()
+    speed_up(prior.unet)
+    joined = LoraBranch(prior, 4, targets, 7)
+    assert len(joined.updates.sites) < len(apart.updates.sites)
+    found, wanted = joined.trainable(), apart.trainable()
+    assert list(found) == list(wanted)
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+    stirred(joined.trainable())
+    stirred(apart.trainable())
+    latents, t, text, c2w = asked(prior)
+    gate = torch.tensor([True, False, True])
+    outputs = [branch.output(latents, t, text, c2w, gate) for branch in (joined, apart)]
+    assert relative_error(*outputs) < 1e-5
+    upstream = torch.randn(outputs[0].shape, generator=torch.Generator().manual_seed(3))
+    grads = [
+        torch.autograd.grad(output, branch.updates.values, upstream)[0]
+        for output, branch in zip(outputs, (joined, apart), strict=True)
+    ]
+    assert relative_error(*grads) < 1e-5
 
 
 def test_several_steps_of_training_end_where_pefts_end() -> None:

@@ -1,7 +1,7 @@
 """Diffusers' layers with fused operations, and with the layout that convolutions like from end to end.
 
 Stable Diffusion's networks change between channels-first and channels-last some 870 times in a step as they are. Here
-group normalization, attention and the transformers' ends keep the layout. Same weights, same names, same results.
+group normalization, attention and the transformers' ends keep the layout. Same weights, same results.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from diffusers.models.activations import GEGLU
-from diffusers.models.attention_processor import Attention
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, FusedAttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from jaxtyping import Float
@@ -109,7 +109,10 @@ class OneWideHead:
 
 
 def speed_up(network: nn.Module) -> None:
-    """Exchange the layers of a frozen network of diffusers for these, in place, wherever they fit."""
+    """Exchange the layers of a frozen network of diffusers for these, in place, wherever they fit.
+
+    The projections of attention are joined: one matrix product instead of three.
+    """
     for module in list(network.modules()):
         # Their classes alone: weights, names and hooks stay.
         if type(module) is ResnetBlock2D and FastResnetBlock.fits(module):
@@ -120,10 +123,33 @@ def speed_up(network: nn.Module) -> None:
             module.__class__ = FastGeglu
         elif type(module) is Attention and OneWideHead.fits(module):
             module.set_processor(OneWideHead())  # pyright: ignore[reportArgumentType]
+        elif type(module) is Attention and _can_be_joined(module):
+            _join(module)
         norm, activation = (getattr(module, name, None) for name in ("conv_norm_out", "conv_act"))
         if type(norm) is nn.GroupNorm and isinstance(activation, nn.SiLU):
             norm.__class__ = GroupNormThenSilu
             module.conv_act = nn.Identity()
+
+
+def _can_be_joined(attn: Attention) -> bool:
+    """Whether the projections of a layer, which has nothing else to it, are of one size."""
+    widths = {layer.out_features for layer in (attn.to_q, attn.to_k, attn.to_v)}
+    extras = (attn.group_norm, attn.spatial_norm, attn.norm_cross, attn.norm_q, attn.norm_k, attn.add_k_proj)
+    return (
+        type(attn.processor) is AttnProcessor2_0 and len(widths) == 1 and not any(extra for extra in extras)
+    )
+
+
+def _join(attn: Attention) -> None:
+    """One projection for queries, keys and values, or for the keys and values of a text; the parts become views."""
+    attn.fuse_projections()
+    joint: nn.Linear = attn.to_kv if attn.is_cross_attention else attn.to_qkv
+    joint.requires_grad_(False)
+    parts = [attn.to_k, attn.to_v] if attn.is_cross_attention else [attn.to_q, attn.to_k, attn.to_v]
+    for name, whole in joint.named_parameters():
+        for part, rows in zip(parts, whole.chunk(len(parts)), strict=True):
+            part.get_parameter(name).data = rows.data
+    attn.set_processor(FusedAttnProcessor2_0())
 
 
 def _as_tokens(pictures: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch places c"]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from math import prod
 
 import torch
@@ -20,12 +21,14 @@ ALIGNED = 8
 
 
 @dataclass(frozen=True)
-class _Matrix:
-    """One of the two factors of a layer: where it stands in the vector of all values, and its shapes."""
+class _Site:
+    """A layer whose output is updated, for one or several of the chosen layers."""
 
-    name: str
-    shape: tuple[int, ...]
-    padded: tuple[int, ...]
+    layer: nn.Linear | nn.Conv2d
+    parts: list[str]
+    """Names of the chosen layers: this one, or those of a joint projection that have it in their place."""
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    """Of A and B, filled up, with those of the parts one below the other, and along the diagonal."""
 
 
 class LowRankUpdates(nn.Module):
@@ -45,32 +48,44 @@ class LowRankUpdates(nn.Module):
         of peft. Raises RequestError if no layer has such a name, or one is of another kind.
         """
         super().__init__()
-        self.layers = _layers(network, targets)
-        self.matrices: list[_Matrix] = []
-        values, places, begin = [], [], 0
-        padded_rank = -(-rank // ALIGNED) * ALIGNED
-        for name, layer in self.layers.items():
-            for factor, wide, drawn in zip("AB", (0, 1), _drawn(layer, rank), strict=True):
-                shape = tuple(drawn.shape)
-                padded = tuple(padded_rank if axis == wide else size for axis, size in enumerate(shape))
-                self.matrices.append(_Matrix(f"{name}.lora_{factor}.{adapter}.weight", shape, padded))
-                values.append(drawn.flatten())
-                inside = torch.arange(prod(padded)).view(padded).narrow(wide, 0, rank)
-                places.append(begin + inside.flatten())
-                begin += prod(padded)
-        device = next(network.parameters()).device
+        layers, device = _layers(network, targets), next(network.parameters()).device
+        slots = -(-rank // ALIGNED) * ALIGNED
+        self.sites = _sites(network, layers, slots)
+        sizes = [prod(shape) for site in self.sites for shape in site.shapes]
+        begins = [0, *accumulate(sizes)]
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        values, places = [], []
+        for name, layer in layers.items():
+            index = next(i for i, site in enumerate(self.sites) if name in site.parts)
+            site = self.sites[index]
+            first, (a, b), (_, number) = (
+                slots * site.parts.index(name),
+                _drawn(layer, rank),
+                _joint(network, name),
+            )
+            in_a, in_b = (
+                begin + torch.arange(prod(shape)).view(shape)
+                for begin, shape in zip(begins[2 * index : 2 * index + 2], site.shapes, strict=True)
+            )
+            in_a, in_b = (
+                in_a[first : first + rank],
+                in_b[:, first : first + rank].narrow(0, number * len(b), len(b)),
+            )
+            for factor, matrix, where in (("A", a, in_a), ("B", b, in_b)):
+                self.shapes[f"{name}.lora_{factor}.{adapter}.weight"] = tuple(matrix.shape)
+                values.append(matrix.flatten())
+                places.append(where.flatten())
         self.values = nn.Parameter(torch.cat(values).to(device))
         self.register_buffer("places", torch.cat(places).to(device), persistent=False)
         self._gated: _Gated | None = None
-        for index, layer in enumerate(self.layers.values()):
-            layer.register_forward_hook(partial(self._update, index))
+        for index, site in enumerate(self.sites):
+            site.layer.register_forward_hook(partial(self._update, index))
 
     def named(self, tensor: Float[Tensor, "values"]) -> dict[str, Tensor]:
         """The part of each factor in a vector like `values`, by peft's names and in its shape; views."""
-        sizes = [prod(matrix.shape) for matrix in self.matrices]
+        parts = tensor.split([prod(shape) for shape in self.shapes.values()])
         return {
-            matrix.name: part.view(matrix.shape)
-            for matrix, part in zip(self.matrices, tensor.split(sizes), strict=True)
+            name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
     def on(self, gate: Float[Tensor, "rows"] | None, dtype: torch.dtype) -> AbstractContextManager[None]:
@@ -91,12 +106,11 @@ class LowRankUpdates(nn.Module):
 
     def _factors(self, dtype: torch.dtype) -> list[Tensor]:
         """All factors in `dtype`, filled up. One copy for all of them, forward and backward."""
-        sizes = [prod(matrix.padded) for matrix in self.matrices]
+        shapes = [shape for site in self.sites for shape in site.shapes]
+        sizes = [prod(shape) for shape in shapes]
         padded = self.values.new_zeros(sum(sizes), dtype=dtype)
         padded = padded.index_copy(0, self.places, self.values.to(dtype))
-        return [
-            part.view(matrix.padded) for matrix, part in zip(self.matrices, padded.split(sizes), strict=True)
-        ]
+        return [part.view(shape) for part, shape in zip(padded.split(sizes), shapes, strict=True)]
 
     def _update(
         self, index: int, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor
@@ -142,6 +156,33 @@ def _layers(network: nn.Module, targets: tuple[str, ...]) -> dict[str, nn.Linear
             "Name layers of its U-Net in guidance.lora_targets, such as to_q.",
         )
     return found
+
+
+def _joint(network: nn.Module, name: str) -> tuple[nn.Module, int]:
+    """The layer that a layer's place is taken by, and the layer's number in there.
+
+    Fast attention layers have one projection for queries, keys and values, or for the keys and values of a text.
+    """
+    owner, _, own = name.rpartition(".")
+    parent = network.get_submodule(owner)
+    for joint, parts in (("to_qkv", ("to_q", "to_k", "to_v")), ("to_kv", ("to_k", "to_v"))):
+        if own in parts and isinstance(getattr(parent, joint, None), nn.Linear):
+            return getattr(parent, joint), parts.index(own)
+    return network.get_submodule(name), 0
+
+
+def _sites(network: nn.Module, layers: dict[str, nn.Linear | nn.Conv2d], slots: int) -> list[_Site]:
+    """The layers to hook, in order; each part takes `slots` of the ranks."""
+    parts: dict[nn.Module, list[str]] = {}
+    for name in layers:
+        parts.setdefault(_joint(network, name)[0], []).append(name)
+    sites = []
+    for layer, names in parts.items():
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
+        rank, (outs, *ins) = slots * len(names), layer.weight.shape
+        ends = (1, 1) if isinstance(layer, nn.Conv2d) else ()
+        sites.append(_Site(layer, names, ((rank, *ins), (outs, rank, *ends))))
+    return sites
 
 
 def _drawn(layer: nn.Linear | nn.Conv2d, rank: int) -> tuple[Tensor, Tensor]:
