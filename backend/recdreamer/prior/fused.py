@@ -31,7 +31,7 @@ def group_norm_reference(
     """The same in torch.
 
     >>> norm = nn.GroupNorm(1, 2, eps=0.0)
-    >>> x = torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1)
+    >>> x = Tensor([-1.0, 1.0]).view(1, 2, 1, 1)
     >>> [round(value, 4) for value in group_norm_reference(x, norm, True).flatten().tolist()]
     [-0.2689, 0.7311]
     """
@@ -52,7 +52,7 @@ def geglu(inputs: Float[Tensor, "*batch twice"]) -> Float[Tensor, "*batch once"]
 def geglu_reference(inputs: Float[Tensor, "*batch twice"]) -> Float[Tensor, "*batch once"]:
     """The same in torch.
 
-    >>> round(geglu_reference(torch.tensor([2.0, 1.0])).item(), 4)  # 2 · 1 · Φ(1)
+    >>> round(geglu_reference(Tensor([2.0, 1.0])).item(), 4)  # 2 · 1 · Φ(1)
     1.6827
     """
     value, opening = inputs.chunk(2, dim=-1)
