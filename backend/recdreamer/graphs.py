@@ -54,12 +54,18 @@ class Scalar:
 class Recording(Protocol):
     """A function that was recorded with the tensors in its reach, by identity."""
 
-    result: Tensor | None
-    """What the latest replay returned, always in the same memory."""
+    @property
+    def result(self) -> Tensor | None:
+        """What the latest replay returned, always in the same memory."""
+        ...
 
     def replay(self) -> None:
         """Run it again."""
         ...
+
+
+Recorder = Callable[..., Recording]
+"""Records a function, with the generators that it draws from, and another recording to share memory with."""
 
 
 class CudaGraph:

@@ -17,7 +17,7 @@ from recdreamer.config import StepConfig
 from recdreamer.device import step_seed
 from recdreamer.distillation.methods import Guide
 from recdreamer.distillation.timesteps import sample_timesteps
-from recdreamer.graphs import CudaGraph, Recording, Rerun
+from recdreamer.graphs import CudaGraph, Recorder, Recording
 from recdreamer.models.model import Model
 from recdreamer.optimize import optimize_step, timesteps_of
 from recdreamer.prior.diffusion import DiffusionPrior
@@ -81,12 +81,12 @@ class RecordedSteps:
         guide: Guide,
         lora: LoraTrainer | None,
         warn: Warn = no_warn,
-        recorder: type[CudaGraph] | type[Rerun] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         """`recorder` is chosen by the device if none is given: none on a CPU."""
         self.config, self.prior, self.guide, self.lora, self.warn = config, prior, guide, lora, warn
         on_gpu = prior.device.type == "cuda"
-        self.recorder = CudaGraph if recorder is None and on_gpu else recorder
+        self.recorder: Recorder | None = CudaGraph if recorder is None and on_gpu else recorder
         # One for all steps, because recordings draw from it.
         self.generator = torch.Generator(prior.device)
         self.inputs: _Inputs | None = None

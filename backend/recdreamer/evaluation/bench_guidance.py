@@ -20,7 +20,7 @@ from recdreamer.cameras import orbit_cameras
 from recdreamer.config import StepConfig
 from recdreamer.distillation.methods import Guide
 from recdreamer.distillation.noised import add_noise
-from recdreamer.graphs import Rerun
+from recdreamer.graphs import Recorder
 from recdreamer.models.model import Model
 from recdreamer.optimize import distillation_grad, optimize_step
 from recdreamer.prior.diffusion import DiffusionPrior
@@ -47,7 +47,7 @@ class Cost:
 
 def costs(
     config: StepConfig, prior: DiffusionPrior, guide: Guide, lora: LoraTrainer | None, model: Model,
-    cameras: Callable[[int], Any], num_steps: int, recorder: type[Rerun] | None = None,
+    cameras: Callable[[int], Any], num_steps: int, recorder: Recorder | None = None,
 ) -> dict[str, dict[str, float]]:  # fmt: skip
     """Costs of whole steps and of the guidance alone (pixels in the place of θ), as written and recorded.
 

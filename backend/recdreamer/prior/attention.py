@@ -20,7 +20,8 @@ class QueriesAndKeys:
     def __init__(self, unet: nn.Module) -> None:
         self.of: dict[str, dict[str, Tensor]] = {}
         self.handles = []
-        for name, module in unet.named_modules():
+        modules: list[tuple[str, Any]] = list(unet.named_modules())
+        for name, module in modules:
             if name.endswith("attn2"):
                 # Fast layers have one projection for keys and values; the keys come first.
                 keys, store = getattr(module, "to_kv", module.to_k), self.of.setdefault(name, {})

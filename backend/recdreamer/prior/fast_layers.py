@@ -84,19 +84,19 @@ class OneWideHead:
     """
 
     def __call__(
-        self, attn: Attention, hidden_states: Float[Tensor, "batch c h w"], encoder_hidden_states: None = None,
+        self, attn: Any, hidden_states: Float[Tensor, "batch c h w"], encoder_hidden_states: None = None,
         attention_mask: None = None, temb: Tensor | None = None,
     ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
         """Diffusers looks at the names of these arguments, and warns of any that it cannot pass."""
         height, width = hidden_states.shape[-2:]
-        tokens = _as_tokens(group_norm(hidden_states, attn.group_norm, False))  # pyright: ignore[reportArgumentType]
+        tokens = _as_tokens(group_norm(hidden_states, attn.group_norm, False))
         query, key, value = attn.to_q(tokens), attn.to_k(tokens), attn.to_v(tokens)
         weights = torch.softmax(query @ (key.transpose(1, 2) * attn.scale), dim=-1)
         found = _as_pictures(attn.to_out[0](weights @ value), height, width)
         return (found + hidden_states) / attn.rescale_output_factor
 
     @staticmethod
-    def fits(attn: Attention) -> bool:
+    def fits(attn: Any) -> bool:
         """Whether a layer is such a head, on pictures, with nothing else to it."""
         return (
             attn.heads == 1
@@ -113,7 +113,9 @@ def speed_up(network: nn.Module) -> None:
 
     The projections of attention are joined: one matrix product instead of three.
     """
-    for module in list(network.modules()):
+    # Loose types, because diffusers' own annotations are wrong.
+    modules: list[Any] = list(network.modules())
+    for module in modules:
         # Their classes alone: weights, names and hooks stay.
         if type(module) is ResnetBlock2D and FastResnetBlock.fits(module):
             module.__class__ = FastResnetBlock
@@ -131,7 +133,7 @@ def speed_up(network: nn.Module) -> None:
             module.conv_act = nn.Identity()
 
 
-def _can_be_joined(attn: Attention) -> bool:
+def _can_be_joined(attn: Any) -> bool:
     """Whether the projections of a layer, which has nothing else to it, are of one size."""
     widths = {layer.out_features for layer in (attn.to_q, attn.to_k, attn.to_v)}
     extras = (attn.group_norm, attn.spatial_norm, attn.norm_cross, attn.norm_q, attn.norm_k, attn.add_k_proj)
@@ -140,7 +142,7 @@ def _can_be_joined(attn: Attention) -> bool:
     )
 
 
-def _join(attn: Attention) -> None:
+def _join(attn: Any) -> None:
     """One projection for queries, keys and values, or for the keys and values of a text; the parts become views."""
     attn.fuse_projections()
     joint: nn.Linear = attn.to_kv if attn.is_cross_attention else attn.to_qkv
