@@ -41,9 +41,9 @@ def test_whole_numbers_stand_for_fractions():
     ("change", "message"),
     [
         ({"prompt": " "}, "The prompt is empty."),
-        ({"height_m": 0.0}, "The height is 0.0 metres."),
-        ({"height_m": float("nan")}, "The height is nan metres."),
-        ({"height_m": float("inf")}, "The height is inf metres."),
+        ({"height_m": 0.0}, "The height is 0.0 meters."),
+        ({"height_m": float("nan")}, "The height is nan meters."),
+        ({"height_m": float("inf")}, "The height is inf meters."),
         ({"protocol": PROTOCOL_VERSION + 1}, f"The request speaks protocol {PROTOCOL_VERSION + 1},"),
         ({"templates": (FRONT,)}, "The templates show 1 pose class(es), but 2 to 6 are needed."),
         ({"templates": (FRONT, replace(FRONT, label="top"))}, "Template 'top' has no known view direction."),

@@ -138,7 +138,7 @@ class JobRequest:
             _check_choice(name, getattr(self, name), allowed)
         self._validate_start()
         if not 0 < self.height_m < float("inf"):
-            raise RequestError(f"The height is {self.height_m} metres.", "Give a height above zero.")
+            raise RequestError(f"The height is {self.height_m} meters.", "Give a height above zero.")
         labels = self.labels
         if self.templates and not MIN_CLASSES <= len(labels) <= MAX_CLASSES:
             raise RequestError(

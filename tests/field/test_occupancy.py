@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField
+from recdreamer.field import OccupancyConfig, OccupancyGrid, RadianceField
+from recdreamer.presets import EMBEDDED_FIELD
 
 CONFIG = OccupancyConfig(resolution=16, interval=4, warmup_steps=8)
 
@@ -37,7 +38,7 @@ def test_everything_is_occupied_at_first():
 
 
 def test_the_start_blob_stays_and_the_corners_go():
-    field = RadianceField(FieldConfig(), seed=0)
+    field = RadianceField(EMBEDDED_FIELD, seed=0)
     occupancy = updated(OccupancyGrid(OccupancyConfig()), field, range(256))
     xyz = 2 * torch.rand(20000, 3) - 1
     pruned = ~occupancy.contains(xyz)
@@ -112,7 +113,7 @@ def test_bounds_enclose_the_occupied_cells():
 
 
 def test_an_interrupted_run_goes_on_exactly():
-    field = RadianceField(FieldConfig(), seed=0)
+    field = RadianceField(EMBEDDED_FIELD, seed=0)
     through = updated(OccupancyGrid(CONFIG), field, range(60))
     stopped = updated(OccupancyGrid(CONFIG), field, range(30))
     resumed = OccupancyGrid(CONFIG)

@@ -1,15 +1,23 @@
 """The radiance field: its start, its levels, and its behaviour as a function of points."""
 
 import math
+from dataclasses import replace
 
 import torch
 
-from recdreamer.field import FieldConfig, RadianceField
+from recdreamer.field import RadianceField
 from recdreamer.field import radiance_field as module
 from recdreamer.field.grid_values import grid_points
+from recdreamer.presets import EMBEDDED_FIELD
 
-SMALL = FieldConfig(
-    num_levels=3, log2_table_size=6, base_resolution=2, max_resolution=9, hidden_width=8, start_levels=1
+SMALL = replace(
+    EMBEDDED_FIELD,
+    num_levels=3,
+    log2_table_size=6,
+    base_resolution=2,
+    max_resolution=9,
+    hidden_width=8,
+    start_levels=1,
 )
 
 
@@ -19,7 +27,7 @@ def sphere_points(radius: float, count: int = 64) -> torch.Tensor:
 
 
 def test_the_start_is_a_grey_soft_blob():
-    field = RadianceField(FieldConfig(), seed=0)
+    field = RadianceField(EMBEDDED_FIELD, seed=0)
     for radius in (0.0, 0.25, 0.5, 1.0):
         sigmas, rgbs = field(sphere_points(radius))
         expected = math.log1p(math.exp(5 * (1 - radius / 0.5)))
@@ -28,7 +36,7 @@ def test_the_start_is_a_grey_soft_blob():
 
 
 def test_levels_fade_in_coarse_to_fine():
-    field = RadianceField(FieldConfig(num_levels=4, start_levels=2, steps_per_level=10), seed=0)
+    field = RadianceField(replace(EMBEDDED_FIELD, num_levels=4, start_levels=2, steps_per_level=10), seed=0)
     for step, expected in [
         (0, [1, 1, 0, 0]), (5, [1, 1, 0.5, 0]), (10, [1, 1, 1, 0]), (15, [1, 1, 1, 0.5]), (99, [1, 1, 1, 1]),
     ]:  # fmt: skip
@@ -75,7 +83,10 @@ def test_the_seed_decides_the_start():
 
 
 def test_state_dict_restores_the_function():
-    field, other = RadianceField(FieldConfig(steps_per_level=5), seed=1), RadianceField(FieldConfig(), seed=2)
+    field, other = (
+        RadianceField(replace(EMBEDDED_FIELD, steps_per_level=5), seed=1),
+        RadianceField(EMBEDDED_FIELD, seed=2),
+    )
     field.set_progress(7)
     other.load_state_dict(field.state_dict())
     xyz = sphere_points(0.4)
@@ -84,23 +95,23 @@ def test_state_dict_restores_the_function():
 
 def test_a_shape_given_is_where_the_density_starts_and_its_state_brings_it_along():
     distances = grid_points(33).norm(dim=1).view(33, 33, 33) - 0.5
-    field = RadianceField(FieldConfig(), 0, distances)
+    field = RadianceField(EMBEDDED_FIELD, 0, distances)
     inside, outside = (field.density(sphere_points(radius)) for radius in (0.44, 0.56))
     assert inside.min() > 9 and outside.max() < 0.02
-    plain = RadianceField(FieldConfig(), 1)
+    plain = RadianceField(EMBEDDED_FIELD, 1)
     plain.load_state_dict(field.state_dict())
     assert torch.equal(plain.density(sphere_points(0.5)), field.density(sphere_points(0.5)))
     # And the other way round: a state without a shape takes it away.
-    field.load_state_dict(RadianceField(FieldConfig(), 0).state_dict())
+    field.load_state_dict(RadianceField(EMBEDDED_FIELD, 0).state_dict())
     assert field.density(sphere_points(0.0)).max() < 6
 
 
 def test_the_state_brings_its_blob_along_and_earlier_states_take_the_configured_one():
-    dense = RadianceField(FieldConfig(blob_density=10.0, blob_radius=0.7), 0)
-    plain = RadianceField(FieldConfig(), 0)
+    dense = RadianceField(replace(EMBEDDED_FIELD, blob_density=10.0, blob_radius=0.7), 0)
+    plain = RadianceField(EMBEDDED_FIELD, 0)
     plain.load_state_dict(dense.state_dict())
     assert torch.equal(plain.density(sphere_points(0.3)), dense.density(sphere_points(0.3)))
     old = {name: value for name, value in dense.state_dict().items() if name != "blob"}
-    other = RadianceField(FieldConfig(), 1)
+    other = RadianceField(EMBEDDED_FIELD, 1)
     other.load_state_dict(old)
     assert other.density(sphere_points(0.0)).max() < 6

@@ -108,5 +108,5 @@ def test_a_mesh_without_uvs_says_so(sphere_mesh: Mesh) -> None:
 
 
 def test_settings_are_defaults_that_artists_expect() -> None:
-    assert MeshConfig().texture_size_px == 1024
+    assert MeshConfig().texture_size_px == 2048
     assert MeshConfig().padding_px >= 4

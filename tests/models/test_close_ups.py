@@ -13,14 +13,14 @@ import trimesh
 from recdreamer.cameras import orbit_cameras
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation import methods
-from recdreamer.field import FieldConfig, RadianceField
+from recdreamer.field import RadianceField
 from recdreamer.generate import generate
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.mesh import Mesh
 from recdreamer.models.close_ups import CloseUps
 from recdreamer.models.painting import Painting
 from recdreamer.optimize import timesteps_of
-from recdreamer.presets import resolve
+from recdreamer.presets import EMBEDDED_FIELD, resolve
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
 from recdreamer.report import Cancelled, NullReport
@@ -40,7 +40,7 @@ def subject(**changes) -> CloseUps:
     ball = trimesh.creation.icosphere(subdivisions=3, radius=0.6)
     mesh = Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32))
     settings = config(**changes)
-    return CloseUps(settings, Painting(settings, mesh, RadianceField(FieldConfig(), 0), CPU))
+    return CloseUps(settings, Painting(settings, mesh, RadianceField(EMBEDDED_FIELD, 0), CPU))
 
 
 def step(of: CloseUps, number: int, wanted: torch.Tensor) -> None:

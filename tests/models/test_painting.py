@@ -9,12 +9,12 @@ import trimesh
 
 from recdreamer.cameras import orbit_cameras
 from recdreamer.config import GenerateConfig
-from recdreamer.field import FieldConfig, RadianceField
+from recdreamer.field import RadianceField
 from recdreamer.field.grid_values import grid_points
 from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
 from recdreamer.models.painting import Painting
-from recdreamer.presets import resolve
+from recdreamer.presets import EMBEDDED_FIELD, resolve
 from recdreamer.protocol import JobRequest
 from recdreamer.stages.texture import copied
 
@@ -39,7 +39,7 @@ def ball() -> Mesh:
 
 
 def painting(field: RadianceField | RegionField | None = None, **changes) -> Painting:
-    return Painting(config(**changes), ball(), field or RadianceField(FieldConfig(), 0), CPU)
+    return Painting(config(**changes), ball(), field or RadianceField(EMBEDDED_FIELD, 0), CPU)
 
 
 def step(subject: Painting, number: int, wanted: torch.Tensor) -> torch.Tensor:
@@ -103,7 +103,7 @@ def test_what_is_resumed_goes_on_as_if_never_stopped() -> None:
 def test_outside_a_region_nothing_changes() -> None:
     """Weights fall from 1 above to 0 below the middle."""
     region = (grid_points(16)[:, 2] > 0).float().view(16, 16, 16)
-    frozen, free = RadianceField(FieldConfig(), 1), RadianceField(FieldConfig(), 2)
+    frozen, free = RadianceField(EMBEDDED_FIELD, 1), RadianceField(EMBEDDED_FIELD, 2)
     subject = painting(RegionField(frozen, free, region))
     below, above = torch.tensor([[0.0, -0.5, -0.3]]), torch.tensor([[0.0, -0.5, 0.3]])
     before = [subject.color(where).detach() for where in (below, above)]
@@ -115,7 +115,7 @@ def test_outside_a_region_nothing_changes() -> None:
 
 
 def test_the_field_that_it_begins_with_stays_as_it_was() -> None:
-    field = RadianceField(FieldConfig(), 3)
+    field = RadianceField(EMBEDDED_FIELD, 3)
     kept = {name: tensor.clone() for name, tensor in field.state_dict().items()}
     subject = painting(field)
     step(subject, 0, torch.zeros(3))
@@ -125,7 +125,7 @@ def test_the_field_that_it_begins_with_stays_as_it_was() -> None:
 def test_what_only_shows_the_frozen_side_takes_no_step() -> None:
     """With one view a step, many see nothing of a region."""
     behind = (grid_points(16)[:, 1] > 0.3).float().view(16, 16, 16)
-    frozen, free = RadianceField(FieldConfig(), 1), RadianceField(FieldConfig(), 2)
+    frozen, free = RadianceField(EMBEDDED_FIELD, 1), RadianceField(EMBEDDED_FIELD, 2)
     subject = painting(RegionField(frozen, free, behind), **{"cameras.azimuth_deg": [-20.0, 20.0]})
     before = {name: tensor.clone() for name, tensor in subject.tensors().items()}
     step(subject, 0, torch.zeros(3))
@@ -139,7 +139,7 @@ def stripes(points: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_field_takes_on_the_colours_of_a_surface() -> None:
-    field, mesh = RadianceField(FieldConfig(), 0), ball()
+    field, mesh = RadianceField(EMBEDDED_FIELD, 0), ball()
     before = {name: tensor.clone() for name, tensor in field.state_dict().items()}
     points = torch.nn.functional.normalize(torch.randn(2000, 3), dim=1)
 
@@ -155,7 +155,7 @@ def test_a_field_takes_on_the_colours_of_a_surface() -> None:
 def test_a_field_takes_on_colours_in_its_region_only() -> None:
     grid = grid_points(16, CPU)
     region = (grid[:, 0] > 0).float().view(16, 16, 16)
-    field = RegionField(RadianceField(FieldConfig(), 1), RadianceField(FieldConfig(), 0), region)
+    field = RegionField(RadianceField(EMBEDDED_FIELD, 1), RadianceField(EMBEDDED_FIELD, 0), region)
     found = copied(config(), field, ball(), stripes, CPU)
     points = 0.6 * torch.nn.functional.normalize(torch.randn(2000, 3), dim=1)
     with torch.no_grad():
