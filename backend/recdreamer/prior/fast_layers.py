@@ -40,7 +40,8 @@ class FastResnetBlock(ResnetBlock2D):
             isinstance(block.nonlinearity, nn.SiLU)
             and block.upsample is None
             and block.downsample is None
-            and block.time_embedding_norm == "default"
+            # The decoder of an autoencoder says "group", and has no time.
+            and (block.time_embedding_norm == "default" or block.time_emb_proj is None)
             and not block.skip_time_act
             and block.output_scale_factor == 1.0
         )
