@@ -8,7 +8,7 @@ hand: whatever changes from step to step must be a tensor that is filled in befo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -64,6 +64,28 @@ class Recording(Protocol):
         ...
 
 
+@contextmanager
+def _as_before(pool: tuple[int, int], generators: Sequence[torch.Generator]):
+    """Undo what torch leaves behind of a graph that could not be recorded.
+
+    It neither goes back to the stream, nor stops allocating from the graph's memory, and all generators believe for
+    ever that they are being recorded, the default one included: every later draw would raise.
+    """
+    device, stream = torch.cuda.current_device(), torch.cuda.current_stream()
+    before = [(one, one.clone_state()) for one in (*generators, torch.cuda.default_generators[device])]
+    try:
+        yield
+    except BaseException:
+        torch.cuda.set_stream(stream)
+        for generator, state in before:
+            generator.graphsafe_set_state(state)
+        # The first raises if torch itself had come as far.
+        with suppress(RuntimeError):
+            torch._C._cuda_endAllocateToPool(device, pool)
+            torch._C._cuda_releasePool(device, pool)
+        raise
+
+
 Recorder = Callable[..., Recording]
 """Records a function, with the generators that it draws from, and another recording to share memory with."""
 
@@ -78,18 +100,17 @@ class CudaGraph:
 
         Nothing is computed yet: `result` is valid after a replay. Draws from `generators` continue from their state at
         each replay. Recordings of which one is `like` another share memory; the result of one is gone once the other
-        is replayed. Raises RuntimeError for what cannot be recorded, such as reading a number from the device.
+        is replayed. Raises RuntimeError for what cannot be recorded, such as reading a number from the device; the
+        generators are then as they were.
         """
-        self.graph = torch.cuda.CUDAGraph()
+        self.graph, self.pool = torch.cuda.CUDAGraph(), like.pool if like else torch.cuda.graph_pool_handle()
         for generator in generators:
             self.graph.register_generator_state(generator)
         # What the run before left in torch's cache would be held twice.
         torch.cuda.empty_cache()
         # Other threads may go on with whatever they do.
-        capturing = torch.cuda.graph(
-            self.graph, pool=like and like.graph.pool(), capture_error_mode="thread_local"
-        )
-        with _recording(), capturing:
+        capturing = torch.cuda.graph(self.graph, pool=self.pool, capture_error_mode="thread_local")
+        with _as_before(self.pool, generators), _recording(), capturing:
             self.result = function()
 
     def replay(self) -> None:

@@ -149,14 +149,10 @@ class RecordedSteps:
     def _record(self, step: int) -> Recording | None:
         assert self.recorder is not None and self.inputs is not None
         inputs, others = self.inputs, [one for one in self.recordings.values() if one is not None]
-        state = self.generator.get_state()
         try:
             return self.recorder(lambda: self._pixel_grad(step, inputs), [self.generator], *others[:1])
         except RuntimeError as error:
             reason = str(error).splitlines()[0][:200]
             self.warn(f"The GPU cannot replay the steps as a whole, so each takes longer ({reason}).")
             self.recorder = None
-            # The old one may still believe that it is recorded.
-            self.generator = torch.Generator(self.prior.device)
-            self.generator.set_state(state)
             return None
