@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.device import tensor_floats
 from recdreamer.distillation.gradients import clamped, clipped_scores
 from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
 from recdreamer.distillation.noised import Noised
@@ -204,7 +206,7 @@ class Guide:
                 (eps_read,) = self._answers(x, text, latents_t=latents_t)
         eps_text = eps_read.detach() if eps_text is None else eps_text
         eps_pretrained = guided(eps_text, eps_uncond, self.config.guidance_scale)
-        with torch.set_grad_enabled(not is_lazy):
+        with torch.set_grad_enabled(not is_lazy), self._rectifiers_precision():
             is_clean = settings.estimate == "clean"
             images = self.denoiser.decode(
                 schedule.x0_hat(latents_t, eps_read, x.t) if is_clean else latents_t
@@ -213,11 +215,19 @@ class Guide:
         grad_log_r, branch_grads = None, []
         if not is_lazy:
             log_r = torch.stack([log_ratio for log_ratio, _ in readings])
-            grad_log_r, *branch_grads = torch.autograd.grad([log_r.sum(), *losses], [latents_t, *learning])
+            with self._rectifiers_precision():
+                grad_log_r, *branch_grads = torch.autograd.grad(
+                    [log_r.sum(), *losses], [latents_t, *learning]
+                )
         log_probs = tuple(log_probs.detach() for _, log_probs in readings)
         return Answers(
             eps_pretrained, eps_phi, eps_text, x.w_t, log_probs, grad_log_r, tuple(branch_grads) or None
         )
+
+    def _rectifiers_precision(self) -> AbstractContextManager[None]:
+        """The extractor works in float32; beside a prior in half precision its products may take tensor cores."""
+        prior = self.denoiser.prior if isinstance(self.denoiser, Denoiser) else None
+        return tensor_floats(prior is not None and prior.unet.dtype in (torch.bfloat16, torch.float16))
 
     def _answers(self, x: Noised, *questions: Question, latents_t: Tensor | None = None) -> list[Tensor]:
         return self.denoiser.ask(x.latents_t if latents_t is None else latents_t, x.t, *questions)
