@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from recdreamer.prior import fast_layers
 from recdreamer.prior.fast_layers import FastGeglu, FastResnetBlock, FastTransformer, OneWideHead, speed_up
-from recdreamer.prior.fused import geglu_reference, group_norm, group_norm_reference
-from recdreamer.prior.fused_warp import Geglu, GroupNormSilu, fits_geglu, fits_group_norm
+from recdreamer.prior.fused import add_reference, geglu_reference, group_norm, group_norm_reference
+from recdreamer.prior.fused_warp import Geglu, GroupNormSilu, Sum, fits_geglu, fits_group_norm
 
 HALVES = [torch.bfloat16, torch.float16]
 STEP = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11, torch.float32: 2.0**-23}
@@ -35,8 +35,8 @@ def norm_of(channels: int, groups: int, dtype: torch.dtype) -> nn.GroupNorm:
     return norm.to(dtype).requires_grad_(False)
 
 
-def apply(x: Tensor, norm: nn.GroupNorm, with_silu: bool) -> Tensor:
-    return GroupNormSilu.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, with_silu)
+def apply(x: Tensor, norm: nn.GroupNorm, with_silu: bool, shift: Tensor | None = None) -> Tensor:
+    return GroupNormSilu.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, with_silu, shift)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -49,12 +49,16 @@ def apply(x: Tensor, norm: nn.GroupNorm, with_silu: bool) -> Tensor:
         ((3, 32, 16, 16), 32),
         ((2, 64, 8, 8), 32),
         ((1, 12, 64, 48), 1),
+        ((1, 8, 128, 128), 1),
+        ((1, 8, 256, 96), 1),
     ],
 )
 def test_group_norm_and_its_gradient_are_exact_to_one_rounding(
     shape: tuple[int, ...], groups: int, with_silu: bool, dtype: torch.dtype
 ) -> None:
-    """Groups whose channels begin and end within a word, pictures of few and of many parts, a mean far from zero."""
+    """Groups whose channels begin and end within a word, or fill some; pictures of few and of many parts; small and large
+    groups; a mean far from zero.
+    """
     norm = norm_of(shape[1], groups, dtype)
     x = (1.5 * torch.randn(shape, generator=seeded(3)) + 2).to(dtype).requires_grad_()
     upstream = torch.randn(shape, generator=seeded(4)).to(dtype)
@@ -70,6 +74,40 @@ def test_group_norm_and_its_gradient_are_exact_to_one_rounding(
     assert relative_error(grad, wanted_grad) < 0.6 * STEP[dtype]
     # Torch's own kernels round in between, and are farther away.
     assert relative_error(y, wanted) < 1.1 * relative_error(group_norm_reference(x, norm, with_silu), wanted)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(("side", "groups"), [(8, 2), (96, 1), (6, 4)])
+def test_a_shift_of_the_channels_is_part_of_the_norm(
+    side: int, groups: int, rows: int, dtype: torch.dtype
+) -> None:
+    """For each picture or for all, with its gradient; in one block of threads, in many, and across words."""
+    norm = norm_of(16 if groups < 4 else 24, groups, dtype)
+    x = torch.randn(3, norm.num_channels, side, side, generator=seeded(3)).to(dtype).requires_grad_()
+    shift = (2 * torch.randn(rows, norm.num_channels, generator=seeded(4))).to(dtype).requires_grad_()
+    upstream = torch.randn(x.shape, generator=seeded(5)).to(dtype)
+    y = apply(x, norm, True, shift)
+    grads = torch.autograd.grad(y, (x, shift), upstream)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (x, shift)]
+    doubles = norm_of(norm.num_channels, groups, dtype).double()
+    wanted = group_norm_reference(exact[0], doubles, True, exact[1])
+    assert relative_error(y, wanted) < 0.6 * STEP[dtype]
+    found = torch.autograd.grad(wanted, exact, upstream.double())
+    assert relative_error(grads[0], found[0]) < 0.6 * STEP[dtype]
+    # A sum over pixels of rounded numbers, which partly cancel.
+    assert grads[1].shape == shift.shape and relative_error(grads[1], found[1]) < 2 * STEP[dtype]
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_the_sum_of_two_pictures_and_a_shift_is_exact_to_one_rounding(dtype: torch.dtype) -> None:
+    x, other = (torch.randn(2, 12, 4, 6, generator=seeded(i)).to(dtype).requires_grad_() for i in (1, 2))
+    shift = torch.randn(1, 12, generator=seeded(3)).to(dtype)
+    y = Sum.apply(x, other.contiguous(memory_format=torch.channels_last), shift)
+    wanted = add_reference(x.double(), other.double(), shift.double())
+    assert relative_error(y, wanted) < 0.6 * STEP[dtype]
+    upstream = torch.randn(y.shape, generator=seeded(4)).to(dtype)
+    assert all(torch.equal(grad, upstream) for grad in torch.autograd.grad(y, (x, other), upstream))
 
 
 def test_the_layout_of_the_input_does_not_matter() -> None:
@@ -197,9 +235,13 @@ def test_in_half_precision_the_kernels_are_at_least_as_close(
     before = through(make().bfloat16())
     seen: list[str] = []
 
-    def by_warp(x: Tensor, norm: nn.GroupNorm, with_silu: bool) -> Tensor:
+    def by_warp(x: Tensor, norm: nn.GroupNorm, with_silu: bool, shift: Tensor | None = None) -> Tensor:
         seen.append("norm")
-        return apply(x, norm, with_silu)
+        return apply(x, norm, with_silu, shift)
+
+    def add_by_warp(x: Tensor, other: Tensor, shift: Tensor) -> Tensor:
+        seen.append("sum")
+        return Sum.apply(x, other, shift)
 
     def gate_by_warp(inputs: Tensor) -> Tensor:
         seen.append("geglu")
@@ -209,11 +251,14 @@ def test_in_half_precision_the_kernels_are_at_least_as_close(
         raise AssertionError("A norm of the network is still torch's own.")
 
     monkeypatch.setattr(fast_layers, "group_norm", by_warp)
+    monkeypatch.setattr(fast_layers, "add", add_by_warp)
     monkeypatch.setattr(F, "group_norm", by_torch)
     monkeypatch.setattr(fast_layers, "geglu", gate_by_warp)
     fast = make().bfloat16()
     speed_up(fast)
     found = through(fast)
-    assert seen.count("norm") > 8 and ("geglu" in seen) == (network != "autoencoder")
+    assert (
+        seen.count("norm") > 8 and seen.count("sum") >= 6 and ("geglu" in seen) == (network != "autoencoder")
+    )
     for after, torchs, exact in zip(found, before, wanted, strict=True):
         assert relative_error(after, exact.double()) < 1.2 * relative_error(torchs, exact.double())

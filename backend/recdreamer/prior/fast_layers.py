@@ -9,29 +9,47 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.activations import GEGLU
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0, FusedAttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from recdreamer.prior.fused import geglu, group_norm
+from recdreamer.prior.fused import add, geglu, group_norm
 
 WIDEST_HEAD = 256
 """Wider attention heads fall to a kernel of torch that is 20 times slower than matrix products."""
 
 
+class Unbiased(nn.Conv2d):
+    """A convolution whose bias its block adds, where it passes over the memory anyway."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return self._conv_forward(input, self.weight, None)
+
+
 class FastResnetBlock(ResnetBlock2D):
-    """A residual block without resampling, whose norms and activations are fused."""
+    """A residual block without resampling, whose norms, activations and sums are fused."""
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None, *args: Any, **kwargs: Any) -> Tensor:
-        hidden = self.conv1(group_norm(input_tensor, self.norm1, True))
+        hidden, shift = self.conv1(group_norm(input_tensor, self.norm1, True)), _bias(self.conv1)
         if self.time_emb_proj is not None:
             assert temb is not None
-            hidden = hidden + self.time_emb_proj(self.nonlinearity(temb))[:, :, None, None]
-        hidden = self.conv2(group_norm(hidden, self.norm2, True))
-        return hidden + (input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor))
+            shift = shift + self.time_emb_proj(self.nonlinearity(temb))
+        hidden, shift = self.conv2(group_norm(hidden, self.norm2, True, shift)), _bias(self.conv2)
+        if self.conv_shortcut is None:
+            return add(hidden, input_tensor, shift)
+        return add(hidden, self.conv_shortcut(input_tensor), shift + _bias(self.conv_shortcut))
+
+    @staticmethod
+    def exchange(block: ResnetBlock2D) -> None:
+        """Make a block one of these, in place."""
+        block.__class__ = FastResnetBlock
+        for conv in (block.conv1, block.conv2, block.conv_shortcut):
+            if conv is not None:
+                conv.__class__ = Unbiased
 
     @staticmethod
     def fits(block: ResnetBlock2D) -> bool:
@@ -44,6 +62,10 @@ class FastResnetBlock(ResnetBlock2D):
             and (block.time_embedding_norm == "default" or block.time_emb_proj is None)
             and not block.skip_time_act
             and block.output_scale_factor == 1.0
+            and all(
+                conv is None or (type(conv) is nn.Conv2d and conv.bias is not None)
+                for conv in (block.conv1, block.conv2, block.conv_shortcut)
+            )
         )
 
 
@@ -109,6 +131,46 @@ class OneWideHead:
         )
 
 
+class JoinedProjections:
+    """Attention of tokens, with one projection for queries, keys and values, or for the keys and values of a text.
+
+    Diffusers' own also divides by one, which is a pass over memory.
+    """
+
+    def __call__(
+        self, attn: Any, hidden_states: Float[Tensor, "batch places c"],
+        encoder_hidden_states: Float[Tensor, "batch tokens width"] | None = None, attention_mask: None = None,
+        temb: Tensor | None = None,
+    ) -> Float[Tensor, "batch places c"]:  # fmt: skip
+        if encoder_hidden_states is None:
+            parts = attn.to_qkv(hidden_states).chunk(3, dim=-1)
+        else:
+            parts = attn.to_q(hidden_states), *attn.to_kv(encoder_hidden_states).chunk(2, dim=-1)
+        query, key, value = (part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in parts)
+        found = F.scaled_dot_product_attention(query, key, value)
+        return attn.to_out[0](found.transpose(1, 2).flatten(2))
+
+    @staticmethod
+    def fits(attn: Any) -> bool:
+        """Whether the projections of a layer are of one size, and there is nothing else to it."""
+        widths = {layer.out_features for layer in (attn.to_q, attn.to_k, attn.to_v)}
+        others = (
+            attn.group_norm,
+            attn.spatial_norm,
+            attn.norm_cross,
+            attn.norm_q,
+            attn.norm_k,
+            attn.add_k_proj,
+        )
+        return (
+            type(attn.processor) is AttnProcessor2_0
+            and len(widths) == 1
+            and not any(other for other in others)
+            and not attn.residual_connection
+            and attn.rescale_output_factor == 1.0
+        )
+
+
 def speed_up(network: nn.Module) -> None:
     """Exchange the layers of a frozen network of diffusers for these, in place, wherever they fit.
 
@@ -119,28 +181,19 @@ def speed_up(network: nn.Module) -> None:
     for module in modules:
         # Their classes alone: weights, names and hooks stay.
         if type(module) is ResnetBlock2D and FastResnetBlock.fits(module):
-            module.__class__ = FastResnetBlock
+            FastResnetBlock.exchange(module)
         elif type(module) is Transformer2DModel and module.is_input_continuous:
             module.__class__ = FastTransformer
         elif type(module) is GEGLU:
             module.__class__ = FastGeglu
         elif type(module) is Attention and OneWideHead.fits(module):
             module.set_processor(OneWideHead())  # pyright: ignore[reportArgumentType]
-        elif type(module) is Attention and _can_be_joined(module):
+        elif type(module) is Attention and JoinedProjections.fits(module):
             _join(module)
         norm, activation = (getattr(module, name, None) for name in ("conv_norm_out", "conv_act"))
         if type(norm) is nn.GroupNorm and isinstance(activation, nn.SiLU):
             norm.__class__ = GroupNormThenSilu
             module.conv_act = nn.Identity()
-
-
-def _can_be_joined(attn: Any) -> bool:
-    """Whether the projections of a layer, which has nothing else to it, are of one size."""
-    widths = {layer.out_features for layer in (attn.to_q, attn.to_k, attn.to_v)}
-    extras = (attn.group_norm, attn.spatial_norm, attn.norm_cross, attn.norm_q, attn.norm_k, attn.add_k_proj)
-    return (
-        type(attn.processor) is AttnProcessor2_0 and len(widths) == 1 and not any(extra for extra in extras)
-    )
 
 
 def _join(attn: Any) -> None:
@@ -152,7 +205,12 @@ def _join(attn: Any) -> None:
     for name, whole in joint.named_parameters():
         for part, rows in zip(parts, whole.chunk(len(parts)), strict=True):
             part.get_parameter(name).data = rows.data
-    attn.set_processor(FusedAttnProcessor2_0())
+    attn.set_processor(JoinedProjections())  # pyright: ignore[reportArgumentType]
+
+
+def _bias(conv: nn.Conv2d) -> Float[Tensor, "1 c"]:
+    assert conv.bias is not None
+    return conv.bias[None]
 
 
 def _as_tokens(pictures: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch places c"]:
