@@ -49,15 +49,19 @@ def test_all_kernels_compile_for_cuda_without_a_device(tmp_path):
     architectures = wp.get_cuda_supported_archs()
     if not architectures:
         pytest.skip("this build of Warp has no CUDA compiler")
+    import torch
+
     from recdreamer.field import half_field_warp, hash_grid_warp
+    from recdreamer.prior import fused_kernels
     from recdreamer.rendering import composite_warp, march_buffered_warp, march_warp
 
     unique = [
         *hash_grid_warp.make_kernels(2),
         *half_field_warp.make_kernels(2),
         *half_field_warp.make_kernels(4),
+        *vars(fused_kernels.make_kernels(torch.bfloat16)).values(),
     ]
-    modules = [march_warp, march_buffered_warp, composite_warp, half_field_warp]
+    modules = [march_warp, march_buffered_warp, composite_warp, half_field_warp, fused_kernels]
     for module in (*modules, *(kernel.module for kernel in unique)):
         (ptx,) = wp.compile_aot_module(module, arch=architectures[0], module_dir=tmp_path, use_ptx=True)
         assert ".visible .entry" in ptx.read_text(encoding="utf-8")

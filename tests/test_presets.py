@@ -38,6 +38,8 @@ def test_settings_reach_nested_values_and_keep_their_type() -> None:
 def test_settings_of_earlier_versions_have_their_new_names() -> None:
     config = resolve(JobRequest("x", overrides={"optimize.ground": [0.1, 0.2], "optimize.ground_tint": 0}))
     assert config.optimize.background_brightness == (0.1, 0.2) and config.optimize.background_tint == 0
+    # One that changed nothing but the speed is left out.
+    assert resolve(JobRequest("x", overrides={"guidance.compile": True})) == resolve(JobRequest("x"))
 
 
 def test_quick_is_quicker_and_another_prior_is_larger() -> None:

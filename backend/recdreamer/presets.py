@@ -39,6 +39,8 @@ RENAMED = {
     "optimize.ground_tint": "optimize.background_tint",
 }
 """Settings by the names that they have in the requests of earlier versions."""
+REMOVED = {"guidance.compile"}
+"""Settings of earlier versions that changed the speed alone."""
 
 Steps = TypeVar("Steps", OptimizeConfig, GeometryConfig, TextureConfig)
 
@@ -62,6 +64,8 @@ def resolve(request: JobRequest) -> GenerateConfig:
     if request.quality == "quick":
         config = quick(config)
     for name, value in request.overrides.items():
+        if name in REMOVED:
+            continue
         config = _with(config, RENAMED.get(name, name).split("."), name, value)
     _check_detail(config.texture)
     return config

@@ -178,8 +178,9 @@ def _beside_others(uvs: np.ndarray, corner: np.ndarray) -> np.ndarray:
         return corner
     painted = {tuple(tile) for tile in np.unique(corner[~is_flat], axis=0).tolist()}
     corner, flat = corner.copy(), np.flatnonzero(is_flat)
-    at_border = (np.abs(uvs[flat] - corner[flat][:, None]) <= EDGE).all(1)
-    flat, at_border = flat[at_border.any(1)], at_border[at_border.any(1)]
+    at_border = np.logical_and.reduce(np.abs(uvs[flat] - corner[flat][:, None]) <= EDGE, axis=1)
+    touches = np.logical_or.reduce(at_border, axis=1)
+    flat, at_border = flat[touches], at_border[touches]
     kinds, kind = np.unique(np.concatenate([corner[flat], at_border], 1), axis=0, return_inverse=True)
     best = kinds[:, :2].copy()
     for index, (column, row, is_left, is_low) in enumerate(kinds.tolist()):

@@ -12,6 +12,7 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from recdreamer.prior.fast_layers import speed_up
 from recdreamer.prior.loading import BUILTIN_FOLDER as BUILTIN_FOLDER
 from recdreamer.prior.loading import loading, model_source
 from recdreamer.prior.schedule import NoiseSchedule
@@ -125,8 +126,14 @@ class DiffusionPrior:
         text: Float[Tensor, "batch tokens width"],
     ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
         """The pretrained model's estimate of the noise in `latents_t`."""
-        output = self.unet(latents_t.to(self.unet.dtype), t, text.to(self.unet.dtype)).sample.float()
-        return self.schedule.eps_of(output, latents_t, t)
+        return self.schedule.eps_of(self.output(latents_t, t, text), latents_t, t)
+
+    def output(
+        self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
+        text: Float[Tensor, "batch tokens width"],
+    ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
+        """The raw output of the pretrained model, eps or v."""
+        return self.unet(latents_t.to(self.unet.dtype), t, text.to(self.unet.dtype)).sample.float()
 
     @torch.no_grad()
     def sample(
@@ -173,10 +180,15 @@ class TinyDecoder:
 
 
 def freeze(part: torch.nn.Module, device: torch.device | str) -> None:
-    """Prepare for inference: no gradients to the weights, and on a GPU the layout that suits convolutions."""
+    """Prepare for inference: no gradients to the weights, and on a GPU fused layers.
+
+    Half precision comes with the layout that suits convolutions; in float32 torch's own norms would leave it again.
+    """
     part.requires_grad_(False).eval().to(device)
     if torch.device(device).type == "cuda":
-        part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        speed_up(part)
+        if next(part.parameters()).dtype in (torch.bfloat16, torch.float16):
+            part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def guided(

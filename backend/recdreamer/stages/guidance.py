@@ -49,14 +49,11 @@ def prepare_guide(
             _fix_marginals(rectifiers, config, prior, prompts)
     if config.method in LORA_METHODS:
         branch = LoraBranch(prior, guidance.lora_rank, guidance.lora_targets, config.seed)
-    if guidance.checkpointing:
-        prior.unet.enable_gradient_checkpointing()
-    if guidance.compile:
-        prior.unet.compile()
     decoder = TinyDecoder(config.rectifier.tiny_decoder, prior) if config.rectifier.tiny_decoder else None
-    return Guide(
-        config.method, Denoiser(prior, branch, decoder), prompts, guidance, rectifiers, config.rectifier
-    )
+    denoiser = Denoiser(prior, branch, decoder)
+    if guidance.checkpointing:
+        denoiser.enable_checkpointing()
+    return Guide(config.method, denoiser, prompts, guidance, rectifiers, config.rectifier)
 
 
 def prepare_guides(

@@ -16,11 +16,11 @@ from recdreamer.distillation.methods import LORA_METHODS, Guide
 from recdreamer.images import write_sheet
 from recdreamer.job.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.models.model import Model, Pictured
-from recdreamer.optimize import optimize_step
 from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder
+from recdreamer.recorded_step import RecordedSteps
 from recdreamer.report import JobError, Report
 from recdreamer.safe_files import reason_of
 
@@ -150,6 +150,7 @@ def run_stage(
     num_steps = config.num_steps
     steps_before, steps_in_all = counted or (0, num_steps)
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
+    steps = RecordedSteps(config, prior, guide, lora, report.warning)
 
     def after_step(step: int) -> None:
         if step % config.preview_every == 0 or step == num_steps:
@@ -176,7 +177,7 @@ def run_stage(
         config,
         device,
         [part for part in (theta, lora, *rectifiers) if part is not None],
-        lambda step: optimize_step(step, config, prior, theta.at(step), guide, lora, theta.cameras(step)),
+        lambda step: steps.run(step, theta.at(step), theta.cameras(step)),
         after_step,
         check,
     )

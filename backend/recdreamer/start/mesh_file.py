@@ -97,9 +97,10 @@ def start_mesh_bytes(path: Path, start: Start = "object") -> bytes:
         ) from error
     arrays = checked(arrays)
     check_start(arrays, start)
-    text = "\n".join(notes).encode()
+    if notes:
+        arrays = {**arrays, "notes": np.frombuffer("\n".join(notes).encode(), np.uint8)}
     stream = io.BytesIO()
-    np.savez(stream, **arrays, **({"notes": np.frombuffer(text, np.uint8)} if text else {}))
+    np.savez(stream, allow_pickle=False, **arrays)
     return stream.getvalue()
 
 
