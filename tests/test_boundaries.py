@@ -191,7 +191,8 @@ BACKEND_ROOMS = (
     "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map", "paths",
     "report", "cache", "cameras", "named_tensors", "device", "kernels", "graphs", "images",
     "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
-    "config", "presets", "job", "start", "models", "optimize", "recorded_step", "stages", "generate", "evaluation", "cli", "__main__",
+    "config", "presets", "job", "start", "models", "optimize", "recorded_step", "stages", "generate",
+    "evaluation", "cli", "__main__",
 )  # fmt: skip
 """Folders and files of the package, lowest first: each may import those before it, at any depth and however late."""
 ADDON_ROOMS = (
