@@ -181,7 +181,7 @@ BACKEND_ROOMS = (
 )  # fmt: skip
 """Folders and files of the package, lowest first: each may import those before it, at any depth and however late."""
 ADDON_ROOMS = (
-    "compat", "describe", "previews", "preference_access", "layout", "jobs", "session",
+    "compat", "describe", "previews", "preference_access", "layout", "setup", "jobs", "session",
     "objects", "start", "shelf", "properties", "result", "operators", "panels", "preferences", "__init__",
 )  # fmt: skip
 """The same of the add-on."""
