@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Every command of the project, from a fresh checkout: python3 tools/dev.py {setup,demo,test,check,build,bench}.
+"""Every command of the project, from a fresh checkout: python3 tools/dev.py {setup,demo,test,check,build,bench,lock}.
 
 Creates the environments under .venv/ on demand. Standard library only, Python 3.11 or newer.
 """
@@ -29,6 +29,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="create all environments")
     commands.add_parser("check", help="lint, format, types")
+    commands.add_parser("lock", help="write the lock files of Install Backend again")
     commands.add_parser("build", help="build and validate the extension's zip under dist/")
     bench = commands.add_parser("bench", help="time one step of each method, split by part")
     bench.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to `recdreamer bench`")
@@ -94,6 +95,13 @@ def demo(options: argparse.Namespace) -> int:
 
 def build(options: argparse.Namespace) -> int:
     return run([BLENDERS[0].ensure(), ROOT / "tools" / "build_extension.py"])
+
+
+def lock(options: argparse.Namespace) -> int:
+    from lock import write_all
+
+    write_all()
+    return 0
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -196,7 +204,15 @@ def run(command: list, limit_s: float | None = None) -> int:
         raise
 
 
-COMMANDS = {"setup": setup, "demo": demo, "test": test, "check": check, "build": build, "bench": bench}
+COMMANDS = {
+    "setup": setup,
+    "demo": demo,
+    "test": test,
+    "check": check,
+    "build": build,
+    "bench": bench,
+    "lock": lock,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from addon.setup import fetch_uv
+from addon.setup.locks import UV_VERSION
+from addon.setup.remedies import SetupError
+from addon.setup.uv import child_environment, uv_program
+
 VENVS = ROOT / ".venv"
 NODE = ROOT / ".cache" / "node"
+UV = ROOT / ".cache" / "uv"
 GLTF_VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
-
-
-class SetupError(Exception):
-    """Something is missing on this machine. The message says what it is, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def find_python(version: str) -> str:
         if candidate and _version_of(candidate) == version:
             return candidate
     raise SetupError(
-        f"Python {version} was not found. Install it and make `python{version}` available on the PATH."
+        f"Python {version} was not found.", f"Install it and make `python{version}` available on the PATH."
     )
 
 
@@ -116,7 +119,7 @@ def ensure_gltf_validator() -> None:
         return
     npm = shutil.which("npm")
     if npm is None:
-        raise SetupError("npm was not found. Install Node.js, which runs the glTF validator of the tests.")
+        raise SetupError("npm was not found.", "Install Node.js, which runs the glTF validator of the tests.")
     NODE.mkdir(parents=True, exist_ok=True)
     run_shown(
         "glTF validator", [npm, "install", "--no-fund", "--no-audit", "--prefix", str(NODE), GLTF_VALIDATOR]
@@ -141,8 +144,19 @@ def run_shown(what: str, command: Sequence[str]) -> None:
     if process.returncode:
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:]
         raise SetupError(
-            "\n".join([*tail, f"This step failed: {what}. Repeat the command when the cause is fixed."])
+            "\n".join([*tail, f"This step failed: {what}."]), "Repeat the command when the cause is fixed."
         )
+
+
+def ensure_uv() -> Path:
+    """The program uv, under .cache/uv. Raises SetupError."""
+    uv = uv_program(UV.parent)
+    stamp = UV / UV_VERSION
+    if not (uv.exists() and stamp.exists()):
+        shutil.rmtree(UV, ignore_errors=True)
+        fetch_uv.fetch(UV, None, child_environment(UV.parent))
+        stamp.touch()
+    return uv
 
 
 def _show(text: str, end: str) -> None:
