@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import bpy
@@ -134,7 +134,8 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
 
     @property
     def path(self) -> Path:
-        return templates_folder() / self.image
+        """In the templates folder: of a name that leads elsewhere, as in a stranger's file, its last part counts."""
+        return templates_folder() / (PureWindowsPath(self.image).name or "none")
 
     @property
     def icon(self) -> int:

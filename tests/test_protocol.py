@@ -12,7 +12,6 @@ from recdreamer.protocol import (
     JobState,
     RequestError,
     Template,
-    write_atomically,
 )
 
 FRONT, BACK = (
@@ -83,14 +82,3 @@ def test_a_state_that_cannot_be_read_is_that_of_a_queued_job(tmp_path, text):
     job = JobFolder(tmp_path)
     job.state.write_text(text)
     assert job.read_state() == JobState()
-
-
-def test_an_atomic_write_replaces_or_leaves_everything(tmp_path):
-    path = tmp_path / "new folder" / "job.json"
-    write_atomically(path, "ä")
-    write_atomically(path, "ö")
-    assert path.read_text(encoding="utf-8") == "ö"
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError):
-        write_atomically(tmp_path / "taken", "x")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["new folder", "taken"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .client import kill_process, start_process, worker_environment
+from .client import kill_process, start_process
 
 BACKEND = Path(__file__).resolve().parents[2] / "backend"
 """The bundled package. Workers import it from here, so that add-on and backend always match."""
@@ -101,10 +101,10 @@ class Task:
             try:
                 self._process = start_process(
                     step.command,
+                    BACKEND,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
-                    env=worker_environment(BACKEND),
                 )
             except OSError as error:
                 self._news.put(("problem", f"{step.title} failed: {error.strerror or error}."))

@@ -9,19 +9,20 @@ import bpy
 import numpy as np
 from bpy.props import IntProperty
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.protocol import ROUGHNESS, RequestError
 from .. import compat
 from ..objects.hiding import local_view
-from ..result.material import ROUGHNESS, remove_material
+from ..result.material import remove_material
 from ..start.unwrap import smart_uvs
-from .jobs import NOT_OBJECT_MODE, why_not
+from .guarded import GuardedOperator, why_not
+from .jobs import NOT_OBJECT_MODE
 from .quads import ORIGINAL_KEY
 
 REACH = 0.03
 """Largest distance between quads and original, relative to the size of the object."""
 
 
-class RECDREAMER_OT_bake_quads(bpy.types.Operator):
+class RECDREAMER_OT_bake_quads(GuardedOperator, bpy.types.Operator):
     """Unwrap the quads and bake the color of the hidden original onto them with Cycles. Blender freezes meanwhile"""
 
     bl_idname = "recdreamer.bake_quads"
@@ -41,14 +42,9 @@ class RECDREAMER_OT_bake_quads(bpy.types.Operator):
         is_there = original_of(context.object, context) is not None
         return why_not(cls, "" if is_there else "The original of these quads is not in this view layer.")
 
-    def execute(self, context):
+    def run(self, context):
         quads = context.object
-        try:
-            bake_color(original_of(quads, context), quads, self.size_px, context)
-        except RequestError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+        bake_color(original_of(quads, context), quads, self.size_px, context)
 
 
 def original_of(quads: bpy.types.Object, context: bpy.types.Context) -> bpy.types.Object | None:

@@ -6,14 +6,13 @@ import io
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from zipfile import BadZipFile
 
 import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import START_MESH, JobFolder, JobRequest, RequestError
-from ..jobs.placement import PLACEMENT, START_FACES, StartPlacement
+from ...backend.recdreamer.safe_files import confined, read_npz
+from ..jobs.placement import PLACEMENT, START_FACES, StartPlacement, start_job_id
 from ..objects.object_keys import OBJECT_KEY
 from ..objects.rest_positions import world_of_job
 from ..properties import RecDreamerSettings
@@ -69,7 +68,7 @@ def _prepare_continue(
         captured = capture_mesh([start.region_object], context, region=start.region_name, is_local=True)
         files[START_MESH] = _npz(captured.arrays)
     else:
-        verts, faces, _ = read_arrays(start.source_job.folder.result / "mesh.npz")
+        verts, faces, _ = read_arrays(start.source_job.folder)
         if has_region(start.source_job.folder):
             files[START_MESH] = _npz({"verts": verts, "faces": faces})
             request = replace(request, start_mesh=START_MESH)
@@ -89,15 +88,21 @@ def _prepare_continue(
 
 
 def has_region(job: JobFolder) -> bool:
-    """True if only a region of the result could change, in this job or in one that it continued."""
-    try:
-        request = job.read_request()
-        if request.start_mesh:
-            with np.load(job.root / request.start_mesh, allow_pickle=False) as arrays:
-                return "region" in arrays and bool(arrays["region"].min() < 1)
-    except (RequestError, OSError, ValueError, BadZipFile):
-        return False
-    return bool(request.start_job) and has_region(JobFolder(Path(request.start_job)))
+    """True if only a region of the result could change, in this job or in one beside it that it continued."""
+    seen: set[str] = set()
+    while job.root.name not in seen:
+        seen.add(job.root.name)
+        try:
+            request = job.read_request()
+            if request.start_mesh:
+                region = read_npz(confined(job.root, request.start_mesh), ("region",)).get("region")
+                return region is not None and region.size > 0 and bool(region.min() < 1)
+            if not request.start_job:
+                return False
+            job = JobFolder(confined(job.root.parent, start_job_id(request)))
+        except RequestError:
+            return False
+    return False  # It continues itself.
 
 
 def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> StartPlacement:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from ...backend.recdreamer.protocol import Stage
+from .. import describe
 from ..layout import draw_text
 from ..properties import RecDreamerSettings
 from ..start.properties import RecDreamerStart
@@ -24,7 +25,7 @@ def draw_start(layout, settings: RecDreamerSettings, context):
         row.prop(start, "job")
         row.operator("recdreamer.continue_selected", text="", icon="RESTRICT_SELECT_OFF")
         if start.source_job is not None and start.source_job.request is not None:
-            column.label(text=start.source_job.request.prompt, icon="CHECKMARK")
+            column.label(text=describe.one_line(start.source_job.request.prompt), icon="CHECKMARK")
     if start.kind in ("object", "continue"):
         column.prop(start, "strength")
     _draw_region(column, start, context)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...backend.recdreamer.protocol import MAX_TRIANGLES, RequestError
 from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
+from ..objects.pixels import scene_linear_to_srgb
 from ..objects.rest_positions import frame_of
 from .material_colors import material_colors, mean_of_corners
 from .regions import check_region, region_weights
@@ -179,7 +180,7 @@ def _read_colors(
     """
     attribute = mesh.color_attributes.active_color
     if attribute is not None and len(attribute.data) and attribute.name != region:
-        rgb = read_property(attribute.data, "color_srgb", width=4)[:, :3]
+        rgb = scene_linear_to_srgb(read_property(attribute.data, "color", width=4)[:, :3])
         if attribute.domain == "CORNER":
             rgb = mean_of_corners(rgb, loop_verts, len(mesh.vertices))
     elif region:

@@ -8,6 +8,8 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty, StringProperty
 
 from ...backend.recdreamer.protocol import START_MESH, JobRequest, RequestError, Stage
+from .. import describe
+from ..jobs.placement import start_job_id
 from ..jobs.registry import Job
 from ..objects.hiding import is_left_out
 from ..objects.object_keys import find_imported
@@ -52,7 +54,11 @@ def _set_region(start: RecDreamerStart, number: int) -> None:
 
 
 def _search_jobs(start: RecDreamerStart, context: bpy.types.Context, text: str) -> list[tuple[str, str]]:
-    return [(job.id, job.request.prompt) for job in session.registry.jobs if not job.why_not_continue]
+    return [
+        (job.id, describe.one_line(job.request.prompt))
+        for job in session.registry.jobs
+        if not job.why_not_continue
+    ]
 
 
 class RecDreamerStart(bpy.types.PropertyGroup):
@@ -187,7 +193,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         self.kind, self.strength = request.start, request.strength
         if request.start != "texture":
             self.stages = set(request.stages)
-        self.job = request.start_job.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        self.job = start_job_id(request)
 
     def _check(self) -> None:
         """Checks that do not read the mesh, because they run on every redraw of the panel."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,8 +47,10 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Template, ...]:
 def make_job(
     folder: Path, templates: tuple[Template, ...], device: str, method: Method = "usd", **overrides: object
 ) -> tuple[JobFolder, GenerateConfig]:
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = [replace(t, image=Path(shutil.copy(t.image, folder)).name) for t in templates]
     request = JobRequest(
-        "a red bear", method=method, pose_mode="marginal", seed=3, device=device, templates=templates,
+        "a red bear", method=method, pose_mode="marginal", seed=3, device=device, templates=tuple(copies),
         overrides=overrides,
     )  # fmt: skip
     write_atomically(folder / "job.json", request.to_json())

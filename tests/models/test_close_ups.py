@@ -178,6 +178,7 @@ def test_a_job_counts_and_resumes_them(tmp_path: Path, monkeypatch: pytest.Monke
 
     def job(name: str) -> JobFolder:
         folder = JobFolder(tmp_path / name)
+        folder.root.mkdir()
         write_atomically(folder.request, request.to_json())
         np.savez(
             folder.root / "mesh.npz",

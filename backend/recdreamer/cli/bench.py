@@ -80,6 +80,7 @@ def bench_step_command(command: BenchStep) -> None:
     print(as_table(found))
     print(f"{found['device']}, {found['threads']} thread(s), prior {found['prior']}, {found['stage']} stage")
     if command.out is not None:
+        command.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(command.out, json.dumps(found, indent=2))
 
 

@@ -206,11 +206,13 @@ def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
     if command.start_mesh:
         from recdreamer.start.mesh_file import start_mesh_bytes
 
+        (job.root / START_MESH).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(job.root / START_MESH, start_mesh_bytes(Path(command.start_mesh)))
     for template in templates:
         job.templates.mkdir(parents=True, exist_ok=True)
         assert command.templates is not None
         shutil.copyfile(command.templates / template.image, job.templates / template.image)
+    job.root.mkdir(parents=True, exist_ok=True)
     write_atomically(job.request, request.to_json())
     return request
 

@@ -111,6 +111,7 @@ def draw(command: Draw) -> int:
         raise RequestError(f"{command.out} already has pictures.", "Choose another folder, or empty it.")
     request = _request(command)
     prior, extractor, _ = _models(request)
+    command.out.mkdir(parents=True, exist_ok=True)
     for template in draw_templates(command.out, prior, extractor, request.prompt, request.seed):
         _print_template(template, command.out)
     return 0
@@ -121,6 +122,7 @@ def gallery(command: Gallery) -> int:
 
     request = _request(command)
     prior, extractor, _ = _models(request)
+    command.out.mkdir(parents=True, exist_ok=True)
     for sample in draw_gallery(command.out, prior, extractor, request.prompt, request.seed, _tick):
         print(f"{sample.label}: {command.out / sample.image} ({100 * sample.share:.0f} %)")
     return 0
@@ -136,10 +138,12 @@ def views(command: Views) -> int:
 
     quieten()
     # Read at twice the size of the views, because its object is cropped later.
-    (picture,) = load_templates(JobFolder(Path()), (Template("front", str(command.image.absolute())),), 512)
+    folder, image = JobFolder(command.image.absolute().parent), Template("front", command.image.name)
+    (picture,) = load_templates(folder, (image,), 512)
     device = choose_device(command.device)
     model = NovelViews.load(command.model, device, torch.float16 if device.type == "cuda" else torch.float32)
     generator = torch.Generator(device=device).manual_seed(command.seed)
+    command.out.mkdir(parents=True, exist_ok=True)
     for template in write_views(
         command.out, model, picture, generator, elevation_deg=command.elevation_deg, tick=_tick
     ):
@@ -213,6 +217,7 @@ def _drawn(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobReque
     folder = cache_folder("drawn") / hashlib.sha256(key.encode()).hexdigest()[:24]
     for old in sorted(folder.parent.glob("*"), key=lambda path: path.stat().st_mtime)[:-MAX_DRAWN]:
         shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     templates = draw_templates(folder, prior, extractor, request.prompt, seed=0)
     loaded = load_templates(JobFolder(folder), templates, prior.image_px)
     return Drawn(loaded, [template.image for template in templates])

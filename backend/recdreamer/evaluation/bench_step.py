@@ -157,6 +157,7 @@ def _job(
     folder: Path, method: Method, prior_name: str, device: str, settings: dict[str, Any]
 ) -> tuple[JobFolder, GenerateConfig]:
     """A job with noise as templates: their content does not change the cost of a step."""
+    folder.mkdir(parents=True, exist_ok=True)
     templates, noise = [], np.random.default_rng(0)
     for label in ("front", "right", "back", "left"):
         path = folder / f"{label}.png"

@@ -13,4 +13,5 @@ def add_to_report(job: JobFolder, name: str, found: dict[str, Any]) -> None:
     path = job.result / "report.json"
     report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     report[name] = found
+    job.result.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(report, indent=2, ensure_ascii=False))

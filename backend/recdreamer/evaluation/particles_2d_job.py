@@ -63,6 +63,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
         "marginal": dict(zip(observer.classifier.labels, observer.marginal.overall().tolist(), strict=True)),
         "oracle": poses_of(pictures) if config.prior == BUILTIN_PRIOR else None,
     }
+    job.result.mkdir(exist_ok=True)
     write_atomically(job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False))
 
 
@@ -90,6 +91,7 @@ class Album:
         write_atomically(self.path, json.dumps(self.trace))
         if is_due(sight.step, self.num_steps, NUM_SHEETS):
             path = self.job.root / "sheets" / f"step-{sight.step:06d}.png"
+            path.parent.mkdir(exist_ok=True)
             write_square_sheet(path, sight.pictures)
             self.report.preview(path)
 

@@ -39,6 +39,7 @@ def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None
     for kind, pngs in (("albedo", albedo_pngs), ("normal", normal_pngs)):
         files |= {texture_name(kind, tile, tiles): png for tile, png in pngs.items()}
     files["model.glb"] = glb_bytes(mesh, albedo_pngs, normal_pngs or None)
+    folder.mkdir(exist_ok=True)
     for name, data in files.items():
         write_atomically(folder / name, data)
     return list(files)

@@ -11,6 +11,7 @@ from recdreamer import __version__
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
 from recdreamer.mesh.tangents import tangent_frames
+from recdreamer.protocol import ROUGHNESS
 
 FLOAT, UINT32 = 5126, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -70,7 +71,7 @@ def glb_bytes(
             "pbrMetallicRoughness": {
                 "baseColorTexture": {"index": add_texture("albedo", tile, png)},
                 "metallicFactor": 0.0,
-                "roughnessFactor": 0.9,
+                "roughnessFactor": ROUGHNESS,
             },
         }
         if normal_map is not None:

@@ -37,6 +37,7 @@ def draw_templates(
     Images are relative to `folder`. Existing pictures are not drawn again. Fronts and backs are usually turned a
     little to one side; each is paired with its mirror image, so that neither side is preferred.
     """
+    folder.mkdir(exist_ok=True)
     templates = []
     for label in VIEW_PHRASES:
         names = [f"{label}-{rank}.png" for rank in range(per_class)]
@@ -62,6 +63,7 @@ def draw_gallery(
     A classifier built from the most typical samples determines the pose. Files are named after their class, the most
     certain first, and listed in gallery.json.
     """
+    folder.mkdir(exist_ok=True)
     remove_gallery(folder)
     drawn, typical = [], []
     for index, label in enumerate(VIEW_PHRASES):

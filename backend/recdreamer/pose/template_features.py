@@ -63,6 +63,7 @@ def _of_one(
     except (OSError, SafetensorError):
         made = _average(extractor, image, copies, content_seed)
         with suppress(OSError):  # The job can go on without a writable cache.
+            cache.mkdir(parents=True, exist_ok=True)
             write_atomically(path, save({name: tensor.contiguous() for name, tensor in made.items()}))
             _prune(cache)
         return made

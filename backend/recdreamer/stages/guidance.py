@@ -148,6 +148,7 @@ def prepare_classifier(
     are_foreign = any(template.source != "prior" for template in given)
     if given and not (config.rectifier.anchor and are_foreign and are_placed(loaded)):
         return build(loaded), loaded
+    job.templates.mkdir(exist_ok=True)
     folder = job.templates / "drawn" if given else job.templates
     own = draw_templates(folder, prior, extractor, config.prompt, config.seed)
     drawn = Drawn(

@@ -176,6 +176,7 @@ def write_preview(
     shown: Sequence[Pictured], ranges: CameraConfig, device: torch.device, path: Path, num_views: int = 4
 ) -> Path:
     """Write front, right, back and left side by side, in a row for each particle."""
+    path.parent.mkdir(exist_ok=True)
     cameras = orbit(num_views, ranges, device)
     write_sheet(path, torch.cat([one.picture(cameras, PREVIEW_PX) for one in shown]), num_views)
     return path
