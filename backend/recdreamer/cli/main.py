@@ -108,6 +108,12 @@ class Doctor:
 
     folder: Path = Path()
     """Folder for jobs."""
+    device: str = "auto"
+    """Device of the jobs, on which kernels and a small job are run."""
+    json: bool = False
+    """One JSON object a line: check, is_ok, text, fix."""
+    quick: bool = False
+    """Leave out the small job."""
 
 
 Command = (
@@ -163,7 +169,7 @@ def _run(command: Generate | Run | Templates | Particles2D | Evaluate | Bench | 
         case Doctor():
             from recdreamer.cli.doctor import examine
 
-            return examine(command.folder)
+            return examine(command.folder, command.device, command.json, command.quick)
 
 
 def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
