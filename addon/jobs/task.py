@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -29,10 +28,7 @@ class Step:
 class Task:
     """Commands that run one after another in the background; the panel shows their newest output line."""
 
-    def __init__(
-        self, steps: Sequence[Step], marker: Path | None = None, clean_up: Path | None = None
-    ) -> None:
-        """`marker` is written after success; the folder `clean_up` is removed in any case."""
+    def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = steps
         self.index = 0
         self.line = ""
@@ -40,12 +36,10 @@ class Task:
         self.problem = ""
         """Why it failed; empty while it runs and after success."""
         self.is_running = True
-        self._marker = marker
-        self._clean_up = clean_up
         self._is_cancelled = False
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
-        self._news: queue.SimpleQueue[tuple[str, str | int]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="recdreamer backend", daemon=True)
         self._thread.start()
 
@@ -69,7 +63,7 @@ class Task:
             changed = True
 
     def cancel(self) -> None:
-        """Kill the running command. The next installation replaces an incomplete environment."""
+        """Kill the running command and all that it has started."""
         with self._lock:
             self._is_cancelled = True
             if self._process is not None:
@@ -86,11 +80,7 @@ class Task:
                 self._news.put(("index", index))
                 if not self._run_step(step):
                     return
-            if self._marker is not None:
-                self._marker.touch()
         finally:
-            if self._clean_up is not None:
-                shutil.rmtree(self._clean_up, ignore_errors=True)
             self._news.put(("is_running", False))
 
     def _run_step(self, step: Step) -> bool:
@@ -114,10 +104,18 @@ class Task:
         with self._process.stdout as stream:
             for raw in stream:
                 line = raw.decode("utf-8", "replace").strip() or line
-                self._news.put(("line", line))
+                self._hear(line)
         code = self._process.wait()
         if self._is_cancelled:
             self._news.put(("problem", CANCELED))
         elif code:
-            self._news.put(("problem", f"{step.title} failed: {line.rstrip('.') or f'code {code}'}."))
+            self._news.put(("problem", self._why_failed(step, line, code)))
         return code == 0 and not self._is_cancelled
+
+    def _hear(self, line: str) -> None:
+        """A line of the running command."""
+        self._news.put(("line", line))
+
+    def _why_failed(self, step: Step, line: str, code: int) -> str:
+        """Why a step failed; `line` is its last one."""
+        return f"{step.title} failed: {line.rstrip('.') or f'code {code}'}."

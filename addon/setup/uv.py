@@ -34,8 +34,11 @@ def child_environment(folder: Path, outer: Mapping[str, str] | None = None) -> d
     proxy = outer.get("PIP_PROXY") or settings.get("proxy", "")
     if proxy and not any(inner.get(name) for name in PROXIES):
         inner |= {"HTTPS_PROXY": proxy, "HTTP_PROXY": proxy}
+    # A relative folder would be looked for in the working folder, which may be anybody's.
+    paths = [part for part in inner.get("PATH", "").split(os.pathsep) if Path(part).is_absolute()]
     scratch = str(folder / "tmp")
     return inner | {
+        "PATH": os.pathsep.join(paths),
         "PYTHONUTF8": "1",
         "PYTHONNOUSERSITE": "1",
         "PYTHONSAFEPATH": "1",

@@ -22,7 +22,8 @@ def test_settings_of_others_do_not_leak_in(tmp_path):
     outer = {
         "PIP_INDEX_URL": "http://elsewhere", "PIP_TARGET": "/elsewhere", "UV_INDEX": "http://elsewhere",
         "UV_PYTHON": "3.9", "PYTHONPATH": "/blender", "PYTHONHOME": "/blender", "CONDA_PREFIX": "/conda",
-        "VIRTUAL_ENV": "/venv", "pip_index_url": "http://elsewhere", "HOME": str(tmp_path), "PATH": "/bin",
+        "VIRTUAL_ENV": "/venv", "pip_index_url": "http://elsewhere", "HOME": str(tmp_path),
+        "PATH": os.pathsep.join([".", "/bin", "bin"]),
     }  # fmt: skip
     inner = child_environment(tmp_path / "setup", outer)
     assert "elsewhere" not in str(inner) and "/blender" not in str(inner) and "/conda" not in str(inner)
