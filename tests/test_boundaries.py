@@ -20,9 +20,12 @@ TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PROTOCOL = ROOT / "backend" / "recdreamer" / "protocol.py"
 SHARED = [
-    PROTOCOL.with_name(f"{name}.py") for name in ("safe_files", "json_values", "folder_lock", "protocol")
+    PROTOCOL.with_name(f"{name}.py")
+    for name in ("safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map")
 ]
-"""What both sides import, lowest first: the contract between them, and how its files are read and written."""
+"""What both sides import, lowest first: the contract between them, how its files are read and written, and what UVs can
+be painted."""
+WITH_NUMPY = {"safe_files", "uv_map"}
 JUDGES = [path for path in BACKEND if path.parent.name == "evaluation"]
 
 BLENDER = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "bpy_extras", "blf", "addon_utils", "bl_ext"}
@@ -118,7 +121,7 @@ def test_nothing_that_generates_knows_how_it_is_judged(path):
 @pytest.mark.parametrize("path", SHARED, ids=relative)
 def test_what_is_shared_needs_the_standard_library_only(path):
     """Numpy is imported late, to read arrays. Relatively, as they have another name inside of Blender."""
-    assert roots_of(path) <= sys.stdlib_module_names | ({"numpy"} if path.stem == "safe_files" else set())
+    assert roots_of(path) <= sys.stdlib_module_names | ({"numpy"} if path.stem in WITH_NUMPY else set())
     own = {module.split(".")[0] for level, module in imports_of(path) if level == 1}
     assert own <= {other.stem for other in SHARED[: SHARED.index(path)]}
     assert {level for level, _ in imports_of(path)} <= {0, 1}
@@ -133,7 +136,7 @@ def test_what_is_shared_can_be_imported_where_there_is_nothing_else():
         [sys.executable, "-c", script], cwd=ROOT / "backend", capture_output=True, text=True, check=True
     )
     ours = {name for name in done.stdout.split() if name.startswith("recdreamer")}
-    assert ours == {"recdreamer", *(f"recdreamer.{path.stem}" for path in SHARED)}
+    assert ours == {"recdreamer", *(f"recdreamer.{path.stem}" for path in SHARED if path.stem != "uv_map")}
     # Negative control: the same lock keeps the field out.
     script = f"{block}import recdreamer.field"
     done = subprocess.run(
@@ -193,7 +196,7 @@ def test_every_method_can_be_chosen(path):
 
 
 BACKEND_ROOMS = (
-    "__init__", "safe_files", "json_values", "folder_lock", "protocol",
+    "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map", "paths",
     "report", "cache", "cameras", "named_tensors", "device", "kernels", "images",
     "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
     "config", "presets", "job", "start", "models", "optimize", "stages", "generate", "evaluation", "cli", "__main__",

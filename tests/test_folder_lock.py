@@ -18,7 +18,8 @@ from recdreamer.folder_lock import (
     is_locked,
     take_stop_request,
 )
-from recdreamer.protocol import CLOCK_SKEW_S, STALE_S, JobFolder, JobState
+from recdreamer.job_state import CLOCK_SKEW_S, STALE_S, JobState
+from recdreamer.protocol import JobFolder
 from recdreamer.safe_files import RequestError
 
 PACKAGE = Path(recdreamer.__file__).parent

@@ -41,6 +41,7 @@ def test_whole_numbers_stand_for_fractions():
     [
         ({"prompt": " "}, "The prompt is empty."),
         ({"height_m": 0.0}, "The height is 0.0 metres."),
+        ({"height_m": 1e39}, "The height is 1e+39 metres."),
         ({"height_m": float("nan")}, "The height is nan metres."),
         ({"height_m": float("inf")}, "The height is inf metres."),
         ({"protocol": PROTOCOL_VERSION + 1}, f"The request speaks protocol {PROTOCOL_VERSION + 1},"),

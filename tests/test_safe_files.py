@@ -128,6 +128,7 @@ DAMAGED = {
     "deep": entry_of(header("(" * 5000 + ")" * 5000), b"12345678"),
     "unfinished": entry_of(b"{'descr': '<f4', 'shape': (2", b"12345678"),
     "no python": entry_of(b"\xff\x00{{{'''", b"12345678"),
+    "a type that ends the process": entry_of(header(kind="'M8[7Y/0]'"), b"12345678"),
     "a call": entry_of(header("__import__('os').system('true')"), b"12345678"),
     "too short": entry_of(header(), b"1234"),
     "too long": entry_of(header(), b"123456789"),

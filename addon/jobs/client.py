@@ -37,17 +37,23 @@ STOP_GRACE_S = 60.0
 """Time for a worker to save and exit after `cancel` or `pause`. Checkpoints survive a kill at any moment."""
 LINES_PER_POLL = 500
 """Limits the work of one poll, so that many events cannot freeze the user interface."""
+FOREIGN = ("PYTHON", "PIP_", "CONDA", "VIRTUAL_ENV", "UV_")
+"""Prefixes of variables that would change where Python looks and where pip installs to."""
+NETWORK = ("PIP_CERT", "PIP_PROXY", "PIP_CLIENT_CERT")
 ENDED = ("paused", "done", "failed", "cancelled")
 CHECK_BACKEND = "Check the Python interpreter, or install the backend, in the RecDreamer preferences."
 """Remedy if the backend cannot be started."""
 
 
 def worker_environment(backend: Path) -> dict[str, str]:
-    """Environment variables of a child process: none of Blender's Python settings, and the bundled backend first.
+    """Environment variables of a child process: no settings of other Pythons, and the bundled backend first.
 
-    PYTHONSAFEPATH keeps the working folder out of the import path, where `-m` and `-c` would put it first.
+    PYTHONSAFEPATH keeps the working folder out of the import path, where `-m` and `-c` would put it first. How the
+    network is reached stays: proxies and certificates.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment = {
+        name: value for name, value in os.environ.items() if name in NETWORK or not name.startswith(FOREIGN)
+    } | {"PIP_CONFIG_FILE": os.devnull}
     ours = {"PYTHONPATH": str(backend), "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
     return environment | ours
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -100,16 +101,17 @@ class Task:
                 self._news.put(("problem", f"{step.title} failed: {error.strerror or error}."))
                 return False
         assert self._process.stdout is not None
-        line = ""
+        line, reason = "", ""
         with self._process.stdout as stream:
             for raw in stream:
                 line = raw.decode("utf-8", "replace").strip() or line
+                reason = reason or error_in(line)
                 self._hear(line)
         code = self._process.wait()
         if self._is_cancelled:
             self._news.put(("problem", CANCELED))
         elif code:
-            self._news.put(("problem", self._why_failed(step, line, code)))
+            self._news.put(("problem", self._why_failed(step, reason or line, code)))
         return code == 0 and not self._is_cancelled
 
     def _hear(self, line: str) -> None:
@@ -117,5 +119,17 @@ class Task:
         self._news.put(("line", line))
 
     def _why_failed(self, step: Step, line: str, code: int) -> str:
-        """Why a step failed; `line` is its last one."""
+        """Why a step failed; `line` is its first error, or else its last line."""
         return f"{step.title} failed: {line.rstrip('.') or f'code {code}'}."
+
+
+def error_in(line: str) -> str:
+    """The reason in a line of output that tells of an error; empty in others.
+
+    The first such line names the cause, the last one often only that there was one.
+
+    >>> error_in("ERROR: No matching distribution found for torch")
+    'No matching distribution found for torch'
+    """
+    found = re.match(r"(?:ERROR|(?:\w+\.)*\w+(?:Error|Exception)): (.+)", line)
+    return found[1] if found else ""

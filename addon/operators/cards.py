@@ -121,6 +121,19 @@ class RECDREAMER_OT_remove_template(CardOperator, ShelfOperator):
         context.scene.recdreamer.templates.remove(self.index)
 
 
+class RECDREAMER_OT_remove_missing_templates(ShelfOperator):
+    """Remove all templates whose pictures are not on this computer"""
+
+    bl_idname = "recdreamer.remove_missing_templates"
+    bl_label = "Remove Missing"
+
+    def run(self, context):
+        shelf = context.scene.recdreamer.templates
+        for index in reversed(range(len(shelf))):
+            if shelf[index].is_missing:
+                shelf.remove(index)
+
+
 class RECDREAMER_OT_clear_templates(ShelfOperator):
     """Remove all templates from the shelf"""
 
@@ -135,6 +148,7 @@ CLASSES = (
     RECDREAMER_OT_redo_template,
     RECDREAMER_OT_mirror_template,
     RECDREAMER_OT_remove_template,
+    RECDREAMER_OT_remove_missing_templates,
     RECDREAMER_OT_clear_templates,
 )
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

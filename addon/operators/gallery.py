@@ -14,7 +14,7 @@ from .. import describe
 from ..jobs import environment, errands
 from ..jobs.errands import Errand, Gallery
 from ..jobs.task import Task
-from ..preference_access import get_preferences
+from ..preference_access import absolute_path, get_preferences
 from ..session import session
 from ..shelf import pictures
 from .cards import CaptureOperator, CardOperator, add_template
@@ -78,7 +78,7 @@ class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
 
     def start(self, context, command):
         template = self.find(context)
-        if not template.path.is_file():
+        if template.is_missing:
             raise RequestError("The image of this template is missing.", "Recapture or remove it.")
         folder = errands.new_folder(get_preferences().folder / "galleries", template.label)
         picture = template.path
@@ -91,7 +91,7 @@ class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
         def collect() -> None:
             session.gallery = Gallery("novel_view", errands.read_gallery(folder), start_deg)
 
-        model = bpy.path.abspath(get_preferences().views_model)
+        model = absolute_path(get_preferences().views_model)
         device = get_preferences().device
         return errands.views_task(command, picture, model, device, folder), collect
 

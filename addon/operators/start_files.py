@@ -22,6 +22,7 @@ from ..start.mesh_capture import CapturedMesh, capture_mesh, is_flat, uv_map_of
 from ..start.properties import RecDreamerStart
 from ..start.regions import faces_in
 from ..start.unwrap import smart_uvs
+from ..start.uv_fitness import verdict
 
 
 def prepare(
@@ -41,11 +42,17 @@ def prepare(
         front_deg=settings.front_deg,
         region=start.region_name,
     )
+    if request.start == "texture" and captured.has_instances:
+        raise RequestError(
+            f"{start.object.name!r} shows instances, which are not in its mesh and cannot be painted.",
+            "Add a Realize Instances node to its Geometry Nodes, or apply them (Object › Apply › Make Instances Real).",
+        )
     files = {PLACEMENT: _placement(settings, captured).to_json().encode()}
     if request.start == "texture":
         files[START_FACES] = _npz(_faces(captured, start))
         if not uv_map_of(start.object) and (uvs := smart_uvs(start.object, context)) is not None:
             captured.arrays["uvs"] = uvs[captured.triangle_loops]
+        _check_uvs(captured, start.object)
     elif start.keeps_size:
         if is_flat(captured):
             raise RequestError(
@@ -53,6 +60,11 @@ def prepare(
                 "Give it some thickness, disable Keep Size, or use Paint Only.",
             )
         request = replace(request, height_m=captured.height_m)
+    hidden = len(start.children) + 1 - len(start.objects)
+    if hidden:
+        objects = "1 hidden object" if hidden == 1 else f"{hidden} hidden objects"
+        note = f"Of {start.object.name!r}, {objects} below it {'is' if hidden == 1 else 'are'} left out."
+        captured.arrays["notes"] = np.frombuffer(note.encode(), np.uint8)
     return request, files | {START_MESH: _npz(captured.arrays)}
 
 
@@ -85,6 +97,16 @@ def _prepare_continue(
         world=[] if earlier is None else world_of_job(earlier, context).tolist(),
     )
     return request, files | {PLACEMENT: placement.to_json().encode()}
+
+
+def _check_uvs(captured: CapturedMesh, obj: bpy.types.Object) -> None:
+    """Raise RequestError if the worker would refuse the UVs, which modifiers may have changed."""
+    arrays = captured.arrays
+    if "uvs" in arrays:
+        names = ("uvs", "verts", "faces")
+        problem = verdict(digest(*map(arrays.get, names)), *map(arrays.get, names)).problem
+        if problem is not None:
+            raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
 
 
 def has_region(job: JobFolder) -> bool:

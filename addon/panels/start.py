@@ -9,6 +9,7 @@ from .. import describe
 from ..layout import draw_text
 from ..properties import RecDreamerSettings
 from ..start.properties import RecDreamerStart
+from ..start.uv_fitness import verdict_of_object
 
 
 def draw_start(layout, settings: RecDreamerSettings, context):
@@ -67,5 +68,9 @@ def _draw_region(column, start: RecDreamerStart, context):
 
 def _draw_uv_hint(column, start: RecDreamerStart, context):
     obj = start.object
-    if obj is not None and obj.type == "MESH" and not obj.data.uv_layers:
+    if obj is None or obj.type != "MESH":
+        return
+    if not obj.data.uv_layers:
         draw_text(column, f"{obj.name!r} has no UV map. Importing the texture adds one.", context, "INFO")
+    for warning in verdict_of_object(obj).warnings:
+        draw_text(column, warning, context, "ERROR")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bpy
 
-from ...backend.recdreamer.protocol import ROUGHNESS, JobFolder, RequestError
+from ...backend.recdreamer.protocol import RESULT_ROUGHNESS, JobFolder, RequestError
 from ...backend.recdreamer.safe_files import confined
 from .. import compat
 from ..picture_files import check_picture
@@ -27,7 +27,7 @@ def build_material(name: str, job: JobFolder, result: str = "result", uv_map: st
     material = compat.new_node_material(name)
     nodes, links = material.node_tree.nodes, material.node_tree.links
     principled = compat.principled_of(material)
-    principled.inputs["Roughness"].default_value = ROUGHNESS
+    principled.inputs["Roughness"].default_value = RESULT_ROUGHNESS
     # The color space for pictures is the one that a loaded PNG has, whatever the configuration calls it.
     albedo_node = _add_texture(material, principled, albedo, f"{name} albedo", uv_map, row=0)
     links.new(albedo_node.outputs["Color"], principled.inputs["Base Color"])

@@ -127,15 +127,14 @@ def _read_seeds(job: JobFolder, say: Callable[[str], None]) -> str:
 
 
 def _collection(context: bpy.types.Context, say: Callable[[str], None]) -> bpy.types.Collection:
-    """The active collection, or that of the scene if it cannot take objects or does not show them."""
+    """The active collection, or that of the scene if it cannot take objects."""
+    # Blender then activates another one instead of one that is hidden.
+    context.view_layer.update()
     active, scene = context.collection, context.scene
-    layer = context.view_layer.active_layer_collection
     if active.library is not None:
         reason = "is linked from another file"
     elif active.override_library is not None:
         reason = "is an override of one in another file"
-    elif layer.collection == active and (layer.exclude or not layer.is_visible):
-        reason = "is hidden"
     else:
         return active
     if scene.library is not None:

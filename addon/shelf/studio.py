@@ -13,6 +13,7 @@ from mathutils import Matrix, Vector
 
 from ...backend.recdreamer.protocol import RequestError
 from .. import compat, trouble
+from ..objects.evaluation import frozen
 from ..objects.hiding import is_left_out
 from ..objects.mesh_data import read_verts
 from . import pictures
@@ -61,12 +62,12 @@ def studio(
         if look == "RENDERED":
             _empty(scene)
             objects = [*objects, *(obj for obj in context.view_layer.objects if _gives_light(obj))]
-        for obj in dict.fromkeys([*objects, camera]):
-            if not is_left_out(obj):
-                scene.collection.objects.link(obj)
-                if obj.hide_render:
-                    shown.append(obj)
-                    obj.hide_render = False
+        objects = [obj for obj in dict.fromkeys(objects) if not is_left_out(obj)]
+        for obj in [*frozen(objects, context, made), camera]:
+            scene.collection.objects.link(obj)
+            if obj.hide_render:
+                shown.append(obj)
+                obj.hide_render = False
         camera_data.angle = math.radians(FOV_DEG)
         scene.camera = camera
         scene.frame_set(context.scene.frame_current)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from recdreamer.protocol import BUILTIN_PRIOR
+from recdreamer.protocol import BUILTIN_PRIOR, DEVICES
 from recdreamer.report import JobError
+from recdreamer.safe_files import printable, reason_of
 
 
 def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
@@ -14,18 +15,28 @@ def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises JobError if the named device cannot be used."""
+    """`auto` is the GPU if there is one. Raises JobError if the named device cannot be used here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise JobError(
-            "device",
-            f"The device {name!r} cannot be used ({str(error).splitlines()[0]}).",
-            "Choose 'auto' or 'cpu'.",
-        ) from error
-    return torch.device(name)
+    reason = ""
+    if DEVICES.fullmatch(name):
+        try:
+            torch.zeros(1, device=name)
+            return torch.device(name)
+        except (RuntimeError, AssertionError) as error:
+            reason = f": {reason_of(error)}"
+    raise JobError(
+        "device",
+        f"The device {printable(name)[:40]!r} cannot be used: {what_is_here()}.",
+        f"Choose 'auto' or 'cpu'{f' (torch says{reason})' if torch.cuda.is_available() and reason else ''}.",
+    )
+
+
+def what_is_here() -> str:
+    """The devices of this machine, in words."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = ", ".join(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count))
+    return f"this machine has a CPU and {gpus or 'no CUDA GPU'}"
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:

@@ -14,7 +14,7 @@ from recdreamer.device import choose_device, choose_dtype
 from recdreamer.job.repeat import empty_result, repeated_seeds, take_result
 from recdreamer.mesh import dress_mesh
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder, Stage, write_atomically
+from recdreamer.protocol import JobFolder, Stage, check_prior, write_atomically
 from recdreamer.report import Report
 from recdreamer.stages.guidance import prepare_guides
 from recdreamer.stages.handover import JobRun, first_shapes, refined_shapes
@@ -54,8 +54,9 @@ def prepare_run(job: JobFolder, config: GenerateConfig, report: Report) -> JobRu
     begin("prepare")
     seeds = stage_seeds(config, repeated_seeds(job, report.warning))
     # First, so that a start that cannot be used is reported before anything is loaded or drawn.
-    start = prepare_start(job, config, device, lambda: report.progress(0, 1))
+    start = prepare_start(job, config, device, lambda: report.progress(0, 1), report.warning)
     torch.manual_seed(config.seed)
+    check_prior(config.prior)
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guides = prepare_guides(job, config, prior, report.warning)
     prior.free_text_encoder()

@@ -154,7 +154,9 @@ def _misfit(name: str, value: Any) -> TypeError:
 def check_choice(name: str, value: str, allowed: Any) -> None:
     """Raise RequestError if `value` is none of the choices of a Literal."""
     if value not in get_args(allowed):
-        raise RequestError(f"Unknown {name} {value!r}.", f"Choose one of: {', '.join(get_args(allowed))}.")
+        raise RequestError(
+            f"Unknown {name} '{printable(value)[:80]}'.", f"Choose one of: {', '.join(get_args(allowed))}."
+        )
 
 
 def is_seed(value: object) -> bool:

@@ -7,6 +7,7 @@ Warp (CPU and CUDA from one source) is required. Some kernels have a reference i
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Sequence
 from types import ModuleType
@@ -48,13 +49,18 @@ def warp_module() -> ModuleType:
 def launch(kernel: Any, dim: Sequence[int] | int, arguments: Sequence[Any]) -> None:
     """Run a Warp kernel on contiguous tensors, on their device and torch's current stream.
 
-    A tensor one axis longer than the kernel's array (a row per vector) is passed as vectors.
+    A tensor one axis longer than the kernel's array (a row per vector) is passed as vectors. Empty tensors are fine.
     """
+    if math.prod((dim,) if isinstance(dim, int) else dim) == 0:
+        return
     wp = warp_module()
     device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
     passed = []
     for argument, parameter in zip(arguments, kernel.adj.args, strict=True):
         if isinstance(argument, Tensor):
+            if argument.numel() == 0:
+                # Torch calls any strides of an empty tensor contiguous, Warp does not.
+                argument = argument.new_empty(argument.shape)
             # Cheap descriptors, not arrays: Warp neither owns the memory nor sees torch's gradients.
             argument = wp.from_torch(argument.detach(), dtype=parameter.type.dtype, return_ctype=True)
         passed.append(argument)

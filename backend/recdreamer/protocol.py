@@ -1,8 +1,8 @@
 """The contract between the add-on and the backend: job folder, request, events, and conventions.
 
 Standard library only: Blender imports this file as part of the extension, the worker imports it as
-`recdreamer.protocol`. The same holds for the three files that it imports, and relatively therefore: safe_files.py,
-json_values.py and folder_lock.py. Files carry data, JSON lines carry events.
+`recdreamer.protocol`. The same holds for the files that it imports, relatively therefore: safe_files.py,
+json_values.py, folder_lock.py and job_state.py. Files carry data, JSON lines carry events.
 
 Colours: every colour that leaves a module, and every colour in a file, is sRGB in [0, 1] (or 0 to 255 in bytes). The
 backend never converts to linear light: fields, renders and textures mix sRGB values directly, like the pictures that the
@@ -25,6 +25,10 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from .folder_lock import LOCK, STOP, is_locked
+from .job_state import HEARTBEAT_S as HEARTBEAT_S
+from .job_state import STALE_S as STALE_S
+from .job_state import JobState
+from .job_state import Status as Status
 from .json_values import (
     check_choice,
     check_range,
@@ -46,11 +50,9 @@ Kind = Literal["object", "particles"]
 Stage = Literal["shape", "geometry", "texture"]
 Start = Literal["prompt", "object", "texture", "continue"]
 Source = Literal["viewport", "turntable", "file", "clipboard", "sketch", "prior", "novel_view"]
-Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
 BUILTIN_PRIOR = "builtin"
-NO_PROMPT = "no prompt yet"
-"""Placeholder in a request that only checks templates."""
+NO_PROMPT = "no prompt yet"  # Placeholder in a request that only checks templates.
 
 # Azimuth of the camera that sees a class, as on Blender's numpad: 1 is front (camera at -Y), 3 is right (+X), and
 # counter-clockwise seen from above. Other labels are allowed; their azimuth comes with the template.
@@ -60,12 +62,10 @@ MIN_SIDE_PX = 8
 """Smaller pictures show no pose: they are damaged exports or the wrong files."""
 MIN_COVERAGE = 1e-4
 """Share of a picture that must be opaque: a few thin lines are enough, a stray pixel is not."""
-ROUGHNESS = 0.7
-"""Of the material of a result, in its GLB and in Blender."""
 MAX_TRIANGLES = 2_000_000
 """Of a mesh to start from."""
-MAX_SCALE = 1e6
-"""Heights in metres and weights beyond this, or below its inverse, lose their meaning in the numbers of a mesh file."""
+MAX_WEIGHT = 1e6
+"""Of a template."""
 DEVICES = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 TEMPORARY = ".new-"
 """Prefix of unfinished and discarded entries in `checkpoints/`. The next worker removes them."""
@@ -76,6 +76,12 @@ START_MESH = "start/mesh.npz"
 #   uvs     float32 (faces, 3, 2)   optional; whole numbers count UV tiles (UDIM): u in [1, 2) is tile 1002
 #   region  float32 (verts,)        optional; 1 where the result may change, 0 where it must not
 #   rgb     float32 (verts, 3)      optional; sRGB colour of the part that must not change
+#   notes   uint8 (bytes,)          optional; UTF-8, a sentence per line: what was changed or left out of the artist's
+#                                   mesh. The worker says them when the job begins.
+RESULT_ROUGHNESS = 0.9
+"""Of the material of a result, wherever it is made."""
+MAX_HEIGHT_M = 1e30
+"""Of a result. Beyond, its coordinates come near the limits of their precision."""
 START_ARRAYS = ("verts", "faces", "uvs", "region", "rgb")
 
 
@@ -155,7 +161,12 @@ class JobRequest:
         check_seed(self.seed)
         self._validate_start()
         check_range(
-            "The height", self.height_m, 1 / MAX_SCALE, MAX_SCALE, " metres", "Give a height above zero."
+            "The height",
+            self.height_m,
+            1 / MAX_HEIGHT_M,
+            MAX_HEIGHT_M,
+            " metres",
+            "Give a height above zero.",
         )
         labels = self.labels
         if self.templates and not MIN_CLASSES <= len(labels) <= MAX_CLASSES:
@@ -169,7 +180,7 @@ class JobRequest:
             for template in self.templates:
                 if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
                     raise RequestError(
-                        f"Template {template.label!r} has no known view direction.",
+                        f"Template {printable(template.label)[:100]!r} has no known view direction.",
                         "Label it front, right, back or left, set its azimuth, or use the marginal mode.",
                     )
 
@@ -324,36 +335,7 @@ class JobFolder:
         here = socket.gethostname()
         if is_locked(self.root):
             return state.host or here
-        age_s = time.time() - state.updated_s
-        is_fresh = -CLOCK_SKEW_S <= age_s <= STALE_S
-        return state.host if state.status == "running" and state.host != here and is_fresh else ""
-
-
-@dataclass
-class JobState:
-    """`state.json`: the progress of a job, replaced atomically. Enough to draw the panel after a restart."""
-
-    status: Status = "queued"
-    pid: int | None = None
-    """Process number of the worker on `host`, to show: nothing is ever sent to it."""
-    host: str = ""
-    """Name of the computer that runs the worker."""
-    token: str = ""
-    """Random name of this run: a worker that finds another one here has lost the folder."""
-    updated_s: float = 0.0
-    """Unix time of the last heart-beat."""
-    stage: str = ""
-    step: int = 0
-    total: int = 0
-    it_per_s: float = 0.0
-    eta_s: float | None = None
-    """Remaining time of the whole job, not only of the stage."""
-    preview: str = ""
-    """Newest preview picture, relative to the job folder."""
-    pose_distribution: dict[str, float] = field(default_factory=dict)
-    message: str = ""
-    """Why the job failed, or the latest warning."""
-    hint: str = ""
+        return state.host if state.host != here and state.is_fresh(time.time()) else ""
 
 
 # Events: one JSON object per line on the worker's stdout and in events.jsonl; "type" says which.
@@ -363,12 +345,22 @@ class JobState:
 #   error(kind, message, hint)            paused()      cancelled()
 # The worker reads "cancel" and "pause" lines from stdin, where end of file means that the parent process ended, and from
 # a file of the job folder (folder_lock.py). Readers ignore unknown types and fields.
-HEARTBEAT_S = 2.0
-"""The worker renews state.json at least this often."""
-STALE_S = 30.0
-"""If the state of a running job is older than this, its worker is gone."""
-CLOCK_SKEW_S = 5.0
-"""Clocks of two computers differ by this much at most, when they are right."""
+
+
+def check_prior(name: str) -> None:
+    """Raise RequestError if this cannot be a model on this computer, as far as its files tell at a glance."""
+    hint = "Choose 'builtin', or the folder of a Stable Diffusion model, which has a model_index.json."
+    path, shown = Path(name), printable(name)[:200]
+    is_path = path.is_absolute() or name.startswith(("./", "../", "~", ".\\", "..\\"))
+    try:
+        if path.is_file():
+            raise RequestError(f"The prior {shown} is a file, not a folder.", hint)
+        if path.is_dir() and name != BUILTIN_PRIOR and not (path / "model_index.json").is_file():
+            raise RequestError(f"The prior {shown} has no model_index.json.", hint)
+        if is_path and not path.exists():
+            raise RequestError(f"There is no prior {shown}.", hint)
+    except OSError as error:
+        raise RequestError(f"The prior {shown} cannot be read ({reason_of(error)}).", hint) from error
 
 
 def _validate_template(template: Template) -> None:
@@ -380,7 +372,7 @@ def _validate_template(template: Template) -> None:
     if not is_inside(template.image):
         raise RequestError(f"The picture {of_this} is not in the job folder.", "Add the template again.")
     check_range(
-        f"The weight {of_this}", template.weight, 1 / MAX_SCALE, MAX_SCALE, "", "Give a weight above zero."
+        f"The weight {of_this}", template.weight, 1 / MAX_WEIGHT, MAX_WEIGHT, "", "Give a weight above zero."
     )
     for name, angle in (("azimuth", template.azimuth_deg), ("elevation", template.elevation_deg)):
         if angle is not None:

@@ -6,6 +6,7 @@ Standard library only (numpy to read arrays), and shared with the add-on like pr
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import secrets
@@ -27,6 +28,13 @@ MAX_FILES = 100_000
 """Of a job folder, which has some hundreds."""
 LEFTOVER = re.compile(r"\..*\.(json|png|npz|glb|md|safetensors)\.[0-9a-z_]{8,12}")
 """Temporary names of `write_atomically`, now and in earlier versions."""
+MAX_HEADER = 10_000
+"""Bytes of the header of an array."""
+NPY_HEADER = re.compile(
+    rb"\{'descr': ?'(?P<type>[<>|=](f[248]|[iu][1248]|b1))', ?'fortran_order': ?(?P<by_columns>True|False), ?"
+    rb"'shape': ?\((?P<shape>(\d{1,15}(, ?\d{1,15}){0,7})?,?)\),? ?\}\s*"
+)
+"""As every version of numpy writes it."""
 LINK_TAGS = {0xA000000C, 0xA0000003}
 """Windows' tags of symbolic links and junctions; other tags are those of files in a cloud."""
 
@@ -229,25 +237,24 @@ def _read_npy(stream: Any, size: int) -> Any:
     """An array of exactly `size` bytes, header included."""
     import numpy as np
 
-    versions = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    version = np.lib.format.read_magic(stream)
-    if version not in versions:
-        raise ValueError(f"an array has the format {version}")
-    shape, by_columns, dtype = versions[version](stream)
-    if dtype.kind not in "fiub" or dtype.shape:
-        raise ValueError(f"it has values of type {dtype}")
-    if len(shape) > 8 or any(type(side) is not int or side < 0 for side in shape):
-        raise ValueError(f"it has an array of shape {shape}")
-    count = 1
-    for side in shape:
-        count *= side
-    if count * dtype.itemsize != size - stream.tell():
+    start = stream.read(10)
+    if start[:8] not in (b"\x93NUMPY\x01\0", b"\x93NUMPY\x02\0") or len(start) < 10:
+        raise ValueError("an array has no header")
+    length = start[8:] + (stream.read(2) if start[6] == 2 else b"")
+    # Not read by numpy, which ends the process for some types, nor by Python, which may for some nestings.
+    header = NPY_HEADER.fullmatch(stream.read(min(int.from_bytes(length, "little"), MAX_HEADER)))
+    if header is None:
+        raise ValueError("an array is of another kind than numbers")
+    dtype = np.dtype(header["type"].decode("ascii"))
+    shape = tuple(int(side) for side in header["shape"].split(b",") if side.strip())
+    if math.prod(shape) * dtype.itemsize != size - stream.tell():
         raise ValueError("the size of an array is wrong")
-    values = _read_exactly(stream, count * dtype.itemsize)
-    return np.frombuffer(values, dtype).reshape(shape, order="F" if by_columns else "C").copy()
+    values = _read_exactly(stream, math.prod(shape) * dtype.itemsize)
+    return (
+        np.frombuffer(values, dtype)
+        .reshape(shape, order="F" if header["by_columns"] == b"True" else "C")
+        .copy()
+    )
 
 
 def _read_exactly(stream: Any, size: int) -> bytes:

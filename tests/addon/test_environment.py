@@ -38,6 +38,31 @@ def test_a_failing_step_ends_the_task_with_its_last_line():
     assert task.problem == "Fetching failed: No space."
 
 
+def test_the_first_error_is_the_reason():
+    lines = [
+        "Collecting torch",
+        "ERROR: Could not find torch",
+        "ERROR: That was it",
+        "note: not a problem with pip",
+    ]
+    task = Task([Step("Fetching", python(f"print(*{lines}, sep=chr(10)); raise SystemExit(1)"))])
+    task.join()
+    assert task.problem == "Fetching failed: Could not find torch."
+
+
+def test_settings_of_other_pythons_do_not_reach_a_command(monkeypatch):
+    """But proxies and certificates do."""
+    for name in ("PIP_USER", "PIP_TARGET", "CONDA_PREFIX", "VIRTUAL_ENV"):
+        monkeypatch.setenv(name, "/x")
+    kept = ("HTTPS_PROXY", "SSL_CERT_FILE", "PIP_CERT")
+    for name in kept:
+        monkeypatch.setenv(name, "/c")
+    asked = Task([Step("Asking", python("import os; print(sorted(os.environ))"))])
+    asked.join()
+    assert all(repr(name) in asked.line for name in kept)
+    assert not any(name in asked.line for name in ("PIP_USER", "PIP_TARGET", "CONDA", "VIRTUAL_ENV"))
+
+
 def test_a_missing_command():
     task = Task([Step("Checking", ["/no/such/python"])])
     task.join()
@@ -247,4 +272,4 @@ def test_the_caches_are_those_of_the_backend(monkeypatch, tmp_path):
         monkeypatch.setattr(sys, "platform", platform)
         monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / place))
         monkeypatch.setenv("PROGRAMDATA", str(tmp_path / "shared"))
-        assert storage.user_cache() == cache.cache_folder("warp").parent
+        assert storage.user_cache() == cache.lasting_folder("warp").parent

@@ -255,7 +255,7 @@ KEPT = {"scenes", "objects", "meshes", "materials", "images", "cameras"}
 
 @pytest.fixture
 def watched(monkeypatch, preferences):
-    """No signal, no waiting for ever, and the secret stays as it was."""
+    """No signal, no waiting for ever, no look at a server, and the secret stays as it was."""
 
     def refuse(*args):
         raise AssertionError(f"a signal to {args}")
@@ -263,7 +263,18 @@ def watched(monkeypatch, preferences):
     def time_is_up(*args):
         raise AssertionError("it waits for ever")
 
+    def locally(function):
+        def look(path, *args, **options):
+            assert "server" not in os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else True
+            return function(path, *args, **options)
+
+        return look
+
     monkeypatch.setattr(os, "kill", refuse)
+    for function in ("stat", "lstat", "open"):
+        monkeypatch.setattr(os, function, locally(getattr(os, function)))
+    for function in ("isfile", "exists", "isdir"):
+        monkeypatch.setattr(os.path, function, locally(getattr(os.path, function)))
     preferences.folder.mkdir(parents=True)
     secret = preferences.folder / "secret.png"
     secret.write_bytes(SECRET)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 
 import bpy
@@ -138,6 +139,20 @@ def test_damaged_job(draw, fake_backend, addon, settle):
     seen = draw()
     assert "job.json cannot be read" in " ".join(seen.texts)
     assert "recdreamer.delete_job" in seen.operators
+
+
+def test_a_job_on_another_computer(draw, fake_backend, settle, addon):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate()
+    job = settle()
+    state = {"status": "running", "host": "render-7", "updated_s": time.time(), "step": 3, "total": 4}
+    job.folder.state.write_text(json.dumps(state))
+    addon("session").pump()
+    seen = draw()
+    assert "a bear  ·  running on render-7" in seen.texts
+    assert "recdreamer.pause" in seen.operators and "recdreamer.resume" not in seen.operators
+    assert bpy.ops.recdreamer.pause() == {"FINISHED"}
+    assert (job.folder.root / "stop").read_text() == "pause"
 
 
 def test_every_condition_has_an_icon(addon):

@@ -181,3 +181,12 @@ def test_it_names_each_trouble_and_a_remedy(tmp_path, monkeypatch, capsys):
     failures = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
     assert len(failures) == 3
     assert all(failure.endswith(".") and failure.count(". ") >= 1 for failure in failures)
+
+
+def test_it_tells_of_a_cache_that_does_not_last(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    told = doctor._caches()
+    assert told.startswith(f"only for one run at a time, as {tmp_path / 'file'}") and "XDG_CACHE_HOME" in told
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "there"))
+    assert doctor._caches() == str(tmp_path / "there" / "recdreamer" / "warp")

@@ -78,6 +78,17 @@ def test_where_a_view_misses_the_mesh_it_looks_at_the_middle() -> None:
     assert torch.equal(points, torch.zeros(1, 3))
 
 
+def test_a_step_that_sees_nothing_changes_nothing() -> None:
+    of = subject()
+    before = of.painting.field.grid.table.detach().clone()
+    away = orbit_cameras(torch.tensor([0.0]), torch.tensor([0.0]), 0.01, 30.0)
+    away.c2w[0, :3, 3] = torch.tensor([50.0, 0.0, 0.0])
+    shown = of.render(away, 0, torch.Generator())
+    assert len(shown.now.xyz) == 0
+    of.descend(shown, shown.rgb, torch.ones_like(shown.rgb), 0, torch.Generator())
+    assert torch.equal(of.painting.field.grid.table, before) and of.first_bad_step == float("inf")
+
+
 def test_coarse_colours_stay_where_a_close_up_wants_others() -> None:
     red, changed = torch.tensor([1.0, 0.0, 0.0])[:, None, None].expand(3, 24, 24), []
     for hold in (0.0, 1e5):

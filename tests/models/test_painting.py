@@ -122,6 +122,25 @@ def test_the_field_that_it_begins_with_stays_as_it_was() -> None:
     assert all(torch.equal(tensor, kept[name]) for name, tensor in field.state_dict().items())
 
 
+def needle() -> Mesh:
+    """So thin, and so far from the middle of every pixel, that no ray of a small picture meets it."""
+    verts = np.array([[1e-4, 1e-4, -0.7], [2e-4, 1e-4, -0.7], [1e-4, 2e-4, 0.7]], np.float32)
+    return Mesh(verts, np.array([[0, 1, 2]], np.int32))
+
+
+@pytest.mark.parametrize("smoothness", [0.0, 100.0])
+def test_a_step_that_sees_nothing_of_the_mesh_changes_nothing(smoothness: float) -> None:
+    settings = config(**{"texture.smoothness": smoothness, "cameras.azimuth_deg": [0.0, 0.0]})
+    subject = Painting(settings, needle(), RadianceField(FieldConfig(), 0), CPU)
+    before = {name: tensor.clone() for name, tensor in subject.field.state_dict().items()}
+    for number in range(2):
+        shown = subject.render(subject.cameras(number), number, torch.Generator())
+        assert len(shown.xyz) == 0
+        subject.descend(shown, shown.rgb, torch.ones_like(shown.rgb), number, torch.Generator())
+    assert torch.isinf(torch.tensor(subject.first_bad_step)), "the loss is finite"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.field.state_dict().items())
+
+
 def test_what_only_shows_the_frozen_side_takes_no_step() -> None:
     """With one view a step, many see nothing of a region."""
     behind = (grid_points(16)[:, 1] > 0.3).float().view(16, 16, 16)

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from recdreamer.cli.settings import Settings, parse_setting
+from recdreamer.cli.job_command import model_name, settings_of
+from recdreamer.cli.settings import Settings
+from recdreamer.paths import given_path
 from recdreamer.protocol import (
     BUILTIN_PRIOR,
     NO_PROMPT,
@@ -138,10 +140,12 @@ def views(command: Views) -> int:
 
     quieten()
     # Read at twice the size of the views, because its object is cropped later.
-    folder, image = JobFolder(command.image.absolute().parent), Template("front", command.image.name)
-    (picture,) = load_templates(folder, (image,), 512)
+    path = given_path(command.image).absolute()
+    (picture,) = load_templates(JobFolder(path.parent), (Template("front", path.name),), 512)
     device = choose_device(command.device)
-    model = NovelViews.load(command.model, device, torch.float16 if device.type == "cuda" else torch.float32)
+    model = NovelViews.load(
+        given_path(command.model), device, torch.float16 if device.type == "cuda" else torch.float32
+    )
     generator = torch.Generator(device=device).manual_seed(command.seed)
     command.out.mkdir(parents=True, exist_ok=True)
     for template in write_views(
@@ -160,7 +164,8 @@ def check(command: Check) -> int:
     from recdreamer.pose.templates import load_templates
     from recdreamer.prior.attention import attention_to_prompt
 
-    job = JobFolder(command.folder)
+    job = JobFolder(given_path(command.folder))
+    job.check()
     request = _request_to_check(job, command)
     prior, extractor, config = _models(request)
     loaded = load_templates(job, request.templates, prior.image_px)
@@ -197,9 +202,9 @@ def _request_to_check(job: JobFolder, command: Check) -> JobRequest:
             request = replace(request, templates=drawn)
     else:
         request = JobRequest(NO_PROMPT, pose_mode="marginal", templates=templates_in(job.root))
-    given = {"prompt": command.prompt, "prior": command.prior, "device": command.device}
+    given = {"prompt": command.prompt, "prior": model_name(command.prior), "device": command.device}
     request = replace(request, **{name: value for name, value in given.items() if value})
-    request = replace(request, overrides=request.overrides | dict(map(parse_setting, command.set)))
+    request = replace(request, overrides=request.overrides | settings_of(command.set))
     request.validate()
     return request
 
@@ -225,8 +230,8 @@ def _drawn(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobReque
 
 def _request(command: Draw) -> JobRequest:
     request = JobRequest(
-        command.prompt, seed=command.seed, prior=command.prior, device=command.device,
-        overrides=dict(map(parse_setting, command.set)),
+        command.prompt, seed=command.seed, prior=model_name(command.prior), device=command.device,
+        overrides=settings_of(command.set),
     )  # fmt: skip
     request.validate()
     return request

@@ -191,6 +191,7 @@ def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "verts 3"]:
     >>> [round(x, 4) for x in vertex_normals(corner)[0].tolist()]  # 1 / √3
     [0.5774, 0.5774, 0.5774]
     """
+    mesh = Mesh(unit_sized(mesh.verts), mesh.faces)
     corners = mesh.verts[mesh.faces].astype(np.float64)
     face_normals = normalized(face_cross(mesh).astype(np.float64))
     normals = np.zeros((len(mesh.verts), 3))
@@ -206,6 +207,20 @@ def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "verts 3"]:
     # A vertex with only degenerate faces still needs a unit vector, because renderers divide by its length.
     normals[~normals.any(axis=1)] = (0.0, 0.0, 1.0)
     return normals.astype(np.float32)
+
+
+def unit_sized(verts: Float[np.ndarray, "verts 3"]) -> Float[np.ndarray, "verts 3"]:
+    """The vertices divided by the power of two next below their extent, for which products of lengths cannot overflow.
+
+    Exact, so that directions and proportions keep their last bits.
+
+    >>> unit_sized(np.array([[0.0, 0, 0], [3e30, 0, 0]])).round(2).tolist()
+    [[0.0, 0.0, 0.0], [1.18, 0.0, 0.0]]
+    """
+    extent = float(np.ptp(verts.astype(np.float64), axis=0).max(initial=0.0))
+    if not 0 < extent < np.inf:
+        return verts
+    return np.ldexp(verts, 1 - np.frexp(extent)[1]).astype(verts.dtype)
 
 
 def turned(verts: Float[np.ndarray, "verts 3"], yaw_deg: float) -> Float[np.ndarray, "verts 3"]:

@@ -20,8 +20,9 @@ from recdreamer.named_tensors import part
 from recdreamer.presets import resolve
 from recdreamer.protocol import JobFolder, JobRequest, RequestError
 from recdreamer.report import Tick
+from recdreamer.safe_files import confined, read_npz
 from recdreamer.sdf.distance_grid import uncolored
-from recdreamer.start.mesh_file import Placement, read_start_mesh
+from recdreamer.start.mesh_file import Placement, checked, read_start_mesh
 from recdreamer.start.starting_point import StartingPoint, centred, has_region, in_scene, sampled
 
 TAKEN_OVER = "start"
@@ -56,11 +57,13 @@ def _taken_over(
     earlier one.
     """
     folder = Path(request.start_job)
+    if folder.resolve() == job.root.resolve():
+        raise RequestError("The job continues itself.", "Choose an earlier result to continue.")
     tensors, placement = _outcome(folder, config.field)
     if "shape" in config.stages:  # Which makes new ones.
         tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("surface", "painting")}
     if request.start_mesh:
-        original = read_start_mesh(job.root / request.start_mesh)
+        original = read_start_mesh(confined(job.root, request.start_mesh))
         tensors.pop("region", None)
         if has_region(original):
             start = StartingPoint("continue", request.strength, original, scene=part("scene", tensors))
@@ -120,7 +123,7 @@ def _earlier_placement(job: JobFolder, taken_over: Checkpoint | None) -> Placeme
     if taken_over is not None:
         return _kept_placement(taken_over)
     request = job.read_request()
-    original = read_start_mesh(job.root / request.start_mesh)
+    original = read_start_mesh(confined(job.root, request.start_mesh))
     return centred(original, resolve(request))
 
 
@@ -148,9 +151,8 @@ def _placement_of_result(
     where = np.argwhere(whole_object(sigmas >= level.threshold, sigmas, cell, level, settings))
     low, high = where.min(0) * cell - 1, (where.max(0) + 1) * cell - 1
     try:
-        with np.load(JobFolder(folder).result / "mesh.npz") as result:
-            verts = result["verts"]
-    except (OSError, ValueError, KeyError):
+        verts = checked(read_npz(JobFolder(folder).result / "mesh.npz", ("verts", "faces")))["verts"]
+    except RequestError:
         verts = start.original["verts"]
     yaw_deg = written_yaw_deg(JobFolder(folder))
     verts = turned(verts, -yaw_deg)

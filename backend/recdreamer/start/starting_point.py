@@ -24,6 +24,9 @@ from recdreamer.start.mesh_file import Placement
 REGION_REACH = (0.2, 0.4)
 """Distances from the surface, in scene units, up to which a region has its full weight, and from which it has none."""
 
+FLAT = 0.05
+"""An object is flat if its height is a smaller share of its length."""
+
 
 @dataclass(frozen=True)
 class StartingPoint:
@@ -60,6 +63,14 @@ class StartingPoint:
     def brings_a_shape(self) -> bool:
         """The field starts from the artist's object, which may fill as much of the scene as it likes."""
         return self.kind == "object"
+
+    @property
+    def is_flat(self) -> bool:
+        """An object that lies flat on the ground: scaled by its height, it would become a field."""
+        if self.kind != "object" or self.mesh is None:
+            return False
+        extents = np.ptp(self.mesh.verts, axis=0)
+        return bool(extents[2] < FLAT * extents.max())
 
     @property
     def goes_on(self) -> bool:
