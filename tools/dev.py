@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Every command of the project, from a fresh checkout: python3 tools/dev.py {setup,demo,test,check,build,bench,lock}.
 
-Creates the environments under .venv/ on demand. Standard library only, Python 3.11 or newer.
+Creates the environments under .venv/ on demand, and fetches the interpreters that are missing. Standard library only,
+in any Python from 3.11 on.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def setup(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Generate the main result into `--out`. A second call resumes an interrupted one."""
-    python, blender = BACKEND.ensure(), BLENDERS[1].ensure()
+    # Any Blender will do, so one whose Python is on this machine.
+    environment = next((one for one in BLENDERS[1:] if one.find_base()), BLENDERS[1])
+    python, blender = BACKEND.ensure(), environment.ensure()
     out = options.out.resolve()
     job, settings = out / "job", out / "settings.json"
     arguments = ["--prompt", options.prompt, "--method", options.method, "--seed", str(options.seed)]

@@ -37,6 +37,8 @@ class Environment:
     """Minor version, as 3.11."""
     installs: tuple[tuple[str, ...], ...]
     """Arguments of the calls of pip install, in order."""
+    also: tuple[str, ...] = ()
+    """Other minor versions that will do, if this machine has one."""
 
     @property
     def folder(self) -> Path:
@@ -60,7 +62,7 @@ class Environment:
         if stamp.exists() and stamp.read_text() == self.fingerprint and self.interpreter.exists():
             return self.interpreter
         if not self._is_usable():
-            base = find_python(self.python) or fetch_python(self.python)
+            base = self.find_base() or fetch_python(self.python)
             make = [base, "-m", "venv", "--clear", str(self.folder)]
             if _version_of(base, "import ensurepip, venv") is None:
                 # Debian's Python comes without both; uv needs neither.
@@ -73,10 +75,16 @@ class Environment:
         stamp.write_text(self.fingerprint)
         return self.interpreter
 
+    def find_base(self) -> str | None:
+        """A Python of this machine to make the environment with."""
+        return next((found for one in (self.python, *self.also) if (found := find_python(one))), None)
+
     def _is_usable(self) -> bool:
         """Has it the right Python, and pip? An interrupted set-up often leaves one without."""
         interpreter = str(self.interpreter)
-        return self.interpreter.exists() and (_version_of(interpreter, "import pip") == self.python)
+        return self.interpreter.exists() and (
+            _version_of(interpreter, "import pip") in (self.python, *self.also)
+        )
 
 
 BACKEND = Environment(
@@ -84,6 +92,7 @@ BACKEND = Environment(
     "3.11",
     # torch first and alone, because a version range in another package would pull a build of several gigabytes.
     (("torch==2.13.0",), ("--editable", "./backend[dev]")),
+    also=("3.12", "3.13"),
 )
 BLENDERS = (
     Environment("blender-4.2", "3.11", (("bpy==4.2.23", "pytest==9.2.0"),)),

@@ -72,6 +72,14 @@ def test_a_step_that_fails_leaves_no_stamp(environments, monkeypatch):
     assert environments.installed == ["no-such-package"]
 
 
+def test_another_version_that_is_there_will_do(environments):
+    environment = environments.Environment("backend-9", "3.99", (), also=("3.98", VERSION))
+    assert environments._version_of(environment.find_base()) == VERSION
+    python = environment.ensure()
+    assert environments._version_of(str(python), "import pip") == VERSION
+    assert environments.Environment("backend-9", "3.99", ()).find_base() is None
+
+
 def test_a_missing_interpreter_is_fetched(environments, monkeypatch, tmp_path):
     """By uv, from a server that is a stand-in here."""
     monkeypatch.setattr(environments, "PYTHONS", tmp_path / "python")
