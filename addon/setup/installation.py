@@ -33,6 +33,8 @@ OWN_PYTHON = "3.12"
 SPARE = 1.1
 """Disk space that is asked for, relative to what will be written."""
 WATCH_S = 0.5
+LINE_BIT_S = 100e6
+"""Speed of a network, for the time that is told before the press."""
 MAX_OUTPUT = 200_000
 """Characters of a step's output that are searched for its error."""
 LOG = "install.log"
@@ -92,11 +94,13 @@ def describe_size(build: Build) -> str:
 
     >>> from .builds import find_build
     >>> describe_size(find_build("linux", "x86_64", "cuda13"))
-    'Downloads 3.0 GB, takes 5.5 GB on the disk'
+    'Downloads 3.0 GB (4 min at 100 Mbit/s), takes 5.5 GB on the disk'
     """
     download, unpacked, is_measured = sizes(build)
     about = "" if is_measured else "about "
-    return f"Downloads {about}{download / 1e9:.1f} GB, takes {about}{unpacked / 1e9:.1f} GB on the disk"
+    minutes = f"{max(download * 8 / LINE_BIT_S / 60, 1):.0f} min at {LINE_BIT_S / 1e6:.0f} Mbit/s"
+    size = f"{about}{unpacked / 1e9:.1f} GB on the disk"
+    return f"Downloads {about}{download / 1e9:.1f} GB ({minutes}), takes {size}"
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,12 @@ def test_nothing_is_fetched_while_blender_is_offline(online, forced, wheels, wor
 
 def test_the_size_says_what_was_measured():
     sizes = {build.name: installation.describe_size(build) for build in builds.BUILDS}
-    assert sizes["linux-cuda13"].startswith("Downloads 3.0 GB, takes 5.5 GB on the disk")
-    assert sizes["windows-cuda13"].startswith("Downloads about 2.2 GB, takes about 4.3 GB on the disk")
+    assert sizes["linux-cuda13"].startswith(
+        "Downloads 3.0 GB (4 min at 100 Mbit/s), takes 5.5 GB on the disk"
+    )
+    assert sizes["windows-cuda13"].startswith(
+        "Downloads about 2.2 GB (3 min at 100 Mbit/s), takes about 4.3 GB on the disk"
+    )
 
 
 def test_a_folder_of_wheels_that_is_not_there(tmp_path):

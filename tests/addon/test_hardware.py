@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import subprocess
 import sys
 from dataclasses import replace
@@ -182,6 +184,23 @@ def test_the_room_runs_in_any_python_without_the_rest():
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.strip() == choose(hardware.detect()).sentence
+
+
+MODULES = sorted(path.stem for path in Path(hardware.__file__).parent.glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_the_documentation(name):
+    module = importlib.import_module(f"{hardware.__package__}.{name}")
+    assert doctest.testmod(module).failed == 0
+
+
+def test_there_are_examples():
+    found = [
+        doctest.DocTestFinder().find(importlib.import_module(f"{hardware.__package__}.{name}"))
+        for name in MODULES
+    ]
+    assert sum(bool(one.examples) for examples in found for one in examples) >= 10
 
 
 def test_every_build_is_offered_where_it_belongs():

@@ -39,7 +39,7 @@ def test_what_fits_is_said_before_the_press(draw_preferences, machine, online, p
     machine(("RTX 3060", (580, 95), (8, 6), 12288))
     seen = draw_preferences()
     assert "RTX 3060 (12 GB, driver 580.95): PyTorch for CUDA 13." in text_of(seen)
-    assert "Downloads 3.0 GB, takes 5.5 GB on the disk" in text_of(seen)
+    assert "Downloads 3.0 GB (4 min at 100 Mbit/s), takes 5.5 GB on the disk" in text_of(seen)
     assert {"build", "wheels_folder"} <= set(seen.props)
     preferences.build = "cpu"
     assert "PyTorch for the CPU, as chosen." in text_of(draw_preferences())
