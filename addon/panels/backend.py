@@ -26,7 +26,7 @@ def draw_backend(layout: bpy.types.UILayout, preferences: bpy.types.AddonPrefere
         _draw_state(layout, preferences, context)
     rows = getattr(task, "rows", ())
     if rows:
-        _draw_rows(layout.box(), rows, context)
+        _draw_rows(layout.box(), rows, preferences, context)
     _draw_storage(layout, preferences)
 
 
@@ -87,12 +87,15 @@ def _draw_state(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferen
         draw_text(layout, f"Ready: {preferences.find_interpreter()}", context, "CHECKMARK")
 
 
-def _draw_rows(layout: bpy.types.UILayout, rows, context) -> None:
+def _draw_rows(layout: bpy.types.UILayout, rows, preferences: bpy.types.AddonPreferences, context) -> None:
+    """Each check with its sentence, and beside a failed one what may cure it."""
     for row in rows:
         line = layout.row()
         draw_text(line.column(), f"{row.check}: {row.text}", context, "CHECKMARK" if row.is_ok else "ERROR")
         if row.fix == "install":
             line.operator("recdreamer.set_up_backend", text="Install Again")
+        elif row.fix == "data_folder":
+            line.prop(preferences, "data_folder", text="")
     layout.operator("recdreamer.copy_report", icon="COPYDOWN")
 
 

@@ -124,6 +124,10 @@ def test_a_diagnosis_shows_each_check_and_its_cure(
     seen = draw_preferences()
     assert "device: No NVIDIA GPU." in text_of(seen) and "job folder: " in text_of(seen)
     assert seen.operators.count("recdreamer.set_up_backend") == 2, "the button, and the cure"
+    assert "data_folder" not in seen.props
+    session.task.rows = (*rows[:1], row("job folder", False, f"{preferences.folder}, full.", "data_folder"))
+    assert "data_folder" in draw_preferences().props
+    session.task.rows = rows
     copied = SimpleNamespace(clipboard="")
     operator = addon("operators.setup").RECDREAMER_OT_copy_report
     operator.run(operator, SimpleNamespace(window_manager=copied))
