@@ -21,6 +21,11 @@ FRONT, BACK = (
 REQUEST = JobRequest("ein Bär", templates=(FRONT, BACK), seed=5, overrides={"optimize.num_steps": 4})
 
 
+def of_front(**changes) -> dict:
+    """The change of a request that changes its first template."""
+    return {"templates": (replace(FRONT, **changes), BACK)}
+
+
 def test_a_request_survives_a_round_trip():
     assert JobRequest.from_json(REQUEST.to_json()) == REQUEST
 
@@ -42,6 +47,23 @@ def test_whole_numbers_stand_for_fractions():
         ({"prompt": " "}, "The prompt is empty."),
         ({"height_m": 0.0}, "The height is 0.0 metres."),
         ({"height_m": 1e39}, "The height is 1e+39 metres."),
+        ({"seed": 2**64}, "The seed is 18446744073709551616."),
+        ({"seed": -1}, "The seed is -1."),
+        ({"device": "mps"}, "There is no device 'mps'."),
+        ({"device": "cuda:0; x"}, "There is no device 'cuda:0; x'."),
+        ({"prompt": "a\ud800"}, "The prompt has characters that are no Unicode: a\\ud800."),
+        ({"prior": "x" * 20_000}, "The prior has 20,000 letters."),
+        ({"start": "object", "start_mesh": "../a.npz"}, "The mesh '../a.npz' is not in the job folder."),
+        ({"start": "object", "start_mesh": "C:\\a.npz"}, "The mesh 'C:\\\\a.npz' is not in the job folder."),
+        ({"start_mesh": "a.npz"}, "A mesh is given, but the job starts from the prompt alone."),
+        ({"start_job": "/a"}, "An earlier job is given, but the job does not start from it."),
+        (of_front(azimuth_deg=float("nan")), "The azimuth of template 'front' is nan degrees."),
+        (of_front(elevation_deg=1e39), "The elevation of template 'front' is 1e+39 degrees."),
+        (of_front(weight=1e39), "The weight of template 'front' is 1e+39."),
+        (of_front(weight=0.0), "The weight of template 'front' is 0.0."),
+        (of_front(image="/etc/hostname"), "The picture of template 'front' is not in the job folder."),
+        (of_front(image="\\\\host\\share.png"), "The picture of template 'front' is not in the job folder."),
+        (of_front(label=" "), "A template has no label."),
         ({"height_m": float("nan")}, "The height is nan metres."),
         ({"height_m": float("inf")}, "The height is inf metres."),
         ({"protocol": PROTOCOL_VERSION + 1}, f"The request speaks protocol {PROTOCOL_VERSION + 1},"),

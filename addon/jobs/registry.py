@@ -197,6 +197,8 @@ class JobRegistry:
         try:
             job.client = JobClient(job.folder, command, backend, options)
         except OSError as error:
+            if error.errno in trouble.FULL:
+                raise RequestError("The disk is full.", "Free some space, and resume the job.") from error
             raise RequestError(
                 f"The backend cannot be started ({error.strerror or error}).",
                 CHECK_BACKEND,

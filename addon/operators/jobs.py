@@ -260,6 +260,9 @@ class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
     bl_label = "Open Folder"
 
     def act(self, context, job):
+        if job.folder.root.suffix:
+            # Ours have none. A folder "x.app" would be started as a program by macOS.
+            return "The name of this folder looks like that of a program. Rename it without a dot first."
         bpy.ops.wm.path_open(filepath=str(job.folder.root))
         return ""
 

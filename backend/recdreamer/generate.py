@@ -86,6 +86,7 @@ def write_result(run: JobRun, pieces: Sequence[Workpiece]) -> None:
             seed=run.seeds["texture"],
             device=run.device,
             tick=run.tick,
+            warn=run.report.warning,
         )
         summaries.append(summary | piece.facts)
     run.seconds["mesh"] = time.monotonic() - started

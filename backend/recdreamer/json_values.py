@@ -126,7 +126,7 @@ def _converted(name: str, value: Any, hint: Any) -> Any:
     if kind is Literal:
         check_choice(name, value if isinstance(value, str) else repr(value)[:40], hint)
         return value
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return kind(**known_fields(kind, value))
     if kind is float and type(value) is int:
         return float(value)

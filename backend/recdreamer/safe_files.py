@@ -153,7 +153,7 @@ def check_tree(root: Path, names: Collection[str]) -> None:
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     """Descriptor of a regular file. A link is not followed, and a FIFO or a device is not opened.
 
-    Raises OSError and RequestError.
+    Nothing is written to a file that has a second name, a hard link, elsewhere. Raises OSError and RequestError.
     """
     with suppress(FileNotFoundError):
         _check_regular(os.lstat(path), printable(path.name))
@@ -161,7 +161,12 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags, 0o666)
     try:
-        _check_regular(os.fstat(handle), printable(path.name))
+        status = os.fstat(handle)
+        _check_regular(status, printable(path.name))
+        if status.st_nlink > 1 and flags & (os.O_WRONLY | os.O_RDWR):
+            raise RequestError(
+                f"{printable(path.name)} has a second name elsewhere.", "Replace it by a copy."
+            )
     except RequestError:
         os.close(handle)
         raise

@@ -257,6 +257,17 @@ def test_full_disk_leaves_no_half_job(registry, monkeypatch):
     assert not any(registry.root.iterdir())
 
 
+def test_full_disk_when_a_job_starts(registry, fake_command, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    job = registry.create(JobRequest(prompt="a bear"), [])
+    monkeypatch.setattr(client, "write_atomically", full)
+    with pytest.raises(RequestError, match=r"The disk is full. Free some space, and resume the job."):
+        registry.start(job, fake_command, BACKEND)
+    assert job.client is None and not job.why_not_resume
+
+
 def test_truncated_job_json(registry, fake_command):
     job = registry.create(JobRequest(prompt="a red bear"), [])
     job.folder.request.write_text(job.folder.request.read_text()[:40])

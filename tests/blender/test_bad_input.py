@@ -160,6 +160,16 @@ def test_overrides_that_are_not_json(fake_backend):
     assert "Expecting" in reported(bpy.ops.recdreamer.generate, overrides="{")
 
 
+def test_a_folder_that_would_be_started_is_not_opened(fake_backend, settle, addon, monkeypatch):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate()
+    job = settle()
+    job.folder.root.rename(job.folder.root.with_name("bear.app"))
+    addon("session").pump()
+    message = reported(bpy.ops.recdreamer.open_folder, job_id="bear.app")
+    assert "looks like that of a program. Rename it without a dot first." in message
+
+
 def test_there_is_no_job(extension):
     for name in ("import_result", "pause", "cancel", "show_job", "use_settings", "delete_job", "open_folder"):
         message = reported(

@@ -7,6 +7,7 @@ import pty
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -113,8 +114,8 @@ def test_a_typo_in_the_first_call_is_repaired_by_the_second(tmp_path, prepared, 
         (["--seed", -1], "The seed is -1."),
         (["--height-m", "1e39"], "The height is 1e+39 metres."),
         (["--height-m", "nan"], "The height is nan metres."),
-        (["--device", "meta"], "There is no device 'meta'."),
-        (["--device", "mps"], "There is no device 'mps'."),
+        (["--device", "meta"], "'meta' cannot be used: this machine has a CPU and"),
+        (["--device", "mps"], "'mps' cannot be used: this machine has a CPU and"),
         (["--device", "cuda:77"], "this machine has a CPU and"),
         (["--prior", "nowhere/"], ""),
         (["--prior", "/nowhere"], "There is no prior /nowhere."),
@@ -154,6 +155,12 @@ def test_a_wrong_option_is_one_sentence_before_there_is_a_job(options, words, tm
     if words != "a text of 5000 letters":
         assert words in told
     assert not (tmp_path / "job").exists()
+
+
+def test_a_job_does_not_continue_itself(tmp_path, prepared, capsys):
+    assert call(*generate(tmp_path / "job")) == 0
+    assert call(*generate(tmp_path / "job", "--start", "continue", "--start-job", tmp_path / "job")) == 1
+    assert "would continue itself" in sentence(capsys)
 
 
 def test_quotes_and_the_home_folder_are_understood(tmp_path, prepared, monkeypatch):
@@ -253,12 +260,15 @@ def test_nothing_in_the_folder_where_one_works_is_imported(how, tmp_path):
         start, (ours, theirs) = [COMMAND], pty.openpty()
     output = theirs if how == "command on a terminal" else subprocess.PIPE
     done = subprocess.run(
-        [*start, "run", "."], cwd=tmp_path, env=ENVIRONMENT,
+        [*start, "run", "."], cwd=tmp_path, env=ENVIRONMENT | {"TERM": "dumb"},  # Without a spinner.
         stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, check=False, timeout=120,
     )  # fmt: skip
     if how == "command on a terminal":
         os.close(theirs)
-        told = os.read(ours, 65536).decode()
+        told = ""
+        with suppress(OSError):  # The end of a terminal.
+            while part := os.read(ours, 4096):
+                told += part.decode()
         os.close(ours)
     else:
         told = done.stdout.decode()

@@ -55,6 +55,28 @@ def test_nothing_is_written_through_a_link(place, job, tmp_path):
     assert (sorted(outside.rglob("*")) if is_folder else outside.read_bytes()) == before
 
 
+@pytest.mark.parametrize("place", ["events.jsonl", "log.txt", LOCK])
+def test_nothing_is_written_to_a_file_with_a_second_name(place, job, tmp_path):
+    write(job)
+    (tmp_path / "outside").write_text("# precious\n")
+    (job.root / place).hardlink_to(tmp_path / "outside")
+    code, events = finish(start(job))
+    assert code == 1
+    expect_error(events, f"{place} has a second name elsewhere.")
+    assert (tmp_path / "outside").read_text() == "# precious\n"
+
+
+@pytest.mark.parametrize("place", ["state.json", "job.json"])
+def test_what_is_replaced_may_have_a_second_name(place, job, tmp_path):
+    """As in a copy of a folder by hard links: the other name keeps its content."""
+    write(job)
+    (job.root / place).touch()
+    (tmp_path / "outside").hardlink_to(job.root / place)
+    before = (tmp_path / "outside").read_bytes()
+    assert finish(start(job))[0] == 0
+    assert (tmp_path / "outside").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "place", ["events.jsonl", "log.txt", "state.json", LOCK, "job.json", "seeds.json", "stop"]
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recdreamer.protocol import JobFolder, JobRequest, JobState, RequestError, Template, write_atomically
+from recdreamer.protocol import JobFolder, JobRequest, JobState, RequestError, Template
 from recdreamer.report import JobError
 
 import mutators
@@ -50,7 +50,7 @@ CUBE = {
 UVS = np.random.default_rng(0).random((7, 3, 2)).astype(np.float32)
 
 
-def npz(**arrays: np.ndarray) -> bytes:
+def npz(**arrays: Any) -> bytes:
     stream = io.BytesIO()
     np.savez_compressed(stream, **arrays)
     return stream.getvalue()
@@ -140,14 +140,14 @@ def _state(job: JobFolder, path: Path) -> None:
 def _seeds(job: JobFolder, path: Path) -> None:
     from recdreamer.job.repeat import repeated_seeds
 
-    write_atomically(job.request, JobRequest("a bear").to_json())
+    job.request.write_text(JobRequest("a bear").to_json())
     json.dumps(repeated_seeds(job))
 
 
 def _again(job: JobFolder, path: Path) -> None:
     from recdreamer.job.repeat import is_repeated, put_back, repeated_seeds
 
-    write_atomically(job.request, JobRequest("a bear").to_json())
+    job.request.write_text(JobRequest("a bear").to_json())
     is_repeated(job)
     repeated_seeds(job)
     put_back(job)

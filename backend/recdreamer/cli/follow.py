@@ -41,7 +41,8 @@ def follow(folder: Path, options: tuple[str, ...] = ()) -> int:
         while True:
             try:
                 for line in worker.stdout:
-                    view.show(json.loads(line))
+                    with suppress(ValueError):  # Protocol lines only.
+                        view.show(json.loads(line))
                 break
             except KeyboardInterrupt:
                 with suppress(OSError):  # The worker may be gone already.

@@ -14,6 +14,7 @@ from recdreamer.cli.settings import parse_setting
 from recdreamer.folder_lock import is_locked
 from recdreamer.paths import given_path
 from recdreamer.protocol import (
+    DEVICES,
     START_MESH,
     TEMPORARY,
     JobFolder,
@@ -62,7 +63,7 @@ def write_job(
         pictures = templates_in(templates)
     copies = tuple(replace(picture, image=f"templates/{picture.image}") for picture in pictures)
     request = replace(request, templates=copies, start_mesh=START_MESH if start_mesh else "")
-    request.validate()
+    validate(request)
     with _new_folder_in(job.root) as new:
         if start_mesh:
             from recdreamer.start.mesh_file import start_mesh_bytes
@@ -80,6 +81,15 @@ def write_job(
         if not job.request.exists() or _may_be_replaced(job, new, request):
             _move(new, job)
     return request
+
+
+def validate(request: JobRequest) -> None:
+    """`request.validate`, and for a device that there is nowhere, what this computer has instead."""
+    if not DEVICES.fullmatch(request.device):
+        from recdreamer.device import choose_device
+
+        choose_device(request.device)
+    request.validate()
 
 
 def check_job(job: JobFolder, request: JobRequest) -> None:
@@ -103,7 +113,11 @@ def check_job(job: JobFolder, request: JobRequest) -> None:
 
         check_start(read_start_mesh(job.root / request.start_mesh), request.start)
     if request.start == "continue":
-        JobFolder(Path(request.start_job)).read_request()
+        earlier = JobFolder(Path(request.start_job))
+        earlier.check()
+        earlier.read_request()
+        if earlier.root.resolve() == job.root.parent.resolve():
+            raise RequestError("The job would continue itself.", "Choose another folder for the new job.")
 
 
 @contextmanager

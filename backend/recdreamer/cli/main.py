@@ -19,7 +19,7 @@ import tyro
 from recdreamer.cli.bench import Bench, run_bench
 from recdreamer.cli.evaluate import Evaluate, run_evaluate
 from recdreamer.cli.follow import follow
-from recdreamer.cli.job_command import model_name, settings_of, write_job
+from recdreamer.cli.job_command import model_name, settings_of, validate, write_job
 from recdreamer.cli.settings import Settings
 from recdreamer.cli.templates import Templates, run_templates
 from recdreamer.cli.work import work
@@ -227,7 +227,7 @@ def prepare_job(command: Generate) -> JobRequest:
         overrides=settings_of(command.set),
     )
     if not command.start_mesh:
-        request.validate()  # Before anything is read.
+        validate(request)  # Before anything is read.
     return write_job(command.out, request, command.templates, command.start_mesh)
 
 
@@ -248,5 +248,5 @@ def prepare_particles(command: Particles2D) -> JobRequest:
         device=command.device,
         overrides=settings | settings_of(command.set),
     )
-    request.validate()
+    validate(request)
     return write_job(command.out, request, command.templates)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from recdreamer.prior.loading import loading
+from recdreamer.prior.loading import loading, model_source
 from recdreamer.report import JobError
 
 DIRECTIONS = ("side", "front", "back", "overhead")
@@ -21,9 +21,10 @@ class PromptDebiaser:
     def __init__(self, name: str) -> None:
         """Load a folder or the id of a local model. Raises JobError if it cannot be loaded."""
         with loading("masked_lm", name, "a masked language model", CURE):
-            self.tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
+            source = model_source(name)
+            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
             self.model = AutoModelForMaskedLM.from_pretrained(
-                name, local_files_only=True, use_safetensors=True
+                source, local_files_only=True, use_safetensors=True
             )
         unknown = [word for word in DIRECTIONS if self._id(word) == self.tokenizer.unk_token_id]
         if unknown or self.tokenizer.mask_token_id is None:

@@ -10,6 +10,7 @@ import xatlas
 from jaxtyping import Float
 
 from recdreamer.mesh.mesh import Mesh, MeshConfig
+from recdreamer.mesh.pack_rows import packed_in_rows
 from recdreamer.mesh.parametrize import Chart, make_charts
 from recdreamer.report import Tick, no_tick
 
@@ -18,14 +19,26 @@ ATTEMPTS = 3
 PAGE_PX = 384
 """Largest side of the page for packing: finer pages take longer and save little."""
 
+BRUTE_FORCE_CHARTS = 512
+"""Up to so many charts, every place of the page is tried for each. That saves a tenth of the page, but its time grows
+with their number, to minutes for thousands, and it cannot be stopped."""
+
+PACKED_CHARTS = 4096
+"""Of more charts, xatlas would take seconds for a step that cannot be stopped, and they are put in rows."""
+
 
 def unwrap(mesh: Mesh, config: MeshConfig, tick: Tick = no_tick) -> tuple[Mesh, int]:
     """The same welded mesh with UVs per face corner, and the number of islands.
 
     Islands lie inside [0, 1]^2, do not overlap, keep their proportions, and are `padding_px` apart at
-    `texture_size_px`. `tick` is called between charts and may raise to cancel.
+    `texture_size_px`; less where thousands of islands leave no room for that. `tick` is called between charts and may
+    raise to cancel.
     """
-    charts = make_charts(mesh, tick)
+    charts, loose = make_charts(mesh, tick)
+    count = len(charts) + len(loose)
+    if count > PACKED_CHARTS or len(loose):
+        uvs = packed_in_rows(mesh, charts, loose, config.texture_size_px, config.padding_px, tick)
+        return replace(mesh, uvs=uvs), count
     page_px = min(config.texture_size_px, PAGE_PX)
     least = config.padding_px * page_px / config.texture_size_px
     padding = math.ceil(PAGE_GROWTH * least)
@@ -49,7 +62,8 @@ def _packed(
     for chart in charts:
         atlas.add_uv_mesh((chart.uvs * (1000 / span)).astype(np.float32), chart.faces.astype(np.uint32))
     options = xatlas.PackOptions()
-    options.resolution, options.padding, options.bruteForce = page_px, padding_px, True
+    options.resolution, options.padding = page_px, padding_px
+    options.bruteForce = len(charts) <= BRUTE_FORCE_CHARTS
     atlas.generate(pack_options=options)
     # xatlas normalizes by width and height separately, and its page is not quite square.
     side = max(atlas.width, atlas.height)

@@ -92,7 +92,8 @@ def draw_gallery(
 def _sample(prior: DiffusionPrior, prompt: str, label: str, seed: int) -> Float[Tensor, "samples 3 s s"]:
     index = list(VIEW_PHRASES).index(label)
     generator = torch.Generator(device=prior.device).manual_seed(seed * 31 + index)
-    return prior.sample([f"{prompt}, {VIEW_PHRASES[label]}"] * NUM_SAMPLES, generator)
+    phrase = VIEW_PHRASES[label]
+    return prior.sample([f"{prior.read(prompt, [phrase]).text}, {phrase}"] * NUM_SAMPLES, generator)
 
 
 def _most_typical(extractor: FeatureExtractor, samples: Float[Tensor, "samples 3 s s"], label: str) -> Tensor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +12,11 @@ from diffusers import AutoencoderTiny, StableDiffusionPipeline
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from recdreamer.prior.loading import loading
+from recdreamer.prior.loading import BUILTIN_FOLDER as BUILTIN_FOLDER
+from recdreamer.prior.loading import loading, model_source
 from recdreamer.prior.schedule import NoiseSchedule
-from recdreamer.protocol import BUILTIN_PRIOR
+from recdreamer.prior.words import ReadPrompt, Words
 from recdreamer.report import JobError
-
-BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "prior"
 
 
 @dataclass
@@ -41,11 +40,14 @@ class DiffusionPrior:
 
         Raises JobError("prior", ...) if the model cannot be loaded.
         """
-        source = str(BUILTIN_FOLDER) if name == BUILTIN_PRIOR else name
         hint = "Choose 'builtin', a folder with a model_index.json, or a model that is already downloaded."
         with loading("prior", name, "a Stable Diffusion model", hint):
             pipeline = StableDiffusionPipeline.from_pretrained(
-                source, dtype=dtype, safety_checker=None, local_files_only=True, use_safetensors=True
+                model_source(name, BUILTIN_FOLDER),
+                dtype=dtype,
+                safety_checker=None,
+                local_files_only=True,
+                use_safetensors=True,
             )
         for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
             freeze(part, device)
@@ -66,11 +68,19 @@ class DiffusionPrior:
     def device(self) -> torch.device:
         return self.unet.device
 
+    def read(self, prompt: str, endings: Sequence[str] = ()) -> ReadPrompt:
+        """The prompt as far as the text encoder has room for it, in front of each of the endings."""
+        return Words(self.tokenizer).shortened(prompt, endings)
+
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Float[Tensor, "prompts tokens width"]:
-        """Embeddings as the pipeline computes them: padded to the model's length, without an attention mask."""
+        """Embeddings as the pipeline computes them: padded to the model's length, without an attention mask.
+
+        Of prompts that are too long, the words that matter least are left out; see `read`.
+        """
         tokens = self.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
+            [self.read(prompt).text for prompt in prompts],
+            padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
         )  # fmt: skip
         return self.text_encoder(tokens.input_ids.to(self.device))[0]
@@ -81,7 +91,10 @@ class DiffusionPrior:
         The text encoder is causal, so the tokens before that word are the same for every prompt.
         """
         tokens = self.tokenizer(
-            prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length
+            self.read(prompt).text,
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
         ).input_ids
         first = 1
         while self.tokenizer.decode(tokens[first]).strip().lower() in ("a", "an", "the"):
@@ -143,7 +156,7 @@ class TinyDecoder:
         hint = "Choose a folder or an id that is already downloaded, or leave rectifier.tiny_decoder empty."
         with loading("decoder", name, "an AutoencoderTiny", hint):
             self.model: Any = AutoencoderTiny.from_pretrained(
-                name, dtype=prior.unet.dtype, local_files_only=True, use_safetensors=True
+                model_source(name), dtype=prior.unet.dtype, local_files_only=True, use_safetensors=True
             )
         theirs, ours = self.model.config.latent_channels, prior.unet.config.in_channels
         if theirs != ours:

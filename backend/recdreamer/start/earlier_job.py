@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from recdreamer.config import GenerateConfig, surface_settings
 from recdreamer.field.radiance_field import FIELD_SIZES, FieldConfig
 from recdreamer.job.checkpoint import Checkpoint, CheckpointStore
+from recdreamer.json_values import read_json
 from recdreamer.mesh.level import CUBE_LO, find_surface, sample_box
 from recdreamer.mesh.mesh import turned
 from recdreamer.mesh.solid_cells import whole_object
@@ -83,6 +83,7 @@ def _outcome(folder: Path, config: FieldConfig) -> tuple[dict[str, Tensor], Plac
     """
     if not folder.is_dir():
         raise RequestError(f"The earlier job is gone ({folder}).", "Choose another result to continue.")
+    JobFolder(folder).check()
     store = CheckpointStore(JobFolder(folder).checkpoints)
     shape, taken_over = store.newest("shape"), store.newest(TAKEN_OVER)
     if shape is None:
@@ -166,7 +167,7 @@ def _placement_of_result(
 def written_yaw_deg(job: JobFolder) -> float:
     """The angle by which a job's first mesh was turned when it was written; 0 if it was not turned or not written."""
     try:
-        report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
+        report = read_json(job.result / "report.json")
         return float(report["meshes"][0]["yaw_deg"])
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return 0.0
