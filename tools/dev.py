@@ -88,10 +88,10 @@ def demo(options: argparse.Namespace) -> int:
     for what in ("job", "mesh"):
         if run([python, "-m", "recdreamer", "evaluate", what, job]):
             return 1
-    script = [blender, ROOT / "tools" / "pictures" / "demo_blend.py", job, "--out", out]
-    run_shown("model.blend and turntable.png", [str(part) for part in script])
     for name in ("model.glb", "report.json"):
         shutil.copyfile(job / "result" / name, out / name)
+    script = [blender, ROOT / "tools" / "pictures" / "demo_blend.py", job, "--out", out]
+    run_shown("model.blend and turntable.png", [str(part) for part in script])
     print(f"In {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,10 @@ NODE = ROOT / ".cache" / "node"
 UV = ROOT / ".cache" / "uv"
 PYTHONS = ROOT / ".cache" / "python"
 """Interpreters that uv has fetched."""
+BLENDER_LIBRARIES = (
+    "libx11-6 libxrender1 libxfixes3 libxi6 libxkbcommon0 libxt6 libsm6 libice6 libxext6 libgl1 libegl1"
+)
+"""Packages that Blender as a module needs of the system; a desktop has them."""
 GLTF_VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 
 
@@ -180,6 +185,14 @@ def run_shown(what: str, command: Sequence[str], environment: Mapping[str, str] 
             raise
     _show(f"{what}: {time.monotonic() - started:.0f} s", end="\n")
     if process.returncode:
+        missing = re.search(
+            r"(lib\S+\.so\S*): cannot open shared object", log.read_text(encoding="utf-8", errors="replace")
+        )
+        if missing:
+            raise SetupError(
+                f"{what}: the system library {missing[1]}, which Blender needs, is missing.",
+                f"On Debian and Ubuntu: apt-get install {BLENDER_LIBRARIES}. Then repeat the command.",
+            )
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-25:]
         raise SetupError(
             "\n".join([*tail, f"This step failed: {what}."]), "Repeat the command when the cause is fixed."

@@ -77,8 +77,8 @@ def _draw_state(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferen
     problem = preferences.why_no_backend
     if task is not None and task.problem:
         draw_text(layout, task.problem, context, "ERROR")
-        row = layout.row()
-        row.operator("recdreamer.open_install_log", icon="TEXT")
+        if isinstance(task, environment.Install):
+            layout.operator("recdreamer.open_install_log", icon="TEXT")
     elif task is not None and getattr(task, "rows", ()):
         draw_text(layout, environment.summary(task.rows), context, "CHECKMARK")
     elif problem:
@@ -88,14 +88,13 @@ def _draw_state(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferen
 
 
 def _draw_rows(layout: bpy.types.UILayout, rows, preferences: bpy.types.AddonPreferences, context) -> None:
-    """Each check with its sentence, and beside a failed one what may cure it."""
+    """Each check with its sentence, and below a failed one what may cure it."""
     for row in rows:
-        line = layout.row()
-        draw_text(line.column(), f"{row.check}: {row.text}", context, "CHECKMARK" if row.is_ok else "ERROR")
+        draw_text(layout, f"{row.check}: {row.text}", context, "CHECKMARK" if row.is_ok else "ERROR")
         if row.fix == "install":
-            line.operator("recdreamer.set_up_backend", text="Install Again")
+            layout.operator("recdreamer.set_up_backend", text="Install Again", icon="IMPORT")
         elif row.fix == "data_folder":
-            line.prop(preferences, "data_folder", text="")
+            layout.prop(preferences, "data_folder", text="")
     layout.operator("recdreamer.copy_report", icon="COPYDOWN")
 
 

@@ -35,7 +35,8 @@ class Card:
 
     @property
     def driver_text(self) -> str:
-        return ".".join(map(str, self.driver))
+        """As NVIDIA writes it, with two digits at least: 580.95.05."""
+        return ".".join(f"{part:02}" for part in self.driver)
 
 
 @dataclass(frozen=True)

@@ -267,7 +267,9 @@ class Installation:
             if not is_plain or version not in locks.PYTHONS or not path.is_absolute():
                 continue
             root = path.parent.parent if path.parent.name == "bin" else path.parent
-            if (root / "conda-meta").exists() or Path(sys.prefix) in path.parents:
+            # Blender's own, in a folder "python" of its own, goes with that Blender; a system's Blender has none.
+            is_blenders = Path(sys.prefix).name == "python" and Path(sys.prefix) in path.parents
+            if (root / "conda-meta").exists() or is_blenders:
                 continue
             found.append((str(path), version))
         return sorted(found, key=lambda one: PREFERRED.index(one[1]))

@@ -52,7 +52,6 @@ def child_environment(folder: Path, outer: Mapping[str, str] | None = None) -> d
         "UV_PYTHON_INSTALL_BIN": "0",
         "UV_PYTHON_INSTALL_REGISTRY": "0",
         "UV_HTTP_TIMEOUT": "60",
-        "UV_HTTP_RETRIES": "5",
         "UV_NO_PROGRESS": "1",
         "TMPDIR": scratch,
         "TEMP": scratch,

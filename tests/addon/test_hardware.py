@@ -29,7 +29,7 @@ MACHINES = {
     ),
     "RTX 4090 on Linux": (
         LINUX, "NVIDIA GeForce RTX 4090, 580.95.05, 8.9, 24564\n",
-        "linux-cuda13", "NVIDIA GeForce RTX 4090 (24 GB, driver 580.95.5)", "",
+        "linux-cuda13", "NVIDIA GeForce RTX 4090 (24 GB, driver 580.95.05)", "",
     ),
     "RTX 3060 with an old driver": (
         LINUX, "NVIDIA GeForce RTX 3060, 535.183.01, 8.6, 12288\n",
@@ -37,7 +37,7 @@ MACHINES = {
     ),
     "GTX 1080 Ti with a new driver": (
         LINUX, "NVIDIA GeForce GTX 1080 Ti, 580.95.05, 6.1, 11264\n",
-        "linux-cuda12", "NVIDIA GeForce GTX 1080 Ti (11 GB, driver 580.95.5): PyTorch for CUDA 12.6.", "",
+        "linux-cuda12", "NVIDIA GeForce GTX 1080 Ti (11 GB, driver 580.95.05): PyTorch for CUDA 12.6.", "",
     ),
     "GTX 1060 on Windows": (
         WINDOWS, "NVIDIA GeForce GTX 1060 6GB, 566.36, 6.1, 6144\r\n",
@@ -52,12 +52,12 @@ MACHINES = {
     ),
     "RTX 2070 with a driver from 2020": (
         LINUX, "GeForce RTX 2070, 450.80.02, [N/A], 7982 MiB\n",
-        "linux-cpu", "GeForce RTX 2070 has driver 450.80.2", "Update the NVIDIA driver",
+        "linux-cpu", "GeForce RTX 2070 has driver 450.80.02", "Update the NVIDIA driver",
     ),
     "two cards": (
         LINUX, "NVIDIA GeForce GTX 1070, 580.95.05, 6.1, 8192\nNVIDIA RTX A4000, 580.95.05, 8.6, 16376\n",
         "linux-cuda13",
-        "NVIDIA RTX A4000 (16 GB, driver 580.95.5): PyTorch for CUDA 13. "
+        "NVIDIA RTX A4000 (16 GB, driver 580.95.05): PyTorch for CUDA 13. "
         "NVIDIA GeForce GTX 1070 stays unused: it is too old for CUDA 13.", "",
     ),
     "H100": (LINUX, "NVIDIA H100 80GB HBM3, 550.90.07, 9.0, 81559\n", "linux-cuda12", "CUDA 12.6", "580 or newer"),

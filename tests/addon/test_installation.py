@@ -303,7 +303,8 @@ def entry(path: object, version: str, **others: str) -> dict:
     }
 
 
-def test_which_pythons_fit(data, tmp_path):
+def test_which_pythons_fit(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.sys, "prefix", str(tmp_path / "blender-5.2" / "5.2" / "python"))
     (tmp_path / "conda" / "conda-meta").mkdir(parents=True)
     entries = [
         entry("/usr/bin/python3.11", "3.11.2"),
@@ -317,6 +318,9 @@ def test_which_pythons_fit(data, tmp_path):
     ]
     assert pythons(data, entries) == [("/usr/bin/python3.13", "3.13"), ("/usr/bin/python3.11", "3.11")]
     assert pythons(data, []) == []
+    # Of a distribution, Blender runs in the system's Python, which is as good as any.
+    monkeypatch.setattr(module.sys, "prefix", "/usr")
+    assert pythons(data, entries[:2]) == [("/usr/bin/python3.13", "3.13"), ("/usr/bin/python3.11", "3.11")]
 
 
 def test_without_a_fitting_python_blenders_own_is_the_last(data, monkeypatch):

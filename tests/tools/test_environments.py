@@ -140,3 +140,8 @@ def test_the_failing_step_shows_its_last_words(environments, monkeypatch, tmp_pa
     script = "print('what went wrong'); raise SystemExit(3)"
     with pytest.raises(module.SetupError, match=r"(?s)what went wrong.*This step failed: trying"):
         module.run_shown("trying", [sys.executable, "-c", script])
+    script = "raise SystemExit('ImportError: libX11.so.6: cannot open shared object file: No such file')"
+    with pytest.raises(
+        module.SetupError, match=r"^trying: the system library libX11.so.6, .* apt-get install libx11-6"
+    ):
+        module.run_shown("trying", [sys.executable, "-c", script])
