@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest, Method, RequestError
+from recdreamer.protocol import JobRequest, Method, Quality, RequestError
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,29 @@ def test_a_distribution_is_a_setting() -> None:
     assert config.rectifier.target == {"front": 1.0, "back": 2.5}
     with pytest.raises(RequestError, match="does not fit"):
         resolve(JobRequest("x", overrides={"rectifier.target": {"front": "much"}}))
+
+
+@pytest.mark.parametrize("prior", ["builtin", "some/model"])
+@pytest.mark.parametrize("quality", ["standard", "quick"])
+def test_what_the_request_says_of_the_job_arrives(prior: str, quality: Quality) -> None:
+    request = JobRequest(
+        " a red bear ", prior=prior, quality=quality, method="vsd", pose_mode="marginal", seed=7, device="cuda:1",
+        height_m=0.3, stages=("shape", "texture"),
+    )  # fmt: skip
+    config = resolve(request)
+    assert (config.prompt, config.prior, config.method, config.pose_mode) == (
+        "a red bear",
+        prior,
+        "vsd",
+        "marginal",
+    )
+    assert (config.seed, config.device, config.height_m) == (7, "cuda:1", 0.3)
+    assert config.stages == ("shape", "texture")
+
+
+def test_a_draft_bakes_one_sample_a_texel() -> None:
+    assert (
+        resolve(JobRequest("x", quality="quick")).mesh.bake_samples
+        == 1
+        < resolve(JobRequest("x")).mesh.bake_samples
+    )

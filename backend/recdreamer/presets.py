@@ -26,6 +26,14 @@ BUILTIN_VIEWS = ViewConfig(
 )  # fmt: skip
 """From its right, the figure is seen facing left."""
 
+EMBEDDED_FIELD = FieldConfig(num_levels=8, log2_table_size=16, max_resolution=128, hidden_width=32)
+"""At the finest level about two cells per pixel of a 64-pixel picture of the cube."""
+EMBEDDED_CAMERAS = CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0))
+"""Those of the prior's training pictures."""
+EMBEDDED_RENDER = RenderConfig(step_size=0.04)
+"""About a pixel of a 64-pixel picture of the cube."""
+EMBEDDED_MESH = MeshConfig(resolution=128, texture_size_px=1024)
+
 RENAMED = {
     "optimize.ground": "optimize.background_brightness",
     "optimize.ground_tint": "optimize.background_tint",
@@ -106,7 +114,6 @@ def as_published(config: GenerateConfig) -> GenerateConfig:
 def embedded(request: JobRequest) -> GenerateConfig:
     """The embedded prior: 64-pixel pictures of one object, from the cameras that it was trained on."""
     config = stable_diffusion(request)
-    small = FieldConfig(num_levels=8, log2_table_size=16, max_resolution=128, hidden_width=32)
     return replace(
         config,
         extractor="builtin",
@@ -125,7 +132,7 @@ def embedded(request: JobRequest) -> GenerateConfig:
         # The texture starts with the albedo of the surface, which is close to the final one already.
         texture=TextureConfig(
             num_steps=50, num_views=4, render_px=64, guidance_scale=3.0,
-            field=small, grid_learning_rate=1e-2, cached_views=128, smoothness=100.0, smoothing_radius=0.03,
+            field=EMBEDDED_FIELD, grid_learning_rate=1e-2, cached_views=128, smoothness=100.0, smoothing_radius=0.03,
             detail_prompt="",
         ),
         # View prompts are nearly always obeyed, which leaves no bias to correct: only the methods that consist of view
@@ -141,10 +148,10 @@ def embedded(request: JobRequest) -> GenerateConfig:
         regularizers=RegularizerConfig(
             sparsity=10.0, opaque=1000.0, entropy=30.0, smoothness=100.0, color_smoothness=100.0
         ),
-        cameras=CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0)),
-        field=small,
-        render=RenderConfig(step_size=0.04),
-        mesh=MeshConfig(resolution=128, texture_size_px=1024),
+        cameras=EMBEDDED_CAMERAS,
+        field=EMBEDDED_FIELD,
+        render=EMBEDDED_RENDER,
+        mesh=EMBEDDED_MESH,
     )  # fmt: skip
 
 

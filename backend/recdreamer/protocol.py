@@ -165,7 +165,7 @@ class JobRequest:
             self.height_m,
             1 / MAX_HEIGHT_M,
             MAX_HEIGHT_M,
-            " metres",
+            " meters",
             "Give a height above zero.",
         )
         labels = self.labels

@@ -78,7 +78,7 @@ def test_generate_writes_a_job_and_takes_it_up_again(tmp_path, pictures, prepare
     ("arguments", "sentence"),
     [
         (["--prompt", " "], "The prompt is empty."),
-        (["--prompt", "a bear", "--height-m", "-1"], "The height is -1.0 metres."),
+        (["--prompt", "a bear", "--height-m", "-1"], "The height is -1.0 meters."),
         (["--prompt", "a bear", "--set", "optimize.num_steps"], "'optimize.num_steps' is not a setting."),
         (["--prompt", "a bear", "--templates", "/nowhere"], "No pictures in /nowhere."),
     ],

@@ -112,8 +112,8 @@ def test_a_typo_in_the_first_call_is_repaired_by_the_second(tmp_path, prepared, 
     [
         (["--seed", 2**64], "The seed is 18446744073709551616."),
         (["--seed", -1], "The seed is -1."),
-        (["--height-m", "1e39"], "The height is 1e+39 metres."),
-        (["--height-m", "nan"], "The height is nan metres."),
+        (["--height-m", "1e39"], "The height is 1e+39 meters."),
+        (["--height-m", "nan"], "The height is nan meters."),
         (["--device", "meta"], "'meta' cannot be used: this machine has a CPU and"),
         (["--device", "mps"], "'mps' cannot be used: this machine has a CPU and"),
         (["--device", "cuda:77"], "this machine has a CPU and"),
@@ -155,6 +155,15 @@ def test_a_wrong_option_is_one_sentence_before_there_is_a_job(options, words, tm
     if words != "a text of 5000 letters":
         assert words in told
     assert not (tmp_path / "job").exists()
+
+
+def test_what_else_is_in_the_folder_stays(tmp_path, prepared):
+    """Also what looks temporary; only what a killed command left goes."""
+    (tmp_path / ".new-ideas").mkdir()
+    (tmp_path / ".recdreamer-new-x").mkdir()
+    (tmp_path / "notes.txt").write_text("")
+    assert call(*generate(tmp_path)) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {".new-ideas", "notes.txt", "job.json"}
 
 
 def test_a_job_does_not_continue_itself(tmp_path, prepared, capsys):

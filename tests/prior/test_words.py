@@ -127,6 +127,7 @@ def test_a_prior_in_quotes_or_at_home_is_found(tmp_path: Path, monkeypatch: pyte
     ("name", "reason"),
     [
         ("my.safetensors", "a single file; convert it to a folder"),
+        (" ", "it has no name"),
         ("my.ckpt", "a pickle, which can run programs"),
         ("MY.PT", "a pickle, which can run programs"),
         ("pickled", "pytorch_model.bin, are a pickle"),
@@ -142,7 +143,7 @@ def test_the_reason_why_a_prior_is_none_is_the_real_one(
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes(b"cos\nsystem\n")
     (tmp_path / "pickled" / "model_index.json").write_text("{}")
-    source = name if "/" in name else str(tmp_path / name)
+    source = name if "/" in name or not name.strip() else str(tmp_path / name)
     with pytest.raises(JobError) as caught:
         DiffusionPrior.load(source, "cpu", torch.float32)
     assert reason in caught.value.message and "\n" not in caught.value.message and caught.value.hint

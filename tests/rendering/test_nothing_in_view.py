@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from recdreamer.cameras import orbit_cameras
-from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField, set_backend
+from recdreamer.field import OccupancyConfig, OccupancyGrid, RadianceField, set_backend
 from recdreamer.kernels import Backend
-from recdreamer.rendering import RenderConfig, regularizers, render
+from recdreamer.presets import EMBEDDED_FIELD, EMBEDDED_RENDER
+from recdreamer.rendering import regularizers, render
 from recdreamer.rendering.composite import composite
 from recdreamer.rendering.march import Samples, march
 from recdreamer.rendering.ray_cast import MeshCaster
@@ -47,7 +49,7 @@ def no_samples(num_rays: int) -> Samples:
 
 @pytest.mark.parametrize("features", [1, 2, 4])
 def test_a_field_of_no_points_has_a_gradient_of_zero(features: int) -> None:
-    field = RadianceField(FieldConfig(features_per_level=features), 0)
+    field = RadianceField(replace(EMBEDDED_FIELD, features_per_level=features), 0)
     sigmas, rgb = field(NOWHERE)
     assert sigmas.shape == (0,) and rgb.shape == (0, 3)
     (sigmas.sum() + rgb.sum()).backward()
@@ -73,8 +75,8 @@ def test_no_rays_have_no_samples_and_no_hits() -> None:
 
 
 def test_an_empty_scene_is_its_background_and_every_regularizer_is_finite() -> None:
-    field, background = RadianceField(FieldConfig(), 0), torch.full((2, 3), 0.25)
-    found = render(field, nothing(), CAMERAS, 8, 8, background, RenderConfig())
+    field, background = RadianceField(EMBEDDED_FIELD, 0), torch.full((2, 3), 0.25)
+    found = render(field, nothing(), CAMERAS, 8, 8, background, EMBEDDED_RENDER)
     assert torch.equal(found.rgb, torch.full((2, 3, 8, 8), 0.25)) and not found.opacity.any()
     losses = [
         regularizers.sparsity_loss(found.opacity),

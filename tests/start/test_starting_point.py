@@ -15,9 +15,10 @@ from recdreamer.field.grid_values import grid_points
 from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
 from recdreamer.models.radiance import Particles, Scene
-from recdreamer.protocol import RequestError
+from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.rendering.ray_cast import MeshCaster
 from recdreamer.stages.workpiece import placing
+from recdreamer.start.earlier_job import written_yaw_deg
 from recdreamer.start.prepare import prepare_start
 from recdreamer.start.starting_point import FROM_PROMPT
 
@@ -97,6 +98,28 @@ def test_a_flat_object_keeps_its_size(tmp_path: Path):
     start, _ = start_of(tmp_path / "c", upright, height_m=0.5)
     assert start.mesh is not None
     assert np.ptp(placing(start, 0.5)(start.mesh).verts[:, 2]) == pytest.approx(0.5)
+
+
+def test_an_object_too_thin_to_be_seen_and_faces_that_do_not_count_are_told(tmp_path: Path):
+    needle = trimesh.creation.box((0.002, 0.002, 1.0))
+    arrays = {"verts": needle.vertices.astype(np.float32), "faces": needle.faces.astype(np.int32)}
+    new_uvs, line = told(tmp_path / "a", arrays, start="texture")
+    assert new_uvs.startswith("The mesh has no UV map") and "1 m long but only 0.002 m wide" in line
+    box = trimesh.creation.box((1.0, 1.0, 1.0))
+    doubled = np.concatenate([box.faces, box.faces[:3, ::-1], [[0, 0, 1]]]).astype(np.int32)
+    (line,) = told(tmp_path / "b", {"verts": box.vertices.astype(np.float32), "faces": doubled})
+    assert line.startswith("4 of the 16 triangles of the object have no area or lie upon others")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"meshes": [{"yaw_deg": 30.5}], "stretch": Infinity}', "[" * 100_000, "{", '{"meshes": {}}', "[]",
+     '{"meshes": [{"yaw_deg": NaN}]}', '{"meshes": [{"yaw_deg": 1' + "0" * 400 + "}]}", '{"meshes": [{"yaw_deg": []}]}'],
+)  # fmt: skip
+def test_the_turn_of_an_earlier_result_is_read_or_is_none(text: str, tmp_path: Path):
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "report.json").write_text(text)
+    assert written_yaw_deg(JobFolder(tmp_path)) == (30.5 if "30.5" in text else 0.0)
 
 
 def test_a_job_does_not_continue_itself(tmp_path: Path):

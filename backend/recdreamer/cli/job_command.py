@@ -16,7 +16,6 @@ from recdreamer.paths import given_path
 from recdreamer.protocol import (
     DEVICES,
     START_MESH,
-    TEMPORARY,
     JobFolder,
     JobRequest,
     RequestError,
@@ -28,6 +27,8 @@ from recdreamer.safe_files import printable, read_bounded, read_npz
 
 MAX_PICTURE_BYTES = 2**28
 """Of the file of a template."""
+NEW = ".recdreamer-new-"
+"""Prefix of a job that is being written. The folder may have other things of the user's."""
 MODEL_SETTINGS = ("extractor", "rectifier.attribute_classifier")
 """Settings that may name a folder."""
 
@@ -40,7 +41,7 @@ def settings_of(items: tuple[str, ...]) -> dict[str, Any]:
 
 def model_name(name: Any) -> Any:
     """A folder of a model as an absolute path; other names as they are."""
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name.strip():
         return name
     path = given_path(name)
     return str(path.absolute()) if path.exists() else str(path) if path.is_absolute() else name
@@ -126,9 +127,9 @@ def _new_folder_in(root: Path) -> Iterator[JobFolder]:
     made = [path for path in (root, *root.parents) if not path.exists()]
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for left in root.glob(f"{TEMPORARY}*"):  # Of a command that was killed.
+        for left in root.glob(f"{NEW}*"):  # Of a command that was killed.
             shutil.rmtree(left, ignore_errors=True)
-        new = Path(tempfile.mkdtemp(dir=root, prefix=TEMPORARY))
+        new = Path(tempfile.mkdtemp(dir=root, prefix=NEW))
         try:
             yield JobFolder(new)
         finally:

@@ -135,6 +135,8 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):  # A name may have letters that the terminal does not know.
             stream.reconfigure(errors="backslashreplace")
     stay_offline()
+    # Hints of the library, at its import, would stand between the user and the one sentence.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     command = tyro.cli(Command, args=arguments, prog="recdreamer", config=(tyro.conf.OmitSubcommandPrefixes,))
     try:
         sys.exit(_run(command))

@@ -13,7 +13,7 @@ from scipy import sparse
 class MeshConfig:
     """How a field becomes a textured mesh."""
 
-    resolution: int = 128
+    resolution: int = 256
     """Marching cubes cells along the longest side of the object."""
     threshold: float | None = None
     """Density of the surface per scene unit; None = the density that looks most like the renders."""
@@ -32,7 +32,7 @@ class MeshConfig:
     """Taubin smoothing steps, which remove the field's noise but keep the volume; 0 = off."""
     target_faces: int = 30_000
     """Triangles after decimation: 2,000 for a game's background, 500,000 for sculpting; never more than were found."""
-    texture_size_px: int = 1024
+    texture_size_px: int = 2048
     """Side of the square texture: 512 to 4096, at most 8192."""
     padding_px: int = 4
     """Least distance between UV islands, filled with the colour of the nearest one."""

@@ -9,7 +9,7 @@ import numpy as np
 import xatlas
 from jaxtyping import Float
 
-from recdreamer.mesh.mesh import Mesh, MeshConfig
+from recdreamer.mesh.mesh import Mesh, MeshConfig, double_areas
 from recdreamer.mesh.pack_rows import packed_in_rows
 from recdreamer.mesh.parametrize import Chart, make_charts
 from recdreamer.report import Tick, no_tick
@@ -26,6 +26,11 @@ with their number, to minutes for thousands, and it cannot be stopped."""
 PACKED_CHARTS = 4096
 """Of more charts, xatlas would take seconds for a step that cannot be stopped, and they are put in rows."""
 
+LONG, MAX_ELONGATION = 2.0, 8.0
+"""xatlas makes its page as large as the longest chart is at a scale that fits the area of all, and searches a minute for
+a rod, hours for a needle. So the page is coarser for long charts, and the longest are put in rows. Ordinary objects have
+an elongation below 1."""
+
 
 def unwrap(mesh: Mesh, config: MeshConfig, tick: Tick = no_tick) -> tuple[Mesh, int]:
     """The same welded mesh with UVs per face corner, and the number of islands.
@@ -35,11 +40,13 @@ def unwrap(mesh: Mesh, config: MeshConfig, tick: Tick = no_tick) -> tuple[Mesh, 
     raise to cancel.
     """
     charts, loose = make_charts(mesh, tick)
-    count = len(charts) + len(loose)
-    if count > PACKED_CHARTS or len(loose):
+    count, length = len(charts) + len(loose), elongation(charts)
+    if count > PACKED_CHARTS or len(loose) or length > MAX_ELONGATION:
         uvs = packed_in_rows(mesh, charts, loose, config.texture_size_px, config.padding_px, tick)
         return replace(mesh, uvs=uvs), count
     page_px = min(config.texture_size_px, PAGE_PX)
+    if length > LONG:
+        page_px = math.ceil(page_px * LONG / length)
     least = config.padding_px * page_px / config.texture_size_px
     padding = math.ceil(PAGE_GROWTH * least)
     for _ in range(ATTEMPTS):
@@ -50,6 +57,20 @@ def unwrap(mesh: Mesh, config: MeshConfig, tick: Tick = no_tick) -> tuple[Mesh, 
             break
         padding = math.ceil(1.1 * growth * least)
     return replace(mesh, uvs=uvs), len(charts)
+
+
+def elongation(charts: list[Chart]) -> float:
+    """Length of the longest chart, in sides of a square with the area of all.
+
+    Two strips of 8 × 1, whose area together is that of a square with a side of 4:
+
+    >>> strip, faces = np.array([[0.0, 0], [8, 0], [8, 1], [0, 1]]), np.array([[0, 1, 2], [0, 2, 3]])
+    >>> elongation([Chart(np.arange(2), faces, strip)] * 2)
+    2.0
+    """
+    lengths = [float(np.ptp(chart.uvs, axis=0).max()) for chart in charts]
+    area = sum(float(np.abs(double_areas(chart.uvs[chart.faces])).sum()) / 2 for chart in charts)
+    return max(lengths, default=0.0) / max(math.sqrt(area), 1e-300)
 
 
 def _packed(

@@ -58,6 +58,8 @@ def model_source(name: str, builtin: Path | None = None) -> str:
     """
     if name == "builtin" and builtin is not None:
         return str(builtin)
+    if not name.strip():  # Which would be the working folder.
+        raise ValueError("it has no name")
     path = given_path(name)
     if path.is_dir():
         if not any(path.rglob("*.safetensors")) and (pickles := sorted(_pickles(path))):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -12,7 +14,6 @@ from torch import Tensor
 from recdreamer.config import GenerateConfig, surface_settings
 from recdreamer.field.radiance_field import FIELD_SIZES, FieldConfig
 from recdreamer.job.checkpoint import Checkpoint, CheckpointStore
-from recdreamer.json_values import read_json
 from recdreamer.mesh.level import CUBE_LO, find_surface, sample_box
 from recdreamer.mesh.mesh import turned
 from recdreamer.mesh.solid_cells import whole_object
@@ -20,7 +21,7 @@ from recdreamer.named_tensors import part
 from recdreamer.presets import resolve
 from recdreamer.protocol import JobFolder, JobRequest, RequestError
 from recdreamer.report import Tick
-from recdreamer.safe_files import confined, read_npz
+from recdreamer.safe_files import MAX_JSON_BYTES, confined, read_bounded, read_npz
 from recdreamer.sdf.distance_grid import uncolored
 from recdreamer.start.mesh_file import Placement, checked, read_start_mesh
 from recdreamer.start.starting_point import StartingPoint, centred, has_region, in_scene, sampled
@@ -167,7 +168,8 @@ def _placement_of_result(
 def written_yaw_deg(job: JobFolder) -> float:
     """The angle by which a job's first mesh was turned when it was written; 0 if it was not turned or not written."""
     try:
-        report = read_json(job.result / "report.json")
-        return float(report["meshes"][0]["yaw_deg"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        text = read_bounded(confined(job.root, f"{job.result.name}/report.json"), MAX_JSON_BYTES)
+        yaw_deg = float(json.loads(text)["meshes"][0]["yaw_deg"])
+        return yaw_deg if math.isfinite(yaw_deg) else 0.0
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError):
         return 0.0

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from recdreamer.mesh.mesh import turned
 from recdreamer.paths import given_path
 from recdreamer.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError, Start
-from recdreamer.safe_files import FileMissing, confined, printable, read_bounded, read_npz
+from recdreamer.safe_files import FileMissing, confined, printable, read_bounded, read_npz, reason_of
 from recdreamer.start.given_mesh import MAX_CORNERS, GivenMesh, Unreadable
 from recdreamer.start.gltf_file import read_gltf
 from recdreamer.start.obj_file import read_obj
@@ -26,7 +26,8 @@ CHOOSE = "Choose the object to start from again."
 GIVE = "Give an .npz, .obj, .ply, .stl, .glb or .gltf file."
 Y_UP = (".obj", ".glb", ".gltf")
 MAX_FILE_BYTES = 512 * 2**20
-"""Of a mesh file; text takes about 100 bytes per triangle."""
+"""Of a mesh file, and of all arrays of a START_MESH: the largest have as much in double precision, and text takes about
+100 bytes per triangle."""
 MAX_EXTENT, MIN_EXTENT = 1e36, 1e-36
 """Metres between which coordinates are far from the limits of float32."""
 MAX_NOTES = 10
@@ -84,14 +85,16 @@ def start_mesh_bytes(path: Path, start: Start = "object") -> bytes:
     # The artist's own link may be followed.
     data = read_bounded(path.resolve(), MAX_FILE_BYTES)
     if path.suffix.lower() == ".npz":
-        check_start(checked(read_npz(data, START_ARRAYS)), start)
+        check_start(checked(read_npz(data, START_ARRAYS, MAX_FILE_BYTES)), start)
         return data
     try:
         with np.errstate(all="ignore"):  # What is not finite is refused below.
             given = _read(path, data)
             arrays, notes = _as_start_mesh(given, path.suffix.lower() in Y_UP)
     except Unreadable as error:
-        raise RequestError(f"The mesh {printable(path.name)} cannot be read: {error}.", GIVE) from error
+        raise RequestError(
+            f"The mesh {printable(path.name)} cannot be read: {reason_of(error)}.", GIVE
+        ) from error
     arrays = checked(arrays)
     check_start(arrays, start)
     text = "\n".join(notes).encode()
@@ -168,7 +171,7 @@ def start_notes(path: Path) -> list[str]:
 
 def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
-        return read_npz(path, names)
+        return read_npz(path, names, MAX_FILE_BYTES)
     except FileMissing as error:
         raise RequestError(f"The mesh to start from is missing ({printable(path)}).", CHOOSE) from error
     except RequestError as error:

@@ -52,12 +52,28 @@ def prepare_start(
     for line in (*start_notes(path), *check_start(original, request.start)):
         warn(line)
     start = in_scene(StartingPoint(request.start, request.strength, original), centred(original, config))
+    if doubt := thinness(start, config):
+        warn(doubt)
     if request.start == "texture":
         if "region" not in original:
             return start
     elif doubt := scaling(start, config.height_m):
         warn(doubt)
-    return sampled(start, config.start.resolution, device, tick, has_shape=True)
+    return sampled(start, config.start.resolution, device, tick, has_shape=True, warn=warn)
+
+
+def thinness(start: StartingPoint, config: GenerateConfig) -> str:
+    """Whether an object is so thin from every side that most views miss it; empty if it is not."""
+    assert start.mesh is not None and start.placement is not None
+    _, width, length = sorted(np.ptp(start.mesh.verts, axis=0).tolist())
+    views = config.texture if start.is_only_painted else config.optimize
+    if width >= 2 / views.render_px:
+        return ""
+    metre = start.placement.scale
+    return (
+        f"The object is {length / metre:.3g} m long but only {width / metre:.3g} m wide, less than a pixel of the "
+        f"{views.render_px} that the model sees: hardly any of it is seen. Thicken it, or make a part of it alone."
+    )
 
 
 def scaling(start: StartingPoint, height_m: float) -> str:
