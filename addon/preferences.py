@@ -28,8 +28,10 @@ def _make_absolute(name: str):
 
 
 BUILDS = (
-    ("cuda", "NVIDIA GPU (3 GB)", "Download PyTorch with CUDA, about 3 GB on Linux"),
-    ("cpu", "CPU Only (0.5 GB)", "Download PyTorch for the CPU, about 0.5 GB on Linux"),
+    (environment.AUTOMATIC, "Automatic", "Install what fits the graphics card and its driver"),
+    ("cuda13", "NVIDIA, CUDA 13", "For GeForce GTX 16, RTX 20 and newer, with a driver from 580 on"),
+    ("cuda12", "NVIDIA, CUDA 12.6", "For GeForce GTX 900 to RTX 40 with an older driver"),
+    ("cpu", "CPU", "For computers without an NVIDIA card; enough for the built-in model"),
 )
 
 
@@ -52,6 +54,11 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
     build: EnumProperty(
         name="Hardware", description="Which build of PyTorch Install Backend downloads", items=BUILDS
     )
+    wheels_folder: StringProperty(
+        name="Wheels",
+        description="Folder with all wheels of the backend and of uv, to install from without network",
+        subtype="DIR_PATH",
+    )
     device: EnumProperty(name="Device", description="Which device runs jobs", items=DEVICES)
     views_model: StringProperty(
         name="Multi-View Model",
@@ -66,6 +73,11 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
     @property
     def folder(self) -> Path:
         return Path(absolute_path(self.data_folder) or default_data_folder())
+
+    @property
+    def wheels(self) -> str:
+        """The folder of wheels; empty for a download."""
+        return bpy.path.abspath(self.wheels_folder)
 
     def find_interpreter(self) -> Path:
         """The Python that runs the backend. Raises RequestError if there is none."""

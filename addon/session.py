@@ -10,10 +10,12 @@ from contextlib import suppress
 import bpy
 
 from . import previews, trouble
+from .jobs.environment import Hardware
 from .jobs.errands import Check, Errand, Gallery
 from .jobs.registry import Job, JobRegistry
 from .jobs.task import Task
 from .preference_access import get_preferences
+from .setup.storage import Sizes
 
 CATEGORY = "RecDreamer"
 """Name of the sidebar tab."""
@@ -35,6 +37,10 @@ class Session:
         """Pictures for the artist to choose from."""
         self.check: Check | None = None
         """The last check of the templates."""
+        self.hardware = Hardware()
+        """What this machine has."""
+        self.sizes = Sizes()
+        """What the backend takes on the disk."""
         self._registry: JobRegistry | None = None
 
     @property
@@ -71,7 +77,8 @@ session = Session()
 def pump() -> bool:
     """Read news from workers, folders and tasks, and redraw the regions that show it."""
     changed = session.registry.poll()
-    if session.task is not None and session.task.poll():
+    news = [session.task is not None and session.task.poll(), session.hardware.poll(), session.sizes.poll()]
+    if any(news):
         changed = True
         _redraw("PREFERENCES", "")
     if session.errand is not None and session.errand.poll():

@@ -158,8 +158,16 @@ def test_no_file_is_too_long(path):
 def test_tools_of_the_checkout_need_the_standard_library_only():
     """They run before anything is installed."""
     tools = {path.stem: path for path in TOOLS}
-    for name in ("dev", "environments", "build_extension"):
-        assert roots_of(tools[name]) <= sys.stdlib_module_names | {"environments"}
+    for name in ("dev", "environments", "build_extension", "lock"):
+        assert roots_of(tools[name]) <= sys.stdlib_module_names | {"environments", "lock", "addon"}
+        assert all(
+            f"{module}.".startswith("addon.setup.")
+            for _, module in imports_of(tools[name])
+            if "addon" in module
+        )
+    for path in (ROOT / "addon" / "setup").rglob("*.py"):
+        assert roots_of(path) <= sys.stdlib_module_names
+        assert all(level < 2 for level, _ in imports_of(path)), "it is used without the other rooms"
 
 
 def test_no_pickle_no_drawers_no_remote_code():
@@ -191,12 +199,13 @@ BACKEND_ROOMS = (
     "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map", "paths",
     "report", "cache", "cameras", "named_tensors", "device", "kernels", "graphs", "images",
     "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
-    "config", "presets", "job", "start", "models", "optimize", "recorded_step", "stages", "generate", "evaluation", "cli", "__main__",
+    "config", "presets", "job", "start", "models", "optimize", "recorded_step", "stages", "generate",
+    "evaluation", "cli", "__main__",
 )  # fmt: skip
 """Folders and files of the package, lowest first: each may import those before it, at any depth and however late."""
 ADDON_ROOMS = (
-    "compat", "describe", "trouble", "picture_files", "previews", "preference_access", "layout", "jobs", "session",
-    "objects", "start", "shelf", "properties", "result", "operators", "panels", "preferences", "__init__",
+    "compat", "describe", "setup", "trouble", "picture_files", "previews", "preference_access", "layout", "jobs",
+    "session", "objects", "start", "shelf", "properties", "result", "operators", "panels", "preferences", "__init__",
 )  # fmt: skip
 """The same of the add-on."""
 MEANT_CIRCLES = {

@@ -19,6 +19,8 @@ NEEDED = (
     "LICENSE",
     "addon/__init__.py",
     "addon/panels/jobs.py",
+    "addon/setup/locks/linux-cuda13.txt",
+    "addon/setup/locks/uv.txt",
     "backend/pyproject.toml",
     "backend/recdreamer/__init__.py",
     "backend/recdreamer/protocol.py",

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Every command of the project, from a fresh checkout: python3 tools/dev.py {setup,demo,test,check,build,bench}.
+"""Every command of the project, from a fresh checkout: python3 tools/dev.py {setup,demo,test,check,build,bench,lock}.
 
-Creates the environments under .venv/ on demand. Standard library only, Python 3.11 or newer.
+Creates the environments under .venv/ on demand, and fetches the interpreters that are missing. Standard library only,
+in any Python from 3.11 on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("setup", help="create all environments")
     commands.add_parser("check", help="lint, format, types")
+    commands.add_parser("lock", help="write the lock files of Install Backend again")
     commands.add_parser("build", help="build and validate the extension's zip under dist/")
     bench = commands.add_parser("bench", help="time one step of each method, split by part")
     bench.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to `recdreamer bench`")
@@ -67,7 +69,9 @@ def setup(options: argparse.Namespace) -> int:
 
 def demo(options: argparse.Namespace) -> int:
     """Generate the main result into `--out`. A second call resumes an interrupted one."""
-    python, blender = BACKEND.ensure(), BLENDERS[1].ensure()
+    # Any Blender will do, so one whose Python is on this machine.
+    environment = next((one for one in BLENDERS[1:] if one.find_base()), BLENDERS[1])
+    python, blender = BACKEND.ensure(), environment.ensure()
     out = options.out.resolve()
     job, settings = out / "job", out / "settings.json"
     arguments = ["--prompt", options.prompt, "--method", options.method, "--seed", str(options.seed)]
@@ -84,16 +88,23 @@ def demo(options: argparse.Namespace) -> int:
     for what in ("job", "mesh"):
         if run([python, "-m", "recdreamer", "evaluate", what, job]):
             return 1
-    script = [blender, ROOT / "tools" / "pictures" / "demo_blend.py", job, "--out", out]
-    run_shown("model.blend and turntable.png", [str(part) for part in script])
     for name in ("model.glb", "report.json"):
         shutil.copyfile(job / "result" / name, out / name)
+    script = [blender, ROOT / "tools" / "pictures" / "demo_blend.py", job, "--out", out]
+    run_shown("model.blend and turntable.png", [str(part) for part in script])
     print(f"In {out}: " + ", ".join(sorted(path.name for path in out.iterdir())))
     return 0
 
 
 def build(options: argparse.Namespace) -> int:
     return run([BLENDERS[0].ensure(), ROOT / "tools" / "build_extension.py"])
+
+
+def lock(options: argparse.Namespace) -> int:
+    from lock import write_all
+
+    write_all()
+    return 0
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -196,7 +207,15 @@ def run(command: list, limit_s: float | None = None) -> int:
         raise
 
 
-COMMANDS = {"setup": setup, "demo": demo, "test": test, "check": check, "build": build, "bench": bench}
+COMMANDS = {
+    "setup": setup,
+    "demo": demo,
+    "test": test,
+    "check": check,
+    "build": build,
+    "bench": bench,
+    "lock": lock,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

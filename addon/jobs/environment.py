@@ -1,44 +1,94 @@
-"""Find, create and check the Python environment of the backend. No bpy here."""
+"""The backend's environment, seen from Blender: what fits, what is installed, installing and checking it. No bpy here."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+import json
 import sys
-import tempfile
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...backend.recdreamer.protocol import RequestError
-from .client import worker_environment
+from ..setup import builds, hardware, installation
+from ..setup.builds import Build, Choice
+from ..setup.hardware import Machine
+from ..setup.report import Row
+from ..setup.uv import interpreter_of
 from .task import BACKEND, Step, Task
 
-PYTHON_VERSIONS = ((3, 11), (3, 12), (3, 13))
-"""Versions for which the backend's dependencies have wheels."""
-
-SPACE_GB = {"cpu": 4, "cuda": 12}
-"""Disk space of a finished environment plus its downloads."""
-
-TORCH_INDEX = {
-    "cpu": "https://download.pytorch.org/whl/cpu",
-    # PyPI has CUDA builds for Linux; those for Windows are only in PyTorch's own index.
-    "cuda": "https://download.pytorch.org/whl/cu126" if sys.platform == "win32" else "",
-}
-
-
-def interpreter_of(environment: Path) -> Path:
-    """The Python of a virtual environment."""
-    return environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+AUTOMATIC = "auto"
+"""The choice of hardware that follows the machine."""
+NOT_INSTALLED = ("The backend is not installed yet.", "Press Install Backend in the preferences.")
+OUTDATED = (
+    "The backend is of another version of the extension.",
+    "Press Update Backend in the preferences.",
+)
+RUN_SETUP = (
+    "import sys; sys.path.insert(0, sys.argv.pop(1)); from addon.setup.__main__ import main; sys.exit(main())"
+)
 
 
-def own_environment(data_folder: Path) -> Path:
-    """Location of the environment that Install Backend creates."""
-    return data_folder / "backend"
+class Hardware:
+    """This machine, asked in the background: a sleeping card takes seconds to answer."""
+
+    def __init__(self) -> None:
+        self.machine: Machine | None = None
+        """None until it is known."""
+        self._thread: threading.Thread | None = None
+        self._is_new = False
+
+    def poll(self) -> bool:
+        """True once after the machine became known."""
+        is_new, self._is_new = self._is_new, False
+        return is_new
+
+    def ask(self) -> Machine | None:
+        """The machine, if it is known; else begin to ask."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="recdreamer hardware", daemon=True)
+            self._thread.start()
+        return self.machine
+
+    def wait(self) -> Machine:
+        """The machine, when it is known."""
+        self.ask()
+        if self._thread is not None:
+            self._thread.join()
+        return self.machine or hardware.detect()
+
+    def forget(self) -> None:
+        """Ask again the next time, such as after a new driver."""
+        self.machine = self._thread = None
+
+    def _run(self) -> None:
+        self.machine = hardware.detect()
+        self._is_new = True
+
+
+def choose(machine: Machine, accelerator: str) -> Choice:
+    """What Install Backend would install: what fits, or what the artist has chosen instead."""
+    choice = builds.choose(machine)
+    if accelerator == AUTOMATIC or choice.build is None:
+        return choice
+    build = builds.find_build(machine.system, machine.processor, accelerator)
+    if build is None:
+        return Choice(None, None, "There is no such build for this computer.", "Choose Automatic.")
+    if accelerator == "cpu":
+        return Choice(build, None, "PyTorch for the CPU, as chosen.")
+    able = [card for card in machine.cards if not builds.why_not(card, accelerator)]
+    label = builds.CUDA[accelerator].label
+    if able:
+        return Choice(build, able[0], f"{able[0].name}: PyTorch for {label}, as chosen.")
+    reasons = " ".join(f"{card.name} {builds.why_not(card, accelerator)}." for card in machine.cards)
+    return Choice(
+        build, None, f"No card here can use PyTorch for {label}. {reasons}".strip(), "Choose Automatic."
+    )
 
 
 def find_interpreter(chosen: str, data_folder: Path) -> Path:
     """The interpreter that the artist chose, else that of the installed environment.
 
-    Raises RequestError if the file is missing. Fast enough for every redraw.
+    Raises RequestError if it is missing or of another version. Fast enough for every redraw.
     """
     if chosen:
         if not Path(chosen).is_file():
@@ -47,10 +97,12 @@ def find_interpreter(chosen: str, data_folder: Path) -> Path:
                 "Choose another one in the preferences, or clear the field and press Install Backend.",
             )
         return Path(chosen)
-    interpreter = interpreter_of(own_environment(data_folder))
-    if not (interpreter.is_file() and _marker(data_folder).is_file()):
-        raise RequestError("The backend is not installed yet.", "Press Install Backend in the preferences.")
-    return interpreter
+    status = installation.read_status(data_folder, builds.BUILDS)
+    if status is None:
+        raise RequestError(*NOT_INSTALLED)
+    if not status.is_current:
+        raise RequestError(*OUTDATED)
+    return interpreter_of(installation.Places(data_folder).environment)
 
 
 def run_command(interpreter: Path) -> list[str]:
@@ -58,82 +110,102 @@ def run_command(interpreter: Path) -> list[str]:
     return [str(interpreter), "-m", "recdreamer"]
 
 
-def probe(interpreter: str, timeout_s: float = 20.0) -> tuple[int, int] | None:
-    """Version of a Python that can create virtual environments, or None."""
-    code = "import ensurepip, sys, venv; print(*sys.version_info[:2])"
+class Install(Task):
+    """The installation in a process of its own, with its progress."""
+
+    def __init__(self, data_folder: Path, build: Build, wheels: Path | None = None) -> None:
+        self.factor = 0.0
+        """How far it is, 0 to 1."""
+        self.stage = ""
+        self._said = ""
+        command = [sys.executable, "-c", RUN_SETUP, str(BACKEND.parent), "--data", str(data_folder)]
+        command += ["--backend", str(BACKEND), "--build", build.name]
+        command += ["--wheels", str(wheels)] if wheels else []
+        super().__init__([Step("Installing the backend", command)])
+
+    @property
+    def title(self) -> str:
+        return self.stage or self.steps[0].title
+
+    def _hear(self, line: str) -> None:
+        message = _object(line)
+        if "problem" in message:
+            self._said = str(message["problem"])
+        elif "title" in message:
+            self._news.put(("stage", str(message["title"])))
+            self._news.put(("line", str(message["text"])))
+            self._news.put(("factor", float(str(message["factor"]))))
+        else:
+            super()._hear(line)
+
+    def _why_failed(self, step: Step, line: str, code: int) -> str:
+        return self._said or super()._why_failed(step, line, code)
+
+
+class Diagnosis(Task):
+    """The doctor, row by row."""
+
+    def __init__(self, interpreter: Path, data_folder: Path, device: str) -> None:
+        self.rows: tuple[Row, ...] = ()
+        self._heard: list[Row] = []
+        command = [
+            *run_command(interpreter),
+            "doctor",
+            "--json",
+            "--device",
+            device,
+            "--folder",
+            str(data_folder),
+        ]
+        super().__init__([Step("Checking the backend", command)])
+
+    def _hear(self, line: str) -> None:
+        message = _object(line)
+        if "check" in message:
+            self._heard.append(Row.of(message))
+            self._news.put(("rows", tuple(self._heard)))
+            self._news.put(("line", self._heard[-1].check))
+        elif not self._heard:
+            super()._hear(line)  # What keeps it from starting.
+
+    def _why_failed(self, step: Step, line: str, code: int) -> str:
+        failed = [row for row in self._heard if not row.is_ok]
+        if failed:
+            return f"{len(failed)} of {len(self._heard)} checks failed."
+        return super()._why_failed(step, line, code)
+
+
+def _object(line: str) -> dict[str, object]:
+    """A line as a JSON object; empty if it is something else."""
     try:
-        output = subprocess.run(
-            [interpreter, "-c", code],
-            capture_output=True,
-            text=True,
-            timeout=timeout_s,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            cwd=BACKEND,
-            env=worker_environment(BACKEND),
-        ).stdout.split()
-        return int(output[0]), int(output[1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-        return None
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}
 
 
-def find_base_python() -> str:
-    """A Python to create the environment with: the system's, else Blender's own.
-
-    The system's comes first because Blender's is removed together with that Blender version.
-    Raises RequestError if none fits.
-    """
-    names = [f"python{major}.{minor}" for major, minor in reversed(PYTHON_VERSIONS)]
-    for candidate in (*(shutil.which(name) for name in names), sys.executable):
-        # A relative one lies in the working folder, which may be anybody's.
-        if candidate and Path(candidate).is_absolute() and probe(candidate) in PYTHON_VERSIONS:
-            return candidate
-    raise RequestError(
-        "No Python from 3.11 to 3.13 with venv and pip was found.",
-        "Install one, or choose a Python that has the backend installed.",
-    )
-
-
-def diagnose(interpreter: Path) -> Task:
-    """Run the backend's `doctor`, which checks all its dependencies."""
-    return Task([_doctor(interpreter)])
-
-
-def install(data_folder: Path, device: str, base_python: str | None = None) -> Task:
-    """Create the environment: venv, pip install of the bundled backend, doctor. Raises RequestError.
-
-    `device` is "cpu" or "cuda" and selects the build of PyTorch.
-    """
-    free_gb = shutil.disk_usage(data_folder).free / 1e9
-    if free_gb < SPACE_GB[device]:
+def install(data_folder: Path, choice: Choice, wheels: str = "") -> Install:
+    """Install what was chosen into the data folder, from a folder of wheels if one is given. Raises RequestError."""
+    if choice.build is None:
+        raise RequestError(choice.sentence, choice.remedy)
+    folder = Path(wheels) if wheels else None
+    if folder is not None and not folder.is_dir():
         raise RequestError(
-            f"The backend needs {SPACE_GB[device]} GB, but only {free_gb:.1f} GB are free in {data_folder}.",
-            "Free some space, or choose another data folder.",
+            f"The folder of wheels {folder} does not exist.", "Choose another one, or clear the field."
         )
-    base_python = base_python or find_base_python()
-    # pip builds in the source folder, and the extension's folder may be read-only.
-    source = Path(tempfile.mkdtemp(prefix="recdreamer-"))
-    shutil.copytree(BACKEND, source / "backend", ignore=shutil.ignore_patterns("__pycache__", "builtin"))
-    environment = own_environment(data_folder)
-    python = interpreter_of(environment)
-    pip = [str(python), "-m", "pip", "install", "--progress-bar", "off", "--disable-pip-version-check"]
-    index = ["--extra-index-url", TORCH_INDEX[device]] if TORCH_INDEX[device] else []
-    return Task(
-        [
-            Step("Creating the Python environment", [base_python, "-m", "venv", "--clear", str(environment)]),
-            Step("Downloading and installing", [*pip, *index, str(source / "backend")]),
-            _doctor(python),
-        ],
-        marker=_marker(data_folder),
-        clean_up=source,
-        log=data_folder / "install.log",
-    )
+    return Install(data_folder, choice.build, folder)
 
 
-def _marker(data_folder: Path) -> Path:
-    """A file written last, so that an interrupted installation does not count as complete."""
-    return own_environment(data_folder) / "recdreamer-is-ready"
+def why_offline(online_access: bool, is_forced: bool, wheels: str) -> str:
+    """Why nothing can be downloaded now; empty if it can, or if it need not."""
+    if online_access or wheels:
+        return ""
+    if is_forced:
+        return "Blender was started offline. Start it without --offline-mode, or choose a folder of wheels."
+    return "Installing needs a download. Allow Online Access in Preferences › System, or choose a folder of wheels."
 
 
-def _doctor(interpreter: Path) -> Step:
-    return Step("Checking the backend", [*run_command(interpreter), "doctor"])
+def summary(rows: Sequence[Row]) -> str:
+    """The end of a diagnosis in one sentence."""
+    device = next((row.text for row in rows if row.check == "device"), "")
+    return f"Everything is ready: {device}." if device else "Everything is ready."

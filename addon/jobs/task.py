@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import queue
 import re
-import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from .. import trouble
 from .client import kill_process, start_process
 
 BACKEND = Path(__file__).resolve().parents[2] / "backend"
@@ -33,14 +29,7 @@ class Step:
 class Task:
     """Commands that run one after another in the background; the panel shows their newest output line."""
 
-    def __init__(
-        self,
-        steps: Sequence[Step],
-        marker: Path | None = None,
-        clean_up: Path | None = None,
-        log: Path | None = None,
-    ) -> None:
-        """`marker` is written after success; the folder `clean_up` is removed in any case; `log` gets the output."""
+    def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = steps
         self.index = 0
         self.line = ""
@@ -48,13 +37,10 @@ class Task:
         self.problem = ""
         """Why it failed; empty while it runs and after success."""
         self.is_running = True
-        self._marker = marker
-        self._clean_up = clean_up
-        self._log = log
         self._is_cancelled = False
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
-        self._news: queue.SimpleQueue[tuple[str, str | int]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="recdreamer backend", daemon=True)
         self._thread.start()
 
@@ -78,7 +64,7 @@ class Task:
             changed = True
 
     def cancel(self) -> None:
-        """Kill the running command. The next installation replaces an incomplete environment."""
+        """Kill the running command and all that it has started."""
         with self._lock:
             self._is_cancelled = True
             if self._process is not None:
@@ -91,23 +77,14 @@ class Task:
 
     def _run(self) -> None:
         try:
-            if self._log is not None:
-                self._log.unlink(missing_ok=True)
-            with Path(self._log or os.devnull).open("ab") as log:
-                for index, step in enumerate(self.steps):
-                    self._news.put(("index", index))
-                    if not self._run_step(step, log):
-                        return
-            if self._marker is not None:
-                self._marker.touch()
-        except OSError as error:  # Of the disk, on which the log and the marker are.
-            self._news.put(("problem", trouble.explain(error, self.title)))
+            for index, step in enumerate(self.steps):
+                self._news.put(("index", index))
+                if not self._run_step(step):
+                    return
         finally:
-            if self._clean_up is not None:
-                shutil.rmtree(self._clean_up, ignore_errors=True)
             self._news.put(("is_running", False))
 
-    def _run_step(self, step: Step, log: BinaryIO) -> bool:
+    def _run_step(self, step: Step) -> bool:
         with self._lock:
             if self._is_cancelled:
                 self._news.put(("problem", CANCELED))
@@ -127,18 +104,23 @@ class Task:
         line, reason = "", ""
         with self._process.stdout as stream:
             for raw in stream:
-                log.write(raw)
                 line = raw.decode("utf-8", "replace").strip() or line
                 reason = reason or error_in(line)
-                self._news.put(("line", line))
+                self._hear(line)
         code = self._process.wait()
         if self._is_cancelled:
             self._news.put(("problem", CANCELED))
         elif code:
-            reason = (reason or line).rstrip(".") or f"code {code}"
-            more = f" {self._log} has everything." if self._log is not None else ""
-            self._news.put(("problem", f"{step.title} failed: {reason}.{more}"))
+            self._news.put(("problem", self._why_failed(step, reason or line, code)))
         return code == 0 and not self._is_cancelled
+
+    def _hear(self, line: str) -> None:
+        """A line of the running command."""
+        self._news.put(("line", line))
+
+    def _why_failed(self, step: Step, line: str, code: int) -> str:
+        """Why a step failed; `line` is its first error, or else its last line."""
+        return f"{step.title} failed: {line.rstrip('.') or f'code {code}'}."
 
 
 def error_in(line: str) -> str:

@@ -1,14 +1,18 @@
-"""Operators of the preferences that install and check the backend."""
+"""Operators of the preferences that install, check and remove the backend."""
 
 from __future__ import annotations
 
 import bpy
+from bpy.props import EnumProperty
 
 from ... import __package__ as base_package
+from ...backend.recdreamer.protocol import RequestError
 from ..jobs import environment
 from ..jobs.registry import writable_folder
 from ..preference_access import get_preferences
 from ..session import session
+from ..setup import builds, installation, locks, report, storage
+from ..setup.remedies import SetupError
 from .guarded import GuardedOperator, why_not
 from .jobs import JOB_IS_RUNNING
 
@@ -20,15 +24,17 @@ def _why_task_busy() -> str:
 
 def why_not_install() -> str:
     """Why Install Backend is grayed out; empty if it is not."""
-    if not bpy.app.online_access:
-        return "Installing the backend needs a download. Allow Online Access in Preferences › System first."
+    is_forced = getattr(bpy.app, "online_access_override", False)
+    reason = environment.why_offline(bpy.app.online_access, is_forced, get_preferences().wheels)
+    if reason:
+        return reason
     if session.registry.running is not None:
         return JOB_IS_RUNNING
     return _why_task_busy()
 
 
 class RECDREAMER_OT_set_up_backend(GuardedOperator, bpy.types.Operator):
-    """Create a Python environment for the backend in the data folder and download its dependencies"""
+    """Download the backend into the data folder and install it there. What an earlier try has fetched is used"""
 
     bl_idname = "recdreamer.set_up_backend"
     bl_label = "Install Backend"
@@ -39,11 +45,13 @@ class RECDREAMER_OT_set_up_backend(GuardedOperator, bpy.types.Operator):
 
     def run(self, context):
         preferences = get_preferences()
-        session.task = environment.install(writable_folder(preferences.folder), preferences.build)
+        folder = writable_folder(preferences.folder)
+        choice = environment.choose(session.hardware.wait(), preferences.build)
+        session.task = environment.install(folder, choice, preferences.wheels)
 
 
 class RECDREAMER_OT_check_backend(GuardedOperator, bpy.types.Operator):
-    """Check whether the backend has everything it needs"""
+    """Check whether the backend has everything it needs, and run a small job on the chosen device"""
 
     bl_idname = "recdreamer.check_backend"
     bl_label = "Run Diagnostics"
@@ -53,11 +61,50 @@ class RECDREAMER_OT_check_backend(GuardedOperator, bpy.types.Operator):
         return why_not(cls, _why_task_busy())
 
     def run(self, context):
-        session.task = environment.diagnose(get_preferences().find_interpreter())
+        preferences = get_preferences()
+        interpreter = preferences.find_interpreter()
+        session.task = environment.Diagnosis(interpreter, preferences.folder, preferences.device)
+
+
+class RECDREAMER_OT_copy_report(GuardedOperator, bpy.types.Operator):
+    """Copy the result of the diagnostics to the clipboard, without names of your folders"""
+
+    bl_idname = "recdreamer.copy_report"
+    bl_label = "Copy Report"
+
+    @classmethod
+    def poll(cls, context):
+        has_rows = bool(getattr(session.task, "rows", ()))
+        return why_not(cls, "" if has_rows else "Run the diagnostics first.")
+
+    def run(self, context):
+        folder = get_preferences().folder
+        status = installation.read_status(folder, builds.BUILDS)
+        facts = {
+            "Blender": bpy.app.version_string,
+            "Build": "none"
+            if status is None
+            else f"{status.build}, {'current' if status.is_current else 'old'}",
+            "uv": locks.UV_VERSION,
+        }
+        context.window_manager.clipboard = report.compose(
+            session.task.rows, session.hardware.machine, facts, {"data folder": folder}
+        )
+
+
+class RECDREAMER_OT_look_again(GuardedOperator, bpy.types.Operator):
+    """Look again which graphics cards and drivers this computer has"""
+
+    bl_idname = "recdreamer.look_again"
+    bl_label = "Look Again"
+
+    def run(self, context):
+        session.hardware.forget()
+        session.hardware.ask()
 
 
 class RECDREAMER_OT_cancel_backend_task(GuardedOperator, bpy.types.Operator):
-    """Cancel the running installation or diagnostics"""
+    """Cancel the running installation or diagnostics. What was downloaded is kept for the next try"""
 
     bl_idname = "recdreamer.cancel_backend_task"
     bl_label = "Cancel"
@@ -68,6 +115,64 @@ class RECDREAMER_OT_cancel_backend_task(GuardedOperator, bpy.types.Operator):
 
     def run(self, context):
         session.task.cancel()
+
+
+PARTS = (
+    ("environment", "Backend", "The Python environment and what was downloaded for it"),
+    ("models", "Image Models", "Image models that were downloaded"),
+    ("caches", "Caches", "Compiled kernels and features of templates, which are made again when needed"),
+)
+
+
+class RECDREAMER_OT_remove_backend(GuardedOperator, bpy.types.Operator):
+    """Delete this from the disk. Jobs and their results stay"""
+
+    bl_idname = "recdreamer.remove_backend"
+    bl_label = "Remove"
+
+    part: EnumProperty(name="Part", items=PARTS)
+
+    @classmethod
+    def poll(cls, context):
+        return why_not(cls, JOB_IS_RUNNING if session.registry.running is not None else _why_task_busy())
+
+    def invoke(self, context, event):
+        return context.window_manager.invoke_confirm(self, event)
+
+    def run(self, context):
+        wanted = storage.parts(get_preferences().folder)
+        try:
+            storage.remove(next(part for part in wanted if part.name == self.part))
+        except SetupError as error:
+            raise RequestError(error.sentence, error.cure) from error
+        finally:
+            session.sizes.measure(wanted)
+        session.task = None
+
+
+class RECDREAMER_OT_measure_backend(GuardedOperator, bpy.types.Operator):
+    """Measure what the backend takes on the disk"""
+
+    bl_idname = "recdreamer.measure_backend"
+    bl_label = "Show Sizes"
+
+    def run(self, context):
+        session.sizes.measure(storage.parts(get_preferences().folder))
+
+
+class RECDREAMER_OT_open_log(GuardedOperator, bpy.types.Operator):
+    """Open the log of the last installation"""
+
+    bl_idname = "recdreamer.open_install_log"
+    bl_label = "Open Log"
+
+    @classmethod
+    def poll(cls, context):
+        is_there = installation.Places(get_preferences().folder).log.is_file()
+        return why_not(cls, "" if is_there else "Nothing was installed yet.")
+
+    def run(self, context):
+        bpy.ops.wm.path_open(filepath=str(installation.Places(get_preferences().folder).log))
 
 
 class RECDREAMER_OT_open_preferences(GuardedOperator, bpy.types.Operator):
@@ -83,7 +188,12 @@ class RECDREAMER_OT_open_preferences(GuardedOperator, bpy.types.Operator):
 CLASSES = (
     RECDREAMER_OT_set_up_backend,
     RECDREAMER_OT_check_backend,
+    RECDREAMER_OT_copy_report,
+    RECDREAMER_OT_look_again,
     RECDREAMER_OT_cancel_backend_task,
+    RECDREAMER_OT_remove_backend,
+    RECDREAMER_OT_measure_backend,
+    RECDREAMER_OT_open_log,
     RECDREAMER_OT_open_preferences,
 )
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -1,12 +1,14 @@
-"""The backend section of the preferences."""
+"""The backend section of the preferences: what fits this computer, its installation, its diagnosis, its removal."""
 
 from __future__ import annotations
 
 import bpy
 
+from ..jobs import environment
 from ..layout import draw_text
 from ..operators.setup import why_not_install
 from ..session import session
+from ..setup import builds, installation, storage
 
 
 def draw_backend(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, context) -> None:
@@ -15,28 +17,94 @@ def draw_backend(layout: bpy.types.UILayout, preferences: bpy.types.AddonPrefere
     row.label(text="Backend", icon="CONSOLE")
     row.operator("recdreamer.check_backend", icon="CHECKMARK")
     layout.prop(preferences, "backend_python", placeholder="created by Install Backend")
-    row = layout.row()
-    row.prop(preferences, "build", expand=True)
-    layout.operator("recdreamer.set_up_backend", icon="IMPORT")
-
     task = session.task
-    reason = why_not_install()
-    if reason and not (task is not None and task.is_running):
-        draw_text(layout, reason, context, "INFO")
-    if task is None:
-        problem = preferences.why_no_backend
-        text = problem or f"Ready: {preferences.find_interpreter()}"
-        icon = "INFO" if problem else "CHECKMARK"
-    elif task.is_running:
-        row = layout.row(align=True)
-        row.progress(
-            factor=(task.index + 0.5) / len(task.steps),
-            text=f"{task.title} ({task.index + 1}/{len(task.steps)})",
-        )
-        row.operator("recdreamer.cancel_backend_task", text="", icon="X")
-        text, icon = task.line, "NONE"
-    elif task.problem:
-        text, icon = task.problem, "ERROR"
+    if task is not None and task.is_running:
+        _draw_running(layout, task, context)
     else:
-        text, icon = task.line or "The backend works.", "CHECKMARK"
-    draw_text(layout, text, context, icon)
+        if not preferences.backend_python:
+            _draw_install(layout, preferences, context)
+        _draw_state(layout, preferences, context)
+    rows = getattr(task, "rows", ())
+    if rows:
+        _draw_rows(layout.box(), rows, preferences, context)
+    _draw_storage(layout, preferences)
+
+
+def _draw_install(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, context) -> None:
+    """What was found here, what will be downloaded, where to, and the button."""
+    machine = session.hardware.ask()
+    row = layout.row(align=True)
+    row.prop(preferences, "build")
+    row.operator("recdreamer.look_again", text="", icon="FILE_REFRESH")
+    if machine is None:
+        layout.label(text="Looking for graphics cards…", icon="TIME")
+        return
+    choice = environment.choose(machine, preferences.build)
+    draw_text(layout, choice.sentence, context, "INFO")
+    if choice.remedy:
+        draw_text(layout, choice.remedy, context, "ERROR")
+    if choice.build is None:
+        return
+    draw_text(
+        layout, f"{installation.describe_size(choice.build)}, in {preferences.folder}.", context, "IMPORT"
+    )
+    layout.prop(preferences, "wheels_folder", placeholder="optional: installs without network")
+    status = installation.read_status(preferences.folder, builds.BUILDS)
+    if status is None:
+        text = "Install Backend"
+    elif not status.is_current:
+        text = "Update Backend"
+    else:
+        text = "Install Again" if status.build == choice.build.name else "Change Build"
+    layout.operator("recdreamer.set_up_backend", text=text, icon="IMPORT")
+    reason = why_not_install()
+    if reason:
+        draw_text(layout, reason, context, "ERROR")
+        if not bpy.app.online_access and not getattr(bpy.app, "online_access_override", False):
+            layout.operator("screen.userpref_show", text="Open System Preferences").section = "SYSTEM"
+
+
+def _draw_running(layout: bpy.types.UILayout, task, context) -> None:
+    row = layout.row(align=True)
+    factor = getattr(task, "factor", (task.index + 0.5) / len(task.steps))
+    row.progress(factor=factor, text=task.title)
+    row.operator("recdreamer.cancel_backend_task", text="", icon="X")
+    draw_text(layout, task.line, context, "NONE")
+
+
+def _draw_state(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, context) -> None:
+    task = session.task
+    problem = preferences.why_no_backend
+    if task is not None and task.problem:
+        draw_text(layout, task.problem, context, "ERROR")
+        if isinstance(task, environment.Install):
+            layout.operator("recdreamer.open_install_log", icon="TEXT")
+    elif task is not None and getattr(task, "rows", ()):
+        draw_text(layout, environment.summary(task.rows), context, "CHECKMARK")
+    elif problem:
+        draw_text(layout, problem, context, "INFO")
+    else:
+        draw_text(layout, f"Ready: {preferences.find_interpreter()}", context, "CHECKMARK")
+
+
+def _draw_rows(layout: bpy.types.UILayout, rows, preferences: bpy.types.AddonPreferences, context) -> None:
+    """Each check with its sentence, and below a failed one what may cure it."""
+    for row in rows:
+        draw_text(layout, f"{row.check}: {row.text}", context, "CHECKMARK" if row.is_ok else "ERROR")
+        if row.fix == "install":
+            layout.operator("recdreamer.set_up_backend", text="Install Again", icon="IMPORT")
+        elif row.fix == "data_folder":
+            layout.prop(preferences, "data_folder", text="")
+    layout.operator("recdreamer.copy_report", icon="COPYDOWN")
+
+
+def _draw_storage(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences) -> None:
+    sizes = session.sizes.bytes_of
+    if not sizes:
+        layout.operator("recdreamer.measure_backend", icon="DISK_DRIVE")
+        return
+    for part in storage.parts(preferences.folder):
+        if sizes.get(part.name):
+            row = layout.row()
+            row.label(text=f"{part.label}: {sizes[part.name] / 1e9:.2f} GB", icon="DISK_DRIVE")
+            row.operator("recdreamer.remove_backend", icon="TRASH").part = part.name

@@ -1,86 +1,62 @@
-"""Find, create and check the backend's environment, with stand-ins for the commands."""
+"""The backend's environment as the panel sees it: choices, installing, diagnosing, with stand-ins for the commands."""
 
 from __future__ import annotations
 
-import os
+import json
 import sys
 from pathlib import Path
 
 import pytest
 from recdreamer_extension.addon.jobs import environment as module
 from recdreamer_extension.addon.jobs.task import Step, Task
+from recdreamer_extension.addon.setup import builds, installation, locks, report, storage
+from recdreamer_extension.addon.setup.hardware import Card, Machine
+from recdreamer_extension.addon.setup.report import Row
+from recdreamer_extension.addon.setup.uv import interpreter_of
 from recdreamer_extension.backend.recdreamer.protocol import RequestError
+
+CARD = Card("RTX 3060", (580, 95), (8, 6), 12288)
+MACHINE = Machine("linux", "x86_64", cards=(CARD,))
 
 
 def python(code: str) -> list[str]:
     return [sys.executable, "-c", code]
 
 
-def test_steps_run_in_order_and_report(tmp_path):
-    (tmp_path / "scrap").mkdir()
-    task = Task(
-        [Step("One", python("print('first')")), Step("Two", python("print('second')"))],
-        marker=tmp_path / "marker",
-        clean_up=tmp_path / "scrap",
-    )
+def test_steps_run_in_order_and_report():
+    task = Task([Step("One", python("print('first')")), Step("Two", python("print('second')"))])
     task.join()
     assert task.has_succeeded
     assert (task.title, task.line) == ("Two", "second")
-    assert (tmp_path / "marker").exists()
-    assert not (tmp_path / "scrap").exists()
 
 
-def test_a_failing_step_ends_the_task_with_its_last_line(tmp_path):
+def test_a_failing_step_ends_the_task_with_its_last_line():
     task = Task(
-        [Step("Fetching", python("print('No space.'); raise SystemExit(1)")), Step("Never", python(""))],
-        marker=tmp_path / "marker",
+        [Step("Fetching", python("print('No space.'); raise SystemExit(1)")), Step("Never", python(""))]
     )
     task.join()
     assert task.problem == "Fetching failed: No space."
-    assert not (tmp_path / "marker").exists()
 
 
-def test_the_first_error_is_the_reason_and_a_log_has_everything(tmp_path):
+def test_the_first_error_is_the_reason():
     lines = [
         "Collecting torch",
         "ERROR: Could not find torch",
         "ERROR: That was it",
         "note: not a problem with pip",
     ]
-    log = tmp_path / "install.log"
-    for _ in range(2):
-        task = Task([Step("Fetching", python(f"print(*{lines}, sep=chr(10)); raise SystemExit(1)"))], log=log)
-        task.join()
-        assert task.problem == f"Fetching failed: Could not find torch. {log} has everything."
-        assert log.read_text().splitlines() == lines
-
-
-def test_a_log_that_cannot_be_written_ends_the_task_with_a_sentence(tmp_path):
-    task = Task([Step("Fetching", python("print(1)"))], log=tmp_path / "missing/install.log")
+    task = Task([Step("Fetching", python(f"print(*{lines}, sep=chr(10)); raise SystemExit(1)"))])
     task.join()
-    assert "Fetching failed: No such file" in task.problem and not task.is_running
+    assert task.problem == "Fetching failed: Could not find torch."
 
 
-def test_settings_of_other_pythons_do_not_reach_pip(tmp_path, monkeypatch):
-    """Neither variables nor files, but proxies and certificates do."""
-    for name, value in {
-        "PIP_USER": "1",
-        "PIP_TARGET": "/x",
-        "CONDA_PREFIX": "/x",
-        "VIRTUAL_ENV": "/x",
-    }.items():
-        monkeypatch.setenv(name, value)
-    kept = {"HTTPS_PROXY": "http://p:1", "SSL_CERT_FILE": "/c.pem", "PIP_CERT": "/c.pem"}
-    for name, value in kept.items():
-        monkeypatch.setenv(name, value)
-    (tmp_path / "pip").mkdir()
-    (tmp_path / "pip/pip.conf").write_text("[install]\nuser = true\n")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
-    log = tmp_path / "log"
-    task = Task([Step("Asking", [sys.executable, "-m", "pip", "config", "list"])], log=log)
-    task.join()
-    assert not task.problem
-    assert log.read_text().splitlines() == [":env:.cert='/c.pem'", f":env:.config-file='{os.devnull}'"]
+def test_settings_of_other_pythons_do_not_reach_a_command(monkeypatch):
+    """But proxies and certificates do."""
+    for name in ("PIP_USER", "PIP_TARGET", "CONDA_PREFIX", "VIRTUAL_ENV"):
+        monkeypatch.setenv(name, "/x")
+    kept = ("HTTPS_PROXY", "SSL_CERT_FILE", "PIP_CERT")
+    for name in kept:
+        monkeypatch.setenv(name, "/c")
     asked = Task([Step("Asking", python("import os; print(sorted(os.environ))"))])
     asked.join()
     assert all(repr(name) in asked.line for name in kept)
@@ -107,14 +83,20 @@ def test_no_backend_yet(tmp_path):
         module.find_interpreter("", tmp_path)
 
 
-def test_an_incomplete_environment_does_not_count(tmp_path):
-    interpreter = module.interpreter_of(module.own_environment(tmp_path))
+def test_an_incomplete_environment_does_not_count_and_an_old_one_needs_an_update(tmp_path):
+    places = installation.Places(tmp_path)
+    interpreter = interpreter_of(places.environment)
     interpreter.parent.mkdir(parents=True)
     interpreter.touch()
     with pytest.raises(RequestError, match="not installed yet"):
         module.find_interpreter("", tmp_path)
-    module._marker(tmp_path).touch()
+    build = builds.BUILDS[0]
+    places.marker.write_text(json.dumps({"build": build.name, "lock": locks.fingerprint(build)}))
     assert module.find_interpreter("", tmp_path) == interpreter
+    for old in ("", "[]", json.dumps({"build": build.name, "lock": "another"})):
+        places.marker.write_text(old)
+        with pytest.raises(RequestError, match="Press Update Backend"):
+            module.find_interpreter("", tmp_path)
 
 
 def test_chosen_interpreter(tmp_path):
@@ -123,32 +105,175 @@ def test_chosen_interpreter(tmp_path):
         module.find_interpreter(str(tmp_path / "python"), tmp_path)
 
 
-def test_base_python_fits_the_backend():
-    assert module.probe(module.find_base_python()) in module.PYTHON_VERSIONS
+@pytest.mark.parametrize(
+    ("accelerator", "build", "words"),
+    [
+        ("auto", "linux-cuda13", "PyTorch for CUDA 13."),
+        ("cuda12", "linux-cuda12", "RTX 3060: PyTorch for CUDA 12.6, as chosen."),
+        ("cpu", "linux-cpu", "PyTorch for the CPU, as chosen."),
+    ],
+)
+def test_the_choice_can_be_changed(accelerator, build, words):
+    choice = module.choose(MACHINE, accelerator)
+    assert choice.build.name == build and words in choice.sentence
 
 
-@pytest.mark.parametrize("program", ["true", "/no/such/python"])
-def test_probe_rejects_a_program_that_is_not_python(program):
-    assert module.probe(program) is None
+def test_a_choice_that_no_card_can_use_says_so():
+    old = Card("GTX 1080", (580, 95), (6, 1), 8192)
+    choice = module.choose(Machine("linux", "x86_64", cards=(old,)), "cuda13")
+    assert (
+        choice.sentence.endswith("GTX 1080 is too old for CUDA 13.") and choice.remedy == "Choose Automatic."
+    )
+    assert module.choose(Machine("macos", "arm64", (15,)), "cuda13").build is None
+    with pytest.raises(RequestError, match="no such build"):
+        module.install(Path(), module.choose(Machine("macos", "arm64", (15,)), "cuda13"))
 
 
-def test_a_full_disk_is_reported_before_any_download(tmp_path, monkeypatch):
-    monkeypatch.setitem(module.SPACE_GB, "cpu", 10**9)
-    with pytest.raises(RequestError, match="Free some space"):
-        module.install(tmp_path, "cpu")
+@pytest.mark.parametrize(
+    ("online", "forced", "wheels", "words"),
+    [
+        (True, False, "", ""),
+        (False, False, "", "Allow Online Access"),
+        (False, True, "", "without --offline-mode"),
+        (False, True, "/wheels", ""),
+    ],
+)
+def test_nothing_is_fetched_while_blender_is_offline(online, forced, wheels, words):
+    reason = module.why_offline(online, forced, wheels)
+    assert (words in reason) if words else not reason
 
 
-def test_set_up_creates_a_working_environment_from_the_bundled_backend(tmp_path, monkeypatch):
-    """Everything except the download: pip only builds the metadata of the backend, without dependencies."""
-    task_steps = {}
-    monkeypatch.setattr(module, "Task", lambda steps, **kwargs: task_steps.update(steps=steps, **kwargs))
-    module.install(tmp_path, "cpu", base_python=sys.executable)
-    venv, install, doctor = task_steps["steps"]
-    environment = module.own_environment(tmp_path)
-    assert venv.command == [sys.executable, "-m", "venv", "--clear", str(environment)]
-    source = Path(install.command[-1])
-    assert (source / "pyproject.toml").is_file() and (source / "recdreamer/protocol.py").is_file()
-    assert "https://download.pytorch.org/whl/cpu" in install.command
-    assert doctor.command == [str(module.interpreter_of(environment)), "-m", "recdreamer", "doctor"]
-    assert task_steps["clean_up"] == source.parent
-    module.shutil.rmtree(source.parent)
+def test_the_size_says_what_was_measured():
+    sizes = {build.name: installation.describe_size(build) for build in builds.BUILDS}
+    assert sizes["linux-cuda13"].startswith(
+        "Downloads 3.0 GB (4 min at 100 Mbit/s), takes 5.5 GB on the disk"
+    )
+    assert sizes["windows-cuda13"].startswith(
+        "Downloads about 2.2 GB (3 min at 100 Mbit/s), takes about 4.3 GB on the disk"
+    )
+
+
+def test_a_folder_of_wheels_that_is_not_there(tmp_path):
+    choice = module.choose(MACHINE, "cpu")
+    with pytest.raises(RequestError, match=r"folder of wheels .* does not exist"):
+        module.install(tmp_path, choice, str(tmp_path / "wheels"))
+
+
+def test_an_installation_ends_with_the_sentence_of_the_table(tmp_path):
+    """The real process, with this Python's pip, and a folder that lacks everything."""
+    (tmp_path / "wheels").mkdir()
+    task = module.install(tmp_path / "data", module.choose(MACHINE, "cpu"), str(tmp_path / "wheels"))
+    task.join()
+    assert task.problem.startswith("There is no fitting wheel of uv. Choose a folder")
+    assert task.title == "Getting the installer"
+    assert "pip install" in installation.Places(tmp_path / "data").log.read_text()
+
+
+class Said(module.Install):
+    """An installation whose process says what it is told to."""
+
+    def __init__(self, code: str) -> None:
+        self.factor, self.stage, self._said = 0.0, "", ""
+        Task.__init__(self, [Step("Installing the backend", python(code))])
+
+
+def test_progress_is_shown():
+    message = {"title": "Downloading", "text": "1 of 2 GB", "factor": 0.5}
+    task = Said(f"import json; print(json.dumps({message!r})); print('[]'); raise SystemExit(1)")
+    task.join()
+    assert (task.title, task.factor) == ("Downloading", 0.5)
+    assert task.problem == "Installing the backend failed: []."
+
+
+def diagnose(tmp_path, monkeypatch, code: str) -> module.Diagnosis:
+    monkeypatch.setattr(module, "run_command", lambda interpreter: python(code))
+    task = module.Diagnosis(Path(sys.executable), tmp_path, "auto")
+    task.join()
+    return task
+
+
+def test_a_diagnosis_has_rows(tmp_path, monkeypatch):
+    rows = [
+        {"check": "device", "is_ok": False, "text": "No GPU.", "fix": "install"},
+        {"check": "memory", "is_ok": True, "text": "8 GB", "fix": ""},
+    ]
+    code = f"import json\nfor row in {rows!r}: print(json.dumps(row))\n"
+    code += "print('a warning of a library')\nraise SystemExit(1)"
+    task = diagnose(tmp_path, monkeypatch, code)
+    assert task.rows == (Row("device", False, "No GPU.", "install"), Row("memory", True, "8 GB", ""))
+    assert task.problem == "1 of 2 checks failed."
+    assert task.line == "memory", "not the warning"
+    task = diagnose(tmp_path, monkeypatch, "raise SystemExit('No module named recdreamer')")
+    assert task.problem == "Checking the backend failed: No module named recdreamer."
+
+
+def test_the_summary_names_the_device():
+    rows = [Row("device", True, "CPU with 4 threads")]
+    assert module.summary(rows) == "Everything is ready: CPU with 4 threads."
+    assert module.summary([]) == "Everything is ready."
+
+
+def test_hardware_is_asked_once_in_the_background(monkeypatch, wait_until):
+    asked = []
+    monkeypatch.setattr(module.hardware, "detect", lambda: asked.append(1) or MACHINE)
+    hardware = module.Hardware()
+    assert not hardware.poll()
+    hardware.ask()
+    wait_until(hardware.poll)
+    assert not hardware.poll() and hardware.ask() == hardware.wait() == MACHINE and len(asked) == 1
+    hardware.forget()
+    assert hardware.wait() == MACHINE and len(asked) == 2
+
+
+def test_the_report_has_no_personal_paths(monkeypatch):
+    home = Path("/home/jane")
+    monkeypatch.setattr(Path, "home", lambda: home)
+    monkeypatch.setattr(report, "getuser", lambda: "jane")
+    rows = [
+        Row("Python", True, "3.12.1 at /home/jane/data/backend/bin/python"),
+        Row(
+            "job folder", False, "/home/jane/jobs and C:\\Users\\jane\\x and /media/jane/disk", "data_folder"
+        ),
+    ]
+    text = report.compose(rows, MACHINE, {"Blender": "5.2"}, {"data folder": home / "data"})
+    assert "jane" not in text
+    assert "ok    Python: 3.12.1 at <data folder>/backend/bin/python" in text
+    assert "FAIL  job folder: <home>/jobs and C:\\Users\\<user>\\x and /media/<user>/disk" in text
+    assert "Card: RTX 3060, 12288 MiB, driver 580.95, sm 8.6" in text and text.startswith("Blender: 5.2\n")
+
+
+def test_each_part_is_removed_by_itself_with_its_size(tmp_path):
+    data = tmp_path / "data"
+    for folder in ("backend/lib", "setup/uv", "models/sd", "jobs/one"):
+        (data / folder).mkdir(parents=True)
+        (data / folder / "file").write_bytes(b"x" * 1000)
+        (data / folder / "file").chmod(0o400)
+    parts = storage.parts(data, {"XDG_CACHE_HOME": str(tmp_path / "cache")})
+    sizes = storage.Sizes()
+    sizes.measure(parts)
+    sizes.wait()
+    assert sizes.poll() and not sizes.poll()
+    assert sizes.bytes_of == {"environment": 2000, "models": 1000, "caches": 0}
+    storage.remove(parts[0])
+    assert {path.name for path in data.iterdir()} == {"models", "jobs"}
+    storage.remove(parts[1])
+    storage.remove(parts[2])
+    assert {path.name for path in data.iterdir()} == {"jobs"}
+
+
+def test_a_link_is_removed_and_not_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "model").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "models").symlink_to(tmp_path / "elsewhere")
+    storage.remove(storage.parts(tmp_path / "data")[1])
+    assert not (tmp_path / "data" / "models").exists() and (tmp_path / "elsewhere" / "model").exists()
+
+
+def test_the_caches_are_those_of_the_backend(monkeypatch, tmp_path):
+    cache = pytest.importorskip("recdreamer.cache")
+    for platform, place in [("linux", "a"), ("darwin", "a"), ("win32", "a"), ("win32", "Größe")]:
+        monkeypatch.setattr(sys, "platform", platform)
+        monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / place))
+        monkeypatch.setenv("PROGRAMDATA", str(tmp_path / "shared"))
+        assert storage.user_cache() == cache.lasting_folder("warp").parent

@@ -12,6 +12,8 @@ import pytest
 from recdreamer_extension.addon.jobs import environment, task
 from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.task import Step, Task
+from recdreamer_extension.addon.setup import hardware
+from recdreamer_extension.addon.setup.builds import BUILDS
 from recdreamer_extension.backend.recdreamer.protocol import JobRequest
 
 PLANTED = ("recdreamer", "json", "random", "tyro", "sitecustomize", "ensurepip", "venv", "torch")
@@ -74,17 +76,17 @@ def test_commands_of_the_shelf_and_of_the_preferences(backend, working_folder, m
     assert json.loads(done.line)["type"] == "result"
 
 
-def test_the_question_for_the_version(working_folder):
-    assert environment.probe(sys.executable) == sys.version_info[:2]
-
-
 @pytest.mark.skipif(os.name == "nt", reason="needs a shell script")
-def test_a_program_beside_the_blend_file(working_folder, monkeypatch, tmp_path):
-    """Where the search path has the working folder, as on Windows."""
-    for major, minor in environment.PYTHON_VERSIONS:
-        script = Path(f"python{major}.{minor}")
-        script.write_text(f"#!/bin/sh\ntouch {tmp_path / 'RAN'}\necho {major} {minor}\n")
-        script.chmod(0o755)
+def test_programs_beside_the_blend_file(working_folder, monkeypatch, tmp_path):
+    """Where the search path has the working folder, as on Windows: neither a Python nor nvidia-smi is taken from it."""
+    for name in ("python3.13", "nvidia-smi"):
+        Path(name).write_text(f"#!/bin/sh\ntouch {tmp_path / 'RAN'}\n")
+        Path(name).chmod(0o755)
     monkeypatch.setenv("PATH", f".{os.pathsep}{os.environ['PATH']}")
     assert shutil.which("python3.13") == "./python3.13"
-    assert Path(environment.find_base_python()).is_absolute()
+    hardware.detect()
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    install = environment.Install(tmp_path / "data", BUILDS[2], wheels)
+    install.join()
+    assert "There is no fitting wheel of uv" in install.problem

@@ -209,3 +209,15 @@ def imported(fake_backend, settle):
     assert job.condition == "done", job.state
     assert bpy.ops.recdreamer.import_result() == {"FINISHED"}
     return bpy.context.object, job
+
+
+@pytest.fixture
+def draw_preferences(addon, preferences):
+    def draw():
+        from .recorder import RecorderLayout
+
+        layout = RecorderLayout()
+        addon("panels.backend").draw_backend(layout, preferences, bpy.context)
+        return layout.record
+
+    return draw

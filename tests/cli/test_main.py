@@ -1,8 +1,6 @@
 """The command line as typed: arguments, job folders, sentences, exit codes."""
 
 import dataclasses
-import errno
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from recdreamer.cli import doctor, main
+from recdreamer.cli import main
 from recdreamer.cli.follow import EventView
 from recdreamer.job import worker
 from recdreamer.protocol import JobFolder, JobRequest
@@ -187,77 +185,3 @@ def test_help_needs_no_heavy_import():
     for command in ("generate", "run", "templates", "doctor"):
         assert command in done.stdout
     assert not {"torch", "diffusers", "numpy", "warp"} & set(done.stderr.split())
-
-
-def test_doctor_finds_this_installation_well(tmp_path, capsys):
-    assert doctor.examine(tmp_path / "a folder to come") == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "Everything is ready."
-    assert all(line.startswith("ok    ") for line in lines[:-1])
-
-
-WITHOUT_WARP = """
-import sys
-
-class Missing:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.split(".")[0] == "warp":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Missing)
-from recdreamer.cli.main import main
-main(["doctor", "--folder", sys.argv[1]])
-"""
-
-
-def test_doctor_fails_without_warp(tmp_path):
-    """Warp is required: the pipeline cannot even be imported without it."""
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_WARP, tmp_path],
-        cwd=BACKEND,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, done.stderr
-    *findings, end = done.stdout.splitlines()
-    assert [line for line in findings if not line.startswith("ok    ")] == [
-        "FAIL  kernels: Warp cannot be loaded (No module named 'warp'). Install the backend again."
-    ]
-    assert end == f"1 of {len(findings)} checks failed."
-
-
-def test_doctor_reports_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
-    def refuse(dir: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", str(dir))
-
-    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
-    with pytest.raises(doctor.Trouble, match=r"cannot be written \(Permission denied\)\. Choose another"):
-        doctor._folder(tmp_path / "a folder to come")
-
-
-def test_doctor_reports_a_full_disk(tmp_path, monkeypatch):
-    usage = doctor.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage._replace(free=20_000_000))
-    with pytest.raises(doctor.Trouble, match=r"Only 20 MB are free .* A job needs about 500 MB\."):
-        doctor._folder(tmp_path)
-
-
-def test_doctor_tells_of_a_cache_that_does_not_last(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    told = doctor._caches()
-    assert told.startswith(f"only for one run at a time, as {tmp_path / 'file'}") and "XDG_CACHE_HOME" in told
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "there"))
-    assert doctor._caches() == str(tmp_path / "there" / "recdreamer" / "warp")
-
-
-def test_doctor_names_each_trouble_and_a_remedy(tmp_path, monkeypatch, capsys):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setattr(doctor, "MIN_MEMORY_MB", 1e9)
-    monkeypatch.setattr(doctor, "_prior", lambda: json.loads(""))
-    assert doctor.examine(tmp_path / "file") == 1
-    failures = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL")]
-    assert len(failures) == 3
-    assert all(failure.endswith(".") and failure.count(". ") >= 1 for failure in failures)

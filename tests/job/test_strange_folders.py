@@ -221,7 +221,7 @@ def test_a_damaged_file_of_the_worker_itself_holds_nothing_up(name, text, job):
 
 @pytest.mark.parametrize(
     "change",
-    [{"height_m": 1e39}, {"height_m": 1e-30}, {"seed": 2**64}, {"seed": -1}, {"device": "meta"}, {"device": "mps"},
+    [{"height_m": 1e39}, {"height_m": 1e-39}, {"seed": 2**64}, {"seed": -1}, {"device": "meta"}, {"device": "mps"},
      {"device": "cuda:x"}, {"start_mesh": "../a.npz", "start": "object"}, {"prompt": "x" * 20_000},
      {"overrides": {"a": 10**50}}, {"strength": -1}, {"prompt": "\ud800"}],
 )  # fmt: skip

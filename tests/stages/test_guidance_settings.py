@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.prompts import VIEWS
 from recdreamer.prior.schedule import NoiseSchedule
+from recdreamer.prior.words import ReadPrompt
 from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, JobRequest
 from recdreamer.stages import guidance
 from recdreamer.stages.guidance import prepare_guide, prepare_guides, prepare_prompts, prepare_rectifiers
@@ -39,7 +41,10 @@ def config_of(method: str = "usd", pose_mode: str = "marginal", seed: int = 1, *
 
 
 class Embedded(DiffusionPrior):
-    """Text embeddings are their numbers in the order of `texts`."""
+    """Has room for every prompt; text embeddings are their numbers in the order of `texts`."""
+
+    def read(self, prompt: str, endings: Sequence[str] = ()) -> ReadPrompt:
+        return ReadPrompt(prompt)
 
     def encode_text(self, prompts: list[str]) -> Tensor:
         self.texts = prompts

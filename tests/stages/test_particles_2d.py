@@ -193,9 +193,12 @@ def test_a_particle_that_is_not_drawn_stands_still(tmp_path: Path, pictures: Pat
     ("arguments", "sentence"),
     [
         (["--method", "perp_neg"], "Perp-Neg needs the camera's azimuth, and 2D particles have no camera."),
-        (["--n", "0"], "optimize.num_particles is 0."),
+        (["--n", "0"], "0 does not fit the setting 'optimize.num_particles' (it must be from 1"),
         (["--steps", "0"], "optimize.num_steps is 0."),
-        (["--set", "optimize.num_views=0"], "optimize.num_views is 0."),
+        (
+            ["--set", "optimize.num_views=0"],
+            "0 does not fit the setting 'optimize.num_views' (it must be from 1",
+        ),
         (["--set", "optimize.speed=3"], "There is no setting 'optimize.speed'."),
         (["--prompt", " "], "The prompt is empty."),
     ],

@@ -166,6 +166,8 @@ def run(
         [rectifier] if config.method == "usd" else [], RectifierConfig(),
     )  # fmt: skip
     job, theta = JobFolder(folder), ToyTheta(views)
+    for made in (job.previews, job.checkpoints):
+        made.mkdir(parents=True, exist_ok=True)
     try:
         run_stage("toy", job, config, prior, guide, theta, CPU, PausedAt(pause_at))
     finally:

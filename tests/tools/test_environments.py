@@ -72,11 +72,63 @@ def test_a_step_that_fails_leaves_no_stamp(environments, monkeypatch):
     assert environments.installed == ["no-such-package"]
 
 
-def test_a_missing_interpreter_is_one_sentence(environments):
+def test_another_version_that_is_there_will_do(environments):
+    environment = environments.Environment("backend-9", "3.99", (), also=("3.98", VERSION))
+    assert environments._version_of(environment.find_base()) == VERSION
+    python = environment.ensure()
+    assert environments._version_of(str(python), "import pip") == VERSION
+    assert environments.Environment("backend-9", "3.99", ()).find_base() is None
+
+
+def test_a_missing_interpreter_is_fetched(environments, monkeypatch, tmp_path):
+    """By uv, from a server that is a stand-in here."""
+    monkeypatch.setattr(environments, "PYTHONS", tmp_path / "python")
+    monkeypatch.setattr(environments, "ensure_uv", lambda: Path("/uv"))
+    assert environments.find_python("3.99") is None
+
+    def fetch(what, command, environment):
+        assert command[1:] == ["python", "install", "3.99"]
+        program = Path(environment["UV_PYTHON_INSTALL_DIR"], "cpython-3.99.1-linux", "bin", "python3")
+        program.parent.mkdir(parents=True)
+        program.touch()
+
+    monkeypatch.setattr(environments, "run_shown", fetch)
+    assert environments.fetch_python("3.99") == str(tmp_path / "python/cpython-3.99.1-linux/bin/python3")
+
+
+def test_a_missing_interpreter_that_cannot_be_fetched_is_one_sentence(environments, monkeypatch):
+    """With what uv prints where its server cannot be reached."""
+    recorded = ROOT / "tests" / "addon" / "failed_installs" / "uv-python-dns.txt"
+
+    def fail(*_):
+        raise environments.SetupError(recorded.read_text(encoding="utf-8"))
+
+    monkeypatch.setattr(environments, "ensure_uv", lambda: Path("/uv"))
+    monkeypatch.setattr(environments, "run_shown", fail)
     with pytest.raises(environments.SetupError) as caught:
-        environments.find_python("3.99")
-    sentence = "Python 3.99 was not found. Install it and make `python3.99` available on the PATH."
-    assert str(caught.value) == sentence
+        environments.fetch_python("3.12")
+    assert str(caught.value) == (
+        "Python 3.12 was not found, and could not be fetched. The name github.com could not be found on this network. "
+        "Install it, so that `python3.12` is on the PATH. Or: Check that the computer is online and that no firewall "
+        "blocks this name, and try again."
+    )
+
+
+def test_a_python_without_venv_and_pip_is_enough(environments, monkeypatch, tmp_path):
+    """As Debian's; uv makes the environment then, with pip in it."""
+    commands = []
+    version_of = environments._version_of
+    monkeypatch.setattr(
+        environments,
+        "_version_of",
+        lambda one, also="": None if "ensurepip" in also else version_of(one, also),
+    )
+    monkeypatch.setattr(environments, "ensure_uv", lambda: Path("/uv"))
+    monkeypatch.setattr(environments, "run_shown", lambda what, command, *_: commands.append(command))
+    environment = environments.Environment("blender-9.9", VERSION, ())
+    environment.folder.mkdir(parents=True)
+    environment.ensure()
+    assert commands[0][:4] == ["/uv", "venv", "--seed", "--clear"]
 
 
 def test_the_failing_step_shows_its_last_words(environments, monkeypatch, tmp_path):
@@ -87,4 +139,9 @@ def test_the_failing_step_shows_its_last_words(environments, monkeypatch, tmp_pa
     monkeypatch.setattr(module, "VENVS", tmp_path)
     script = "print('what went wrong'); raise SystemExit(3)"
     with pytest.raises(module.SetupError, match=r"(?s)what went wrong.*This step failed: trying"):
+        module.run_shown("trying", [sys.executable, "-c", script])
+    script = "raise SystemExit('ImportError: libX11.so.6: cannot open shared object file: No such file')"
+    with pytest.raises(
+        module.SetupError, match=r"^trying: the system library libX11.so.6, .* apt-get install libx11-6"
+    ):
         module.run_shown("trying", [sys.executable, "-c", script])

@@ -110,6 +110,12 @@ class Doctor:
 
     folder: Path = Path()
     """Folder for jobs."""
+    device: str = "auto"
+    """Device of the jobs, on which kernels and a small job are run."""
+    json: bool = False
+    """One JSON object a line: check, is_ok, text, fix."""
+    quick: bool = False
+    """Leave out the small job."""
 
 
 Command = (
@@ -202,7 +208,7 @@ def _run(command: Generate | Run | Templates | Particles2D | Evaluate | Bench | 
         case Doctor():
             from recdreamer.cli.doctor import examine
 
-            return examine(given_path(command.folder))
+            return examine(given_path(command.folder), command.device, command.json, command.quick)
 
 
 def prepare_job(command: Generate) -> JobRequest:
