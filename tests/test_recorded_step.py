@@ -5,6 +5,8 @@ A CUDA graph needs a GPU (tests/gpu). `Rerun` has its faults without one: what a
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,12 +72,15 @@ class Run:
     def __init__(
         self, folder: Path, templates: tuple[Template, ...], recorder: type[Rerun] | None, **changes
     ) -> None:
+        folder.mkdir(exist_ok=True)
+        for template in templates:
+            shutil.copy(template.image, folder)
+        templates = tuple(replace(template, image=Path(template.image).name) for template in templates)
         overrides = SETTINGS | changes.pop("overrides", {})
         given = {"pose_mode": "marginal", **changes}
         request = JobRequest(
             "a red bear", seed=3, device="cpu", templates=templates, overrides=overrides, **given
         )
-        folder.mkdir(exist_ok=True)
         write_atomically(folder / "job.json", request.to_json())
         config: GenerateConfig = resolve(request)
         prior, self.warnings = DiffusionPrior.load("builtin", "cpu", torch.float32), []
