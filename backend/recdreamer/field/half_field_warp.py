@@ -61,13 +61,15 @@ def make_kernels(features: int) -> tuple[Any, Any]:
 
         @wp.func
         @no_type_check
-        def load(value: vec):
+        def unchanged(value: vec):
             return value
 
         @wp.func
         @no_type_check
-        def add(table: wp.array(dtype=vec), row: int, value: vec):
+        def add_vec(table: wp.array(dtype=vec), row: int, value: vec):
             wp.atomic_add(table, row, value)
+
+        load, add = unchanged, add_vec
 
     @wp.kernel(module="unique", enable_backward=False)
     @no_type_check

@@ -50,9 +50,11 @@ def composite_reference(
     padding = 0
     if samples.is_padded:
         padding = len(sigmas) - int(counts.sum())
-        sigmas, rgbs = sigmas[: len(sigmas) - padding], rgbs[: len(sigmas) - padding]
-        places = samples.ray_indices, samples.t_starts, samples.t_ends, samples.xyz
-        samples = Samples(samples.counts, *(values[: len(sigmas)] for values in places))
+        sigmas, rgbs, rays, t_starts, t_ends, xyz = (
+            values[: len(values) - padding]
+            for values in (sigmas, rgbs, samples.ray_indices, samples.t_starts, samples.t_ends, samples.xyz)
+        )
+        samples = Samples(samples.counts, rays, t_starts, t_ends, xyz)
     rays = samples.ray_indices.long()
     slots = torch.arange(len(rays), device=rays.device) - (counts.cumsum(0) - counts)[rays]
     width = int(counts.max()) if len(rays) else 0

@@ -91,8 +91,10 @@ def march_buffered_reference(
         values = values[:capacity]
         return torch.cat([values, values.new_zeros(capacity - len(values), *values.shape[1:])])
 
-    rays, *places = whole.ray_indices.int(), whole.t_starts, whole.t_ends, whole.xyz
-    return Samples(counts, *(padded(values) for values in (rays, *places)), True), wanted
+    rays, t_starts, t_ends, xyz = (
+        padded(values) for values in (whole.ray_indices.int(), whole.t_starts, whole.t_ends, whole.xyz)
+    )
+    return Samples(counts, rays, t_starts, t_ends, xyz, True), wanted
 
 
 def _all_steps(

@@ -167,7 +167,8 @@ def march_buffered_warp(
     samples = Samples(
         counts,
         counts.new_zeros(capacity),
-        *rays_o.new_zeros(2, capacity),
+        rays_o.new_zeros(capacity),
+        rays_o.new_zeros(capacity),
         rays_o.new_zeros(capacity, 3),
         True,
     )
