@@ -63,7 +63,7 @@ def generator() -> torch.Generator:
         ("sds", [(WORDS, False, None), (("empty",) * 2, False, None)]),
         ("debiased_sds", [(WORDS, False, None), (("empty",) * 2, False, None)]),
         ("vsd", [(WORDS, False, None), (("empty",) * 2, False, None), (("plain",) * 2, True, "its own")]),
-        ("usd", [(WORDS, False, None), (("empty",) * 2, False, None), (("plain",) * 2, True, "its own")]),
+        ("usd", [(("empty",) * 2, False, None), (("plain",) * 2, True, "its own"), (WORDS, False, None)]),
         (
             "esd",
             [

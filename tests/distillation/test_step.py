@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from recdreamer.distillation.methods import Guide
 from recdreamer.distillation.noised import Noised
 from recdreamer.optimize import optimize_step
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.prior.lora import LoraTrainer
+from recdreamer.prior.lora import Lesson, LoraTrainer
 
 from .recorded import SCHEDULE, RecordingDenoiser, answer, cameras, prompts
 
@@ -65,8 +66,11 @@ class SpyTrainer(LoraTrainer):
     def __init__(self) -> None:
         self.taught: list[tuple[Tensor, Tensor, Tensor, int]] = []
 
-    def step(self, latents: Tensor, text: Tensor, c2w: Tensor, step: int, generator: torch.Generator) -> None:
-        self.taught.append((latents, text, c2w, step))
+    def draw(self, latents: Tensor, text: Tensor, c2w: Tensor, generator: torch.Generator) -> Lesson:
+        return Lesson(latents, torch.zeros(len(latents), dtype=torch.long), text, c2w, latents)
+
+    def learn(self, lesson: Lesson, step: int, grads: Sequence[Tensor] | None = None) -> None:
+        self.taught.append((lesson.latents_t, lesson.text, lesson.c2w, step))
 
 
 class SpyGuide(Guide):
@@ -77,9 +81,9 @@ class SpyGuide(Guide):
         self.asked: list[Noised] = []
         self.observed: list[Noised] = []
 
-    def ask(self, x: Noised, generator: torch.Generator):
+    def ask(self, x: Noised, generator: torch.Generator, lesson: Lesson | None = None):
         self.asked.append(x)
-        return super().ask(x, generator)
+        return super().ask(x, generator, lesson)
 
     def observe(self, x: Noised, log_probs: object) -> None:
         self.observed.append(x)
