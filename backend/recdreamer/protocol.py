@@ -102,7 +102,7 @@ class JobRequest:
     quality: Quality = "standard"
     seed: int = 0
     prior: str = BUILTIN_PRIOR
-    """`builtin`, a folder of a StableDiffusionPipeline, or a model id."""
+    """`builtin`, a folder or .safetensors file of Stable Diffusion, or a name that `recdreamer models list` shows."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:<n>`."""
     templates: tuple[Template, ...] = ()

@@ -14,7 +14,6 @@ import transformers.utils.logging
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers.utils.hub import cached_file
 
 from recdreamer.report import JobError
 
@@ -33,18 +32,17 @@ def loading(kind: str, name: str, what: str, hint: str) -> Iterator[None]:
     """Turn whatever the libraries raise while they load a model into JobError(kind, …)."""
     try:
         yield
-    except (OSError, ValueError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         reason = str(error).splitlines()[0][:200]
         raise JobError(kind, f"{name!r} is not {what} that can be loaded ({reason}).", hint) from error
-
-
-def model_folder(name: str, builtin: Path) -> Path:
-    """Folder of a model with a preprocessor; `name` is "builtin", a folder, or an id from the local cache.
-
-    Ids are resolved here, because the models' loaders would query the network for adapters.
-    """
-    source = str(builtin) if name == "builtin" else name
-    return Path(str(cached_file(source, PREPROCESSOR, local_files_only=True))).parent
 
 
 class Preprocessing(nn.Module):
