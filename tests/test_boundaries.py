@@ -176,7 +176,7 @@ def test_every_method_can_be_chosen(path):
 
 BACKEND_ROOMS = (
     "__init__", "protocol", "report", "cache", "cameras", "named_tensors", "device", "kernels", "images",
-    "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
+    "catalog", "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
     "config", "presets", "job", "start", "models", "optimize", "stages", "generate", "evaluation", "cli", "__main__",
 )  # fmt: skip
 """Folders and files of the package, lowest first: each may import those before it, at any depth and however late."""

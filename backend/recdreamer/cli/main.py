@@ -1,4 +1,4 @@
-"""The command `recdreamer`: generate, run, templates, particles, evaluate, bench, doctor.
+"""The command `recdreamer`: generate, run, templates, models, particles, evaluate, bench, doctor.
 
 Each command imports only the modules that it needs, so that help is quick and `doctor` runs on a broken installation.
 """
@@ -16,9 +16,10 @@ import tyro
 from recdreamer.cli.bench import Bench, run_bench
 from recdreamer.cli.evaluate import Evaluate, run_evaluate
 from recdreamer.cli.follow import follow
+from recdreamer.cli.models import Models, run_models
 from recdreamer.cli.settings import Settings, parse_setting
 from recdreamer.cli.templates import Templates, run_templates
-from recdreamer.cli.work import work
+from recdreamer.cli.work import refuse_unusable, work
 from recdreamer.protocol import (
     BUILTIN_PRIOR,
     START_MESH,
@@ -52,7 +53,7 @@ class Generate:
     templates: Path | None = None
     """Folder of pictures named front.png, back.png, left.png …; by default the prior draws its own."""
     prior: str = BUILTIN_PRIOR
-    """builtin, a Stable Diffusion folder, or the id of a model on this machine."""
+    """builtin, a Stable Diffusion folder or .safetensors file, or a model from `recdreamer models list`."""
     device: str = "auto"
     stages: tuple[str, ...] = get_args(Stage)
     """Stages to run; a mesh is always made."""
@@ -114,6 +115,7 @@ Command = (
     Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Templates, tyro.conf.subcommand("templates")]
+    | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Particles2D, tyro.conf.subcommand("particles")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
@@ -133,7 +135,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _run(command: Generate | Run | Templates | Particles2D | Evaluate | Bench | Doctor) -> int:
+def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate | Bench | Doctor) -> int:
     match command:
         case Generate():
             prepare_job(command)
@@ -153,6 +155,8 @@ def _run(command: Generate | Run | Templates | Particles2D | Evaluate | Bench | 
             return run(command.job, work, None if command.again is None else (command.again, command.seed))
         case Templates():
             return run_templates(command)
+        case Models():
+            return run_models(command)
         case Particles2D():
             prepare_particles(command)
             return follow(command.out)
@@ -196,6 +200,7 @@ def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
         overrides=dict(parse_setting(item) for item in command.set),
     )
     request.validate()
+    refuse_unusable(request)
     if job.request.exists():
         if job.read_request() != request:
             raise RequestError(
