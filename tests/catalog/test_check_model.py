@@ -195,6 +195,7 @@ def test_folders_that_are_no_model_say_what_to_choose(base: Path, tmp_path: Path
     (tmp_path / "old" / "toon.ckpt").touch()
     assert "has only pickles (toon.ckpt)" in refusal(tmp_path / "old")
     assert "There is no model" in refusal(tmp_path / "gone")
+    assert refusal(tmp_path / "empty", "extractor") == "empty is not a pose extractor: it has no config.json."
 
 
 def test_the_other_kinds_are_described(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from recdreamer.catalog import single_file as single_file_module
 from recdreamer.catalog.check_model import check_model
@@ -167,6 +168,21 @@ def test_a_model_that_breaks_while_it_is_loaded_is_one_sentence(
     folder = disk.changed(folders["sd1"], tmp_path / "odd", "unet/config.json", layers_per_block=1)
     with pytest.raises(JobError, match="is not a Stable Diffusion model that can be loaded"):
         load(folder)
+
+
+def test_a_single_file_that_lacks_a_tensor_is_one_sentence(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = disk.configurations(folders["sd1"], tmp_path / "configurations", "sd1")
+    monkeypatch.setattr(single_file_module, "CONFIGURATIONS", root)
+    monkeypatch.setattr(single_file_module, "TEXT_ENCODERS", {"sd1": single_file_module.TEXT_ENCODERS["sd1"]})
+    tensors = load_file(disk.single_file(folders["sd1"], tmp_path / "whole.safetensors"))
+    for lost in ("model.diffusion_model.middle_block.1.norm.weight", "first_stage_model.quant_conv.bias"):
+        rest = {name: tensor for name, tensor in tensors.items() if name != lost}
+        save_file(rest, tmp_path / "toon.safetensors")
+        with pytest.raises(JobError, match="is not a Stable Diffusion model that can be loaded") as caught:
+            load(tmp_path / "toon.safetensors")
+        assert "\n" not in caught.value.message
 
 
 SMALL = {

@@ -30,7 +30,7 @@ def check_model(path: Path | str, kind: Kind | None = None) -> Model:
     if path.is_file():
         model = check_single_file(path, name)
     elif path.is_dir():
-        model = _check_folder(path, name)
+        model = _check_folder(path, name, kind)
     else:
         raise RequestError(
             f"There is no model {path}.", "Choose a folder or a .safetensors file that exists."
@@ -55,11 +55,16 @@ def shown_name(path: Path) -> str:
     return path.name or str(path)
 
 
-def _check_folder(folder: Path, name: str) -> Model:
+def _check_folder(folder: Path, name: str, kind: Kind | None) -> Model:
     if (folder / "model_index.json").is_file():
         return _check_pipeline(folder, name)
     if (folder / "config.json").is_file():
         return _check_network(folder, name, read_json(folder / "config.json"))
+    if kind not in (None, "prior"):
+        raise RequestError(
+            f"{name} is not {_article(KIND_NAMES[kind])}: it has no config.json.",
+            f"Choose the folder of {_article(KIND_NAMES[kind])}.",
+        )
     found = sorted(file.name for file in folder.glob("*.safetensors"))
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in PICKLES)
     inside = sorted(file.parent.name for file in folder.glob("*/model_index.json"))

@@ -57,8 +57,9 @@ def located(name: str, kind: Kind, builtin: Path | None = None) -> Model:
     Raises JobError: "model_missing" if it is not on this machine, else `kind` if it cannot be used.
     """
     try:
-        is_builtin = builtin is not None and name == BUILTIN_PRIOR
-        return check_model(builtin if is_builtin else locate(name, kind), kind)
+        if builtin is not None and name == BUILTIN_PRIOR:
+            return check_model(builtin, kind)
+        return check_model(locate(name, kind), kind)
     except ModelMissing as error:
         raise JobError("model_missing", error.message, error.hint) from error
     except RequestError as error:

@@ -85,11 +85,14 @@ def noise_schedule(settings: dict[str, Any], prediction: Prediction) -> NoiseSch
 def _load_file(model: Model, dtype: torch.dtype) -> Parts:
     assert model.configuration is not None
     folder = model.configuration
-    checkpoint = load_file(model.path)
+    checkpoint: Any = load_file(model.path)
     options: Any = {"config": str(folder), "torch_dtype": dtype, "local_files_only": True}
     # The conversion takes tensors out of the dictionary that it is given.
-    unet = UNet2DConditionModel.from_single_file(dict(checkpoint), subfolder="unet", **options)
-    vae = AutoencoderKL.from_single_file(dict(checkpoint), subfolder="vae", **options)
+    kinds: tuple[Any, Any] = UNet2DConditionModel, AutoencoderKL
+    unet, vae = (
+        kind.from_single_file(dict(checkpoint), subfolder=part, **options)
+        for kind, part in zip(kinds, ("unet", "vae"), strict=True)
+    )
     text_encoder = create_diffusers_clip_model_from_ldm(
         CLIPTextModel, checkpoint=dict(checkpoint), subfolder="text_encoder", **options
     )
@@ -154,7 +157,7 @@ def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
     (49408, [49406, 320, 736, 4298, 49407])
     """
     lines = gzip.decompress((CONFIGURATIONS / "clip_merges.txt.gz").read_bytes()).decode("utf-8").splitlines()
-    merges = [(first, second) for first, second in (line.split() for line in lines[1:])]
+    merges: Any = [tuple(line.split()) for line in lines[1:]]
     letters = _letters_of_bytes()
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *(a + b for a, b in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
