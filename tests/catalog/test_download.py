@@ -190,7 +190,9 @@ def test_bytes_of_another_version_are_not_continued(
     with pytest.raises(JobError):
         fetch_weights(there, listing, tmp_path)
     newer = there.list_files(Source(REPO, other), ["unet/weights.safetensors"])
+    hub.requests.clear()
     assert fetch_weights(there, newer, tmp_path).read_bytes() == CONTENT[::-1]
+    assert not any("Range" in headers for _, _, headers in hub.requests)
 
 
 def test_cancelled_it_goes_on_where_it_stopped(

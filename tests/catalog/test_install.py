@@ -269,6 +269,14 @@ def test_verify_finds_damage_and_get_repairs_exactly_that(
     assert len(fetched) == 1 and fetched[0].endswith("diffusion_pytorch_model.safetensors")
 
 
+def test_unfinished_bytes_of_other_versions_are_tidied_up(fetch: Fetch, folder: Path) -> None:
+    (folder / "taesd").mkdir(parents=True)
+    old = folder / "taesd" / "diffusion_pytorch_model.safetensors.0123456789ab.part"
+    old.write_bytes(bytes(1000))
+    fetch("taesd")
+    assert not old.exists() and is_installed(folder / "taesd")
+
+
 def test_remove_frees_what_was_fetched_and_nothing_else(fetch: Fetch, folder: Path, tmp_path: Path) -> None:
     fetch("taesd", "dinov2-small")
     size = sum(path.stat().st_size for path in (folder / "taesd").rglob("*") if path.is_file())

@@ -212,7 +212,7 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 def verify(entry: Entry, folder: Path, tick: Callable[[str], None] = lambda _: None) -> list[str]:
     """Names of the files of an installed model that are missing or not what was installed; empty if all is well.
 
-    Wrong files are deleted, and the model is no longer complete, so that `get` fetches exactly those again. Raises
+    Wrong files are deleted, so that the model is no longer complete and `get` fetches exactly those again. Raises
     RequestError if it is not installed.
     """
     own = folder / entry.id
@@ -230,7 +230,6 @@ def verify(entry: Entry, folder: Path, tick: Callable[[str], None] = lambda _: N
             wrong.append(file["path"])
     if wrong:
         with _writing(own):
-            (own / MANIFEST).unlink()
             for name in wrong:
                 (own / name).unlink(missing_ok=True)
     return wrong

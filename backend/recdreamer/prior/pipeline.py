@@ -46,6 +46,13 @@ def load_parts(model: Model, dtype: torch.dtype) -> Parts:
     return _load_file(model, dtype) if model.path.is_file() else _load_folder(model, dtype)
 
 
+def tokenizer_of(model: Model) -> CLIPTokenizer:
+    """The tokenizer of a checked model alone, for whoever only counts words."""
+    if model.configuration is not None:
+        return clip_tokenizer(PAD_TOKENS[model.configuration.name])
+    return CLIPTokenizer.from_pretrained(model.path / "tokenizer", local_files_only=True)
+
+
 def _load_folder(model: Model, dtype: torch.dtype) -> Parts:
     def part(kind: Any, name: str) -> Any:
         return kind.from_pretrained(
@@ -56,7 +63,6 @@ def _load_folder(model: Model, dtype: torch.dtype) -> Parts:
             use_safetensors=True,
         )
 
-    tokenizer = CLIPTokenizer.from_pretrained(model.path / "tokenizer", local_files_only=True)
     settings = json.loads(
         (model.path / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8-sig")
     )
@@ -64,7 +70,7 @@ def _load_folder(model: Model, dtype: torch.dtype) -> Parts:
     return Parts(
         part(UNet2DConditionModel, "unet"),
         part(AutoencoderKL, "vae"),
-        tokenizer,
+        tokenizer_of(model),
         part(CLIPTextModel, "text_encoder"),
         noise_schedule(settings, model.prediction),
         model.image_px,
@@ -100,7 +106,7 @@ def _load_file(model: Model, dtype: torch.dtype) -> Parts:
     for part in (unet, vae, text_encoder):
         if missing := [name for name, tensor in part.named_parameters() if tensor.is_meta]:
             raise ValueError(f"it lacks the tensor of {missing[0]}")
-    tokenizer = clip_tokenizer(PAD_TOKENS[folder.name])
+    tokenizer = tokenizer_of(model)
     settings = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
     if model.has_zero_terminal_snr:
         settings["rescale_betas_zero_snr"] = True
