@@ -109,6 +109,24 @@ def test_a_single_file_that_does_not_say_what_it_predicts_is_asked(
     assert (parts.schedule.prediction, parts.image_px) == ("epsilon", 512)
 
 
+def test_pictures_have_the_size_that_a_single_file_was_trained_on(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = disk.configurations(folders["sd1"], tmp_path / "configurations", "sd1")
+    monkeypatch.setattr(single_file_module, "CONFIGURATIONS", root)
+    monkeypatch.setattr(single_file_module, "TEXT_ENCODERS", {"sd1": single_file_module.TEXT_ENCODERS["sd1"]})
+    told = {"modelspec.prediction_type": "epsilon", "modelspec.resolution": "128x128"}
+    prior = load(disk.single_file(folders["sd1"], tmp_path / "toon.safetensors", "sd1", told))
+    assert prior.latent_side == 16 and load(folders["sd1"]).latent_side == 8
+    assert prior.sample(["a red bear"], torch.Generator().manual_seed(0), num_steps=1).shape == (
+        1,
+        3,
+        128,
+        128,
+    )
+    assert prior.encode(torch.rand(1, 3, 32, 32)).shape == (1, 4, 16, 16)
+
+
 @pytest.mark.parametrize("spread", [0.1, 0.5, 1.0])
 def test_the_output_for_pure_noise_tells_what_is_predicted(spread: float) -> None:
     """By the exact answers for pictures that are Gaussian, with a mean that is not 0."""

@@ -61,6 +61,11 @@ class DiffusionPrior:
     def device(self) -> torch.device:
         return self.unet.device
 
+    @property
+    def latent_side(self) -> int:
+        """Side of the latents of a picture of the trained size. The U-Net's own number is that of its family."""
+        return self.image_px // 2 ** (len(self.vae.config.block_out_channels) - 1)
+
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Float[Tensor, "prompts tokens width"]:
         """Embeddings as the pipeline computes them: padded to the model's length, without an attention mask."""
@@ -116,7 +121,7 @@ class DiffusionPrior:
     ) -> Float[Tensor, "batch 3 height width"]:
         """Pictures in [0, 1] drawn from the prior by DDIM (eta 0), one for each prompt."""
         text, empty = self.encode_text(prompts), self.encode_text([""]).expand(len(prompts), -1, -1)
-        shape = (len(prompts), self.unet.config.in_channels, *[self.unet.config.sample_size] * 2)
+        shape = (len(prompts), self.unet.config.in_channels, *[self.latent_side] * 2)
         latents = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
         steps = torch.linspace(self.schedule.last, 0, num_steps + 1).round().long().tolist()
         for now, then in pairwise(steps):
