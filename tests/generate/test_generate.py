@@ -99,7 +99,7 @@ def test_a_stage_without_a_branch_leaves_it_as_it_is(finished: Finished) -> None
 
 def test_a_wrong_model_folder_stops_the_job_in_one_sentence(tmp_path: Path) -> None:
     job, request = job_of(tmp_path / "job", prior=str(tmp_path))
-    with pytest.raises(JobError, match="is not a Stable Diffusion model"):
+    with pytest.raises(JobError, match="is a folder without a model"):
         generate(job, resolve(request), Recorder())
 
 
