@@ -51,6 +51,21 @@ def set_png(settings: bpy.types.ImageFormatSettings) -> None:
     settings.color_depth = "8"
 
 
+def set_linear_exr(settings: bpy.types.ImageFormatSettings) -> None:
+    """OpenEXR with alpha: linear values, before any view transform. Its `linear_colorspace_settings` have their space."""
+    if hasattr(settings, "media_type"):
+        settings.media_type = "IMAGE"
+    settings.file_format = "OPEN_EXR"
+    settings.color_mode = "RGBA"
+    settings.color_depth = "16"
+    settings.exr_codec = "NONE"  # So that the size of the file tells whether it is complete.
+    # By default the name is empty in 4.2.
+    settings.color_management = "OVERRIDE"
+    probe = bpy.data.images.new("RecDreamer", 1, 1, float_buffer=True)
+    settings.linear_colorspace_settings.name = probe.colorspace_settings.name
+    bpy.data.images.remove(probe)
+
+
 def set_preview_engine(scene: bpy.types.Scene, samples: int) -> None:
     """EEVEE, or Cycles on the CPU in background mode, where there may be no graphics driver."""
     if not bpy.app.background:

@@ -7,13 +7,26 @@ import textwrap
 
 from ..backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobState
 
+MAX_S = 1e7
+"""Longer times are not worth their digits."""
 OPPOSITE_SIDE = {"left": "right", "right": "left"}
 """New label of a mirrored picture; other labels do not change."""
 
 
+def one_line(text: str, limit: int = 80) -> str:
+    """A text of the artist, or of a file, for a label or a name: on one line, cut where it is too long.
+
+    >>> one_line("a red bear\\nwith a hat")
+    'a red bear with a hat'
+    """
+    text = "".join(letter if letter.isprintable() else " " for letter in text[: 4 * limit])
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
+
+
 def duration(seconds: float) -> str:
     """A time span in its two largest units: 45 s, 3 min 20 s, 2 h 5 min."""
-    minutes, rest_s = divmod(round(max(0.0, seconds)), 60)
+    minutes, rest_s = divmod(round(min(max(0.0, seconds), MAX_S)), 60)
     hours, rest_min = divmod(minutes, 60)
     if hours:
         return f"{hours} h {rest_min} min"
@@ -30,16 +43,16 @@ def age(seconds: float) -> str:
 
 def progress(state: JobState) -> tuple[float, str]:
     """Fraction and text of the progress bar."""
-    name = state.stage.replace("_", " ").capitalize() or "Starting"
-    if not state.total:
+    name = one_line(state.stage.replace("_", " ").capitalize(), 30) or "Starting"
+    if state.total <= 0:
         return 0.0, name
-    return min(1.0, state.step / state.total), f"{name}  {state.step} / {state.total}"
+    return min(1.0, max(0.0, state.step / state.total)), f"{name}  {state.step} / {state.total}"
 
 
 def speed(state: JobState) -> str:
     """Iterations per second and remaining time; empty if both are unknown."""
     parts = []
-    if state.it_per_s:
+    if 0 < state.it_per_s < MAX_S:
         parts.append(f"{state.it_per_s:.2f} it/s")
     if state.eta_s is not None:
         parts.append(f"{duration(state.eta_s)} left")
@@ -88,7 +101,11 @@ def label_of_file(stem: str) -> str:
     return next((label for label in CLASS_AZIMUTHS_DEG if label in words), "")
 
 
+MAX_TEXT = 2000
+"""Of a message, which a file may have made longer than any panel."""
+
+
 def wrap(text: str, width_px: float, ui_scale: float) -> list[str]:
     """Lines that fit into a sidebar, because Blender's labels do not wrap."""
     # 6.4 px is the mean advance of Blender's font in English text. Without a window the scale is 0.
-    return textwrap.wrap(text, max(16, int((width_px / (ui_scale or 1.0) - 50) / 6.4)))
+    return textwrap.wrap(text[:MAX_TEXT], max(16, int((width_px / (ui_scale or 1.0) - 50) / 6.4)))

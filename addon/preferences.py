@@ -12,7 +12,20 @@ from ..backend.recdreamer.protocol import RequestError
 from .jobs import environment
 from .jobs.registry import default_data_folder
 from .panels.backend import draw_backend
-from .preference_access import DEVICES
+from .preference_access import DEVICES, absolute_path
+
+
+def _make_absolute(name: str):
+    """Update function of a path: it is resolved when it is set, against the file that is open then."""
+
+    def update(preferences: RecDreamerPreferences, context: bpy.types.Context) -> None:
+        typed = getattr(preferences, name)
+        path = absolute_path(typed, bpy.data.filepath)
+        if path != typed:
+            setattr(preferences, name, path)
+
+    return update
+
 
 BUILDS = (
     ("cuda", "NVIDIA GPU (3 GB)", "Download PyTorch with CUDA, about 3 GB on Linux"),
@@ -28,11 +41,13 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         description="Folder for jobs, templates and the backend. It stays when the extension is removed",
         subtype="DIR_PATH",
         default=str(default_data_folder()),
+        update=_make_absolute("data_folder"),
     )
     backend_python: StringProperty(
         name="Python",
         description="Interpreter with the backend's dependencies. Empty: the one that Install Backend creates",
         subtype="FILE_PATH",
+        update=_make_absolute("backend_python"),
     )
     build: EnumProperty(
         name="Hardware", description="Which build of PyTorch Install Backend downloads", items=BUILDS
@@ -42,6 +57,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         name="Multi-View Model",
         description="Folder of a model in diffusers format that draws a picture from other sides, such as Zero-1-to-3",
         subtype="DIR_PATH",
+        update=_make_absolute("views_model"),
     )
     num_jobs: IntProperty(
         name="Jobs Listed", description="Number of jobs shown in History", default=8, min=1, max=100
@@ -49,11 +65,11 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
 
     @property
     def folder(self) -> Path:
-        return Path(bpy.path.abspath(self.data_folder) or default_data_folder())
+        return Path(absolute_path(self.data_folder) or default_data_folder())
 
     def find_interpreter(self) -> Path:
         """The Python that runs the backend. Raises RequestError if there is none."""
-        return environment.find_interpreter(bpy.path.abspath(self.backend_python), self.folder)
+        return environment.find_interpreter(absolute_path(self.backend_python), self.folder)
 
     @property
     def why_no_backend(self) -> str:

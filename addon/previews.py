@@ -7,6 +7,9 @@ from pathlib import Path
 import bpy.utils.previews
 import numpy as np
 
+from ..backend.recdreamer.protocol import RequestError
+from .picture_files import check_picture
+
 MAX_LOADED = 200
 """A long job makes many previews; beyond this number all loaded pictures are released."""
 
@@ -20,7 +23,9 @@ def icon(path: Path, *, mirrored: bool = False) -> int:
         _collection = bpy.utils.previews.new()
     try:
         key = f"{path}|{path.stat().st_mtime_ns}|{mirrored}"
-    except OSError:
+        if key not in _collection:
+            check_picture(path)
+    except (OSError, RequestError):
         return 0
     if key not in _collection:
         preview = _collection.load(key, str(path), "IMAGE")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import bpy
@@ -28,7 +28,7 @@ from ..backend.recdreamer.protocol import (
 )
 from . import previews
 from .jobs.errands import CardKey
-from .preference_access import get_preferences
+from .preference_access import absolute_path, get_preferences
 from .shelf import studio
 from .shelf.captures import Camera
 from .start.properties import RecDreamerStart
@@ -134,7 +134,13 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
 
     @property
     def path(self) -> Path:
-        return templates_folder() / self.image
+        """In the templates folder: of a name that leads elsewhere, as in a stranger's file, its last part counts."""
+        return templates_folder() / (PureWindowsPath(self.image).name or "none")
+
+    @property
+    def is_missing(self) -> bool:
+        """True if the picture is not here: the .blend file has its name only, and may come from another computer."""
+        return not self.path.is_file()
 
     @property
     def icon(self) -> int:
@@ -216,6 +222,12 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         is_wanted = start.needs_object and start.auto_turntable and self.method == "usd"
         return is_wanted and not self.has_own_templates
 
+    def _prior_in_full(self) -> str:
+        """The prior; a path in full, because the worker has another working folder. An ID is no path."""
+        prior = self.prior.strip().strip("\"'") or BUILTIN_PRIOR
+        is_path = prior.startswith(("//", "~", ".")) or Path(prior).is_absolute()
+        return absolute_path(prior, bpy.data.filepath) if is_path else prior
+
     def to_request(
         self,
         overrides: dict[str, Any] | None = None,
@@ -229,18 +241,23 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         for template in templates:
             if not template.label.strip():
                 raise RequestError("A template has no pose.", "Name its pose, for example: front.")
-            if not template.path.is_file():
-                raise RequestError(
-                    f"The image of template {template.label!r} is missing.",
-                    "Recapture or remove the template.",
-                )
+        missing = [template for template in templates if template.is_missing]
+        if len(missing) == 1:
+            raise RequestError(
+                f"The image of template {missing[0].label!r} is missing.", "Recapture or remove the template."
+            )
+        if missing:
+            raise RequestError(
+                f"The images of {len(missing)} templates are missing.",
+                "Press Remove Missing, or recapture them.",
+            )
         request = JobRequest(
             prompt=self.prompt.strip() or prompt_if_empty,
             method=self.method,
             pose_mode=self.pose_mode,
             quality=self.quality,
             seed=self.seed,
-            prior=self.prior.strip() or BUILTIN_PRIOR,
+            prior=self._prior_in_full(),
             device=get_preferences().device,
             templates=tuple(template.to_protocol() for template in templates),
             height_m=self.height * metres_per_unit(self.id_data),

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import traceback
+from contextlib import suppress
 
 import bpy
 
-from . import previews
+from . import previews, trouble
 from .jobs.errands import Check, Errand, Gallery
 from .jobs.registry import Job, JobRegistry
 from .jobs.task import Task
@@ -60,7 +60,7 @@ class Session:
                 task.cancel()
                 task.join()
         if self._registry is not None:
-            self._registry.stop_all()
+            self._registry.shut_down()
         self.task = self.errand = self.gallery = self.check = self._registry = None
         self.shown_id = ""
 
@@ -94,14 +94,19 @@ def _redraw(area_type: str, category: str) -> None:
 
 
 def _tick() -> float:
+    """Never raises: Blender drops a timer that does, and the panel would never update again."""
     try:
         pump()
-    except Exception:
-        # Blender drops a timer that raises, and the panel would never update again.
-        traceback.print_exc()
+        return BUSY_S if _is_busy() else IDLE_S
+    except Exception as error:
+        with suppress(Exception):
+            trouble.log(error, "Watching jobs", get_preferences().folder)
+        return IDLE_S
+
+
+def _is_busy() -> bool:
     tasks = (session.task, session.errand and session.errand.task)
-    is_busy = session.registry.running is not None or any(task and task.is_running for task in tasks)
-    return BUSY_S if is_busy else IDLE_S
+    return session.registry.running is not None or any(task and task.is_running for task in tasks)
 
 
 def register() -> None:

@@ -19,6 +19,13 @@ BACKEND = sorted((ROOT / "backend" / "recdreamer").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PROTOCOL = ROOT / "backend" / "recdreamer" / "protocol.py"
+SHARED = [
+    PROTOCOL.with_name(f"{name}.py")
+    for name in ("safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map")
+]
+"""What both sides import, lowest first: the contract between them, how its files are read and written, and what UVs can
+be painted."""
+WITH_NUMPY = {"safe_files", "uv_map"}
 JUDGES = [path for path in BACKEND if path.parent.name == "evaluation"]
 
 BLENDER = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "bpy_extras", "blf", "addon_utils", "bl_ext"}
@@ -63,12 +70,13 @@ def test_the_addon_needs_blender_and_the_standard_library_only(path):
 
 
 @pytest.mark.parametrize("path", [*ADDON, ROOT / "__init__.py"], ids=relative)
-def test_of_the_backend_the_addon_knows_the_protocol_only(path):
+def test_of_the_backend_the_addon_knows_the_shared_files_only(path):
     """Relatively, as a part of the extension: its full name depends on the repository it was installed to."""
     for level, module in imports_of(path):
         assert not (level == 0 and module.split(".")[0] in ("addon", "backend", "recdreamer"))
         if module.split(".")[0] == "backend":
-            assert f"{module}.".startswith("backend.recdreamer.protocol.")
+            assert module.split(".")[:2] == ["backend", "recdreamer"]
+            assert module.split(".")[2] in {shared.stem for shared in SHARED}
 
 
 @pytest.mark.parametrize("path", BACKEND, ids=relative)
@@ -76,7 +84,7 @@ def test_the_backend_knows_no_blender(path):
     assert not roots_of(path) & (BLENDER | {"addon", "backend"})
 
 
-@pytest.mark.parametrize("path", BACKEND, ids=relative)
+@pytest.mark.parametrize("path", sorted({*BACKEND} - {*SHARED}), ids=relative)
 def test_the_backend_imports_itself_by_its_full_name(path):
     assert all(level == 0 for level, _ in imports_of(path))
 
@@ -110,11 +118,16 @@ def test_nothing_that_generates_knows_how_it_is_judged(path):
     }
 
 
-def test_the_protocol_needs_the_standard_library_only():
-    assert roots_of(PROTOCOL) <= sys.stdlib_module_names
+@pytest.mark.parametrize("path", SHARED, ids=relative)
+def test_what_is_shared_needs_the_standard_library_only(path):
+    """Numpy is imported late, to read arrays. Relatively, as they have another name inside of Blender."""
+    assert roots_of(path) <= sys.stdlib_module_names | ({"numpy"} if path.stem in WITH_NUMPY else set())
+    own = {module.split(".")[0] for level, module in imports_of(path) if level == 1}
+    assert own <= {other.stem for other in SHARED[: SHARED.index(path)]}
+    assert {level for level, _ in imports_of(path)} <= {0, 1}
 
 
-def test_the_protocol_can_be_imported_where_there_is_nothing_else():
+def test_what_is_shared_can_be_imported_where_there_is_nothing_else():
     block = (
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'numpy', 'bpy', 'jaxtyping', 'beartype'])); "
     )
@@ -123,7 +136,7 @@ def test_the_protocol_can_be_imported_where_there_is_nothing_else():
         [sys.executable, "-c", script], cwd=ROOT / "backend", capture_output=True, text=True, check=True
     )
     ours = {name for name in done.stdout.split() if name.startswith("recdreamer")}
-    assert ours == {"recdreamer", "recdreamer.protocol"}
+    assert ours == {"recdreamer", *(f"recdreamer.{path.stem}" for path in SHARED if path.stem != "uv_map")}
     # Negative control: the same lock keeps the field out.
     script = f"{block}import recdreamer.field"
     done = subprocess.run(
@@ -175,13 +188,15 @@ def test_every_method_can_be_chosen(path):
 
 
 BACKEND_ROOMS = (
-    "__init__", "protocol", "report", "cache", "cameras", "named_tensors", "device", "kernels", "images",
+    "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map", "paths",
+    "report", "cache", "cameras", "named_tensors", "device", "kernels", "graphs", "images",
     "catalog", "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
-    "config", "presets", "job", "start", "models", "optimize", "stages", "generate", "evaluation", "cli", "__main__",
+    "config", "presets", "job", "start", "models", "optimize", "recorded_step", "stages", "generate",
+    "evaluation", "cli", "__main__",
 )  # fmt: skip
 """Folders and files of the package, lowest first: each may import those before it, at any depth and however late."""
 ADDON_ROOMS = (
-    "compat", "describe", "previews", "preference_access", "layout", "jobs", "session",
+    "compat", "describe", "trouble", "picture_files", "previews", "preference_access", "layout", "jobs", "session",
     "objects", "start", "shelf", "properties", "result", "operators", "panels", "preferences", "__init__",
 )  # fmt: skip
 """The same of the add-on."""

@@ -49,9 +49,14 @@ def test_all_kernels_compile_for_cuda_without_a_device(tmp_path):
     architectures = wp.get_cuda_supported_archs()
     if not architectures:
         pytest.skip("this build of Warp has no CUDA compiler")
+    import torch
+
     from recdreamer.field.hash_grid_warp import make_kernels
+    from recdreamer.prior import fused_kernels
     from recdreamer.rendering import composite_warp, march_warp
 
-    for module in (march_warp, composite_warp, *(kernel.module for kernel in make_kernels(2))):
+    fused = vars(fused_kernels.make_kernels(torch.bfloat16)).values()
+    unique = [kernel.module for kernel in (*make_kernels(2), *fused)]
+    for module in (march_warp, composite_warp, fused_kernels, *unique):
         (ptx,) = wp.compile_aot_module(module, arch=architectures[0], module_dir=tmp_path, use_ptx=True)
         assert ".visible .entry" in ptx.read_text(encoding="utf-8")

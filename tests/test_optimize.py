@@ -47,6 +47,7 @@ class QuietReport(NullReport):
 def make_job(folder: Path, **changes) -> tuple[JobFolder, GenerateConfig]:
     overrides = SETTINGS | changes.pop("overrides", {})
     request = JobRequest("a red bear", seed=3, device="cpu", overrides=overrides, **changes)
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "job.json", request.to_json())
     return JobFolder(folder), resolve(request)
 

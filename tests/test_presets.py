@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest, Method, RequestError
+from recdreamer.protocol import JobRequest, Method, Quality, RequestError
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,8 @@ def test_settings_reach_nested_values_and_keep_their_type() -> None:
 def test_settings_of_earlier_versions_have_their_new_names() -> None:
     config = resolve(JobRequest("x", overrides={"optimize.ground": [0.1, 0.2], "optimize.ground_tint": 0}))
     assert config.optimize.background_brightness == (0.1, 0.2) and config.optimize.background_tint == 0
+    # One that changed nothing but the speed is left out.
+    assert resolve(JobRequest("x", overrides={"guidance.compile": True})) == resolve(JobRequest("x"))
 
 
 def test_quick_is_quicker_and_another_prior_is_larger() -> None:
@@ -76,3 +78,29 @@ def test_a_distribution_is_a_setting() -> None:
     assert config.rectifier.target == {"front": 1.0, "back": 2.5}
     with pytest.raises(RequestError, match="does not fit"):
         resolve(JobRequest("x", overrides={"rectifier.target": {"front": "much"}}))
+
+
+@pytest.mark.parametrize("prior", ["builtin", "some/model"])
+@pytest.mark.parametrize("quality", ["standard", "quick"])
+def test_what_the_request_says_of_the_job_arrives(prior: str, quality: Quality) -> None:
+    request = JobRequest(
+        " a red bear ", prior=prior, quality=quality, method="vsd", pose_mode="marginal", seed=7, device="cuda:1",
+        height_m=0.3, stages=("shape", "texture"),
+    )  # fmt: skip
+    config = resolve(request)
+    assert (config.prompt, config.prior, config.method, config.pose_mode) == (
+        "a red bear",
+        prior,
+        "vsd",
+        "marginal",
+    )
+    assert (config.seed, config.device, config.height_m) == (7, "cuda:1", 0.3)
+    assert config.stages == ("shape", "texture")
+
+
+def test_a_draft_bakes_one_sample_a_texel() -> None:
+    assert (
+        resolve(JobRequest("x", quality="quick")).mesh.bake_samples
+        == 1
+        < resolve(JobRequest("x")).mesh.bake_samples
+    )

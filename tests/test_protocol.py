@@ -12,7 +12,6 @@ from recdreamer.protocol import (
     JobState,
     RequestError,
     Template,
-    write_atomically,
 )
 
 FRONT, BACK = (
@@ -20,6 +19,11 @@ FRONT, BACK = (
     Template("back", "templates/back.png", azimuth_deg=180.0),
 )
 REQUEST = JobRequest("ein Bär", templates=(FRONT, BACK), seed=5, overrides={"optimize.num_steps": 4})
+
+
+def of_front(**changes) -> dict:
+    """The change of a request that changes its first template."""
+    return {"templates": (replace(FRONT, **changes), BACK)}
 
 
 def test_a_request_survives_a_round_trip():
@@ -41,9 +45,27 @@ def test_whole_numbers_stand_for_fractions():
     ("change", "message"),
     [
         ({"prompt": " "}, "The prompt is empty."),
-        ({"height_m": 0.0}, "The height is 0.0 metres."),
-        ({"height_m": float("nan")}, "The height is nan metres."),
-        ({"height_m": float("inf")}, "The height is inf metres."),
+        ({"height_m": 0.0}, "The height is 0.0 meters."),
+        ({"height_m": 1e39}, "The height is 1e+39 meters."),
+        ({"seed": 2**64}, "The seed is 18446744073709551616."),
+        ({"seed": -1}, "The seed is -1."),
+        ({"device": "mps"}, "There is no device 'mps'."),
+        ({"device": "cuda:0; x"}, "There is no device 'cuda:0; x'."),
+        ({"prompt": "a\ud800"}, "The prompt has characters that are no Unicode: a\\ud800."),
+        ({"prior": "x" * 20_000}, "The prior has 20,000 letters."),
+        ({"start": "object", "start_mesh": "../a.npz"}, "The mesh '../a.npz' is not in the job folder."),
+        ({"start": "object", "start_mesh": "C:\\a.npz"}, "The mesh 'C:\\\\a.npz' is not in the job folder."),
+        ({"start_mesh": "a.npz"}, "A mesh is given, but the job starts from the prompt alone."),
+        ({"start_job": "/a"}, "An earlier job is given, but the job does not start from it."),
+        (of_front(azimuth_deg=float("nan")), "The azimuth of template 'front' is nan degrees."),
+        (of_front(elevation_deg=1e39), "The elevation of template 'front' is 1e+39 degrees."),
+        (of_front(weight=1e39), "The weight of template 'front' is 1e+39."),
+        (of_front(weight=0.0), "The weight of template 'front' is 0.0."),
+        (of_front(image="/etc/hostname"), "The picture of template 'front' is not in the job folder."),
+        (of_front(image="\\\\host\\share.png"), "The picture of template 'front' is not in the job folder."),
+        (of_front(label=" "), "A template has no label."),
+        ({"height_m": float("nan")}, "The height is nan meters."),
+        ({"height_m": float("inf")}, "The height is inf meters."),
         ({"protocol": PROTOCOL_VERSION + 1}, f"The request speaks protocol {PROTOCOL_VERSION + 1},"),
         ({"templates": (FRONT,)}, "The templates show 1 pose class(es), but 2 to 6 are needed."),
         ({"templates": (FRONT, replace(FRONT, label="top"))}, "Template 'top' has no known view direction."),
@@ -83,14 +105,3 @@ def test_a_state_that_cannot_be_read_is_that_of_a_queued_job(tmp_path, text):
     job = JobFolder(tmp_path)
     job.state.write_text(text)
     assert job.read_state() == JobState()
-
-
-def test_an_atomic_write_replaces_or_leaves_everything(tmp_path):
-    path = tmp_path / "new folder" / "job.json"
-    write_atomically(path, "ä")
-    write_atomically(path, "ö")
-    assert path.read_text(encoding="utf-8") == "ö"
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(OSError):
-        write_atomically(tmp_path / "taken", "x")
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["new folder", "taken"]

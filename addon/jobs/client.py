@@ -18,9 +18,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ...backend.recdreamer.protocol import PROTOCOL_VERSION, JobFolder, JobState, write_atomically
+from ...backend.recdreamer.folder_lock import Command
+from ...backend.recdreamer.json_values import parse_json
+from ...backend.recdreamer.protocol import (
+    PROTOCOL_VERSION,
+    JobFolder,
+    JobState,
+    RequestError,
+    write_atomically,
+)
+from ...backend.recdreamer.safe_files import open_regular
 
 HELLO_TIMEOUT_S = 180.0
 """A cold start imports torch from a slow disk, but nobody waits longer than this."""
@@ -28,19 +37,33 @@ STOP_GRACE_S = 60.0
 """Time for a worker to save and exit after `cancel` or `pause`. Checkpoints survive a kill at any moment."""
 LINES_PER_POLL = 500
 """Limits the work of one poll, so that many events cannot freeze the user interface."""
+FOREIGN = ("PYTHON", "PIP_", "CONDA", "VIRTUAL_ENV", "UV_")
+"""Prefixes of variables that would change where Python looks and where pip installs to."""
+NETWORK = ("PIP_CERT", "PIP_PROXY", "PIP_CLIENT_CERT")
 ENDED = ("paused", "done", "failed", "cancelled")
 CHECK_BACKEND = "Check the Python interpreter, or install the backend, in the RecDreamer preferences."
 """Remedy if the backend cannot be started."""
 
 
 def worker_environment(backend: Path) -> dict[str, str]:
-    """Environment variables of a worker: none of Blender's Python settings, and the bundled backend first."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return environment | {"PYTHONPATH": str(backend), "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1"}
+    """Environment variables of a child process: no settings of other Pythons, and the bundled backend first.
+
+    PYTHONSAFEPATH keeps the working folder out of the import path, where `-m` and `-c` would put it first. How the
+    network is reached stays: proxies and certificates.
+    """
+    environment = {
+        name: value for name, value in os.environ.items() if name in NETWORK or not name.startswith(FOREIGN)
+    } | {"PIP_CONFIG_FILE": os.devnull}
+    ours = {"PYTHONPATH": str(backend), "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
+    return environment | ours
 
 
-def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process in its own group, so that its whole tree can be killed, without a console window."""
+def start_process(command: Sequence[str], backend: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process in its own group, so that its whole tree can be killed, without a console window.
+
+    It works in the bundled backend: nobody else's files are there, neither a job's nor those beside a .blend file.
+    """
+    options = {"cwd": backend, "env": worker_environment(backend)} | options
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         return subprocess.Popen(command, creationflags=flags, **options)
@@ -51,9 +74,9 @@ def kill_process(process: subprocess.Popen[bytes]) -> None:
     """Kill a process from `start_process` and its children, and wait for it."""
     if process.poll() is None:
         if sys.platform == "win32":
-            subprocess.run(
-                ["taskkill", "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False
-            )
+            # By its full path: Windows would search the working folder first.
+            taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
+            subprocess.run([taskkill, "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False)
         else:
             os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -65,34 +88,40 @@ class JobClient:
     def __init__(
         self, folder: JobFolder, command: Sequence[str], backend: Path, options: Sequence[str] = ()
     ) -> None:
-        """Start `[*command, "run", folder, *options]`. Raises OSError if it cannot be started."""
+        """Start `[*command, "run", folder, *options]`. Raises OSError if it cannot be started, RequestError if the
+        folder has something else where its log belongs."""
         self.folder = folder
         self._before = folder.read_state()
         # Keep the preview and progress of an earlier run, but not its status and message.
         self.state = replace(
-            self._before, status="queued", stage="starting", message="", hint="", updated_s=time.time()
+            self._before,
+            status="queued",
+            stage="starting",
+            message="",
+            hint="",
+            updated_s=time.time(),
+            host="",
         )
         self._announced = replace(self.state)
         self._repeats = bool(options)
-        self.stopping = ""
-        """The requested stop: "cancel", "pause" or empty."""
+        self.stopping: Command | Literal[""] = ""
+        """What the worker was asked for; empty: nothing."""
         self._deadline = time.monotonic() + HELLO_TIMEOUT_S
         self.is_settled = False
         """True once the process has ended and the state is final."""
         self._said_hello = False
         self._failure: tuple[str, str] | None = None
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        with folder.log.open("ab") as log:
+        with os.fdopen(open_regular(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
             # Written before the worker can write its own state.
             self._write_state()
             try:
                 self._process = start_process(
-                    [*command, "run", str(folder.root), *options],
+                    [*command, "run", str(folder.root.absolute()), *options],
+                    backend,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
-                    cwd=folder.root,
-                    env=worker_environment(backend),
                 )
             except OSError:
                 self.state = self._before
@@ -115,16 +144,17 @@ class JobClient:
             self._apply(line)
         return self._watch_clock() or changed
 
-    def cancel(self) -> None:
-        """Ask the worker to stop; like a paused job, a cancelled one can be resumed."""
-        self._ask("cancel")
+    def ask_to_stop(self, command: Command) -> None:
+        """Ask the worker to save and exit, as paused or as cancelled. Either job can be resumed."""
+        assert self._process.stdin is not None
+        self.stopping = command
+        self._deadline = time.monotonic() + STOP_GRACE_S
+        with suppress(OSError, ValueError):  # The process may have ended; the reader thread notices.
+            self._process.stdin.write(command.encode() + b"\n")
+            self._process.stdin.flush()
 
-    def pause(self) -> None:
-        """Ask the worker to save, free the GPU and exit; `run` on the folder resumes it later."""
-        self._ask("pause")
-
-    def stop(self, timeout_s: float) -> None:
-        """Make the worker save and exit, and kill it if that takes longer than `timeout_s`."""
+    def shut_down(self, timeout_s: float) -> None:
+        """Make the worker save and exit, and kill it if that takes longer than `timeout_s`. The job is paused."""
         self._close_stdin()
         try:
             self._process.wait(timeout_s)
@@ -144,14 +174,6 @@ class JobClient:
         self._process.wait()  # In this thread, so that a detached worker is reaped, too.
         self._lines.put(None)
 
-    def _ask(self, command: str) -> None:
-        assert self._process.stdin is not None
-        self.stopping = command
-        self._deadline = time.monotonic() + STOP_GRACE_S
-        with suppress(OSError, ValueError):  # The process may have ended; the reader thread notices.
-            self._process.stdin.write(command.encode() + b"\n")
-            self._process.stdin.flush()
-
     def _close_stdin(self) -> None:
         assert self._process.stdin is not None
         with suppress(OSError):  # A broken pipe cannot be flushed.
@@ -159,7 +181,7 @@ class JobClient:
 
     def _apply(self, line: bytes) -> None:
         try:
-            event = json.loads(line)
+            event = parse_json(line)
             kind = event["type"]
         except (ValueError, TypeError, KeyError):
             return  # Stray output of a library: protocol lines are objects with a type.
@@ -255,13 +277,14 @@ def apply_event(state: JobState, event: dict[str, Any]) -> None:
             state.stage, state.step, state.total = name, 0, 0
         case {"type": "progress", "step": int(step), "total": int(total)}:
             state.step, state.total = step, total
-            state.it_per_s = float(event.get("it_per_s") or 0.0)
-            eta_s = event.get("eta_s")
-            state.eta_s = None if eta_s is None else float(eta_s)
+            state.it_per_s = number_or_none(event.get("it_per_s")) or 0.0
+            state.eta_s = number_or_none(event.get("eta_s"))
         case {"type": "preview", "path": str(path)}:
             state.preview = path
         case {"type": "pose_distribution", "probs": dict(probs)}:
-            state.pose_distribution = probs
+            state.pose_distribution = {
+                label: share for label, prob in probs.items() if (share := number_or_none(prob)) is not None
+            }
         case {"type": "warning", "message": str(message)}:
             state.message = message
         case {"type": "result"}:
@@ -272,12 +295,17 @@ def apply_event(state: JobState, event: dict[str, Any]) -> None:
             state.status = status
 
 
+def number_or_none(value: object) -> float | None:
+    """A number of a JSON value; None if it is none."""
+    return float(value) if isinstance(value, int | float) else None
+
+
 def read_last_line(path: Path, limit: int = 200) -> str:
     """Last non-empty line of a log without its final period; empty if there is none."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - 4096))
-            lines = stream.read().decode("utf-8", "replace").splitlines()
-    except OSError:
+        with os.fdopen(open_regular(path), "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - 4096))
+            lines = stream.read(4096).decode("utf-8", "replace").splitlines()
+    except (OSError, RequestError):
         return ""
     return next((line.strip()[:limit].rstrip(".") for line in reversed(lines) if line.strip()), "")

@@ -69,6 +69,7 @@ def probe(interpreter: str, timeout_s: float = 20.0) -> tuple[int, int] | None:
             timeout=timeout_s,
             check=True,
             stdin=subprocess.DEVNULL,
+            cwd=BACKEND,
             env=worker_environment(BACKEND),
         ).stdout.split()
         return int(output[0]), int(output[1])
@@ -84,7 +85,8 @@ def find_base_python() -> str:
     """
     names = [f"python{major}.{minor}" for major, minor in reversed(PYTHON_VERSIONS)]
     for candidate in (*(shutil.which(name) for name in names), sys.executable):
-        if candidate and probe(candidate) in PYTHON_VERSIONS:
+        # A relative one lies in the working folder, which may be anybody's.
+        if candidate and Path(candidate).is_absolute() and probe(candidate) in PYTHON_VERSIONS:
             return candidate
     raise RequestError(
         "No Python from 3.11 to 3.13 with venv and pip was found.",
@@ -124,6 +126,7 @@ def install(data_folder: Path, device: str, base_python: str | None = None) -> T
         ],
         marker=_marker(data_folder),
         clean_up=source,
+        log=data_folder / "install.log",
     )
 
 

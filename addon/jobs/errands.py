@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -10,7 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...backend.recdreamer.json_values import read_json
 from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
+from ...backend.recdreamer.safe_files import confined, reason_of
+from .. import trouble
 from .registry import new_job_id, writable_folder, write_request
 from .task import Step, Task
 
@@ -87,8 +89,8 @@ class Errand:
         if changed and self.task.has_succeeded:
             try:
                 self.collect()
-            except RequestError as error:
-                self.task.problem = str(error)
+            except Exception as error:
+                self.task.problem = trouble.explain(error, self.task.title)
         return changed
 
 
@@ -125,7 +127,7 @@ def read_gallery(folder: Path) -> list[Sample]:
         items = _load(folder / "gallery.json")["samples"]
         samples = [
             Sample(
-                folder / item["image"],
+                confined(folder, item["image"]),
                 str(item["label"]),
                 _number(item.get("share")),
                 _number(item.get("azimuth_deg")),
@@ -145,8 +147,8 @@ def read_check(folder: Path, keys: Sequence[CardKey]) -> Check:
             Verdict(
                 str(item["reads_as"]),
                 {label: float(prob) for label, prob in item["pose_probs"].items()},
-                folder / item["overlay"],
-                folder / item["match"],
+                confined(folder, item["overlay"]),
+                confined(folder, item["match"]),
                 _advice(item),
             )
             for item in report["templates"]
@@ -163,7 +165,7 @@ def _number(value: Any) -> float | None:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path)
 
 
 @contextmanager
@@ -172,4 +174,4 @@ def _reading(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(f"The {name} cannot be read ({error}).", "Try again.") from error
+        raise RequestError(f"The {name} cannot be read ({reason_of(error)}).", "Try again.") from error

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
 
-from ...backend.recdreamer.protocol import JobFolder, RequestError
+from ...backend.recdreamer.json_values import known_fields, read_json
+from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
+from ...backend.recdreamer.safe_files import confined, reason_of
 
 # Inside the job folder, beside START_MESH, which alone the backend reads.
 START_FACES, PLACEMENT = "start/faces.npz", "start/placement.json"
@@ -44,10 +47,19 @@ class StartPlacement:
 
     @classmethod
     def read(cls, folder: JobFolder) -> StartPlacement:
-        """Read the placement of a job. Raises RequestError if it is missing or damaged."""
+        """Read the placement of a job. Unknown fields are ignored. Raises RequestError if it is missing or damaged."""
         try:
-            return cls(**json.loads((folder.root / PLACEMENT).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError) as error:
+            placement = cls(**known_fields(cls, read_json(confined(folder.root, PLACEMENT))))
+            if placement.world and [len(row) for row in placement.world] != [4] * 4:
+                raise ValueError("world is no matrix")
+            return placement
+        except (ValueError, TypeError) as error:
             raise RequestError(
-                f"The start object of this job cannot be found ({error}).", "Generate from the object again."
+                f"The start object of this job cannot be found ({reason_of(error)}).",
+                "Generate from the object again.",
             ) from error
+
+
+def start_job_id(request: JobRequest) -> str:
+    """The name of the job that this one continued; empty if it continued none. Its path may be of another computer."""
+    return PurePosixPath(request.start_job.replace("\\", "/")).name

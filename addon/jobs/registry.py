@@ -6,25 +6,19 @@ import os
 import re
 import secrets
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...backend.recdreamer.protocol import (
-    STALE_S,
-    JobFolder,
-    JobRequest,
-    JobState,
-    RequestError,
-    write_atomically,
-)
+from ...backend.recdreamer.folder_lock import Command, ask_to_stop, is_locked
+from ...backend.recdreamer.protocol import JobFolder, JobRequest, JobState, RequestError, write_atomically
+from ...backend.recdreamer.safe_files import confined, is_link, printable
+from .. import trouble
 from .client import CHECK_BACKEND, JobClient
 
-STOP_ALL_S = 10.0
+SHUT_DOWN_S = 10.0
 """Longest wait for workers to save and exit when the add-on is disabled."""
 
 
@@ -59,14 +53,19 @@ class Job:
     folder: JobFolder
     request: JobRequest | None
     problem: str
-    """Why job.json cannot be used; empty if it can."""
+    """Why the folder cannot be used; empty if it can."""
     state: JobState = field(default_factory=JobState)
     client: JobClient | None = None
     """The worker, if this Blender started it."""
+    running_on: str = ""
+    """The computer on which the worker of another Blender runs; empty if there is none."""
+    preview: Path | None = None
+    """The newest preview picture, if it exists."""
 
     @property
     def id(self) -> str:
-        return self.folder.root.name
+        """The name of the folder, as every text can hold it."""
+        return printable(self.folder.root.name)
 
     @property
     def condition(self) -> str:
@@ -79,15 +78,25 @@ class Job:
             # An announced end is final only when the process has ended; a result can be used before.
             names = {"queued": "starting", "running": "running", "done": "done"}
             return names.get(self.state.status, "stopping")
-        if self.state.status == "running":
-            return "interrupted" if time.time() - self.state.updated_s > STALE_S else "running elsewhere"
-        return self.state.status
+        if self.running_on:
+            return "running elsewhere"
+        return "interrupted" if self.state.status == "running" else self.state.status
 
-    @property
-    def preview(self) -> Path | None:
-        """The newest preview picture, if it exists."""
-        path = self.folder.root / self.state.preview
-        return path if self.state.preview and path.is_file() else None
+    def update(self) -> None:
+        """Find out what depends on more than state.json: the worker of another Blender, and the preview."""
+        is_ours = self.client is not None
+        may_run = not is_ours and self.state.status in ("queued", "running")
+        self.running_on = self.folder.running_on(self.state) if may_run else ""
+        self.preview = None
+        if self.state.preview and self._has(self.state.preview):
+            self.preview = self.folder.root / self.state.preview
+
+    def _has(self, name: str) -> bool:
+        """Whether a file is in the folder itself, not behind a link or somewhere else."""
+        try:
+            return confined(self.folder.root, name).is_file()
+        except RequestError:
+            return False
 
     @property
     def why_not_resume(self) -> str:
@@ -110,9 +119,7 @@ class Job:
     @property
     def has_result(self) -> bool:
         """Also True after a failed attempt to redo a stage, because the earlier result is kept."""
-        return self.condition == "done" or (
-            not self.why_not_resume and (self.folder.result / "report.json").is_file()
-        )
+        return self.condition == "done" or (not self.why_not_resume and self._has("result/report.json"))
 
     @property
     def why_not_repeat(self) -> str:
@@ -122,7 +129,7 @@ class Job:
     def why_not_import(self) -> str:
         if not self.has_result:
             return "This job has no result yet."
-        return "" if (self.folder.result / "mesh.npz").is_file() else "The result of this job was deleted."
+        return "" if self._has("result/mesh.npz") else "The result of this job was deleted."
 
     @property
     def why_not_continue(self) -> str:
@@ -190,23 +197,35 @@ class JobRegistry:
         try:
             job.client = JobClient(job.folder, command, backend, options)
         except OSError as error:
+            if error.errno in trouble.FULL:
+                raise RequestError("The disk is full.", "Free some space, and resume the job.") from error
             raise RequestError(
                 f"The backend cannot be started ({error.strerror or error}).",
                 CHECK_BACKEND,
             ) from error
         job.state = job.client.state
 
-    def stop(self, job: Job, *, keep: bool) -> None:
-        """Ask the worker to pause (`keep`) or cancel. A worker of another Blender gets SIGTERM."""
+    def ask_to_stop(self, job: Job, command: Command) -> None:
+        """Ask the worker to save and exit: ours over its pipe, that of another Blender through the folder.
+
+        Raises RequestError if the folder cannot be written.
+        """
         if job.client is not None:
-            job.client.pause() if keep else job.client.cancel()
-        elif job.condition == "running elsewhere" and job.state.pid:
-            with suppress(OSError):
-                os.kill(job.state.pid, signal.SIGTERM)
+            job.client.ask_to_stop(command)
+        elif job.condition == "running elsewhere":
+            ask_to_stop(job.folder.root, command)
 
     def delete(self, job: Job) -> None:
-        """Delete a job folder permanently. The caller has asked the artist."""
-        shutil.rmtree(job.folder.root)
+        """Delete a job folder permanently, or only the link to one. The caller has asked the artist.
+
+        Raises OSError, and RequestError if a worker runs, also on a job that is damaged.
+        """
+        if job.client is not None or job.condition == "running elsewhere" or is_locked(job.folder.root):
+            raise RequestError("This job is running.", "Stop it first.")
+        if is_link(job.folder.root):
+            job.folder.root.unlink()
+        else:
+            shutil.rmtree(job.folder.root)
         self.jobs.remove(job)
 
     def poll(self) -> bool:
@@ -219,6 +238,7 @@ class JobRegistry:
             job.state = job.client.state
             if job.client.is_settled:
                 job.client = None
+            job.update()
         return self.refresh() or changed
 
     def refresh(self) -> bool:
@@ -227,18 +247,18 @@ class JobRegistry:
             names = {entry.name for entry in os.scandir(self.root) if entry.is_dir()}
         except OSError:
             names = set()
-        known = {job.id for job in self.jobs}
+        known = {job.folder.root.name for job in self.jobs}
         gone, new = known - names, names - known
-        self.jobs = [job for job in self.jobs if job.id not in gone or job.client is not None]
+        self.jobs = [job for job in self.jobs if job.folder.root.name not in gone or job.client is not None]
         self.jobs += [self._open(JobFolder(self.root / name)) for name in new]
         changed = bool(gone or new)
         for job in self.jobs:
-            if job.client is None:
-                changed |= self._read_state(job)
+            if job.client is None and not job.problem:
+                changed |= self._look_at(job)
         self.jobs.sort(key=lambda job: job.id, reverse=True)
         return changed
 
-    def stop_all(self, timeout_s: float = STOP_ALL_S) -> None:
+    def shut_down(self, timeout_s: float = SHUT_DOWN_S) -> None:
         """Make every worker save and exit, except those whose request says to keep running."""
         clients = [(job, job.client) for job in self.jobs if job.client is not None]
         for job, client in clients:
@@ -247,27 +267,38 @@ class JobRegistry:
         deadline = time.monotonic() + timeout_s
         for job, client in clients:
             if not (job.request and job.request.keep_running):
-                client.stop(max(0.0, deadline - time.monotonic()))
+                client.shut_down(max(0.0, deadline - time.monotonic()))
                 job.state = client.state
 
     def _open(self, folder: JobFolder) -> Job:
         try:
+            if printable(folder.root.name) != folder.root.name:
+                raise RequestError("The name of this job folder has odd characters.", "Rename or delete it.")
             return Job(folder, folder.read_request(), "")
-        except RequestError as error:
-            return Job(folder, None, str(error))
+        except Exception as error:  # Anybody may have filled the folder, and the others are to be listed.
+            return Job(folder, None, trouble.explain(error, "Reading this job"))
 
-    def _read_state(self, job: Job) -> bool:
+    def _look_at(self, job: Job) -> bool:
+        """Look for news of a job in its folder. True if there are some."""
+        before = (job.state, job.running_on, job.preview)
+        try:
+            self._read_state(job)
+            job.update()
+        except Exception as error:
+            job.problem = trouble.explain(error, "Reading this job")
+            return True
+        return before != (job.state, job.running_on, job.preview)
+
+    def _read_state(self, job: Job) -> None:
         """Read state.json if it was replaced since the last poll."""
         try:
-            stat = job.folder.state.stat()
+            stat = job.folder.state.lstat()
         except OSError:
-            return False
+            return
         stamp = (stat.st_mtime_ns, stat.st_ino)
-        if self._stamps.get(job.id) == stamp:
-            return False
-        self._stamps[job.id] = stamp
-        job.state = job.folder.read_state()
-        return True
+        if self._stamps.get(job.id) != stamp:
+            self._stamps[job.id] = stamp
+            job.state = job.folder.read_state()
 
 
 def write_request(
@@ -285,6 +316,7 @@ def write_request(
             shutil.copyfile(image, copy)
             templates.append(replace(template, image=copy.relative_to(folder.root).as_posix()))
         for name, content in (files or {}).items():
+            (folder.root / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(folder.root / name, content)
         request = replace(request, templates=tuple(templates))
         write_atomically(folder.request, request.to_json())

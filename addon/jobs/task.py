@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import queue
+import re
 import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from .client import kill_process, start_process, worker_environment
+from .. import trouble
+from .client import kill_process, start_process
 
 BACKEND = Path(__file__).resolve().parents[2] / "backend"
 """The bundled package. Workers import it from here, so that add-on and backend always match."""
@@ -30,9 +34,13 @@ class Task:
     """Commands that run one after another in the background; the panel shows their newest output line."""
 
     def __init__(
-        self, steps: Sequence[Step], marker: Path | None = None, clean_up: Path | None = None
+        self,
+        steps: Sequence[Step],
+        marker: Path | None = None,
+        clean_up: Path | None = None,
+        log: Path | None = None,
     ) -> None:
-        """`marker` is written after success; the folder `clean_up` is removed in any case."""
+        """`marker` is written after success; the folder `clean_up` is removed in any case; `log` gets the output."""
         self.steps = steps
         self.index = 0
         self.line = ""
@@ -42,6 +50,7 @@ class Task:
         self.is_running = True
         self._marker = marker
         self._clean_up = clean_up
+        self._log = log
         self._is_cancelled = False
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
@@ -82,18 +91,23 @@ class Task:
 
     def _run(self) -> None:
         try:
-            for index, step in enumerate(self.steps):
-                self._news.put(("index", index))
-                if not self._run_step(step):
-                    return
+            if self._log is not None:
+                self._log.unlink(missing_ok=True)
+            with Path(self._log or os.devnull).open("ab") as log:
+                for index, step in enumerate(self.steps):
+                    self._news.put(("index", index))
+                    if not self._run_step(step, log):
+                        return
             if self._marker is not None:
                 self._marker.touch()
+        except OSError as error:  # Of the disk, on which the log and the marker are.
+            self._news.put(("problem", trouble.explain(error, self.title)))
         finally:
             if self._clean_up is not None:
                 shutil.rmtree(self._clean_up, ignore_errors=True)
             self._news.put(("is_running", False))
 
-    def _run_step(self, step: Step) -> bool:
+    def _run_step(self, step: Step, log: BinaryIO) -> bool:
         with self._lock:
             if self._is_cancelled:
                 self._news.put(("problem", CANCELED))
@@ -101,23 +115,39 @@ class Task:
             try:
                 self._process = start_process(
                     step.command,
+                    BACKEND,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
-                    env=worker_environment(BACKEND),
                 )
             except OSError as error:
                 self._news.put(("problem", f"{step.title} failed: {error.strerror or error}."))
                 return False
         assert self._process.stdout is not None
-        line = ""
+        line, reason = "", ""
         with self._process.stdout as stream:
             for raw in stream:
+                log.write(raw)
                 line = raw.decode("utf-8", "replace").strip() or line
+                reason = reason or error_in(line)
                 self._news.put(("line", line))
         code = self._process.wait()
         if self._is_cancelled:
             self._news.put(("problem", CANCELED))
         elif code:
-            self._news.put(("problem", f"{step.title} failed: {line.rstrip('.') or f'code {code}'}."))
+            reason = (reason or line).rstrip(".") or f"code {code}"
+            more = f" {self._log} has everything." if self._log is not None else ""
+            self._news.put(("problem", f"{step.title} failed: {reason}.{more}"))
         return code == 0 and not self._is_cancelled
+
+
+def error_in(line: str) -> str:
+    """The reason in a line of output that tells of an error; empty in others.
+
+    The first such line names the cause, the last one often only that there was one.
+
+    >>> error_in("ERROR: No matching distribution found for torch")
+    'No matching distribution found for torch'
+    """
+    found = re.match(r"(?:ERROR|(?:\w+\.)*\w+(?:Error|Exception)): (.+)", line)
+    return found[1] if found else ""

@@ -21,6 +21,12 @@ def is_left_out(obj: bpy.types.Object) -> bool:
     return obj.hide_render and not obj.get(HIDDEN_KEY)
 
 
+def is_shown(obj: bpy.types.Object, view_layer: bpy.types.ViewLayer) -> bool:
+    """True if viewports show the object, or would if the add-on had not hidden it."""
+    was_hidden_by_us = obj.hide_render and bool(obj.get(HIDDEN_KEY))
+    return was_hidden_by_us or obj.visible_get(view_layer=view_layer)
+
+
 def local_view(context: bpy.types.Context) -> bpy.types.SpaceView3D | None:
     """The current 3D view if it is in local view, else None."""
     space = context.space_data

@@ -53,7 +53,7 @@ class RECDREAMER_OT_set_front(ShelfOperator):
 
     direction: EnumProperty(name="Front", items=FRONTS)
 
-    def change(self, context):
+    def run(self, context):
         if self.direction == "VIEW":
             front_deg, _ = captures.direction_of(captures.current_camera(context).c2w)
         else:

@@ -12,29 +12,19 @@ from .. import describe
 from ..jobs.registry import writable_folder
 from ..properties import RecDreamerTemplate, templates_folder
 from ..shelf import captures
+from .guarded import GuardedOperator
 
 
-class ShelfOperator(bpy.types.Operator):
-    """Base of operators that change the shelf. An error is reported and leaves the shelf unchanged."""
+class ShelfOperator(GuardedOperator, bpy.types.Operator):
+    """Base of operators that change the shelf. An error leaves the shelf unchanged."""
 
     bl_options = {"REGISTER", "UNDO"}
-
-    def execute(self, context):
-        try:
-            self.change(context)
-        except RequestError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
-
-    def change(self, context: bpy.types.Context) -> None:
-        raise NotImplementedError
 
 
 class CaptureOperator(ShelfOperator):
     """Base of operators that make pictures for the shelf."""
 
-    def change(self, context):
+    def run(self, context):
         self.capture(context, writable_folder(templates_folder()))
 
     def capture(self, context: bpy.types.Context, folder: Path) -> None:
@@ -106,7 +96,7 @@ class RECDREAMER_OT_mirror_template(CardOperator, ShelfOperator):
     bl_idname = "recdreamer.mirror_template"
     bl_label = "Mirror"
 
-    def change(self, context):
+    def run(self, context):
         self.find(context)
         shelf = context.scene.recdreamer.templates
         # Adding a card moves the others in memory, so look up the original afterwards.
@@ -126,9 +116,22 @@ class RECDREAMER_OT_remove_template(CardOperator, ShelfOperator):
     bl_idname = "recdreamer.remove_template"
     bl_label = "Remove Template"
 
-    def change(self, context):
+    def run(self, context):
         self.find(context)
         context.scene.recdreamer.templates.remove(self.index)
+
+
+class RECDREAMER_OT_remove_missing_templates(ShelfOperator):
+    """Remove all templates whose pictures are not on this computer"""
+
+    bl_idname = "recdreamer.remove_missing_templates"
+    bl_label = "Remove Missing"
+
+    def run(self, context):
+        shelf = context.scene.recdreamer.templates
+        for index in reversed(range(len(shelf))):
+            if shelf[index].is_missing:
+                shelf.remove(index)
 
 
 class RECDREAMER_OT_clear_templates(ShelfOperator):
@@ -137,7 +140,7 @@ class RECDREAMER_OT_clear_templates(ShelfOperator):
     bl_idname = "recdreamer.clear_templates"
     bl_label = "Remove All Templates"
 
-    def change(self, context):
+    def run(self, context):
         context.scene.recdreamer.templates.clear()
 
 
@@ -145,6 +148,7 @@ CLASSES = (
     RECDREAMER_OT_redo_template,
     RECDREAMER_OT_mirror_template,
     RECDREAMER_OT_remove_template,
+    RECDREAMER_OT_remove_missing_templates,
     RECDREAMER_OT_clear_templates,
 )
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

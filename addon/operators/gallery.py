@@ -14,11 +14,12 @@ from .. import describe
 from ..jobs import environment, errands
 from ..jobs.errands import Errand, Gallery
 from ..jobs.task import Task
-from ..preference_access import get_preferences
+from ..preference_access import absolute_path, get_preferences
 from ..session import session
 from ..shelf import pictures
 from .cards import CaptureOperator, CardOperator, add_template
-from .jobs import why_not, why_not_start
+from .guarded import GuardedOperator, why_not
+from .jobs import why_not_start
 
 
 def why_errand_busy() -> str:
@@ -27,17 +28,12 @@ def why_errand_busy() -> str:
     return "Pictures are being drawn or checked. Wait, or cancel it." if is_running else ""
 
 
-class ErrandOperator(bpy.types.Operator):
+class ErrandOperator(GuardedOperator, bpy.types.Operator):
     """Base of operators that start background work for the shelf."""
 
-    def execute(self, context):
-        try:
-            command = environment.run_command(get_preferences().find_interpreter())
-            session.errand = Errand(*self.start(context, command))
-        except RequestError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+    def run(self, context):
+        command = environment.run_command(get_preferences().find_interpreter())
+        session.errand = Errand(*self.start(context, command))
 
     def start(self, context: bpy.types.Context, command: list[str]) -> tuple[Task, Callable[[], None]]:
         """The task and the function that reads its result. Raises RequestError."""
@@ -82,7 +78,7 @@ class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
 
     def start(self, context, command):
         template = self.find(context)
-        if not template.path.is_file():
+        if template.is_missing:
             raise RequestError("The image of this template is missing.", "Recapture or remove it.")
         folder = errands.new_folder(get_preferences().folder / "galleries", template.label)
         picture = template.path
@@ -95,7 +91,7 @@ class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
         def collect() -> None:
             session.gallery = Gallery("novel_view", errands.read_gallery(folder), start_deg)
 
-        model = bpy.path.abspath(get_preferences().views_model)
+        model = absolute_path(get_preferences().views_model)
         device = get_preferences().device
         return errands.views_task(command, picture, model, device, folder), collect
 
@@ -127,7 +123,7 @@ class RECDREAMER_OT_check_templates(ErrandOperator):
         return errands.check_task(command, request, images, folder), collect
 
 
-class RECDREAMER_OT_cancel_errand(bpy.types.Operator):
+class RECDREAMER_OT_cancel_errand(GuardedOperator, bpy.types.Operator):
     """Cancel drawing or checking"""
 
     bl_idname = "recdreamer.cancel_errand"
@@ -137,12 +133,11 @@ class RECDREAMER_OT_cancel_errand(bpy.types.Operator):
     def poll(cls, context):
         return why_not(cls, "" if why_errand_busy() else "Nothing is being drawn or checked.")
 
-    def execute(self, context):
+    def run(self, context):
         session.errand.task.cancel()
-        return {"FINISHED"}
 
 
-class GalleryOperator(bpy.types.Operator):
+class GalleryOperator(GuardedOperator, bpy.types.Operator):
     """Base of operators on the pictures of the gallery."""
 
     @classmethod
@@ -158,12 +153,11 @@ class RECDREAMER_OT_pick_sample(GalleryOperator):
 
     index: IntProperty(options={"SKIP_SAVE"})
 
-    def execute(self, context):
+    def run(self, context):
         if not 0 <= self.index < len(session.gallery.samples):
-            self.report({"ERROR"}, f"There is no picture {self.index}.")
-            return {"CANCELLED"}
+            return f"There is no picture {self.index}."
         session.gallery.picked ^= {self.index}
-        return {"FINISHED"}
+        return ""
 
 
 class RECDREAMER_OT_add_picked(CaptureOperator):
@@ -197,9 +191,8 @@ class RECDREAMER_OT_discard_gallery(GalleryOperator):
     bl_idname = "recdreamer.discard_gallery"
     bl_label = "Discard"
 
-    def execute(self, context):
+    def run(self, context):
         session.gallery = None
-        return {"FINISHED"}
 
 
 def _copied(picture: Path, folder: Path) -> Path:

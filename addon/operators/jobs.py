@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
+from typing import Any
 
 import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
+from ...backend.recdreamer.folder_lock import Command
 from ...backend.recdreamer.protocol import START_MESH, RequestError
 from ..jobs import environment
 from ..jobs.registry import Job
@@ -19,6 +21,7 @@ from ..result import scene_import
 from ..session import session
 from . import start_files, use_settings
 from .capture import renew_turntable
+from .guarded import GuardedOperator, why_not
 
 REPEATED = (
     ("geometry", "Geometry", "Refine the surface and paint it again, with a new seed"),
@@ -30,6 +33,7 @@ REPLACED = "The current result is replaced when the new one is finished. Import 
 NOT_OBJECT_MODE = "Switch to Object Mode first."
 NO_ACTIVE_RESULT = "Make an imported result the active object first."
 JOB_IS_RUNNING = "A job is running. Pause or stop it first."
+OVERRIDES_HINT = 'Write them like {"optimize.num_steps": 40}.'
 
 
 def why_not_start() -> str:
@@ -51,44 +55,29 @@ def why_not_generate(context: bpy.types.Context) -> str:
     return ""
 
 
-def why_not(cls: type[bpy.types.Operator], reason: str) -> bool:
-    """Result of a poll function; the reason becomes the tooltip of the grayed-out button."""
-    if reason:
-        cls.poll_message_set(reason)
-    return not reason
-
-
 def random_seed() -> int:
     return secrets.randbelow(10**6)
 
 
-class JobOperator:
+class JobOperator(GuardedOperator):
     """Base of operators on one job: finds it, and reports why it is missing or the action is refused."""
 
     job_id: StringProperty(
         name="Job", description="ID of the job. Empty: the job in the panel", options={"SKIP_SAVE"}
     )
 
-    def execute(self, context):
+    def run(self, context):
         job = session.registry.find(self.job_id) if self.job_id else session.shown
-        try:
-            if job is not None:
-                reason = self.act(context, job)
-            else:
-                reason = f"There is no job {self.job_id}." if self.job_id else "There is no job yet."
-        except RequestError as error:
-            reason = str(error)
-        if reason:
-            self.report({"ERROR"}, reason)
-            return {"CANCELLED"}
-        return {"FINISHED"}
+        if job is not None:
+            return self.act(context, job)
+        return f"There is no job {self.job_id}." if self.job_id else "There is no job yet."
 
     def act(self, context: bpy.types.Context, job: Job) -> str:
         """Returns why the job refuses the action, or an empty string. May raise RequestError."""
         raise NotImplementedError
 
 
-class RECDREAMER_OT_generate(bpy.types.Operator):
+class RECDREAMER_OT_generate(GuardedOperator, bpy.types.Operator):
     """Create or paint a 3D object from the prompt, in the background"""
 
     bl_idname = "recdreamer.generate"
@@ -104,29 +93,32 @@ class RECDREAMER_OT_generate(bpy.types.Operator):
     def poll(cls, context):
         return why_not(cls, why_not_generate(context))
 
-    def execute(self, context):
+    def run(self, context):
+        overrides = self._read_overrides()
+        interpreter = get_preferences().find_interpreter()
+        settings = context.scene.recdreamer
+        request, files = start_files.prepare(
+            context, settings.to_request(overrides), metres_per_unit(context.scene)
+        )
+        if settings.wants_turntable and renew_turntable(context, settings.start.objects, files[START_MESH]):
+            # Generate itself has no undo step, so the new templates need one.
+            bpy.ops.ed.undo_push(message="Turntable")
+            templates = settings.to_request(overrides).templates
+            request = dataclasses.replace(request, templates=templates)
+        images = [template.path for template in settings.enabled_templates]
+        job = session.registry.create(request, images, files)
+        session.registry.start(job, environment.run_command(interpreter), BACKEND)
+        session.shown_id = job.id
+
+    def _read_overrides(self) -> dict[str, Any]:
+        """The overrides. Raises RequestError."""
         try:
             overrides = json.loads(self.overrides or "{}")
-            interpreter = get_preferences().find_interpreter()
-            settings = context.scene.recdreamer
-            request, files = start_files.prepare(
-                context, settings.to_request(overrides), metres_per_unit(context.scene)
-            )
-            if settings.wants_turntable and renew_turntable(
-                context, settings.start.objects, files[START_MESH]
-            ):
-                # Generate itself has no undo step, so the new templates need one.
-                bpy.ops.ed.undo_push(message="Turntable")
-                templates = settings.to_request(overrides).templates
-                request = dataclasses.replace(request, templates=templates)
-            images = [template.path for template in settings.enabled_templates]
-            job = session.registry.create(request, images, files)
-            session.registry.start(job, environment.run_command(interpreter), BACKEND)
-        except (RequestError, json.JSONDecodeError) as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        session.shown_id = job.id
-        return {"FINISHED"}
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"The overrides are not JSON ({error}).", OVERRIDES_HINT) from error
+        if not isinstance(overrides, dict):
+            raise RequestError("The overrides are no JSON object.", OVERRIDES_HINT)
+        return overrides
 
 
 class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
@@ -181,12 +173,12 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
 class StopOperator(JobOperator):
     """Base of Pause and Stop."""
 
-    keep: bool
+    command: Command
 
     def act(self, context, job):
         if job.why_not_stop:
             return job.why_not_stop
-        session.registry.stop(job, keep=self.keep)
+        session.registry.ask_to_stop(job, self.command)
         return ""
 
 
@@ -195,7 +187,7 @@ class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
 
     bl_idname = "recdreamer.pause"
     bl_label = "Pause"
-    keep = True
+    command = "pause"
 
 
 class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
@@ -203,7 +195,7 @@ class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
 
     bl_idname = "recdreamer.cancel"
     bl_label = "Stop"
-    keep = False
+    command = "cancel"
 
 
 class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
@@ -268,6 +260,9 @@ class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
     bl_label = "Open Folder"
 
     def act(self, context, job):
+        if job.folder.root.suffix:
+            # Ours have none. A folder "x.app" would be started as a program by macOS.
+            return "The name of this folder looks like that of a program. Rename it without a dot first."
         bpy.ops.wm.path_open(filepath=str(job.folder.root))
         return ""
 
@@ -288,8 +283,6 @@ class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
         )
 
     def act(self, context, job):
-        if not job.why_not_stop or job.client is not None:
-            return "This job is running. Stop it first."
         try:
             session.registry.delete(job)
         except OSError as error:
@@ -300,16 +293,15 @@ class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
         return ""
 
 
-class RECDREAMER_OT_random_seed(bpy.types.Operator):
+class RECDREAMER_OT_random_seed(GuardedOperator, bpy.types.Operator):
     """Pick a random seed"""
 
     bl_idname = "recdreamer.random_seed"
     bl_label = "Random Seed"
     bl_options = {"REGISTER", "UNDO"}
 
-    def execute(self, context):
+    def run(self, context):
         context.scene.recdreamer.seed = random_seed()
-        return {"FINISHED"}
 
 
 CLASSES = (

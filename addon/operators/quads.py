@@ -12,7 +12,8 @@ from ..objects.hiding import HIDDEN_KEY, hide, is_left_out
 from ..objects.object_keys import JOB_KEY, OBJECT_KEY, PAINTED_KEY, job_of
 from ..objects.rest_positions import REST
 from ..result.paint_import import FORMER
-from .jobs import NO_ACTIVE_RESULT, NOT_OBJECT_MODE, why_not
+from .guarded import GuardedOperator, why_not
+from .jobs import NO_ACTIVE_RESULT, NOT_OBJECT_MODE
 
 QUADS_KEY = "recdreamer_quads_of"
 """The job whose result was remeshed."""
@@ -25,7 +26,7 @@ REMESHERS = (
 NO_TEXTURE = "The quads have no texture yet. Bake it from the original, or paint them (Start › Paint Only)."
 
 
-class RECDREAMER_OT_make_quads(bpy.types.Operator):
+class RECDREAMER_OT_make_quads(GuardedOperator, bpy.types.Operator):
     """Add a copy of the active object made of quads, and hide the original. The copy has no texture yet"""
 
     bl_idname = "recdreamer.make_quads"
@@ -48,22 +49,19 @@ class RECDREAMER_OT_make_quads(bpy.types.Operator):
     def invoke(self, context, event):
         return context.window_manager.invoke_props_dialog(self)
 
-    def execute(self, context):
-        original = context.object
+    def run(self, context):
+        original, done = context.object, False
         copy = add_bare_copy(original, context)
         try:
             remesh(copy, self.target_faces, self.remesher, context)
-        except RequestError as error:
-            mesh = copy.data
-            bpy.data.objects.remove(copy)
-            bpy.data.meshes.remove(mesh)
-            original.select_set(True)
-            context.view_layer.objects.active = original
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
+            done = True
+        finally:
+            if not done:
+                copy.select_set(False)
+                original.select_set(True)
+                context.view_layer.objects.active = original
         hide(original)
         self.report({"INFO"}, NO_TEXTURE)
-        return {"FINISHED"}
 
 
 def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy.types.Object:

@@ -9,19 +9,21 @@ import bpy
 import numpy as np
 from bpy.props import IntProperty
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.protocol import RESULT_ROUGHNESS, RequestError
 from .. import compat
 from ..objects.hiding import local_view
-from ..result.material import ROUGHNESS, remove_material
+from ..result.material import remove_material
 from ..start.unwrap import smart_uvs
-from .jobs import NOT_OBJECT_MODE, why_not
+from ..trouble import reason_of_blender
+from .guarded import GuardedOperator, why_not
+from .jobs import NOT_OBJECT_MODE
 from .quads import ORIGINAL_KEY
 
 REACH = 0.03
 """Largest distance between quads and original, relative to the size of the object."""
 
 
-class RECDREAMER_OT_bake_quads(bpy.types.Operator):
+class RECDREAMER_OT_bake_quads(GuardedOperator, bpy.types.Operator):
     """Unwrap the quads and bake the color of the hidden original onto them with Cycles. Blender freezes meanwhile"""
 
     bl_idname = "recdreamer.bake_quads"
@@ -41,14 +43,9 @@ class RECDREAMER_OT_bake_quads(bpy.types.Operator):
         is_there = original_of(context.object, context) is not None
         return why_not(cls, "" if is_there else "The original of these quads is not in this view layer.")
 
-    def execute(self, context):
+    def run(self, context):
         quads = context.object
-        try:
-            bake_color(original_of(quads, context), quads, self.size_px, context)
-        except RequestError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+        bake_color(original_of(quads, context), quads, self.size_px, context)
 
 
 def original_of(quads: bpy.types.Object, context: bpy.types.Context) -> bpy.types.Object | None:
@@ -69,7 +66,7 @@ def bake_color(
     quads.data.materials.append(material)
     layer = quads.data.uv_layers.active or quads.data.uv_layers.new(name="UVMap", do_init=False)
     layer.uv.foreach_set("vector", np.ascontiguousarray(uvs).ravel())
-    reach = REACH * max(quads.dimensions)
+    reach, is_done = REACH * max(quads.dimensions), False
     try:
         with _prepared(original, quads, context):
             bpy.ops.object.bake(
@@ -87,15 +84,18 @@ def bake_color(
                 use_cage=False,
                 cage_object="",
             )
+        is_done = True
     except (RuntimeError, TypeError) as error:
-        quads.data.materials.clear()
-        for old in old_materials:
-            quads.data.materials.append(old)
-        remove_material(material)
         raise RequestError(
-            f"Cycles cannot bake the texture ({str(error).strip().splitlines()[-1]}).",
+            f"Cycles cannot bake the texture ({reason_of_blender(error)}).",
             "Enable the Cycles add-on, or paint the quads.",
         ) from error
+    finally:
+        if not is_done:
+            quads.data.materials.clear()
+            for old in old_materials:
+                quads.data.materials.append(old)
+            remove_material(material)
     texture.image.pack()
     # Only now, because a material must not use the image that is being baked.
     principled = compat.principled_of(material)
@@ -141,7 +141,7 @@ def _new_material(name: str, size_px: int) -> tuple[bpy.types.Material, bpy.type
     material = compat.new_node_material(name)
     nodes = material.node_tree.nodes
     principled = compat.principled_of(material)
-    principled.inputs["Roughness"].default_value = ROUGHNESS
+    principled.inputs["Roughness"].default_value = RESULT_ROUGHNESS
     texture = nodes.new("ShaderNodeTexImage")
     texture.image = image
     texture.location = (principled.location.x - 320, principled.location.y)

@@ -7,7 +7,8 @@ import bpy
 from ..objects.object_keys import job_of
 from ..result import paint_import
 from ..session import session
-from .jobs import NO_ACTIVE_RESULT, NOT_OBJECT_MODE, JobOperator, why_not
+from .guarded import GuardedOperator, why_not
+from .jobs import NO_ACTIVE_RESULT, NOT_OBJECT_MODE, JobOperator
 
 
 class RECDREAMER_OT_continue_job(JobOperator, bpy.types.Operator):
@@ -28,7 +29,7 @@ class RECDREAMER_OT_continue_job(JobOperator, bpy.types.Operator):
         return ""
 
 
-class RECDREAMER_OT_continue_selected(bpy.types.Operator):
+class RECDREAMER_OT_continue_selected(GuardedOperator, bpy.types.Operator):
     """Start the next job from the result that the active object shows"""
 
     bl_idname = "recdreamer.continue_selected"
@@ -43,11 +44,11 @@ class RECDREAMER_OT_continue_selected(bpy.types.Operator):
         job = session.registry.find(job_id)
         return why_not(cls, job.why_not_continue if job else "The job of this object was deleted.")
 
-    def execute(self, context):
-        return bpy.ops.recdreamer.continue_job(job_id=job_of(context.object))
+    def run(self, context):
+        bpy.ops.recdreamer.continue_job(job_id=job_of(context.object))
 
 
-class RECDREAMER_OT_restore_materials(bpy.types.Operator):
+class RECDREAMER_OT_restore_materials(GuardedOperator, bpy.types.Operator):
     """Assign the materials that the faces had before painting. The painted materials stay in their slots"""
 
     bl_idname = "recdreamer.restore_materials"
@@ -61,9 +62,8 @@ class RECDREAMER_OT_restore_materials(bpy.types.Operator):
         is_painted = paint_import.is_painted(context.object)
         return why_not(cls, "" if is_painted else "The active object was not painted by RecDreamer.")
 
-    def execute(self, context):
+    def run(self, context):
         paint_import.restore_materials(context.object)
-        return {"FINISHED"}
 
 
 CLASSES = (

@@ -5,12 +5,12 @@ from __future__ import annotations
 import bpy
 
 from ... import __package__ as base_package
-from ...backend.recdreamer.protocol import RequestError
 from ..jobs import environment
 from ..jobs.registry import writable_folder
 from ..preference_access import get_preferences
 from ..session import session
-from .jobs import JOB_IS_RUNNING, why_not
+from .guarded import GuardedOperator, why_not
+from .jobs import JOB_IS_RUNNING
 
 
 def _why_task_busy() -> str:
@@ -27,7 +27,7 @@ def why_not_install() -> str:
     return _why_task_busy()
 
 
-class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
+class RECDREAMER_OT_set_up_backend(GuardedOperator, bpy.types.Operator):
     """Create a Python environment for the backend in the data folder and download its dependencies"""
 
     bl_idname = "recdreamer.set_up_backend"
@@ -37,17 +37,12 @@ class RECDREAMER_OT_set_up_backend(bpy.types.Operator):
     def poll(cls, context):
         return why_not(cls, why_not_install())
 
-    def execute(self, context):
+    def run(self, context):
         preferences = get_preferences()
-        try:
-            session.task = environment.install(writable_folder(preferences.folder), preferences.build)
-        except RequestError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+        session.task = environment.install(writable_folder(preferences.folder), preferences.build)
 
 
-class RECDREAMER_OT_check_backend(bpy.types.Operator):
+class RECDREAMER_OT_check_backend(GuardedOperator, bpy.types.Operator):
     """Check whether the backend has everything it needs"""
 
     bl_idname = "recdreamer.check_backend"
@@ -57,16 +52,11 @@ class RECDREAMER_OT_check_backend(bpy.types.Operator):
     def poll(cls, context):
         return why_not(cls, _why_task_busy())
 
-    def execute(self, context):
-        try:
-            session.task = environment.diagnose(get_preferences().find_interpreter())
-        except RequestError as error:
-            self.report({"ERROR"}, str(error))
-            return {"CANCELLED"}
-        return {"FINISHED"}
+    def run(self, context):
+        session.task = environment.diagnose(get_preferences().find_interpreter())
 
 
-class RECDREAMER_OT_cancel_backend_task(bpy.types.Operator):
+class RECDREAMER_OT_cancel_backend_task(GuardedOperator, bpy.types.Operator):
     """Cancel the running installation or diagnostics"""
 
     bl_idname = "recdreamer.cancel_backend_task"
@@ -76,19 +66,18 @@ class RECDREAMER_OT_cancel_backend_task(bpy.types.Operator):
     def poll(cls, context):
         return why_not(cls, "" if _why_task_busy() else "Nothing is being installed or checked.")
 
-    def execute(self, context):
+    def run(self, context):
         session.task.cancel()
-        return {"FINISHED"}
 
 
-class RECDREAMER_OT_open_preferences(bpy.types.Operator):
+class RECDREAMER_OT_open_preferences(GuardedOperator, bpy.types.Operator):
     """Open the RecDreamer preferences"""
 
     bl_idname = "recdreamer.open_preferences"
     bl_label = "Open Preferences"
 
-    def execute(self, context):
-        return bpy.ops.preferences.addon_show(module=base_package)
+    def run(self, context):
+        bpy.ops.preferences.addon_show(module=base_package)
 
 
 CLASSES = (

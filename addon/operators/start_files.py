@@ -6,14 +6,13 @@ import io
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
-from zipfile import BadZipFile
 
 import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import START_MESH, JobFolder, JobRequest, RequestError
-from ..jobs.placement import PLACEMENT, START_FACES, StartPlacement
+from ...backend.recdreamer.safe_files import confined, read_npz
+from ..jobs.placement import PLACEMENT, START_FACES, StartPlacement, start_job_id
 from ..objects.object_keys import OBJECT_KEY
 from ..objects.rest_positions import world_of_job
 from ..properties import RecDreamerSettings
@@ -23,6 +22,7 @@ from ..start.mesh_capture import CapturedMesh, capture_mesh, is_flat, uv_map_of
 from ..start.properties import RecDreamerStart
 from ..start.regions import faces_in
 from ..start.unwrap import smart_uvs
+from ..start.uv_fitness import verdict
 
 
 def prepare(
@@ -42,11 +42,17 @@ def prepare(
         front_deg=settings.front_deg,
         region=start.region_name,
     )
+    if request.start == "texture" and captured.has_instances:
+        raise RequestError(
+            f"{start.object.name!r} shows instances, which are not in its mesh and cannot be painted.",
+            "Add a Realize Instances node to its Geometry Nodes, or apply them (Object › Apply › Make Instances Real).",
+        )
     files = {PLACEMENT: _placement(settings, captured).to_json().encode()}
     if request.start == "texture":
         files[START_FACES] = _npz(_faces(captured, start))
         if not uv_map_of(start.object) and (uvs := smart_uvs(start.object, context)) is not None:
             captured.arrays["uvs"] = uvs[captured.triangle_loops]
+        _check_uvs(captured, start.object)
     elif start.keeps_size:
         if is_flat(captured):
             raise RequestError(
@@ -54,6 +60,11 @@ def prepare(
                 "Give it some thickness, disable Keep Size, or use Paint Only.",
             )
         request = replace(request, height_m=captured.height_m)
+    hidden = len(start.children) + 1 - len(start.objects)
+    if hidden:
+        objects = "1 hidden object" if hidden == 1 else f"{hidden} hidden objects"
+        note = f"Of {start.object.name!r}, {objects} below it {'is' if hidden == 1 else 'are'} left out."
+        captured.arrays["notes"] = np.frombuffer(note.encode(), np.uint8)
     return request, files | {START_MESH: _npz(captured.arrays)}
 
 
@@ -69,7 +80,7 @@ def _prepare_continue(
         captured = capture_mesh([start.region_object], context, region=start.region_name, is_local=True)
         files[START_MESH] = _npz(captured.arrays)
     else:
-        verts, faces, _ = read_arrays(start.source_job.folder.result / "mesh.npz")
+        verts, faces, _ = read_arrays(start.source_job.folder)
         if has_region(start.source_job.folder):
             files[START_MESH] = _npz({"verts": verts, "faces": faces})
             request = replace(request, start_mesh=START_MESH)
@@ -88,16 +99,32 @@ def _prepare_continue(
     return request, files | {PLACEMENT: placement.to_json().encode()}
 
 
+def _check_uvs(captured: CapturedMesh, obj: bpy.types.Object) -> None:
+    """Raise RequestError if the worker would refuse the UVs, which modifiers may have changed."""
+    arrays = captured.arrays
+    if "uvs" in arrays:
+        names = ("uvs", "verts", "faces")
+        problem = verdict(digest(*map(arrays.get, names)), *map(arrays.get, names)).problem
+        if problem is not None:
+            raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
+
+
 def has_region(job: JobFolder) -> bool:
-    """True if only a region of the result could change, in this job or in one that it continued."""
-    try:
-        request = job.read_request()
-        if request.start_mesh:
-            with np.load(job.root / request.start_mesh, allow_pickle=False) as arrays:
-                return "region" in arrays and bool(arrays["region"].min() < 1)
-    except (RequestError, OSError, ValueError, BadZipFile):
-        return False
-    return bool(request.start_job) and has_region(JobFolder(Path(request.start_job)))
+    """True if only a region of the result could change, in this job or in one beside it that it continued."""
+    seen: set[str] = set()
+    while job.root.name not in seen:
+        seen.add(job.root.name)
+        try:
+            request = job.read_request()
+            if request.start_mesh:
+                region = read_npz(confined(job.root, request.start_mesh), ("region",)).get("region")
+                return region is not None and region.size > 0 and bool(region.min() < 1)
+            if not request.start_job:
+                return False
+            job = JobFolder(confined(job.root.parent, start_job_id(request)))
+        except RequestError:
+            return False
+    return False  # It continues itself.
 
 
 def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> StartPlacement:

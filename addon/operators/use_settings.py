@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import filecmp
 import math
-import shutil
 from contextlib import suppress
-from pathlib import Path
 
 from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError, Template
+from ...backend.recdreamer.safe_files import confined, read_bounded, write_atomically
 from ..jobs.placement import PLACEMENT, StartPlacement
 from ..jobs.registry import writable_folder
 from ..objects.object_keys import find_start
+from ..picture_files import MAX_FILE_BYTES, check_picture
 from ..preference_access import DEVICES, get_preferences
 from ..properties import RecDreamerSettings, RecDreamerTemplate, metres_per_unit, templates_folder
 from ..shelf.pictures import new_picture
@@ -29,9 +28,11 @@ def use_settings(job: JobFolder, request: JobRequest, settings: RecDreamerSettin
 
 
 def _use_request(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> None:
-    for name in ("prompt", "method", "pose_mode", "quality", "prior", "keep_running"):
+    for name in ("method", "pose_mode", "quality", "keep_running"):
         setattr(settings, name, getattr(request, name))
-    settings.seed = min(request.seed, 2**31 - 1)
+    for name in ("prompt", "prior"):  # Blender's texts end at a zero.
+        setattr(settings, name, getattr(request, name).replace("\0", " "))
+    settings.seed = max(0, min(request.seed, 2**31 - 1))
     settings.height = request.height_m / metres_per_unit(settings.id_data)
     if request.device in (device for device, *_ in DEVICES):
         get_preferences().device = request.device
@@ -41,7 +42,7 @@ def _use_request(job: JobFolder, request: JobRequest, settings: RecDreamerSettin
 def _use_start(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> None:
     """Restore the part of the start that only the add-on stores: object, front, region and size."""
     start = settings.start
-    if not start.needs_object and not (job.root / PLACEMENT).is_file():
+    if not start.needs_object and not confined(job.root, PLACEMENT).exists():
         return
     placement = StartPlacement.read(job)
     start.region, start.keep_size = placement.region, placement.keep_size
@@ -58,33 +59,43 @@ def _use_templates(job: JobFolder, request: JobRequest, settings: RecDreamerSett
         with suppress(RequestError):  # _use_start reports it.
             taken_of = StartPlacement.read(job).taken_of
     for template in request.templates:
-        picture = job.root / template.image
+        picture, suffix = _read_picture(job, template)
         found = (i for i, card in enumerate(cards) if _is_card_of(card, template, picture))
         index = next((i for i in found if i not in in_use), len(cards))
         if index == len(cards):
-            _add_card(settings, template, picture).taken_of = taken_of
+            _add_card(settings, template, picture, suffix).taken_of = taken_of
         in_use[index] = template.weight
     for index, card in enumerate(cards):
         card.enabled = index in in_use
         card.weight = in_use.get(index, card.weight)
 
 
-def _is_card_of(card: RecDreamerTemplate, template: Template, picture: Path) -> bool:
+def _read_picture(job: JobFolder, template: Template) -> tuple[bytes, str]:
+    """The file of a template in the folder of its job, and the suffix of its format. Raises RequestError."""
     try:
-        is_same = filecmp.cmp(card.path, picture, shallow=False)
-    except OSError:
-        return False
-    return is_same and (card.label.strip(), card.mirrored) == (template.label, template.mirrored)
-
-
-def _add_card(settings: RecDreamerSettings, template: Template, picture: Path) -> RecDreamerTemplate:
-    path = new_picture(writable_folder(templates_folder())).with_suffix(picture.suffix)
-    try:
-        shutil.copyfile(picture, path)
-    except OSError as error:
+        path = confined(job.root, template.image)
+        suffix = f".{check_picture(path).format.lower()}"
+        return read_bounded(path, MAX_FILE_BYTES), suffix
+    except RequestError as error:
         raise RequestError(
-            f"A template of this job cannot be read ({error.strerror or error}).", "Capture it again."
+            f"A template of this job cannot be used: {error.message}", "Capture it again."
         ) from error
+
+
+def _is_card_of(card: RecDreamerTemplate, template: Template, picture: bytes) -> bool:
+    if (card.label.strip(), card.mirrored) != (template.label, template.mirrored):
+        return False
+    try:
+        return read_bounded(card.path, MAX_FILE_BYTES) == picture
+    except RequestError:
+        return False
+
+
+def _add_card(
+    settings: RecDreamerSettings, template: Template, picture: bytes, suffix: str
+) -> RecDreamerTemplate:
+    path = new_picture(writable_folder(templates_folder())).with_suffix(suffix)
+    write_atomically(path, picture)
     card = settings.templates.add()
     card.image, card.label, card.source = path.name, template.label, template.source
     card.mirrored = template.mirrored

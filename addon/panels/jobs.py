@@ -5,10 +5,12 @@ The job is above the shelf, so that its progress is visible on a small screen, t
 
 from __future__ import annotations
 
+import socket
 import time
 
 import bpy
 
+from ...backend.recdreamer.protocol import MAX_CLASSES
 from .. import compat, describe, previews
 from ..jobs.registry import Job
 from ..layout import draw_text
@@ -95,10 +97,16 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
                 layout.operator("recdreamer.open_preferences", icon="PREFERENCES")
 
 
+def name_of(job: Job) -> str:
+    return describe.one_line(job.request.prompt if job.request else job.id)
+
+
 def draw_job(layout, job: Job, context):
     """Draw the progress, preview and actions of a job."""
-    name = job.request.prompt if job.request else job.id
+    name = name_of(job)
     condition = CONDITION_WORDS.get(job.condition, job.condition)
+    if job.running_on not in ("", socket.gethostname()):
+        condition = f"running on {describe.one_line(job.running_on, 40)}"
     layout.label(text=f"{name}  ·  {condition}", icon=CONDITION_ICONS[job.condition])
     if job.client is not None or job.condition == "running elsewhere":
         factor, text = describe.progress(job.state)
@@ -122,8 +130,9 @@ def draw_job(layout, job: Job, context):
 def _draw_poses(layout, job: Job):
     """Draw the live pose distribution; bars of equal length mean that no side is neglected."""
     column = layout.column(align=True)
-    for label, share in job.state.pose_distribution.items():
-        column.progress(factor=min(1.0, max(0.0, share)), text=f"{label}  {100 * share:.0f} %")
+    for label, share in list(job.state.pose_distribution.items())[:MAX_CLASSES]:
+        share = min(1.0, max(0.0, share))
+        column.progress(factor=share, text=f"{describe.one_line(label, 30)}  {100 * share:.0f} %")
 
 
 def _draw_actions(layout, job: Job):
@@ -162,7 +171,7 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
         shown = session.shown
         column = layout.column(align=True)
         for job in jobs[: get_preferences().num_jobs]:
-            name = job.request.prompt if job.request else job.id
+            name = name_of(job)
             row = column.row(align=True)
             select = row.operator(
                 "recdreamer.show_job", text=name, icon=CONDITION_ICONS[job.condition], depress=job is shown

@@ -70,6 +70,11 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         column.operator("recdreamer.check_templates", icon="VIEWZOOM")
         if check is not None:
             column.row(align=True).prop(settings, "shelf_view", expand=True)
+        missing = sum(template.is_missing for template in settings.templates)
+        if missing:
+            text = f"{missing} of {len(settings.templates)} pictures are not on this computer."
+            draw_text(layout, text, context, "ERROR")
+            layout.operator("recdreamer.remove_missing_templates", icon="X")
         grid = layout.grid_flow(row_major=True, columns=COLUMNS, even_columns=True, align=False)
         for index, template in enumerate(settings.templates):
             verdict = check.verdicts.get(template.key) if check else None
@@ -88,10 +93,10 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
     """Draw one template: its picture, properties and verdict."""
     picture = layout.column()
     picture.active = template.enabled
-    if template.path.is_file():
-        picture.template_icon(icon_value=_card_icon(template, verdict, context), scale=4.5)
+    if template.is_missing:
+        picture.label(text="Image missing")
     else:
-        picture.label(text="Image missing", icon="ERROR")
+        picture.template_icon(icon_value=_card_icon(template, verdict, context), scale=4.5)
     row = layout.row(align=True)
     row.prop(template, "enabled", text="")
     row.prop(template, "label", text="")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import get_args
 
 from ...backend.recdreamer.protocol import Stage
+from .. import describe
 from ..layout import draw_text
 from ..properties import RecDreamerSettings
 from ..start.properties import RecDreamerStart
+from ..start.uv_fitness import verdict_of_object
 
 
 def draw_start(layout, settings: RecDreamerSettings, context):
@@ -24,7 +26,7 @@ def draw_start(layout, settings: RecDreamerSettings, context):
         row.prop(start, "job")
         row.operator("recdreamer.continue_selected", text="", icon="RESTRICT_SELECT_OFF")
         if start.source_job is not None and start.source_job.request is not None:
-            column.label(text=start.source_job.request.prompt, icon="CHECKMARK")
+            column.label(text=describe.one_line(start.source_job.request.prompt), icon="CHECKMARK")
     if start.kind in ("object", "continue"):
         column.prop(start, "strength")
     _draw_region(column, start, context)
@@ -66,5 +68,9 @@ def _draw_region(column, start: RecDreamerStart, context):
 
 def _draw_uv_hint(column, start: RecDreamerStart, context):
     obj = start.object
-    if obj is not None and obj.type == "MESH" and not obj.data.uv_layers:
+    if obj is None or obj.type != "MESH":
+        return
+    if not obj.data.uv_layers:
         draw_text(column, f"{obj.name!r} has no UV map. Importing the texture adds one.", context, "INFO")
+    for warning in verdict_of_object(obj).warnings:
+        draw_text(column, warning, context, "ERROR")

@@ -3,51 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import bpy
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.protocol import RESULT_ROUGHNESS, JobFolder, RequestError
+from ...backend.recdreamer.safe_files import confined
 from .. import compat
+from ..picture_files import check_picture
 
-ROUGHNESS = 0.7
 ALBEDO, NORMAL = "albedo", "normal"
 """Stems of the image files: albedo.png, or with tile numbers albedo.1001.png, albedo.1002.png …"""
 
 
-def build_materials(name: str, folders: Sequence[Path], uv_map: str = "") -> list[bpy.types.Material]:
-    """One material per folder of a result. Raises RequestError, and then leaves no data behind."""
-    materials: list[bpy.types.Material] = []
-    try:
-        for folder in folders:
-            materials.append(build_material(name, folder, uv_map))
-    except RequestError:
-        for material in materials:
-            remove_material(material)
-        raise
-    return materials
+def build_material(name: str, job: JobFolder, result: str = "result", uv_map: str = "") -> bpy.types.Material:
+    """A Principled BSDF with the albedo and, if there is one, the normal map, of a result of a job.
 
-
-def build_material(name: str, folder: Path, uv_map: str = "") -> bpy.types.Material:
-    """A Principled BSDF with the albedo and, if there is one, the normal map.
-
-    `uv_map` names the UV map of the images. Empty: the active one.
+    `uv_map` names the UV map of the images. Empty: the active one. Raises RequestError.
     """
+    folder = confined(job.root, result)
     albedo = _load_picture(folder, ALBEDO)
-    try:
-        normal = _load_picture(folder, NORMAL) if _tiles(folder, NORMAL) else None
-    except RequestError:
-        bpy.data.images.remove(albedo)
-        raise
+    normal = _load_picture(folder, NORMAL) if _tiles(folder, NORMAL) else None
     material = compat.new_node_material(name)
     nodes, links = material.node_tree.nodes, material.node_tree.links
     principled = compat.principled_of(material)
-    principled.inputs["Roughness"].default_value = ROUGHNESS
-    albedo_node = _add_texture(material, principled, albedo, f"{name} albedo", "sRGB", uv_map, row=0)
+    principled.inputs["Roughness"].default_value = RESULT_ROUGHNESS
+    # The color space for pictures is the one that a loaded PNG has, whatever the configuration calls it.
+    albedo_node = _add_texture(material, principled, albedo, f"{name} albedo", uv_map, row=0)
     links.new(albedo_node.outputs["Color"], principled.inputs["Base Color"])
     if normal is not None:
-        normal_node = _add_texture(material, principled, normal, f"{name} normal", "Non-Color", uv_map, row=1)
+        normal.colorspace_settings.is_data = True
+        normal_node = _add_texture(material, principled, normal, f"{name} normal", uv_map, row=1)
         turn = nodes.new("ShaderNodeNormalMap")
         turn.space, turn.uv_map = "TANGENT", uv_map
         turn.location = (principled.location.x - 200, normal_node.location.y)
@@ -73,12 +59,10 @@ def _add_texture(
     principled: bpy.types.Node,
     image: bpy.types.Image,
     name: str,
-    color_space: str,
     uv_map: str,
     row: int,
 ) -> bpy.types.Node:
     image.name = name
-    image.colorspace_settings.name = color_space
     image.pack()
     nodes, links = material.node_tree.nodes, material.node_tree.links
     texture = nodes.new("ShaderNodeTexImage")
@@ -96,7 +80,7 @@ def _tiles(folder: Path, stem: str) -> dict[int, Path]:
     """Image files of a stem by UDIM tile; key 0 is the image of a result without tiles."""
     found = {}
     for path in sorted(folder.glob(f"{stem}*.png")):
-        match = re.fullmatch(rf"{stem}(?:\.(\d{{4}}))?\.png", path.name)
+        match = re.fullmatch(rf"{stem}(?:\.(1\d{{3}}))?\.png", path.name)
         if match:
             found[int(match[1] or 0)] = path
     # If there is an image without a tile, the tiles are left over from an earlier run.
@@ -106,14 +90,7 @@ def _tiles(folder: Path, stem: str) -> dict[int, Path]:
 def _load_picture(folder: Path, stem: str) -> bpy.types.Image:
     """One image with all its tiles. Raises RequestError if one of them cannot be read."""
     tiles = _tiles(folder, stem) or {0: folder / f"{stem}.png"}
-    images = []
-    try:
-        for path in tiles.values():
-            images.append(_load_image(path))
-    except RequestError:
-        bpy.data.batch_remove(images)
-        raise
-    image, *others = images
+    image, *others = [_load_image(path) for path in tiles.values()]
     bpy.data.batch_remove(others)
     if 0 not in tiles:
         numbers = list(tiles)
@@ -128,11 +105,11 @@ def _load_picture(folder: Path, stem: str) -> bpy.types.Image:
 def _load_image(path: Path) -> bpy.types.Image:
     problem = RequestError("The texture of this job cannot be read.", "Resume the job to write it again.")
     try:
+        check_picture(path)
         image = bpy.data.images.load(str(path))
-    except RuntimeError:
+    except (RuntimeError, RequestError):
         raise problem from None
     # Blender loads lazily, so only the size shows whether the file is a valid image.
     if not (image.size[0] and image.size[1]):
-        bpy.data.images.remove(image)
         raise problem
     return image

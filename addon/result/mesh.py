@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from zipfile import BadZipFile
-
 import bpy
 import numpy as np
 from mathutils import Matrix
 from mathutils.kdtree import KDTree
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.protocol import JobFolder, RequestError
+from ...backend.recdreamer.safe_files import confined, read_npz, reason_of
 from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
 from ..objects.object_keys import JOB_KEY
 from ..objects.rest_positions import frame_of, is_moved_by_hand, is_rest, write_rest
@@ -19,25 +17,36 @@ from ..start.regions import SCULPT_MASK
 from .material import remove_material
 
 RESULT_UV_MAP = "UVMap"
+MAX_RESULT_BYTES = 1 << 28
+"""Of the arrays, which are read inside of Blender; the largest results have about half of it."""
+LARGEST = 1e18
+"""Of a coordinate: its square is still a number of 32 bits."""
 
 
-def read_arrays(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`verts` (verts 3), `faces` (faces 3) and `uvs` (faces 3 2, v up), checked. Raises RequestError."""
+def read_arrays(job: JobFolder, folder: str = "result") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`verts` (verts 3), `faces` (faces 3) and `uvs` (faces 3 2, v up) of a result, checked. Raises RequestError."""
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            verts = np.ascontiguousarray(arrays["verts"], np.float32)
-            faces = np.ascontiguousarray(arrays["faces"], np.int32)
-            uvs = np.ascontiguousarray(arrays["uvs"], np.float32)
+        path = confined(job.root, f"{folder}/mesh.npz")
+        arrays = read_npz(path, ("verts", "faces", "uvs"), MAX_RESULT_BYTES)
+        verts, faces, uvs = (arrays[name] for name in ("verts", "faces", "uvs"))
         shapes_fit = verts.shape[1:] == (3,) and faces.shape[1:] == (3,) and uvs.shape == (len(faces), 3, 2)
-        if not (shapes_fit and len(faces) and faces.min() >= 0 and faces.max() < len(verts)):
+        # Before they are converted: a number that is too large would become another one.
+        kinds_fit = faces.dtype.kind in "iu" and verts.dtype.kind == uvs.dtype.kind == "f"
+        if not (shapes_fit and kinds_fit and len(faces) and faces.min() >= 0 and faces.max() < len(verts)):
             raise ValueError("the faces do not fit the vertices")
-        if not (np.isfinite(verts).all() and np.isfinite(uvs).all()):
-            raise ValueError("a coordinate is not finite")
-    except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+        for values in (verts, uvs):
+            if not np.abs(values).max() <= LARGEST:
+                raise ValueError("a coordinate is not finite")
+    except (KeyError, ValueError) as error:
         raise RequestError(
-            f"The mesh of this job cannot be read ({error}).", "Wait until the job is done, or resume it."
+            f"The mesh of this job cannot be read ({reason_of(error)}).",
+            "Wait until the job is done, or resume it.",
         ) from error
-    return verts, faces, uvs
+    return (
+        np.ascontiguousarray(verts, np.float32),
+        np.ascontiguousarray(faces, np.int32),
+        np.ascontiguousarray(uvs, np.float32),
+    )
 
 
 def build_mesh(

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from zipfile import BadZipFile
 
 import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import JobFolder, RequestError
+from ...backend.recdreamer.safe_files import confined, read_npz, reason_of
 from ..jobs.placement import START_FACES, StartPlacement
 from ..objects.mesh_data import read_loop_starts, read_material_indices, read_property
 from ..objects.object_keys import PAINTED_KEY
 from ..start import properties
 from ..start.fingerprint import fingerprint
 from .material import build_material, remove_material
-from .mesh import read_arrays
+from .mesh import MAX_RESULT_BYTES, read_arrays
 
 FORMER = "recdreamer_former_material"
 """Face attribute: the material slot of each face before the first painting."""
@@ -47,7 +47,7 @@ def import_paint(
 ) -> None:
     """Put the texture on the object for which the job was made. `say` gets remarks. Raises RequestError."""
     properties.check_object(obj, scene, "texture")
-    faces = _read_faces(job)
+    faces = _read_faces(job, obj)
     uv_map, layers = placement.uv_map or PAINT_UV_MAP, obj.data.uv_layers
     if not placement.uv_map and PAINT_UV_MAP not in layers and len(layers) >= MAX_UV_MAPS:
         raise RequestError(
@@ -55,7 +55,7 @@ def import_paint(
             "Remove one of them (Object Data › UV Maps).",
         )
     loop_uvs = None if placement.uv_map else _loop_uvs(job, obj, faces, say)
-    material = build_material(name, job.result, uv_map)
+    material = build_material(name, job, uv_map=uv_map)
     if loop_uvs is not None:
         # A UV map of this name comes from an earlier import of this job.
         layer = layers.get(PAINT_UV_MAP) or layers.new(name=PAINT_UV_MAP, do_init=False)
@@ -84,23 +84,33 @@ def is_painted(obj: bpy.types.Object | None) -> bool:
     return obj is not None and obj.type == "MESH" and FORMER in obj.data.attributes
 
 
-def _read_faces(job: JobFolder) -> dict[str, np.ndarray]:
+def _read_faces(job: JobFolder, obj: bpy.types.Object) -> dict[str, np.ndarray]:
     """`is_painted` (faces) if there was a region; `triangle_loops` (triangles 3) if there was no UV map."""
+    mesh = obj.data
     try:
-        with (job.root / START_FACES).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        arrays = read_npz(confined(job.root, START_FACES), ("is_painted", "triangle_loops"), MAX_RESULT_BYTES)
+        painted, loops = arrays.get("is_painted"), arrays.get("triangle_loops")
+        if painted is not None and (painted.dtype != bool or painted.shape != (len(mesh.polygons),)):
+            raise ValueError("they are not those of the object")
+        if loops is not None and not (
+            loops.dtype.kind in "iu"
+            and loops.shape[1:] == (3,)
+            and (not loops.size or (loops.min() >= 0 and loops.max() < len(mesh.loops)))
+        ):
+            raise ValueError("they are not those of the object")
+    except ValueError as error:
         raise RequestError(
-            f"The painted faces of this job cannot be read ({error}).", "Paint the object again."
+            f"The painted faces of this job cannot be read ({reason_of(error)}).", "Paint the object again."
         ) from error
+    return arrays
 
 
 def _loop_uvs(
     job: JobFolder, obj: bpy.types.Object, faces: dict[str, np.ndarray], say: Callable[[str], None]
 ) -> np.ndarray:
     """UVs `loops 2` from the triangle corners of the job's result, which keep the order of its start mesh."""
-    mesh, triangle_loops = obj.data, faces["triangle_loops"]
-    *_, uvs = read_arrays(job.result / "mesh.npz")
+    mesh, triangle_loops = obj.data, faces.get("triangle_loops", ())
+    *_, uvs = read_arrays(job)
     if len(uvs) != len(triangle_loops):
         raise RequestError("The faces of this result do not match the object.", "Paint the object again.")
     corners, values = triangle_loops.ravel(), uvs.reshape(-1, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -12,14 +13,18 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.recdreamer.protocol import JobFolder, JobRequest
-from ..jobs.placement import PLACEMENT, StartPlacement
+from ...backend.recdreamer.json_values import read_json
+from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
+from ...backend.recdreamer.safe_files import FileMissing, confined
+from .. import describe
+from ..jobs.placement import PLACEMENT, StartPlacement, start_job_id
 from ..objects.hiding import hide, show_in_local_view
+from ..objects.new_data import removed_on_error
 from ..objects.object_keys import JOB_KEY, PARTICLE_KEY, find_imported, find_start
 from ..objects.rest_positions import world_of_job
 from ..properties import metres_per_unit
 from . import paint_import
-from .material import build_materials
+from .material import build_material
 from .mesh import build_mesh, read_arrays, renew_mesh
 
 NAME_LENGTH = 40
@@ -42,11 +47,16 @@ def import_result(
     the base; the front faces -Y, or like that of the start object. A job that only paints assigns its material to the
     artist's object. `say` gets remarks for the artist. Raises RequestError if the folder has no complete result.
     """
-    context = context or bpy.context
-    job = JobFolder(Path(job_folder))
+    with removed_on_error():
+        return _import(JobFolder(Path(job_folder)), context or bpy.context, hide_start, say)
+
+
+def _import(
+    job: JobFolder, context: bpy.types.Context, hide_start: bool, say: Callable[[str], None]
+) -> list[bpy.types.Object]:
     request = job.read_request()
-    name = request.prompt.strip()[:NAME_LENGTH]
-    has_placement = request.start != "prompt" and (job.root / PLACEMENT).is_file()
+    name = describe.one_line(request.prompt, NAME_LENGTH) or "RecDreamer"
+    has_placement = request.start != "prompt" and confined(job.root, PLACEMENT).is_file()
     placement = StartPlacement.read(job) if has_placement or request.start == "texture" else None
     if placement is not None and request.start == "texture":
         canvas = find_start(placement.object, placement.object_id, context.scene)
@@ -62,13 +72,14 @@ def import_result(
             _select_only([canvas], context)
             return [canvas]
         hide_start = False
-    # Do everything that can fail before creating the first object, so that a failure leaves no data behind.
-    folders = [job.result, *sorted(job.result.glob("particle-*"), key=lambda path: int(path.name[9:]))]
-    arrays = [read_arrays(folder / "mesh.npz") for folder in folders]
-    materials = build_materials(name, folders)
+    # Do everything that can fail before changing the first object.
+    folders = _result_folders(job)
+    arrays = [read_arrays(job, folder) for folder in folders]
+    materials = [build_material(name, job, folder) for folder in folders]
+    collection, seeds = _collection(context, say), _read_seeds(job, say)
 
     results, right, is_new = [], 0.0, False
-    earlier = find_imported(Path(request.start_job).name, context.scene) if request.start_job else None
+    earlier = find_imported(start_job_id(request), context.scene) if request.start_job else None
     for index, (mesh_arrays, material) in enumerate(zip(arrays, materials, strict=True)):
         material[JOB_KEY] = job.root.name
         result = find_imported(job.root.name, context.scene, index)
@@ -80,12 +91,12 @@ def import_result(
             result = bpy.data.objects.new(name, build_mesh(name, *mesh_arrays, material))
             _place(result, placement, earlier, context)
             result.location.x += right * result.scale.x
-            context.collection.objects.link(result)
+            collection.objects.link(result)
             is_new = True
         right += _GAP * float(np.ptp(mesh_arrays[0][:, 0]))
         _stamp(result, job.root.name, index, request)
-        if job.seeds.is_file():
-            result["recdreamer_repeated_seeds"] = job.seeds.read_text(encoding="utf-8")
+        if seeds:
+            result["recdreamer_repeated_seeds"] = seeds
         results.append(result)
     if hide_start and is_new:
         _hide_starts(_starts(placement, earlier, context), context, say)
@@ -93,6 +104,46 @@ def import_result(
         say("The position of the start object is unknown, so the result is at the 3D cursor.")
     _select_only(results, context)
     return results
+
+
+def _result_folders(job: JobFolder) -> list[str]:
+    """The result and those of other particles, by their numbers. Folders with other names are not ours."""
+    found = (re.fullmatch(r"particle-(\d{1,4})", path.name) for path in job.result.glob("particle-*"))
+    return [
+        "result",
+        *(f"result/{match[0]}" for match in sorted(filter(None, found), key=lambda m: int(m[1]))),
+    ]
+
+
+def _read_seeds(job: JobFolder, say: Callable[[str], None]) -> str:
+    """Seeds of repeated stages, as JSON; empty if there are none, or only a remark."""
+    try:
+        return json.dumps(read_json(job.seeds))
+    except FileMissing:
+        pass
+    except RequestError as error:
+        say(f"The seeds of its repeated stages are not known: {error.message}")
+    return ""
+
+
+def _collection(context: bpy.types.Context, say: Callable[[str], None]) -> bpy.types.Collection:
+    """The active collection, or that of the scene if it cannot take objects."""
+    # Blender then activates another one instead of one that is hidden.
+    context.view_layer.update()
+    active, scene = context.collection, context.scene
+    if active.library is not None:
+        reason = "is linked from another file"
+    elif active.override_library is not None:
+        reason = "is an override of one in another file"
+    else:
+        return active
+    if scene.library is not None:
+        raise RequestError(
+            f"The collection {active.name!r} {reason}, and so is the scene.",
+            "Switch to a scene of this file.",
+        )
+    say(f"The collection {active.name!r} {reason}, so the result is in the Scene Collection.")
+    return scene.collection
 
 
 def _place(

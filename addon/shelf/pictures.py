@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import struct
+import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import MIN_COVERAGE, MIN_SIDE_PX, RequestError
-from ..objects.pixels import linear_to_srgb, read_pixels
+from ..objects.pixels import read_srgb
+from ..picture_files import read_header
 
 MAX_SIDE_PX = 2048
 """Larger pictures are scaled down on import; the backend uses far fewer pixels."""
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""Last bytes of every complete PNG."""
 NEUTRAL = 0.5
 """Gray behind the object, for readers that ignore alpha."""
 
@@ -25,11 +29,14 @@ def import_picture(source: Path, folder: Path) -> Path:
     cannot serve as a template.
     """
     try:
+        # The artist may have chosen a link; a pipe would never end.
+        header = read_header(source.resolve())
         image = bpy.data.images.load(str(source))
-    except RuntimeError:
+    except (RuntimeError, RequestError):
         raise RequestError(f"The image {source.name} cannot be read.", "Choose another file.") from None
     try:
-        return import_image(image, source.name, folder, exif_orientation(source))
+        is_as_stored = header is not None and tuple(image.size) == (header.width, header.height)
+        return import_image(image, source.name, folder, header.orientation if is_as_stored else 1)
     finally:
         bpy.data.images.remove(image)
 
@@ -37,6 +44,11 @@ def import_picture(source: Path, folder: Path) -> Path:
 def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: int = 1) -> Path:
     """Like `import_picture`, for an image datablock; `name` is used in errors."""
     width, height = image.size
+    if image.type == "MULTILAYER":
+        raise RequestError(
+            f"The image {name} is a multilayer EXR, whose pixels Blender does not hand to add-ons.",
+            "Save one of its layers as PNG, for example in the Image Editor (Image › Save As).",
+        )
     if not (width and height):
         hint = "Save one frame of it as PNG." if image.source == "MOVIE" else "Choose a PNG or JPEG file."
         raise RequestError(f"The image {name} is empty or not an image that Blender can read.", hint)
@@ -48,7 +60,7 @@ def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: i
         )
     if shrink < 1:
         image.scale(round(width * shrink), round(height * shrink))
-    pixels = upright(_to_srgb(image), orientation)
+    pixels = upright(read_srgb(image), orientation)
     if (pixels[..., 3] > 0.5).mean() < MIN_COVERAGE:
         raise RequestError(
             f"The image {name} shows nothing: it is fully transparent.",
@@ -57,26 +69,6 @@ def import_image(image: bpy.types.Image, name: str, folder: Path, orientation: i
     path = new_picture(folder)
     save_png(pixels, path)
     return path
-
-
-def exif_orientation(path: Path) -> int:
-    """EXIF orientation of a JPEG file, 1 to 8, which Blender ignores; 1 (upright) if there is none."""
-    data = path.read_bytes()[:65536]
-    start = data.find(b"Exif\0\0")
-    if data[:2] != b"\xff\xd8" or start < 0:
-        return 1
-    tiff = data[start + 6 :]
-    order = "<" if tiff[:2] == b"II" else ">"
-    try:
-        (directory,) = struct.unpack_from(order + "I", tiff, 4)
-        (count,) = struct.unpack_from(order + "H", tiff, directory)
-        for entry in range(count):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, directory + 2 + 12 * entry)
-            if tag == 0x0112:
-                return value if 1 <= value <= 8 else 1
-    except struct.error:
-        pass
-    return 1
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
@@ -100,7 +92,10 @@ def new_picture(folder: Path) -> Path:
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
-    """Write sRGB values `height width 4` in [0, 1], bottom row first; transparent pixels become gray."""
+    """Write sRGB values `height width 4` in [0, 1], bottom row first; transparent pixels become gray.
+
+    Raises RequestError if the file is not complete, of which Blender says nothing when the disk is full.
+    """
     pixels = np.where(pixels[..., 3:] > 0, pixels, np.float32([NEUTRAL] * 3 + [0]))
     height, width = pixels.shape[:2]
     image = bpy.data.images.new(path.stem, width, height, alpha=True)
@@ -108,16 +103,43 @@ def save_png(pixels: np.ndarray, path: Path) -> None:
         image.pixels.foreach_set(pixels.astype(np.float32).ravel())
         image.filepath_raw = str(path)
         image.file_format = "PNG"
-        image.save()
+        with suppress(RuntimeError):  # Whatever it says, the file counts.
+            image.save()
     finally:
         bpy.data.images.remove(image)
+    if not is_complete(path):
+        path.unlink(missing_ok=True)
+        raise disk_is_full(path)
 
 
-def load_pixels(path: Path) -> np.ndarray:
-    """Pixels of an image file, `height width 4` in [0, 1], bottom row first."""
+def is_complete(png: Path) -> bool:
+    try:
+        with png.open("rb") as stream:
+            stream.seek(-len(PNG_END), os.SEEK_END)
+            return stream.read() == PNG_END
+    except OSError:
+        return False
+
+
+def disk_is_full(path: Path) -> RequestError:
+    return RequestError(
+        f"A picture cannot be written to {path.parent}. The disk may be full.",
+        "Free some space, or choose another data folder in the preferences.",
+    )
+
+
+def load_pixels(path: Path, color_space: str = "") -> np.ndarray:
+    """sRGB pixels of an image file, `height width 4` in [0, 1], bottom row first.
+
+    `color_space` is the name of that of the file. Empty: the usual one of its kind. Raises RequestError.
+    """
     image = bpy.data.images.load(str(path))
     try:
-        return read_pixels(image)
+        if color_space:
+            image.colorspace_settings.name = color_space
+        if not all(image.size):
+            raise RequestError(f"The picture {path.name} cannot be read.", "Capture it again.")
+        return read_srgb(image)
     finally:
         bpy.data.images.remove(image)
 
@@ -142,11 +164,3 @@ def fill_outline(pixels: np.ndarray) -> np.ndarray:
     alpha = pixels[..., 3:]
     on_paper = np.concatenate([pixels[..., :3] * alpha + 1 - alpha, np.ones_like(alpha)], axis=2)
     return np.where(outside[..., None], pixels, on_paper)
-
-
-def _to_srgb(image: bpy.types.Image) -> np.ndarray:
-    """Pixels in sRGB. Blender stores images of more than 8 bits linear and premultiplied by alpha."""
-    pixels = read_pixels(image)
-    if image.is_float and image.colorspace_settings.name != "Non-Color":
-        pixels[..., :3] = linear_to_srgb(pixels[..., :3] / np.maximum(pixels[..., 3:], 1e-6))
-    return np.clip(pixels, 0, 1)

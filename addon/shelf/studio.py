@@ -12,7 +12,8 @@ import numpy as np
 from mathutils import Matrix, Vector
 
 from ...backend.recdreamer.protocol import RequestError
-from .. import compat
+from .. import compat, trouble
+from ..objects.evaluation import frozen
 from ..objects.hiding import is_left_out
 from ..objects.mesh_data import read_verts
 from . import pictures
@@ -61,16 +62,16 @@ def studio(
         if look == "RENDERED":
             _empty(scene)
             objects = [*objects, *(obj for obj in context.view_layer.objects if _gives_light(obj))]
-        for obj in dict.fromkeys([*objects, camera]):
-            if not is_left_out(obj):
-                scene.collection.objects.link(obj)
-                if obj.hide_render:
-                    shown.append(obj)
-                    obj.hide_render = False
+        objects = [obj for obj in dict.fromkeys(objects) if not is_left_out(obj)]
+        for obj in [*frozen(objects, context, made), camera]:
+            scene.collection.objects.link(obj)
+            if obj.hide_render:
+                shown.append(obj)
+                obj.hide_render = False
         camera_data.angle = math.radians(FOV_DEG)
         scene.camera = camera
         scene.frame_set(context.scene.frame_current)
-        _set_output(scene, size_px)
+        _set_output(scene, size_px, look)
         if look == "SOLID":
             _light_solid(scene)
         elif look == "MATERIAL":
@@ -85,9 +86,31 @@ def studio(
 
 def render(scene: bpy.types.Scene, path: Path) -> None:
     """Render the scene from its camera to a PNG."""
-    scene.render.filepath = str(path)
-    bpy.ops.render.render(write_still=True, scene=scene.name)
-    pictures.save_png(pictures.load_pixels(path), path)
+    rendered = path.with_name(f"{path.stem}-render{scene.render.file_extension}")
+    scene.render.filepath = str(rendered)
+    try:
+        try:
+            bpy.ops.render.render(write_still=True, scene=scene.name)
+        except RuntimeError as error:
+            raise RequestError(
+                f"The view cannot be rendered to {path.parent} ({trouble.reason_of_blender(error)}).",
+                "Free some space, or choose Solid.",
+            ) from error
+        settings = scene.render.image_settings
+        if not _is_complete(rendered, scene):
+            raise pictures.disk_is_full(path)
+        linear = settings.linear_colorspace_settings.name if settings.has_linear_colorspace else ""
+        pictures.save_png(pictures.load_pixels(rendered, linear), path)
+    finally:
+        rendered.unlink(missing_ok=True)
+
+
+def _is_complete(rendered: Path, scene: bpy.types.Scene) -> bool:
+    """Of a render, because Blender says nothing when the disk is full."""
+    if rendered.suffix == ".png":
+        return pictures.is_complete(rendered)
+    size = scene.render.resolution_x * scene.render.resolution_y * 4 * 2
+    return rendered.is_file() and rendered.stat().st_size > size
 
 
 def place_camera(
@@ -166,7 +189,7 @@ def _empty(scene: bpy.types.Scene) -> None:
         layer.use = False
 
 
-def _set_output(scene: bpy.types.Scene, size_px: int) -> None:
+def _set_output(scene: bpy.types.Scene, size_px: int, look: str) -> None:
     settings = scene.render
     settings.resolution_x = settings.resolution_y = size_px
     settings.resolution_percentage = 100
@@ -174,12 +197,14 @@ def _set_output(scene: bpy.types.Scene, size_px: int) -> None:
     settings.use_border = settings.use_multiview = settings.use_stamp = False
     settings.use_compositing = settings.use_sequencer = False
     settings.film_transparent = True
-    compat.set_png(settings.image_settings)
+    if look == "RENDERED":
+        compat.set_png(settings.image_settings)  # As the artist's view transform shows it.
+    else:
+        compat.set_linear_exr(settings.image_settings)  # A view transform would be found by its name only.
 
 
 def _light_solid(scene: bpy.types.Scene) -> None:
     scene.render.engine = "BLENDER_WORKBENCH"
-    scene.view_settings.view_transform = "Standard"
     scene.display.render_aa = "8"
     shading = scene.display.shading
     shading.light = "STUDIO"
@@ -193,7 +218,6 @@ def _light_solid(scene: bpy.types.Scene) -> None:
 def _light_neutral(scene: bpy.types.Scene, made: list[bpy.types.ID]) -> None:
     """Even light from all sides, plus a sun beside the camera that brings out the shape."""
     compat.set_preview_engine(scene, SAMPLES)
-    scene.view_settings.view_transform = "Standard"
     scene.world = compat.new_node_world("RecDreamer")
     made.append(scene.world)
     background = next(node for node in scene.world.node_tree.nodes if node.type == "BACKGROUND")

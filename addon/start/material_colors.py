@@ -6,7 +6,7 @@ import bpy
 import numpy as np
 
 from .. import compat
-from ..objects.pixels import linear_to_srgb, read_pixels
+from ..objects.pixels import read_srgb, scene_linear_to_srgb
 
 
 def material_colors(
@@ -40,22 +40,21 @@ def _colors_of(material: bpy.types.Material, uvs: np.ndarray | None) -> np.ndarr
     """`corners 3` from the image at Base Color, else one color for all."""
     principled = compat.principled_of(material)
     if principled is None:
-        return linear_to_srgb(np.array(material.diffuse_color[:3]))
+        return scene_linear_to_srgb(np.array(material.diffuse_color[:3]))
     socket = principled.inputs["Base Color"]
     source = socket.links[0].from_node if socket.is_linked else None
     image = getattr(source, "image", None)
     if image is not None and uvs is not None and image.source != "TILED" and image.size[0] and image.size[1]:
         return _sample(image, uvs)
     color = material.diffuse_color if socket.is_linked else socket.default_value
-    return linear_to_srgb(np.array(color[:3]))
+    return scene_linear_to_srgb(np.array(color[:3]))
 
 
 def _sample(image: bpy.types.Image, uvs: np.ndarray) -> np.ndarray:
-    """sRGB pixel at each UV. Blender keeps 8-bit images in sRGB, like their files, and others linear."""
-    pixels = read_pixels(image)
+    """sRGB pixel at each UV."""
+    pixels = read_srgb(image)
     height, width, channels = pixels.shape
     columns = np.floor(uvs[:, 0] % 1 * width).astype(int).clip(0, width - 1)
     rows = np.floor(uvs[:, 1] % 1 * height).astype(int).clip(0, height - 1)
     found = pixels[rows, columns]
-    rgb = found[:, :3] if channels >= 3 else np.repeat(found[:, :1], 3, axis=1)
-    return linear_to_srgb(rgb) if image.is_float else rgb
+    return found[:, :3] if channels >= 3 else np.repeat(found[:, :1], 3, axis=1)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import MAX_TRIANGLES, RequestError
+from ..objects.evaluation import evaluated, has_faces, instances
 from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
+from ..objects.pixels import scene_linear_to_srgb
 from ..objects.rest_positions import frame_of
 from .material_colors import material_colors, mean_of_corners
 from .regions import check_region, region_weights
 
-MESHABLE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
-"""Object types that have faces."""
 FLAT = 1e-5
 """An object is flat if its height is at most this share of its length."""
 
@@ -33,6 +32,8 @@ class CapturedMesh:
     height_m: float
     triangle_loops: np.ndarray | None
     """Loop of the artist's mesh for each corner, `faces 3`; None if modifiers change the topology."""
+    has_instances: bool
+    """Whether some of it are instances, which are not in the mesh of any of the objects."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +63,27 @@ def capture_mesh(
     regions.py. `is_local` captures an imported result, the only object, in the space of its job.
     """
     first = objects[0]
-    with _evaluated(objects, context) as depsgraph:
-        parts = [_capture_part(obj, depsgraph, region, is_local) for obj in objects]
+    with evaluated(objects, context) as depsgraph:
+        parts = [
+            _capture_part(obj, obj.evaluated_get(depsgraph), depsgraph, region, is_local)
+            for obj in objects
+            if has_faces(obj)
+        ]
+        num_own, num_triangles = len(parts), sum(len(part.faces) for part in parts)
+        # Each instance is captured where it stands; a region is of the object itself.
+        for obj, matrix in () if is_local else instances(depsgraph):
+            parts.append(_capture_part(None, obj, depsgraph, region, is_local, matrix))
+            num_triangles += len(parts[-1].faces)
+            if num_triangles > MAX_TRIANGLES:
+                break
+    has_instances = any(len(part.faces) for part in parts[num_own:])
     parts = [part for part in parts if len(part.faces)]
-    num_triangles = sum(len(part.faces) for part in parts)
     if not num_triangles:
         raise RequestError(f"{first.name!r} has no faces.", "Add some, or pick another object.")
     if num_triangles > MAX_TRIANGLES:
         raise RequestError(
             f"{first.name!r} has {num_triangles:,} triangles, more than {MAX_TRIANGLES:,}.",
-            "Add a Decimate modifier, or disable Subdivision.",
+            "Add a Decimate modifier, disable Subdivision, or show fewer instances.",
         )
     arrays = _join(parts)
     if not np.isfinite(arrays["verts"]).all():
@@ -95,7 +107,7 @@ def capture_mesh(
         place = _turn(front_deg) @ base
     arrays["verts"] = verts.astype(np.float32)
     alone = parts[0] if len(parts) == 1 else None
-    return CapturedMesh(arrays, tuple(place.tolist()), height, alone and alone.triangle_loops)
+    return CapturedMesh(arrays, tuple(place.tolist()), height, alone and alone.triangle_loops, has_instances)
 
 
 def is_flat(captured: CapturedMesh) -> bool:
@@ -103,34 +115,25 @@ def is_flat(captured: CapturedMesh) -> bool:
     return captured.height_m <= FLAT * float(np.ptp(captured.arrays["verts"], axis=0).max())
 
 
-@contextmanager
-def _evaluated(
-    objects: Sequence[bpy.types.Object], context: bpy.types.Context
-) -> Iterator[bpy.types.Depsgraph]:
-    """Evaluate the objects in a temporary scene, because hidden objects are not evaluated in their own."""
-    scene = bpy.data.scenes.new("RecDreamer")
-    try:
-        for obj in dict.fromkeys(objects):
-            scene.collection.objects.link(obj)
-        scene.frame_set(context.scene.frame_current)
-        scene.view_layers[0].update()
-        yield scene.view_layers[0].depsgraph
-    finally:
-        bpy.data.scenes.remove(scene)
-
-
 def _capture_part(
-    obj: bpy.types.Object, depsgraph: bpy.types.Depsgraph, region: str, is_local: bool
+    obj: bpy.types.Object | None,
+    shown: bpy.types.Object,
+    depsgraph: bpy.types.Depsgraph,
+    region: str,
+    is_local: bool,
+    matrix: np.ndarray | None = None,
 ) -> _Part:
-    evaluated = obj.evaluated_get(depsgraph)
+    """The object as it is shown, at its own place; or an instance at `matrix`, for which `obj` is None."""
     try:
-        mesh = evaluated.to_mesh(preserve_all_data_layers=True, depsgraph=depsgraph)
+        is_plain = obj is None and shown.type == "MESH"
+        mesh = shown.data if is_plain else shown.to_mesh(preserve_all_data_layers=True, depsgraph=depsgraph)
     except RuntimeError:
         mesh = None
     if mesh is None:
-        raise RequestError(f"{obj.name!r} cannot be converted to a mesh.", "Pick another object.")
+        raise RequestError(f"{shown.name!r} cannot be converted to a mesh.", "Pick another object.")
     try:
-        matrix = np.eye(4) if is_local else np.array(evaluated.matrix_world)
+        if matrix is None:
+            matrix = np.eye(4) if is_local else np.array(shown.matrix_world)
         verts = read_verts(mesh).astype(np.float64) @ matrix[:3, :3].T
         verts += matrix[:3, 3]
         mesh.calc_loop_triangles()
@@ -139,24 +142,29 @@ def _capture_part(
         if np.linalg.det(matrix[:3, :3]) < 0:
             # Without reversing the corners, a mirrored object would be inside out.
             faces, loops = (np.ascontiguousarray(array[:, ::-1]) for array in (faces, loops))
-        uvs = _read_uvs(obj, mesh)
+        uvs = _read_uvs("" if obj is None else uv_map_of(obj), mesh)
         loop_verts = read_loop_verts(mesh)
-        is_kept = obj.type == "MESH" and np.array_equal(loop_verts, read_loop_verts(obj.data))
+        is_mesh = obj is not None and obj.type == "MESH"
+        is_kept = is_mesh and np.array_equal(loop_verts, read_loop_verts(obj.data))
+        weights = None
+        if region:
+            weights = np.zeros(len(verts), np.float32) if obj is None else region_weights(shown, mesh, region)
         return _Part(
             verts,
             faces,
             None if uvs is None else uvs[loops],
-            region_weights(evaluated, mesh, region) if region else None,
-            _read_colors(evaluated, mesh, loop_verts, uvs, region),
+            weights,
+            _read_colors(shown, mesh, loop_verts, uvs, region),
             loops if is_kept else None,
         )
     finally:
-        evaluated.to_mesh_clear()
+        if not is_plain:
+            shown.to_mesh_clear()
 
 
-def _read_uvs(obj: bpy.types.Object, mesh: bpy.types.Mesh) -> np.ndarray | None:
-    """UVs `loops 2` of the active UV map, or None if there is none."""
-    layer = mesh.uv_layers.get(uv_map_of(obj)) or mesh.uv_layers.active
+def _read_uvs(uv_map: str, mesh: bpy.types.Mesh) -> np.ndarray | None:
+    """UVs `loops 2` of this UV map, else the active one, or None if there is none."""
+    layer = mesh.uv_layers.get(uv_map) or mesh.uv_layers.active
     return None if layer is None or not len(mesh.loops) else read_property(layer.uv, "vector", width=2)
 
 
@@ -179,7 +187,7 @@ def _read_colors(
     """
     attribute = mesh.color_attributes.active_color
     if attribute is not None and len(attribute.data) and attribute.name != region:
-        rgb = read_property(attribute.data, "color_srgb", width=4)[:, :3]
+        rgb = scene_linear_to_srgb(read_property(attribute.data, "color", width=4)[:, :3])
         if attribute.domain == "CORNER":
             rgb = mean_of_corners(rgb, loop_verts, len(mesh.vertices))
     elif region:

@@ -8,12 +8,15 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty, StringProperty
 
 from ...backend.recdreamer.protocol import START_MESH, JobRequest, RequestError, Stage
+from .. import describe
+from ..jobs.placement import start_job_id
 from ..jobs.registry import Job
-from ..objects.hiding import is_left_out
+from ..objects.evaluation import MESHABLE
+from ..objects.hiding import is_left_out, is_shown
 from ..objects.object_keys import find_imported
 from ..session import session
-from .mesh_capture import MESHABLE
 from .regions import choices
+from .uv_fitness import verdict_of_object
 
 KINDS = (
     ("prompt", "From Prompt", "Start from the prompt alone", "TEXT", 0),
@@ -25,7 +28,14 @@ KINDS = (
 
 def _has_faces(start: RecDreamerStart, obj: bpy.types.Object) -> bool:
     # Called for every object of the file; check_object() rejects those of other scenes.
-    return obj.type == "MESH" if start.kind == "texture" else obj.type in MESHABLE
+    if start.kind == "texture":
+        return obj.type == "MESH"
+    return obj.type in MESHABLE or (obj.type == "EMPTY" and (_has_instances(obj) or bool(obj.children)))
+
+
+def _has_instances(obj: bpy.types.Object) -> bool:
+    """True for what *Add › Collection Instance* makes."""
+    return obj.instance_type == "COLLECTION" and obj.instance_collection is not None
 
 
 _shown_regions: list[tuple[str, str, str, str, int]] = []
@@ -52,7 +62,11 @@ def _set_region(start: RecDreamerStart, number: int) -> None:
 
 
 def _search_jobs(start: RecDreamerStart, context: bpy.types.Context, text: str) -> list[tuple[str, str]]:
-    return [(job.id, job.request.prompt) for job in session.registry.jobs if not job.why_not_continue]
+    return [
+        (job.id, describe.one_line(job.request.prompt))
+        for job in session.registry.jobs
+        if not job.why_not_continue
+    ]
 
 
 class RecDreamerStart(bpy.types.PropertyGroup):
@@ -163,12 +177,19 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         return self.kind != "prompt" and (self.keep_size or self.kind == "texture" or bool(self.region_name))
 
     @property
-    def objects(self) -> list[bpy.types.Object]:
-        """The chosen object, with its children if they are included."""
+    def children(self) -> list[bpy.types.Object]:
+        """The objects below the chosen one, if they are included."""
         if self.kind != "object" or not self.use_children:
-            return [self.object]
-        children = [obj for obj in self.object.children_recursive if obj.type in MESHABLE]
-        return [self.object, *(obj for obj in children if not is_left_out(obj))]
+            return []
+        return [obj for obj in self.object.children_recursive if obj.type in MESHABLE or _has_instances(obj)]
+
+    @property
+    def objects(self) -> list[bpy.types.Object]:
+        """The chosen object, and those of its children that viewports show."""
+        scene = self.id_data
+        view_layer = bpy.context.view_layer if scene == bpy.context.scene else scene.view_layers[0]
+        shown = [obj for obj in self.children if not is_left_out(obj) and is_shown(obj, view_layer)]
+        return [self.object, *shown]
 
     def to_fields(self) -> dict[str, Any]:
         """The request fields for the start. Raises RequestError if something is missing."""
@@ -187,14 +208,31 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         self.kind, self.strength = request.start, request.strength
         if request.start != "texture":
             self.stages = set(request.stages)
-        self.job = request.start_job.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        self.job = start_job_id(request)
+
+    def _check_empty(self) -> None:
+        """Importers hang the parts of a model under an Empty."""
+        obj = self.object
+        if obj.type != "EMPTY" or _has_instances(obj) or len(self.objects) > 1:
+            return
+        if not any(child.type in MESHABLE for child in obj.children_recursive):
+            raise RequestError(f"{obj.name!r} is an Empty without meshes below it.", "Pick a mesh object.")
+        if not self.use_children:
+            raise RequestError(
+                f"{obj.name!r} is an Empty.", "Enable Include Children, or pick one of the meshes below it."
+            )
+        raise RequestError(f"All meshes below the Empty {obj.name!r} are hidden.", "Show them, or pick one.")
 
     def _check(self) -> None:
-        """Checks that do not read the mesh, because they run on every redraw of the panel."""
+        """Checks that take no time, because they run on every redraw of the panel."""
         if not self.stages and self.kind != "texture":
             raise RequestError("All stages are disabled.", "Enable Shape, Geometry or Texture.")
         if self.needs_object:
             check_object(self.object, self.id_data, self.kind)
+            self._check_empty()
+            problem = verdict_of_object(self.object).problem if self.kind == "texture" else None
+            if problem is not None:
+                raise RequestError(f"{self.object.name!r}: {problem.message}", problem.hint)
         if self.kind == "continue":
             job = self.source_job
             if not self.job:
@@ -224,7 +262,14 @@ def check_object(obj: bpy.types.Object | None, scene: bpy.types.Scene, kind: str
     name = repr(obj.name)
     if scene.objects.get(obj.name) != obj:
         raise RequestError(f"{name} is no longer in this scene.", "Pick another object.")
-    if obj.type not in MESHABLE or (kind == "texture" and obj.type != "MESH"):
+    if obj.type == "EMPTY" and kind == "texture":
+        raise RequestError(
+            f"{name} is an Empty, which cannot be painted.",
+            "Pick one of the meshes below it, or join them (Object › Join) and pick the result.",
+        )
+    if obj.type not in MESHABLE | {"EMPTY"}:
+        raise RequestError(f"{name} is not a mesh.", "Pick a mesh object.")
+    if kind == "texture" and obj.type != "MESH":
         raise RequestError(f"{name} is not a mesh.", "Pick a mesh object, or convert it (Object › Convert).")
     _check_mode(obj)
     if obj.hide_viewport:

@@ -35,11 +35,11 @@ class Cameras:
 class CameraConfig:
     """Ranges from which training cameras are drawn, each uniformly."""
 
-    elevation_deg: Range = (-5.0, 25.0)
+    elevation_deg: Range = (-10.0, 45.0)
     """Above the horizon."""
-    distance: Range = (3.8, 4.2)
+    distance: Range = (2.6, 3.4)
     """From the centre of the scene, in scene units."""
-    fov_y_deg: Range = (30.0, 30.0)
+    fov_y_deg: Range = (40.0, 50.0)
     """Full vertical angle of view."""
     azimuth_deg: Range = (0.0, 360.0)
     """Divided into one slice per view, all equally likely."""

@@ -1,14 +1,13 @@
 """Every setting of a generation, typed, with its unit.
 
-The defaults of the fields here and in distillation/guidance_config.py are those for Stable Diffusion and USD (B.3 of the
-paper). FieldConfig, RenderConfig, MeshConfig and CameraConfig have smaller defaults, for use on their own; GenerateConfig
-names the values for Stable Diffusion. What other methods, the embedded prior and drafts change stands in presets.py.
+The defaults of all fields, here and in the rooms that define their own settings, are those for Stable Diffusion and USD
+(B.3 of the paper). What other methods, the embedded prior and drafts change stands in presets.py.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from recdreamer.cameras import CameraConfig
@@ -108,7 +107,7 @@ class TextureConfig:
     render_px: int = 512
     inherit: bool = True
     """Start from the colours so far; False starts from a new field."""
-    field: FieldConfig = FieldConfig(num_levels=16, log2_table_size=19, max_resolution=2048, hidden_width=64)
+    field: FieldConfig = FieldConfig(max_resolution=2048)
     """The new field's, where `inherit` is off."""
     copy_steps: int = 150
     """Steps that fit the field to the colours of the second stage; the prior is not evaluated."""
@@ -187,15 +186,11 @@ class GenerateConfig:
     guidance: GuidanceConfig = GuidanceConfig()
     rectifier: RectifierConfig = RectifierConfig()
     regularizers: RegularizerConfig = RegularizerConfig()
-    cameras: CameraConfig = field(
-        default_factory=lambda: CameraConfig(
-            elevation_deg=(-10.0, 45.0), distance=(2.6, 3.4), fov_y_deg=(40.0, 50.0)
-        )
-    )
-    field: FieldConfig = FieldConfig(num_levels=16, log2_table_size=19, max_resolution=1024, hidden_width=64)
+    cameras: CameraConfig = CameraConfig()
+    field: FieldConfig = FieldConfig()
     occupancy: OccupancyConfig = OccupancyConfig()
-    render: RenderConfig = RenderConfig(step_size=0.01)
-    mesh: MeshConfig = MeshConfig(resolution=256, texture_size_px=2048)
+    render: RenderConfig = RenderConfig()
+    mesh: MeshConfig = MeshConfig()
 
     def step(self, name: StepName) -> StepConfig:
         """The part of the configuration that a distillation step of one stage needs."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
-from recdreamer.protocol import BUILTIN_PRIOR
+from recdreamer.protocol import BUILTIN_PRIOR, DEVICES
 from recdreamer.report import JobError
+from recdreamer.safe_files import printable, reason_of
 
 
 def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
@@ -14,20 +18,57 @@ def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is the GPU if there is one. Raises JobError if the named device cannot be used."""
+    """`auto` is the GPU if there is one. Raises JobError if the named device cannot be used here."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reason = ""
+    if DEVICES.fullmatch(name):
+        try:
+            torch.zeros(1, device=name)
+            return torch.device(name)
+        except (RuntimeError, AssertionError) as error:
+            reason = f": {reason_of(error)}"
+    raise JobError(
+        "device",
+        f"The device {printable(name)[:40]!r} cannot be used: {what_is_here()}.",
+        f"Choose 'auto' or 'cpu'{f' (torch says{reason})' if torch.cuda.is_available() and reason else ''}.",
+    )
+
+
+def what_is_here() -> str:
+    """The devices of this machine, in words."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = ", ".join(f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(count))
+    return f"this machine has a CPU and {gpus or 'no CUDA GPU'}"
+
+
+@contextmanager
+def tensor_floats(is_on: bool) -> Iterator[None]:
+    """Let matrix products of float32 use a GPU's tensor cores, with 10 bits of fraction instead of 23 (TF32).
+
+    >>> with tensor_floats(True):
+    ...     torch.backends.cuda.matmul.allow_tf32
+    True
+    >>> torch.backends.cuda.matmul.allow_tf32
+    False
+    """
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = before or is_on
     try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise JobError(
-            "device",
-            f"The device {name!r} cannot be used ({str(error).splitlines()[0]}).",
-            "Choose 'auto' or 'cpu'.",
-        ) from error
-    return torch.device(name)
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of all randomness of one step, the same with or without a restart in between.
+
+    >>> step_seed(2, 5)
+    2000011
+    """
+    return (seed * 1_000_003 + step) % (1 << 63)
 
 
 def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """The source of all randomness of one step, the same with or without a restart in between."""
-    return torch.Generator(device=device).manual_seed((seed * 1_000_003 + step) % (1 << 63))
+    """A source of random numbers seeded for one step."""
+    return torch.Generator(device=device).manual_seed(step_seed(seed, step))

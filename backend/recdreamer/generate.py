@@ -58,9 +58,9 @@ def prepare_run(job: JobFolder, config: GenerateConfig, report: Report) -> JobRu
     device, begin = choose_device(config.device), announcer(config, report)
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
     begin("prepare")
-    seeds = stage_seeds(config, repeated_seeds(job))
+    seeds = stage_seeds(config, repeated_seeds(job, report.warning))
     # First, so that a start that cannot be used is reported before anything is loaded or drawn.
-    start = prepare_start(job, config, device, lambda: report.progress(0, 1))
+    start = prepare_start(job, config, device, lambda: report.progress(0, 1), report.warning)
     models = models_of(config)
     torch.manual_seed(config.seed)
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
@@ -109,6 +109,7 @@ def write_result(run: JobRun, pieces: Sequence[Workpiece]) -> None:
             seed=run.seeds["texture"],
             device=run.device,
             tick=run.tick,
+            warn=run.report.warning,
         )
         summaries.append(summary | piece.facts)
     run.seconds["mesh"] = time.monotonic() - started

@@ -7,6 +7,7 @@ Warp (CPU and CUDA from one source) is required. Some kernels have a reference i
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Sequence
 from types import ModuleType
@@ -28,6 +29,11 @@ def set_backend(backend: Backend) -> None:
     _backend = backend
 
 
+def kernels_are_on() -> bool:
+    """False once a test or a benchmark asked for the reference."""
+    return _backend == "warp"
+
+
 def uses_warp(tensor: Tensor) -> bool:
     """True if `tensor` goes to a Warp kernel, False if it goes to the reference."""
     return _backend == "warp" and tensor.dtype == torch.float32
@@ -45,18 +51,45 @@ def warp_module() -> ModuleType:
     return wp
 
 
-def launch(kernel: Any, dim: Sequence[int] | int, arguments: Sequence[Any]) -> None:
+def launch(kernel: Any, dim: Sequence[int] | int, arguments: Sequence[Any], block_dim: int = 256) -> None:
     """Run a Warp kernel on contiguous tensors, on their device and torch's current stream.
 
-    A tensor one axis longer than the kernel's array (a row per vector) is passed as vectors.
+    A tensor one axis longer than the kernel's array (a row per vector) is passed as vectors. Empty tensors are fine.
     """
+    if math.prod((dim,) if isinstance(dim, int) else dim) == 0:
+        return
     wp = warp_module()
     device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
     passed = []
     for argument, parameter in zip(arguments, kernel.adj.args, strict=True):
         if isinstance(argument, Tensor):
+            if argument.numel() == 0:
+                # Torch calls any strides of an empty tensor contiguous, Warp does not.
+                argument = argument.new_empty(argument.shape)
             # Cheap descriptors, not arrays: Warp neither owns the memory nor sees torch's gradients.
             argument = wp.from_torch(argument.detach(), dtype=parameter.type.dtype, return_ctype=True)
         passed.append(argument)
-    stream = wp.stream_from_torch(device) if device.type == "cuda" else None
-    wp.launch(kernel, dim, inputs=passed, device=wp.device_from_torch(device), stream=stream)
+    stream = None
+    if device.type == "cuda":
+        stream = _stream(device, torch.cuda.current_stream(device).cuda_stream)
+    wp.launch(
+        kernel, dim, inputs=passed, device=wp.device_from_torch(device), stream=stream, block_dim=block_dim
+    )
+
+
+def launch_tiled(
+    kernel: Any, dim: Sequence[int], arguments: Sequence[Any], block_dim: int, device: torch.device
+) -> None:
+    """Like `launch`, with a block of threads for each index, and the thread's number as one index more.
+
+    A CPU has one thread per block.
+    """
+    block_dim = block_dim if device.type == "cuda" else 1
+    launch(kernel, [*dim, block_dim], arguments, block_dim)
+
+
+@functools.lru_cache(maxsize=64)
+def _stream(device: torch.device, handle: int) -> Any:
+    """One object per stream: each new one would create an event, also while a graph is recorded."""
+    wp = warp_module()
+    return wp.Stream(wp.device_from_torch(device), cuda_stream=handle)

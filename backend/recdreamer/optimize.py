@@ -5,7 +5,8 @@ The loop around it (lines 1 and 7) is `stages.run.run_steps`; p̄_t begins as 1/
 
 from __future__ import annotations
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, sample_cameras
@@ -29,13 +30,15 @@ def optimize_step(
     guide: Guide,
     lora: LoraTrainer | None,
     cameras: Cameras | None = None,
+    t: Int[Tensor, "views"] | None = None,
+    generator: torch.Generator | None = None,
 ) -> None:
     """Lines 2 to 6. Methods differ in the terms of line 4, which `guide` supplies; only VSD, ESD and USD train ε_φ, a
     LoRA branch of the U-Net (line 6).
 
-    `model` is the particle θ; `cameras` are drawn if none are given.
+    `model` is the particle θ; `cameras`, timesteps `t` and the step's random numbers are drawn if none are given.
     """
-    generator = step_generator(config.seed, step, model.device)
+    generator = generator or step_generator(config.seed, step, model.device)
     num_views, num_steps = config.num_views, config.num_steps
 
     # Line 2: x_0 = g(θ, c): render, then encode.
@@ -45,19 +48,26 @@ def optimize_step(
     latents = prior.encode(rendering.rgb)
 
     # Line 3: x_t = α_t x_0 + σ_t ε; x holds x_0, x_t, ε, σ_t and ω(t).
-    t = sample_timesteps(timesteps_of(config.guidance, prior.schedule, step, num_steps), num_views, generator)
+    if t is None:
+        bounds = timesteps_of(config.guidance, prior.schedule, step, num_steps)
+        t = sample_timesteps(bounds, num_views, generator)
     x = add_noise(latents, t, cameras, step, num_steps, prior.schedule, generator)
 
+    # What line 6 learns, at a timestep of its own and without view words in y: USD answers it along with line 4.
+    lesson = None
+    if lora is not None and step % config.guidance.lora_every == 0:
+        lesson = lora.draw(x.latents, guide.prompts.plain.expand(num_views, -1, -1), cameras.c2w, generator)
+
     # Line 4: θ ← θ - η_1 ∇_θ; the mean over views, η_1 and the regularizers are in `descend`.
-    answers = guide.ask(x, generator)
+    answers = guide.ask(x, generator, lesson)
     model.descend(rendering, latents, distillation_grad(guide, x, answers), step, generator)
 
     # Line 5, Eq. 19: p̄_t ← α_ema p_ξ(c|x_t) + (1 - α_ema) p̄_t, after line 4 has used the old p̄_t.
     guide.observe(x, answers.log_probs)
 
-    # Line 6, Eq. 8: φ ← φ - η_2 ∇_φ |ε_φ(x_t, t, c, y) - ε|², at a timestep of its own and without view words in y.
-    if lora is not None and step % config.guidance.lora_every == 0:
-        lora.step(x.latents, guide.prompts.plain.expand(num_views, -1, -1), cameras.c2w, step, generator)
+    # Line 6, Eq. 8: φ ← φ - η_2 ∇_φ |ε_φ(x_t, t, c, y) - ε|².
+    if lora is not None and lesson is not None:
+        lora.learn(lesson, step, answers.branch_grads)
 
 
 def distillation_grad(guide: Guide, x: Noised, answers: Answers) -> Float[Tensor, "batch c h w"]:

@@ -18,6 +18,7 @@ from recdreamer.mesh import MeshConfig
 from recdreamer.prior.prompts import ViewConfig
 from recdreamer.protocol import BUILTIN_PRIOR, JobRequest, RequestError
 from recdreamer.rendering import RenderConfig
+from recdreamer.safe_files import printable, reason_of
 
 BUILTIN_VIEWS = ViewConfig(
     front="from front view", right="facing left", back="from back view", left="facing right",
@@ -25,13 +26,36 @@ BUILTIN_VIEWS = ViewConfig(
 )  # fmt: skip
 """From its right, the figure is seen facing left."""
 
+EMBEDDED_FIELD = FieldConfig(num_levels=8, log2_table_size=16, max_resolution=128, hidden_width=32)
+"""At the finest level about two cells per pixel of a 64-pixel picture of the cube."""
+EMBEDDED_CAMERAS = CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0))
+"""Those of the prior's training pictures."""
+EMBEDDED_RENDER = RenderConfig(step_size=0.04)
+"""About a pixel of a 64-pixel picture of the cube."""
+EMBEDDED_MESH = MeshConfig(resolution=128, texture_size_px=1024)
+
 RENAMED = {
     "optimize.ground": "optimize.background_brightness",
     "optimize.ground_tint": "optimize.background_tint",
 }
 """Settings by the names that they have in the requests of earlier versions."""
+REMOVED = {"guidance.compile"}
+"""Settings of earlier versions that changed the speed alone."""
 
 Steps = TypeVar("Steps", OptimizeConfig, GeometryConfig, TextureConfig)
+
+
+BOUNDS: dict[str, tuple[int, int]] = {
+    "num_views": (1, 1024), "num_particles": (1, 65536), "render_px": (1, 8192), "preview_every": (1, 10**9),
+    "resolution": (2, 2048), "texture_size_px": (1, 16384), "cached_views": (1, 65536), "supersampling": (1, 16),
+    "bake_samples": (1, 64), "num_levels": (1, 32), "log2_table_size": (1, 26), "max_resolution": (1, 2**20),
+    "base_resolution": (1, 1024), "features_per_level": (1, 16), "hidden_width": (1, 1024), "interval": (1, 10**9),
+    "num_intervals": (1, 1000), "lora_rank": (1, 1024), "lora_every": (1, 10**9), "segment_samples": (1, 1024),
+    "padding_px": (0, 1024), "smoothing_steps": (0, 10**6), "template_copies": (0, 1024), "query_copies": (0, 1024),
+}  # fmt: skip
+"""Of whole numbers, by the last part of their names, so that no job fails by them much later."""
+MAX_NUMBER = 10**9
+"""Of all other numbers. No whole number is negative."""
 
 
 def resolve(request: JobRequest) -> GenerateConfig:
@@ -40,6 +64,8 @@ def resolve(request: JobRequest) -> GenerateConfig:
     if request.quality == "quick":
         config = quick(config)
     for name, value in request.overrides.items():
+        if name in REMOVED:
+            continue
         config = _with(config, RENAMED.get(name, name).split("."), name, value)
     _check_detail(config.texture)
     return config
@@ -92,7 +118,6 @@ def as_published(config: GenerateConfig) -> GenerateConfig:
 def embedded(request: JobRequest) -> GenerateConfig:
     """The embedded prior: 64-pixel pictures of one object, from the cameras that it was trained on."""
     config = stable_diffusion(request)
-    small = FieldConfig(num_levels=8, log2_table_size=16, max_resolution=128, hidden_width=32)
     return replace(
         config,
         extractor="builtin",
@@ -111,7 +136,7 @@ def embedded(request: JobRequest) -> GenerateConfig:
         # The texture starts with the albedo of the surface, which is close to the final one already.
         texture=TextureConfig(
             num_steps=50, num_views=4, render_px=64, guidance_scale=3.0,
-            field=small, grid_learning_rate=1e-2, cached_views=128, smoothness=100.0, smoothing_radius=0.03,
+            field=EMBEDDED_FIELD, grid_learning_rate=1e-2, cached_views=128, smoothness=100.0, smoothing_radius=0.03,
             detail_prompt="",
         ),
         # View prompts are nearly always obeyed, which leaves no bias to correct: only the methods that consist of view
@@ -127,10 +152,10 @@ def embedded(request: JobRequest) -> GenerateConfig:
         regularizers=RegularizerConfig(
             sparsity=10.0, opaque=1000.0, entropy=30.0, smoothness=100.0, color_smoothness=100.0
         ),
-        cameras=CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0)),
-        field=small,
-        render=RenderConfig(step_size=0.04),
-        mesh=MeshConfig(resolution=128, texture_size_px=1024),
+        cameras=EMBEDDED_CAMERAS,
+        field=EMBEDDED_FIELD,
+        render=EMBEDDED_RENDER,
+        mesh=EMBEDDED_MESH,
     )  # fmt: skip
 
 
@@ -172,17 +197,36 @@ def _with(config: Any, path: list[str], name: str, value: Any) -> Any:
     known = _names(config)
     if path[0] not in known:
         raise RequestError(
-            f"There is no setting {name!r}.", f"The settings here are: {', '.join(known) or 'none'}."
+            f"There is no setting '{printable(name)[:100]}'.",
+            f"The settings here are: {', '.join(known) or 'none'}.",
         )
     if len(path) > 1:
         return replace(config, **{path[0]: _with(getattr(config, path[0]), path[1:], name, value)})
     kind = get_type_hints(type(config))[path[0]]
     try:
+        _check_bounds(path[0], value)
         return replace(config, **{path[0]: _converted(value, kind)})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise RequestError(
-            f"{value!r} does not fit the setting {name!r} ({error}).", f"Give a {kind}."
+            f"{printable(repr(value))[:80]} does not fit the setting {name!r} ({reason_of(error)}).",
+            f"Give {_described(kind)}.",
         ) from error
+
+
+def _check_bounds(name: str, value: Any) -> None:
+    """Raise ValueError for numbers that no job can have."""
+    for item in value if isinstance(value, list | tuple) else (value,):
+        low, high = BOUNDS.get(name, (0, MAX_NUMBER)) if type(item) is int else (-MAX_NUMBER, MAX_NUMBER)
+        if isinstance(item, int | float) and not low <= item <= high:
+            raise ValueError(f"it must be from {low} to {high}")
+
+
+def _described(kind: Any) -> str:
+    """A type of a setting in words."""
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    return words.get(kind, f"a value like {str(kind).replace('typing.', '')}")
 
 
 def _names(config: Any) -> list[str]:
@@ -198,8 +242,12 @@ def _converted(value: Any, kind: Any) -> Any:
     if get_origin(kind) is dict:
         return {str(key): _converted(item, get_args(kind)[1]) for key, item in dict(value).items()}
     if get_origin(kind) is tuple:
-        inner = get_args(kind)[0]
-        return tuple(_converted(item, inner) for item in value)
+        inner = get_args(kind)
+        if not isinstance(value, list | tuple):
+            raise TypeError("expected a list")
+        if inner[-1] is not ... and len(value) != len(inner):
+            raise ValueError(f"expected {len(inner)} values")
+        return tuple(_converted(item, inner[0]) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(kind, type) and not (

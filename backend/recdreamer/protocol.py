@@ -1,7 +1,8 @@
 """The contract between the add-on and the backend: job folder, request, events, and conventions.
 
-Standard library only, and no imports from its siblings: Blender imports this file as part of the extension, the worker
-imports it as `recdreamer.protocol`. Files carry data, JSON lines carry events.
+Standard library only: Blender imports this file as part of the extension, the worker imports it as
+`recdreamer.protocol`. The same holds for the files that it imports, relatively therefore: safe_files.py,
+json_values.py, folder_lock.py and job_state.py. Files carry data, JSON lines carry events.
 
 Colours: every colour that leaves a module, and every colour in a file, is sRGB in [0, 1] (or 0 to 255 in bytes). The
 backend never converts to linear light: fields, renders and textures mix sRGB values directly, like the pictures that the
@@ -16,13 +17,29 @@ picture. CLASS_AZIMUTHS_DEG has the angles.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
+import re
+import socket
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args
+
+from .folder_lock import LOCK, STOP, is_locked
+from .job_state import HEARTBEAT_S as HEARTBEAT_S
+from .job_state import STALE_S as STALE_S
+from .job_state import JobState
+from .job_state import Status as Status
+from .json_values import (
+    check_choice,
+    check_range,
+    check_seed,
+    check_text,
+    known_fields,
+    parsed,
+    read_json,
+)
+from .safe_files import FileMissing, RequestError, check_tree, is_inside, printable, reason_of
+from .safe_files import write_atomically as write_atomically
 
 PROTOCOL_VERSION = 1
 
@@ -33,11 +50,9 @@ Kind = Literal["object", "particles"]
 Stage = Literal["shape", "geometry", "texture"]
 Start = Literal["prompt", "object", "texture", "continue"]
 Source = Literal["viewport", "turntable", "file", "clipboard", "sketch", "prior", "novel_view"]
-Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 
 BUILTIN_PRIOR = "builtin"
-NO_PROMPT = "no prompt yet"
-"""Placeholder in a request that only checks templates."""
+NO_PROMPT = "no prompt yet"  # Placeholder in a request that only checks templates.
 
 # Azimuth of the camera that sees a class, as on Blender's numpad: 1 is front (camera at -Y), 3 is right (+X), and
 # counter-clockwise seen from above. Other labels are allowed; their azimuth comes with the template.
@@ -49,6 +64,9 @@ MIN_COVERAGE = 1e-4
 """Share of a picture that must be opaque: a few thin lines are enough, a stray pixel is not."""
 MAX_TRIANGLES = 2_000_000
 """Of a mesh to start from."""
+MAX_WEIGHT = 1e6
+"""Of a template."""
+DEVICES = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 TEMPORARY = ".new-"
 """Prefix of unfinished and discarded entries in `checkpoints/`. The next worker removes them."""
 
@@ -58,16 +76,13 @@ START_MESH = "start/mesh.npz"
 #   uvs     float32 (faces, 3, 2)   optional; whole numbers count UV tiles (UDIM): u in [1, 2) is tile 1002
 #   region  float32 (verts,)        optional; 1 where the result may change, 0 where it must not
 #   rgb     float32 (verts, 3)      optional; sRGB colour of the part that must not change
+#   notes   uint8 (bytes,)          optional; UTF-8, a sentence per line: what was changed or left out of the artist's
+#                                   mesh. The worker says them when the job begins.
+RESULT_ROUGHNESS = 0.9
+"""Of the material of a result, wherever it is made."""
+MAX_HEIGHT_M = 1e30
+"""Of a result. Beyond, its coordinates come near the limits of their precision."""
 START_ARRAYS = ("verts", "faces", "uvs", "region", "rgb")
-
-
-class RequestError(ValueError):
-    """A request that cannot be run. `message` says what is wrong, `hint` says what to do."""
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(f"{message} {hint}")
-        self.message = message
-        self.hint = hint
 
 
 @dataclass(frozen=True)
@@ -135,10 +150,24 @@ class JobRequest:
             raise RequestError("The prompt is empty.", "Describe the object, for example: a red bear.")
         choices = {"kind": Kind, "method": Method, "pose_mode": PoseMode, "quality": Quality}
         for name, allowed in choices.items():
-            _check_choice(name, getattr(self, name), allowed)
+            check_choice(name, getattr(self, name), allowed)
+        for name in ("prompt", "prior", "start_job", "start_mesh"):
+            check_text(name, getattr(self, name))
+        if not DEVICES.fullmatch(self.device):
+            raise RequestError(
+                f"There is no device {printable(self.device)[:40]!r}.",
+                "Choose auto, cpu, cuda or cuda:N; other accelerators are not supported.",
+            )
+        check_seed(self.seed)
         self._validate_start()
-        if not 0 < self.height_m < float("inf"):
-            raise RequestError(f"The height is {self.height_m} metres.", "Give a height above zero.")
+        check_range(
+            "The height",
+            self.height_m,
+            1 / MAX_HEIGHT_M,
+            MAX_HEIGHT_M,
+            " meters",
+            "Give a height above zero.",
+        )
         labels = self.labels
         if self.templates and not MIN_CLASSES <= len(labels) <= MAX_CLASSES:
             raise RequestError(
@@ -146,25 +175,35 @@ class JobRequest:
                 "Add templates of other views, or remove them all and let the prior draw its own.",
             )
         for template in self.templates:
-            if not 0 < template.weight < float("inf"):
-                raise RequestError(
-                    f"The weight of template {template.label!r} is {template.weight}.",
-                    "Give a weight above zero, or remove the template.",
-                )
+            _validate_template(template)
         if self.method == "usd" and self.pose_mode == "camera":
             for template in self.templates:
                 if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
                     raise RequestError(
-                        f"Template {template.label!r} has no known view direction.",
+                        f"Template {printable(template.label)[:100]!r} has no known view direction.",
                         "Label it front, right, back or left, set its azimuth, or use the marginal mode.",
                     )
 
     def _validate_start(self) -> None:
-        _check_choice("start", self.start, Start)
+        if self.start_mesh and not is_inside(self.start_mesh):
+            raise RequestError(
+                f"The mesh {printable(self.start_mesh)[:200]!r} is not in the job folder.",
+                "Start a new job from the object.",
+            )
+        if self.start_mesh and self.start == "prompt":
+            raise RequestError(
+                "A mesh is given, but the job starts from the prompt alone.",
+                "Start from the object or from an earlier result, or leave the mesh out.",
+            )
+        if self.start_job and self.start != "continue":
+            raise RequestError(
+                "An earlier job is given, but the job does not start from it.",
+                "Start from the earlier result, or leave the job out.",
+            )
+        check_choice("start", self.start, Start)
         for stage in self.stages:
-            _check_choice("stage", stage, Stage)
-        if not 0 <= self.strength <= 1:
-            raise RequestError(f"The strength is {self.strength}.", "Give a number from 0 to 1.")
+            check_choice("stage", stage, Stage)
+        check_range("The strength", self.strength, 0.0, 1.0, "", "Give a number from 0 to 1.")
         if self.start in ("object", "texture") and not self.start_mesh:
             raise RequestError(
                 "The job starts from a mesh, but names none.", "Choose an object to start from."
@@ -198,25 +237,31 @@ class JobRequest:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False)
 
     @classmethod
-    def from_json(cls, text: str) -> JobRequest:
-        """Parse and validate. Unknown fields are ignored, so that minor versions can add some."""
+    def from_json(cls, text: str | bytes) -> JobRequest:
+        """Parse and validate, see `from_values`."""
+        return cls.from_values(parsed("job.json", text))
+
+    @classmethod
+    def from_values(cls, raw: Any) -> JobRequest:
+        """Convert and validate parsed JSON. Unknown fields are ignored, so that minor versions can add some."""
+        if isinstance(raw, dict) and type(raw.get("protocol")) is int:
+            _check_protocol(raw["protocol"])
         try:
-            raw = json.loads(text)
-            if isinstance(raw, dict) and type(raw.get("protocol")) is int:
-                _check_protocol(raw["protocol"])
-            values = _known_fields(cls, raw)
-            values["templates"] = tuple(
-                Template(**_known_fields(Template, item)) for item in values.get("templates", ())
-            )
-            request = cls(**values)
-        except RequestError:
-            raise
-        except (ValueError, TypeError) as error:
+            request = cls(**known_fields(cls, raw))
+        except TypeError as error:
             raise RequestError(
-                f"job.json cannot be read ({error}).", "The file is damaged; start a new job."
+                f"job.json cannot be read ({reason_of(error)}).", "It is damaged; start a new job."
             ) from error
         request.validate()
         return request
+
+
+USED = (
+    "job.json", "state.json", "events.jsonl", "log.txt", "seeds.json", "config.json", LOCK, STOP,
+    "templates", "start", "checkpoints", "previews", "result", "check",
+    "trace.json", "sheets", "particles.png", "marginal.png",
+)  # fmt: skip
+"""Everything in a job folder that is read or written; what else is there is left alone."""
 
 
 @dataclass(frozen=True)
@@ -265,41 +310,32 @@ class JobFolder:
     def read_request(self) -> JobRequest:
         """The request, validated. Raises RequestError if it is missing or damaged."""
         try:
-            text = self.request.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(
-                f"{self.request} cannot be read ({error}).", "Choose a job folder that has a job.json."
-            ) from error
-        return JobRequest.from_json(text)
+            raw = read_json(self.request)
+        except FileMissing as error:
+            raise RequestError(error.message, "Choose a job folder, which has a job.json.") from error
+        return JobRequest.from_values(raw)
 
     def read_state(self) -> JobState:
-        """The latest state; a folder without one is a queued job."""
+        """The latest state; a folder without one, or with one that cannot be read, is a queued job."""
         try:
-            return JobState(**_known_fields(JobState, json.loads(self.state.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError):
+            return JobState(**known_fields(JobState, read_json(self.state)))
+        except (ValueError, TypeError):
             return JobState()
 
+    def check(self) -> None:
+        """Raise RequestError if something in the folder is a link, a FIFO or a device, before it is read or written."""
+        check_tree(self.root, USED)
 
-@dataclass
-class JobState:
-    """`state.json`: the progress of a job, replaced atomically. Enough to draw the panel after a restart."""
+    def running_on(self, state: JobState) -> str:
+        """Name of the computer on which a worker runs this job; empty if none does.
 
-    status: Status = "queued"
-    pid: int | None = None
-    updated_s: float = 0.0
-    """Unix time of the last heart-beat."""
-    stage: str = ""
-    step: int = 0
-    total: int = 0
-    it_per_s: float = 0.0
-    eta_s: float | None = None
-    """Remaining time of the whole job, not only of the stage."""
-    preview: str = ""
-    """Newest preview picture, relative to the job folder."""
-    pose_distribution: dict[str, float] = field(default_factory=dict)
-    message: str = ""
-    """Why the job failed, or the latest warning."""
-    hint: str = ""
+        The lock says so for this computer, and for others where the file system passes locks on. Elsewhere the
+        heart-beat of another computer counts while it is fresh; times from the future never are.
+        """
+        here = socket.gethostname()
+        if is_locked(self.root):
+            return state.host or here
+        return state.host if state.host != here and state.is_fresh(time.time()) else ""
 
 
 # Events: one JSON object per line on the worker's stdout and in events.jsonl; "type" says which.
@@ -307,13 +343,31 @@ class JobState:
 #   progress(step, total, it_per_s, eta_s) preview(path)
 #   pose_distribution(probs)              warning(message)      result(path)
 #   error(kind, message, hint)            paused()      cancelled()
-# The worker reads "cancel" and "pause" lines from stdin; end of file there means that the parent process ended.
-# Readers ignore unknown types and fields.
-COMMANDS = ("cancel", "pause")
-HEARTBEAT_S = 2.0
-"""The worker renews state.json at least this often."""
-STALE_S = 30.0
-"""If the state of a running job is older than this, its worker is gone."""
+# The worker reads "cancel" and "pause" lines from stdin, where end of file means that the parent process ended, and from
+# a file of the job folder (folder_lock.py). Readers ignore unknown types and fields.
+
+
+def _validate_template(template: Template) -> None:
+    """Raise RequestError for what no picture of a pose can be."""
+    check_text("label", template.label)
+    if not template.label.strip():
+        raise RequestError("A template has no label.", "Label it front, right, back or left.")
+    of_this = f"of template {printable(template.label)[:100]!r}"
+    if not is_inside(template.image):
+        raise RequestError(f"The picture {of_this} is not in the job folder.", "Add the template again.")
+    check_range(
+        f"The weight {of_this}", template.weight, 1 / MAX_WEIGHT, MAX_WEIGHT, "", "Give a weight above zero."
+    )
+    for name, angle in (("azimuth", template.azimuth_deg), ("elevation", template.elevation_deg)):
+        if angle is not None:
+            check_range(
+                f"The {name} {of_this}",
+                angle,
+                -360.0,
+                360.0,
+                " degrees",
+                "Give an angle of up to 360 degrees.",
+            )
 
 
 def _check_protocol(protocol: int) -> None:
@@ -322,57 +376,3 @@ def _check_protocol(protocol: int) -> None:
             f"The request speaks protocol {protocol}, but this backend speaks {PROTOCOL_VERSION}.",
             "Install the add-on and the backend from the same release.",
         )
-
-
-def _known_fields(cls: type, raw: Any) -> dict[str, Any]:
-    """The values of a JSON object that are fields of `cls`. TypeError if one has the wrong type."""
-    if not isinstance(raw, dict):
-        raise TypeError(f"expected an object, not {type(raw).__name__}")
-    hints = get_type_hints(cls)
-    return {name: _checked(name, value, hints[name]) for name, value in raw.items() if name in hints}
-
-
-def _checked(name: str, value: Any, hint: Any) -> Any:
-    """A parsed JSON value, converted for a field of type `hint`. TypeError or RequestError if it does not fit."""
-    kinds = get_args(hint) if get_origin(hint) is UnionType else (hint,)
-    outer = [str if get_origin(kind) is Literal else get_origin(kind) or kind for kind in kinds]
-    if float in outer and type(value) is int:
-        value = float(value)
-    if tuple in outer and isinstance(value, list):
-        value = tuple(value)
-    if type(value) not in outer:
-        raise TypeError(f"{name} cannot be {value!r}")
-    if get_origin(hint) is Literal:
-        _check_choice(name, value, hint)
-    return value
-
-
-def _check_choice(name: str, value: str, allowed: Any) -> None:
-    if value not in get_args(allowed):
-        raise RequestError(f"Unknown {name} {value!r}.", f"Choose one of: {', '.join(get_args(allowed))}.")
-
-
-def write_atomically(path: Path, data: str | bytes) -> None:
-    """Replace a file in one step: after a crash, and for any reader, it has the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data.encode("utf-8") if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _replace(Path(temporary), path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _replace(source: Path, target: Path) -> None:
-    """`source.replace(target)`. On Windows it fails as long as a reader has the target open, so try for a second."""
-    for _ in range(20 if os.name == "nt" else 0):
-        try:
-            source.replace(target)
-            return
-        except PermissionError:
-            time.sleep(0.05)
-    source.replace(target)

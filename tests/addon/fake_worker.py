@@ -14,8 +14,13 @@ import time
 import zlib
 from pathlib import Path
 
-import fake_templates
 import numpy as np
+
+# Workers run with PYTHONSAFEPATH, so the folder of this script is not in the import path.
+sys.path.insert(0, str(Path(__file__).parent))
+import fake_templates
+
+from recdreamer.folder_lock import FolderLock, take_stop_request
 
 ASKED = {"command": ""}
 
@@ -131,6 +136,7 @@ def main() -> int:
         if mode not in ("refuse", "busy"):
             begin_again(folder, *sys.argv[sys.argv.index("--again") :][1::2])
     threading.Thread(target=listen, daemon=True).start()
+    lock = FolderLock(folder)
     if mode == "refuse":
         print("ModuleNotFoundError: No module named 'torch'", file=sys.stderr)
         return 1
@@ -154,8 +160,11 @@ def main() -> int:
         return 1
     send("stage", name="optimize", index=0, count=2)
     for step in range(1, steps + 1):
-        if ASKED["command"] and mode != "stubborn":
-            status = "cancelled" if ASKED["command"] == "cancel" else "paused"
+        command = take_stop_request(folder)
+        if mode != "stubborn":
+            command = command or ASKED["command"]
+        if command:
+            status = "cancelled" if command == "cancel" else "paused"
             write_state(folder, status=status)
             send(status)
             return 0
@@ -169,6 +178,7 @@ def main() -> int:
         send("pose_distribution", probs=probs)
     write_results(folder, request)
     write_state(folder, status="done", eta_s=None)
+    lock.release()
     send("result", path="result")
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -37,6 +38,53 @@ def test_a_failing_step_ends_the_task_with_its_last_line(tmp_path):
     task.join()
     assert task.problem == "Fetching failed: No space."
     assert not (tmp_path / "marker").exists()
+
+
+def test_the_first_error_is_the_reason_and_a_log_has_everything(tmp_path):
+    lines = [
+        "Collecting torch",
+        "ERROR: Could not find torch",
+        "ERROR: That was it",
+        "note: not a problem with pip",
+    ]
+    log = tmp_path / "install.log"
+    for _ in range(2):
+        task = Task([Step("Fetching", python(f"print(*{lines}, sep=chr(10)); raise SystemExit(1)"))], log=log)
+        task.join()
+        assert task.problem == f"Fetching failed: Could not find torch. {log} has everything."
+        assert log.read_text().splitlines() == lines
+
+
+def test_a_log_that_cannot_be_written_ends_the_task_with_a_sentence(tmp_path):
+    task = Task([Step("Fetching", python("print(1)"))], log=tmp_path / "missing/install.log")
+    task.join()
+    assert "Fetching failed: No such file" in task.problem and not task.is_running
+
+
+def test_settings_of_other_pythons_do_not_reach_pip(tmp_path, monkeypatch):
+    """Neither variables nor files, but proxies and certificates do."""
+    for name, value in {
+        "PIP_USER": "1",
+        "PIP_TARGET": "/x",
+        "CONDA_PREFIX": "/x",
+        "VIRTUAL_ENV": "/x",
+    }.items():
+        monkeypatch.setenv(name, value)
+    kept = {"HTTPS_PROXY": "http://p:1", "SSL_CERT_FILE": "/c.pem", "PIP_CERT": "/c.pem"}
+    for name, value in kept.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip/pip.conf").write_text("[install]\nuser = true\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    log = tmp_path / "log"
+    task = Task([Step("Asking", [sys.executable, "-m", "pip", "config", "list"])], log=log)
+    task.join()
+    assert not task.problem
+    assert log.read_text().splitlines() == [":env:.cert='/c.pem'", f":env:.config-file='{os.devnull}'"]
+    asked = Task([Step("Asking", python("import os; print(sorted(os.environ))"))])
+    asked.join()
+    assert all(repr(name) in asked.line for name in kept)
+    assert not any(name in asked.line for name in ("PIP_USER", "PIP_TARGET", "CONDA", "VIRTUAL_ENV"))
 
 
 def test_a_missing_command():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ from recdreamer_extension.backend.recdreamer.protocol import (
 def registry(tmp_path):
     registry = JobRegistry(tmp_path / "Ünï codé dir")
     yield registry
-    registry.stop_all(timeout_s=0)
+    registry.shut_down(timeout_s=0)
 
 
 @pytest.fixture
@@ -88,14 +88,14 @@ def test_another_blender_reads_the_job_from_its_folder(registry, start, settle):
 def test_pause_and_resume(registry, start, settle, wait_until, fake_command):
     job = start(steps=300, step_s=0.01)
     wait_until(lambda: registry.poll() and job.state.step > 1)
-    registry.stop(job, keep=True)
+    registry.ask_to_stop(job, "pause")
     assert job.condition == "pausing" and job.why_not_stop
     settle(job)
     assert job.condition == "paused"
     before = job.state.step
     registry.start(job, fake_command, BACKEND)
     assert job.condition == "starting" and job.state.step == before, "earlier progress stays visible"
-    registry.stop(job, keep=False)
+    registry.ask_to_stop(job, "cancel")
     settle(job)
     assert job.condition == "cancelled"
 
@@ -105,7 +105,7 @@ def test_a_worker_that_ignores_a_stop_is_killed(registry, start, settle, wait_un
     job = start(fake="stubborn", steps=3000)
     wait_until(lambda: registry.poll() and job.state.step > 0)
     pid = job.client._process.pid
-    registry.stop(job, keep=False)
+    registry.ask_to_stop(job, "cancel")
     settle(job)
     assert job.condition == "cancelled"
     assert not is_alive(pid)
@@ -171,7 +171,7 @@ def test_switching_off_leaves_no_process(registry, start, wait_until):
     job = start(steps=3000)
     wait_until(lambda: registry.poll() and job.state.step > 0)
     pid = job.client._process.pid
-    registry.stop_all(timeout_s=5)
+    registry.shut_down(timeout_s=5)
     assert not is_alive(pid)
     assert job.folder.read_state().status == "paused"
     assert job.condition == "paused"
@@ -183,12 +183,12 @@ def test_a_job_can_continue_without_blender(registry, fake_command, wait_until):
     registry.start(job, fake_command, BACKEND)
     wait_until(lambda: registry.poll() and job.state.step > 0)
     pid = job.client._process.pid
-    registry.stop_all(timeout_s=0)
+    registry.shut_down(timeout_s=0)
     assert is_alive(pid)
     registry.refresh()
     assert job.condition == "running elsewhere"
     assert job.why_not_resume and not job.why_not_stop
-    registry.stop(job, keep=False)
+    registry.ask_to_stop(job, "cancel")
     wait_until(lambda: not is_alive(pid))
 
 
@@ -219,7 +219,7 @@ def test_files_of_the_start_are_written_before_the_request(registry):
     placement = StartPlacement("Büste", "f00", ["Hut"], ["f01"], (1.0, 2.0, 3.5), 90.0, "UVMap", "hat")
     job = registry.create(request, [], {START_MESH: b"arrays", PLACEMENT: placement.to_json().encode()})
     assert (job.folder.root / job.folder.read_request().start_mesh).read_bytes() == b"arrays"
-    assert StartPlacement.read(job.folder) == replace(placement, place_m=[1.0, 2.0, 3.5])
+    assert StartPlacement.read(job.folder) == placement
     (job.folder.root / PLACEMENT).write_text("{")
     with pytest.raises(RequestError, match="start object of this job cannot be found"):
         StartPlacement.read(job.folder)
@@ -257,6 +257,17 @@ def test_full_disk_leaves_no_half_job(registry, monkeypatch):
     assert not any(registry.root.iterdir())
 
 
+def test_full_disk_when_a_job_starts(registry, fake_command, monkeypatch):
+    def full(path, data):
+        raise OSError(28, "No space left on device")
+
+    job = registry.create(JobRequest(prompt="a bear"), [])
+    monkeypatch.setattr(client, "write_atomically", full)
+    with pytest.raises(RequestError, match=r"The disk is full. Free some space, and resume the job."):
+        registry.start(job, fake_command, BACKEND)
+    assert job.client is None and not job.why_not_resume
+
+
 def test_truncated_job_json(registry, fake_command):
     job = registry.create(JobRequest(prompt="a red bear"), [])
     job.folder.request.write_text(job.folder.request.read_text()[:40])
@@ -285,7 +296,7 @@ def test_worker_environment_is_scrubbed(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONSTARTUP", "x")
     environment = worker_environment(tmp_path)
     names = {name for name in environment if name.startswith("PYTHON")}
-    assert names == {"PYTHONPATH", "PYTHONUTF8", "PYTHONNOUSERSITE"}
+    assert names == {"PYTHONPATH", "PYTHONUTF8", "PYTHONNOUSERSITE", "PYTHONSAFEPATH"}
     assert environment["PYTHONPATH"] == str(tmp_path)
     assert "PATH" in environment
 

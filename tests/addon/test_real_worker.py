@@ -30,14 +30,14 @@ TIME_LIMIT_S = 300
 def registry(tmp_path):
     registry = JobRegistry(tmp_path / "Ünï codé dir")
     yield registry
-    registry.stop_all(timeout_s=0)
+    registry.shut_down(timeout_s=0)
 
 
 def test_pause_resume_result_and_redo_of_the_texture(registry, wait_until):
     job = registry.create(JobRequest(prompt="a red bear", quality="quick", overrides=TINY), [])
     registry.start(job, COMMAND, BACKEND)
     wait_until(lambda: registry.poll() and job.state.total == 6 and job.state.step > 0, TIME_LIMIT_S)
-    registry.stop(job, keep=True)
+    registry.ask_to_stop(job, "pause")
     wait_until(lambda: registry.poll() and job.client is None, TIME_LIMIT_S)
     assert job.condition == "paused", f"{job.state.message} {job.state.hint}"
 
@@ -71,6 +71,6 @@ def test_switching_off_while_it_works(registry, wait_until):
     job = registry.create(JobRequest(prompt="a red bear", overrides=TINY | {"optimize.num_steps": 5000}), [])
     registry.start(job, COMMAND, BACKEND)
     wait_until(lambda: registry.poll() and job.state.total == 5000 and job.state.step > 0, TIME_LIMIT_S)
-    registry.stop_all(timeout_s=60)
+    registry.shut_down(timeout_s=60)
     assert job.folder.read_state().status == "paused"
     assert not job.why_not_resume

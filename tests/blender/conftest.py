@@ -169,6 +169,14 @@ def settings(fake_backend):
 
 
 @pytest.fixture
+def draw(addon):
+    """Draw all panels as Blender would; returns what was recorded."""
+    from .recorder import draw_panels
+
+    return lambda: draw_panels(addon)
+
+
+@pytest.fixture
 def sentence(addon) -> Callable[[], str]:
     """Why Generate is grayed out."""
     return lambda: addon("operators.jobs").why_not_generate(bpy.context)

@@ -61,6 +61,28 @@ def test_template_without_a_name_or_a_picture(fake_backend, block_out, sentence)
     assert sentence() == "A template has no pose. Name its pose, for example: front."
 
 
+def test_pictures_of_another_computer_are_named_once_and_removed_together(
+    fake_backend, block_out, sentence, draw, tmp_path
+):
+    settings = bpy.context.scene.recdreamer
+    settings.prompt = "a bear"
+    bpy.ops.recdreamer.capture_turntable()
+    settings.templates[3].label = "front"
+    for template in list(settings.templates)[:3]:
+        template.path.unlink()
+    assert sentence() == ("The images of 3 templates are missing. Press Remove Missing, or recapture them.")
+    seen = draw()
+    assert " ".join(seen.texts).count("3 of 4 pictures are not on this computer.") == 1
+    assert "recdreamer.remove_missing_templates" in seen.operators
+    # A stranger's file may name any path, but none outside of the templates folder is looked at.
+    (tmp_path / "elsewhere.png").write_bytes(settings.templates[3].path.read_bytes())
+    settings.templates[0].image = str(tmp_path / "elsewhere.png")
+    settings.templates[1].image = "\\\\server\\share\\x.png"
+    assert settings.templates[0].is_missing and settings.templates[1].path.name == "x.png"
+    assert bpy.ops.recdreamer.remove_missing_templates() == {"FINISHED"}
+    assert len(settings.templates) == 1 and not settings.templates[0].is_missing
+
+
 def test_data_folder_that_cannot_be_written(fake_backend, preferences, tmp_path):
     (tmp_path / "file").write_text("")
     preferences.data_folder = str(tmp_path / "file/data")
@@ -136,6 +158,16 @@ def test_worker_trouble(fake_backend, settle, mode, sentence):
 def test_overrides_that_are_not_json(fake_backend):
     bpy.context.scene.recdreamer.prompt = "a bear"
     assert "Expecting" in reported(bpy.ops.recdreamer.generate, overrides="{")
+
+
+def test_a_folder_that_would_be_started_is_not_opened(fake_backend, settle, addon, monkeypatch):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate()
+    job = settle()
+    job.folder.root.rename(job.folder.root.with_name("bear.app"))
+    addon("session").pump()
+    message = reported(bpy.ops.recdreamer.open_folder, job_id="bear.app")
+    assert "looks like that of a program. Rename it without a dot first." in message
 
 
 def test_there_is_no_job(extension):

@@ -50,12 +50,15 @@ def test_mesh_size_orientation_and_uvs(imported):
         assert in_quarter == (polygon.normal.y < -0.9)
 
 
-def test_material_has_the_texture_packed(imported):
+def test_material_has_the_texture_packed(imported, addon):
     obj, _job = imported
     material = obj.data.materials[0]
     principled = next(node for node in material.node_tree.nodes if node.type == "BSDF_PRINCIPLED")
     texture = principled.inputs["Base Color"].links[0].from_node
     image = texture.image
+    assert principled.inputs["Roughness"].default_value == pytest.approx(
+        addon("result.material").RESULT_ROUGHNESS
+    )
     assert image.packed_file is not None and tuple(image.size) == (64, 64)
     assert image.colorspace_settings.name == "sRGB"
     lower_left = np.array(image.pixels[:]).reshape(64, 64, 4)[0, 0]

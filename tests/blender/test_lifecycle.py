@@ -64,11 +64,12 @@ def test_the_scene_holds_no_job_state(extension):
     }  # fmt: skip
 
 
-def test_only_the_protocol_of_the_backend_is_imported(extension):
+def test_only_the_shared_files_of_the_backend_are_imported(extension):
     names = {
         name.removeprefix(f"{MODULE}.backend") for name in sys.modules if name.startswith(f"{MODULE}.backend")
     }
-    assert names == {"", ".recdreamer", ".recdreamer.protocol"}
+    shared = {"protocol", "safe_files", "json_values", "folder_lock", "job_state", "uv_map"}
+    assert names == {"", ".recdreamer"} | {f".recdreamer.{name}" for name in shared}
     assert "torch" not in sys.modules
 
 

@@ -3,94 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 
 import bpy
 import numpy as np
 import pytest
 
-FUNCTIONS = bpy.types.UILayout.bl_rna.functions
-ICONS = set(FUNCTIONS["label"].parameters["icon"].enum_items.keys())
-ATTRIBUTES = set(bpy.types.UILayout.bl_rna.properties.keys())
-
-
-class RecorderLayout:
-    """Replaces UILayout: checks every call against RNA and records texts and operators."""
-
-    def __init__(self, record=None):
-        object.__setattr__(
-            self, "record", record or SimpleNamespace(texts=[], operators=[], icons=[], props=[])
-        )
-
-    def __setattr__(self, name, value):
-        assert name in ATTRIBUTES, f"UILayout has no {name}"
-
-    def __getattr__(self, name):
-        if name not in FUNCTIONS:
-            raise AttributeError(f"UILayout has no {name}")
-        known = set(FUNCTIONS[name].parameters.keys()) | {"text_ctxt"}
-
-        def call(*args, **kwargs):
-            assert not set(kwargs) - known, f"{name} has no {set(kwargs) - known}"
-            if "icon" in kwargs:
-                assert kwargs["icon"] in ICONS, f"there is no icon {kwargs['icon']}"
-                self.record.icons.append(kwargs["icon"])
-            if "text" in kwargs:
-                assert isinstance(kwargs["text"], str)
-                self.record.texts.append(kwargs["text"])
-            if name == "prop_search":
-                data, prop, items, collection = args
-                assert prop in data.bl_rna.properties and collection in items.bl_rna.properties
-            if name in ("prop", "textbox"):
-                data, prop = args
-                assert prop in data.bl_rna.properties, f"{data} has no {prop}"
-                self.record.props.append(prop)
-            if name == "progress":
-                assert 0 <= kwargs["factor"] <= 1
-            if name == "panel":
-                return RecorderLayout(self.record), RecorderLayout(self.record)
-            if name == "operator":
-                return self._operator(args[0])
-            return RecorderLayout(self.record)
-
-        return call
-
-    def _operator(self, idname):
-        module, name = idname.split(".")
-        rna = getattr(getattr(bpy.ops, module), name).get_rna_type()
-        self.record.operators.append(idname)
-
-        class Properties:
-            def __setattr__(self, prop, value):
-                assert prop in rna.properties, f"{idname} has no {prop}"
-
-        return Properties()
-
-
-@pytest.fixture
-def draw(addon):
-    """Draw all panels and the preferences as Blender would; returns what was recorded."""
-
-    def draw():
-        record = RecorderLayout()
-        modules = ("panels.jobs", "panels.shelf", "panels.result")
-        classes = [cls for name in modules for cls in addon(name).CLASSES]
-        for cls in sorted(classes, key=lambda cls: getattr(cls, "bl_order", 9)):
-            assert cls.is_registered
-            if cls.__name__ == "RECDREAMER_MT_card":
-                continue  # This menu needs a card.
-            if not getattr(cls, "poll", lambda context: True)(bpy.context):
-                continue
-            for function in ("draw_header_preset", "draw"):
-                if hasattr(cls, function):
-                    fake = SimpleNamespace(layout=record)
-                    for helper in dir(cls):
-                        if helper.startswith("_draw"):
-                            setattr(fake, helper, getattr(cls, helper).__get__(fake))
-                    getattr(cls, function)(fake, bpy.context)
-        return record.record
-
-    return draw
+from .recorder import ICONS, RecorderLayout
 
 
 @pytest.fixture
@@ -229,6 +149,20 @@ def test_damaged_job(draw, fake_backend, addon, settle):
     seen = draw()
     assert "job.json cannot be read" in " ".join(seen.texts)
     assert "recdreamer.delete_job" in seen.operators
+
+
+def test_a_job_on_another_computer(draw, fake_backend, settle, addon):
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate()
+    job = settle()
+    state = {"status": "running", "host": "render-7", "updated_s": time.time(), "step": 3, "total": 4}
+    job.folder.state.write_text(json.dumps(state))
+    addon("session").pump()
+    seen = draw()
+    assert "a bear  ·  running on render-7" in seen.texts
+    assert "recdreamer.pause" in seen.operators and "recdreamer.resume" not in seen.operators
+    assert bpy.ops.recdreamer.pause() == {"FINISHED"}
+    assert (job.folder.root / "stop").read_text() == "pause"
 
 
 def test_every_condition_has_an_icon(addon):

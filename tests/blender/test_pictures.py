@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import bpy
 import numpy as np
 import pytest
+
+from .objects import reported
 
 
 def png(pixels: np.ndarray, depth: int = 8) -> bytes:
@@ -169,6 +173,76 @@ def test_a_photograph_stands_upright_however_the_camera_was_held(shelf, addon, t
         assert (
             pixels[:25, :, 0].mean() > 0.7 and pixels[35:, :, 0].mean() < 0.3
         )  # The bottom row comes first.
+
+
+TURNED = sorted(Path(__file__).with_name("turned").glob("turned.*"))
+
+
+def test_every_format_stands_upright(shelf, addon):
+    """The same picture, stored lying with EXIF orientation 6, as JPEG, PNG, TIFF and WebP."""
+    assert [path.suffix for path in TURNED] == [".jpg", ".png", ".tif", ".webp"]
+    for path in TURNED:
+        assert add(path.parent, path.name) == ""
+    pictures = [addon("shelf.pictures").load_pixels(template.path) for template in shelf]
+    assert [picture.shape for picture in pictures] == [(40, 20, 4)] * 4
+    for picture in pictures:
+        assert np.abs(picture - pictures[1]).mean() < 0.03
+    assert np.ptp(pictures[1][..., :3]) > 0.5, "it would show"
+
+
+def test_multilayer_exr(shelf, addon, tmp_path):
+    scene = bpy.data.scenes.new("render")
+    scene.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    scene.collection.objects.link(scene.camera)
+    settings = scene.render.image_settings
+    if hasattr(settings, "media_type"):
+        settings.media_type = "MULTI_LAYER_IMAGE"
+    settings.file_format = "OPEN_EXR_MULTILAYER"
+    scene.render.engine, scene.render.resolution_x, scene.render.resolution_y = "BLENDER_WORKBENCH", 32, 32
+    scene.render.filepath = str(tmp_path / "front.exr")
+    bpy.ops.render.render(write_still=True, scene=scene.name)
+    message = add(tmp_path, "front.exr")
+    assert message == (
+        "The image front.exr is a multilayer EXR, whose pixels Blender does not hand to add-ons. "
+        "Save one of its layers as PNG, for example in the Image Editor (Image › Save As)."
+    )
+    assert not shelf
+
+
+@pytest.fixture
+def full_disk():
+    """Files cannot grow beyond 4 KiB, and Blender's writers say nothing about it."""
+    resource = pytest.importorskip("resource")
+
+    @contextmanager
+    def full_disk():
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return full_disk
+
+
+def test_a_picture_that_is_cut_by_a_full_disk_becomes_no_card(shelf, addon, tmp_path, full_disk, block_out):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3))
+    (tmp_path / "front.png").write_bytes(png(noise))
+    folder = addon("properties").templates_folder()
+    bpy.context.scene.render.engine = "BLENDER_WORKBENCH"
+    with full_disk():
+        assert "The disk may be full. Free some space" in add(tmp_path, "front.png")
+        for look in ("SOLID", "RENDERED"):
+            message = reported(bpy.ops.recdreamer.capture_turntable, look=look)
+            assert "Free some space" in message and "Traceback" not in message, message
+    assert not shelf and not list(folder.glob("*.png")) and not list(folder.glob("*.exr"))
+    assert add(tmp_path, "front.png") == "" and len(shelf) == 1
+
+
+def test_a_pipe_is_no_picture(shelf, tmp_path):
+    os.mkfifo(tmp_path / "front.png")
+    assert "front.png cannot be read. Choose another file." in add(tmp_path, "front.png")
 
 
 def test_sketches_from_files(shelf, tmp_path):

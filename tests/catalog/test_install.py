@@ -360,7 +360,7 @@ def test_a_download_that_is_ended_goes_on_where_it_stopped(
     how: str, filled: LocalHub, folder: Path, contents: dict
 ) -> None:
     filled.faults.extend([Fault("none")] * 2 + [Fault("trickle", at=10**9, seconds=0.05)] * 9)
-    process = command("get", "--json", "--accept-licence", endpoint=filled.endpoint, stdin=subprocess.PIPE)
+    process = command("get", "--json", "--accept-license", endpoint=filled.endpoint, stdin=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     for line in process.stdout:
         if json.loads(line).get("bytes", 0) > 100_000 and json.loads(line)["type"] == "progress":
@@ -381,7 +381,7 @@ def test_a_download_that_is_ended_goes_on_where_it_stopped(
     if how != "kill":
         assert code == 4 and rows[-1] == {"type": "cancelled"}
     filled.faults.clear()
-    code, rows = ended(command("get", "--json", "--accept-licence", endpoint=filled.endpoint))
+    code, rows = ended(command("get", "--json", "--accept-license", endpoint=filled.endpoint))
     assert code == 0 and all(is_complete(folder, name, contents) for name in SET)
     plan = next(row for row in rows if row["type"] == "plan")
     # What had come was not fetched again: finished models are only mentioned, the rest counts as present.

@@ -241,6 +241,7 @@ def test_a_whole_job_runs_through_such_a_folder(
         height_m=0.5, overrides=settings,
     )  # fmt: skip
     job = JobFolder(tmp_path / "job")
+    job.root.mkdir()
     write_atomically(job.request, request.to_json())
     generate(job, resolve(request), NullReport())
     report = json.loads((job.result / "report.json").read_text())

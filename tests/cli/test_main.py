@@ -56,22 +56,23 @@ def test_the_arguments_are_the_fields_of_the_request():
 def test_generate_writes_a_job_and_takes_it_up_again(tmp_path, pictures, prepared, capsys):
     out = tmp_path / "jöb 1"
     arguments = ["generate", "--prompt", "a red bear", "--seed", 7, "--templates", pictures, "--out", out]
-    arguments += ["--set", "optimize.num_steps=40", "optimize.ground=[0.5, 0.6]", "prior.kind=plain"]
+    arguments += ["--set", "optimize.num_steps=40", "cameras.distance=[2.5, 2.6]", "geometry.picture=normals"]
     assert call(*arguments) == 0
     request = JobFolder(out).read_request()
     assert (request.prompt, request.seed) == ("a red bear", 7)
     assert request.overrides == {
         "optimize.num_steps": 40,
-        "optimize.ground": [0.5, 0.6],
-        "prior.kind": "plain",
+        "cameras.distance": [2.5, 2.6],
+        "geometry.picture": "normals",
     }
     assert [t.label for t in request.templates] == ["back", "back", "front", "left", "right"]
     assert all((out / template.image).is_file() for template in request.templates)
 
     assert call(*arguments) == 0
     assert prepared == [out, out]
+    (out / "checkpoints" / "shape-00000001").mkdir(parents=True)
     assert call(*arguments, "--method", "sds") == 1
-    assert "other settings" in capsys.readouterr().err
+    assert "other settings (method)" in capsys.readouterr().err
     assert JobFolder(out).read_request() == request
 
 
@@ -79,7 +80,7 @@ def test_generate_writes_a_job_and_takes_it_up_again(tmp_path, pictures, prepare
     ("arguments", "sentence"),
     [
         (["--prompt", " "], "The prompt is empty."),
-        (["--prompt", "a bear", "--height-m", "-1"], "The height is -1.0 metres."),
+        (["--prompt", "a bear", "--height-m", "-1"], "The height is -1.0 meters."),
         (["--prompt", "a bear", "--set", "optimize.num_steps"], "'optimize.num_steps' is not a setting."),
         (["--prompt", "a bear", "--templates", "/nowhere"], "No pictures in /nowhere."),
     ],
@@ -157,10 +158,11 @@ def test_views_of_what_is_not_there_are_one_sentence(pictures, tmp_path, capsys,
 
 
 def test_a_failing_job_is_shown_and_gives_its_code(tmp_path, capsys):
-    """Through a real worker: the setting exists nowhere, and only the backend can know."""
+    """Through a real worker: the job was damaged after it had been written, so only the worker can know."""
     out = tmp_path / "job"
-    arguments = ["generate", "--prompt", "a bear", "--out", out, "--set", "optimize.no_such_thing=1"]
-    assert call(*arguments) == 1
+    JobFolder(out).root.mkdir()
+    JobFolder(out).request.write_text('{"prompt": "a bear", "overrides": {"optimize.no_such_thing": 1}}')
+    assert main.follow(out) == 1
     assert "There is no setting 'optimize.no_such_thing'." in capsys.readouterr().out
     assert JobFolder(out).read_state().status == "failed"
 
@@ -240,6 +242,15 @@ def test_doctor_reports_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder: usage._replace(free=20_000_000))
     with pytest.raises(doctor.Trouble, match=r"Only 20 MB are free .* A job needs about 500 MB\."):
         doctor._folder(tmp_path)
+
+
+def test_doctor_tells_of_a_cache_that_does_not_last(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    told = doctor._caches()
+    assert told.startswith(f"only for one run at a time, as {tmp_path / 'file'}") and "XDG_CACHE_HOME" in told
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "there"))
+    assert doctor._caches() == str(tmp_path / "there" / "recdreamer" / "warp")
 
 
 def test_doctor_names_each_trouble_and_a_remedy(tmp_path, monkeypatch, capsys):

@@ -19,6 +19,7 @@ MEASURES = {"yaw_deg", "chamfer", "f_score", "normal_consistency", "color_differ
 
 def job_with(prompt: str, result: Path | None, folder: Path) -> JobFolder:
     job = JobFolder(folder / "jöb")
+    job.root.mkdir(parents=True)
     write_atomically(job.request, JobRequest(prompt).to_json())
     if result is not None:
         shutil.copytree(result, job.result)

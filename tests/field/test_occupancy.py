@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField
+from recdreamer.field import OccupancyConfig, OccupancyGrid, RadianceField
+from recdreamer.presets import EMBEDDED_FIELD
 
 CONFIG = OccupancyConfig(resolution=16, interval=4, warmup_steps=8)
 
@@ -37,7 +38,7 @@ def test_everything_is_occupied_at_first():
 
 
 def test_the_start_blob_stays_and_the_corners_go():
-    field = RadianceField(FieldConfig(), seed=0)
+    field = RadianceField(EMBEDDED_FIELD, seed=0)
     occupancy = updated(OccupancyGrid(OccupancyConfig()), field, range(256))
     xyz = 2 * torch.rand(20000, 3) - 1
     pruned = ~occupancy.contains(xyz)
@@ -112,7 +113,7 @@ def test_bounds_enclose_the_occupied_cells():
 
 
 def test_an_interrupted_run_goes_on_exactly():
-    field = RadianceField(FieldConfig(), seed=0)
+    field = RadianceField(EMBEDDED_FIELD, seed=0)
     through = updated(OccupancyGrid(CONFIG), field, range(60))
     stopped = updated(OccupancyGrid(CONFIG), field, range(30))
     resumed = OccupancyGrid(CONFIG)
@@ -128,3 +129,14 @@ def test_an_interrupted_run_goes_on_exactly():
 @pytest.mark.parametrize("coordinate", [-1.0001, 1.0001])
 def test_nothing_outside_the_cube_is_occupied(coordinate):
     assert not OccupancyGrid(CONFIG).contains(torch.tensor([[0, coordinate, 0]])).any()
+
+
+@pytest.mark.parametrize("decay", [0.5, 0.9])
+def test_vanished_matter_fades_by_the_decay_at_each_visit(decay: float) -> None:
+    everywhere, nowhere = Ball((0.0, 0.0, 0.0), 9.0), Ball((0.0, 0.0, 0.0), 0.0)
+    config = OccupancyConfig(resolution=4, interval=4, warmup_steps=100, decay=decay)
+    occupancy = updated(OccupancyGrid(config), everywhere, range(1))
+    assert torch.equal(occupancy.densities, torch.full((4, 4, 4), 50.0))
+    # Steps 4 and 8; others lie between two visits.
+    updated(occupancy, nowhere, range(1, 10))
+    assert torch.allclose(occupancy.densities, torch.full((4, 4, 4), 50.0 * decay**2))

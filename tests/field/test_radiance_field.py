@@ -1,15 +1,24 @@
 """The radiance field: its start, its levels, and its behaviour as a function of points."""
 
 import math
+from dataclasses import replace
 
+import pytest
 import torch
 
-from recdreamer.field import FieldConfig, RadianceField
+from recdreamer.field import RadianceField
 from recdreamer.field import radiance_field as module
 from recdreamer.field.grid_values import grid_points
+from recdreamer.presets import EMBEDDED_FIELD
 
-SMALL = FieldConfig(
-    num_levels=3, log2_table_size=6, base_resolution=2, max_resolution=9, hidden_width=8, start_levels=1
+SMALL = replace(
+    EMBEDDED_FIELD,
+    num_levels=3,
+    log2_table_size=6,
+    base_resolution=2,
+    max_resolution=9,
+    hidden_width=8,
+    start_levels=1,
 )
 
 
@@ -19,7 +28,7 @@ def sphere_points(radius: float, count: int = 64) -> torch.Tensor:
 
 
 def test_the_start_is_a_grey_soft_blob():
-    field = RadianceField(FieldConfig(), seed=0)
+    field = RadianceField(EMBEDDED_FIELD, seed=0)
     for radius in (0.0, 0.25, 0.5, 1.0):
         sigmas, rgbs = field(sphere_points(radius))
         expected = math.log1p(math.exp(5 * (1 - radius / 0.5)))
@@ -28,7 +37,7 @@ def test_the_start_is_a_grey_soft_blob():
 
 
 def test_levels_fade_in_coarse_to_fine():
-    field = RadianceField(FieldConfig(num_levels=4, start_levels=2, steps_per_level=10), seed=0)
+    field = RadianceField(replace(EMBEDDED_FIELD, num_levels=4, start_levels=2, steps_per_level=10), seed=0)
     for step, expected in [
         (0, [1, 1, 0, 0]), (5, [1, 1, 0.5, 0]), (10, [1, 1, 1, 0]), (15, [1, 1, 1, 0.5]), (99, [1, 1, 1, 1]),
     ]:  # fmt: skip
@@ -75,7 +84,10 @@ def test_the_seed_decides_the_start():
 
 
 def test_state_dict_restores_the_function():
-    field, other = RadianceField(FieldConfig(steps_per_level=5), seed=1), RadianceField(FieldConfig(), seed=2)
+    field, other = (
+        RadianceField(replace(EMBEDDED_FIELD, steps_per_level=5), seed=1),
+        RadianceField(EMBEDDED_FIELD, seed=2),
+    )
     field.set_progress(7)
     other.load_state_dict(field.state_dict())
     xyz = sphere_points(0.4)
@@ -84,23 +96,59 @@ def test_state_dict_restores_the_function():
 
 def test_a_shape_given_is_where_the_density_starts_and_its_state_brings_it_along():
     distances = grid_points(33).norm(dim=1).view(33, 33, 33) - 0.5
-    field = RadianceField(FieldConfig(), 0, distances)
+    field = RadianceField(EMBEDDED_FIELD, 0, distances)
     inside, outside = (field.density(sphere_points(radius)) for radius in (0.44, 0.56))
     assert inside.min() > 9 and outside.max() < 0.02
-    plain = RadianceField(FieldConfig(), 1)
+    plain = RadianceField(EMBEDDED_FIELD, 1)
     plain.load_state_dict(field.state_dict())
     assert torch.equal(plain.density(sphere_points(0.5)), field.density(sphere_points(0.5)))
     # And the other way round: a state without a shape takes it away.
-    field.load_state_dict(RadianceField(FieldConfig(), 0).state_dict())
+    field.load_state_dict(RadianceField(EMBEDDED_FIELD, 0).state_dict())
     assert field.density(sphere_points(0.0)).max() < 6
 
 
 def test_the_state_brings_its_blob_along_and_earlier_states_take_the_configured_one():
-    dense = RadianceField(FieldConfig(blob_density=10.0, blob_radius=0.7), 0)
-    plain = RadianceField(FieldConfig(), 0)
+    dense = RadianceField(replace(EMBEDDED_FIELD, blob_density=10.0, blob_radius=0.7), 0)
+    plain = RadianceField(EMBEDDED_FIELD, 0)
     plain.load_state_dict(dense.state_dict())
     assert torch.equal(plain.density(sphere_points(0.3)), dense.density(sphere_points(0.3)))
     old = {name: value for name, value in dense.state_dict().items() if name != "blob"}
-    other = RadianceField(FieldConfig(), 1)
+    other = RadianceField(EMBEDDED_FIELD, 1)
     other.load_state_dict(old)
     assert other.density(sphere_points(0.0)).max() < 6
+
+
+@pytest.mark.parametrize("features", [1, 4])
+def test_features_per_level_are_the_width_of_the_tables_rows(features: int) -> None:
+    field = RadianceField(replace(EMBEDDED_FIELD, num_levels=3, features_per_level=features), seed=0)
+    assert field.grid.table.shape[1] == features and field.hidden.in_features == 3 * features
+    assert field.grid(torch.zeros(2, 3)).shape == (2, 3 * features)
+
+
+@pytest.mark.parametrize("density", [3.0, 12.0])
+def test_start_density_is_what_a_given_shape_is_filled_with(density: float) -> None:
+    """Far inside of a thick ball: softplus of the density."""
+    ball = (grid_points(24).norm(dim=1) - 0.6).view(24, 24, 24)
+    field = RadianceField(replace(EMBEDDED_FIELD, start_density=density), seed=0, start=ball)
+    inside = field.density(torch.zeros(1, 3)).item()
+    assert inside == pytest.approx(torch.nn.functional.softplus(torch.tensor(density)).item(), rel=0.01)
+    assert field.density(torch.tensor([[0.9, 0.0, 0.0]])).item() < 0.01
+
+
+def test_the_seed_decides_a_fields_first_weights() -> None:
+    first, again, other = (RadianceField(replace(EMBEDDED_FIELD, num_levels=2), seed) for seed in (1, 1, 2))
+    for name in ("grid.table", "hidden.weight", "head.weight"):
+        weights = [field.get_parameter(name) for field in (first, again, other)]
+        assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2]), name
+
+
+@pytest.mark.parametrize(
+    ("per_level", "step", "weights"),
+    [(10, 0, [1, 1, 0, 0]), (10, 5, [1, 1, 0.5, 0]), (10, 20, [1, 1, 1, 1]), (0, 0, [1, 1, 1, 1])],
+)
+def test_levels_fade_in_over_the_steps_of_the_settings(per_level: int, step: int, weights: list) -> None:
+    field = RadianceField(
+        replace(EMBEDDED_FIELD, num_levels=4, start_levels=2, steps_per_level=per_level), seed=0
+    )
+    field.set_progress(step)
+    assert field.grid.level_weights.tolist() == pytest.approx(weights)

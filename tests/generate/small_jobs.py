@@ -67,6 +67,7 @@ def job_of(folder: Path, overrides: dict | None = None, **changes) -> tuple[JobF
         overrides=SMALL | (overrides or {}),
         **{"method": "sds"} | changes,
     )
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "job.json", request.to_json())
     return JobFolder(folder), request
 

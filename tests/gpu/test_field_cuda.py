@@ -1,11 +1,14 @@
 """The Warp kernels on CUDA against the torch reference on the CPU: values and gradients."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from recdreamer.cameras import CameraConfig, sample_cameras
-from recdreamer.field import FieldConfig, HashGrid, OccupancyConfig, OccupancyGrid, RadianceField, set_backend
-from recdreamer.rendering import Background, RenderConfig, random_backgrounds, render
+from recdreamer.field import HashGrid, OccupancyConfig, OccupancyGrid, RadianceField, set_backend
+from recdreamer.presets import EMBEDDED_FIELD, EMBEDDED_RENDER
+from recdreamer.rendering import Background, random_backgrounds, render
 from recdreamer.rendering.composite import composite, composite_reference
 from recdreamer.rendering.march import Samples, march, march_reference
 
@@ -78,7 +81,7 @@ def test_composite():
 
 
 def scene(device: str) -> tuple[RadianceField, OccupancyGrid]:
-    field = RadianceField(FieldConfig(log2_table_size=12), 0)
+    field = RadianceField(replace(EMBEDDED_FIELD, log2_table_size=12), 0)
     with torch.no_grad():
         field.grid.table.normal_(0, 0.3, generator=seeded())
     return field.to(device), OccupancyGrid(OccupancyConfig()).to(device)
@@ -91,7 +94,7 @@ def test_a_whole_picture_and_its_gradient():
         field, occupancy = scene(device)
         cameras = sample_cameras(CameraConfig(), 3, seeded(), device)
         grounds = random_backgrounds(3, seeded(), device, (0.4, 1.0), 0.1)
-        rendering = render(field, occupancy, cameras, 24, 24, grounds, RenderConfig(), seeded())
+        rendering = render(field, occupancy, cameras, 24, 24, grounds, EMBEDDED_RENDER, seeded())
         (rendering.rgb.square().sum() + rendering.weights.square().sum()).backward()
         grads = [value.grad for value in field.parameters()]
         results.append([value.cpu() for value in [rendering.rgb, rendering.opacity, *grads]])
@@ -107,7 +110,7 @@ def test_kernels_run_on_torchs_current_stream():
     cameras, grounds = sample_cameras(CameraConfig(), 2, seeded(), "cuda"), torch.zeros(2, 3, device="cuda")
     # No graph of the other stream is kept alive, which torch would warn of.
     with torch.no_grad():
-        expected = render(field, occupancy, cameras, 32, 32, grounds, RenderConfig()).rgb
+        expected = render(field, occupancy, cameras, 32, 32, grounds, EMBEDDED_RENDER).rgb
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
@@ -116,7 +119,7 @@ def test_kernels_run_on_torchs_current_stream():
         for _ in range(10):
             busy = busy @ busy / 4000
         moved = grounds + 0 * busy[0, 0].nan_to_num(0)
-        rgb = render(field, occupancy, cameras, 32, 32, moved, RenderConfig()).rgb
+        rgb = render(field, occupancy, cameras, 32, 32, moved, EMBEDDED_RENDER).rgb
         rgb.sum().backward()
     stream.synchronize()
     torch.testing.assert_close(rgb, expected, atol=1e-5, rtol=0)

@@ -1,8 +1,10 @@
-"""One step of every method on CUDA against the CPU, half precision, generated code, and a whole job."""
+"""One step of every method on CUDA against the CPU, half precision, and a whole job."""
 
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,8 +47,10 @@ def templates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Template, ...]:
 def make_job(
     folder: Path, templates: tuple[Template, ...], device: str, method: Method = "usd", **overrides: object
 ) -> tuple[JobFolder, GenerateConfig]:
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = [replace(t, image=Path(shutil.copy(t.image, folder)).name) for t in templates]
     request = JobRequest(
-        "a red bear", method=method, pose_mode="marginal", seed=3, device=device, templates=templates,
+        "a red bear", method=method, pose_mode="marginal", seed=3, device=device, templates=tuple(copies),
         overrides=overrides,
     )  # fmt: skip
     write_atomically(folder / "job.json", request.to_json())
@@ -92,13 +96,9 @@ def test_each_methods_gradient_is_that_of_the_cpu(
     assert relative_error(*grads) < 5e-3
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("option", ["checkpointing", "compile"])
-def test_checkpointing_and_generated_code_change_nothing(
-    option: str, tmp_path: Path, templates: tuple[Template, ...]
-) -> None:
+def test_checkpointing_changes_nothing(tmp_path: Path, templates: tuple[Template, ...]) -> None:
     plain = grad_of(guide_on("cuda", tmp_path / "plain", templates, "usd"), "cuda")
-    other = guide_on("cuda", tmp_path / option, templates, "usd", **{f"guidance.{option}": True})
+    other = guide_on("cuda", tmp_path / "other", templates, "usd", **{"guidance.checkpointing": True})
     assert relative_error(grad_of(other, "cuda"), plain) < 5e-3
 
 

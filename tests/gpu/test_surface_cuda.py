@@ -8,12 +8,12 @@ import torch
 import trimesh
 
 from recdreamer.cameras import camera_rays, orbit_cameras
-from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField
+from recdreamer.field import OccupancyConfig, OccupancyGrid, RadianceField
 from recdreamer.field.grid_values import grid_points
 from recdreamer.mesh import Mesh, bake_color, unwrap
 from recdreamer.mesh.mesh import MeshConfig
 from recdreamer.models.painting import Painting
-from recdreamer.presets import resolve
+from recdreamer.presets import EMBEDDED_FIELD, resolve
 from recdreamer.protocol import JobRequest
 from recdreamer.rendering.ray_cast import MeshCaster
 from recdreamer.rendering.render_sdf import render_surface
@@ -77,7 +77,7 @@ def test_signed_distances() -> None:
 
 def test_a_painted_mesh_and_its_texture() -> None:
     config, mesh = resolve(JobRequest("a red bear")), ball()
-    field = RadianceField(FieldConfig(), 0)
+    field = RadianceField(EMBEDDED_FIELD, 0)
     cameras = [
         orbit_cameras(torch.tensor([40.0], device=device), torch.tensor([9.0], device=device), 4.0, 30.0)
         for device in both()

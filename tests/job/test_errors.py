@@ -29,14 +29,22 @@ def os_error(number: int) -> OSError:
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
         (ModuleNotFoundError("No module named 'xatlas'"), "install"),
         (RuntimeError("shapes differ"), "internal"),
-        (os_error(errno.EIO), "internal"),
+        (os_error(errno.EIO), "file"),
+        (os_error(errno.ENAMETOOLONG), "file"),
+        (os_error(errno.ELOOP), "file"),
+        (os_error(errno.ENOENT), "missing"),
+        (UnicodeEncodeError("utf-8", "a\udce9", 1, 2, "surrogates not allowed"), "text"),
+        (UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid"), "text"),
+        (RecursionError("maximum recursion depth exceeded"), "file"),
+        (OverflowError("int too large to convert to float"), "number"),
+        (OSError("of a library, without a number"), "internal"),
         (AssertionError(), "internal"),
     ],
 )
 def test_kind_message_and_hint(error, kind):
     failure = explain(error)
     assert failure.kind == kind
-    assert failure.message.endswith(".") and "\n" not in failure.message
+    assert failure.message.endswith(".") and "\n" not in failure.message and ".." not in failure.message
     assert failure.hint.endswith(".")
 
 
@@ -45,6 +53,16 @@ def test_it_names_what_was_being_written():
         "the checkpoint of step 4"
         in explain(OSError(errno.ENOSPC, "full"), "the checkpoint of step 4").message
     )
+
+
+def test_a_name_that_cannot_be_printed_is_written_out():
+    error = OSError(errno.ENOENT, "No such file", "left \udce9\n.png")
+    assert explain(error).message == "left \\udce9\\n.png does not exist."
+
+
+def test_it_says_where_a_traceback_is():
+    assert "See log.txt in the job folder" in explain(AssertionError("x")).hint
+    assert explain(AssertionError("x"), log="/tmp/a.txt").hint.endswith("/tmp/a.txt tells more.")
 
 
 def test_a_very_long_message_is_cut():

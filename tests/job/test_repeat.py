@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from recdreamer.job.process import FolderLock
+from recdreamer.folder_lock import FolderLock
 from recdreamer.job.repeat import (
     begin_again,
     empty_result,
@@ -28,10 +28,13 @@ BEFORE = {"shape-00000002-final", "geometry-00000004-final", "geometry_1-0000000
 
 def done_job(folder: Path, **changes) -> tuple[JobFolder, JobRequest]:
     job, request = JobFolder(folder), JobRequest("a bear", **changes)
+    job.root.mkdir(exist_ok=True)
     write_atomically(job.request, request.to_json())
     write_atomically(job.state, '{"status": "done"}')
+    job.result.mkdir()
     write_atomically(job.result / "report.json", "first")
     for name in BEFORE:
+        (job.checkpoints / name).mkdir(parents=True)
         write_atomically(job.checkpoints / name / "meta.json", "first")
     return job, request
 
@@ -52,6 +55,7 @@ def test_the_same_repeat_goes_on_and_another_takes_its_place(tmp_path, monkeypat
     monkeypatch.setattr(Path, "rename", lambda path, to: moved.append(path.name) or rename(path, to))
     begin_again(job, request, "texture", 5)
     assert moved == ["detail_1-00000004-final", "texture-00000004-final", "texture-00000002"], "last first"
+    (job.checkpoints / "texture-00000001").mkdir()
     write_atomically(job.checkpoints / "texture-00000001" / "meta.json", "second")
     begin_again(job, request, "texture", 5)
     assert "texture-00000001" in checkpoints_of(job) and repeated_seeds(job) == {"texture": 5}
@@ -156,6 +160,47 @@ def test_a_repeat_that_was_killed_before_it_began_is_put_back(tmp_path):
     (job.checkpoints / "texture-00000002").rename(job.checkpoints / "earlier" / "texture-00000002")
     assert finish(start(job))[0] == 0
     expect_as_before(job)
+
+
+DAMAGED = [
+    "", "{", "[]", "null", "[" * 100_000, "\xff", '{"stage": "texture"}', '{"stage": "roof", "seed": 5}',
+    '{"stage": "texture", "seed": -1}', '{"stage": "texture", "seed": 1e999}', '{"stage": ["texture"], "seed": 5}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DAMAGED)
+def test_a_repeat_whose_file_is_damaged_is_put_back(text, tmp_path):
+    """The stages that it had begun are known by what it had set aside."""
+    job, request = done_job(tmp_path)
+    begin_again(job, request, "texture", 5)
+    (job.checkpoints / "texture-00000001").mkdir()
+    (job.checkpoints / "texture-00000001" / "meta.json").write_text("second")
+    (job.checkpoints / "earlier" / "again.json").write_bytes(text.encode("latin-1"))
+    assert not is_repeated(job)
+    assert put_back(job)
+    expect_as_before(job)
+
+
+@pytest.mark.parametrize("text", DAMAGED[:3])
+@pytest.mark.parametrize("again", [(), ("--again", "texture")])
+def test_a_job_with_a_damaged_repeat_goes_on(text, again, tmp_path):
+    job, request = done_job(tmp_path / "job")
+    begin_again(job, request, "texture", 5)
+    (job.checkpoints / "earlier" / "again.json").write_bytes(text.encode("latin-1"))
+    code, events = finish(start(job, *again))
+    assert code == 0 and events[-1]["type"] == "result" and job.read_state().status == "done"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1]", '{"texture": "5"}', '{"texture": 18446744073709551616}', "[" * 100_000]
+)
+def test_damaged_seeds_are_told_and_left_out(text, tmp_path):
+    job, request = done_job(tmp_path)
+    job.seeds.write_text(text)
+    told = []
+    assert repeated_seeds(job, told.append) == {} and len(told) == 1 and told[0].startswith("seeds.json ")
+    begin_again(job, request, "texture", 5)
+    assert repeated_seeds(job) == {"texture": 5}
 
 
 def test_a_running_job_is_not_repeated(tmp_path):

@@ -66,6 +66,7 @@ def toy(job: JobFolder, request: JobRequest, report: Report) -> None:
         if saves:
             saves.save(step, x)
         raise
+    job.result.mkdir(exist_ok=True)
     write_atomically(job.result / "x.json", json.dumps(x))
 
 

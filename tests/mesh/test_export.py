@@ -14,10 +14,11 @@ import pytest
 import trimesh
 from PIL import Image
 
-from recdreamer.mesh import Mesh, bake_normal_map, stand_on_origin, write_mesh
+from recdreamer.mesh import Mesh, bake_normal_map, stand_on_origin, uv_stretch, write_mesh
 from recdreamer.mesh.gltf import glb_bytes
 from recdreamer.mesh.mesh import is_watertight, vertex_normals
 from recdreamer.mesh.tangents import tangent_frames
+from recdreamer.protocol import RESULT_ROUGHNESS
 from recdreamer.report import JobError
 
 from .fields import SMALL, ball, finish_mesh, nose_field, position_color, sample_bilinear
@@ -69,6 +70,41 @@ def test_the_nose_looks_to_minus_y_in_blender_and_to_plus_z_in_gltf(folder: Path
     assert tip == pytest.approx([nose[0], nose[2], -nose[1]], abs=1e-5)
 
 
+@pytest.mark.parametrize("spoilt", ["verts", "uvs"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e39])
+def test_a_mesh_with_numbers_that_are_not_finite_is_never_written(
+    spoilt: str, value: float, mesh: Mesh, tmp_path: Path
+) -> None:
+    values = getattr(mesh, spoilt).astype(np.float64)
+    values.reshape(-1)[7] = value
+    with pytest.raises(JobError, match="not written") as caught:
+        write_mesh(
+            tmp_path / "result", replace(mesh, **{spoilt: values}), {1001: np.zeros((8, 8, 3), np.uint8)}
+        )
+    assert caught.value.kind == "non_finite" and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("size_m", [1e30, 1e-6, 1e-30])
+def test_a_mesh_of_any_size_has_the_same_normals_tangents_and_stretch(size_m: float, mesh: Mesh) -> None:
+    scaled = replace(mesh, verts=(mesh.verts.astype(np.float64) * size_m).astype(np.float32))
+    np.testing.assert_allclose(vertex_normals(scaled), vertex_normals(mesh), atol=1e-3)
+    frames, expected = tangent_frames(scaled), tangent_frames(mesh)
+    assert (np.abs(frames.tangents - expected.tangents).max((1, 2)) < 0.01).mean() > 0.999
+    assert uv_stretch(scaled)["l2"] == pytest.approx(uv_stretch(mesh)["l2"], rel=1e-3)
+    binary = glb_bytes(scaled, {1001: b"png"}, {1001: b"png"})
+    for name in ("NORMAL", "TANGENT"):
+        assert np.isfinite(accessor_of(binary, name)).all()
+
+
+def accessor_of(binary: bytes, name: str) -> np.ndarray:
+    """Values of an attribute of the first primitive."""
+    length = struct.unpack_from("<I", binary, 12)[0]
+    document = json.loads(binary[20 : 20 + length])
+    index = document["meshes"][0]["primitives"][0]["attributes"][name]
+    view = document["bufferViews"][document["accessors"][index]["bufferView"]]
+    return np.frombuffer(binary, "<f4", view["byteLength"] // 4, 28 + length + view["byteOffset"])
+
+
 def test_glb_is_the_same_object_for_trimesh(folder: Path, mesh: Mesh) -> None:
     glb = trimesh.load_mesh(folder / "model.glb", process=False)
     lo, hi = mesh.verts.min(0), mesh.verts.max(0)
@@ -110,7 +146,7 @@ def test_npz_and_glb_show_the_same_colour_at_the_same_place(folder: Path, mesh: 
     material = glb.visual.material
     embedded = np.asarray(material.baseColorTexture.convert("RGB"))
     assert np.array_equal(embedded, image)
-    assert (material.metallicFactor, material.roughnessFactor) == (0.0, 0.9)
+    assert (material.metallicFactor, material.roughnessFactor) == (0.0, RESULT_ROUGHNESS)
     # trimesh turns v upward again when it reads, so its UVs are Blender's.
     other = sample_bilinear(embedded, glb.visual.uv[glb.faces].mean(1))
     assert np.allclose(blender, other, atol=1e-3)

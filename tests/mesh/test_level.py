@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from recdreamer.mesh import MeshConfig, find_surface
+from recdreamer.mesh import find_surface
 from recdreamer.mesh.level import choose_threshold, surface_agreement
+from recdreamer.presets import EMBEDDED_MESH
 from recdreamer.report import JobError
 
 from .fields import ball
 
-CONFIG = MeshConfig()
+CONFIG = EMBEDDED_MESH
 
 
 def uniform(value: float):

@@ -145,7 +145,7 @@ from pathlib import Path
 import numpy as np, trimesh
 from recdreamer.mesh import Mesh, MeshConfig, bake_color, unwrap, write_mesh
 ball = trimesh.creation.icosphere(subdivisions=3)
-mesh, _ = unwrap(Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32)), MeshConfig())
+mesh, _ = unwrap(Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32)), MeshConfig(texture_size_px=1024))
 def shade(points, normals):
     return (points / 2 + 0.5).clamp(0, 1)
 for size_px in (256, 3072):

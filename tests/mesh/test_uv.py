@@ -1,10 +1,16 @@
 """UV islands: inside the page, apart from each other, in proportion."""
 
+import time
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+import trimesh
+import xatlas
 from scipy import ndimage, sparse
 
-from recdreamer.mesh import Mesh, MeshConfig, extract_mesh
+from recdreamer.mesh import Mesh, MeshConfig, dress_mesh, extract_mesh
 from recdreamer.mesh.mesh import face_cross
 from recdreamer.mesh.raster import rasterize_uvs
 from recdreamer.mesh.uv import unwrap
@@ -102,11 +108,120 @@ def test_a_tiny_mesh_unwraps_like_a_large_one() -> None:
     assert np.abs(double_areas(small.uvs_or_error())).min() > 0
 
 
+def soup(count: int) -> Mesh:
+    """Triangles of all shapes and sizes that share no vertex."""
+    rng = np.random.default_rng(0)
+    verts = rng.uniform(-0.6, 0.6, (count, 1, 3)) + rng.normal(0, 1, (count, 3, 3)) * rng.uniform(
+        0.001, 0.05, (count, 1, 3)
+    )
+    return Mesh(verts.reshape(-1, 3).astype(np.float32), np.arange(3 * count, dtype=np.int32).reshape(-1, 3))
+
+
+def doubled_ball() -> Mesh:
+    ball = trimesh.creation.icosphere(3, 0.6)
+    faces = np.concatenate([ball.faces, ball.faces[:, ::-1]])
+    return Mesh(ball.vertices.astype(np.float32), faces.astype(np.int32))
+
+
+def many_parts(count: int) -> Mesh:
+    part = trimesh.creation.icosphere(0, 0.02)
+    moves = np.random.default_rng(0).uniform(-0.6, 0.6, (count, 1, 3))
+    faces = part.faces + len(part.vertices) * np.arange(count)[:, None, None]
+    return Mesh(
+        (part.vertices + moves).reshape(-1, 3).astype(np.float32), faces.reshape(-1, 3).astype(np.int32)
+    )
+
+
+@pytest.mark.parametrize(
+    "mesh", [soup(700), doubled_ball(), many_parts(300)], ids=["soup", "doubled", "parts"]
+)
+def test_thousands_of_loose_pieces_keep_their_shapes_and_distance(mesh: Mesh) -> None:
+    config = replace(SMALL, texture_size_px=1024, padding_px=2)
+    found, num_islands = unwrap(mesh, config)
+    uvs = found.uvs_or_error().astype(float)
+    assert num_islands > 512 and np.isfinite(uvs).all() and uvs.min() >= 0 and uvs.max() <= 1
+    assert overlaps(uvs, 1024) == 0
+    ratio = np.abs(double_areas(uvs)) / np.linalg.norm(face_cross(found), axis=1)
+    assert np.quantile(ratio, 0.95) / np.quantile(ratio, 0.05) < 1.6, "one scale, but for flattened parts"
+    assert np.abs(double_areas(uvs)).sum() / 2 > 0.15, "the page is used"
+    texels = rasterize_uvs(uvs, 1024).faces
+    _, island = island_of_face(found)
+    across = np.where(texels >= 0, island[texels], -1)
+    gap = (across[:, :-1] != across[:, 1:]) & (across[:, :-1] >= 0) & (across[:, 1:] >= 0)
+    assert gap.mean() < 0.15, (
+        "texels of one piece seldom touch those of another: a distance of 2 is less than both reaches"
+    )
+
+
+@pytest.mark.parametrize("mesh", [soup(20_000), doubled_ball()], ids=["soup", "doubled"])
+def test_no_step_of_unwrapping_loose_faces_blocks(mesh: Mesh) -> None:
+    """Minutes at a time, before; neither Pause nor Cancel was heard."""
+    marks = [time.process_time()]
+    unwrap(mesh, SMALL, lambda: marks.append(time.process_time()))
+    marks.append(time.process_time())
+    assert np.diff(marks).max() < 5
+
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        unwrap(mesh, SMALL, stop)
+
+
+def needle(width: float) -> Mesh:
+    box = trimesh.creation.box((width, width, 1.5))
+    return Mesh(box.vertices.astype(np.float32), box.faces.astype(np.int32))
+
+
+SLIVER = Mesh(np.array([[0, 0, 0], [1, 0, 0], [0.5, 5e-4, 0]], np.float32), np.array([[0, 1, 2]], np.int32))
+
+
+@pytest.mark.parametrize(
+    "mesh", [SLIVER, needle(3e-3), needle(1e-5), needle(0.1)], ids=["sliver", "needle", "hair", "rod"]
+)
+def test_long_thin_objects_are_unwrapped_at_once(mesh: Mesh) -> None:
+    """xatlas would search a page of ten thousand pixels, for hours."""
+    marks = [time.process_time()]
+    found, _ = unwrap(mesh, SMALL, lambda: marks.append(time.process_time()))
+    marks.append(time.process_time())
+    assert np.diff(marks).max() < 10
+    uvs = found.uvs_or_error().astype(float)
+    assert uvs.min() >= 0 and uvs.max() <= 1 and np.ptp(uvs, axis=(0, 1)).max() > 0.5
+    assert overlaps(uvs, 1024) == 0
+
+
+def test_xatlas_tries_every_place_only_for_as_many_charts_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+    original = xatlas.PackOptions
+
+    class Options(original):
+        def __setattr__(self, name: str, value: object) -> None:
+            if name == "bruteForce":
+                tried.append(value)
+            super().__setattr__(name, value)
+
+    monkeypatch.setattr("recdreamer.mesh.uv.xatlas.PackOptions", Options)
+    for limit in (1000, 10):
+        monkeypatch.setattr("recdreamer.mesh.uv.BRUTE_FORCE_CHARTS", limit)
+        unwrap(many_parts(20), SMALL)
+    assert tried and set(tried[:2]) != {True} and tried.count(True) >= 1 and tried[-1] is False
+
+
+def test_pieces_without_room_are_told(tmp_path: Path) -> None:
+    lines: list[str] = []
+    config = replace(SMALL, texture_size_px=16)
+    dress_mesh(
+        soup(700), lambda points, normals: points.abs().clamp(0, 1), None, config, tmp_path,
+        place=lambda mesh: mesh, warn=lines.append,
+    )  # fmt: skip
+    assert len(lines) == 1 and "700 pieces" in lines[0]
+
+
 def test_a_mesh_without_uvs_says_so(sphere_mesh: Mesh) -> None:
     with pytest.raises(ValueError, match="Unwrap it first"):
         sphere_mesh.uvs_or_error()
 
 
 def test_settings_are_defaults_that_artists_expect() -> None:
-    assert MeshConfig().texture_size_px == 1024
+    assert MeshConfig().texture_size_px == 2048
     assert MeshConfig().padding_px >= 4

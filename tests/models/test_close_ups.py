@@ -13,14 +13,14 @@ import trimesh
 from recdreamer.cameras import orbit_cameras
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation import methods
-from recdreamer.field import FieldConfig, RadianceField
+from recdreamer.field import RadianceField
 from recdreamer.generate import generate
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.mesh import Mesh
 from recdreamer.models.close_ups import CloseUps
-from recdreamer.models.painting import Painting
+from recdreamer.models.painting import Painting, unevenness
 from recdreamer.optimize import timesteps_of
-from recdreamer.presets import resolve
+from recdreamer.presets import EMBEDDED_FIELD, resolve
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
 from recdreamer.report import Cancelled, NullReport
@@ -40,7 +40,7 @@ def subject(**changes) -> CloseUps:
     ball = trimesh.creation.icosphere(subdivisions=3, radius=0.6)
     mesh = Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32))
     settings = config(**changes)
-    return CloseUps(settings, Painting(settings, mesh, RadianceField(FieldConfig(), 0), CPU))
+    return CloseUps(settings, Painting(settings, mesh, RadianceField(EMBEDDED_FIELD, 0), CPU))
 
 
 def step(of: CloseUps, number: int, wanted: torch.Tensor) -> None:
@@ -76,6 +76,17 @@ def test_where_a_view_misses_the_mesh_it_looks_at_the_middle() -> None:
     away.c2w[0, :3, 3] = torch.tensor([50.0, 0.0, 0.0])
     points = of.painting.seen_points(away, torch.Generator())
     assert torch.equal(points, torch.zeros(1, 3))
+
+
+def test_a_step_that_sees_nothing_changes_nothing() -> None:
+    of = subject()
+    before = of.painting.field.grid.table.detach().clone()
+    away = orbit_cameras(torch.tensor([0.0]), torch.tensor([0.0]), 0.01, 30.0)
+    away.c2w[0, :3, 3] = torch.tensor([50.0, 0.0, 0.0])
+    shown = of.render(away, 0, torch.Generator())
+    assert len(shown.now.xyz) == 0
+    of.descend(shown, shown.rgb, torch.ones_like(shown.rgb), 0, torch.Generator())
+    assert torch.equal(of.painting.field.grid.table, before) and of.first_bad_step == float("inf")
 
 
 def test_coarse_colours_stay_where_a_close_up_wants_others() -> None:
@@ -178,6 +189,7 @@ def test_a_job_counts_and_resumes_them(tmp_path: Path, monkeypatch: pytest.Monke
 
     def job(name: str) -> JobFolder:
         folder = JobFolder(tmp_path / name)
+        folder.root.mkdir()
         write_atomically(folder.request, request.to_json())
         np.savez(
             folder.root / "mesh.npz",
@@ -205,3 +217,34 @@ def test_a_job_counts_and_resumes_them(tmp_path: Path, monkeypatch: pytest.Monke
     generate(halted, settings, rest)
     assert rest.steps == [(3, 3)]
     assert painted(halted) == painted(JobFolder(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("zoom", [1.0, 4.0])
+def test_near_points_are_nearer_in_a_close_up_by_its_magnification(
+    zoom: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = subject(
+        **{"texture.smoothness": 30.0, "texture.smoothing_radius": 0.04, "texture.detail_zoom": zoom}
+    )
+    with torch.no_grad():
+        of.painting.field.grid.table.uniform_(-1, 1, generator=torch.Generator().manual_seed(3))
+    of.before.load_state_dict(of.painting.field.state_dict())
+    losses: list[torch.Tensor] = []
+    monkeypatch.setattr(of.descent, "step", lambda loss, step: losses.append(loss))
+    shown = of.render(of.cameras(0), 0, torch.Generator())
+    of.descend(shown, shown.rgb, torch.zeros_like(shown.rgb), 0, torch.Generator().manual_seed(5))
+    wanted = unevenness(
+        of.painting.field, shown.now.xyz, 0.04 / zoom, torch.Generator().manual_seed(5)
+    ).item()
+    assert wanted > 1e-6 and losses[0].item() == pytest.approx(30 * wanted, rel=1e-3)
+
+
+def test_the_places_are_those_of_the_seed_and_not_those_of_the_steps_own_numbers() -> None:
+    def places(seed: int) -> torch.Tensor:
+        ball = trimesh.creation.icosphere(subdivisions=2, radius=0.6)
+        mesh = Mesh(ball.vertices.astype(np.float32), ball.faces.astype(np.int32))
+        settings = resolve(JobRequest("a red bear", seed=seed, overrides=SETTINGS))
+        painting = Painting(settings, mesh, RadianceField(EMBEDDED_FIELD, 0), CPU)
+        return CloseUps(settings, painting).cameras(1).c2w
+
+    assert torch.equal(places(1), places(1)) and not torch.allclose(places(1), places(2))

@@ -9,12 +9,12 @@ import trimesh
 
 from recdreamer.cameras import orbit_cameras
 from recdreamer.config import GenerateConfig
-from recdreamer.field import FieldConfig, RadianceField
+from recdreamer.field import RadianceField
 from recdreamer.field.grid_values import grid_points
 from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
-from recdreamer.models.painting import Painting
-from recdreamer.presets import resolve
+from recdreamer.models.painting import Painting, unevenness
+from recdreamer.presets import EMBEDDED_FIELD, resolve
 from recdreamer.protocol import JobRequest
 from recdreamer.stages.texture import copied
 
@@ -39,7 +39,7 @@ def ball() -> Mesh:
 
 
 def painting(field: RadianceField | RegionField | None = None, **changes) -> Painting:
-    return Painting(config(**changes), ball(), field or RadianceField(FieldConfig(), 0), CPU)
+    return Painting(config(**changes), ball(), field or RadianceField(EMBEDDED_FIELD, 0), CPU)
 
 
 def step(subject: Painting, number: int, wanted: torch.Tensor) -> torch.Tensor:
@@ -103,7 +103,7 @@ def test_what_is_resumed_goes_on_as_if_never_stopped() -> None:
 def test_outside_a_region_nothing_changes() -> None:
     """Weights fall from 1 above to 0 below the middle."""
     region = (grid_points(16)[:, 2] > 0).float().view(16, 16, 16)
-    frozen, free = RadianceField(FieldConfig(), 1), RadianceField(FieldConfig(), 2)
+    frozen, free = RadianceField(EMBEDDED_FIELD, 1), RadianceField(EMBEDDED_FIELD, 2)
     subject = painting(RegionField(frozen, free, region))
     below, above = torch.tensor([[0.0, -0.5, -0.3]]), torch.tensor([[0.0, -0.5, 0.3]])
     before = [subject.color(where).detach() for where in (below, above)]
@@ -115,17 +115,36 @@ def test_outside_a_region_nothing_changes() -> None:
 
 
 def test_the_field_that_it_begins_with_stays_as_it_was() -> None:
-    field = RadianceField(FieldConfig(), 3)
+    field = RadianceField(EMBEDDED_FIELD, 3)
     kept = {name: tensor.clone() for name, tensor in field.state_dict().items()}
     subject = painting(field)
     step(subject, 0, torch.zeros(3))
     assert all(torch.equal(tensor, kept[name]) for name, tensor in field.state_dict().items())
 
 
+def needle() -> Mesh:
+    """So thin, and so far from the middle of every pixel, that no ray of a small picture meets it."""
+    verts = np.array([[1e-4, 1e-4, -0.7], [2e-4, 1e-4, -0.7], [1e-4, 2e-4, 0.7]], np.float32)
+    return Mesh(verts, np.array([[0, 1, 2]], np.int32))
+
+
+@pytest.mark.parametrize("smoothness", [0.0, 100.0])
+def test_a_step_that_sees_nothing_of_the_mesh_changes_nothing(smoothness: float) -> None:
+    settings = config(**{"texture.smoothness": smoothness, "cameras.azimuth_deg": [0.0, 0.0]})
+    subject = Painting(settings, needle(), RadianceField(EMBEDDED_FIELD, 0), CPU)
+    before = {name: tensor.clone() for name, tensor in subject.field.state_dict().items()}
+    for number in range(2):
+        shown = subject.render(subject.cameras(number), number, torch.Generator())
+        assert len(shown.xyz) == 0
+        subject.descend(shown, shown.rgb, torch.ones_like(shown.rgb), number, torch.Generator())
+    assert torch.isinf(torch.tensor(subject.first_bad_step)), "the loss is finite"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in subject.field.state_dict().items())
+
+
 def test_what_only_shows_the_frozen_side_takes_no_step() -> None:
     """With one view a step, many see nothing of a region."""
     behind = (grid_points(16)[:, 1] > 0.3).float().view(16, 16, 16)
-    frozen, free = RadianceField(FieldConfig(), 1), RadianceField(FieldConfig(), 2)
+    frozen, free = RadianceField(EMBEDDED_FIELD, 1), RadianceField(EMBEDDED_FIELD, 2)
     subject = painting(RegionField(frozen, free, behind), **{"cameras.azimuth_deg": [-20.0, 20.0]})
     before = {name: tensor.clone() for name, tensor in subject.tensors().items()}
     step(subject, 0, torch.zeros(3))
@@ -139,7 +158,7 @@ def stripes(points: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_field_takes_on_the_colours_of_a_surface() -> None:
-    field, mesh = RadianceField(FieldConfig(), 0), ball()
+    field, mesh = RadianceField(EMBEDDED_FIELD, 0), ball()
     before = {name: tensor.clone() for name, tensor in field.state_dict().items()}
     points = torch.nn.functional.normalize(torch.randn(2000, 3), dim=1)
 
@@ -155,10 +174,56 @@ def test_a_field_takes_on_the_colours_of_a_surface() -> None:
 def test_a_field_takes_on_colours_in_its_region_only() -> None:
     grid = grid_points(16, CPU)
     region = (grid[:, 0] > 0).float().view(16, 16, 16)
-    field = RegionField(RadianceField(FieldConfig(), 1), RadianceField(FieldConfig(), 0), region)
+    field = RegionField(RadianceField(EMBEDDED_FIELD, 1), RadianceField(EMBEDDED_FIELD, 0), region)
     found = copied(config(), field, ball(), stripes, CPU)
     points = 0.6 * torch.nn.functional.normalize(torch.randn(2000, 3), dim=1)
     with torch.no_grad():
         moved = (found(points)[1] - field(points)[1]).abs().amax(1)
     assert (moved[points[:, 0] < -0.1] == 0).all()
     assert moved[points[:, 0] > 0.1].mean() > 0.1
+
+
+@pytest.mark.parametrize("radius", [0.01, 0.05])
+def test_near_points_are_as_near_as_the_settings_say(radius: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss without a gradient from the prior: `smoothness` times the unevenness at `smoothing_radius`."""
+    subject = painting(**{"texture.smoothness": 30.0, "texture.smoothing_radius": radius})
+    with torch.no_grad():
+        subject.field.grid.table.uniform_(-1, 1, generator=torch.Generator().manual_seed(3))
+    losses: list[torch.Tensor] = []
+    monkeypatch.setattr(subject.descent, "step", lambda loss, step: losses.append(loss))
+    shown = subject.render(subject.cameras(0), 0, torch.Generator())
+    subject.descend(shown, shown.rgb, torch.zeros_like(shown.rgb), 0, torch.Generator().manual_seed(5))
+    wanted = unevenness(subject.field, shown.xyz, radius, torch.Generator().manual_seed(5)).item()
+    assert wanted > 1e-5 and losses[0].item() == pytest.approx(30 * wanted, rel=1e-4)
+
+
+def test_points_twice_as_far_differ_four_times_as_much() -> None:
+    """The mean squared difference of a smooth field's colours; the finest cells are 0.016 wide."""
+    field = RadianceField(EMBEDDED_FIELD, 0)
+    with torch.no_grad():
+        field.grid.table.uniform_(-1, 1, generator=torch.Generator().manual_seed(3))
+    near, far = (
+        unevenness(field, torch.zeros(10, 3) + 0.3, radius, torch.Generator().manual_seed(0)).item()
+        for radius in (1e-4, 2e-4)
+    )
+    assert far / near == pytest.approx(4, rel=0.1)
+
+
+def test_grid_and_network_learn_at_the_textures_own_rates() -> None:
+    rates = {"texture.grid_learning_rate": 0.02, "texture.network_learning_rate": 0.005}
+    subject = painting(**rates, **{"optimize.grid_learning_rate": 0.3, "optimize.network_learning_rate": 0.3})
+    before = {name: p.detach().clone() for name, p in subject.field.named_parameters()}
+    step(subject, 0, torch.tensor([0.9, 0.2, 0.1]))
+    moved = {name: (p - before[name]).abs().max().item() for name, p in subject.field.named_parameters()}
+    assert moved["grid.table"] == pytest.approx(0.02, rel=1e-3)
+    assert moved["hidden.weight"] == pytest.approx(0.005, rel=1e-3)
+
+
+def test_the_views_are_those_of_the_seed() -> None:
+    def azimuths(seed: int) -> list[float]:
+        settings = resolve(JobRequest("a red bear", seed=seed, overrides=SETTINGS))
+        return (
+            Painting(settings, ball(), RadianceField(EMBEDDED_FIELD, 0), CPU).cameras(1).azimuth_deg.tolist()
+        )
+
+    assert azimuths(1) == azimuths(1) != azimuths(2)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from recdreamer.cameras import orbit_cameras
@@ -67,10 +68,20 @@ def test_another_model_finds_nothing(
     assert len(list(tmp_path.glob("*.safetensors"))) == 6
 
 
-def test_a_damaged_file_is_made_again(extractor: FeatureExtractor, images: Tensor, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"nothing",
+        save({"other": torch.zeros(1)}),
+        save({"cls": torch.tensor(torch.nan), "patches": torch.ones(1)}),
+    ],
+)
+def test_a_damaged_file_is_made_again(
+    damaged: bytes, extractor: FeatureExtractor, images: Tensor, tmp_path: Path
+) -> None:
     first = template_features(extractor, images[:1], 1, 0, tmp_path)
     (path,) = tmp_path.glob("*.safetensors")
-    path.write_bytes(b"nothing")
+    path.write_bytes(damaged)
     assert torch.equal(template_features(extractor, images[:1], 1, 0, tmp_path).cls, first.cls)
     assert path.stat().st_size > 1000
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import struct
 import zlib
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from recdreamer.pose.templates import BACKGROUND, load_templates, templates_in, with_mirrored_sides
 from recdreamer.protocol import JobFolder, RequestError, Template
@@ -109,10 +111,30 @@ def odd_ink_profile() -> bytes:
     return header.ljust(128, b"\0") + tags
 
 
-def turned(path: Path) -> None:
+def turned(path: Path, kind: str = "PNG") -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down: left and right change places
-    halves((0, 0, 255), (255, 0, 0)).save(path, "PNG", exif=exif)
+    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
+    halves((0, 0, 255), (255, 0, 0)).save(path, kind, exif=exif, **options)
+
+
+def lab(path: Path) -> None:
+    screen, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    found = ImageCms.profileToProfile(halves((255, 0, 0), (0, 0, 255)), screen, lab, outputMode="LAB")
+    assert found is not None
+    found.save(path, "TIFF")
+
+
+def premultiplied(path: Path) -> None:
+    """A TIFF whose colours are multiplied by alpha, as renderers write them."""
+    picture = halves((255, 0, 0, 255), (0, 0, 51, 51))
+    stream = io.BytesIO()
+    picture.save(stream, "TIFF", compression=None)
+    data = bytearray(stream.getvalue())
+    # Tag 338 says what the fourth channel is: 2 is plain alpha, 1 is alpha by which the colours are multiplied.
+    place = data.index(struct.pack("<HHIH", 338, 3, 1, 2))
+    data[place + 8] = 1
+    path.write_bytes(data)
 
 
 def animated(kind: str, path: Path) -> None:
@@ -160,6 +182,14 @@ WORKS: dict[str, tuple[Callable[[Path], object], tuple[float, ...], tuple[float,
     "animated GIF": (lambda p: animated("GIF", p), RED, BLUE, 0.01),
     "animated WebP": (lambda p: animated("WEBP", p), RED, BLUE, 0),
     "turned by EXIF": (turned, RED, BLUE, 0),
+    **{f"turned {kind}": (lambda p, kind=kind: turned(p, kind), RED, BLUE, 0.03) for kind in ("JPEG", "WEBP", "TIFF")},
+    "premultiplied": (premultiplied, RED, (0.64, 0.64, 0.84), 0.01),
+    "16-bit TIFF of a Macintosh": (
+        lambda p: Image.fromarray(np.full((16, 16), 128 * 257, ">u2")).save(p, "TIFF"), HALF, HALF, 0.003
+    ),
+    "Lab": (lab, RED, BLUE, 0.1),
+    "pages": (lambda p: animated("TIFF", p), RED, BLUE, 0),
+    "animated PNG": (lambda p: animated("PNG", p), RED, BLUE, 0),
     "JPEG with another suffix": (
         lambda p: halves((255, 0, 0), (0, 0, 255)).save(p, "JPEG", quality=100, subsampling=0), RED, BLUE, 0.02
     ),
@@ -216,6 +246,55 @@ def test_an_unusable_picture_is_named_in_one_sentence(damage: str, tmp_path: Pat
         load_templates(JobFolder(tmp_path), (Template("front", "frönt.png"),), 32)
     assert reason in caught.value.message and caught.value.hint
     assert "\n" not in caught.value.message and len(caught.value.message) < 250
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PPM", "ICO", "SGI", "TGA", "PCX", "DDS", "JPEG2000"])
+def test_other_formats_are_not_decoded_whatever_they_are_called(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostScript runs a program, and decoders that nobody needs are a risk without a use."""
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("a program was started"))
+    halves((255, 0, 0), (0, 0, 255), 32).save(tmp_path / "front.png", kind)
+    with pytest.raises(RequestError, match="it is not a picture, or it is damaged"):
+        load_templates(JobFolder(tmp_path), (Template("front", "front.png"),), 32)
+
+
+@pytest.mark.parametrize("image", ["../front.png", "/dev/zero", "link.png", "templates\\..\\..\\front.png"])
+def test_a_picture_outside_of_the_job_is_not_read(image: str, tmp_path: Path) -> None:
+    picture(tmp_path / "front.png")
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "link.png").symlink_to(tmp_path / "front.png")
+    with pytest.raises(RequestError, match=r"not inside its folder|is a link"):
+        load_templates(JobFolder(tmp_path / "job"), (Template("front", image),), 32)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF"])
+def test_frames_that_are_not_used_are_told(kind: str, tmp_path: Path) -> None:
+    animated(kind, tmp_path / "front.png")
+    lines: list[str] = []
+    load_templates(JobFolder(tmp_path), (Template("front", "front.png"),), 32, lines.append)
+    assert lines == ["The template 'front.png' has 2 frames or pages; the first is used."]
+
+
+def test_damage_is_told_or_harmless(tmp_path: Path) -> None:
+    """40 mutations of each format in the suite; RECDREAMER_FUZZ=2000 makes as many."""
+    rng = np.random.default_rng(0)
+    for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
+        path = tmp_path / f"front.{kind.lower()}"
+        Image.fromarray(rng.integers(0, 256, (24, 24, 3), np.uint8)).save(path, kind)
+        whole = path.read_bytes()
+        for _ in range(int(os.environ.get("RECDREAMER_FUZZ", "40"))):
+            damaged = bytearray(whole)
+            for _ in range(int(rng.integers(1, 8))):
+                place = int(rng.integers(min(len(damaged), 200)))
+                damaged[place : place + 4] = rng.bytes(int(rng.integers(0, 5)))
+            path.write_bytes(damaged)
+            try:
+                (found,) = load_templates(JobFolder(tmp_path), (Template("front", path.name),), 32)
+            except RequestError as error:
+                assert "\n" not in error.message and len(error.message) < 400 and error.hint
+            else:
+                assert bool(found.image.isfinite().all())
 
 
 @pytest.mark.parametrize("size", [(20_000, 20), (20, 20_000), (20_000, 3000)])

@@ -10,6 +10,7 @@ from recdreamer.cameras import orbit_cameras
 from recdreamer.evaluation.figurines import COLORS, KINDS, Figurines, render_figurines
 from recdreamer.prior.attention import QueriesAndKeys, attention_to_prompt
 from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.fast_layers import speed_up
 
 SIDE = 16
 
@@ -72,3 +73,15 @@ def test_maps_are_those_of_the_layers_with_any_processor(prior: DiffusionPrior, 
 def test_nothing_is_left_hooked(prior: DiffusionPrior) -> None:
     attention_to_prompt(prior, photos("bear", "red")[0], "a red bear", SIDE, torch.Generator().manual_seed(0))
     assert not any(module._forward_hooks for module in prior.unet.modules())
+
+
+def test_maps_are_the_same_where_keys_and_values_are_one_projection() -> None:
+    prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
+    images, _ = photos("bear", "red")
+    maps = []
+    for _ in range(2):
+        generator = torch.Generator().manual_seed(0)
+        maps.append(attention_to_prompt(prior, images, "a red bear", SIDE, generator))
+        speed_up(prior.unet)
+    assert hasattr(prior.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn2"), "to_kv")
+    torch.testing.assert_close(*maps, atol=1e-5, rtol=1e-4)

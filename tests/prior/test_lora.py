@@ -42,7 +42,8 @@ def test_learns_the_renders_and_leaves_the_prior_alone(prior: DiffusionPrior) ->
     def loss() -> float:
         with torch.no_grad():
             losses = [
-                trainer.branch.loss(latents, text, c2w, torch.Generator().manual_seed(i)) for i in range(8)
+                trainer.branch.loss(trainer.draw(latents, text, c2w, torch.Generator().manual_seed(i)))
+                for i in range(8)
             ]
         return torch.stack(losses).mean().item()
 

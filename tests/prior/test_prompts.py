@@ -46,3 +46,21 @@ def test_without_view_prompts_every_camera_gets_the_prompt_alone() -> None:
     encode = Recorder()
     Prompts.encode(encode, "a dog", ViewConfig(), False)
     assert encode.texts[3:] == ["a dog"] * len(VIEWS)
+
+
+@pytest.mark.parametrize(
+    ("width", "azimuth", "view"),
+    [(90.0, 45, "front"), (90.0, 46, "right"), (90.0, 134, "right"), (90.0, 135, "back"), (20.0, 11, "right"),
+     (20.0, 350, "front"), (20.0, 349, "left")],
+)  # fmt: skip
+def test_the_width_of_the_front_says_where_the_sides_begin(width: float, azimuth: float, view: str) -> None:
+    config = ViewConfig(front_width_deg=width)
+    assert VIEWS[config.of(torch.tensor([float(azimuth)]), torch.zeros(1)).item()] == view
+
+
+@pytest.mark.parametrize(
+    ("bound", "elevation", "view"), [(30.0, 31, "overhead"), (30.0, 30, "front"), (80.0, 79, "front")]
+)
+def test_what_counts_as_overhead_is_a_setting(bound: float, elevation: float, view: str) -> None:
+    config = ViewConfig(overhead_elevation_deg=bound)
+    assert VIEWS[config.of(torch.zeros(1), torch.tensor([float(elevation)])).item()] == view

@@ -47,3 +47,11 @@ def test_random_grounds_are_tinted_greys_in_range():
     assert grounds.mean(1).std() > 0.1
     again = random_backgrounds(2000, torch.Generator().manual_seed(0), "cpu", (0.4, 1.0), 0.1)
     assert torch.equal(grounds, again)
+
+
+def test_channels_are_tinted_each_on_its_own():
+    grounds = random_backgrounds(500, torch.Generator().manual_seed(0), "cpu", (0.5, 0.5), 0.2)
+    shades = grounds - 0.5
+    assert 0.09 < shades.max() <= 0.1 and -0.1 <= shades.min() < -0.09
+    # Independent and uniform: the correlation of 500 pairs scatters by 0.045.
+    assert torch.corrcoef(shades.T).fill_diagonal_(0).abs().max() < 0.2

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from recdreamer.cameras import orbit_cameras
-from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField
+from recdreamer.field import OccupancyConfig, OccupancyGrid, RadianceField
+from recdreamer.presets import EMBEDDED_FIELD, EMBEDDED_RENDER
 from recdreamer.rendering import (
-    RenderConfig,
     Rendering,
     opaque_loss,
     render,
@@ -37,7 +37,7 @@ def rendering_of(weights: list[float], rays: list[int], t_mids: list[float], num
 def blob_rendering(field) -> Rendering:
     cameras = orbit_cameras(torch.zeros(1), torch.zeros(1), 4.0, 30.0)
     occupancy = OccupancyGrid(OccupancyConfig())
-    return render(field, occupancy, cameras, 16, 16, torch.zeros(1, 3), RenderConfig())
+    return render(field, occupancy, cameras, 16, 16, torch.zeros(1, 3), EMBEDDED_RENDER)
 
 
 def test_sparsity_of_an_empty_and_a_full_picture():
@@ -109,7 +109,7 @@ def test_smoothness_of_a_slope_has_its_closed_form():
 
 
 def test_smoothness_trains_the_hash_grid_and_nothing_moves_without_matter():
-    field = RadianceField(FieldConfig(), 0)
+    field = RadianceField(EMBEDDED_FIELD, 0)
     with torch.no_grad():
         field.grid.table.normal_(0, 0.5, generator=torch.Generator().manual_seed(0))
     rendering = blob_rendering(field)

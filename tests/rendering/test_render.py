@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from recdreamer.cameras import CameraConfig, camera_rays, orbit_cameras, sample_cameras
-from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField, set_backend
+from recdreamer.field import OccupancyConfig, OccupancyGrid, RadianceField, set_backend
+from recdreamer.presets import EMBEDDED_FIELD, EMBEDDED_RENDER
 from recdreamer.rendering import RenderConfig, render
 from recdreamer.rendering.march import intersect_cube
 
-CONFIG = RenderConfig()
+CONFIG = EMBEDDED_RENDER
 FINE = RenderConfig(step_size=0.01)
 
 
@@ -46,7 +47,7 @@ def picture(field, config=CONFIG, size=16, views=1, background=0.25, occupancy=N
 
 def rough_field() -> RadianceField:
     """A start blob with random features on top, as rough as the coarse levels allow."""
-    field = RadianceField(FieldConfig(num_levels=2, base_resolution=8, max_resolution=16), 0)
+    field = RadianceField(replace(EMBEDDED_FIELD, num_levels=2, base_resolution=8, max_resolution=16), 0)
     with torch.no_grad():
         field.grid.table.normal_(generator=torch.Generator().manual_seed(0))
     return field
@@ -95,7 +96,7 @@ def test_depth_of_an_opaque_wall_and_its_colour():
 
 
 def test_weights_add_up_to_the_opacity_over_all_segments():
-    rendering = picture(RadianceField(FieldConfig(), 0), replace(CONFIG, segment_samples=4), views=2)
+    rendering = picture(RadianceField(EMBEDDED_FIELD, 0), replace(CONFIG, segment_samples=4), views=2)
     sums = torch.zeros(512).index_add(0, rendering.ray_indices, rendering.weights)
     torch.testing.assert_close(sums, rendering.opacity.flatten(), atol=1e-5, rtol=0)
     lengths = {len(rendering.weights), len(rendering.ray_indices), len(rendering.t_mids), len(rendering.xyz)}
@@ -116,7 +117,7 @@ def test_early_stop_changes_a_picture_by_less_than_its_tolerance():
 def test_segments_change_neither_picture_nor_gradient():
     results = []
     for segment_samples in (3, 1000):
-        field = RadianceField(FieldConfig(num_levels=2), 0)
+        field = RadianceField(replace(EMBEDDED_FIELD, num_levels=2), 0)
         config = replace(CONFIG, segment_samples=segment_samples, min_trans=0.0)
         rgb = picture(field, config).rgb
         rgb.square().sum().backward()
@@ -151,7 +152,7 @@ def test_pruning_space_without_matter_changes_nothing(backend):
 
 
 def test_pruning_hardly_changes_a_picture():
-    field, occupancy = RadianceField(FieldConfig(), 0), everywhere()
+    field, occupancy = RadianceField(EMBEDDED_FIELD, 0), everywhere()
     for step in range(0, 128, 16):
         occupancy.update(field, step, torch.Generator().manual_seed(step))
     full, pruned = picture(field, size=32), picture(field, size=32, occupancy=occupancy)
@@ -163,7 +164,7 @@ def test_pruning_hardly_changes_a_picture():
 
 
 def test_the_start_is_a_soft_blob_and_no_fog():
-    opacity = picture(RadianceField(FieldConfig(), 0), size=64).opacity[0, 0]
+    opacity = picture(RadianceField(EMBEDDED_FIELD, 0), size=64).opacity[0, 0]
     assert 0.5 < opacity[31:33, 31:33].mean() < 0.95
     assert opacity[0].max() < 0.01
     assert opacity[:, 0].max() < 0.01
@@ -182,7 +183,7 @@ def test_jitter_keeps_the_expectation():
 
 
 def test_the_seed_decides_the_jitter():
-    field = RadianceField(FieldConfig(), 0)
+    field = RadianceField(EMBEDDED_FIELD, 0)
     first, same, other = (
         picture(field, size=8, generator=torch.Generator().manual_seed(seed)).rgb for seed in (1, 1, 2)
     )
@@ -195,7 +196,7 @@ def test_warp_equals_the_reference_in_values_and_gradients(jittered):
     results = []
     for backend in ("warp", "torch"):
         set_backend(backend)
-        field = RadianceField(FieldConfig(log2_table_size=12), 0)
+        field = RadianceField(replace(EMBEDDED_FIELD, log2_table_size=12), 0)
         with torch.no_grad():
             field.grid.table.normal_(generator=torch.Generator().manual_seed(0))
         generator = torch.Generator().manual_seed(1) if jittered else None
@@ -209,8 +210,14 @@ def test_warp_equals_the_reference_in_values_and_gradients(jittered):
 
 
 def test_gradients_of_a_picture_agree_with_finite_differences():
-    config = FieldConfig(
-        num_levels=2, log2_table_size=5, base_resolution=2, max_resolution=3, hidden_width=4, start_levels=1
+    config = replace(
+        EMBEDDED_FIELD,
+        num_levels=2,
+        log2_table_size=5,
+        base_resolution=2,
+        max_resolution=3,
+        hidden_width=4,
+        start_levels=1,
     )
     field = RadianceField(config, 0).double()
     with torch.no_grad():
@@ -238,14 +245,14 @@ def test_an_empty_field_shows_the_background():
     occupancy = everywhere()
     occupancy.update(Solid(lambda xyz: xyz[:, 0] > 9, 1.0), 0, torch.Generator())
     grounds = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    rendering = render(RadianceField(FieldConfig(), 0), occupancy, front(2), 8, 8, grounds, CONFIG)
+    rendering = render(RadianceField(EMBEDDED_FIELD, 0), occupancy, front(2), 8, 8, grounds, CONFIG)
     assert torch.equal(rendering.rgb, grounds)
     assert rendering.opacity.sum() == 0
     assert len(rendering.weights) == 0
 
 
 def test_each_view_has_its_own_ground_and_a_learned_one_gets_gradients():
-    field = RadianceField(FieldConfig(), 0)
+    field = RadianceField(EMBEDDED_FIELD, 0)
     grounds = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]], requires_grad=True)
     rgb = render(field, everywhere(), front(2), 16, 16, grounds, CONFIG).rgb
     torch.testing.assert_close(rgb[:, :, 0, 0], grounds.detach(), atol=0.01, rtol=0)
@@ -267,14 +274,14 @@ def test_the_picture_is_seen_from_the_camera():
 
 def test_more_pixels_than_views_of_square_shape():
     rgb = render(
-        RadianceField(FieldConfig(), 0), everywhere(), front(2), 6, 10, torch.zeros(2, 3), CONFIG
+        RadianceField(EMBEDDED_FIELD, 0), everywhere(), front(2), 6, 10, torch.zeros(2, 3), CONFIG
     ).rgb
     assert rgb.shape == (2, 3, 6, 10)
 
 
 def test_training_recovers_a_colour():
     """A few steps of Adam on pictures move the object to the asked colour: gradients point the right way."""
-    field, occupancy = RadianceField(FieldConfig(), 0), everywhere()
+    field, occupancy = RadianceField(EMBEDDED_FIELD, 0), everywhere()
     optimizer = torch.optim.Adam(field.parameters(), lr=0.01)
     target = torch.tensor([0.9, 0.2, 0.1])
     for step in range(30):

@@ -184,7 +184,7 @@ def test_sheets_are_two_cells_thick_at_least(thickness: float):
 
 
 def test_nothing_but_faces_without_area_is_refused():
-    with pytest.raises(ValueError, match="faces with an area"):
+    with pytest.raises(ValueError, match="no face with an area"):
         SolidMesh(np.zeros((3, 3), np.float32), np.array([[0, 1, 2]], np.int32), "cpu")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,13 +71,14 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job_of(folder: Path, pictures: Path, method: str = "usd", **settings) -> tuple[JobFolder, JobRequest]:
     templates = templates_in(pictures)
-    absolute = tuple(Template(t.label, str(pictures / t.image), mirrored=t.mirrored) for t in templates)
+    copies = tuple(Template(t.label, t.image, mirrored=t.mirrored) for t in templates)
+    shutil.copytree(pictures, folder, dirs_exist_ok=True)
     request = JobRequest(
         "a red bear",
         method=method,
         pose_mode="marginal",
         device="cpu",
-        templates=absolute,
+        templates=copies,
         overrides=SMALL | settings,
     )
     write_atomically(folder / "job.json", request.to_json())

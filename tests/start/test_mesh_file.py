@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,23 @@ def test_pickled_objects_are_not_loaded(tmp_path: Path):
     np.savez(tmp_path / "start.npz", verts=np.array([{}], dtype=object), faces=figure()["faces"])
     with pytest.raises(RequestError, match="cannot be read"):
         read_start_mesh(tmp_path / "start.npz")
+
+
+def test_a_bomb_is_refused_before_it_is_inflated(tmp_path: Path):
+    """Two megabytes that claim to be gigabytes took half a minute and three gigabytes of memory."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    archive = zipfile.ZipFile(tmp_path / "start.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+    with archive, archive.open("verts.npy", "w") as entry:
+        np.lib.format.write_array_header_1_0(
+            entry, {"descr": "<f4", "fortran_order": False, "shape": (60_000_000, 3)}
+        )
+        for _ in range(60):
+            entry.write(bytes(12_000_000))
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (read_start_mesh, start_mesh_bytes):
+        with pytest.raises(RequestError, match="bytes"):
+            read(tmp_path / "start.npz")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 200_000
 
 
 # Placement

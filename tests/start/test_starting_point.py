@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from recdreamer.cameras import camera_rays, orbit
 from recdreamer.field.grid_values import grid_points
 from recdreamer.field.region_field import RegionField
+from recdreamer.mesh import Mesh
 from recdreamer.models.radiance import Particles, Scene
-from recdreamer.protocol import RequestError
+from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.rendering.ray_cast import MeshCaster
+from recdreamer.stages.workpiece import placing
+from recdreamer.start.earlier_job import written_yaw_deg
 from recdreamer.start.prepare import prepare_start
 from recdreamer.start.starting_point import FROM_PROMPT
 
@@ -49,6 +53,79 @@ def test_a_prompt_has_no_start_and_a_mesh_without_a_use_is_refused(tmp_path: Pat
 def test_to_paint_only_takes_no_distances(tmp_path: Path):
     start, _ = start_of(tmp_path, figure(), start="texture")
     assert start.mesh is not None and start.distances is None and start.region is None
+
+
+def told(folder: Path, arrays: dict, **changes) -> list[str]:
+    """What preparing a start says."""
+    job, config = make_job(folder, arrays, **changes)
+    lines: list[str] = []
+    prepare_start(job, config, CPU, warn=lines.append)
+    return lines
+
+
+def test_what_was_changed_of_a_mesh_is_said_when_the_job_begins(tmp_path: Path):
+    kept = figure() | {"notes": np.frombuffer(b"The mesh was changed.\n\x1b[31mred\n" * 20, np.uint8)}
+    lines = told(tmp_path / "a", kept, height_m=float(np.ptp(kept["verts"][:, 2])))
+    assert lines[:2] == ["The mesh was changed.", "\\x1b[31mred"] and len(lines) == 10
+    assert told(tmp_path / "b", figure(), start="texture") == ["The mesh has no UV map; a new one is made."]
+    stacked = figure() | {"uvs": np.tile(np.eye(3, 2, dtype=np.float32), (len(figure()["faces"]), 1, 1))}
+    (line,) = told(tmp_path / "c", stacked, start="texture")
+    assert "100% of the UV map lies under other parts" in line
+
+
+def test_a_result_of_another_size_than_the_object_is_told(tmp_path: Path):
+    height = float(np.ptp(figure()["verts"][:, 2]))
+    assert told(tmp_path / "a", figure(), height_m=height) == []
+    (line,) = told(tmp_path / "b", figure(), height_m=2.0)
+    assert line == f"The object is {height:.3g} m high, and its result will be 2 m high."
+    region = {"region": above(figure(), 3.3)}
+    assert told(tmp_path / "c", figure() | region, height_m=2.0) == [], "a region keeps its place"
+
+
+def test_a_flat_object_keeps_its_size(tmp_path: Path):
+    """By its height, a sheet of 2 m and a millimetre would become a kilometre wide."""
+    sheet = trimesh.creation.box((2.0, 1.0, 1e-3))
+    arrays = {"verts": sheet.vertices.astype(np.float32), "faces": sheet.faces.astype(np.int32)}
+    (line,) = told(tmp_path / "a", arrays, height_m=0.5)
+    assert line.startswith("The object is flat, 2 × 1 × 0.001 m: it keeps its size")
+    start, _ = start_of(tmp_path / "b", arrays, height_m=0.5)
+    assert start.mesh is not None
+    # What comes out of the field is two cells thick.
+    thick = start.mesh.verts * np.array([1, 1, 40], np.float32)
+    placed = placing(start, 0.5)(Mesh(thick, start.mesh.faces))
+    np.testing.assert_allclose(np.ptp(placed.verts, axis=0), (2.0, 1.0, 0.04), rtol=1e-4)
+    upright = {"verts": arrays["verts"][:, [0, 2, 1]], "faces": arrays["faces"]}
+    start, _ = start_of(tmp_path / "c", upright, height_m=0.5)
+    assert start.mesh is not None
+    assert np.ptp(placing(start, 0.5)(start.mesh).verts[:, 2]) == pytest.approx(0.5)
+
+
+def test_an_object_too_thin_to_be_seen_and_faces_that_do_not_count_are_told(tmp_path: Path):
+    needle = trimesh.creation.box((0.002, 0.002, 1.0))
+    arrays = {"verts": needle.vertices.astype(np.float32), "faces": needle.faces.astype(np.int32)}
+    new_uvs, line = told(tmp_path / "a", arrays, start="texture")
+    assert new_uvs.startswith("The mesh has no UV map") and "1 m long but only 0.002 m wide" in line
+    box = trimesh.creation.box((1.0, 1.0, 1.0))
+    doubled = np.concatenate([box.faces, box.faces[:3, ::-1], [[0, 0, 1]]]).astype(np.int32)
+    (line,) = told(tmp_path / "b", {"verts": box.vertices.astype(np.float32), "faces": doubled})
+    assert line.startswith("4 of the 16 triangles of the object have no area or lie upon others")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"meshes": [{"yaw_deg": 30.5}], "stretch": Infinity}', "[" * 100_000, "{", '{"meshes": {}}', "[]",
+     '{"meshes": [{"yaw_deg": NaN}]}', '{"meshes": [{"yaw_deg": 1' + "0" * 400 + "}]}", '{"meshes": [{"yaw_deg": []}]}'],
+)  # fmt: skip
+def test_the_turn_of_an_earlier_result_is_read_or_is_none(text: str, tmp_path: Path):
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "report.json").write_text(text)
+    assert written_yaw_deg(JobFolder(tmp_path)) == (30.5 if "30.5" in text else 0.0)
+
+
+def test_a_job_does_not_continue_itself(tmp_path: Path):
+    job, config = make_job(tmp_path, start="continue", start_job=str(tmp_path / "."))
+    with pytest.raises(RequestError, match="continues itself"):
+        prepare_start(job, config, CPU)
 
 
 # The start of the field

@@ -56,6 +56,7 @@ def part_of(whole: Path, count: int) -> Path:
         if path.name.split("-")[0] in stages:
             shutil.copytree(path, folder / "checkpoints" / path.name, dirs_exist_ok=True)
     request = replace(JobFolder(whole).read_request(), stages=stages)
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "job.json", request.to_json())
     return folder
 
@@ -122,6 +123,7 @@ def main() -> None:
         whole = options.out / f"{method}_{prompt.replace(' ', '-')}_{seed}"
         if not (whole / "job.json").exists():
             request = replace(JobRequest(prompt, seed=seed, device=options.device), **METHODS[method])
+            whole.mkdir(parents=True, exist_ok=True)
             write_atomically(whole / "job.json", request.to_json())
         if not is_judged(whole):
             run(whole, options.threads, judged=True)
@@ -142,6 +144,7 @@ def main() -> None:
         ),
         "stages.md": grouped(folders, lambda folder, stages: f"{folder.name.split('_')[0]}, {stages}"),
     }
+    options.out.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
         write_atomically(options.out / name, table_of(rows))
         print(f"{name}\n{table_of(rows)}")

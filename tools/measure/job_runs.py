@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import time
 import traceback
 from collections import deque
@@ -74,9 +75,19 @@ def templates_from(folder: Path) -> tuple[Template, ...]:
 
 
 def prepare(folder: Path, request: JobRequest) -> None:
-    """Write the job folder. Exits if it has a different job, whose result would be mistaken for this one's."""
+    """Write the job folder, with copies of the templates' pictures.
+
+    Exits if it has a different job, whose result would be mistaken for this one's.
+    """
     from recdreamer.protocol import write_atomically
 
+    (folder / "templates").mkdir(parents=True, exist_ok=True)
+    copied = []
+    for index, template in enumerate(request.templates):
+        copy = folder / "templates" / f"{index}{Path(template.image).suffix}"
+        shutil.copyfile(template.image, copy)
+        copied.append(replace(template, image=copy.relative_to(folder).as_posix()))
+    request = replace(request, templates=tuple(copied))
     path = folder / "job.json"
     if path.exists() and path.read_text(encoding="utf-8") != request.to_json():
         raise SystemExit(f"{folder} has a run with other settings. Choose another --out.")

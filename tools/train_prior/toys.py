@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
-from recdreamer.evaluation.figurines import CAMERA, Figurines, nearest_hit, render_figurines, sample_grounds
+from recdreamer.evaluation.figurines import Figurines, nearest_hit, render_figurines, sample_grounds
+from recdreamer.presets import EMBEDDED_CAMERAS
 
 _SLOTS: tuple[tuple[str, tuple[float, float, float], tuple[float, float, float], bool, float], ...] = (
     # name, centre, radii, whether it comes in pairs, share of toys that have it.
@@ -74,10 +75,10 @@ def picture_pairs(
 def _pairs(count: int, dice: _Dice, size_px: int) -> tuple[Tensor, Tensor]:
     device = dice.generator.device
     toys, slots = random_toys(count, dice)
-    low, high = CAMERA.elevation_deg
+    low, high = EMBEDDED_CAMERAS.elevation_deg
     cameras = orbit_cameras(
         dice.uniform(count, high=360), dice.uniform(count, low=low, high=high + 8),
-        CAMERA.distance[0], CAMERA.fov_y_deg[0],
+        EMBEDDED_CAMERAS.distance[0], EMBEDDED_CAMERAS.fov_y_deg[0],
     )  # fmt: skip
     photos = render_figurines(toys, cameras, size_px, sample_grounds(count, dice.generator, device))
     return photos, render_blockouts(as_blockouts(toys, slots, dice), cameras, size_px, dice)

@@ -143,7 +143,7 @@ def _ask_for_licenses(
             raise JobError(
                 "license",
                 f"The license of this model, {license.title}, is not accepted yet.",
-                f"Read it ({license.url}), then repeat with --accept-licence.",
+                f"Read it ({license.url}), then repeat with --accept-license.",
             )
         choices.accepted[license.id] = date.today().isoformat()
     if open_ones:

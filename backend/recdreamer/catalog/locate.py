@@ -18,8 +18,10 @@ from recdreamer.catalog.places import (
     is_repository,
     models_folder,
 )
+from recdreamer.paths import given_path, unquoted
 from recdreamer.protocol import BUILTIN_PRIOR, RequestError
 from recdreamer.report import JobError
+from recdreamer.safe_files import printable, reason_of
 
 
 class ModelMissing(RequestError):
@@ -33,11 +35,13 @@ def locate(name: str, kind: Kind, folder: Path | None = None) -> Path:
     looked for among the installed models and in the caches, also under the names that it had earlier. Raises ModelMissing
     if it is not here.
     """
-    path = Path(name).expanduser()
+    path, name = given_path(name), unquoted(name)
+    if not name:  # Which would be the working folder.
+        raise ModelMissing(f"The {KIND_NAMES[kind]} has no name.", _offer(kind))
     entry = entry_of(name)
     if (entry is None and not is_repository(name)) or path.exists():
         if not path.exists():
-            raise ModelMissing(f"There is no {KIND_NAMES[kind]} {name}.", _offer(kind))
+            raise ModelMissing(f"There is no {KIND_NAMES[kind]} {printable(name)[:200]}.", _offer(kind))
         return path
     if entry is not None:
         if found := _of_entry(entry, folder):
@@ -64,6 +68,25 @@ def located(name: str, kind: Kind, builtin: Path | None = None) -> Model:
         raise JobError("model_missing", error.message, error.hint) from error
     except RequestError as error:
         raise JobError(kind, error.message, error.hint) from error
+    except OSError as error:
+        what = f"The {KIND_NAMES[kind]} {printable(name)[:200]} cannot be read ({reason_of(error)})."
+        raise JobError(kind, what, "Check the name, the disk and its permissions.") from error
+
+
+def folder_of(name: str) -> Path:
+    """A folder, or a repository in a cache, with a network of a kind that is not in the catalog.
+
+    Raises ValueError with the reason if there is none.
+    """
+    path, name = given_path(name), unquoted(name)
+    if not name:
+        raise ValueError("it has no name")
+    if path.is_dir():
+        return path
+    for snapshot in cached_snapshots(name):
+        if _has_start(snapshot):
+            return snapshot
+    raise ValueError("it is no folder, and no model of that name is on this machine")
 
 
 def _offer(kind: Kind) -> str:

@@ -58,6 +58,7 @@ class Choices:
             ) from error
 
     def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "choices.json", json.dumps(asdict(self), indent=2, ensure_ascii=False))
 
 

@@ -16,7 +16,7 @@ from recdreamer.protocol import BUILTIN_PRIOR, Method, RequestError, Stage, writ
 
 @dataclass(frozen=True)
 class BenchStep:
-    """Time one step of each method, split by part, with FLOPs and peak memory."""
+    """Time one step of each method, split by part, with FLOPs and peak memory; on a GPU also as written and recorded."""
 
     methods: tuple[Method, ...] = get_args(Method)
     """Methods of the job; the geometry stage uses `geometry.method` instead."""
@@ -26,6 +26,8 @@ class BenchStep:
     steps: int = 10
     """Number of measured steps, after three warm-up steps."""
     device: str = "auto"
+    precision: bool = False
+    """Compare the gradients with those in float32 (on a GPU; takes the memory of both)."""
     out: Path | None = None
     """JSON file for the results."""
     set: Settings = field(default=())
@@ -75,11 +77,12 @@ def bench_step_command(command: BenchStep) -> None:
 
     found = bench_step(
         command.methods, command.stage, command.prior, command.steps, command.device,
-        dict(map(parse_setting, command.set)),
+        dict(map(parse_setting, command.set)), command.precision,
     )  # fmt: skip
     print(as_table(found))
     print(f"{found['device']}, {found['threads']} thread(s), prior {found['prior']}, {found['stage']} stage")
     if command.out is not None:
+        command.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(command.out, json.dumps(found, indent=2))
 
 

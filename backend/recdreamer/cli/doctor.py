@@ -29,6 +29,7 @@ def examine(folder: Path) -> int:
         ("kernels", _kernels),
         ("embedded prior", _prior),
         ("memory", _memory),
+        ("caches", _caches),
         ("job folder", lambda: _folder(folder)),
     ]
     troubles = 0
@@ -109,6 +110,22 @@ def _memory() -> str:
     if total_mb < MIN_MEMORY_MB:
         raise Trouble(f"This machine has only {total_mb:.0f} MB. A job needs about {MIN_MEMORY_MB} MB.")
     return f"{free_mb / 1000:.1f} of {total_mb / 1000:.1f} GB free"
+
+
+def _caches() -> str:
+    from recdreamer.cache import lasting_folder, why_not_writable
+
+    try:
+        folder = lasting_folder("warp")
+        reason = why_not_writable(folder)
+    except RuntimeError as error:
+        folder, reason = "the home folder", str(error)
+    if not reason:
+        return str(folder)
+    return (
+        f"only for one run at a time, as {folder} cannot be written ({reason}): kernels are compiled anew in each. "
+        "Set XDG_CACHE_HOME to a folder that can be written."
+    )
 
 
 def _folder(folder: Path) -> str:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from recdreamer.paths import given_path
 from recdreamer.protocol import JobFolder, write_atomically
 
 
@@ -56,14 +57,21 @@ def run_evaluate(command: Evaluate) -> int:
         case EvaluateJob():
             from recdreamer.evaluation.judge_views import judge_job
 
-            print(json.dumps(judge_job(JobFolder(command.what.job)).as_dict(), indent=2))
+            print(json.dumps(judge_job(_job(command.what.job)).as_dict(), indent=2))
         case EvaluateMesh():
             from recdreamer.evaluation.judge_mesh import judge_mesh
 
-            print(json.dumps(judge_mesh(JobFolder(command.what.job)), indent=2, ensure_ascii=False))
+            print(json.dumps(judge_mesh(_job(command.what.job)), indent=2, ensure_ascii=False))
         case EvaluateClassifier():
             evaluate_classifier(command.what)
     return 0
+
+
+def _job(folder: Path) -> JobFolder:
+    """The job in a folder. Raises RequestError if what is written there would go elsewhere."""
+    job = JobFolder(given_path(folder))
+    job.check()
+    return job
 
 
 def evaluate_classifier(command: EvaluateClassifier) -> None:

@@ -10,6 +10,19 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+HOME = Path(__file__).resolve().parents[2]
+"""Folder that has this package. Neither the job folder nor the one where one works: there may be anything."""
+
+
+def worker_environment() -> dict[str, str]:
+    """Environment of a worker, which imports this package, and nothing from the folder where it happens to start."""
+    paths = [str(HOME), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    absolute = [path for path in paths if os.path.isabs(path)]  # noqa: PTH117 — "" means the working folder.
+    # The policy is read when the worker loads torch; see cli/work.py.
+    return {"OMP_WAIT_POLICY": "PASSIVE"} | os.environ | {
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(absolute)), "PYTHONSAFEPATH": "1",
+    }  # fmt: skip
+
 
 def follow(folder: Path, options: tuple[str, ...] = ()) -> int:
     """Run a worker on a job folder and show its events. Ctrl+C saves and stops. Returns the worker's exit code."""
@@ -17,9 +30,9 @@ def follow(folder: Path, options: tuple[str, ...] = ()) -> int:
 
     console = Console()
     worker = subprocess.Popen(
-        [sys.executable, "-m", "recdreamer", "run", str(folder), *options],
+        [sys.executable, "-P", "-m", "recdreamer", "run", str(folder.absolute()), *options],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8", start_new_session=True,
-        env={"OMP_WAIT_POLICY": "PASSIVE"} | os.environ,  # before the worker loads torch; see cli/work.py
+        cwd=HOME, env=worker_environment(),
     )  # fmt: skip
     assert worker.stdin is not None and worker.stdout is not None
     # Leaving the block closes the pipes, so if this view fails, the worker saves and stops.
@@ -28,7 +41,8 @@ def follow(folder: Path, options: tuple[str, ...] = ()) -> int:
         while True:
             try:
                 for line in worker.stdout:
-                    view.show(json.loads(line))
+                    with suppress(ValueError):  # Protocol lines only.
+                        view.show(json.loads(line))
                 break
             except KeyboardInterrupt:
                 with suppress(OSError):  # The worker may be gone already.

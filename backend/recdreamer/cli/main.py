@@ -5,9 +5,12 @@ Each command imports only the modules that it needs, so that help is quick and `
 
 from __future__ import annotations
 
-import shutil
+import io
+import os
 import sys
-from dataclasses import dataclass, field, replace
+import tempfile
+import traceback
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -16,24 +19,23 @@ import tyro
 from recdreamer.cli.bench import Bench, run_bench
 from recdreamer.cli.evaluate import Evaluate, run_evaluate
 from recdreamer.cli.follow import follow
+from recdreamer.cli.job_command import model_name, settings_of, validate, write_job
 from recdreamer.cli.models import Models, run_models
-from recdreamer.cli.settings import Settings, parse_setting
+from recdreamer.cli.settings import Settings
 from recdreamer.cli.templates import Templates, run_templates
-from recdreamer.cli.work import refuse_unusable, work
+from recdreamer.cli.work import work
+from recdreamer.job.errors import explain
+from recdreamer.job.process import stay_offline
+from recdreamer.paths import given_path
 from recdreamer.protocol import (
     BUILTIN_PRIOR,
-    START_MESH,
-    JobFolder,
     JobRequest,
-    Kind,
     Method,
     PoseMode,
     Quality,
     RequestError,
     Stage,
     Start,
-    Template,
-    write_atomically,
 )
 
 
@@ -124,22 +126,56 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command and exit with its code. Expected errors are one sentence and its remedy."""
-    from recdreamer.report import JobError
-
+    """Run a command and exit with its code. Whatever goes wrong is one sentence and its remedy."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # A name may have letters that the terminal does not know.
+            stream.reconfigure(errors="backslashreplace")
+    # Hints of the library, at its import, would stand between the user and the one sentence.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     command = tyro.cli(Command, args=arguments, prog="recdreamer", config=(tyro.conf.OmitSubcommandPrefixes,))
+    if not isinstance(command, Models):  # The one command that may fetch something.
+        stay_offline()
     try:
         sys.exit(_run(command))
-    except (RequestError, JobError) as error:
-        print(f"{error.message} {error.hint}", file=sys.stderr)
+    except BrokenPipeError:  # Of "recdreamer … | head".
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        failure = explain(error)
+        if failure.kind in UNEXPECTED:
+            failure = explain(error, log=_write_log())
+        print(f"{failure.message} {failure.hint}", file=sys.stderr)
+        sys.exit(1)
+
+
+UNEXPECTED = ("internal", "number", "install")
+"""Kinds of failures whose traceback helps."""
+
+
+def _write_log() -> str:
+    """File with the traceback of the exception that is being handled, for a report."""
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w",
+            prefix="recdreamer-",
+            suffix=".log",
+            delete=False,
+            encoding="utf-8",
+            errors="backslashreplace",
+        ) as stream:
+            traceback.print_exc(file=stream)
+        return stream.name
+    except OSError:
+        return "no log (the disk of temporary files is full), the next try"
 
 
 def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate | Bench | Doctor) -> int:
     match command:
         case Generate():
             prepare_job(command)
-            return follow(command.out)
+            return follow(given_path(command.out))
         case Run():
             if command.again is None and command.seed is not None:
                 raise RequestError(
@@ -149,17 +185,21 @@ def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate |
             if sys.stdout.isatty():
                 again = () if command.again is None else ("--again", command.again)
                 seed = () if command.seed is None else ("--seed", str(command.seed))
-                return follow(command.job, (*again, *seed))
+                return follow(given_path(command.job), (*again, *seed))
             from recdreamer.job.worker import run
 
-            return run(command.job, work, None if command.again is None else (command.again, command.seed))
+            return run(
+                given_path(command.job),
+                work,
+                None if command.again is None else (command.again, command.seed),
+            )
         case Templates():
             return run_templates(command)
         case Models():
             return run_models(command)
         case Particles2D():
             prepare_particles(command)
-            return follow(command.out)
+            return follow(given_path(command.out))
         case Evaluate():
             return run_evaluate(command)
         case Bench():
@@ -167,85 +207,47 @@ def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate |
         case Doctor():
             from recdreamer.cli.doctor import examine
 
-            return examine(command.folder)
+            return examine(given_path(command.folder))
 
 
-def prepare_job(command: Generate, kind: Kind = "object") -> JobRequest:
-    """Write the job folder of a request, or reuse the one that exists.
-
-    Raises RequestError if the request cannot be run or the folder has a different one.
-    """
-    job = JobFolder(command.out.absolute())
-    templates: tuple[Template, ...] = ()
-    if command.templates is not None:
-        from recdreamer.pose.templates import templates_in
-
-        templates = templates_in(command.templates)
+def prepare_job(command: Generate) -> JobRequest:
+    """Write the job folder of a request, or reuse the one that exists. Raises RequestError, JobError and OSError."""
     request = JobRequest(
         prompt=command.prompt,
-        kind=kind,
         method=command.method,
         pose_mode=command.pose_mode,
         quality=command.quality,
         seed=command.seed,
-        prior=command.prior,
+        prior=model_name(command.prior),
         device=command.device,
         stages=command.stages,
         start=command.start,
-        start_mesh=START_MESH if command.start_mesh else "",
-        start_job=str(Path(command.start_job).absolute()) if command.start_job else "",
+        start_job=str(given_path(command.start_job).absolute()) if command.start_job else "",
         strength=command.strength,
         height_m=command.height_m,
-        templates=tuple(replace(template, image=f"templates/{template.image}") for template in templates),
-        overrides=dict(parse_setting(item) for item in command.set),
+        overrides=settings_of(command.set),
     )
-    request.validate()
-    refuse_unusable(request)
-    if job.request.exists():
-        if job.read_request() != request:
-            raise RequestError(
-                f"{job.root} has a job with other settings.",
-                "Use its settings to resume it, or choose another folder.",
-            )
-        return request
-    if command.start_mesh:
-        from recdreamer.start.mesh_file import start_mesh_bytes
-
-        write_atomically(job.root / START_MESH, start_mesh_bytes(Path(command.start_mesh)))
-    for template in templates:
-        job.templates.mkdir(parents=True, exist_ok=True)
-        assert command.templates is not None
-        shutil.copyfile(command.templates / template.image, job.templates / template.image)
-    write_atomically(job.request, request.to_json())
-    return request
+    if not command.start_mesh:
+        validate(request)  # Before anything is read.
+    return write_job(command.out, request, command.templates, command.start_mesh)
 
 
 def prepare_particles(command: Particles2D) -> JobRequest:
-    """Write the job folder of 2D particles, or reuse the one that exists. Raises RequestError."""
-    from recdreamer.presets import resolve
-    from recdreamer.stages.particles_2d import check_config
-
-    settings = (
-        f"optimize.num_particles={command.n}",
-        f"optimize.num_steps={command.steps}",
-        f"optimize.grid_learning_rate={command.learning_rate}",
-        *command.set,
-    )
-    request = JobRequest(command.prompt, "particles", command.method, "marginal", prior=command.prior,
-                         overrides=dict(map(parse_setting, settings)))  # fmt: skip
-    request.validate()
-    check_config(resolve(request))
-    return prepare_job(
-        Generate(
-            command.prompt,
-            command.out,
-            command.method,
-            "marginal",
-            seed=command.seed,
-            templates=command.templates,
-            prior=command.prior,
-            device=command.device,
-            set=settings,
-        ),
+    """Write the job folder of 2D particles, or reuse the one that exists. Raises as `prepare_job`."""
+    settings = {
+        "optimize.num_particles": command.n,
+        "optimize.num_steps": command.steps,
+        "optimize.grid_learning_rate": command.learning_rate,
+    }
+    request = JobRequest(
+        command.prompt,
         "particles",
+        command.method,
+        "marginal",
+        seed=command.seed,
+        prior=model_name(command.prior),
+        device=command.device,
+        overrides=settings | settings_of(command.set),
     )
+    validate(request)
+    return write_job(command.out, request, command.templates)

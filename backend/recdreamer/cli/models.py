@@ -21,6 +21,7 @@ from recdreamer.catalog.install import entry_called, get, manifest_of, remove, v
 from recdreamer.catalog.locate import found_models, locate, models_in
 from recdreamer.catalog.places import MANIFEST, Choices, models_folder
 from recdreamer.job.process import StopRequests
+from recdreamer.paths import given_path
 from recdreamer.protocol import RequestError
 from recdreamer.report import Cancelled, JobError
 
@@ -46,7 +47,7 @@ class Get(_Common):
 
     names: tyro.conf.Positional[tuple[str, ...]] = ("stable-diffusion",)
     """stable-diffusion, or ids from the list."""
-    accept_licence: Annotated[bool, tyro.conf.arg(aliases=["--accept-license"])] = False
+    accept_license: bool = False
     """Accept the licenses of these models; remembered."""
     dry_run: bool = False
     """Only show what would be fetched, and how large it is."""
@@ -162,8 +163,8 @@ def _get(command: Get, emit: Callable[[Row], None]) -> list[Row]:
             raise Cancelled
 
     def accept(license: License) -> bool:
-        if command.accept_licence or command.json or not sys.stdin.isatty():
-            return command.accept_licence
+        if command.accept_license or command.json or not sys.stdin.isatty():
+            return command.accept_license
         return input(f"Do you accept the {license.title}? [y/N] ").strip().lower() in ("y", "yes")
 
     folder = models_folder(command.folder)
@@ -175,7 +176,7 @@ def _get(command: Get, emit: Callable[[Row], None]) -> list[Row]:
 
 
 def _add(command: Add) -> list[Row]:
-    path = command.path.expanduser().absolute()
+    path = given_path(command.path).absolute()
     inside = models_in(path)
     if not inside:
         models = [check_model(path)]  # Whose error is the answer, if it cannot be used.
@@ -226,7 +227,7 @@ def _remove(command: Remove) -> list[Row]:
     folder, rows = models_folder(command.folder), []
     choices = Choices.read(folder)
     for name in command.names:
-        path = str(Path(name).expanduser().absolute())
+        path = str(given_path(name).absolute())
         if path in choices.added:
             choices.added.remove(path)
             choices.write(folder)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Annotated, Any
 
 import tyro
 
-from recdreamer.protocol import RequestError
+from recdreamer.json_values import parse_json
+from recdreamer.safe_files import RequestError, printable
 
 Settings = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")]
 
@@ -17,9 +19,17 @@ def parse_setting(item: str) -> tuple[str, Any]:
     name, equals, text = item.partition("=")
     if not equals:
         raise RequestError(
-            f"{item!r} is not a setting.", "Write it as NAME=VALUE, for example optimize.num_steps=300."
+            f"{printable(item)[:100]!r} is not a setting.",
+            "Write it as NAME=VALUE, for example optimize.num_steps=300.",
         )
     try:
-        return name, json.loads(text)
-    except ValueError:
-        return name, text
+        return name, parse_json(text)
+    except ValueError as error:
+        with suppress(RecursionError):
+            try:
+                json.loads(text)
+            except ValueError:
+                return name, text
+        raise RequestError(
+            f"The value of {printable(name)[:100]} cannot be used ({error}).", "Give a number of usual size."
+        ) from error

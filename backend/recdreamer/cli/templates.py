@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from recdreamer.cli.settings import Settings, parse_setting
+from recdreamer.cli.job_command import model_name, settings_of
+from recdreamer.cli.settings import Settings
+from recdreamer.paths import given_path
 from recdreamer.protocol import (
     BUILTIN_PRIOR,
     NO_PROMPT,
@@ -111,6 +113,7 @@ def draw(command: Draw) -> int:
         raise RequestError(f"{command.out} already has pictures.", "Choose another folder, or empty it.")
     request = _request(command)
     prior, extractor, _ = _models(request)
+    command.out.mkdir(parents=True, exist_ok=True)
     for template in draw_templates(command.out, prior, extractor, request.prompt, request.seed):
         _print_template(template, command.out)
     return 0
@@ -121,6 +124,7 @@ def gallery(command: Gallery) -> int:
 
     request = _request(command)
     prior, extractor, _ = _models(request)
+    command.out.mkdir(parents=True, exist_ok=True)
     for sample in draw_gallery(command.out, prior, extractor, request.prompt, request.seed, _tick):
         print(f"{sample.label}: {command.out / sample.image} ({100 * sample.share:.0f} %)")
     return 0
@@ -136,10 +140,14 @@ def views(command: Views) -> int:
 
     quieten()
     # Read at twice the size of the views, because its object is cropped later.
-    (picture,) = load_templates(JobFolder(Path()), (Template("front", str(command.image.absolute())),), 512)
+    path = given_path(command.image).absolute()
+    (picture,) = load_templates(JobFolder(path.parent), (Template("front", path.name),), 512)
     device = choose_device(command.device)
-    model = NovelViews.load(command.model, device, torch.float16 if device.type == "cuda" else torch.float32)
+    model = NovelViews.load(
+        given_path(command.model), device, torch.float16 if device.type == "cuda" else torch.float32
+    )
     generator = torch.Generator(device=device).manual_seed(command.seed)
+    command.out.mkdir(parents=True, exist_ok=True)
     for template in write_views(
         command.out, model, picture, generator, elevation_deg=command.elevation_deg, tick=_tick
     ):
@@ -156,7 +164,8 @@ def check(command: Check) -> int:
     from recdreamer.pose.templates import load_templates
     from recdreamer.prior.attention import attention_to_prompt
 
-    job = JobFolder(command.folder)
+    job = JobFolder(given_path(command.folder))
+    job.check()
     request = _request_to_check(job, command)
     prior, extractor, config = _models(request)
     loaded = load_templates(job, request.templates, prior.image_px)
@@ -193,9 +202,9 @@ def _request_to_check(job: JobFolder, command: Check) -> JobRequest:
             request = replace(request, templates=drawn)
     else:
         request = JobRequest(NO_PROMPT, pose_mode="marginal", templates=templates_in(job.root))
-    given = {"prompt": command.prompt, "prior": command.prior, "device": command.device}
+    given = {"prompt": command.prompt, "prior": model_name(command.prior), "device": command.device}
     request = replace(request, **{name: value for name, value in given.items() if value})
-    request = replace(request, overrides=request.overrides | dict(map(parse_setting, command.set)))
+    request = replace(request, overrides=request.overrides | settings_of(command.set))
     request.validate()
     return request
 
@@ -213,6 +222,7 @@ def _drawn(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobReque
     folder = cache_folder("drawn") / hashlib.sha256(key.encode()).hexdigest()[:24]
     for old in sorted(folder.parent.glob("*"), key=lambda path: path.stat().st_mtime)[:-MAX_DRAWN]:
         shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
     templates = draw_templates(folder, prior, extractor, request.prompt, seed=0)
     loaded = load_templates(JobFolder(folder), templates, prior.image_px)
     return Drawn(loaded, [template.image for template in templates])
@@ -220,8 +230,8 @@ def _drawn(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobReque
 
 def _request(command: Draw) -> JobRequest:
     request = JobRequest(
-        command.prompt, seed=command.seed, prior=command.prior, device=command.device,
-        overrides=dict(map(parse_setting, command.set)),
+        command.prompt, seed=command.seed, prior=model_name(command.prior), device=command.device,
+        overrides=settings_of(command.set),
     )  # fmt: skip
     request.validate()
     return request

@@ -12,7 +12,7 @@ Clamp = Literal["none", "cap", "released"]
 
 
 def clipped_scores(
-    grad: Float[Tensor, "batch c h w"], limits: tuple[float, float], progress: float
+    grad: Float[Tensor, "batch c h w"], limits: tuple[float, float], progress: Float[Tensor, ""]
 ) -> Float[Tensor, "batch c h w"]:
     """Clip the weighted gradient to ±v, where v moves linearly from one limit to the other over the run.
 
@@ -20,7 +20,7 @@ def clipped_scores(
 
     Halfway between the limits 2 and 8:
 
-    >>> clipped_scores(torch.tensor([-9.0, 1.0, 7.0]).view(1, 1, 1, 3), (2.0, 8.0), 0.5).flatten().tolist()
+    >>> clipped_scores(torch.tensor([-9.0, 1.0, 7.0]).view(1, 1, 1, 3), (2.0, 8.0), torch.tensor(0.5)).flatten().tolist()
     [-5.0, 1.0, 5.0]
     """
     limit = limits[0] + (limits[1] - limits[0]) * progress

@@ -57,8 +57,6 @@ class GuidanceConfig:
     bridge_weight: float = 1.0
     checkpointing: bool = False
     """Recompute the U-Net's activations instead of keeping them: less memory, more time."""
-    compile: bool = False
-    """Compile the U-Net first (takes minutes, once per run); for Linux with a GPU."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -10,14 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.device import tensor_floats
 from recdreamer.distillation.gradients import clamped, clipped_scores
 from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
 from recdreamer.distillation.noised import Noised
 from recdreamer.distillation.perp_neg import perp_neg_eps, perp_neg_prompts
+from recdreamer.graphs import Scalar
 from recdreamer.pose.rectifier import Rectifier
-from recdreamer.prior.denoiser import Question
+from recdreamer.prior.denoiser import Denoiser, Question
 from recdreamer.prior.diffusion import guided
-from recdreamer.prior.lora import LoraBranch
+from recdreamer.prior.lora import Lesson, LoraBranch
 from recdreamer.prior.prompts import Prompts
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.protocol import Method
@@ -55,6 +58,8 @@ class Answers:
     """log p_ξ(c|x_t, y) of each rectifier."""
     grad_log_r: Float[Tensor, "batch c h w"] | None = None
     """∇ log r with respect to x_t; None if nothing is rectified."""
+    branch_grads: tuple[Tensor, ...] | None = None
+    """Gradients of the lesson's loss for each parameter of the branch, if the lesson shared a backward pass."""
 
 
 class Guide:
@@ -72,12 +77,28 @@ class Guide:
         self.method: Method = method
         self.denoiser, self.prompts, self.config = denoiser, prompts, config
         self.rectifiers, self.rectifier_config = rectifiers, rectifier_config or RectifierConfig()
+        self.progress = Scalar(0.0, prompts.plain.device)
 
-    def ask(self, x: Noised, generator: torch.Generator) -> Answers:
-        """The answers that the method needs. Changes no state: asking twice gives the same answers."""
+    def case(self, step: int, progress: float) -> str:
+        """What a step asks, where that depends on the time. Steps of one case differ in their numbers alone."""
+        if self.method == "usd" and step < self.rectifier_config.lazy_steps:
+            return "lazy"
+        if self.method == "sds_bridge" and progress >= self.config.bridge_from:
+            return "bridge"
+        return ""
+
+    def begin(self, progress: float) -> None:
+        """Set the numbers that change with time; before a recorded step is replayed."""
+        self.progress.set(progress)
+
+    def ask(self, x: Noised, generator: torch.Generator, lesson: Lesson | None = None) -> Answers:
+        """The answers that the method needs. Changes no state: asking twice gives the same answers.
+
+        The branch's `lesson` is answered along with them where that saves a pass.
+        """
         match self.method:
             case "usd":
-                return self._usd(x, generator)
+                return self._usd(x, generator, lesson)
             case "vsd":
                 return self._vsd(x)
             case "esd":
@@ -87,12 +108,13 @@ class Guide:
             case "perp_neg":
                 return self._perp_neg(x)
             case "sds_bridge":
-                return self._sds(x) if x.progress < self.config.bridge_from else self._bridge(x)
+                return self._bridge(x) if self.case(x.step, x.progress) == "bridge" else self._sds(x)
 
     def clipped(self, denoising: Float[Tensor, "batch c h w"], x: Noised) -> Float[Tensor, "batch c h w"]:
         """The denoiser's term; Debiased-SDS clips its entries."""
         if self.method == "debiased_sds":
-            return clipped_scores(denoising, self.config.clip_limits, x.progress)
+            self.begin(x.progress)
+            return clipped_scores(denoising, self.config.clip_limits, self.progress.tensor)
         return denoising
 
     def weighted_and_limited(
@@ -161,36 +183,51 @@ class Guide:
         mixed = share * eps_phi_free + (1 - share) * eps_phi
         return Answers(guided(cond, uncond, self.config.guidance_scale), mixed, cond, x.w_t)
 
-    def _usd(self, x: Noised, generator: torch.Generator) -> Answers:
+    def _usd(self, x: Noised, generator: torch.Generator, lesson: Lesson | None) -> Answers:
         """VSD's questions, and the classification of the clean estimate with its gradient (paper, Sec. 3.3)."""
         assert self.rectifiers, "USD without a rectifier is VSD."
         settings, schedule = self.rectifier_config, self.denoiser.schedule
-        is_lazy = x.step < settings.lazy_steps
-        latents_t = x.latents_t.clone().requires_grad_(not is_lazy)
-        text = Question(self._text(x))
-        with torch.set_grad_enabled(not (is_lazy or settings.separate_pass) and settings.jacobian):
-            (eps_text,) = self._answers(x, text, latents_t=latents_t)
+        is_lazy = self.case(x.step, x.progress) == "lazy"
+        text, latents_t, eps_text = Question(self._text(x)), x.latents_t, None
         with torch.no_grad():
             eps_uncond, eps_phi = self._answers(x, Question(self._empty(x)), self._branch(x, x.c2w))
-            eps_pretrained = guided(eps_text, eps_uncond, self.config.guidance_scale)
-        eps_read = eps_text
-        if settings.separate_pass and not is_lazy:
-            eps = torch.randn(x.eps.shape, generator=generator, device=x.eps.device, dtype=x.eps.dtype)
-            latents_t = schedule.add_noise(x.latents, eps, x.t).requires_grad_()
-            with torch.set_grad_enabled(settings.jacobian):
+            if settings.separate_pass and not is_lazy:
+                (eps_text,) = self._answers(x, text)
+                eps = torch.randn(x.eps.shape, generator=generator, device=x.eps.device, dtype=x.eps.dtype)
+                latents_t = schedule.add_noise(x.latents, eps, x.t)
+        latents_t, losses, learning = latents_t.clone().requires_grad_(not is_lazy), [], []
+        with_gradient, denoiser = settings.jacobian and not is_lazy, self.denoiser
+        if lesson is not None and with_gradient and isinstance(denoiser, Denoiser) and denoiser.branch:
+            # The forward and backward passes that the rectifier needs anyway take the lesson along.
+            eps_read, loss = denoiser.ask_beside(latents_t, x.t, text, lesson)
+            losses, learning = [loss], denoiser.branch.learning()
+        else:
+            with torch.set_grad_enabled(with_gradient):
                 (eps_read,) = self._answers(x, text, latents_t=latents_t)
-        with torch.set_grad_enabled(not is_lazy):
+        eps_text = eps_read.detach() if eps_text is None else eps_text
+        eps_pretrained = guided(eps_text, eps_uncond, self.config.guidance_scale)
+        with torch.set_grad_enabled(not is_lazy), self._rectifiers_precision():
             is_clean = settings.estimate == "clean"
             images = self.denoiser.decode(
                 schedule.x0_hat(latents_t, eps_read, x.t) if is_clean else latents_t
             )
             readings = [r.log_ratio(images, x.t, x.azimuth_deg, generator) for r in self.rectifiers]
-        grad_log_r = None
+        grad_log_r, branch_grads = None, []
         if not is_lazy:
             log_r = torch.stack([log_ratio for log_ratio, _ in readings])
-            (grad_log_r,) = torch.autograd.grad(log_r.sum(), latents_t)
+            with self._rectifiers_precision():
+                grad_log_r, *branch_grads = torch.autograd.grad(
+                    [log_r.sum(), *losses], [latents_t, *learning]
+                )
         log_probs = tuple(log_probs.detach() for _, log_probs in readings)
-        return Answers(eps_pretrained, eps_phi, eps_text.detach(), x.w_t, log_probs, grad_log_r)
+        return Answers(
+            eps_pretrained, eps_phi, eps_text, x.w_t, log_probs, grad_log_r, tuple(branch_grads) or None
+        )
+
+    def _rectifiers_precision(self) -> AbstractContextManager[None]:
+        """The extractor works in float32; beside a prior in half precision its products may take tensor cores."""
+        prior = self.denoiser.prior if isinstance(self.denoiser, Denoiser) else None
+        return tensor_floats(prior is not None and prior.unet.dtype in (torch.bfloat16, torch.float16))
 
     def _answers(self, x: Noised, *questions: Question, latents_t: Tensor | None = None) -> list[Tensor]:
         return self.denoiser.ask(x.latents_t if latents_t is None else latents_t, x.t, *questions)

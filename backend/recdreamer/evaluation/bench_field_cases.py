@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recdreamer.cameras import CameraConfig, camera_rays, sample_cameras
-from recdreamer.field import FieldConfig, OccupancyConfig, OccupancyGrid, RadianceField, set_backend
+from recdreamer.cameras import camera_rays, sample_cameras
+from recdreamer.field import OccupancyConfig, OccupancyGrid, RadianceField, set_backend
 from recdreamer.field.hash_grid import HashGrid
 from recdreamer.mesh.mesh import Mesh
+from recdreamer.presets import EMBEDDED_CAMERAS, EMBEDDED_FIELD
 from recdreamer.rendering import RenderConfig, render
 from recdreamer.rendering.composite import composite
 from recdreamer.rendering.march import march
@@ -37,7 +39,7 @@ MAX_PAIRS = 1 << 25
 PAIRS_AT_ONCE = 1 << 22
 TURN_MS = 30.0
 """Several time slices of a busy machine, so that cases of one millisecond do not depend on luck."""
-MIDDLE_OF_A_RUN = FieldConfig(blob_density=60.0, blob_radius=0.65)
+MIDDLE_OF_A_RUN = replace(EMBEDDED_FIELD, blob_density=60.0, blob_radius=0.65)
 """A solid body that fills about as much of the cube as a figure does."""
 
 
@@ -207,7 +209,7 @@ def _scene(device: torch.device) -> tuple[RadianceField, OccupancyGrid]:
 
 
 def _cameras(device: torch.device) -> Any:
-    return sample_cameras(CameraConfig(), NUM_VIEWS, torch.Generator().manual_seed(0), device)
+    return sample_cameras(EMBEDDED_CAMERAS, NUM_VIEWS, torch.Generator().manual_seed(0), device)
 
 
 def _rays(device: torch.device, size_px: int) -> tuple[Tensor, Tensor]:

@@ -17,10 +17,11 @@ from torch import Tensor
 from recdreamer.cameras import orbit_cameras
 from recdreamer.evaluation.classifier_gradient import ascent, leaving_a_state, on_shapeless
 from recdreamer.evaluation.classifier_subjects import ClassifierBench, Subject
-from recdreamer.evaluation.figurines import CAMERA, COLORS, KINDS, POSES, Figurines, pose_class
+from recdreamer.evaluation.figurines import COLORS, KINDS, POSES, Figurines, pose_class
 from recdreamer.evaluation.sketches import draw_sketches
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.templates import PoseTemplate
+from recdreamer.presets import EMBEDDED_CAMERAS
 
 TIMESTEPS = (100, 300, 500, 700, 900)
 BORDER_DEG = 10.0
@@ -161,7 +162,9 @@ def sketch_templates(
     azimuths = torch.tensor([0.0, 90.0, 180.0], device=bench.device)
     same = torch.zeros(3, dtype=torch.long, device=bench.device)
     figures = Figurines.of(same + subject.kind, same + subject.color)
-    cameras = orbit_cameras(azimuths, torch.full_like(azimuths, 8.0), CAMERA.distance[0], CAMERA.fov_y_deg[0])
+    cameras = orbit_cameras(
+        azimuths, torch.full_like(azimuths, 8.0), EMBEDDED_CAMERAS.distance[0], EMBEDDED_CAMERAS.fov_y_deg[0]
+    )
     front, right, back = draw_sketches(figures, cameras, bench.prior.image_px, hand)
     pictures = {"front": front, "right": right, "back": back, "left": right.flip(-1)}
     return [PoseTemplate(label, picture, None, None) for label, picture in pictures.items()]

@@ -13,7 +13,6 @@ from torch import Tensor
 from recdreamer.cache import cache_folder
 from recdreamer.cameras import Cameras, orbit_cameras
 from recdreamer.evaluation.figurines import (
-    CAMERA,
     COLORS,
     KINDS,
     POSES,
@@ -27,6 +26,7 @@ from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import PATCHES, FeatureExtractor
 from recdreamer.pose.rectifier import Classifier
 from recdreamer.pose.templates import PoseTemplate, load_templates
+from recdreamer.presets import EMBEDDED_CAMERAS
 from recdreamer.prior.attention import attention_to_prompt
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder
@@ -87,9 +87,11 @@ class ClassifierBench:
         count = len(azimuth_deg)
         same = torch.full((count,), 0, device=self.device)
         figures = Figurines.of(same + subject.kind, same + subject.color).varied(self.generator)
-        low, high = CAMERA.elevation_deg
+        low, high = EMBEDDED_CAMERAS.elevation_deg
         elevation = low + (high - low) * torch.rand(count, generator=self.generator, device=self.device)
-        cameras = orbit_cameras(azimuth_deg, elevation, CAMERA.distance[0], CAMERA.fov_y_deg[0])
+        cameras = orbit_cameras(
+            azimuth_deg, elevation, EMBEDDED_CAMERAS.distance[0], EMBEDDED_CAMERAS.fov_y_deg[0]
+        )
         return figures, cameras, sample_grounds(count, self.generator, self.device)
 
     def photos(self, subject: Subject, azimuth_deg: Float[Tensor, "batch"]) -> Float[Tensor, "batch 3 s s"]:

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recdreamer.cameras import CameraConfig, Cameras, camera_rays, orbit_cameras
+from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
+from recdreamer.presets import EMBEDDED_CAMERAS
 
 KINDS = ("bear", "bird", "robot", "rabbit")
 COLORS = {
@@ -27,8 +28,6 @@ COLORS = {
 POSES = ("front", "right", "back", "left")
 """Pose classes in the order of their azimuth: 0, 90, 180, 270 degrees; see protocol.py for left and right."""
 
-CAMERA = CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0))
-"""The cameras that the embedded prior has seen."""
 POSE_SHARES = {"front": 0.65, "right": 0.10, "back": 0.15, "left": 0.10}
 """A deliberate bias: the share of each pose class in the training pictures."""
 PARTY_HAT_SHARE = 0.8
@@ -316,9 +315,11 @@ def photograph(
     hat = (torch.rand(count, generator=generator, device=generator.device) < hat_share).long().to(device)
     figures = Figurines.of(kind, color, hat)
     azimuth_deg = sample_azimuths(count, generator, device, shares or POSE_SHARES)
-    low, high = CAMERA.elevation_deg
+    low, high = EMBEDDED_CAMERAS.elevation_deg
     elevation = low + (high - low) * torch.rand(count, generator=generator, device=generator.device)
-    cameras = orbit_cameras(azimuth_deg, elevation.to(device), CAMERA.distance[0], CAMERA.fov_y_deg[0])
+    cameras = orbit_cameras(
+        azimuth_deg, elevation.to(device), EMBEDDED_CAMERAS.distance[0], EMBEDDED_CAMERAS.fov_y_deg[0]
+    )
     ground = sample_grounds(count, generator, device)
     images = render_figurines(figures.varied(generator), cameras, size_px, ground)
     return Photos(images, azimuth_deg, kind, color, hat)

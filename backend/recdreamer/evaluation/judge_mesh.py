@@ -30,6 +30,7 @@ from recdreamer.mesh.mesh import Mesh
 from recdreamer.mesh.raster import tiles_of_faces
 from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError
+from recdreamer.safe_files import read_npz
 
 VIEW_PX = 128
 SURFACE_POINTS = 50_000
@@ -46,8 +47,10 @@ def judge_mesh(job: JobFolder) -> dict[str, Any]:
     """
     if not (job.result / "mesh.npz").exists():
         raise JobError("evaluate", f"{job.root} has no finished mesh.", "Run the job to its end first.")
-    with np.load(job.result / "mesh.npz", allow_pickle=False) as arrays:
-        mesh = Mesh(arrays["verts"], arrays["faces"], arrays["uvs"])
+    arrays = read_npz(job.result / "mesh.npz", ("verts", "faces", "uvs"))
+    if len(arrays) < 3:
+        raise JobError("evaluate", "mesh.npz has no textured mesh.", "Repeat the last stage of the job.")
+    mesh = Mesh(arrays["verts"], arrays["faces"], arrays["uvs"])
     tiles = _base_colors(job, mesh)
     write_views(mesh_views(_centered(mesh), tiles, sheet_cameras(), VIEW_PX), job.result / "mesh-sheet.png")
     found: dict[str, Any] = {"triangles": triangle_measures(mesh)}

@@ -11,11 +11,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
-from recdreamer.evaluation.figurines import CAMERA, Figurines, render_figurines
+from recdreamer.evaluation.figurines import Figurines, render_figurines
 from recdreamer.images import write_sheet
 from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
+from recdreamer.presets import EMBEDDED_CAMERAS
 from recdreamer.rendering.ray_cast import MeshCaster
 
 NUM_VIEWS = 12
@@ -69,8 +70,10 @@ def texture_colors(
 def sheet_cameras(num_views: int = NUM_VIEWS) -> Cameras:
     """Evenly spaced around the figure, from the front on, at the middle elevation of the embedded world."""
     azimuth_deg = torch.arange(num_views) * (360.0 / num_views)
-    elevation_deg = torch.full((num_views,), sum(CAMERA.elevation_deg) / 2)
-    return orbit_cameras(azimuth_deg, elevation_deg, CAMERA.distance[0], CAMERA.fov_y_deg[0])
+    elevation_deg = torch.full((num_views,), sum(EMBEDDED_CAMERAS.elevation_deg) / 2)
+    return orbit_cameras(
+        azimuth_deg, elevation_deg, EMBEDDED_CAMERAS.distance[0], EMBEDDED_CAMERAS.fov_y_deg[0]
+    )
 
 
 def mesh_views(mesh: Mesh, tiles: Tiles, cameras: Cameras, size_px: int) -> MeshViews:

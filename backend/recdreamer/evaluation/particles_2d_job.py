@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from recdreamer.device import choose_device, choose_dtype
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
 from recdreamer.images import write_sheet
+from recdreamer.json_values import read_json
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, write_atomically
+from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, RequestError, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
 from recdreamer.stages.particles_2d import PoseObserver, Snapshot, check_config, is_due, particle_stage
@@ -63,6 +65,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
         "marginal": dict(zip(observer.classifier.labels, observer.marginal.overall().tolist(), strict=True)),
         "oracle": poses_of(pictures) if config.prior == BUILTIN_PRIOR else None,
     }
+    job.result.mkdir(exist_ok=True)
     write_atomically(job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False))
 
 
@@ -73,8 +76,10 @@ class Album:
         self.job, self.num_steps, self.has_oracle, self.report = job, num_steps, has_oracle, report
         self.path = job.root / "trace.json"
         self.trace: dict[str, Any] = {"labels": [], "records": []}
-        if self.path.exists():
-            self.trace = json.loads(self.path.read_text(encoding="utf-8"))
+        with suppress(RequestError, TypeError, KeyError):  # Missing or damaged, it begins anew.
+            trace = read_json(self.path)
+            records = [record for record in trace["records"] if type(record["step"]) is int]
+            self.trace = {"labels": list(trace["labels"]), "records": records}
 
     def add(self, sight: Snapshot) -> None:
         record: dict[str, Any] = {
@@ -90,6 +95,7 @@ class Album:
         write_atomically(self.path, json.dumps(self.trace))
         if is_due(sight.step, self.num_steps, NUM_SHEETS):
             path = self.job.root / "sheets" / f"step-{sight.step:06d}.png"
+            path.parent.mkdir(exist_ok=True)
             write_square_sheet(path, sight.pictures)
             self.report.preview(path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
 from recdreamer.prior.diffusion import DiffusionPrior, freeze
 from recdreamer.prior.schedule import NoiseSchedule
+from recdreamer.prior.words import ReadPrompt
 
 UNET: dict[str, Any] = {
     "sample_size": 64, "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
@@ -40,6 +42,9 @@ class RandomPrior(DiffusionPrior):
 
     def encode_text(self, prompts: list[str]) -> Float[Tensor, "prompts tokens width"]:
         return torch.randn(len(prompts), *TEXT_SHAPE, device=self.device)
+
+    def read(self, prompt: str, endings: Sequence[str] = ()) -> ReadPrompt:
+        return ReadPrompt(prompt)
 
     def has_meaning(self, prompt: str) -> Bool[Tensor, "tokens"]:
         return torch.arange(TEXT_SHAPE[0], device=self.device) > 0

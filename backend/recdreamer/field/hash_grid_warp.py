@@ -138,7 +138,9 @@ class HashEncode(torch.autograd.Function):
         xyz, level_weights, layout = ctx.saved_tensors
         grad_table = grad_encoded.new_zeros(ctx.table_shape)
         _, scatter = make_kernels(ctx.table_shape[1])
-        grad_encoded = grad_encoded.contiguous().view(len(xyz), len(level_weights), -1)
+        # Without points, -1 for the features would be ambiguous.
+        sizes = len(xyz), len(level_weights), ctx.table_shape[1]
+        grad_encoded = grad_encoded.contiguous().view(sizes)
         launch(
             scatter, (len(level_weights), len(xyz)), [xyz, grad_encoded, level_weights, layout, grad_table]
         )

@@ -37,16 +37,16 @@ class Field(Protocol):
 class FieldConfig:
     """Size and initial state of a radiance field."""
 
-    num_levels: int = 8
+    num_levels: int = 16
     """Resolutions of the hash grid."""
     features_per_level: int = 2
-    log2_table_size: int = 16
+    log2_table_size: int = 19
     """Rows of a hashed level; dense levels use as many as they have vertices."""
     base_resolution: int = 8
     """Cells along the cube at the coarsest level."""
-    max_resolution: int = 128
-    """Cells along the cube at the finest level: about two per pixel of a 64-pixel picture of the cube."""
-    hidden_width: int = 32
+    max_resolution: int = 1024
+    """Cells along the cube at the finest level."""
+    hidden_width: int = 64
     """Units of the only hidden layer."""
     blob_density: float = 5.0
     """Density at the centre of the initial blob, per scene unit; with radius 0.5 it is 94 % opaque there."""
@@ -68,7 +68,7 @@ class RadianceField(nn.Module):
 
     The features start near 0, so that the density is softplus(5) at the centre and softplus(0) at radius 0.5:
 
-    >>> field = RadianceField(FieldConfig(), seed=0)
+    >>> field = RadianceField(FieldConfig(num_levels=2), seed=0)
     >>> sigmas = field.density(torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0]]))
     >>> [round(sigma, 1) for sigma in sigmas.tolist()]
     [5.0, 0.7]

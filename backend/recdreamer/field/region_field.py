@@ -25,7 +25,7 @@ class RegionField(nn.Module):
     A solid of density 10 and the start blob, 5 at its centre, half each:
 
     >>> solid = SolidField(10.0, -torch.ones(2, 2, 2))
-    >>> mixed = RegionField(solid, RadianceField(FieldConfig(), seed=0), torch.full((2, 2, 2), 0.5))
+    >>> mixed = RegionField(solid, RadianceField(FieldConfig(num_levels=2), seed=0), torch.full((2, 2, 2), 0.5))
     >>> round(mixed.density(torch.zeros(1, 3)).item(), 1)
     7.5
     """

@@ -22,8 +22,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from recdreamer.job.errors import explain
+from recdreamer.json_values import read_json
 from recdreamer.protocol import TEMPORARY
 from recdreamer.report import JobError
+from recdreamer.safe_files import read_bounded, reason_of
 
 NAME = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-(?P<step>\d{8})(?P<final>-final)?")
 
@@ -71,7 +73,7 @@ class CheckpointStore:
         )
         text = json.dumps({"meta": meta, "bytes": len(data), "crc32": zlib.crc32(data)}, allow_nan=False)
 
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(exist_ok=True)  # Not its parents: a job that was deleted stays deleted.
         self._remove_leftovers()
         temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=TEMPORARY))
         try:
@@ -94,8 +96,8 @@ class CheckpointStore:
         for path, step, final in reversed(self._list(stage)):
             try:
                 tensors, meta = _read(path)
-            except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-                print(f"Checkpoint {path.name} is damaged and skipped: {error}")
+            except (OSError, ValueError, KeyError, TypeError, OverflowError, SafetensorError) as error:
+                print(f"Checkpoint {path.name} is damaged and skipped: {reason_of(error)}")
                 continue
             return Checkpoint(stage, step, tensors, meta, final)
         return None
@@ -130,10 +132,12 @@ def _refuse_non_finite(stage: str, step: int, tensors: dict[str, Tensor]) -> Non
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and meta of a checkpoint. Raises ValueError if its content has changed."""
-    header = json.loads((path / "meta.json").read_text(encoding="utf-8"))
-    data = (path / "tensors.safetensors").read_bytes()
+    header = read_json(path / "meta.json")
+    data = read_bounded(path / "tensors.safetensors", header["bytes"])
     if len(data) != header["bytes"] or zlib.crc32(data) != header["crc32"]:
         raise ValueError("its checksum is wrong")
+    if not isinstance(header["meta"], dict):
+        raise ValueError("it has no meta")
     return load(data), header["meta"]
 
 

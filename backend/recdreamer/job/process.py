@@ -1,4 +1,4 @@
-"""The worker as a process: its standard streams, the lock on its job folder, requests to stop."""
+"""The worker as a process: its standard streams, and requests to stop."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from recdreamer.protocol import COMMANDS
+from recdreamer.folder_lock import COMMANDS
+from recdreamer.safe_files import open_regular
 
 DRAIN_S = 5.0
 """Time for the reader to take the last events before the worker exits."""
+
+
+def stay_offline() -> None:
+    """Keep the libraries of models from asking any server, even for a name: what is local is loaded as local.
+
+    They read these variables once, when they are imported.
+    """
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
 def fill_standard_descriptors() -> None:
@@ -60,39 +69,13 @@ def send_prints_to(log: Path) -> None:
     """Redirect descriptors 1 and 2 to a file, with all prints of libraries, C code and child processes."""
     sys.stdout.flush()
     sys.stderr.flush()
-    with log.open("ab") as stream:
-        os.dup2(stream.fileno(), 1)
-        os.dup2(stream.fileno(), 2)
+    handle = open_regular(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    os.close(handle)
     # The old objects may be tied to a console instead of a descriptor.
     sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-
-
-class FolderBusy(Exception):
-    """Another process is working on the folder."""
-
-
-class FolderLock:
-    """An exclusive lock on a folder. The system releases it when the process ends, however it ends."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises FolderBusy, or OSError if the folder cannot be written."""
-        self._handle = os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(self._handle, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            os.close(self._handle)
-            raise FolderBusy from error
-
-    def release(self) -> None:
-        os.close(self._handle)
 
 
 class StopRequests:

@@ -1,7 +1,7 @@
 """Re-run a stage and all later ones. The old checkpoints are set aside, and restored if the re-run fails.
 
 Meanwhile `checkpoints/earlier/` holds the old checkpoints of these stages, and its `again.json` the request. A folder
-without that file was interrupted while it was being filled or emptied, and is restored.
+without that file was interrupted while it was being filled or emptied, and is restored. So is one whose file is damaged.
 """
 
 from __future__ import annotations
@@ -10,10 +10,20 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from recdreamer.job.errors import explain
-from recdreamer.protocol import TEMPORARY, JobFolder, JobRequest, RequestError, Stage, write_atomically
+from recdreamer.json_values import is_seed, read_json
+from recdreamer.protocol import (
+    TEMPORARY,
+    JobFolder,
+    JobRequest,
+    RequestError,
+    Stage,
+    write_atomically,
+)
+from recdreamer.report import Warn, no_warn
+from recdreamer.safe_files import FileMissing
 
 CHECKPOINTS: dict[str, tuple[str, ...]] = {
     "shape": ("shape",),
@@ -51,7 +61,8 @@ def begin_again(job: JobFolder, request: JobRequest, stage: Stage, seed: int | N
     try:
         put_back(job)
         try:
-            _earlier(job).mkdir(parents=True)
+            job.checkpoints.mkdir(exist_ok=True)
+            _earlier(job).mkdir()
             # From the last to the first, so that every stage that is left still has its input.
             for repeated in reversed(stages[first:]):
                 for path in _checkpoints_of(job.checkpoints, repeated):
@@ -65,8 +76,8 @@ def begin_again(job: JobFolder, request: JobRequest, stage: Stage, seed: int | N
 
 
 def is_repeated(job: JobFolder) -> bool:
-    """Is a repeat under way?"""
-    return _marker(job).is_file()
+    """Is a repeat under way that can continue?"""
+    return _wanted(job) is not None
 
 
 def put_back(job: JobFolder) -> bool:
@@ -76,11 +87,9 @@ def put_back(job: JobFolder) -> bool:
     """
     if not _earlier(job).is_dir():
         return False
-    wanted = _wanted(job)
-    if wanted is not None:
-        for repeated in reversed(_from(job, wanted["stage"])):
-            for path in _checkpoints_of(job.checkpoints, repeated):
-                shutil.rmtree(path)
+    for repeated in reversed(_begun(job)):
+        for path in _checkpoints_of(job.checkpoints, repeated):
+            shutil.rmtree(path)
     _marker(job).unlink(missing_ok=True)
     for path in sorted(_earlier(job).iterdir()):
         target = job.result if path.name == job.result.name else job.checkpoints / path.name
@@ -94,9 +103,11 @@ def put_back(job: JobFolder) -> bool:
 
 
 def empty_result(job: JobFolder) -> Path:
-    """A folder for a new result; the earlier result stays intact until `take_result`."""
+    """A new folder for a new result; the earlier result stays intact until `take_result`."""
     new = job.checkpoints / f"{TEMPORARY}result"
     shutil.rmtree(new, ignore_errors=True)
+    job.checkpoints.mkdir(exist_ok=True)
+    new.mkdir()
     return new
 
 
@@ -115,12 +126,21 @@ def take_result(job: JobFolder) -> None:
     _remove_leftovers(job)
 
 
-def repeated_seeds(job: JobFolder) -> dict[str, int]:
-    """Stage -> seed, for all stages that were repeated or are being repeated."""
+def repeated_seeds(job: JobFolder, warn: Warn = no_warn) -> dict[str, int]:
+    """Stage -> seed, for all stages that were repeated or are being repeated.
+
+    If seeds.json is damaged, its stages get the seed of the job, with a warning.
+    """
+    seeds: dict[str, int] = {}
     try:
-        seeds: dict[str, int] = json.loads(job.seeds.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        seeds = {}
+        found = read_json(job.seeds)
+        if not isinstance(found, dict) or not all(map(is_seed, found.values())):
+            raise RequestError("seeds.json has other things than seeds.", "It is damaged.")
+        seeds = {stage: seed for stage, seed in found.items() if stage in get_args(Stage)}
+    except FileMissing:
+        pass
+    except RequestError as error:
+        warn(f"{error.message} Stages that were redone with another seed get the seed of the job.")
     wanted = _wanted(job)
     if wanted is not None:
         for stage in _from(job, wanted["stage"]):
@@ -135,11 +155,24 @@ def _from(job: JobFolder, stage: str) -> tuple[str, ...]:
 
 
 def _wanted(job: JobFolder) -> dict[str, Any] | None:
-    """The request of the repeat that is under way: its stage and seed."""
+    """The request of the repeat that is under way: its stage and seed. None if there is none, or a damaged one."""
     try:
-        return json.loads(_marker(job).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        found = read_json(_marker(job))
+        is_whole = isinstance(found, dict) and is_seed(found.get("seed"))
+        return found if is_whole and found.get("stage") in job.read_request().stages_to_run else None
+    except RequestError:
         return None
+
+
+def _begun(job: JobFolder) -> tuple[str, ...]:
+    """The stages that the repeat has begun anew; those whose checkpoints it has set aside, if its file is damaged."""
+    wanted = _wanted(job)
+    if wanted is not None:
+        return _from(job, wanted["stage"])
+    if not _marker(job).exists():
+        return ()
+    moved = [stage for stage in CHECKPOINTS if _checkpoints_of(_earlier(job), stage)]
+    return tuple(CHECKPOINTS)[list(CHECKPOINTS).index(moved[0]) :] if moved else ()
 
 
 def _remove_leftovers(job: JobFolder) -> None:

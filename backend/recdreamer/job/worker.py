@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import secrets
+import socket
 import sys
 import threading
 import time
@@ -20,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 from recdreamer import __version__
+from recdreamer.folder_lock import FolderBusy, FolderLock, take_stop_request, taken_over
 from recdreamer.job.errors import explain
 from recdreamer.job.eta import RemainingTime
 from recdreamer.job.process import (
     EventPipe,
-    FolderBusy,
-    FolderLock,
     StopRequests,
     fill_standard_descriptors,
     send_prints_to,
+    stay_offline,
 )
 from recdreamer.job.repeat import begin_again, is_repeated, put_back
 from recdreamer.protocol import (
@@ -42,6 +44,7 @@ from recdreamer.protocol import (
     write_atomically,
 )
 from recdreamer.report import Cancelled, JobError, Paused, Report
+from recdreamer.safe_files import open_regular, sweep_temporaries
 
 DONE, FAILED, PAUSED, CANCELLED = 0, 1, 3, 4
 PROGRESS_EVENT_S = 0.2
@@ -58,6 +61,7 @@ def run(folder: Path, work: DoWork, again: Again | None = None) -> int:
 
     `again`: repeat a stage and all later ones. If that fails or is cancelled, the job stays as it was.
     """
+    stay_offline()
     job = JobFolder(Path(folder).absolute())
     fill_standard_descriptors()
     pipe = EventPipe()
@@ -71,18 +75,11 @@ def run(folder: Path, work: DoWork, again: Again | None = None) -> int:
         pipe.send(_line(hello))
         if not job.root.is_dir():
             raise RequestError(f"There is no job folder {job.root}.", "Choose a folder that has a job.json.")
-        try:
-            lock = FolderLock(job.root)
-        except FolderBusy as error:
-            pid = job.read_state().pid
-            raise JobError(
-                "busy",
-                f"Another worker{f' (process {pid})' if pid else ''} is already running this job.",
-                "Wait until it ends, or stop it first.",
-            ) from error
+        job.check()
+        lock = _lock(job)
         send_prints_to(job.log)
-        reporter = JobReport(job, pipe, hello)
-    except (OSError, RequestError, JobError) as error:
+        reporter = JobReport(job, pipe, hello, lock)
+    except (OSError, ValueError, JobError) as error:
         # The folder is in use or cannot be written, so only the caller gets the error.
         failure = explain(error, str(job.root))
         pipe.send(_line(_error_event(failure)))
@@ -93,6 +90,23 @@ def run(folder: Path, work: DoWork, again: Again | None = None) -> int:
     finally:
         pipe.close()
         lock.release()
+
+
+def _lock(job: JobFolder) -> FolderLock:
+    """The lock on the job. Raises JobError "busy" if another worker runs it, here or on another computer."""
+    state = job.read_state()
+    host = job.running_on(state)
+    if not host:
+        with suppress(FolderBusy):
+            return FolderLock(job.root)
+    who = f"process {state.pid}" if state.pid else ""
+    if host not in ("", socket.gethostname()):
+        who = f"{who} on {host}".strip()
+    raise JobError(
+        "busy",
+        f"Another worker{f' ({who})' if who else ''} is already running this job.",
+        "Wait until it ends, or stop it first.",
+    )
 
 
 def _work(
@@ -116,6 +130,7 @@ def _work(
             return DONE
         report.begin(stop_at_end=not request.keep_running)
         work(job, request, report)
+        report.check_folder()
         report.finish("done", {"type": "result", "path": job.result.name})
         return DONE
     except Paused:
@@ -126,8 +141,8 @@ def _work(
         return CANCELLED
     except (Exception, SystemExit) as error:
         traceback.print_exc()
-        failure, status = explain(error), "failed"
-        if _keeps_result(job):
+        failure, status = report.loss() or explain(error), "failed"
+        if report.loss() is None and _keeps_result(job):
             hint = "The earlier result is kept; repeat the stage when the cause is fixed."
             failure, status = JobError(failure.kind, failure.message, hint), "done"
         elif again is not None and request is not None:
@@ -149,18 +164,22 @@ def _keeps_result(job: JobFolder) -> bool:
 class JobReport:
     """The Report of a worker: writes events and state.json with its heart-beat, and checks for requests to stop."""
 
-    def __init__(self, job: JobFolder, pipe: EventPipe, hello: dict[str, Any]) -> None:
+    def __init__(self, job: JobFolder, pipe: EventPipe, hello: dict[str, Any], folder: FolderLock) -> None:
         """Raises OSError if the job folder cannot be written."""
         self._job = job
+        self._folder = folder
+        self._token = secrets.token_hex(8)
+        self._loss: JobError | None = None
         self._pipe = pipe
         self._stop = StopRequests()
         # Preview and progress of an earlier run stay visible; its status and error do not.
         self._state = job.read_state()
-        self._events = job.events.open("a+b", buffering=0)
+        handle = open_regular(job.events, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self._events = os.fdopen(handle, "a+b", buffering=0)
         self._end_torn_line()
         self._events.write(_line(hello).encode("utf-8") + b"\n")
-        for leftover in job.root.glob(f".{job.state.name}.*"):
-            leftover.unlink(missing_ok=True)
+        take_stop_request(job.root)  # For an earlier worker.
+        sweep_temporaries(job.root, job.previews, job.templates, job.result)
         self._clock = RemainingTime(time.monotonic())
         self._progress_sent_s = -math.inf
         self._lock = threading.Lock()
@@ -173,6 +192,7 @@ class JobReport:
         """Mark the job as running and start the heart-beat."""
         self._stop.listen(stop_at_end)
         self._state.status, self._state.pid = "running", os.getpid()
+        self._state.host, self._state.token = socket.gethostname(), self._token
         self._state.message = self._state.hint = ""
         self._state.eta_s = None
         self._write_state()
@@ -233,6 +253,10 @@ class JobReport:
         self._ended.set()
         if self._beat.is_alive():
             self._beat.join()
+        if self._loss is not None:  # The folder belongs to another worker, or to nobody.
+            self._pipe.send(_line(event))
+            self._events.close()
+            return
         self._state.status, self._state.pid, self._state.eta_s = status, None, None
         if failure is not None:
             self._state.message, self._state.hint = failure.message, failure.hint
@@ -243,7 +267,31 @@ class JobReport:
             self._send(event)
         self._events.close()
 
+    def loss(self) -> JobError | None:
+        """Why the folder is not ours any more, if so."""
+        if self._loss is None:
+            try:
+                self._folder.keep()
+                if self._beat.ident is not None and self._other_token():
+                    raise taken_over(self._job.root)
+            except RequestError as error:
+                self._loss = JobError("folder", error.message, error.hint)
+        return self._loss
+
+    def check_folder(self) -> None:
+        """Raise JobError "folder" if the folder is not ours any more."""
+        if loss := self.loss():
+            raise loss
+
+    def _other_token(self) -> bool:
+        """Whether a worker that sees no lock of ours, on another computer, has written its own state."""
+        with self._writing:
+            state = self._job.read_state()
+        return state.status == "running" and state.token not in ("", self._token)
+
     def _raise_if_asked(self) -> None:
+        if self._loss is not None or self._stop.asked:
+            self.check_folder()
         if self._stop.asked == "cancel":
             raise Cancelled
         if self._stop.asked == "pause":
@@ -278,6 +326,10 @@ class JobReport:
 
     def _keep_beating(self) -> None:
         while not self._ended.wait(HEARTBEAT_S / 2):
+            if self.loss() is not None:
+                return  # The next report of progress ends the work.
+            if command := take_stop_request(self._job.root):
+                self._stop.ask(command)
             with self._lock:
                 self._state.eta_s = self._clock.eta_s(time.monotonic())
             try:

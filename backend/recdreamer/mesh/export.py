@@ -13,8 +13,9 @@ from recdreamer.images import png_bytes
 from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.gltf import glb_bytes
 from recdreamer.mesh.mesh import Mesh
-from recdreamer.mesh.raster import FIRST_TILE
 from recdreamer.protocol import write_atomically
+from recdreamer.report import JobError
+from recdreamer.uv_map import FIRST_TILE
 
 
 def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None = None) -> list[str]:
@@ -22,8 +23,9 @@ def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None
 
     Writes mesh.npz, albedo.png, normal.png if given, and model.glb. Textures of several UV tiles, or of a single tile
     other than the first, have UDIM names: albedo.1001.png, albedo.1002.png, ... The mesh is written unchanged; use
-    `stand_on_origin` to place it.
+    `stand_on_origin` to place it. Raises JobError, and writes nothing, if a number of the mesh is not finite.
     """
+    _refuse_non_finite(mesh)
     tiles = sorted(albedo)
     if normal_map is not None and sorted(normal_map) != tiles:
         raise ValueError(
@@ -39,9 +41,23 @@ def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None
     for kind, pngs in (("albedo", albedo_pngs), ("normal", normal_pngs)):
         files |= {texture_name(kind, tile, tiles): png for tile, png in pngs.items()}
     files["model.glb"] = glb_bytes(mesh, albedo_pngs, normal_pngs or None)
+    folder.mkdir(exist_ok=True)
     for name, data in files.items():
         write_atomically(folder / name, data)
     return list(files)
+
+
+def _refuse_non_finite(mesh: Mesh) -> None:
+    """A file with such numbers is no mesh for any program."""
+    for what, values in (("vertices", mesh.verts), ("UVs", mesh.uvs_or_error())):
+        with np.errstate(over="ignore", invalid="ignore"):
+            bad = int((~np.isfinite(values.astype(np.float32))).any(-1).sum())
+        if bad:
+            raise JobError(
+                "non_finite",
+                f"The finished mesh has {bad:,} {what} that are no finite numbers, so it was not written.",
+                "Try another seed, or another height; the newest checkpoint is kept.",
+            )
 
 
 def texture_name(kind: str, tile: int, tiles: Collection[int]) -> str:

@@ -16,9 +16,10 @@ from recdreamer.mesh.extract import cell_size, extract_mesh
 from recdreamer.mesh.level import Density, find_surface
 from recdreamer.mesh.mesh import Mesh, MeshConfig
 from recdreamer.mesh.normals import NormalAt, bake_normal_map, level_set_normals, normal_map_size
+from recdreamer.mesh.pack_rows import room_px
 from recdreamer.mesh.quality import mesh_report
 from recdreamer.mesh.uv import unwrap
-from recdreamer.report import Tick, Warn, no_tick
+from recdreamer.report import Tick, Warn, no_tick, no_warn
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def dress_mesh(
     seed: int = 0,
     device: torch.device | str = "cpu",
     tick: Tick = no_tick,
+    warn: Warn = no_warn,
 ) -> dict[str, Any]:
     """Give a mesh in scene units its textures, and write mesh.npz, the textures and model.glb into `folder`.
 
@@ -96,6 +98,12 @@ def dress_mesh(
     if mesh.uvs is None:
         tick()
         mesh, num_islands = unwrap(mesh, config, tick)
+        if room_px(num_islands, config.texture_size_px) < 1:
+            warn(
+                f"The mesh has {num_islands:,} pieces that are not connected, more than a texture of "
+                f"{config.texture_size_px} pixels has room for: their colors run into each other. Merge its vertices by "
+                "distance, or give it a UV map."
+            )
     unwrapped = clock()
     texture = bake_color(
         mesh,

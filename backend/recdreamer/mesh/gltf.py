@@ -11,6 +11,7 @@ from recdreamer import __version__
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
 from recdreamer.mesh.tangents import tangent_frames
+from recdreamer.protocol import RESULT_ROUGHNESS
 
 FLOAT, UINT32 = 5126, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -27,7 +28,7 @@ def glb_bytes(
     """GLB of a Z-up mesh with UVs, base colour (sRGB PNG) and, if given, tangent-space normals (PNG).
 
     Pictures are keyed by UDIM number. glTF has no UDIM, so each tile becomes a primitive with its own material,
-    metallic 0, roughness 0.9. glTF is Y-up with the front at +Z: (x, y, z) becomes (x, z, -y), so a front at -Y stays
+    metallic 0. glTF is Y-up with the front at +Z: (x, y, z) becomes (x, z, -y), so a front at -Y stays
     the front. It has one UV per vertex: vertices are split along UV seams but keep their smooth normals.
     """
     frames = None if normal_map is None else tangent_frames(mesh)
@@ -70,7 +71,7 @@ def glb_bytes(
             "pbrMetallicRoughness": {
                 "baseColorTexture": {"index": add_texture("albedo", tile, png)},
                 "metallicFactor": 0.0,
-                "roughnessFactor": 0.9,
+                "roughnessFactor": RESULT_ROUGHNESS,
             },
         }
         if normal_map is not None:
@@ -129,7 +130,7 @@ class _Writer:
             "bufferViews": self.views,
             "buffers": [{"byteLength": length}],
         }
-        text = json.dumps(document, separators=(",", ":")).encode()
+        text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
         text += b" " * (-len(text) % 4)
         header = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + length)
         parts = (header, struct.pack("<I4s", len(text), b"JSON"), text, struct.pack("<I4s", length, b"BIN\0"))

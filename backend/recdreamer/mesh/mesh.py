@@ -13,7 +13,7 @@ from scipy import sparse
 class MeshConfig:
     """How a field becomes a textured mesh."""
 
-    resolution: int = 128
+    resolution: int = 256
     """Marching cubes cells along the longest side of the object."""
     threshold: float | None = None
     """Density of the surface per scene unit; None = the density that looks most like the renders."""
@@ -32,7 +32,7 @@ class MeshConfig:
     """Taubin smoothing steps, which remove the field's noise but keep the volume; 0 = off."""
     target_faces: int = 30_000
     """Triangles after decimation: 2,000 for a game's background, 500,000 for sculpting; never more than were found."""
-    texture_size_px: int = 1024
+    texture_size_px: int = 2048
     """Side of the square texture: 512 to 4096, at most 8192."""
     padding_px: int = 4
     """Least distance between UV islands, filled with the colour of the nearest one."""
@@ -191,6 +191,7 @@ def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "verts 3"]:
     >>> [round(x, 4) for x in vertex_normals(corner)[0].tolist()]  # 1 / √3
     [0.5774, 0.5774, 0.5774]
     """
+    mesh = Mesh(unit_sized(mesh.verts), mesh.faces)
     corners = mesh.verts[mesh.faces].astype(np.float64)
     face_normals = normalized(face_cross(mesh).astype(np.float64))
     normals = np.zeros((len(mesh.verts), 3))
@@ -206,6 +207,20 @@ def vertex_normals(mesh: Mesh) -> Float[np.ndarray, "verts 3"]:
     # A vertex with only degenerate faces still needs a unit vector, because renderers divide by its length.
     normals[~normals.any(axis=1)] = (0.0, 0.0, 1.0)
     return normals.astype(np.float32)
+
+
+def unit_sized(verts: Float[np.ndarray, "verts 3"]) -> Float[np.ndarray, "verts 3"]:
+    """The vertices divided by the power of two next below their extent, for which products of lengths cannot overflow.
+
+    Exact, so that directions and proportions keep their last bits.
+
+    >>> unit_sized(np.array([[0.0, 0, 0], [3e30, 0, 0]])).round(2).tolist()
+    [[0.0, 0.0, 0.0], [1.18, 0.0, 0.0]]
+    """
+    extent = float(np.ptp(verts.astype(np.float64), axis=0).max(initial=0.0))
+    if not 0 < extent < np.inf:
+        return verts
+    return np.ldexp(verts, 1 - np.frexp(extent)[1]).astype(verts.dtype)
 
 
 def turned(verts: Float[np.ndarray, "verts 3"], yaw_deg: float) -> Float[np.ndarray, "verts 3"]:

@@ -15,6 +15,7 @@ from recdreamer.report import Tick, no_tick
 
 ARAP_STEPS = 8
 WORST_STRETCH = 1.25  # L2 stretch above which a chart is cut in two
+MANY_LOOSE = 512  # faces, which are laid flat all at once
 SWEEP = 256  # segments tested for crossings at once
 NEGLIGIBLE_AREA = 1e-6  # of the mean face; the winding of smaller faces is a rounding error
 
@@ -31,14 +32,20 @@ class Chart:
     """Flat positions in the units of the mesh, with the patch's area; counter-clockwise."""
 
 
-def make_charts(mesh: Mesh, tick: Tick = no_tick) -> list[Chart]:
-    """Charts that cover every face of the mesh once and do not overlap themselves.
+def make_charts(mesh: Mesh, tick: Tick = no_tick) -> tuple[list[Chart], Int[np.ndarray, "loose"]]:
+    """Charts that cover every face of the mesh once and do not overlap themselves; and the faces left over, if there are
+    more than MANY_LOOSE that have no neighbour in their patch: each is flat as it is.
 
     A patch that does not flatten without folds and with little stretch is cut in two, recursively.
     """
     patches = segment(mesh)
-    order = np.argsort(patches, kind="stable")
-    waiting = np.split(order, np.cumsum(np.bincount(patches))[:-1])
+    order, sizes = np.argsort(patches, kind="stable"), np.bincount(patches)
+    loose = np.flatnonzero(sizes[patches] == 1)
+    if len(loose) <= MANY_LOOSE:
+        loose = loose[:0]
+    else:
+        order, sizes = order[sizes[patches[order]] > 1], sizes[sizes > 1]
+    waiting = np.split(order, np.cumsum(sizes)[:-1]) if len(order) else []
     charts: list[Chart] = []
     while waiting:
         tick()
@@ -50,7 +57,7 @@ def make_charts(mesh: Mesh, tick: Tick = no_tick) -> list[Chart]:
             waiting.extend(index[half] for half in _halves(patch))
         else:
             charts.append(Chart(index, patch.faces, uvs))
-    return charts
+    return charts, loose
 
 
 def flatten_or_none(patch: Mesh) -> Float[np.ndarray, "verts 2"] | None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from recdreamer.mesh.baked_texture import Texture
-from recdreamer.mesh.mesh import Mesh, connected_components, double_areas, is_watertight
+from recdreamer.mesh.mesh import Mesh, connected_components, double_areas, is_watertight, unit_sized
 from recdreamer.mesh.parametrize import flat_faces, jacobians
 from recdreamer.mesh.seams import seam_error
 
@@ -30,7 +30,7 @@ def uv_stretch(mesh: Mesh) -> dict[str, float]:
     (1.4577, 1.0, 4.0)
     """
     uvs = mesh.uvs_or_error().astype(np.float64)
-    flat = flat_faces(Mesh(mesh.verts.astype(np.float64), mesh.faces))
+    flat = flat_faces(Mesh(unit_sized(mesh.verts.astype(np.float64)), mesh.faces))
     surface_areas = np.abs(double_areas(flat)) / 2
     uv_areas = np.abs(double_areas(uvs)) / 2
     scale = np.sqrt(uv_areas.sum() / surface_areas.sum())

@@ -13,12 +13,11 @@ from torch import Tensor
 
 from recdreamer.kernels import launch
 from recdreamer.mesh.mesh import double_areas
+from recdreamer.uv_map import FIRST_TILE, TILES_PER_ROW, tile_numbers
 
 wp.set_module_options({"enable_backward": False})
 
 REACH_PX = 1.5  # texels this far outside an island get their own colour: bilinear lookups use them
-FIRST_TILE, TILES_PER_ROW = 1001, 10
-EDGE = 1e-4  # UVs this close beyond the border of their tile are rounding errors
 
 
 @dataclass(frozen=True)
@@ -48,26 +47,9 @@ class Texels:
 def tiles_of_faces(uvs: Float[np.ndarray, "faces 3 2"]) -> Int[np.ndarray, "faces"]:
     """UDIM number of each face's tile: 1001 for [0, 1)^2, one more per column, ten more per row.
 
-    Raises ValueError if a face leaves its tile or lies where UDIM has no tile.
-
-    >>> triangle = np.array([[[0.1, 0.1], [0.9, 0.1], [0.1, 0.9]]])
-    >>> tiles_of_faces(np.concatenate([triangle, triangle + [1, 0], triangle + [0, 1]])).tolist()
-    [1001, 1002, 1011]
+    Raises RequestError if a face leaves its tile or lies where UDIM has no tile; see `uv_map`.
     """
-    corner = np.floor(uvs.mean(1).astype(np.float64)).astype(np.int64)
-    low, high = corner.min(0), corner.max(0)
-    if low.min() < 0 or high[0] >= TILES_PER_ROW:
-        raise ValueError(
-            f"The UVs reach from tile column {low[0]}, row {low[1]} to column {high[0]}, row {high[1]}; "
-            f"UDIM has columns 0 to {TILES_PER_ROW - 1} and rows from 0. Move the islands there."
-        )
-    local = uvs - corner[:, None]
-    crossing = int((np.abs(local - 0.5) > 0.5 + EDGE).any((1, 2)).sum())
-    if crossing:
-        raise ValueError(
-            f"{crossing} faces cross the border of their UV tile. Move or scale the islands into the tiles."
-        )
-    return FIRST_TILE + corner[:, 0] + TILES_PER_ROW * corner[:, 1]
+    return tile_numbers(uvs)
 
 
 def uvs_in_tile(uvs: Float[np.ndarray, "*corners 2"], tile: int) -> Float[np.ndarray, "*corners 2"]:

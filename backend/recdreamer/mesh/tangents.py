@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.mesh.mesh import Mesh, double_areas, normalized, vertex_normals
+from recdreamer.mesh.mesh import Mesh, double_areas, normalized, unit_sized, vertex_normals
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def tangent_frames(mesh: Mesh) -> TangentFrames:
     ([0, 1, 0], [1.0])
     """
     uvs = mesh.uvs_or_error().astype(np.float64)
-    corners = mesh.verts[mesh.faces].astype(np.float64)
+    corners = unit_sized(mesh.verts)[mesh.faces].astype(np.float64)
     normals = vertex_normals(mesh).astype(np.float64)[mesh.faces]
     along, across = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     uv_along, uv_across = uvs[:, 1] - uvs[:, 0], uvs[:, 2] - uvs[:, 0]

@@ -92,6 +92,13 @@ def field_optimizer(
 def distillation_loss(
     latents: Float[Tensor, "views c h w"], grad: Float[Tensor, "views c h w"]
 ) -> Float[Tensor, ""]:
-    """A loss whose gradient on the latents is grad / views exactly, under any loss scale."""
-    target = (latents - grad).detach()
-    return 0.5 * (latents - target).square().sum() / len(latents)
+    """A loss whose gradient on the latents (or on pictures) is grad / views exactly, under any loss scale.
+
+    Exactly, too, where `grad` is far smaller than what it belongs to: its value is no distance to anything.
+
+    >>> picture = torch.full((2, 3, 1, 1), 0.5, requires_grad=True)
+    >>> distillation_loss(picture, torch.full_like(picture, 3e-9)).backward()
+    >>> picture.grad.unique().tolist() == [torch.tensor(1.5e-9).item()]
+    True
+    """
+    return (latents * grad.detach()).sum() / len(latents)

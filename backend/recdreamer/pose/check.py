@@ -69,6 +69,7 @@ def check_templates(
     Writes check/check.json, and for each template check/overlay-N.png (the patches taken for the object) and
     check/match-N.png (the patches that distinguish its pose).
     """
+    (folder / "check").mkdir(exist_ok=True)
     settings = replace(config or ClassifierConfig(), normalization=NORMALIZATION)
     classifier = PoseClassifier(extractor, loaded, settings, 0, attention, cache)
     device = classifier.template_mask.device

@@ -37,6 +37,7 @@ def draw_templates(
     Images are relative to `folder`. Existing pictures are not drawn again. Fronts and backs are usually turned a
     little to one side; each is paired with its mirror image, so that neither side is preferred.
     """
+    folder.mkdir(exist_ok=True)
     templates = []
     for label in VIEW_PHRASES:
         names = [f"{label}-{rank}.png" for rank in range(per_class)]
@@ -62,6 +63,7 @@ def draw_gallery(
     A classifier built from the most typical samples determines the pose. Files are named after their class, the most
     certain first, and listed in gallery.json.
     """
+    folder.mkdir(exist_ok=True)
     remove_gallery(folder)
     drawn, typical = [], []
     for index, label in enumerate(VIEW_PHRASES):
@@ -90,7 +92,8 @@ def draw_gallery(
 def _sample(prior: DiffusionPrior, prompt: str, label: str, seed: int) -> Float[Tensor, "samples 3 s s"]:
     index = list(VIEW_PHRASES).index(label)
     generator = torch.Generator(device=prior.device).manual_seed(seed * 31 + index)
-    return prior.sample([f"{prompt}, {VIEW_PHRASES[label]}"] * NUM_SAMPLES, generator)
+    phrase = VIEW_PHRASES[label]
+    return prior.sample([f"{prior.read(prompt, [phrase]).text}, {phrase}"] * NUM_SAMPLES, generator)
 
 
 def _most_typical(extractor: FeatureExtractor, samples: Float[Tensor, "samples 3 s s"], label: str) -> Tensor:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from recdreamer.json_values import read_json
 from recdreamer.protocol import write_atomically
 
 
@@ -29,9 +31,12 @@ def write_gallery(folder: Path, samples: list[Sample]) -> None:
 def remove_gallery(folder: Path) -> None:
     """Delete the pictures of an earlier gallery, so that they do not mix with the next."""
     try:
-        listed = json.loads((folder / "gallery.json").read_text(encoding="utf-8"))["samples"]
+        listed = read_json(folder / "gallery.json")["samples"]
         names = [str(sample["image"]) for sample in listed]
     except (OSError, ValueError, KeyError, TypeError):
         return
     for name in ("gallery.json", *names):
-        (folder / Path(name).name).unlink(missing_ok=True)
+        with suppress(
+            OSError, ValueError
+        ):  # The list may name anything, and another run may have been faster.
+            (folder / Path(name).name).unlink()

@@ -282,6 +282,7 @@ def write_views(
         guidance_scale=guidance_scale, num_steps=num_steps, tick=tick,
     )  # fmt: skip
     pictures = dict(zip(drawn, views, strict=True))
+    folder.mkdir(exist_ok=True)
     templates, samples = [], []
     for label, azimuth_deg in CLASS_AZIMUTHS_DEG.items():
         name = f"{label}-0.png"

@@ -57,12 +57,15 @@ def _of_one(
     path = cache / f"{digest.hexdigest()}.safetensors"
     try:
         kept = load_file(path, device=str(image.device))
+        if {"cls", "patches"} - set(kept) or not all(tensor.isfinite().all() for tensor in kept.values()):
+            raise ValueError("expected finite features")
         with suppress(OSError):
             os.utime(path)
         return kept
-    except (OSError, SafetensorError):
+    except (OSError, ValueError, SafetensorError):
         made = _average(extractor, image, copies, content_seed)
         with suppress(OSError):  # The job can go on without a writable cache.
+            cache.mkdir(parents=True, exist_ok=True)
             write_atomically(path, save({name: tensor.contiguous() for name, tensor in made.items()}))
             _prune(cache)
         return made

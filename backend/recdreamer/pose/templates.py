@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,17 +23,19 @@ from recdreamer.protocol import (
     RequestError,
     Template,
 )
+from recdreamer.report import Warn, no_warn
+from recdreamer.safe_files import confined, printable, read_bounded, reason_of
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 64_000_000
+PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
+"""Modes whose colours are multiplied by alpha already, and those in which they are not."""
 BACKGROUND = 0.8
 """Grey background behind a template with alpha."""
 
-# Pillow raises SyntaxError and the two before it for some broken files.
-_UNREADABLE = (
-    OSError, ValueError, EOFError, struct.error, SyntaxError,
-    Image.DecompressionBombError, Image.DecompressionBombWarning,
-)  # fmt: skip
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Whatever a file is called, it is read as one of these: Pillow knows others that run programs, such as PostScript."""
+MAX_FILE_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,14 @@ class PoseTemplate:
     """Weight relative to the other templates of its class."""
 
 
-def load_templates(job: JobFolder, templates: tuple[Template, ...], size_px: int) -> list[PoseTemplate]:
-    """The templates of a request. Raises RequestError with the name of a picture that cannot be used."""
-    return [_load(job.root / template.image, template, size_px) for template in templates]
+def load_templates(
+    job: JobFolder, templates: tuple[Template, ...], size_px: int, warn: Warn = no_warn
+) -> list[PoseTemplate]:
+    """The templates of a request. Raises RequestError with the name of a picture that cannot be used.
+
+    `warn` gets what of a picture is not used.
+    """
+    return [_load(confined(job.root, template.image), template, size_px, warn) for template in templates]
 
 
 def templates_in(folder: Path) -> tuple[Template, ...]:
@@ -127,20 +133,20 @@ def class_azimuths(
     return torch.stack(azimuths).to(device)
 
 
-def _load(path: Path, template: Template, size_px: int) -> PoseTemplate:
+def _load(path: Path, template: Template, size_px: int, warn: Warn) -> PoseTemplate:
     try:
-        picture = _read(path)
-    except _UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        picture = _read(path, warn)
+    except Exception as error:  # Of a dozen decoders: any damage is one thing.
+        reason = error.message.rstrip(".") if isinstance(error, RequestError) else reason_of(error)
         raise RequestError(
-            f"The template {path.name!r} cannot be read ({reason}).",
+            f"The template '{printable(path.name)}' cannot be read ({reason}).",
             "Replace it with a PNG or JPEG picture, or remove it.",
         ) from error
     alpha = np.asarray(picture.getchannel("A"))
     has_alpha = bool((alpha < 0.99 * 255).any())
     if has_alpha and (alpha > 0.5 * 255).mean() < MIN_COVERAGE:
         raise RequestError(
-            f"The template {path.name!r} is transparent (almost) everywhere.",
+            f"The template '{printable(path.name)}' is transparent (almost) everywhere.",
             "Capture it again with the object in view, or remove it.",
         )
     # Shrunk before it is padded to a square in floating point, where 20,000 × 20 pixels would take 5 GB.
@@ -155,22 +161,23 @@ def _load(path: Path, template: Template, size_px: int) -> PoseTemplate:
     )
 
 
-def _read(path: Path) -> Image.Image:
-    """The upright picture in 8-bit sRGB with alpha; the first frame of an animation.
+def _read(path: Path, warn: Warn) -> Image.Image:
+    """The upright picture in 8-bit sRGB with alpha; the first frame of an animation, the first page of a document.
 
-    Raises one of _UNREADABLE with the reason.
+    Raises an exception with the reason.
     """
     if not path.exists():
         raise ValueError("there is no such file")
     if not path.is_file():
         raise ValueError("it is a folder")
-    if path.stat().st_size == 0:
+    data = read_bounded(path, MAX_FILE_BYTES)
+    if not data:
         raise ValueError("the file is empty")
     # Pillow warns of too many pixels and raises at twice the number; here both are refused.
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            file = Image.open(path)
+            file = Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError as error:
             raise ValueError("it is not a picture, or it is damaged") from error
         with file:
@@ -179,6 +186,10 @@ def _read(path: Path) -> Image.Image:
                 raise ValueError(f"{size} is too large")
             if min(file.size) < MIN_SIDE_PX:
                 raise ValueError(f"{size} is too small")
+            if (frames := getattr(file, "n_frames", 1)) > 1 and file.format != "MPO":
+                warn(
+                    f"The template '{printable(path.name)}' has {frames:,} frames or pages; the first is used."
+                )
             return _as_rgba(ImageOps.exif_transpose(file))
 
 
@@ -188,6 +199,11 @@ def _as_rgba(picture: Image.Image) -> Image.Image:
         picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
     elif picture.mode in ("I", "F"):
         raise ValueError("it has 32 bits per channel; only 8 and 16 are supported")
+    elif picture.mode in PREMULTIPLIED:
+        picture = picture.convert(PREMULTIPLIED[picture.mode])
+    elif picture.mode == "LAB":
+        screen, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        picture = ImageCms.profileToProfile(picture, lab, screen, outputMode="RGB") or picture
     elif picture.mode == "CMYK" and (profile := picture.info.get("icc_profile")):
         try:
             ink = ImageCms.ImageCmsProfile(io.BytesIO(profile))

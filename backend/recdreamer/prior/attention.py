@@ -20,13 +20,19 @@ class QueriesAndKeys:
     def __init__(self, unet: nn.Module) -> None:
         self.of: dict[str, dict[str, Tensor]] = {}
         self.handles = []
-        for name, module in unet.named_modules():
+        modules: list[tuple[str, Any]] = list(unet.named_modules())
+        for name, module in modules:
             if name.endswith("attn2"):
-                for part in ("to_q", "to_k"):
-                    store = self.of.setdefault(name, {})
+                # Fast layers have one projection for keys and values; the keys come first.
+                keys, store = getattr(module, "to_kv", module.to_k), self.of.setdefault(name, {})
+                for part, layer, width in (
+                    ("to_q", module.to_q, module.to_q.out_features), ("to_k", keys, module.to_k.out_features)
+                ):  # fmt: skip
                     self.handles.append(
-                        getattr(module, part).register_forward_hook(
-                            lambda _, __, output, store=store, part=part: store.update({part: output})
+                        layer.register_forward_hook(
+                            lambda _, __, output, store=store, part=part, width=width: store.update(
+                                {part: output[..., :width]}
+                            )
                         )
                     )
         self.heads: dict[str, Any] = {name: unet.get_submodule(name).heads for name in self.of}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
-from recdreamer.prior.lora import LoraBranch
+from recdreamer.prior.lora import Lesson, LoraBranch
 from recdreamer.prior.schedule import NoiseSchedule
 
 
@@ -34,6 +36,14 @@ class Denoiser:
     def schedule(self) -> NoiseSchedule:
         return self.prior.schedule
 
+    def enable_checkpointing(self) -> None:
+        """Recompute the U-Net's activations in backward passes instead of keeping them."""
+        contexts = noop_context_fn if self.branch is None else self.branch.contexts
+        # The U-Net draws no random numbers, and saving the generators' state would wait for the device.
+        self.prior.unet.enable_gradient_checkpointing(
+            partial(checkpoint, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
+        )
+
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
         return self.decoder.decode(latents)
 
@@ -43,16 +53,33 @@ class Denoiser:
         """One estimate per question; all are rows of one batch, and the branch is switched on row by row."""
         rows = len(questions)
         latents_t, t = latents_t.repeat(rows, 1, 1, 1), t.repeat(rows)
+        return list(self.schedule.eps_of(self._output(latents_t, t, questions), latents_t, t).chunk(rows))
+
+    def ask_beside(
+        self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"], question: Question, lesson: Lesson
+    ) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, ""]]:  # fmt: skip
+        """The estimate for a question, and the branch's loss of a lesson, in one forward pass.
+
+        Each row keeps to itself, so that a backward pass of both gives the gradients of each, exactly.
+        """
+        learner = Question(lesson.text, True, lesson.c2w)
+        rows = torch.cat([latents_t, lesson.latents_t]), torch.cat([t, lesson.t])
+        output, learnt = self._output(*rows, (question, learner)).chunk(2)
+        return self.schedule.eps_of(output, latents_t, t), lesson.loss(learnt)
+
+    def _output(
+        self, latents_t: Float[Tensor, "rows c h w"], t: Int[Tensor, "rows"], questions: tuple[Question, ...]
+    ) -> Float[Tensor, "rows c h w"]:
+        """The network's raw output for a batch of rows for each question."""
         text = torch.cat([question.text for question in questions])
         if not any(question.of_branch for question in questions):
-            return list(self.prior.eps(latents_t, t, text).chunk(rows))
+            return self.prior.output(latents_t, t, text)
         assert self.branch is not None
-        batch = len(latents_t) // rows
+        batch = len(latents_t) // len(questions)
         # Filled on the device: copying a list there would make the host wait.
         rows_of = lambda flags: torch.cat([torch.full((batch,), flag, device=t.device) for flag in flags])  # noqa: E731
         of_branch = rows_of([question.of_branch for question in questions])
         has_camera = rows_of([question.c2w is not None for question in questions])
         nowhere = torch.zeros(batch, 4, 4, device=t.device)
         c2w = torch.cat([nowhere if question.c2w is None else question.c2w for question in questions])
-        output = self.branch.output(latents_t, t, text, c2w, of_branch, has_camera)
-        return list(self.schedule.eps_of(output, latents_t, t).chunk(rows))
+        return self.branch.output(latents_t, t, text, c2w, of_branch, has_camera)

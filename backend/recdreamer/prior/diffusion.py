@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,12 +13,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from recdreamer.catalog.locate import located
+from recdreamer.prior.fast_layers import speed_up
+from recdreamer.prior.loading import BUILTIN_FOLDER as BUILTIN_FOLDER
 from recdreamer.prior.loading import loading
 from recdreamer.prior.pipeline import load_parts
 from recdreamer.prior.schedule import NoiseSchedule
+from recdreamer.prior.words import ReadPrompt, Words
 from recdreamer.report import JobError
-
-BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "prior"
 
 
 @dataclass
@@ -66,11 +67,19 @@ class DiffusionPrior:
         """Side of the latents of a picture of the trained size. The U-Net's own number is that of its family."""
         return self.image_px // 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    def read(self, prompt: str, endings: Sequence[str] = ()) -> ReadPrompt:
+        """The prompt as far as the text encoder has room for it, in front of each of the endings."""
+        return Words(self.tokenizer).shortened(prompt, endings)
+
     @torch.no_grad()
     def encode_text(self, prompts: list[str]) -> Float[Tensor, "prompts tokens width"]:
-        """Embeddings as the pipeline computes them: padded to the model's length, without an attention mask."""
+        """Embeddings as the pipeline computes them: padded to the model's length, without an attention mask.
+
+        Of prompts that are too long, the words that matter least are left out; see `read`.
+        """
         tokens = self.tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
+            [self.read(prompt).text for prompt in prompts],
+            padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length,
             return_tensors="pt",
         )  # fmt: skip
         return self.text_encoder(tokens.input_ids.to(self.device))[0]
@@ -81,7 +90,10 @@ class DiffusionPrior:
         The text encoder is causal, so the tokens before that word are the same for every prompt.
         """
         tokens = self.tokenizer(
-            prompt, padding="max_length", truncation=True, max_length=self.tokenizer.model_max_length
+            self.read(prompt).text,
+            padding="max_length",
+            truncation=True,
+            max_length=self.tokenizer.model_max_length,
         ).input_ids
         first = 1
         while self.tokenizer.decode(tokens[first]).strip().lower() in ("a", "an", "the"):
@@ -112,8 +124,14 @@ class DiffusionPrior:
         text: Float[Tensor, "batch tokens width"],
     ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
         """The pretrained model's estimate of the noise in `latents_t`."""
-        output = self.unet(latents_t.to(self.unet.dtype), t, text.to(self.unet.dtype)).sample.float()
-        return self.schedule.eps_of(output, latents_t, t)
+        return self.schedule.eps_of(self.output(latents_t, t, text), latents_t, t)
+
+    def output(
+        self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
+        text: Float[Tensor, "batch tokens width"],
+    ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
+        """The raw output of the pretrained model, eps or v."""
+        return self.unet(latents_t.to(self.unet.dtype), t, text.to(self.unet.dtype)).sample.float()
 
     @torch.no_grad()
     def sample(
@@ -163,10 +181,15 @@ class TinyDecoder:
 
 
 def freeze(part: torch.nn.Module, device: torch.device | str) -> None:
-    """Prepare for inference: no gradients to the weights, and on a GPU the layout that suits convolutions."""
+    """Prepare for inference: no gradients to the weights, and on a GPU fused layers.
+
+    Half precision comes with the layout that suits convolutions; in float32 torch's own norms would leave it again.
+    """
     part.requires_grad_(False).eval().to(device)
     if torch.device(device).type == "cuda":
-        part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        speed_up(part)
+        if next(part.parameters()).dtype in (torch.bfloat16, torch.float16):
+            part.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def guided(

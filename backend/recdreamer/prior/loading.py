@@ -12,12 +12,13 @@ import diffusers.utils.logging
 import torch
 import transformers.utils.logging
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from recdreamer.report import JobError
+from recdreamer.safe_files import printable, reason_of
 
 PREPROCESSOR = "preprocessor_config.json"
+BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "prior"
 
 
 def quieten() -> None:
@@ -32,17 +33,14 @@ def loading(kind: str, name: str, what: str, hint: str) -> Iterator[None]:
     """Turn whatever the libraries raise while they load a model into JobError(kind, …)."""
     try:
         yield
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        LookupError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:
-        reason = str(error).splitlines()[0][:200]
-        raise JobError(kind, f"{name!r} is not {what} that can be loaded ({reason}).", hint) from error
+    except (JobError, MemoryError):
+        raise
+    except Exception as error:  # Any damage to a model is one thing.
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        raise JobError(
+            kind, f"'{printable(name)}' is not {what} that can be loaded ({reason_of(error)}).", hint
+        ) from error
 
 
 class Preprocessing(nn.Module):

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from recdreamer.named_tensors import load_optimizer, optimizer_tensors
+from recdreamer.graphs import Scalar
+from recdreamer.named_tensors import part
 from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.low_rank import LowRankUpdates
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Noised renders that the branch learns from, at a timestep of their own (Alg. 1, line 6; Eq. 8)."""
+
+    latents_t: Float[Tensor, "batch c h w"]
+    t: Int[Tensor, "batch"]
+    text: Float[Tensor, "batch tokens width"]
+    c2w: Float[Tensor, "batch 4 4"]
+    target: Float[Tensor, "batch c h w"]
+    """The output that would be right: eps or v."""
+
+    def loss(self, output: Float[Tensor, "batch c h w"]) -> Float[Tensor, ""]:
+        """Mean square of what is wrong in the branch's `output`."""
+        return (output - self.target).square().mean()
 
 
 class LoraBranch(nn.Module):
@@ -22,15 +42,13 @@ class LoraBranch(nn.Module):
     """
 
     def __init__(self, prior: DiffusionPrior, rank: int, targets: tuple[str, ...], seed: int) -> None:
+        """Raises RequestError if `targets` fit no layer."""
         super().__init__()
         self.prior = (prior,)  # in a tuple, so that the frozen weights are not registered as this module's
         unet = prior.unet
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            config = LoraConfig(
-                r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=list(targets)
-            )
-            unet.add_adapter(config, adapter_name="phi")
+            self.updates = LowRankUpdates(unet, rank, targets, "phi")
             width = unet.time_embedding.linear_2.out_features
             last = nn.Linear(width, width)
             self.camera = nn.Sequential(nn.Linear(16, width), nn.SiLU(), last)
@@ -40,18 +58,15 @@ class LoraBranch(nn.Module):
         self.camera.to(unet.device)
         self._embedding: Tensor | None = None
         unet.time_embedding.register_forward_hook(self._add_camera)
-        self.layers = [module for module in unet.modules() if isinstance(module, LoraLayer)]
-        self.names = [name for name, p in unet.named_parameters() if p.requires_grad]
-        for name in self.names:
-            parameter = unet.get_parameter(name)
-            parameter.data = parameter.data.float()
-        self._switch(on=False)
 
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Trainable parameters by name: the adapter and the camera network."""
-        unet = self.prior[0].unet
-        own = {f"camera.{name}": parameter for name, parameter in self.camera.named_parameters()}
-        return {name: unet.get_parameter(name) for name in self.names} | own
+    def trainable(self) -> dict[str, Tensor]:
+        """What is trained, by peft's names: the factors of the updates, as views, and the camera network."""
+        own = {f"camera.{name}": parameter.detach() for name, parameter in self.camera.named_parameters()}
+        return self.updates.named(self.updates.values.detach()) | own
+
+    def learning(self) -> list[nn.Parameter]:
+        """The parameters that get a gradient."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def _add_camera(self, module: nn.Module, inputs: tuple, output: Tensor) -> Tensor | None:
         return None if self._embedding is None else output + self._embedding.to(output.dtype)
@@ -63,36 +78,21 @@ class LoraBranch(nn.Module):
         of_branch: Bool[Tensor, "batch"] | None,
         has_camera: Bool[Tensor, "batch"] | None,
     ):
-        unet = self.prior[0].unet
-        # Scale of the low-rank update per row: rows that are not the branch's use the frozen weights alone.
-        scale = 1.0 if of_branch is None else of_branch.to(unet.dtype)[:, None, None]
-        for layer in self.layers:
-            layer.scaling["phi"] = scale
         embedding = self.camera(cameras.flatten(1))
         self._embedding = embedding if has_camera is None else embedding * has_camera[:, None]
+        dtype = self.prior[0].unet.dtype
         try:
-            with self._switched_on():
+            with self.updates.on(None if of_branch is None else of_branch.to(dtype), dtype):
                 yield
         finally:
             self._embedding = None
 
-    @contextmanager
-    def _switched_on(self):
-        self._switch(on=True)
-        try:
-            yield
-        finally:
-            self._switch(on=False)
+    def contexts(self) -> tuple[AbstractContextManager, AbstractContextManager]:
+        """For checkpointing: activations are computed again with the rows switched as in their own forward pass.
 
-    def _switch(self, on: bool) -> None:
-        unet = self.prior[0].unet
-        if on:
-            unet.enable_adapters()
-        else:
-            unet.disable_adapters()
-        # peft freezes the adapter when it is switched off, and a later backward pass would leave it untrained.
-        for name in self.names:
-            unet.get_parameter(name).requires_grad_(True)
+        By then other questions may have been asked, or none be asked at all. (The time embedding is not recomputed.)
+        """
+        return nullcontext(), self.updates.as_now()
 
     def output(
         self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
@@ -108,11 +108,11 @@ class LoraBranch(nn.Module):
         with self._active(c2w, of_branch, has_camera):
             return unet(latents_t.to(unet.dtype), t, text.to(unet.dtype)).sample.float()
 
-    def loss(
+    def draw(
         self, latents: Float[Tensor, "batch c h w"], text: Float[Tensor, "batch tokens width"],
         c2w: Float[Tensor, "batch 4 4"], generator: torch.Generator, camera_dropout: float = 0.1,
-    ) -> Float[Tensor, ""]:  # fmt: skip
-        """Denoising loss on renders at uniform timesteps (Eq. 8), without the camera at a rate of `camera_dropout`."""
+    ) -> Lesson:  # fmt: skip
+        """Noise renders at uniform timesteps; without their cameras at a rate of `camera_dropout`."""
         schedule, device = self.prior[0].schedule, latents.device
         draw = lambda *shape: torch.randn(shape, generator=generator, device=generator.device).to(device)  # noqa: E731
         t = torch.randint(
@@ -121,13 +121,11 @@ class LoraBranch(nn.Module):
         eps = draw(*latents.shape)
         is_kept = torch.rand((), generator=generator, device=generator.device) >= camera_dropout
         c2w = c2w * is_kept.to(c2w)
-        output = self.output(schedule.add_noise(latents, eps, t), t, text, c2w)
-        return (output - schedule.target_of(latents, eps, t)).square().mean()
+        return Lesson(schedule.add_noise(latents, eps, t), t, text, c2w, schedule.target_of(latents, eps, t))
 
-    def backward(self, loss: Float[Tensor, ""]) -> None:
-        """Gradients of the latest `loss`; the branch is on, because checkpointing may recompute activations."""
-        with self._switched_on():
-            loss.backward()
+    def loss(self, lesson: Lesson) -> Float[Tensor, ""]:
+        """Denoising loss of a lesson (Eq. 8)."""
+        return lesson.loss(self.output(lesson.latents_t, lesson.t, lesson.text, lesson.c2w))
 
 
 class LoraTrainer:
@@ -135,27 +133,79 @@ class LoraTrainer:
 
     def __init__(self, branch: LoraBranch, learning_rate: float, warmup_steps: int) -> None:
         self.branch, self.learning_rate, self.warmup_steps = branch, learning_rate, warmup_steps
-        self.optimizer = torch.optim.AdamW(branch.trainable().values(), lr=learning_rate, betas=(0.9, 0.999))
+        device = branch.updates.values.device
+        self.rate = Scalar(learning_rate, device)
+        on_gpu = device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(
+            branch.parameters(), lr=self.rate.tensor, betas=(0.9, 0.999), capturable=on_gpu, fused=on_gpu
+        )
+
+    def begin(self, step: int) -> None:
+        """Set the step's learning rate, which warms up linearly from zero; before a recorded step is replayed."""
+        self.rate.set(self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps)))
+
+    def draw(
+        self, latents: Float[Tensor, "batch c h w"], text: Float[Tensor, "batch tokens width"],
+        c2w: Float[Tensor, "batch 4 4"], generator: torch.Generator,
+    ) -> Lesson:  # fmt: skip
+        """What this step's renders have to teach."""
+        return self.branch.draw(latents, text, c2w, generator)
+
+    def learn(self, lesson: Lesson, step: int, grads: Sequence[Tensor] | None = None) -> None:
+        """One optimizer step. `grads` are the gradients of the lesson's loss, if they are known already."""
+        self.begin(step)
+        learning = self.branch.learning()
+        if grads is None:
+            grads = torch.autograd.grad(self.branch.loss(lesson), learning)
+        for parameter, grad in zip(learning, grads, strict=True):
+            parameter.grad = grad
+        self.optimizer.step()
 
     def step(
         self, latents: Float[Tensor, "batch c h w"], text: Float[Tensor, "batch tokens width"],
         c2w: Float[Tensor, "batch 4 4"], step: int, generator: torch.Generator,
     ) -> None:  # fmt: skip
-        """Train on this step's renders; the learning rate warms up linearly from zero."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
-        loss = self.branch.loss(latents, text, c2w, generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.branch.backward(loss)
-        self.optimizer.step()
+        """Draw a lesson and learn it."""
+        self.learn(self.draw(latents, text, c2w, generator), step)
 
     def tensors(self) -> dict[str, Tensor]:
-        """State for a checkpoint."""
-        named = {f"lora.{name}": parameter.detach() for name, parameter in self.branch.trainable().items()}
-        return named | optimizer_tensors("lora_optimizer", self.optimizer)
+        """State for a checkpoint, in peft's layout: the optimizer's state of each matrix on its own."""
+        named = {f"lora.{name}": tensor.clone() for name, tensor in self.branch.trainable().items()}
+        states: list[dict[str, Tensor]] = []
+        for parameter in self.branch.parameters():
+            state = self.optimizer.state[parameter]
+            parts = {key: self._matrices(parameter, state[key]) for key in MOMENTS if key in state}
+            for index in range(len(self._matrices(parameter, parameter))):
+                states.append({key: tensors[index] for key, tensors in parts.items()})
+                if state:
+                    states[-1]["step"] = state["step"]
+        return named | {
+            f"lora_optimizer.{index}.{key}": tensor.clone()
+            for index, state in enumerate(states)
+            for key, tensor in state.items()
+        }
 
+    @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self.branch.trainable().items():
-                parameter.copy_(tensors[f"lora.{name}"])
-        load_optimizer("lora_optimizer", self.optimizer, tensors)
+        """The inverse of `tensors`. Everything stays where it is in memory if it is there already."""
+        for name, own in self.branch.trainable().items():
+            own.copy_(tensors[f"lora.{name}"])
+        saved, index = part("lora_optimizer", tensors), 0
+        for parameter in self.branch.parameters():
+            parts = self._matrices(parameter, parameter)
+            state = self.optimizer.state[parameter]
+            is_known = f"{index}.step" in saved
+            if is_known:
+                for key in MOMENTS:
+                    state.setdefault(key, torch.zeros_like(parameter))
+                    for offset, own in enumerate(self._matrices(parameter, state[key])):
+                        own.copy_(saved[f"{index + offset}.{key}"])
+                group = self.optimizer.param_groups[0]
+                home = parameter.device if group["capturable"] else torch.device("cpu")
+                state.setdefault("step", torch.zeros((), device=home)).copy_(saved[f"{index}.step"])
+            index += len(parts)
+
+    def _matrices(self, parameter: nn.Parameter, tensor: Tensor) -> list[Tensor]:
+        """The matrices that `parameter` consists of, in a tensor like it."""
+        updates = self.branch.updates
+        return list(updates.named(tensor).values()) if parameter is updates.values else [tensor]

@@ -141,7 +141,7 @@ def march_warp(
 
     stops = counts.cumsum(0, dtype=torch.int32)
     # The only synchronization with the device: the size of the packed tensors.
-    total = int(stops[-1])
+    total = int(stops[-1]) if num_rays else 0
     ray_indices, distances = begins.new_empty(total), rays_o.new_empty(2, total)
     samples = Samples(counts, ray_indices, distances[0], distances[1], rays_o.new_empty(total, 3))
     packed = [samples.ray_indices, samples.t_starts, samples.t_ends, samples.xyz]

@@ -18,8 +18,8 @@ from recdreamer.rendering.march import END, march
 class RenderConfig:
     """Sampling of the rays."""
 
-    step_size: float = 0.04
-    """Distance between samples in scene units; about a pixel of a 64-pixel picture of the cube."""
+    step_size: float = 0.01
+    """Distance between samples in scene units."""
     segment_samples: int = 12
     """Samples of a ray between two checks of its transmittance: fewer stop earlier, more need fewer launches."""
     min_trans: float = 1e-3

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recdreamer.field.grid_values import grid_points, trilinear
 from recdreamer.kernels import launch, warp_module
+from recdreamer.protocol import RequestError
 from recdreamer.sdf.winding import facing_outward
 
 wp.set_module_options({"enable_backward": False})
@@ -92,7 +93,9 @@ class SolidMesh:
         self.device = torch.device(device)
         welded, outward, kept = facing_outward(verts, faces)
         if len(outward) == 0:
-            raise ValueError("expected faces with an area, got none")
+            raise RequestError("The object has no face with an area.", "Choose an object with a surface.")
+        self.num_left_out = len(faces) - len(outward)
+        """Faces without an area, and those that lie upon others."""
         self._given = torch.from_numpy(kept).to(self.device)
         original = np.unique(verts, axis=0, return_inverse=True)[1].reshape(-1)[faces[kept]]
         self._is_turned = torch.from_numpy((original != outward).any(1)).to(self.device)

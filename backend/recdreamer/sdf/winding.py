@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from recdreamer.sdf.doubled_faces import without_doubles
+
 
 def facing_outward(
     verts: Float[np.ndarray, "verts 3"], faces: Int[np.ndarray, "faces 3"]
@@ -15,11 +17,12 @@ def facing_outward(
 
     Neighbours across an edge of two faces are wound alike. A closed patch then faces away from its inside, so that a
     cavity counts as solid; open patches are flipped together, by the volume that they span with their centre.
-    One-sided surfaces (a Möbius strip) are left unchanged.
+    One-sided surfaces (a Möbius strip) are left unchanged. Of faces that are there twice, one is left out.
     """
     welded, index = np.unique(verts, axis=0, return_inverse=True)
     faces = index.reshape(-1)[faces]
     kept = np.flatnonzero(_has_area(welded, faces))
+    kept = kept[without_doubles(welded, faces[kept])]
     faces = faces[kept]
     patches, is_turned, is_closed = _patches(faces, len(welded))
     faces = np.where(is_turned[:, None], faces[:, ::-1], faces)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from recdreamer.distillation.debiasing import PromptDebiaser
 from recdreamer.distillation.guidance_config import GuidanceConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
 from recdreamer.distillation.noised import add_noise
-from recdreamer.pose.anchoring import Drawn, anchored, doubts, read_drawn
+from recdreamer.pose import anchoring
+from recdreamer.pose.anchoring import Drawn, anchored, read_drawn
 from recdreamer.pose.attribute_classifier import AttributeClassifier
 from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.control import YawPosterior
@@ -27,6 +29,7 @@ from recdreamer.prior.denoiser import Denoiser
 from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import VIEWS, Prompts
+from recdreamer.prior.words import Read, Words, doubts
 from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.report import Warn, no_warn
 
@@ -36,6 +39,9 @@ def prepare_guide(
 ) -> Guide:
     """A guide for the job's method, with its branch, prompts and rectifiers."""
     guidance, branch, rectifiers = config.guidance, None, []
+    # Before anything that takes time.
+    if doubt := prompt_doubts(config, prior.read):
+        warn(doubt)
     prompts = prepare_prompts(config.prompt, guidance, prior)
     if config.method == "usd":
         rectifiers = prepare_rectifiers(job, config, prior, warn)
@@ -43,14 +49,11 @@ def prepare_guide(
             _fix_marginals(rectifiers, config, prior, prompts)
     if config.method in LORA_METHODS:
         branch = LoraBranch(prior, guidance.lora_rank, guidance.lora_targets, config.seed)
-    if guidance.checkpointing:
-        prior.unet.enable_gradient_checkpointing()
-    if guidance.compile:
-        prior.unet.compile()
     decoder = TinyDecoder(config.rectifier.tiny_decoder, prior) if config.rectifier.tiny_decoder else None
-    return Guide(
-        config.method, Denoiser(prior, branch, decoder), prompts, guidance, rectifiers, config.rectifier
-    )
+    denoiser = Denoiser(prior, branch, decoder)
+    if guidance.checkpointing:
+        denoiser.enable_checkpointing()
+    return Guide(config.method, denoiser, prompts, guidance, rectifiers, config.rectifier)
 
 
 def prepare_guides(
@@ -93,13 +96,36 @@ def full_prompt(prompt: str, auxiliary_prompt: str) -> str:
     return ", ".join(part for part in (prompt, auxiliary_prompt) if part)
 
 
+def endings(guidance: GuidanceConfig) -> list[str]:
+    """What is put behind the prompt: the auxiliary prompt, and the words of each view."""
+    views = guidance.views.phrases() if guidance.view_prompts else [""]
+    return [full_prompt(guidance.auxiliary_prompt, view) for view in views]
+
+
+def prompt_doubts(config: GenerateConfig, read: Read | None = None) -> str:
+    """What the artist should know of how the model reads the prompt of a job, or nothing.
+
+    Can be asked before there is a job; `read` is that of a prior that is loaded already.
+    """
+    steps = [config.step(name).guidance for name in get_args(StepName)]
+    behind = [ending for guidance in (config.guidance, *steps) for ending in endings(guidance)]
+    read = read or Words.load(config.prior).shortened
+    return doubts(read(config.prompt, list(dict.fromkeys(behind))), config.prior)
+
+
 def prepare_prompts(prompt: str, guidance: GuidanceConfig, prior: DiffusionPrior) -> Prompts:
-    """The prompt in every form that a method needs. Raises JobError if the masked language model is missing."""
+    """The prompt in every form that a method needs. Raises JobError if the masked language model is missing.
+
+    If there is no room for all words, the prompt is shortened, never what is put behind it.
+    """
+    prompt = prior.read(prompt, endings(guidance)).text
     prompt, reduced = full_prompt(prompt, guidance.auxiliary_prompt), None
     if guidance.masked_lm:
         by_direction = PromptDebiaser(guidance.masked_lm).reduced(prompt, guidance.debias_words)
         reduced = {view: by_direction[view if view in by_direction else "side"] for view in VIEWS}
-    source = f"{prompt}, {guidance.bridge_source}" if guidance.bridge_source else ""
+    source = guidance.bridge_source and full_prompt(
+        prior.read(prompt, [guidance.bridge_source]).text, guidance.bridge_source
+    )
     return Prompts.encode(prior.encode_text, prompt, guidance.views, guidance.view_prompts, reduced, source)
 
 
@@ -143,11 +169,12 @@ def prepare_classifier(
     """
     extractor = FeatureExtractor(config.extractor).to(prior.device)
     given = job.read_request().templates
-    loaded = load_templates(job, given, prior.image_px)
+    loaded = load_templates(job, given, prior.image_px, warn)
     build = partial(_classifier_of, extractor=extractor, config=config, prior=prior)
     are_foreign = any(template.source != "prior" for template in given)
     if given and not (config.rectifier.anchor and are_foreign and are_placed(loaded)):
         return build(loaded), loaded
+    job.templates.mkdir(exist_ok=True)
     folder = job.templates / "drawn" if given else job.templates
     own = draw_templates(folder, prior, extractor, config.prompt, config.seed)
     drawn = Drawn(
@@ -157,7 +184,7 @@ def prepare_classifier(
         return build(drawn.templates), drawn.templates
     reading = read_drawn(build([*loaded, *drawn.templates]), loaded, drawn)
     if reading is not None:
-        if doubt := doubts(reading):
+        if doubt := anchoring.doubts(reading):
             warn(" ".join(doubt))
         loaded = anchored(loaded, drawn, reading)
     return build(loaded), loaded

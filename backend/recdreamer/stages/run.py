@@ -14,14 +14,15 @@ from recdreamer.cameras import CameraConfig, Cameras, orbit
 from recdreamer.config import StepConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
 from recdreamer.images import write_sheet
-from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.job.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.models.model import Model, Pictured
-from recdreamer.optimize import optimize_step
 from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.protocol import JobFolder
+from recdreamer.recorded_step import RecordedSteps
 from recdreamer.report import JobError, Report
+from recdreamer.safe_files import reason_of
 
 
 @runtime_checkable
@@ -51,10 +52,7 @@ def run_steps(
     num_steps, first_step, seconds_before = config.num_steps, 0, 0.0
     checkpoint = store.newest(stage)
     if checkpoint is not None:
-        tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
-        for part in parts:
-            part.load(tensors)
-        first_step, seconds_before = checkpoint.step, checkpoint.meta["seconds"]
+        first_step, seconds_before = checkpoint.step, _taken_up(checkpoint, device, parts)
     started = last_save = time.monotonic()
 
     def seconds() -> float:
@@ -78,6 +76,23 @@ def run_steps(
     if first_step < num_steps:
         save(num_steps)
     return seconds()
+
+
+def _taken_up(checkpoint: Checkpoint, device: torch.device, parts: Sequence[Resumable]) -> float:
+    """Load a checkpoint into the parts of its stage; returns its seconds. Raises JobError if it is not of this job."""
+    try:
+        tensors = {name: tensor.to(device) for name, tensor in checkpoint.tensors.items()}
+        for part in parts:
+            part.load(tensors)
+        return float(checkpoint.meta["seconds"])
+    except torch.OutOfMemoryError:
+        raise
+    except (KeyError, ValueError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+        raise JobError(
+            "checkpoint",
+            f"The checkpoint of step {checkpoint.step} of {checkpoint.stage} is not of this job ({reason_of(error)}).",
+            "Remove its folder from the job's checkpoints, then resume from the one before.",
+        ) from error
 
 
 def report_poses(report: Report, labels: Sequence[str], marginal: PoseMarginal) -> None:
@@ -135,6 +150,7 @@ def run_stage(
     num_steps = config.num_steps
     steps_before, steps_in_all = counted or (0, num_steps)
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
+    steps = RecordedSteps(config, prior, guide, lora, report.warning)
 
     def after_step(step: int) -> None:
         if step % config.preview_every == 0 or step == num_steps:
@@ -161,7 +177,7 @@ def run_stage(
         config,
         device,
         [part for part in (theta, lora, *rectifiers) if part is not None],
-        lambda step: optimize_step(step, config, prior, theta.at(step), guide, lora, theta.cameras(step)),
+        lambda step: steps.run(step, theta.at(step), theta.cameras(step)),
         after_step,
         check,
     )
@@ -176,6 +192,7 @@ def write_preview(
     shown: Sequence[Pictured], ranges: CameraConfig, device: torch.device, path: Path, num_views: int = 4
 ) -> Path:
     """Write front, right, back and left side by side, in a row for each particle."""
+    path.parent.mkdir(exist_ok=True)
     cameras = orbit(num_views, ranges, device)
     write_sheet(path, torch.cat([one.picture(cameras, PREVIEW_PX) for one in shown]), num_views)
     return path

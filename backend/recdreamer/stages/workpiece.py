@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,6 +93,9 @@ class Workpiece:
 def placing(start: StartingPoint, height_m: float) -> Callable[[Mesh], Mesh]:
     """The map from scene units to the place of the result."""
     placement = start.fixed_placement
+    if placement is None and start.is_flat and start.placement is not None:
+        metre = start.placement.scale
+        return lambda mesh: stand_on_origin(mesh, float(np.ptp(mesh.verts[:, 2])) / metre)
     if placement is None:
         return lambda mesh: stand_on_origin(mesh, height_m)
     return lambda mesh: replace(mesh, verts=placement.to_world(mesh.verts))

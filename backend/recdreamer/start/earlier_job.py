@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import astuple, replace
 from pathlib import Path
 
@@ -20,8 +21,9 @@ from recdreamer.named_tensors import part
 from recdreamer.presets import resolve
 from recdreamer.protocol import JobFolder, JobRequest, RequestError
 from recdreamer.report import Tick
+from recdreamer.safe_files import MAX_JSON_BYTES, confined, read_bounded, read_npz
 from recdreamer.sdf.distance_grid import uncolored
-from recdreamer.start.mesh_file import Placement, read_start_mesh
+from recdreamer.start.mesh_file import Placement, checked, read_start_mesh
 from recdreamer.start.starting_point import StartingPoint, centred, has_region, in_scene, sampled
 
 TAKEN_OVER = "start"
@@ -56,11 +58,13 @@ def _taken_over(
     earlier one.
     """
     folder = Path(request.start_job)
+    if folder.resolve() == job.root.resolve():
+        raise RequestError("The job continues itself.", "Choose an earlier result to continue.")
     tensors, placement = _outcome(folder, config.field)
     if "shape" in config.stages:  # Which makes new ones.
         tensors = {k: v for k, v in tensors.items() if k.split(".")[0] not in ("surface", "painting")}
     if request.start_mesh:
-        original = read_start_mesh(job.root / request.start_mesh)
+        original = read_start_mesh(confined(job.root, request.start_mesh))
         tensors.pop("region", None)
         if has_region(original):
             start = StartingPoint("continue", request.strength, original, scene=part("scene", tensors))
@@ -80,6 +84,7 @@ def _outcome(folder: Path, config: FieldConfig) -> tuple[dict[str, Tensor], Plac
     """
     if not folder.is_dir():
         raise RequestError(f"The earlier job is gone ({folder}).", "Choose another result to continue.")
+    JobFolder(folder).check()
     store = CheckpointStore(JobFolder(folder).checkpoints)
     shape, taken_over = store.newest("shape"), store.newest(TAKEN_OVER)
     if shape is None:
@@ -120,7 +125,7 @@ def _earlier_placement(job: JobFolder, taken_over: Checkpoint | None) -> Placeme
     if taken_over is not None:
         return _kept_placement(taken_over)
     request = job.read_request()
-    original = read_start_mesh(job.root / request.start_mesh)
+    original = read_start_mesh(confined(job.root, request.start_mesh))
     return centred(original, resolve(request))
 
 
@@ -148,9 +153,8 @@ def _placement_of_result(
     where = np.argwhere(whole_object(sigmas >= level.threshold, sigmas, cell, level, settings))
     low, high = where.min(0) * cell - 1, (where.max(0) + 1) * cell - 1
     try:
-        with np.load(JobFolder(folder).result / "mesh.npz") as result:
-            verts = result["verts"]
-    except (OSError, ValueError, KeyError):
+        verts = checked(read_npz(JobFolder(folder).result / "mesh.npz", ("verts", "faces")))["verts"]
+    except RequestError:
         verts = start.original["verts"]
     yaw_deg = written_yaw_deg(JobFolder(folder))
     verts = turned(verts, -yaw_deg)
@@ -164,7 +168,8 @@ def _placement_of_result(
 def written_yaw_deg(job: JobFolder) -> float:
     """The angle by which a job's first mesh was turned when it was written; 0 if it was not turned or not written."""
     try:
-        report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
-        return float(report["meshes"][0]["yaw_deg"])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        text = read_bounded(confined(job.root, f"{job.result.name}/report.json"), MAX_JSON_BYTES)
+        yaw_deg = float(json.loads(text)["meshes"][0]["yaw_deg"])
+        return yaw_deg if math.isfinite(yaw_deg) else 0.0
+    except (ValueError, KeyError, IndexError, TypeError, OverflowError, RecursionError):
         return 0.0

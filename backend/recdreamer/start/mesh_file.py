@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import io
-import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from jaxtyping import Float
 
 from recdreamer.mesh.mesh import turned
-from recdreamer.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError
+from recdreamer.paths import given_path
+from recdreamer.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError, Start
+from recdreamer.safe_files import FileMissing, confined, printable, read_bounded, read_npz, reason_of
+from recdreamer.start.given_mesh import MAX_CORNERS, GivenMesh, Unreadable
+from recdreamer.start.gltf_file import read_gltf
+from recdreamer.start.obj_file import read_obj
+from recdreamer.start.ply_file import read_ply
+from recdreamer.start.stl_file import read_stl
+from recdreamer.uv_map import check_uvs
 
 CHOOSE = "Choose the object to start from again."
+GIVE = "Give an .npz, .obj, .ply, .stl, .glb or .gltf file."
+Y_UP = (".obj", ".glb", ".gltf")
+MAX_FILE_BYTES = 512 * 2**20
+"""Of a mesh file, and of all arrays of a START_MESH: the largest have as much in double precision, and text takes about
+100 bytes per triangle."""
+MAX_EXTENT, MIN_EXTENT = 1e36, 1e-36
+"""Metres between which coordinates are far from the limits of float32."""
+MAX_NOTES = 10
 WIDTHS: dict[str, tuple[int, ...]] = {"verts": (3,), "faces": (3,), "uvs": (3, 2), "region": (), "rgb": (3,)}
 """Shape of an item of each array."""
 
@@ -56,49 +72,115 @@ class Placement:
         return turned((verts - np.asarray(self.offset)) / self.scale, self.yaw_deg).astype(np.float32)
 
 
-def start_mesh_bytes(path: Path) -> bytes:
-    """The START_MESH of a file in a common format. Raises RequestError for a file that cannot be read.
+def start_mesh_bytes(path: Path, start: Start = "object") -> bytes:
+    """The START_MESH of a file in a common format. Raises RequestError for a file that cannot be used.
 
     OBJ and glTF have Y up and the front at +Z, as Blender writes them; other formats are read as they are. Vertices
-    that the format has split, at UV seams or at every corner, are merged.
+    that the format has split, at UV seams or at every corner, are merged; faces keep their order and their UVs. What
+    is changed or left out is noted in the START_MESH.
     """
-    import trimesh
-
+    path = given_path(path)
     if not path.is_file():
-        raise RequestError(f"There is no mesh {path}.", "Give an .npz, .obj, .ply, .stl or .glb file.")
+        raise RequestError(f"There is no mesh {printable(path)}.", GIVE)
+    # The artist's own link may be followed.
+    data = read_bounded(path.resolve(), MAX_FILE_BYTES)
     if path.suffix.lower() == ".npz":
-        read_start_mesh(path)
-        return path.read_bytes()
+        check_start(checked(read_npz(data, START_ARRAYS, MAX_FILE_BYTES)), start)
+        return data
     try:
-        found: Any = trimesh.load_mesh(path, process=False)
-    except Exception as error:  # Each format has its own.
+        with np.errstate(all="ignore"):  # What is not finite is refused below.
+            given = _read(path, data)
+            arrays, notes = _as_start_mesh(given, path.suffix.lower() in Y_UP)
+    except Unreadable as error:
         raise RequestError(
-            f"The mesh {path} cannot be read ({type(error).__name__}).",
-            "Give an .npz, .obj, .ply, .stl or .glb file.",
+            f"The mesh {printable(path.name)} cannot be read: {reason_of(error)}.", GIVE
         ) from error
-    arrays = {"verts": np.asarray(found.vertices, np.float32), "faces": np.asarray(found.faces, np.int32)}
-    if path.suffix.lower() in (".obj", ".glb", ".gltf"):
-        arrays["verts"] = arrays["verts"][:, [0, 2, 1]] * np.array([1, -1, 1], np.float32)
-    uvs = getattr(found.visual, "uv", None)
-    if uvs is not None:
-        arrays["uvs"] = np.asarray(uvs, np.float32)[arrays["faces"]]
-    arrays["verts"], welded = np.unique(arrays["verts"], axis=0, return_inverse=True)
-    arrays["faces"] = welded.reshape(-1)[arrays["faces"]].astype(np.int32)
+    arrays = checked(arrays)
+    check_start(arrays, start)
+    if notes:
+        arrays = {**arrays, "notes": np.frombuffer("\n".join(notes).encode(), np.uint8)}
     stream = io.BytesIO()
-    np.savez(stream, **arrays)
+    np.savez(stream, allow_pickle=False, **arrays)
     return stream.getvalue()
+
+
+def _read(path: Path, data: bytes) -> GivenMesh:
+    match path.suffix.lower():
+        case ".obj":
+            return read_obj(data)
+        case ".ply":
+            return read_ply(data)
+        case ".stl":
+            return read_stl(data)
+        case ".glb" | ".gltf":
+            return read_gltf(
+                data, lambda name: read_bounded(confined(path.parent, unquote(name)), MAX_FILE_BYTES)
+            )
+        case suffix:
+            raise Unreadable(f"{suffix or 'a file without suffix'} is none of the formats that are read")
+
+
+def _as_start_mesh(given: GivenMesh, is_y_up: bool) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The parts as one mesh with welded vertices, and a sentence if anything of the file was changed or left out."""
+    parts, changes = [part for part in given.parts if len(part.faces)], []
+    if not parts:
+        raise Unreadable("it has no faces")
+    starts = np.cumsum([0, *(len(part.verts) for part in parts)])
+    verts = np.concatenate([part.verts for part in parts])
+    faces = np.concatenate([part.faces + start for part, start in zip(parts, starts[:-1], strict=True)])
+    if is_y_up:
+        verts = verts[:, [0, 2, 1]] * (1, -1, 1)
+    arrays = {"verts": verts, "faces": faces}
+    uvs = np.concatenate(
+        [np.full((len(part.faces), 3, 2), np.nan) if part.uvs is None else part.uvs for part in parts]
+    )
+    bare = int(np.isnan(uvs).any((1, 2)).sum())
+    if bare == 0:
+        arrays["uvs"] = uvs
+    elif bare < len(faces):
+        changes.append(f"{bare:,} of its {len(faces):,} triangles have no UVs, so that all get new ones")
+    # In the order in which the faces use them, so that the same vertices stand in the same order.
+    used, index = np.unique(faces, return_inverse=True)
+    # Zeros of either sign are one place.
+    places, first, welded = np.unique(
+        verts[used].astype(np.float32) + np.float32(0), axis=0, return_index=True, return_inverse=True
+    )
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    arrays["verts"], arrays["faces"] = places[order], rank[welded.reshape(-1)][index.reshape(-1, 3)]
+    if len(places) < len(used):
+        changes.append(f"{len(used):,} vertices at {len(places):,} places were merged")
+    if given.num_materials > 1:
+        changes.append(f"its {given.num_materials} materials become one, with one texture")
+    if given.left_out:
+        changes.append(f"left out: {', '.join(given.left_out)}")
+    return arrays, [f"The mesh was changed when it was read: {'; '.join(changes)}."] if changes else []
 
 
 def read_start_mesh(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a START_MESH, see protocol.py. Raises RequestError with one sentence for the first fault."""
+    return checked(_arrays(path, START_ARRAYS))
+
+
+def start_notes(path: Path) -> list[str]:
+    """What was changed or left out when a START_MESH was made, one sentence each; at most MAX_NOTES. RequestError."""
+    notes = _arrays(path, ("notes",)).get("notes", np.zeros(0, np.uint8))
+    text = notes.astype(np.uint8).tobytes()[: MAX_NOTES * 1000].decode("utf-8", errors="replace")
+    return [printable(line) for line in text.splitlines() if line.strip()][:MAX_NOTES]
+
+
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
-        # Read into memory first: numpy leaves a file open that turns out not to be an archive.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in START_ARRAYS if name in file}
-    except FileNotFoundError as error:
-        raise RequestError(f"The mesh to start from is missing ({path}).", CHOOSE) from error
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise RequestError(f"The mesh to start from cannot be read ({path}).", CHOOSE) from error
+        return read_npz(path, names, MAX_FILE_BYTES)
+    except FileMissing as error:
+        raise RequestError(f"The mesh to start from is missing ({printable(path)}).", CHOOSE) from error
+    except RequestError as error:
+        raise RequestError(f"The mesh to start from cannot be read: {error.message}", CHOOSE) from error
+
+
+def checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays of a START_MESH in their types. Raises RequestError with one sentence for the first fault."""
     for name in ("verts", "faces"):
         if name not in arrays:
             raise RequestError(f"The mesh to start from has no {name}.", CHOOSE)
@@ -112,6 +194,11 @@ def read_start_mesh(path: Path) -> dict[str, np.ndarray]:
             f"The mesh to start from has {len(faces):,} triangles, more than {MAX_TRIANGLES:,}.",
             "Add a Decimate modifier, or choose a simpler object.",
         )
+    if len(verts) > MAX_CORNERS:
+        raise RequestError(
+            f"The mesh to start from has {len(verts):,} vertices, more than {MAX_CORNERS:,}.",
+            "Delete the loose ones, or choose a simpler object.",
+        )
     if faces.min() < 0 or faces.max() >= len(verts):
         raise RequestError("A face of the mesh to start from uses a vertex that does not exist.", CHOOSE)
     for name, count in (("uvs", len(faces)), ("region", len(verts)), ("rgb", len(verts))):
@@ -119,16 +206,7 @@ def read_start_mesh(path: Path) -> dict[str, np.ndarray]:
             raise RequestError(
                 f"The {name} of the mesh to start from have {len(arrays[name])} entries, not {count}.", CHOOSE
             )
-    used = verts[np.unique(faces)].astype(np.float64)
-    corners = verts[faces].astype(np.float64)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    extent = float(np.ptp(used, axis=0).max())
-    # Far from the origin, float32 coordinates cannot tell the vertices apart.
-    if extent <= 1e-6 * float(np.abs(used).max(initial=0.0)) or not normals.any():
-        raise RequestError(
-            "The mesh to start from has no extent: all its faces are points or lines.",
-            "Choose an object with a surface, near the origin of the scene.",
-        )
+    _check_extent(verts, faces)
     for name in ("region", "rgb"):
         if name in arrays and not (arrays[name].min() >= 0 and arrays[name].max() <= 1):
             raise RequestError(f"The {name} of the mesh to start from are not all between 0 and 1.", CHOOSE)
@@ -137,6 +215,42 @@ def read_start_mesh(path: Path) -> dict[str, np.ndarray]:
             "The region that may change is empty.", "Assign vertices to it, or start without a region."
         )
     return {name: array.astype(np.int32 if name == "faces" else np.float32) for name, array in arrays.items()}
+
+
+def _check_extent(verts: np.ndarray, faces: np.ndarray) -> None:
+    """Raises RequestError if float32 coordinates cannot hold the shape, or if there is none."""
+    used = verts[np.unique(faces)].astype(np.float64)
+    extent, distance = float(np.ptp(used, axis=0).max()), float(np.abs(used).max(initial=0.0))
+    if extent > MAX_EXTENT or distance > MAX_EXTENT:
+        raise RequestError(
+            f"The mesh to start from reaches {max(extent, distance):.0e} m far.",
+            "Scale it down, and move it to the origin.",
+        )
+    corners = verts[faces].astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    if 0 < extent <= 1e-6 * distance:
+        raise RequestError(
+            f"The mesh to start from is {extent:.3g} m large and {distance:.3g} m away from the origin, too far for "
+            "the precision of its coordinates.",
+            "Move it to the origin of the scene.",
+        )
+    if extent < MIN_EXTENT or not normals.any():
+        raise RequestError(
+            "The mesh to start from has no extent: all its faces are points or lines.",
+            "Choose an object with a surface.",
+        )
+
+
+def check_start(arrays: dict[str, np.ndarray], start: Start) -> list[str]:
+    """What the artist should know before a job starts from this mesh, one sentence each. Raises RequestError.
+
+    The same function is asked before a job is made and by its worker.
+    """
+    if "uvs" not in arrays:
+        return ["The mesh has no UV map; a new one is made."] if start == "texture" else []
+    if start == "texture":
+        return check_uvs(arrays["uvs"], arrays["verts"], arrays["faces"])
+    return []
 
 
 def _check_array(name: str, array: np.ndarray) -> None:
@@ -149,5 +263,10 @@ def _check_array(name: str, array: np.ndarray) -> None:
     if array.dtype.kind not in ("iu" if name == "faces" else "f"):
         kind = "whole numbers" if name == "faces" else "floating point numbers"
         raise RequestError(f"The {name} of the mesh to start from are {array.dtype}, not {kind}.", CHOOSE)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise RequestError(f"The {name} of the mesh to start from are not all finite.", "Repair the mesh.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        is_finite = array.dtype.kind != "f" or bool(np.isfinite(array.astype(np.float32)).all())
+    if not is_finite:
+        what = {"verts": "vertices", "uvs": "UVs"}.get(name, name)
+        raise RequestError(
+            f"The {what} of the mesh to start from are not all finite numbers.", "Repair the mesh."
+        )

@@ -17,12 +17,15 @@ from recdreamer.field.solid_field import SolidField
 from recdreamer.mesh.mesh import Mesh
 from recdreamer.named_tensors import part
 from recdreamer.protocol import Start
-from recdreamer.report import Tick
+from recdreamer.report import Tick, Warn, no_warn
 from recdreamer.sdf.from_mesh import Nearest, SolidMesh
 from recdreamer.start.mesh_file import Placement
 
 REGION_REACH = (0.2, 0.4)
 """Distances from the surface, in scene units, up to which a region has its full weight, and from which it has none."""
+
+FLAT = 0.05
+"""An object is flat if its height is a smaller share of its length."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,14 @@ class StartingPoint:
     def brings_a_shape(self) -> bool:
         """The field starts from the artist's object, which may fill as much of the scene as it likes."""
         return self.kind == "object"
+
+    @property
+    def is_flat(self) -> bool:
+        """An object that lies flat on the ground: scaled by its height, it would become a field."""
+        if self.kind != "object" or self.mesh is None:
+            return False
+        extents = np.ptp(self.mesh.verts, axis=0)
+        return bool(extents[2] < FLAT * extents.max())
 
     @property
     def goes_on(self) -> bool:
@@ -139,11 +150,25 @@ def in_scene(start: StartingPoint, placement: Placement) -> StartingPoint:
 
 
 def sampled(
-    start: StartingPoint, resolution: int, device: torch.device, tick: Tick, has_shape: bool
+    start: StartingPoint,
+    resolution: int,
+    device: torch.device,
+    tick: Tick,
+    has_shape: bool,
+    warn: Warn = no_warn,
 ) -> StartingPoint:
-    """The start with its grids: distances and colours if `has_shape`, and the region if there is one."""
+    """The start with its grids: distances and colours if `has_shape`, and the region if there is one.
+
+    `warn` is told of faces that do not count.
+    """
     assert start.mesh is not None
-    found = SolidMesh(start.mesh.verts, start.mesh.faces, device).on_grid(resolution, tick)
+    solid = SolidMesh(start.mesh.verts, start.mesh.faces, device)
+    if solid.num_left_out:
+        warn(
+            f"{solid.num_left_out:,} of the {len(start.mesh.faces):,} triangles of the object have no area or lie upon "
+            "others, and are left out."
+        )
+    found = solid.on_grid(resolution, tick)
     shape, region, rgb = (resolution,) * 3, None, None
     if has_region(start.original):
         weights = _at_nearest(found, start, start.original["region"][:, None])[:, 0]

@@ -1,0 +1,38 @@
+"""What all operators do with an error: one sentence with its remedy, a line in the log, and nothing left behind."""
+
+from __future__ import annotations
+
+import bpy
+
+from ...backend.recdreamer.protocol import RequestError
+from .. import trouble
+from ..objects.new_data import removed_on_error
+from ..preference_access import get_preferences
+
+
+class GuardedOperator:
+    """Base of all operators: no error of `run` reaches Blender, which would show a traceback."""
+
+    def execute(self, context):
+        try:
+            with removed_on_error():
+                reason = self.run(context)
+        except Exception as error:
+            reason = trouble.explain(error, self.bl_label)
+            if not isinstance(error, RequestError):
+                trouble.log(error, self.bl_label, get_preferences().folder)
+        if reason:
+            self.report({"ERROR"}, reason)
+            return {"CANCELLED"}
+        return {"FINISHED"}
+
+    def run(self, context: bpy.types.Context) -> str | None:
+        """Do it. Returns why it is refused, if it is, or raises what `execute` turns into a sentence."""
+        raise NotImplementedError
+
+
+def why_not(cls: type[bpy.types.Operator], reason: str) -> bool:
+    """Result of a poll function; the reason becomes the tooltip of the grayed-out button."""
+    if reason:
+        cls.poll_message_set(reason)
+    return not reason

@@ -1,0 +1,194 @@
+"""Whether a UV map can be painted, and which tile of it each face uses.
+
+Numpy only, and shared with the add-on like protocol.py; what the worker would refuse is refused before a job is made.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .safe_files import RequestError
+
+FIRST_TILE, TILES_PER_ROW = 1001, 10
+MAX_TILES = 64
+"""Of a UV map; each has a texture of its own."""
+EDGE = 1e-4
+"""UVs this close beyond the border of their tile are rounding errors."""
+SMALLEST = 1e-13
+"""Twice the UV area below which a face has none: it would not get a texel of the largest texture."""
+HARDLY_USED = 1e-4
+"""Share of a tile below which its few faces have probably been left there by mistake."""
+OVERLAPPING = 0.01
+"""Share of the painted points above which overlapping islands are worth a word."""
+GRID = 256
+"""Points along a tile at which overlaps are counted."""
+MAX_TESTS = 20_000_000
+"""Of a point against a face; beyond them only some of the faces are tested."""
+CHUNK_TESTS = 1_000_000
+REMEDY = "Unwrap the object again, or remove the UV map and a new one is made."
+
+
+def tile_numbers(uvs: np.ndarray) -> np.ndarray:
+    """UDIM number of each face's tile, from UVs `faces 3 2`: 1001 for [0, 1)^2, one more per column, ten per row.
+
+    A face without area on the border of two tiles belongs to the one that has others. Raises RequestError if a face
+    leaves its tile or lies where UDIM has no tile.
+
+    >>> triangle = np.array([[[0.1, 0.1], [0.9, 0.1], [0.1, 0.9]]])
+    >>> tile_numbers(np.concatenate([triangle, triangle + [1, 0], triangle + [0, 1]])).tolist()
+    [1001, 1002, 1011]
+    >>> tile_numbers(np.concatenate([triangle, np.ones((1, 3, 2))])).tolist()
+    [1001, 1001]
+    """
+    if not np.isfinite(uvs).all():
+        raise RequestError("The UV map has coordinates that are no numbers.", REMEDY)
+    with np.errstate(over="ignore"):
+        corner = np.floor(uvs.astype(np.float64).mean(1))
+    corner = np.clip(corner, -(2.0**31), 2.0**31).astype(np.int64)
+    corner = _beside_others(uvs, corner)
+    low, high = corner.min(0), corner.max(0)
+    if low.min() < 0 or high[0] >= TILES_PER_ROW:
+        raise RequestError(
+            f"The UVs reach from tile column {low[0]}, row {low[1]} to column {high[0]}, row {high[1]}; "
+            f"UDIM has columns 0 to {TILES_PER_ROW - 1} and rows from 0.",
+            "Move the islands there, or remove the UV map and a new one is made.",
+        )
+    local = uvs - corner[:, None]
+    crossing = int((np.abs(local - 0.5) > 0.5 + EDGE).any((1, 2)).sum())
+    if crossing:
+        raise RequestError(
+            f"{_faces(crossing)} cross{'es' if crossing == 1 else ''} the border of "
+            f"{'its' if crossing == 1 else 'their'} UV tile.",
+            "Move or scale the islands into the tiles, or remove the UV map and a new one is made.",
+        )
+    return FIRST_TILE + corner[:, 0] + TILES_PER_ROW * corner[:, 1]
+
+
+def uv_areas(uvs: np.ndarray) -> np.ndarray:
+    """Areas of the faces `faces 3 2` in units of a tile, never negative.
+
+    >>> uv_areas(np.array([[[0.0, 0], [0, 1], [1, 0]]])).tolist()
+    [0.5]
+    """
+    b, c = (uvs[:, corner].astype(np.float64) - uvs[:, 0] for corner in (1, 2))
+    return np.abs(b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]) / 2
+
+
+def check_uvs(uvs: np.ndarray, verts: np.ndarray, faces: np.ndarray) -> list[str]:
+    """What the artist should know of a UV map `faces 3 2` that will be painted: one sentence each.
+
+    Raises RequestError, with a sentence and its remedy, for a map that cannot be painted.
+    """
+    tiles = tile_numbers(uvs)
+    areas = uv_areas(uvs)
+    is_painted = 2 * areas >= SMALLEST
+    if not is_painted.any():
+        raise RequestError("The UV map has no area: all its faces are points or lines.", REMEDY)
+    used, counts = np.unique(tiles, return_counts=True)
+    if len(used) > MAX_TILES:
+        raise RequestError(
+            f"The UV map uses {len(used)} tiles, each with a texture of its own; {MAX_TILES} are the most.",
+            "Move the islands into fewer tiles, or remove the UV map and a new one is made.",
+        )
+    warnings = []
+    for tile, count in zip(used.tolist(), counts.tolist(), strict=True):
+        area = float(areas[(tiles == tile) & is_painted].sum())
+        where = f"{_faces(count)} {'lies' if count == 1 else 'lie'} in UV tile {tile}"
+        if area == 0:
+            raise RequestError(
+                f"{where}, without any area there.",
+                "Move them to the other islands, or remove the UV map and a new one is made.",
+            )
+        if area < HARDLY_USED and len(used) > 1:
+            warnings.append(
+                f"{where} and hardly {'uses' if count == 1 else 'use'} it: it gets a texture of its own."
+            )
+    a, b, c = (verts[faces[:, corner]].astype(np.float64) for corner in range(3))
+    is_surface = np.cross(b - a, c - a).any(1)
+    flat = int((is_surface & ~is_painted).sum())
+    if flat:
+        verb = "has" if flat == 1 else "have"
+        warnings.append(
+            f"{_faces(flat)} of {len(faces):,} {verb} no area in the UV map: they show no more than a point of "
+            "the texture."
+        )
+    share = overlap(uvs[is_painted], tiles[is_painted])
+    if share > OVERLAPPING:
+        warnings.append(
+            f"{share:.0%} of the UV map lies under other parts of it: parts that overlap share their colors."
+        )
+    return warnings
+
+
+def overlap(uvs: np.ndarray, tiles: np.ndarray) -> float:
+    """Share of the points covered by faces `faces 3 2` that more than one covers, on a grid in each tile.
+
+    The lower half of a tile, and a triangle upon half of that:
+
+    >>> square = np.array([[[0, 0], [1, 0], [1, 0.5]], [[0, 0], [1, 0.5], [0, 0.5]]])
+    >>> upon = np.array([[[0, 0], [1, 0], [1, 0.5]]])
+    >>> round(overlap(np.concatenate([square, upon]), np.array([1001] * 3)), 1)
+    0.5
+    >>> overlap(square, np.array([1001] * 2))
+    0.0
+    """
+    rows, columns = np.divmod(tiles - FIRST_TILE, TILES_PER_ROW)
+    # Grid points lie at odd places, so that few edges run exactly through them.
+    corners = (uvs.astype(np.float64) - np.stack([columns, rows], 1)[:, None]) * GRID - 0.4871
+    low = np.clip(np.ceil(corners.min(1)), 0, GRID).astype(np.int64)
+    high = np.clip(np.floor(corners.max(1)), -1, GRID - 1).astype(np.int64)
+    sizes = np.maximum(high - low + 1, 0)
+    tests = sizes.prod(1)
+    chosen = np.flatnonzero(tests)
+    if tests.sum() > MAX_TESTS:
+        chosen = np.random.default_rng(0).permutation(chosen)
+        chosen = chosen[: max(int(np.searchsorted(np.cumsum(tests[chosen]), MAX_TESTS)), 2)]
+    _, tile = np.unique(tiles, return_inverse=True)
+    hits = np.zeros((tile.max(initial=0) + 1, GRID, GRID), np.int32)
+    ends = np.cumsum(tests[chosen])
+    for begin in range(0, int(ends[-1]) if len(ends) else 0, CHUNK_TESTS):
+        number = np.arange(begin, min(begin + CHUNK_TESTS, int(ends[-1])))
+        place = np.searchsorted(ends, number, side="right")
+        face = chosen[place]
+        row, column = np.divmod(number - (ends - tests[chosen])[place], sizes[face, 0])
+        x, y = low[face, 0] + column, low[face, 1] + row
+        inside = _contains(corners[face], x, y)
+        np.add.at(hits, (tile[face[inside]], y[inside], x[inside]), 1)
+    covered = int(np.count_nonzero(hits))
+    return int(np.count_nonzero(hits > 1)) / covered if covered else 0.0
+
+
+def _contains(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether points lie strictly inside their triangles; a common edge of two belongs to neither."""
+    sides = []
+    for corner in range(3):
+        ax, ay = corners[:, corner].T
+        bx, by = corners[:, (corner + 1) % 3].T
+        length = np.hypot(bx - ax, by - ay)
+        sides.append(((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / np.maximum(length, 1e-300))
+    least, most = np.minimum.reduce(sides), np.maximum.reduce(sides)
+    margin = 1e-3
+    return (least > margin) | (most < -margin)
+
+
+def _beside_others(uvs: np.ndarray, corner: np.ndarray) -> np.ndarray:
+    """Tiles, with faces on the border of two moved to the lower one if only that has faces with an area."""
+    is_flat = 2 * uv_areas(uvs) < SMALLEST
+    if not is_flat.any() or is_flat.all():
+        return corner
+    painted = {tuple(tile) for tile in np.unique(corner[~is_flat], axis=0).tolist()}
+    corner, flat = corner.copy(), np.flatnonzero(is_flat)
+    at_border = np.logical_and.reduce(np.abs(uvs[flat] - corner[flat][:, None]) <= EDGE, axis=1)
+    touches = np.logical_or.reduce(at_border, axis=1)
+    flat, at_border = flat[touches], at_border[touches]
+    kinds, kind = np.unique(np.concatenate([corner[flat], at_border], 1), axis=0, return_inverse=True)
+    best = kinds[:, :2].copy()
+    for index, (column, row, is_left, is_low) in enumerate(kinds.tolist()):
+        places = [(column - x, row - y) for x in range(is_left + 1) for y in range(is_low + 1)]
+        best[index] = next((place for place in places if place in painted), (column, row))
+    corner[flat] = best[kind.reshape(-1)]
+    return corner
+
+
+def _faces(count: int) -> str:
+    return f"{count:,} {'face' if count == 1 else 'faces'}"
