@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from typing import get_args
+from pathlib import Path
+from typing import Any, get_args
 
 import torch
 
+from recdreamer.catalog.entries import Kind
+from recdreamer.catalog.locate import located
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.device import choose_device, choose_dtype
 from recdreamer.job.repeat import empty_result, repeated_seeds, take_result
 from recdreamer.mesh import dress_mesh
+from recdreamer.pose.attribute_classifier import BUILTIN_FOLDER as CLASSIFIER_FOLDER
+from recdreamer.pose.features import BUILTIN_FOLDER as EXTRACTOR_FOLDER
+from recdreamer.prior.diffusion import BUILTIN_FOLDER as PRIOR_FOLDER
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder, Stage, check_prior, write_atomically
+from recdreamer.protocol import JobFolder, Stage, write_atomically
 from recdreamer.report import Report
 from recdreamer.stages.guidance import prepare_guides
 from recdreamer.stages.handover import JobRun, first_shapes, refined_shapes
@@ -55,12 +61,29 @@ def prepare_run(job: JobFolder, config: GenerateConfig, report: Report) -> JobRu
     seeds = stage_seeds(config, repeated_seeds(job, report.warning))
     # First, so that a start that cannot be used is reported before anything is loaded or drawn.
     start = prepare_start(job, config, device, lambda: report.progress(0, 1), report.warning)
+    models = models_of(config)
     torch.manual_seed(config.seed)
-    check_prior(config.prior)
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guides = prepare_guides(job, config, prior, report.warning)
     prior.free_text_encoder()
-    return JobRun(job, config, report, begin, device, seeds, start, prior, guides)
+    return JobRun(job, config, report, begin, device, seeds, start, prior, guides, models)
+
+
+def models_of(config: GenerateConfig) -> dict[str, Any]:
+    """What is known of the pretrained models that the job uses, by what they are for.
+
+    Raises JobError if one is missing or cannot be used, before any is loaded.
+    """
+    rectifier = config.rectifier
+    wanted: list[tuple[Kind, str, Path | None]] = [("prior", config.prior, PRIOR_FOLDER)]
+    if config.method == "usd":
+        if rectifier.pose:
+            wanted.append(("extractor", config.extractor, EXTRACTOR_FOLDER))
+        if rectifier.tiny_decoder:
+            wanted.append(("decoder", rectifier.tiny_decoder, None))
+        if rectifier.attribute:
+            wanted.append(("classifier", rectifier.attribute_classifier, CLASSIFIER_FOLDER))
+    return {kind: {"name": name} | located(name, kind, builtin).as_json() for kind, name, builtin in wanted}
 
 
 def stage_seeds(config: GenerateConfig, repeated: dict[str, int]) -> dict[str, int]:
@@ -99,6 +122,7 @@ def write_result(run: JobRun, pieces: Sequence[Workpiece]) -> None:
         "seconds": run.seconds,
         "steps": config.optimize.num_steps,
         "device": str(run.device),
+        "models": run.models,
         "meshes": summaries,
     }
     write_atomically(folder / "report.json", json.dumps(result, indent=2, ensure_ascii=False, default=str))

@@ -12,8 +12,14 @@ def given_path(text: str | Path) -> Path:
     >>> given_path(' "models/my model" ').as_posix()
     'models/my model'
     """
-    name = str(text).strip()
+    # Path.expanduser raises where there is no home folder.
+    return Path(os.path.expanduser(unquoted(str(text))))  # noqa: PTH111
+
+
+def unquoted(text: str) -> str:
+    """A name without the blanks and the quotes around it."""
+    name = text.strip()
     for quote in ('"', "'"):
         if len(name) > 1 and name[0] == name[-1] == quote:
             name = name[1:-1]
-    return Path(os.path.expanduser(name))  # noqa: PTH111 — Path.expanduser raises where there is no home folder.
+    return name

@@ -117,7 +117,7 @@ class JobRequest:
     quality: Quality = "standard"
     seed: int = 0
     prior: str = BUILTIN_PRIOR
-    """`builtin`, a folder of a StableDiffusionPipeline, or a model id."""
+    """`builtin`, a folder or .safetensors file of Stable Diffusion, or a name that `recdreamer models list` shows."""
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:<n>`."""
     templates: tuple[Template, ...] = ()
@@ -345,22 +345,6 @@ class JobFolder:
 #   error(kind, message, hint)            paused()      cancelled()
 # The worker reads "cancel" and "pause" lines from stdin, where end of file means that the parent process ended, and from
 # a file of the job folder (folder_lock.py). Readers ignore unknown types and fields.
-
-
-def check_prior(name: str) -> None:
-    """Raise RequestError if this cannot be a model on this computer, as far as its files tell at a glance."""
-    hint = "Choose 'builtin', or the folder of a Stable Diffusion model, which has a model_index.json."
-    path, shown = Path(name), printable(name)[:200]
-    is_path = path.is_absolute() or name.startswith(("./", "../", "~", ".\\", "..\\"))
-    try:
-        if path.is_file():
-            raise RequestError(f"The prior {shown} is a file, not a folder.", hint)
-        if path.is_dir() and name != BUILTIN_PRIOR and not (path / "model_index.json").is_file():
-            raise RequestError(f"The prior {shown} has no model_index.json.", hint)
-        if is_path and not path.exists():
-            raise RequestError(f"There is no prior {shown}.", hint)
-    except OSError as error:
-        raise RequestError(f"The prior {shown} cannot be read ({reason_of(error)}).", hint) from error
 
 
 def _validate_template(template: Template) -> None:

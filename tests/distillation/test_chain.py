@@ -283,7 +283,7 @@ def test_a_tiny_decoder_is_asked_in_the_autoencoders_place(tmp_path: Path) -> No
 
 def test_a_decoder_that_does_not_fit_is_said_in_a_sentence(tmp_path: Path) -> None:
     prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
-    with pytest.raises(JobError, match="not an AutoencoderTiny"):
+    with pytest.raises(JobError, match="There is no tiny decoder"):
         TinyDecoder(str(BUILTIN_FOLDER / "nothing"), prior)
     AutoencoderTiny(encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
                     num_decoder_blocks=(1, 1), latent_channels=3).save_pretrained(tmp_path)  # fmt: skip

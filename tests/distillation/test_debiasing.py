@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,15 @@ def test_a_wrong_folder_is_one_sentence(content: str, tmp_path: Path, masked_lm:
     assert str(folder) in message and "is not a masked language model that can be loaded" in message
     assert "\n" not in message and message.endswith(".") and len(message) < 500
     assert "guidance.masked_lm" in caught.value.hint
+
+
+def test_a_cached_model_is_found_by_its_name_and_a_folder_in_quotes(
+    masked_lm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Early repositories have no owner in their names."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    shutil.copytree(masked_lm, tmp_path / "models--bert-base-uncased" / "snapshots" / "0123")
+    for name in ("bert-base-uncased", f'"{masked_lm}"'):
+        assert sum(PromptDebiaser(name).view_probs("a red bear").values()) == pytest.approx(1, abs=1e-6)
+    with pytest.raises(JobError, match="it has no name"):
+        PromptDebiaser(" ")

@@ -17,7 +17,7 @@ from recdreamer.device import choose_device
 from recdreamer.generate import SHARES, generate
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.presets import resolve
-from recdreamer.protocol import RequestError, Stage
+from recdreamer.protocol import Stage
 from recdreamer.report import JobError
 
 from .small_jobs import Finished, Recorder, albedo_of, job_of
@@ -99,7 +99,7 @@ def test_a_stage_without_a_branch_leaves_it_as_it_is(finished: Finished) -> None
 
 def test_a_wrong_model_folder_stops_the_job_in_one_sentence(tmp_path: Path) -> None:
     job, request = job_of(tmp_path / "job", prior=str(tmp_path))
-    with pytest.raises(RequestError, match=r"has no model_index\.json"):
+    with pytest.raises(JobError, match="is a folder without a model"):
         generate(job, resolve(request), Recorder())
 
 

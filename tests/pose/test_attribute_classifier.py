@@ -124,7 +124,7 @@ def test_the_embedded_clip_tells_hats() -> None:
 
 
 def test_what_cannot_be_a_classifier_is_said_in_a_sentence(tmp_path: Path, vit_folder: Path) -> None:
-    with pytest.raises(JobError, match="not an image classifier"):
+    with pytest.raises(JobError, match="is not a classifier"):
         AttributeClassifier(str(tmp_path), WORDS)
     with pytest.raises(RequestError, match="1 class"):
         AttributeClassifier("builtin", {"hat": "a hat"})

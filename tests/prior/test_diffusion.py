@@ -72,9 +72,16 @@ def test_samples_are_seeded_and_in_range(prior: DiffusionPrior) -> None:
     assert pictures[0].min() >= 0 and pictures[0].max() <= 1
 
 
-@pytest.mark.parametrize("name", ["no/such-model", "empty folder"])
-def test_a_wrong_model_is_one_clear_sentence(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind", "sentence"),
+    [
+        ("no/such-model", "model_missing", "The image model no/such-model is not on this machine"),
+        ("empty folder", "prior", "is a folder without a model"),
+    ],
+)
+def test_a_wrong_model_is_one_clear_sentence(name: str, kind: str, sentence: str, tmp_path: Path) -> None:
     source = str(tmp_path) if name == "empty folder" else name
-    with pytest.raises(JobError, match="is not a Stable Diffusion model") as caught:
+    with pytest.raises(JobError, match=sentence) as caught:
         DiffusionPrior.load(source, "cpu", torch.float32)
+    assert caught.value.kind == kind
     assert "\n" not in caught.value.message and caught.value.hint

@@ -126,23 +126,22 @@ def test_a_prior_in_quotes_or_at_home_is_found(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("my.safetensors", "a single file; convert it to a folder"),
-        (" ", "it has no name"),
-        ("my.ckpt", "a pickle, which can run programs"),
-        ("MY.PT", "a pickle, which can run programs"),
-        ("pickled", "pytorch_model.bin, are a pickle"),
-        ("gone", "there is no such folder"),
-        ("~/nowhere/at all", "there is no such folder"),
-        ("no/such-model", "no model of that name has been downloaded"),
+        ("my.safetensors", "my.safetensors is not a .safetensors file"),
+        (" ", "has no name"),
+        ("my.ckpt", "a pickle (.ckpt), which can run any program"),
+        ("MY.PT", "a pickle (.pt), which can run any program"),
+        ("pickled", "has only pickles (pytorch_model.bin)"),
+        ("gone", "There is no image model"),
+        ("~/nowhere/at all", "There is no image model ~/nowhere/at all."),
+        ("no/such-model", "is not on this machine"),
     ],
 )
 def test_the_reason_why_a_prior_is_none_is_the_real_one(
     name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for file in ("my.safetensors", "my.ckpt", "MY.PT", "pickled/unet/pytorch_model.bin"):
+    for file in ("my.safetensors", "my.ckpt", "MY.PT", "pickled/pytorch_model.bin"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes(b"cos\nsystem\n")
-    (tmp_path / "pickled" / "model_index.json").write_text("{}")
     source = name if "/" in name or not name.strip() else str(tmp_path / name)
     with pytest.raises(JobError) as caught:
         DiffusionPrior.load(source, "cpu", torch.float32)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recdreamer.cli.settings import parse_setting
+from recdreamer.cli.work import refuse_unusable
 from recdreamer.folder_lock import is_locked
 from recdreamer.paths import given_path
 from recdreamer.protocol import (
@@ -20,7 +21,6 @@ from recdreamer.protocol import (
     JobRequest,
     RequestError,
     Template,
-    check_prior,
     write_atomically,
 )
 from recdreamer.safe_files import printable, read_bounded, read_npz
@@ -44,7 +44,10 @@ def model_name(name: Any) -> Any:
     if not isinstance(name, str) or not name.strip():
         return name
     path = given_path(name)
-    return str(path.absolute()) if path.exists() else str(path) if path.is_absolute() else name
+    try:
+        return str(path.absolute()) if path.exists() else str(path) if path.is_absolute() else name
+    except OSError:  # Whoever looks for the model says so.
+        return name
 
 
 def write_job(
@@ -85,17 +88,17 @@ def write_job(
 
 
 def validate(request: JobRequest) -> None:
-    """`request.validate`, and for a device that there is nowhere, what this computer has instead."""
+    """`request.validate`; for a device that there is nowhere, what this computer has instead; and the image model."""
     if not DEVICES.fullmatch(request.device):
         from recdreamer.device import choose_device
 
         choose_device(request.device)
     request.validate()
+    refuse_unusable(request)
 
 
 def check_job(job: JobFolder, request: JobRequest) -> None:
     """Raise RequestError or JobError for everything that can be known before a job is run."""
-    check_prior(request.prior)
     from recdreamer.device import choose_device
     from recdreamer.presets import resolve
 

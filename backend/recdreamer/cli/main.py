@@ -1,4 +1,4 @@
-"""The command `recdreamer`: generate, run, templates, particles, evaluate, bench, doctor.
+"""The command `recdreamer`: generate, run, templates, models, particles, evaluate, bench, doctor.
 
 Each command imports only the modules that it needs, so that help is quick and `doctor` runs on a broken installation.
 """
@@ -20,6 +20,7 @@ from recdreamer.cli.bench import Bench, run_bench
 from recdreamer.cli.evaluate import Evaluate, run_evaluate
 from recdreamer.cli.follow import follow
 from recdreamer.cli.job_command import model_name, settings_of, validate, write_job
+from recdreamer.cli.models import Models, run_models
 from recdreamer.cli.settings import Settings
 from recdreamer.cli.templates import Templates, run_templates
 from recdreamer.cli.work import work
@@ -54,7 +55,7 @@ class Generate:
     templates: Path | None = None
     """Folder of pictures named front.png, back.png, left.png …; by default the prior draws its own."""
     prior: str = BUILTIN_PRIOR
-    """builtin, a Stable Diffusion folder, or the id of a model on this machine."""
+    """builtin, a Stable Diffusion folder or .safetensors file, or a model from `recdreamer models list`."""
     device: str = "auto"
     stages: tuple[str, ...] = get_args(Stage)
     """Stages to run; a mesh is always made."""
@@ -122,6 +123,7 @@ Command = (
     Annotated[Generate, tyro.conf.subcommand("generate")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Templates, tyro.conf.subcommand("templates")]
+    | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Particles2D, tyro.conf.subcommand("particles")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Bench, tyro.conf.subcommand("bench")]
@@ -134,10 +136,11 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # A name may have letters that the terminal does not know.
             stream.reconfigure(errors="backslashreplace")
-    stay_offline()
     # Hints of the library, at its import, would stand between the user and the one sentence.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     command = tyro.cli(Command, args=arguments, prog="recdreamer", config=(tyro.conf.OmitSubcommandPrefixes,))
+    if not isinstance(command, Models):  # The one command that may fetch something.
+        stay_offline()
     try:
         sys.exit(_run(command))
     except BrokenPipeError:  # Of "recdreamer … | head".
@@ -174,7 +177,7 @@ def _write_log() -> str:
         return "no log (the disk of temporary files is full), the next try"
 
 
-def _run(command: Generate | Run | Templates | Particles2D | Evaluate | Bench | Doctor) -> int:
+def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate | Bench | Doctor) -> int:
     match command:
         case Generate():
             prepare_job(command)
@@ -198,6 +201,8 @@ def _run(command: Generate | Run | Templates | Particles2D | Evaluate | Bench | 
             )
         case Templates():
             return run_templates(command)
+        case Models():
+            return run_models(command)
         case Particles2D():
             prepare_particles(command)
             return follow(given_path(command.out))

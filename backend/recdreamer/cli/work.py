@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from recdreamer.protocol import JobFolder, JobRequest
+from recdreamer.catalog.locate import located
+from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest
 from recdreamer.report import Report
 
 
@@ -13,10 +14,17 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     # By default torch's threads spin while they wait for each other. Beside a busy Blender that is eight times slower
     # on two shared cores. The variable is read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    refuse_unusable(request)
     from recdreamer.generate import generate
     from recdreamer.presets import resolve
 
     generate(job, resolve(request), report)
+
+
+def refuse_unusable(request: JobRequest) -> None:
+    """Raise JobError if the image model is missing or cannot be used, before anything is loaded."""
+    if request.prior != BUILTIN_PRIOR:
+        located(request.prior, "prior")
 
 
 def work(job: JobFolder, request: JobRequest, report: Report) -> None:
@@ -24,6 +32,7 @@ def work(job: JobFolder, request: JobRequest, report: Report) -> None:
     if request.kind == "object":
         generate_job(job, request, report)
     else:
+        refuse_unusable(request)
         from recdreamer.evaluation.particles_2d_job import particles_job
 
         particles_job(job, request, report)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from recdreamer.prior.loading import loading, model_source
+from recdreamer.catalog.locate import folder_of
+from recdreamer.prior.loading import loading
 from recdreamer.report import JobError
 
 DIRECTIONS = ("side", "front", "back", "overhead")
@@ -19,12 +20,12 @@ class PromptDebiaser:
     """A masked language model that rates how well a view fits a prompt."""
 
     def __init__(self, name: str) -> None:
-        """Load a folder or the id of a local model. Raises JobError if it cannot be loaded."""
+        """Load a folder, or a model that is cached. Raises JobError if it cannot be loaded."""
         with loading("masked_lm", name, "a masked language model", CURE):
-            source = model_source(name)
-            self.tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
+            folder = folder_of(name)
+            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self.model = AutoModelForMaskedLM.from_pretrained(
-                source, local_files_only=True, use_safetensors=True
+                folder, local_files_only=True, use_safetensors=True
             )
         unknown = [word for word in DIRECTIONS if self._id(word) == self.tokenizer.unk_token_id]
         if unknown or self.tokenizer.mask_token_id is None:

@@ -11,8 +11,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel, CLIPTokenizer
 
+from recdreamer.catalog.locate import located
 from recdreamer.pose.perturbation import averaged_logits
-from recdreamer.prior.loading import Preprocessing, loading, model_folder
+from recdreamer.prior.loading import Preprocessing, loading
 from recdreamer.protocol import RequestError
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "clip"
@@ -28,8 +29,8 @@ class AttributeClassifier(nn.Module):
     def __init__(self, name: str, classes: Mapping[str, str]) -> None:
         """`classes` maps each label to its text (CLIP), or to the name of one of the model's own classes.
 
-        `name` is "builtin", a folder, or the id of a local model. Raises JobError if it cannot be loaded, RequestError
-        if `classes` does not fit.
+        `name` is "builtin", a folder, or a model that is installed or cached, such as "clip". Raises
+        JobError if it cannot be loaded, RequestError if `classes` does not fit.
         """
         super().__init__()
         if len(classes) < 2:
@@ -37,9 +38,9 @@ class AttributeClassifier(nn.Module):
                 f"The attribute has {len(classes)} class(es).", "Give two or more, each with a text."
             )
         self.labels = tuple(classes)
-        hint = "Choose 'builtin', or the folder or id of a downloaded CLIP or image classification model."
+        folder = located(name, "classifier", BUILTIN_FOLDER).path
+        hint = "Download the model again, or choose another."
         with loading("classifier", name, "an image classifier", hint):
-            folder = model_folder(name, BUILTIN_FOLDER)
             self.prepare = Preprocessing(folder, "bicubic")
             self.is_clip = AutoConfig.from_pretrained(folder, local_files_only=True).model_type == "clip"
             kind: Any = CLIPModel if self.is_clip else AutoModelForImageClassification

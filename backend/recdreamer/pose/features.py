@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from recdreamer.prior.loading import Preprocessing, loading, model_folder
+from recdreamer.catalog.locate import located
+from recdreamer.prior.loading import Preprocessing, loading
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "extractor"
 PATCHES = 16
@@ -33,10 +34,14 @@ class FeatureExtractor(nn.Module):
     """
 
     def __init__(self, name: str = "builtin") -> None:
+        """`name` is "builtin", a folder of DINOv2, or one that is installed or cached, such as "dinov2-small".
+
+        Raises JobError if it is not here or cannot be loaded.
+        """
         super().__init__()
-        hint = "Choose 'builtin' or a folder with the model and its preprocessor_config.json."
+        folder = located(name, "extractor", BUILTIN_FOLDER).path
+        hint = "Download the model again, or choose another."
         with loading("extractor", name, "a DINOv2 folder", hint):
-            folder = model_folder(name, BUILTIN_FOLDER)
             self.prepare = Preprocessing(folder, "bilinear")
             self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
         self.model.requires_grad_(False).eval()

@@ -8,13 +8,15 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from diffusers import AutoencoderTiny, StableDiffusionPipeline
+from diffusers import AutoencoderTiny
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from recdreamer.catalog.locate import located
 from recdreamer.prior.fast_layers import speed_up
 from recdreamer.prior.loading import BUILTIN_FOLDER as BUILTIN_FOLDER
-from recdreamer.prior.loading import loading, model_source
+from recdreamer.prior.loading import loading
+from recdreamer.prior.pipeline import load_parts
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.prior.words import ReadPrompt, Words
 from recdreamer.report import JobError
@@ -22,7 +24,7 @@ from recdreamer.report import JobError
 
 @dataclass
 class DiffusionPrior:
-    """The parts of a StableDiffusionPipeline, ready for distillation."""
+    """The parts of a Stable Diffusion model, ready for distillation."""
 
     # Loose types, because diffusers' own annotations are wrong.
     unet: Any
@@ -37,37 +39,33 @@ class DiffusionPrior:
 
     @staticmethod
     def load(name: str, device: torch.device | str, dtype: torch.dtype) -> DiffusionPrior:
-        """Load `builtin`, a pipeline folder, or a model id from the local cache; nothing is downloaded.
+        """Load `builtin`, a folder, a single file, or a model that is installed or cached; nothing is downloaded.
 
-        Raises JobError("prior", ...) if the model cannot be loaded.
+        Raises JobError("prior", ...) if the model is not here, is of a kind that cannot be used, or cannot be loaded.
         """
-        hint = "Choose 'builtin', a folder with a model_index.json, or a model that is already downloaded."
+        model = located(name, "prior", BUILTIN_FOLDER)
+        hint = "Download the model again, or choose another."
         with loading("prior", name, "a Stable Diffusion model", hint):
-            pipeline = StableDiffusionPipeline.from_pretrained(
-                model_source(name, BUILTIN_FOLDER),
-                dtype=dtype,
-                safety_checker=None,
-                local_files_only=True,
-                use_safetensors=True,
-            )
-        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            parts = load_parts(model, dtype)
+        for part in (parts.unet, parts.vae, parts.text_encoder):
             freeze(part, device)
-        config = pipeline.scheduler.config
-        if config.prediction_type not in ("epsilon", "v_prediction"):
-            raise JobError(
-                "prior",
-                f"{name!r} predicts {config.prediction_type}.",
-                "Choose an eps- or v-prediction model.",
-            )
-        schedule = NoiseSchedule(pipeline.scheduler.alphas_cumprod.to(device), config.prediction_type)
-        image_px = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
         return DiffusionPrior(
-            pipeline.unet, pipeline.vae, pipeline.tokenizer, pipeline.text_encoder, schedule, image_px
+            parts.unet,
+            parts.vae,
+            parts.tokenizer,
+            parts.text_encoder,
+            parts.schedule.to(device),
+            parts.image_px,
         )
 
     @property
     def device(self) -> torch.device:
         return self.unet.device
+
+    @property
+    def latent_side(self) -> int:
+        """Side of the latents of a picture of the trained size. The U-Net's own number is that of its family."""
+        return self.image_px // 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def read(self, prompt: str, endings: Sequence[str] = ()) -> ReadPrompt:
         """The prompt as far as the text encoder has room for it, in front of each of the endings."""
@@ -141,10 +139,9 @@ class DiffusionPrior:
     ) -> Float[Tensor, "batch 3 height width"]:
         """Pictures in [0, 1] drawn from the prior by DDIM (eta 0), one for each prompt."""
         text, empty = self.encode_text(prompts), self.encode_text([""]).expand(len(prompts), -1, -1)
-        shape = (len(prompts), self.unet.config.in_channels, *[self.unet.config.sample_size] * 2)
+        shape = (len(prompts), self.unet.config.in_channels, *[self.latent_side] * 2)
         latents = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
-        last = self.schedule.num_timesteps - 1
-        steps = torch.linspace(last, 0, num_steps + 1).round().long().tolist()
+        steps = torch.linspace(self.schedule.last, 0, num_steps + 1).round().long().tolist()
         for now, then in pairwise(steps):
             t = torch.full((len(prompts),), now, device=self.device)
             cond, uncond = self.eps(latents, t, text), self.eps(latents, t, empty)
@@ -159,11 +156,15 @@ class TinyDecoder:
     """A distilled decoder that replaces the autoencoder's own for pictures that only a classifier sees."""
 
     def __init__(self, name: str, prior: DiffusionPrior) -> None:
-        """`name` is a folder or id of a local AutoencoderTiny. Raises JobError if it does not fit the prior."""
-        hint = "Choose a folder or an id that is already downloaded, or leave rectifier.tiny_decoder empty."
+        """`name` is a folder of an AutoencoderTiny, or one that is installed or cached, such as "taesd".
+
+        Raises JobError if it is not here, cannot be loaded or does not fit the prior.
+        """
+        folder = located(name, "decoder").path
+        hint = "Choose another, or leave rectifier.tiny_decoder empty."
         with loading("decoder", name, "an AutoencoderTiny", hint):
             self.model: Any = AutoencoderTiny.from_pretrained(
-                model_source(name), dtype=prior.unet.dtype, local_files_only=True, use_safetensors=True
+                folder, dtype=prior.unet.dtype, local_files_only=True, use_safetensors=True
             )
         theirs, ours = self.model.config.latent_channels, prior.unet.config.in_channels
         if theirs != ours:

@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Prediction = Literal["epsilon", "v_prediction"]
+MIN_ALPHA_T = 1e-3
+"""Below it, the clean estimate of a noisy sample is mostly rounding error."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,18 @@ class NoiseSchedule:
     @property
     def num_timesteps(self) -> int:
         return len(self.alphas_cumprod)
+
+    @property
+    def last(self) -> int:
+        """The highest timestep with some signal, from which sampling begins: the last one, but for models that were
+        trained without any signal there (zero terminal SNR), whose clean estimate would be 0 / 0 at the last one.
+
+        >>> NoiseSchedule(torch.tensor([0.9, 0.5, 0.1]), "epsilon").last
+        2
+        >>> NoiseSchedule(torch.tensor([0.9, 0.5, 0.0]), "v_prediction").last
+        1
+        """
+        return int((self.alphas_cumprod.sqrt() >= MIN_ALPHA_T).nonzero()[-1])
 
     def alpha_t(self, t: Int[Tensor, "batch"]) -> Float[Tensor, "batch 1 1 1"]:
         return self.alphas_cumprod[t].sqrt()[:, None, None, None]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import CLIPTokenizer
-
-from recdreamer.prior.loading import BUILTIN_FOLDER, loading, model_source
+from recdreamer.catalog.locate import located
+from recdreamer.prior.loading import BUILTIN_FOLDER, loading
+from recdreamer.prior.pipeline import tokenizer_of
 from recdreamer.protocol import BUILTIN_PRIOR
 from recdreamer.safe_files import printable
 
@@ -54,9 +54,9 @@ class Words:
     @staticmethod
     def load(prior: str) -> Words:
         """The words of a prior by its name, without the model. Raises JobError."""
+        model = located(prior, "prior", BUILTIN_FOLDER)
         with loading("prior", prior, "a Stable Diffusion model", "Choose another model."):
-            source = model_source(prior, BUILTIN_FOLDER)
-            return Words(CLIPTokenizer.from_pretrained(source, subfolder="tokenizer", local_files_only=True))
+            return Words(tokenizer_of(model))
 
     def shortened(self, prompt: str, endings: Sequence[str] = ()) -> ReadPrompt:
         """The prompt as far as there is room for it in front of each ending ("back view"), which is never cut.

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -41,6 +42,8 @@ class JobRun:
     start: StartingPoint
     prior: DiffusionPrior
     guides: dict[str, Guide]
+    models: dict[str, Any] = field(default_factory=dict)
+    """What is known of the pretrained models, by what they are for; for the report."""
     seconds: dict[str, float] = field(default_factory=dict)
     """By stage, of all its runs; filled as the stages end."""
     _ticks: Iterator[int] = field(default_factory=lambda: itertools.count(1))

@@ -50,7 +50,7 @@ class LatentParticles:
 
     def __init__(self, settings: OptimizeConfig, seed: int, prior: DiffusionPrior) -> None:
         self.settings, self.prior = settings, prior
-        shape = (prior.unet.config.in_channels, *[prior.unet.config.sample_size] * 2)
+        shape = (prior.unet.config.in_channels, *[prior.latent_side] * 2)
         generator = torch.Generator(prior.device).manual_seed(seed)
         # One tensor each: those that a step skips have no gradient, so that their momentum does not change.
         self.latents = [
