@@ -25,11 +25,13 @@ def test_a_png_keeps_every_pixel() -> None:
 def test_a_picture_has_its_rows_from_the_top_and_its_channels_in_order(tmp_path) -> None:
     picture = torch.zeros(3, 2, 4)
     picture[0, 0, 3] = 1.0
-    write_picture(tmp_path / "a folder to come" / "red.png", picture)
-    with Image.open(tmp_path / "a folder to come" / "red.png") as read:
+    write_picture(tmp_path / "red.png", picture)
+    with Image.open(tmp_path / "red.png") as read:
         assert read.size == (4, 2)
         assert read.getpixel((3, 0)) == (255, 0, 0) and read.getpixel((0, 1)) == (0, 0, 0)
-    assert [path.name for path in (tmp_path / "a folder to come").iterdir()] == ["red.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["red.png"]
+    with pytest.raises(FileNotFoundError):  # A folder that was deleted does not come back.
+        write_picture(tmp_path / "deleted" / "red.png", picture)
 
 
 def test_a_sheet_is_filled_row_by_row_and_ends_in_white() -> None:

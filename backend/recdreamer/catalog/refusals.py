@@ -109,7 +109,7 @@ def refuse_channels(name: str, in_channels: int, out_channels: int, latent_chann
     >>> refuse_channels("photo-inpainting", 9, 4, 4)
     Traceback (most recent call last):
         ...
-    recdreamer.protocol.RequestError: photo-inpainting is an inpainting model: its U-Net takes 9 channels, with a mask \
+    recdreamer.safe_files.RequestError: photo-inpainting is an inpainting model: its U-Net takes 9 channels, with a mask \
 and a masked picture. Choose Stable Diffusion 1.x or 2.x, or a fine-tune of either.
     """
     if in_channels == out_channels == latent_channels:

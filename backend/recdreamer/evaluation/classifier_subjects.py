@@ -60,6 +60,7 @@ class ClassifierBench:
     def subject(self, kind: int, color: int) -> Subject:
         prompt = f"a {list(COLORS)[color]} {KINDS[kind]}"
         folder = self.folder / "templates" / prompt.replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
         drawn = draw_templates(folder, self.prior, self.extractor, prompt, self.seed)
         templates = load_templates(JobFolder(folder), drawn, self.prior.image_px)
         images = torch.stack([template.image for template in templates]).to(self.device)
