@@ -7,7 +7,8 @@ json_values.py, folder_lock.py and job_state.py. Files carry data, JSON lines ca
 Colours: every colour that leaves a module, and every colour in a file, is sRGB in [0, 1] (or 0 to 255 in bytes). The
 backend never converts to linear light: fields, renders and textures mix sRGB values directly, like the pictures that the
 prior was trained on. Linear values exist only in Blender's materials, color attributes and float images; the add-on
-converts them where it reads them (`scene_linear_to_srgb` of `addon/objects/pixels.py`), and Blender itself where a texture is shown.
+converts them where it reads them (`scene_linear_to_srgb` of `addon/objects/pixels.py`), and Blender itself where a
+texture is shown.
 
 Left and right: a pose class is named after the side on which the camera stands, for a viewer who looks at the front. The
 object faces -Y (Z up). `right` is the camera at +X, which sees the figure's own left side, and sees it face left in the

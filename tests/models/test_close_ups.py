@@ -179,7 +179,9 @@ class Recorder(NullReport):
 def test_a_job_counts_and_resumes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of USD: a method with a rectifier, which is asked in the texture's own steps alone."""
     used, usd = [], methods.Guide._usd
-    monkeypatch.setattr(methods.Guide, "_usd", lambda self, x, *more: used.append(x.step) or usd(self, x, *more))
+    monkeypatch.setattr(
+        methods.Guide, "_usd", lambda self, x, *more: used.append(x.step) or usd(self, x, *more)
+    )
     small = {
         "texture.num_steps": 1, "texture.num_views": 1, "texture.render_px": 32, "texture.detail_steps": 2,
         "mesh.texture_size_px": 64,
