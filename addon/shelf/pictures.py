@@ -96,7 +96,9 @@ def save_png(pixels: np.ndarray, path: Path) -> None:
 
     Raises RequestError if the file is not complete, of which Blender says nothing when the disk is full.
     """
-    pixels = np.where(pixels[..., 3:] > 0, pixels, np.float32([NEUTRAL] * 3 + [0]))
+    # What 8 bits cannot tell from nothing: a renderer's filter leaves traces of alpha far from the object.
+    is_visible = pixels[..., 3:] >= 0.5 / 255
+    pixels = np.where(is_visible, pixels, np.float32([NEUTRAL] * 3 + [0]))
     height, width = pixels.shape[:2]
     image = bpy.data.images.new(path.stem, width, height, alpha=True)
     try:
