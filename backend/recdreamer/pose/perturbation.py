@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.view_shares import drawn
+
 MAX_TURN = 0.1
 """Largest rotation of the hue, as a share of the circle."""
 
@@ -53,14 +55,16 @@ def perturbed(
         for dim, shift in ((-2, down), (-1, right)):
             places = torch.arange(images.shape[dim], device=images.device) + shift
             images = images.index_select(dim, places.clamp(0, images.shape[dim] - 1))
-    amount = 2 * draw(len(images), 1, 1, 1)
+    # Of each picture, which is one of a step's views.
+    each = lambda: drawn(torch.rand, (len(images), 1, 1, 1), generator).to(images)  # noqa: E731
+    amount = 2 * each()
     once = box_blur(images)
     images = torch.lerp(
         torch.lerp(images, once, amount.clamp(0, 1)), box_blur(once), (amount - 1).clamp(0, 1)
     )
-    images = images * (0.9 + 0.2 * draw(len(images), 1, 1, 1)) + 0.12 * (draw(len(images), 1, 1, 1) - 0.5)
-    eps = torch.randn(images.shape, generator=generator, device=generator.device).to(images)
-    return images + noise * draw(len(images), 1, 1, 1) * eps
+    images = images * (0.9 + 0.2 * each()) + 0.12 * (each() - 0.5)
+    eps = drawn(torch.randn, tuple(images.shape), generator).to(images)
+    return images + noise * each() * eps
 
 
 def jittered_color(
