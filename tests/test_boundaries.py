@@ -100,6 +100,8 @@ COMMANDS = {
     "cli/bench.py": (
         "bench_step.as_table",
         "bench_step.bench_step",
+        "bench_processes.as_table",
+        "bench_processes.bench_processes",
         "bench_tables.FieldTable",
         "bench_field.as_tables",
         "bench_field.bench_field",

@@ -92,6 +92,8 @@ def join(
             store = dist.TCPStore(
                 address, port, is_master=number == 0 and not of_launcher, wait_for_workers=False
             )
+        # NCCL's watchdog would end the whole process, before it could say why; see `give_up`.
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
         store.set(f"here-{number}", "")
         while number == 0 and not store.check([f"here-{other}" for other in range(count)]):
             waiting()
@@ -124,6 +126,17 @@ def leave() -> None:
             dist.destroy_process_group()
 
 
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process has all views to itself, as in a job of one."""
+    global _team
+    kept, _team = _team, Team()
+    try:
+        yield
+    finally:
+        _team = kept
+
+
 def give_up() -> None:
     """A process is gone, so nobody will answer: ends what waits for it. From any thread."""
     if _team.count > 1 and not _team.is_broken.is_set():
@@ -131,7 +144,8 @@ def give_up() -> None:
         if _team.device.type == "cuda":
             # A kernel of NCCL waits for ever, and the host with it.
             with suppress(Exception):
-                dist.distributed_c10d._abort_process_group()
+                group: Any = dist.distributed_c10d._get_default_group()
+                group._get_backend(torch.device("cuda")).abort()
 
 
 def check() -> None:
@@ -153,7 +167,7 @@ def _together() -> Iterator[None]:
     check()
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         give_up()
         raise lost(_team.reason() or str(error).splitlines()[0][:200]) from error
 

@@ -23,7 +23,7 @@ from recdreamer.cli.job_command import model_name, settings_of, validate, write_
 from recdreamer.cli.models import Models, run_models
 from recdreamer.cli.settings import Settings
 from recdreamer.cli.templates import Templates, run_templates
-from recdreamer.cli.work import assist_job, work
+from recdreamer.cli.work import PROCESSES, assist_job, work
 from recdreamer.job.errors import explain
 from recdreamer.job.process import stay_offline
 from recdreamer.paths import given_path
@@ -84,6 +84,8 @@ class Run:
     was."""
     seed: int | None = None
     """Seed of the repeated stages; by default the seed of the job."""
+    processes: int | None = None
+    """Processes that share the views of a step in this run; by default as many as the job says."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate |
                 )
             if int(os.environ.get("RANK", "0") or 0):
                 return assist_job(given_path(command.job).absolute())
+            if command.processes is not None:
+                os.environ[PROCESSES] = str(command.processes)
             if sys.stdout.isatty():
                 again = () if command.again is None else ("--again", command.again)
                 seed = () if command.seed is None else ("--seed", str(command.seed))

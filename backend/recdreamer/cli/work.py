@@ -9,6 +9,9 @@ from recdreamer.catalog.locate import located
 from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest
 from recdreamer.report import Report
 
+PROCESSES = "RECDREAMER_PROCESSES"
+"""Environment variable: the number of processes of this run, instead of the job's."""
+
 
 def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     """Make an object. Imports late, so that a damaged request is answered before torch is loaded."""
@@ -23,7 +26,9 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
 
     see_own_gpu()
     config = resolve(request)
-    with shared(job, config.processes, choose_device(config.device), lambda: report.progress(0, 1)):
+    processes = int(os.environ.get(PROCESSES) or config.processes)
+    arguments, device = ("run", str(job.root)), choose_device(config.device)
+    with shared(arguments, processes, device, lambda: report.progress(0, 1)):
         generate(job, config, report)
 
 
@@ -38,7 +43,7 @@ def assist_job(folder: Path) -> int:
     end_with_parent()
     see_own_gpu()
     config = resolve(JobFolder(folder).read_request())
-    return take_part(folder, choose_device(config.device), lambda job: assist(job, config))
+    return take_part(choose_device(config.device), lambda: assist(JobFolder(folder), config))
 
 
 def refuse_unusable(request: JobRequest) -> None:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 
 from recdreamer import team
 from recdreamer.job.errors import explain
-from recdreamer.protocol import JobFolder, write_atomically
+from recdreamer.protocol import write_atomically
 from recdreamer.report import JobError, Tick, no_tick
 
 HOME = Path(__file__).resolve().parents[2]
@@ -48,11 +48,13 @@ def see_own_gpu() -> None:
 
 
 @contextmanager
-def shared(job: JobFolder, processes: int, device: torch.device, tick: Tick = no_tick) -> Iterator[None]:
-    """Share the views of the job's steps with other processes inside; this one has rank 0.
+def shared(
+    arguments: Sequence[str], processes: int, device: torch.device, tick: Tick = no_tick
+) -> Iterator[None]:
+    """Share the views of steps with other processes inside; this one has rank 0.
 
-    `processes` of them are started on this computer, unless someone else has started others. `tick` is called while
-    they get ready, and may raise. Raises JobError if they cannot be started.
+    `processes` of them run `recdreamer` with these arguments on this computer, unless someone else has started others.
+    `tick` is called while they get ready, and may raise. Raises JobError if they cannot be started.
     """
     if count_by_environment() > 1:
         team.join(device, rank_by_environment(), count_by_environment(), waiting=tick)
@@ -67,7 +69,7 @@ def shared(job: JobFolder, processes: int, device: torch.device, tick: Tick = no
     _check(processes, device)
     limit_threads(processes, device)
     with tempfile.TemporaryDirectory(prefix="recdreamer-") as folder:
-        others = _Others(job, processes, Path(folder))
+        others = _Others(arguments, processes, Path(folder))
         try:
             team.join(device, 0, processes, others.store, others.waiting(tick))
             team.on_loss(others.reason)
@@ -103,13 +105,13 @@ def limit_threads(processes: int, device: torch.device) -> None:
 class _Others:
     """The processes of ranks 1 and up, on this computer. They end with the pipe to their standard input."""
 
-    def __init__(self, job: JobFolder, processes: int, folder: Path) -> None:
+    def __init__(self, arguments: Sequence[str], processes: int, folder: Path) -> None:
         use_loopback()
         self.store, self._folder = team.own_port(), folder
         self._ended = threading.Event()
         self.running = {
             rank: subprocess.Popen(
-                [sys.executable, "-P", "-m", "recdreamer", "run", str(job.root)],
+                [sys.executable, "-P", "-m", "recdreamer", *arguments],
                 stdin=subprocess.PIPE, cwd=HOME, env=self._environment(rank, processes),
             )
             for rank in range(1, processes)
@@ -200,8 +202,8 @@ def end_with_parent() -> None:
         threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
-def assist(folder: Path, device: torch.device, work: Callable[[JobFolder], None]) -> int:
-    """Be one of the processes that share a job's views, of rank 1 or more. Returns the exit code.
+def assist(device: torch.device, work: Callable[[], None]) -> int:
+    """Be one of the processes that share views, of rank 1 or more. Returns the exit code.
 
     What goes wrong is told to the worker, if it has started this process, and else to the standard error.
     """
@@ -212,7 +214,7 @@ def assist(folder: Path, device: torch.device, work: Callable[[JobFolder], None]
                 signal.signal(getattr(signal, name), signal.SIG_IGN)
         limit_threads(int(os.environ.get("LOCAL_WORLD_SIZE", count_by_environment())), device)
         team.join(device, rank_by_environment(), count_by_environment())
-        work(JobFolder(folder))
+        work()
         # Until the worker has written the result: it would take an end for a loss.
         while FAILURE in os.environ:
             time.sleep(1)

@@ -69,6 +69,7 @@ def run_steps(
     def save(step: int) -> None:
         if team.rank():
             return
+        team.check()
         check(step)
         tensors = state_of(parts)
         if team.count() > 1:
