@@ -100,6 +100,8 @@ COMMANDS = {
     "cli/bench.py": (
         "bench_step.as_table",
         "bench_step.bench_step",
+        "bench_processes.as_table",
+        "bench_processes.bench_processes",
         "bench_tables.FieldTable",
         "bench_field.as_tables",
         "bench_field.bench_field",
@@ -197,7 +199,7 @@ def test_every_method_can_be_chosen(path):
 
 BACKEND_ROOMS = (
     "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map", "paths",
-    "report", "cache", "cameras", "named_tensors", "device", "kernels", "graphs", "images",
+    "report", "cache", "view_shares", "team", "cameras", "named_tensors", "device", "kernels", "graphs", "images",
     "catalog", "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
     "config", "presets", "job", "start", "models", "optimize", "recorded_step", "stages", "generate",
     "evaluation", "cli", "__main__",
