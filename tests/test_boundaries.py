@@ -104,6 +104,13 @@ COMMANDS = {
         "bench_field.as_tables",
         "bench_field.bench_field",
         "bench_field.save",
+        "bench_janus.JanusBench",
+        "bench_janus.bench_janus",
+        "bench_janus.collect",
+        "bench_janus.estimate",
+        "bench_janus.planned",
+        "bench_suites.prompts_of",
+        "bench_suites.suite_of",
     ),
 }
 
