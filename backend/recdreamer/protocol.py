@@ -44,7 +44,11 @@ from .safe_files import write_atomically as write_atomically
 
 PROTOCOL_VERSION = 1
 
-Method = Literal["usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_bridge"]
+Method = Literal[
+    "usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_bridge", "consdreamer", "sdi", "usd_sdi"
+]
+USD_METHODS = ("usd", "usd_sdi")
+"""Those that rectify the distribution of poses."""
 PoseMode = Literal["marginal", "camera"]
 Quality = Literal["quick", "standard"]
 Kind = Literal["object", "particles"]
@@ -177,7 +181,7 @@ class JobRequest:
             )
         for template in self.templates:
             _validate_template(template)
-        if self.method == "usd" and self.pose_mode == "camera":
+        if self.method in USD_METHODS and self.pose_mode == "camera":
             for template in self.templates:
                 if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
                     raise RequestError(
