@@ -217,7 +217,8 @@ BACKEND_ROOMS = (
 """Folders and files of the package, lowest first: each may import those before it, at any depth and however late."""
 ADDON_ROOMS = (
     "compat", "describe", "setup", "trouble", "picture_files", "previews", "preference_access", "layout", "jobs",
-    "session", "objects", "start", "shelf", "properties", "result", "operators", "panels", "preferences", "__init__",
+    "session", "objects", "start", "shelf", "properties", "packed_pictures",
+    "result", "operators", "panels", "preferences", "__init__",
 )  # fmt: skip
 """The same of the add-on."""
 MEANT_CIRCLES = {
