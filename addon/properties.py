@@ -105,6 +105,10 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
     """One picture on the shelf; its image file is in the data folder."""
 
     image: StringProperty(name="Image", description="File name in the templates folder")
+    packed: PointerProperty(
+        name="Packed Image", description="The picture as the .blend file has it", type=bpy.types.Image
+    )
+    packed_of: StringProperty(name="Packed File", description="File name of the packed picture")
     label: StringProperty(
         name="Pose",
         description="The pose that this picture shows. Pictures of the same pose share a name",
@@ -155,7 +159,7 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
 
     @property
     def is_missing(self) -> bool:
-        """True if the picture is not here: the .blend file has its name only, and may come from another computer."""
+        """True if the picture is not here: the .blend file may come from another computer, see packed_pictures.py."""
         return not self.path.is_file()
 
     @property

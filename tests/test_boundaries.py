@@ -21,11 +21,19 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 PROTOCOL = ROOT / "backend" / "recdreamer" / "protocol.py"
 SHARED = [
     PROTOCOL.with_name(f"{name}.py")
-    for name in ("safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map")
+    for name in (
+        "safe_files",
+        "json_values",
+        "folder_lock",
+        "job_state",
+        "protocol",
+        "uv_map",
+        "material_slots",
+    )
 ]
-"""What both sides import, lowest first: the contract between them, how its files are read and written, and what UVs can
-be painted."""
-WITH_NUMPY = {"safe_files", "uv_map"}
+"""What both sides import, lowest first: the contract between them, how its files are read and written, what UVs can
+be painted, and the material slots of a mesh."""
+WITH_NUMPY = {"safe_files", "uv_map", "material_slots"}
 JUDGES = [path for path in BACKEND if path.parent.name == "evaluation"]
 
 BLENDER = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "bpy_extras", "blf", "addon_utils", "bl_ext"}
@@ -145,7 +153,10 @@ def test_what_is_shared_can_be_imported_where_there_is_nothing_else():
         [sys.executable, "-c", script], cwd=ROOT / "backend", capture_output=True, text=True, check=True
     )
     ours = {name for name in done.stdout.split() if name.startswith("recdreamer")}
-    assert ours == {"recdreamer", *(f"recdreamer.{path.stem}" for path in SHARED if path.stem != "uv_map")}
+    assert ours == {
+        "recdreamer",
+        *(f"recdreamer.{path.stem}" for path in SHARED if path.stem not in ("uv_map", "material_slots")),
+    }
     # Negative control: the same lock keeps the field out.
     script = f"{block}import recdreamer.field"
     done = subprocess.run(
@@ -205,8 +216,7 @@ def test_every_method_can_be_chosen(path):
 
 
 BACKEND_ROOMS = (
-    "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map", "paths",
-    "report", "cache", "view_shares", "team", "cameras", "named_tensors", "device", "kernels", "graphs", "images",
+    "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map", "material_slots", "paths", "report", "cache", "view_shares", "team", "cameras", "named_tensors", "device", "kernels", "graphs", "images",
     "catalog", "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
     "config", "presets", "job", "start", "models", "optimize", "recorded_step", "stages", "generate",
     "evaluation", "cli", "__main__",
@@ -214,7 +224,8 @@ BACKEND_ROOMS = (
 """Folders and files of the package, lowest first: each may import those before it, at any depth and however late."""
 ADDON_ROOMS = (
     "compat", "describe", "setup", "trouble", "picture_files", "previews", "preference_access", "layout", "jobs",
-    "session", "objects", "start", "shelf", "properties", "result", "operators", "panels", "preferences", "__init__",
+    "session", "objects", "start", "shelf", "properties", "packed_pictures",
+    "result", "operators", "panels", "preferences", "__init__",
 )  # fmt: skip
 """The same of the add-on."""
 MEANT_CIRCLES = {

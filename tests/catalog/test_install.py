@@ -20,6 +20,7 @@ from recdreamer.catalog.hub import Hub
 from recdreamer.catalog.install import get, remove, verify
 from recdreamer.catalog.locate import is_installed, locate
 from recdreamer.catalog.places import MANIFEST, Choices, models_folder
+from recdreamer.protocol import RequestError
 from recdreamer.report import Cancelled, JobError
 
 from . import models_on_disk as disk
@@ -267,6 +268,20 @@ def test_verify_finds_damage_and_get_repairs_exactly_that(
     assert is_complete(folder, "taesd", contents)
     fetched = [path for _, path, _ in filled.requests if "/resolve/" in path]
     assert len(fetched) == 1 and fetched[0].endswith("diffusion_pytorch_model.safetensors")
+
+
+@pytest.mark.parametrize("place", ["../../precious", "/tmp/precious", "..\\precious"])
+def test_a_manifest_that_names_files_elsewhere_deletes_none(fetch: Fetch, folder: Path, place: str) -> None:
+    fetch("taesd")
+    precious = folder.parent / "precious"
+    precious.write_text("not of the model")
+    manifest = folder / "taesd" / MANIFEST
+    found = json.loads(manifest.read_text())
+    found["files"][0]["path"] = place
+    manifest.write_text(json.dumps(found))
+    with pytest.raises(RequestError, match="not completely"):
+        verify(entries()["taesd"], folder)
+    assert precious.exists()
 
 
 def test_unfinished_bytes_of_other_versions_are_tidied_up(fetch: Fetch, folder: Path) -> None:
