@@ -2,6 +2,11 @@
 
 Stages in order: autoencoder, denoiser with text encoder, extractor, CLIP, oracle, then the folders under
 backend/recdreamer/builtin. Every stage is seeded and resumes; --stages chooses among them.
+
+    python tools/train_prior/run.py --preset animals --animals out/animals/animals.npz --work out/animals/prior
+
+trains the world of animals, which needs a GPU and comes in parts: after --minutes, or when it is asked to terminate, it
+saves and stops, and the same command goes on. The folder `packed` in --work is what another machine needs to go on.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import animal_training
 import torch
 from clip_training import IMAGE_MEAN as CLIP_MEAN
 from clip_training import IMAGE_STD as CLIP_STD
@@ -89,11 +95,13 @@ def photos_of(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--preset", choices=[*PRESETS, *animal_training.PRESETS], default="cpu")
     parser.add_argument("--work", type=Path, default=Path("out/prior"))
     parser.add_argument("--builtin", type=Path, default=BUILTIN)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
+    parser.add_argument("--stages", nargs="+", choices=sorted({*STAGES, *animal_training.STAGES}))
+    parser.add_argument("--animals", type=Path, help="animals.npz, which animals.py writes")
+    parser.add_argument("--minutes", type=float, help="ends a part of the animals' training")
     parser.add_argument("--time-limit", type=float, help="seconds for each of denoiser and extractor")
     parser.add_argument("--compile", action="store_true", help="compile the denoiser while it is trained")
     parser.add_argument("--part-weight", type=float, default=0.5, help="weight of the agreement on parts")
@@ -103,6 +111,17 @@ def main() -> None:
         "--pair-share", type=float, default=0.4, help="share of toys in the extractor's batches"
     )
     options = parser.parse_args()
+    if options.preset in animal_training.PRESETS:
+        if options.animals is None or not options.animals.exists():
+            parser.error(
+                "--preset animals needs --animals FILE; tools/train_prior/animals.py --fetch writes it."
+            )
+        animal_training.main(
+            options.preset, options.animals, options.work, options.stages or animal_training.STAGES,
+            options.device, options.minutes, BUILTIN / "animals" if options.builtin == BUILTIN else options.builtin,
+        )  # fmt: skip
+        return
+    options.stages = options.stages or STAGES
     preset, device, work = PRESETS[options.preset], options.device, options.work
     width, num_layers = options.extractor_size or preset.extractor_size
     extractor_name = f"extractor_{width}_{num_layers}_{options.part_weight:g}_{options.pair_share:g}"
