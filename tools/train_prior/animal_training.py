@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ class AnimalPreset:
 PRESETS = {
     "animals": AnimalPreset(
         80_000,
-        vae=PartsConfig(4, 1.5e-3, cooldown=0.5, ema_decay=0.999),
+        vae=PartsConfig(5, 1.5e-3, cooldown=0.5, ema_decay=0.999),
         denoiser=PartsConfig(40, 7e-4),
         oracle=PartsConfig(3.5, 1e-3, cooldown=0.5, ema_decay=0.999),
         extractor=PartsConfig(12, 1e-3, weight_decay=0.01, ema_decay=0.999),
@@ -394,7 +395,7 @@ class Training:
         if student is not None:
             shutil.rmtree(folder / "extractor", ignore_errors=True)
             model = self.new_student()
-            model.load_state_dict(student[0])
+            model.load_state_dict(_as_named(student[0], model.state_dict()))
             model.extractor.half().save_pretrained(folder / "extractor")
             (folder / "extractor" / "preprocessor_config.json").write_text(
                 json.dumps({"image_processor_type": "BitImageProcessor", "image_mean": IMAGE_MEAN,
@@ -409,6 +410,22 @@ class Training:
 
     def _planned(self, name: str) -> PartsConfig:
         return getattr(self.preset, name)
+
+
+_ATTENTION = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+}
+
+
+def _as_named(weights: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """Weights of an extractor by the names of this version of transformers: 5.23 has others than 5.17."""
+    known = set(wanted)
+    for old, new in (*_ATTENTION.items(), *((new, old) for old, new in _ATTENTION.items())):
+        weights = {key if key in known else key.replace(old, new): values for key, values in weights.items()}
+    return weights
 
 
 @torch.no_grad()
