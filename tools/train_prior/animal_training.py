@@ -43,6 +43,8 @@ from vae import encode_all, new_vae, vae_loss, whiten
 BALANCED = dict.fromkeys(POSES, 0.25)
 SIZE_PX = 128
 LATENT_CHANNELS = 8
+RENDERING_S = 75.0
+"""After this time a stage makes do with the pictures that are rendered so far."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ PRESETS = {
     "animals": AnimalPreset(
         80_000,
         vae=PartsConfig(5, 1.5e-3, cooldown=0.5, ema_decay=0.999),
-        denoiser=PartsConfig(40, 7e-4),
+        denoiser=PartsConfig(28, 7e-4),
         oracle=PartsConfig(3.5, 1e-3, cooldown=0.5, ema_decay=0.999),
         extractor=PartsConfig(12, 1e-3, weight_decay=0.01, ema_decay=0.999),
         vae_batch=96, denoiser_batch=512, judge_batch=256,
@@ -94,6 +96,7 @@ class Training:
         self.stop, self.started = Stop(minutes), time.monotonic()
         (work / "models").mkdir(parents=True, exist_ok=True)
         torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
         self.zoo = Menagerie(load_animals(animals), device)
         self.tokenizer = build_tokenizer(work / "tokenizer", VOCABULARY)
         kept = [look not in KEPT_FOR_TESTS for look in self.zoo.looks]
@@ -114,13 +117,15 @@ class Training:
         started, generator = time.monotonic(), torch.Generator().manual_seed(seed)
         every = looks.repeat(-(-count // len(looks)))[:count]
         # 64 of each look at a time is what one call of the renderer takes.
-        parts = [
-            self.zoo.photograph(rows, generator, SIZE_PX, shares) for rows in every.split(64 * len(looks))
-        ]
+        parts: list[AnimalPhotos] = []
+        for rows in every.split(64 * len(looks)):
+            parts.append(self.zoo.photograph(rows, generator, SIZE_PX, shares))
+            if time.monotonic() - started > RENDERING_S or self.stop:
+                break
         images, azimuth_deg, of = (
             torch.cat([getattr(part, name) for part in parts]) for name in ("images", "azimuth_deg", "look")
         )
-        log(self.work, event="rendered", pictures=count, seconds=round(time.monotonic() - started, 1))
+        log(self.work, event="rendered", pictures=len(images), seconds=round(time.monotonic() - started, 1))
         return AnimalPhotos(images, azimuth_deg, of)
 
     def mixed(self) -> AbstractContextManager:
