@@ -8,15 +8,23 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from recdreamer.evaluation.animal_oracle import load_animal_oracle
 from recdreamer.evaluation.animals import COATS, KINDS, POSE_SHARES, POSES, VIEW_SHARE, described, obeyed
+from recdreamer.pose.features import FeatureExtractor
+from recdreamer.prior.diffusion import DiffusionPrior
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "train_prior"))
 import animal_table
 from animal_captions import PHRASES, VOCABULARY, AnimalCaptions
+from animal_report import export, report
+from animal_training import PRESETS, STAGES, Training
+from animals import Animal, save_animals
 from parts import PartsConfig, Stop, fit_in_parts, unpack
 
 from captions import VIEWS, build_tokenizer
@@ -135,3 +143,52 @@ def test_captions_name_views_as_often_and_as_truly_as_they_say(tmp_path: Path) -
         == "a gray elephant"
     )
     assert set(PHRASES) >= {phrase for views in VIEWS.values() for phrase in views}
+
+
+@pytest.fixture
+def boxes(tmp_path: Path) -> Path:
+    """Three animals that are boxes: one for all, one that the judges do not see, one that nothing sees."""
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-2, 2) for z in (-1, 1)], np.float32) / 4
+    quads = ((0, 4, 5, 1), (2, 3, 7, 6), (0, 1, 3, 2), (4, 6, 7, 5), (0, 2, 6, 4), (1, 5, 7, 3))
+    faces = np.array([(q[0], *q[i : i + 2]) for q in quads for i in (1, 2)], np.int32)
+    texture = np.full((4, 4, 4), 255, np.uint8)
+    names = [("tiger", "striped"), ("camel", "beige"), ("rhino", "gray")]
+    boxes = [
+        Animal(
+            kind, "box", corners, faces, np.full((12, 3, 2), 0.5, np.float32), 1.0, {coat: texture - 60 * i}
+        )
+        for i, (kind, coat) in enumerate(names)
+    ]
+    save_animals(boxes, tmp_path / "boxes.npz")
+    return tmp_path / "boxes.npz"
+
+
+def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path) -> None:
+    training = Training(PRESETS["animals-smoke"], boxes, tmp_path / "work", "cpu", None)
+    assert training.pictured.tolist() == [0, 1] and training.judged.tolist() == [0]
+    training.run(STAGES)
+    report(training)
+    export(training, tmp_path / "made")
+    rows = [json.loads(row) for row in (tmp_path / "work" / "log.jsonl").read_text().splitlines()]
+    assert {row["part"] for row in rows if row.get("event") == "done"} == {
+        "vae",
+        "denoiser",
+        "oracle",
+        "extractor",
+    }
+    assert {row["of"] for row in rows if "of" in row} == {"known coats", "held-out coats"}
+    plain, *views = [row for row in rows if "phrase" in row and row["guidance"] == 3.0]
+    assert plain["frechet"] > plain["frechet_of_renders"] >= 0 and len(views) == 5
+    assert (tmp_path / "work" / "sheets" / "vae.png").exists()
+
+    prior = DiffusionPrior.load(str(tmp_path / "made" / "prior"), "cpu", torch.float32)
+    samples = prior.sample(["a striped tiger"], torch.Generator().manual_seed(1), num_steps=2)
+    assert samples.shape == (1, 3, 128, 128)
+    assert prior.read("a striped tiger, facing left").unknown == ()
+    extractor = FeatureExtractor(str(tmp_path / "made" / "extractor"))
+    assert extractor.model.dtype == torch.float32, "however it is stored"
+    assert extractor(samples).patches.shape == (1, 256, 32)
+    oracle = load_animal_oracle("cpu", tmp_path / "made" / "oracle" / "model.safetensors")
+    assert oracle.pose_probs(samples).sum().item() == pytest.approx(1)
+    stored = load_file(tmp_path / "made" / "prior" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {values.dtype for values in stored.values()} == {torch.float16}

@@ -7,10 +7,8 @@ to go on.
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,23 +19,19 @@ from animal_captions import VOCABULARY, AnimalCaptions
 from animal_photos import AnimalPhotos, Menagerie
 from animal_table import KEPT_FOR_TESTS, KEPT_FROM_JUDGES
 from animals import load_animals
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import AutoencoderKL
 from parts import PartsConfig, Stop, fit_in_parts, log, pack, unpack
-from safetensors.torch import save_file
 from torch import Tensor
 from toys import picture_pairs
 
 from recdreamer.evaluation.animal_oracle import AnimalOracle, azimuth_bin, mean_azimuth_deg, pose_probs_of
-from recdreamer.evaluation.animals import COATS, KINDS, POSES, described
+from recdreamer.evaluation.animals import COATS, KINDS, POSES
 from recdreamer.evaluation.figurines import pose_class
-from recdreamer.images import write_sheet
-from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.prior.schedule import NoiseSchedule
 
 from augment import degrade
-from captions import AUXILIARY, build_tokenizer
+from captions import build_tokenizer
 from denoiser import Denoiser, new_scheduler, velocity_loss
-from extractor import IMAGE_MEAN, IMAGE_STD, Estimator, Student, student_loss
+from extractor import Estimator, Student, student_loss
 from vae import encode_all, new_vae, vae_loss, whiten
 
 BALANCED = dict.fromkeys(POSES, 0.25)
@@ -82,7 +76,6 @@ PRESETS = {
         vae_widths=(8, 8, 8, 8), denoiser_widths=(16, 16, 16), extractor_size=(32, 1), samples_per_look=2,
     ),
 }  # fmt: skip
-VIEW_PHRASES = ("from front view", "facing left", "facing right", "from back view", AUXILIARY)
 STAGES = ["vae", "denoiser", "oracle", "extractor", "report", "export"]
 
 
@@ -298,163 +291,21 @@ class Training:
         log(self.work, part="extractor", **pose_probe(student.eval(), probe))
         return is_done
 
-    # What came of it.
-
-    def report(self) -> None:
-        """Sheets of reconstructions and samples; the samples as the oracle sees them, with and without view words."""
-        vae = self.vae()
-        if vae is None:
-            return
-        photos = self.photos(self.pictured, 2 * len(self.pictured), 909)
-        images = photos.images.to(self.device).float() / 255
-        with torch.no_grad():
-            decoded = torch.cat(
-                [(vae.decode(vae.encode(2 * part - 1).latent_dist.mean).sample / 2 + 0.5).clamp(0, 1)
-                 for part in images.split(64)]
-            )  # fmt: skip
-        error = (decoded - images).square().mean((1, 2, 3))
-        log(self.work, part="vae", decibels=round(-10 * error.log10().mean().item(), 2))
-        rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:48]
-        pairs = torch.stack((images[rows], decoded[rows]), 1).flatten(0, 1)
-        (self.work / "sheets").mkdir(exist_ok=True)
-        write_sheet(self.work / "sheets" / "vae.png", pairs.cpu(), 12)
-
-        denoiser = self.denoiser()
-        if denoiser is None:
-            return
-        prior = DiffusionPrior(
-            denoiser.unet, vae, self.tokenizer, denoiser.text_encoder,
-            NoiseSchedule(new_scheduler().alphas_cumprod.to(self.device), "v_prediction"), SIZE_PX,
-        )  # fmt: skip
-        oracle = self.new_oracle().eval().requires_grad_(False)
-        known = unpack(self.work, "oracle", self.device)
-        if known is not None:
-            oracle.load_state_dict(known[0])
-        looks = self.pictured.repeat_interleave(self.preset.samples_per_look)
-        for scale in (1.0, 3.0):
-            samples = self._sampled(prior, looks, "", scale)
-            real = self.photos(self.pictured, len(looks), 910)
-            other = self.photos(self.pictured, len(looks), 911)
-            features = [_features(oracle, part) for part in (samples, real.images, other.images)]
-            log(self.work, part="denoiser", guidance=scale, phrase="", **self._judged(oracle, samples, looks),
-                frechet=round(frechet(*features[:2]), 3),
-                frechet_of_renders=round(frechet(*features[1:]), 3))  # fmt: skip
-            name = self.work / "sheets" / f"samples-cfg{scale:g}.png"
-            write_sheet(
-                name, samples.view(len(self.pictured), -1, 3, SIZE_PX, SIZE_PX)[:, :2].flatten(0, 1), 14
-            )
-        few = self.pictured.repeat_interleave(max(1, self.preset.samples_per_look // 3))
-        for phrase in (
-            "from front view",
-            "facing left",
-            "facing right",
-            "from back view",
-            "from side view, from back view",
-        ):
-            samples = self._sampled(prior, few, f", {phrase}", 3.0)
-            log(self.work, part="denoiser", guidance=3.0, phrase=phrase, **self._judged(oracle, samples, few))
-
-    def _sampled(self, prior: DiffusionPrior, looks: Tensor, phrase: str, scale: float) -> Tensor:
-        generator = torch.Generator(self.device).manual_seed(1)
-        prompts = [described(*self.zoo.looks[look]) + phrase for look in looks.tolist()]
-        with self.mixed():
-            parts = [
-                prior.sample(prompts[i : i + 256], generator, scale) for i in range(0, len(prompts), 256)
-            ]
-        return torch.cat(parts).float().cpu()
-
-    @torch.no_grad()
-    def _judged(self, oracle: AnimalOracle, samples: Tensor, looks: Tensor) -> dict[str, object]:
-        parts = zip(*(oracle(chunk.to(self.device)) for chunk in samples.split(256)), strict=True)
-        azimuth, kind, coat = (torch.cat(part).cpu() for part in parts)
-        is_kind, is_coat = kind.argmax(-1) == self.kind[looks], coat.argmax(-1) == self.coat[looks]
-        poses = torch.bincount(pose_probs_of(azimuth.softmax(-1)).argmax(-1), minlength=len(POSES)) / len(
-            looks
-        )
-        right = (is_kind & is_coat).float()
-        by_look = {
-            described(*self.zoo.looks[look]): round(right[looks == look].mean().item(), 2)
-            for look in looks.unique().tolist()
-        }
-        worst = dict(sorted(by_look.items(), key=lambda item: item[1])[:8])
-        return {
-            "pictures": len(looks), "kind": round(is_kind.float().mean().item(), 4),
-            "coat": round(is_coat.float().mean().item(), 4), "both": round(right.mean().item(), 4),
-            "poses": dict(zip(POSES, [round(share, 3) for share in poses.tolist()], strict=True)), "worst": worst,
-        }  # fmt: skip
-
-    def export(self, folder: Path) -> None:
-        """All models as they ship, in half precision."""
-        vae, denoiser = self.vae(), self.denoiser()
-        if vae is None or denoiser is None:
-            raise SystemExit("There is nothing to export yet: the autoencoder or the denoiser is missing.")
-        denoiser.unet.config.sample_size = SIZE_PX // 8
-        pipeline = StableDiffusionPipeline(
-            vae=vae.half(), text_encoder=denoiser.text_encoder.half(), tokenizer=self.tokenizer,
-            unet=denoiser.unet.half(), scheduler=new_scheduler(), safety_checker=None, feature_extractor=None,
-            requires_safety_checker=False,
-        )  # fmt: skip
-        shutil.rmtree(folder / "prior", ignore_errors=True)
-        pipeline.save_pretrained(folder / "prior")
-        student = unpack(self.work, "extractor", "cpu")
-        if student is not None:
-            shutil.rmtree(folder / "extractor", ignore_errors=True)
-            model = self.new_student()
-            model.load_state_dict(_as_named(student[0], model.state_dict()))
-            model.extractor.half().save_pretrained(folder / "extractor")
-            (folder / "extractor" / "preprocessor_config.json").write_text(
-                json.dumps({"image_processor_type": "BitImageProcessor", "image_mean": IMAGE_MEAN,
-                            "image_std": IMAGE_STD, "size": {"height": SIZE_PX, "width": SIZE_PX},
-                            "do_normalize": True, "do_rescale": True, "do_resize": True}, indent=2)
-            )  # fmt: skip
-        oracle = unpack(self.work, "oracle", "cpu")
-        if oracle is not None:
-            (folder / "oracle").mkdir(parents=True, exist_ok=True)
-            weights = {name: values.half() for name, values in oracle[0].items()}
-            save_file(weights, folder / "oracle" / "model.safetensors")
+    def run(self, stages: Collection[str]) -> None:
+        """The stages of the training among `stages`, as far as there is time."""
+        if {"vae", "denoiser"} & set(stages) and not self.stop:
+            photos = self.photos(self.pictured, self.preset.num_photos, 101)
+            if "vae" in stages and not self.train_vae(photos):
+                return
+            if "denoiser" in stages:
+                self.train_denoiser(photos)
+        if "oracle" in stages and not self.stop:
+            self.train_oracle()
+        if "extractor" in stages and not self.stop:
+            self.train_extractor()
 
     def _planned(self, name: str) -> PartsConfig:
         return getattr(self.preset, name)
-
-
-_ATTENTION = {
-    "attention.attention.query": "attention.q_proj",
-    "attention.attention.key": "attention.k_proj",
-    "attention.attention.value": "attention.v_proj",
-    "attention.output.dense": "attention.o_proj",
-}
-
-
-def _as_named(weights: dict[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
-    """Weights of an extractor by the names of this version of transformers: 5.23 has others than 5.17."""
-    known = set(wanted)
-    for old, new in (*_ATTENTION.items(), *((new, old) for old, new in _ATTENTION.items())):
-        weights = {key if key in known else key.replace(old, new): values for key, values in weights.items()}
-    return weights
-
-
-@torch.no_grad()
-def _features(oracle: AnimalOracle, images: Tensor) -> Tensor:
-    device, scale = next(oracle.parameters()).device, 255 if images.dtype == torch.uint8 else 1
-    return torch.cat(
-        [oracle.trunk(2 * part.to(device).float() / scale - 1).cpu() for part in images.split(256)]
-    )
-
-
-def frechet(first: Tensor, second: Tensor) -> float:
-    """Fréchet distance of the Gaussians fitted to two sets of features (Heusel et al. 2017).
-
-    >>> points = torch.randn(4000, 3, generator=torch.Generator().manual_seed(1))
-    >>> round(frechet(points, points), 4), round(frechet(points, points + 2), 3)
-    (0.0, 12.0)
-    """
-    means = [features.double().mean(0) for features in (first, second)]
-    covariances = [features.double().T.cov() for features in (first, second)]
-    values, vectors = torch.linalg.eigh(covariances[0])
-    root = vectors @ torch.diag(values.clamp_min(0).sqrt()) @ vectors.T
-    cross = torch.linalg.eigvalsh(root @ covariances[1] @ root).clamp_min(0).sqrt().sum()
-    traces = covariances[0].trace() + covariances[1].trace() - 2 * cross
-    return ((means[0] - means[1]).square().sum() + traces).item()
 
 
 @torch.no_grad()
@@ -466,23 +317,3 @@ def pose_probe(student: Student, photos: AnimalPhotos) -> dict[str, float]:
     look, pose = photos.look.to(device), pose_class(photos.azimuth_deg).to(device)
     likeness = likeness.masked_fill(look[:, None] == look, -2)
     return {"pose_by_neighbor": (pose[likeness.argmax(1)] == pose).float().mean().item()}
-
-
-def main(
-    preset: str, animals: Path, work: Path, stages: list[str], device: str, minutes: float | None, out: Path
-) -> None:
-    training = Training(PRESETS[preset], animals, work, device, minutes)
-    if {"vae", "denoiser"} & set(stages) and not training.stop:
-        photos = training.photos(training.pictured, training.preset.num_photos, 101)
-        if "vae" in stages and not training.train_vae(photos):
-            return
-        if "denoiser" in stages:
-            training.train_denoiser(photos)
-    if "oracle" in stages and not training.stop:
-        training.train_oracle()
-    if "extractor" in stages and not training.stop:
-        training.train_extractor()
-    if "report" in stages:
-        training.report()
-    if "export" in stages:
-        training.export(out)

@@ -20,6 +20,8 @@ from pathlib import Path
 
 import animal_training
 import torch
+from animal_report import export as export_animals
+from animal_report import report
 from clip_training import IMAGE_MEAN as CLIP_MEAN
 from clip_training import IMAGE_STD as CLIP_STD
 from clip_training import hat_accuracy, train_clip
@@ -116,10 +118,7 @@ def main() -> None:
             parser.error(
                 "--preset animals needs --animals FILE; tools/train_prior/animals.py --fetch writes it."
             )
-        animal_training.main(
-            options.preset, options.animals, options.work, options.stages or animal_training.STAGES,
-            options.device, options.minutes, BUILTIN / "animals" if options.builtin == BUILTIN else options.builtin,
-        )  # fmt: skip
+        train_animals(options)
         return
     options.stages = options.stages or STAGES
     preset, device, work = PRESETS[options.preset], options.device, options.work
@@ -216,6 +215,19 @@ def main() -> None:
     if "export" in options.stages:
         export(work, vae.cpu(), denoiser.cpu(), tokenizer, work / "models" / extractor_name, options.builtin)
         say(f"written to {options.builtin}")
+
+
+def train_animals(options: argparse.Namespace) -> None:
+    """One part of the animals' training."""
+    preset, stages = animal_training.PRESETS[options.preset], options.stages or animal_training.STAGES
+    training = animal_training.Training(
+        preset, options.animals, options.work, options.device, options.minutes
+    )
+    training.run(stages)
+    if "report" in stages:
+        report(training)
+    if "export" in stages:
+        export_animals(training, BUILTIN / "animals" if options.builtin == BUILTIN else options.builtin)
 
 
 def captions_of(photos: Photos, tokenizer: CLIPTokenizer, seed: int, versions: int = 8) -> Tensor:
