@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from recdreamer.evaluation.animal_oracle import load_animal_oracle
-from recdreamer.evaluation.animals import COATS, KINDS, POSE_SHARES, POSES, VIEW_SHARE, described, obeyed
+from recdreamer.evaluation.animals import COATS, KINDS, POSE_SHARES, POSES, VIEW_SHARE, obeyed
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.worlds import ANIMALS, described
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "train_prior"))
 import animal_table
@@ -118,6 +119,8 @@ def test_the_words_of_the_world_are_those_of_the_table() -> None:
     ]
     assert tuple(sorted({kind for kind, _ in looks})) == KINDS
     assert tuple(sorted({coat for _, coat in looks})) == COATS
+    known = {(kind, coat) for kind, coats in ANIMALS.items() for coat in coats}
+    assert known == {*looks} - animal_table.KEPT_FOR_TESTS
 
 
 def test_captions_name_views_as_often_and_as_truly_as_they_say(tmp_path: Path) -> None:

@@ -162,7 +162,7 @@ class Menagerie:
         self, looks: Int[Tensor, "pictures"], generator: torch.Generator, size_px: int,
         shares: dict[str, float] | None, oversampling: int, paint: Float[Tensor, "pictures 3"] | None,
     ) -> list[AnimalPhotos]:  # fmt: skip
-        """The photographs, and with `paint` as a second element the same views in that color and in other light."""
+        """The photographs, and with `paint` as a second element the same views in that colour and in other light."""
         count = len(looks)
         azimuth_deg = sample_azimuths(count, generator, "cpu", shares or POSE_SHARES)
         uniform = lambda low, high: low + (high - low) * torch.rand(count, generator=generator)  # noqa: E731

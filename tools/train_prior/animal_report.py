@@ -15,10 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from recdreamer.evaluation.animal_oracle import AnimalOracle, pose_probs_of
-from recdreamer.evaluation.animals import POSES, described
+from recdreamer.evaluation.animals import POSES
 from recdreamer.images import write_sheet
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.schedule import NoiseSchedule
+from recdreamer.worlds import described
 
 from captions import AUXILIARY
 from denoiser import new_scheduler

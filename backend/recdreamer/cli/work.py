@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from recdreamer.catalog.locate import located
-from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest
+from recdreamer.protocol import JobFolder, JobRequest
 from recdreamer.report import Report
+from recdreamer.worlds import DEFAULT_WORLD, EMBEDDED, world_of
 
 
 def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
@@ -23,8 +24,8 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
 
 def refuse_unusable(request: JobRequest) -> None:
     """Raise JobError if the image model is missing or cannot be used, before anything is loaded."""
-    if request.prior != BUILTIN_PRIOR:
-        located(request.prior, "prior")
+    if world_of(request.prior) != DEFAULT_WORLD:
+        located(request.prior, "prior", EMBEDDED / "prior")
 
 
 def work(job: JobFolder, request: JobRequest, report: Report) -> None:

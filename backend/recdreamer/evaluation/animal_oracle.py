@@ -14,8 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from recdreamer.evaluation.animals import COATS, KINDS, POSES
+from recdreamer.evaluation.oracle import Oracle, load_oracle
+from recdreamer.worlds import EMBEDDED, World
 
-ORACLE_FILE = Path(__file__).parents[1] / "builtin" / "animals" / "oracle" / "model.safetensors"
+ORACLE_FILE = EMBEDDED / "animals" / "oracle" / "model.safetensors"
 AZIMUTH_BINS = 36
 """Ten degrees each; the first is centered at azimuth 0, so that no bin lies across the border of two poses."""
 SIZE_PX = 128
@@ -103,3 +105,8 @@ def load_animal_oracle(device: torch.device | str = "cpu", file: Path = ORACLE_F
     oracle = AnimalOracle()
     oracle.load_state_dict({name: values.float() for name, values in load_file(file).items()})
     return oracle.to(device).eval().requires_grad_(False)
+
+
+def oracle_of(world: World, device: torch.device | str = "cpu") -> Oracle | AnimalOracle:
+    """The oracle that ships with the prior of a world."""
+    return load_animal_oracle(device) if world.name == "animals" else load_oracle(device)

@@ -33,12 +33,3 @@ def obeyed(pose: str) -> float:
     0.818
     """
     return VIEW_TRUTH + (1 - VIEW_TRUTH) * POSE_SHARES[pose]
-
-
-def described(kind: str, coat: str = "") -> str:
-    """
-    >>> described("elephant"), described("ox", "brown"), described("tiger", "striped")
-    ('an elephant', 'a brown ox', 'a striped tiger')
-    """
-    words = f"{coat} {kind}".strip()
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
