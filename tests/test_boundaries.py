@@ -27,12 +27,13 @@ SHARED = [
         "folder_lock",
         "job_state",
         "protocol",
+        "worlds",
         "uv_map",
         "material_slots",
-    )
+    )  # fmt: skip
 ]
-"""What both sides import, lowest first: the contract between them, how its files are read and written, what UVs can
-be painted, and the material slots of a mesh."""
+"""What both sides import, lowest first: the contract between them, how its files are read and written, the words that
+embedded priors know, what UVs can be painted, and the material slots of a mesh."""
 WITH_NUMPY = {"safe_files", "uv_map", "material_slots"}
 JUDGES = [path for path in BACKEND if path.parent.name == "evaluation"]
 
@@ -153,10 +154,8 @@ def test_what_is_shared_can_be_imported_where_there_is_nothing_else():
         [sys.executable, "-c", script], cwd=ROOT / "backend", capture_output=True, text=True, check=True
     )
     ours = {name for name in done.stdout.split() if name.startswith("recdreamer")}
-    assert ours == {
-        "recdreamer",
-        *(f"recdreamer.{path.stem}" for path in SHARED if path.stem not in ("uv_map", "material_slots")),
-    }
+    above = {"worlds", "uv_map", "material_slots"}
+    assert ours == {"recdreamer", *(f"recdreamer.{path.stem}" for path in SHARED if path.stem not in above)}
     # Negative control: the same lock keeps the field out.
     script = f"{block}import recdreamer.field"
     done = subprocess.run(
@@ -216,7 +215,9 @@ def test_every_method_can_be_chosen(path):
 
 
 BACKEND_ROOMS = (
-    "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "uv_map", "material_slots", "paths", "report", "cache", "view_shares", "team", "cameras", "named_tensors", "device", "kernels", "graphs", "images",
+    "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "worlds", "uv_map",
+    "material_slots", "paths", "report", "cache", "view_shares", "team", "cameras", "named_tensors", "device",
+    "kernels", "graphs", "images",
     "catalog", "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
     "config", "presets", "job", "start", "models", "optimize", "recorded_step", "stages", "generate",
     "evaluation", "cli", "__main__",

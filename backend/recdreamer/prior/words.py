@@ -10,8 +10,8 @@ from typing import Any
 from recdreamer.catalog.locate import located
 from recdreamer.prior.loading import BUILTIN_FOLDER, loading
 from recdreamer.prior.pipeline import tokenizer_of
-from recdreamer.protocol import BUILTIN_PRIOR
 from recdreamer.safe_files import printable
+from recdreamer.worlds import world_of
 
 SMALL_VOCABULARY = 1000
 """Tokenizers with fewer tokens know whole words and letters only: words that they split mean nothing to their model."""
@@ -115,16 +115,14 @@ class Words:
 
 def doubts(read: ReadPrompt, prior: str) -> str:
     """What the artist should know of how a prompt is read, or nothing."""
-    lines, is_builtin = [], prior == BUILTIN_PRIOR
-    who = "built-in model" if is_builtin else "model"
+    lines, world = [], world_of(prior)
+    who = "built-in model" if world else "model"
     if read.knows_none:
         lines.append(f"The {who} knows none of the words of the prompt.")
     elif read.unknown:
         lines.append(f"The {who} does not know {_named(read.unknown)}.")
-    if lines and is_builtin:
-        lines.append(
-            "It knows bears, birds, rabbits and robots in red, green, blue, yellow, purple and teal."
-        )
+    if lines and world:
+        lines.append(world.knows)
     elif lines:
         lines.append("Describe the object in English.")
     if read.left_out:
