@@ -89,7 +89,7 @@ def test_without_consent_the_license_is_shown_and_nothing_is_asked_of_the_hub(da
 
 
 def test_cancel_keeps_what_came_and_the_next_try_goes_on(data, hub, wait_until):
-    hub.faults.append(Fault("trickle", seconds=0.05))
+    hub.faults.append(Fault("trickle", at=1 << 30, seconds=0.02))
     task = ModelTask(PYTHON, data, ["get", "taesd"], "Getting")
     wait_until(lambda: (task.poll() and task.factor > 0.02) or not task.is_running)
     assert task.is_running, task.problem
@@ -125,4 +125,4 @@ def test_a_task_leaves_no_thread_and_no_open_pipe(data):
     before = threading.active_count()
     task = ModelTask(PYTHON, data, ["list"], "Looking")
     task.join()
-    assert task.has_succeeded and threading.active_count() == before and task._process.stdin.closed
+    assert task.has_succeeded and threading.active_count() <= before and task._process.stdin.closed
