@@ -154,7 +154,7 @@ def test_free_licenses_are_not_asked_for(fetch: Fetch) -> None:
 
 def test_the_dry_run_writes_nothing(fetch: Fetch, folder: Path) -> None:
     events = fetch("stable-diffusion", accept=False, dry_run=True)
-    assert [event["type"] for event in events if event["type"] != "warning"] == ["plan"]
+    assert [event["type"] for event in events if event["type"] != "warning"] == ["license", "plan"]
     assert events[-1]["bytes"] > 0 and [model["id"] for model in events[-1]["models"]] == list(SET)
     assert not folder.exists()
 
