@@ -15,6 +15,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+from .protocol import USD_METHODS
 from .safe_files import printable
 from .worlds import world_of
 
@@ -129,8 +130,8 @@ def usual_endings(method: str, is_builtin: bool) -> tuple[str, ...]:
     ('from side view, from back view', 'close-up, highly detailed')
     """
     if is_builtin:
-        return BUILTIN_VIEW_WORDS if method in ("perp_neg", "debiased_sds") else ("",)
-    if method == "usd":
+        return BUILTIN_VIEW_WORDS if method in ("perp_neg", "debiased_sds", "consdreamer") else ("",)
+    if method in USD_METHODS:
         return ("from side view, from back view", CLOSE_UP_WORDS)
     return (*VIEW_WORDS, *(f"{CLOSE_UP_WORDS}, {view}" for view in VIEW_WORDS))
 
