@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from recdreamer.catalog import install
-from recdreamer.catalog.entries import entries, entry_of
+from recdreamer.catalog.entries import entries
 from recdreamer.catalog.hub import Hub
 from recdreamer.catalog.install import get, remove, verify
 from recdreamer.catalog.locate import is_installed, locate
@@ -154,7 +154,7 @@ def test_free_licenses_are_not_asked_for(fetch: Fetch) -> None:
 
 def test_the_dry_run_writes_nothing(fetch: Fetch, folder: Path) -> None:
     events = fetch("stable-diffusion", accept=False, dry_run=True)
-    assert [event["type"] for event in events if event["type"] != "warning"] == ["plan"]
+    assert [event["type"] for event in events if event["type"] != "warning"] == ["license", "plan"]
     assert events[-1]["bytes"] > 0 and [model["id"] for model in events[-1]["models"]] == list(SET)
     assert not folder.exists()
 
@@ -401,8 +401,3 @@ def test_a_download_that_is_ended_goes_on_where_it_stopped(
     plan = next(row for row in rows if row["type"] == "plan")
     # What had come was not fetched again: finished models are only mentioned, the rest counts as present.
     assert plan["present_bytes"] > 50_000 or any(row["type"] == "here" for row in rows)
-
-
-def test_the_recommended_model_is_one_of_the_catalog() -> None:
-    entry = entry_of("stable-diffusion")
-    assert entry is not None and entry.kind == "prior" and {"dinov2-small", "taesd"} <= set(entry.needs)

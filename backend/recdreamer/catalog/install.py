@@ -27,12 +27,12 @@ from recdreamer.safe_files import is_inside
 Emit = Callable[[dict[str, Any]], None]
 """Receives the events of `get`, in this order; readers ignore unknown types and fields:
 
-- here: id, path. A model that is on this machine already.
+- here: id, kind, path. A model that is on this machine already.
 - license: id, title, url, text, models. To be read before it is accepted.
 - warning: message.
 - plan: models (id, title, repo, revision, bytes, license, verified), bytes, present_bytes, free_bytes.
 - progress: bytes, total, bytes_per_s, eta_s (None at first), id, file.
-- model: id, path, bytes. One that is complete now.
+- model: id, kind, path, bytes. One that is complete now.
 """
 SPARE_BYTES = 200_000_000
 """Left free on the disk."""
@@ -71,13 +71,13 @@ def get(
     missing = []
     for entry in wanted.values():
         try:
-            emit({"type": "here", "id": entry.id, "path": str(locate(entry.id, entry.kind, folder))})
+            path = locate(entry.id, entry.kind, folder)
+            emit({"type": "here", "id": entry.id, "kind": entry.kind, "path": str(path)})
         except RequestError:
             missing.append(entry)
     if not missing:
         return
-    if not dry_run:
-        _ask_for_licenses(missing, folder, emit, accept)
+    _ask_for_licenses(missing, folder, emit, None if dry_run else accept)
     with _locked(folder, not dry_run):
         there = hub()
         listings = {entry.id: _listing(there, entry, emit, waits_s, tick) for entry in missing}
@@ -118,12 +118,16 @@ def get(
                 at = meter.begin(entry.id, file.path, 0)
                 fetch(there, listing, file, targets[entry.id, file.path], at, waits_s)
             _finish(entry, listing, folder / entry.id)
-            emit({"type": "model", "id": entry.id, "path": str(folder / entry.id), "bytes": listing.size})
+            emit(
+                {"type": "model", "id": entry.id, "kind": entry.kind, "path": str(folder / entry.id),
+                 "bytes": listing.size}
+            )  # fmt: skip
 
 
 def _ask_for_licenses(
-    missing: Sequence[Entry], folder: Path, emit: Emit, accept: Callable[[License], bool]
+    missing: Sequence[Entry], folder: Path, emit: Emit, accept: Callable[[License], bool] | None
 ) -> None:
+    """Show each license that is to be accepted and was not yet; without `accept` nobody is asked."""
     choices = Choices.read(folder)
     open_ones = {
         entry.license.id: entry.license
@@ -141,6 +145,8 @@ def _ask_for_licenses(
                 "models": [entry.title for entry in missing if entry.license == license],
             }
         )
+        if accept is None:
+            continue
         if not accept(license):
             raise JobError(
                 "license",
@@ -148,7 +154,7 @@ def _ask_for_licenses(
                 f"Read it ({license.url}), then repeat with --accept-license.",
             )
         choices.accepted[license.id] = date.today().isoformat()
-    if open_ones:
+    if open_ones and accept is not None:
         with _writing(folder):
             choices.write(folder)
 
