@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import numpy as np
 
 from recdreamer.protocol import MAX_TRIANGLES
@@ -22,8 +24,9 @@ def read_obj(data: bytes) -> GivenMesh:
     sizes: list[int] = []
     materials: dict[str, int] = {}
     slots: list[int] = []
-    num_triangles, num_lines, num_curves, material = 0, 0, 0, ""
-    text = data.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
+    num_triangles, num_lines, num_curves, num_colors, material = 0, 0, 0, 0, ""
+    encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    text = data.decode(encoding, errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words:
@@ -33,6 +36,7 @@ def read_obj(data: bytes) -> GivenMesh:
                 case "v":
                     x, y, z = map(float, words[1:4])
                     verts.append([x, y, z])
+                    num_colors += len(words) >= 7
                 case "vt":
                     uvs.append([float(words[1]), float(words[2]) if len(words) > 2 else 0.0])
                 case "f":
@@ -65,6 +69,7 @@ def read_obj(data: bytes) -> GivenMesh:
         (
             *((f"{num_lines} lines or points",) if num_lines else ()),
             *((f"{num_curves} curved surfaces",) if num_curves else ()),
+            *(("vertex colors",) if num_colors else ()),
         ),
     )
 
