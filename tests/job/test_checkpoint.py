@@ -22,7 +22,7 @@ def names(store: CheckpointStore) -> list[str]:
     return sorted(path.name for path in store.folder.iterdir())
 
 
-def test_what_is_saved_comes_back(store):
+def test_saved_tensors_are_restored(store):
     weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     tensors = {
         "weight": weight,
@@ -126,7 +126,7 @@ def test_what_a_killed_process_left_is_removed(store):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_none_are_never_saved(store, value):
+def test_infinite_and_undefined_numbers_are_never_saved(store, value):
     store.save("optimize", 10, {"x": torch.ones(2)}, {})
     with pytest.raises(JobError) as caught:
         store.save("optimize", 20, {"x": torch.tensor([1.0, value])}, {})

@@ -361,7 +361,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 @pytest.mark.parametrize("name", sorted(whole_files()))
-def test_damage_is_told_or_harmless(name: str, tmp_path: Path) -> None:
+def test_damage_is_refused_in_one_sentence_or_harmless(name: str, tmp_path: Path) -> None:
     """60 mutations in the suite; RECDREAMER_FUZZ=10000 makes as many."""
     whole, rng, told = whole_files()[name], np.random.default_rng(0), 0
     count = int(os.environ.get("RECDREAMER_FUZZ", "60"))
