@@ -7,7 +7,8 @@ import codecs
 import numpy as np
 
 from recdreamer.protocol import MAX_TRIANGLES
-from recdreamer.start.given_mesh import GivenMesh, Part, Unreadable, checked_faces, fans, finite
+from recdreamer.start.given_mesh import GivenMesh, Part, Unreadable, checked_faces, finite
+from recdreamer.start.polygons import triangulated
 
 CURVED = {"curv", "curv2", "surf"}
 
@@ -15,7 +16,7 @@ CURVED = {"curv", "curv2", "surf"}
 def read_obj(data: bytes) -> GivenMesh:
     """The faces of all objects and groups as one part, in the order of the file. Raises Unreadable with the line.
 
-    Polygons become fans of triangles. Some exporters write negative indices, which count back from the newest vertex.
+    Polygons become triangles. Some exporters write negative indices, which count back from the newest vertex.
     """
     verts: list[list[float]] = []
     uvs: list[list[float]] = []
@@ -60,11 +61,12 @@ def read_obj(data: bytes) -> GivenMesh:
             raise Unreadable(f"its line {number} is damaged ({line.strip()[:60]!r})") from error
         if num_triangles > MAX_TRIANGLES:
             raise Unreadable(f"it has more than {MAX_TRIANGLES:,} triangles")
-    places = fans(np.arange(len(corners)), np.array(sizes, np.int64))
-    faces = checked_faces(np.array(corners, np.int64)[places], len(verts))
+    points, polygon_corners = np.array(verts, np.float64).reshape(-1, 3), np.array(corners, np.int64)
+    places = triangulated(points, polygon_corners, np.array(sizes, np.int64))
+    faces = checked_faces(polygon_corners[places], len(verts))
     of_face = np.repeat(np.array(slots, np.int64), np.maximum(np.array(sizes, np.int64) - 2, 0))
     return GivenMesh(
-        [Part(np.array(verts, np.float64).reshape(-1, 3), faces, _uvs(uvs, uv_corners, places), of_face)],
+        [Part(points, faces, _uvs(uvs, uv_corners, places), of_face)],
         tuple(materials),
         (
             *((f"{num_lines} lines or points",) if num_lines else ()),
