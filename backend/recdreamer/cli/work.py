@@ -21,13 +21,14 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     refuse_unusable(request)
     from recdreamer.device import choose_device
     from recdreamer.generate import generate
-    from recdreamer.job.processes import see_own_gpu, shared
+    from recdreamer.job.processes import as_many_as_fit, see_own_gpu, shared
     from recdreamer.presets import resolve
 
     see_own_gpu()
     config = resolve(request)
     processes = int(os.environ.get(PROCESSES) or config.processes)
     arguments, device = ("run", str(job.root)), choose_device(config.device)
+    processes = processes or as_many_as_fit(config.optimize.num_views, device)
     with shared(arguments, processes, device, lambda: report.progress(0, 1)):
         generate(job, config, report)
 
