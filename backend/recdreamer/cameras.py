@@ -7,6 +7,7 @@ axes: the camera looks down its -Z, +Y is up in the image and +X is to the right
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -31,6 +32,11 @@ class Cameras:
 
     def __len__(self) -> int:
         return self.c2w.shape[0]
+
+    @staticmethod
+    def joined(parts: Sequence[Cameras]) -> Cameras:
+        """All cameras, in order."""
+        return Cameras(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Cameras)))
 
     def of(self, share: Share) -> Cameras:
         """The cameras of this process's views, from those of all."""

@@ -55,6 +55,8 @@ CASES: dict[str, dict[str, Any]] = {
     "shape, separate pass": {"rectifier.separate_pass": True},
     "shape, from a start": {},
     "shape, recorded": {},
+    "shape, two views at once": {"guidance.views_at_once": 2},
+    "shape, recorded, one view at once": {"guidance.views_at_once": 1},
     "geometry": {},
     "texture": {},
     "close_ups": {},

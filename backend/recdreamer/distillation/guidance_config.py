@@ -56,7 +56,10 @@ class GuidanceConfig:
     """Description of the renders in the second stage, appended to the prompt."""
     bridge_weight: float = 1.0
     checkpointing: bool = False
-    """Recompute the U-Net's activations instead of keeping them: less memory, more time."""
+    """Recompute the activations of the U-Net and of the autoencoder instead of keeping them: less memory, more time."""
+    views_at_once: int = 0
+    """Views that the prior sees at once; a step with more goes through them one after another, with the same result.
+    Fewer take less memory and more time. 0: all."""
 
 
 @dataclass(frozen=True)
