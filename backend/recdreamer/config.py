@@ -206,7 +206,10 @@ class GenerateConfig:
             method = self.geometry.method
         if name == "close_ups":
             # A part of the object has no pose that could be rectified.
-            method, num_steps = "vsd" if method == "usd" else method, self.texture.detail_steps
+            method, num_steps = (
+                {"usd": "vsd", "usd_sdi": "sdi"}.get(method, method),
+                self.texture.detail_steps,
+            )
             guidance = replace(
                 guidance,
                 schedule="late",

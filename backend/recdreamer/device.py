@@ -7,15 +7,16 @@ from contextlib import contextmanager
 
 import torch
 
-from recdreamer.protocol import BUILTIN_PRIOR, DEVICES
+from recdreamer.protocol import DEVICES
 from recdreamer.report import JobError
 from recdreamer.safe_files import printable, reason_of
 from recdreamer.view_shares import Share, StepGenerator
+from recdreamer.worlds import world_of
 
 
 def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU, except for the embedded prior, which is too small to gain from it."""
-    return torch.bfloat16 if device.type == "cuda" and prior != BUILTIN_PRIOR else torch.float32
+    """bfloat16 on a GPU, except for an embedded prior, which is too small to gain from it."""
+    return torch.bfloat16 if device.type == "cuda" and world_of(prior) is None else torch.float32
 
 
 def choose_device(name: str) -> torch.device:

@@ -25,7 +25,7 @@ from recdreamer.pose.attribute_classifier import BUILTIN_FOLDER as CLASSIFIER_FO
 from recdreamer.pose.features import BUILTIN_FOLDER as EXTRACTOR_FOLDER
 from recdreamer.prior.diffusion import BUILTIN_FOLDER as PRIOR_FOLDER
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder, Stage, write_atomically
+from recdreamer.protocol import USD_METHODS, JobFolder, Stage, write_atomically
 from recdreamer.report import NullReport, Report
 from recdreamer.stages.guidance import prepare_guides
 from recdreamer.stages.handover import JobRun, first_shapes, refined_shapes
@@ -130,7 +130,7 @@ def models_of(config: GenerateConfig) -> dict[str, Any]:
     """
     rectifier = config.rectifier
     wanted: list[tuple[Kind, str, Path | None]] = [("prior", config.prior, PRIOR_FOLDER)]
-    if config.method == "usd":
+    if config.method in USD_METHODS:
         if rectifier.pose:
             wanted.append(("extractor", config.extractor, EXTRACTOR_FOLDER))
         if rectifier.tiny_decoder:

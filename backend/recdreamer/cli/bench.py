@@ -1,4 +1,4 @@
-"""The command `recdreamer bench`: step, processes, field."""
+"""The command `recdreamer bench`: step, processes, field, janus."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import tyro
 
 from recdreamer.cli.settings import Settings, parse_setting
 from recdreamer.evaluation.bench_tables import FieldTable
-from recdreamer.protocol import BUILTIN_PRIOR, Method, RequestError, Stage, write_atomically
+from recdreamer.paths import given_path
+from recdreamer.protocol import BUILTIN_PRIOR, Method, Quality, RequestError, Stage, write_atomically
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,49 @@ class BenchField:
 
 
 @dataclass(frozen=True)
+class BenchJanus:
+    """Measure the consistency of methods on prompts and seeds. Repeat the command to continue or to collect again."""
+
+    out: Path
+    """Folder for the runs, results.jsonl, tables.md and report.html."""
+    suite: str = "small"
+    """small (two cores, 10 minutes), bar, methods, rivals, paper, or a study of the paper: noisy, marginal, q-sampling,
+    particles, clamp, jacobian."""
+    methods: tuple[str, ...] = ()
+    """Instead of the suite's: sds, vsd, esd, debiased_sds, perp_neg, sds_bridge, consdreamer, sdi, usd-marginal,
+    usd-camera, usd-sdi-marginal, usd-sdi-camera."""
+    prompts: tuple[str, ...] = ()
+    """Instead of the suite's; `paper` stands for the 22 of the paper, `eight` for those of the embedded world."""
+    seeds: tuple[int, ...] = ()
+    prior: str = BUILTIN_PRIOR
+    """builtin, a Stable Diffusion folder, or a model from `recdreamer models list`."""
+    quality: Quality = "standard"
+    whole: bool = False
+    """All stages, not the first alone, which decides the shape."""
+    workers: int = 1
+    """Processes, spread over all GPUs."""
+    threads: int = 1
+    """Threads of each process."""
+    device: str = "auto"
+    reference: int = 12
+    """Pictures of the prior for each prompt, to which FID compares (paper: 60)."""
+    estimate: bool = False
+    """Only say how long it would take."""
+    collect: bool = False
+    """Run nothing; write the tables and the report of what there is."""
+    set: Settings = field(default=())
+    """Settings of the backend for all runs."""
+
+
+@dataclass(frozen=True)
 class Bench:
-    """Measure the speed of a distillation step or of the kernels."""
+    """Measure the speed of a distillation step or of the kernels, or the consistency of results."""
 
     what: (
         Annotated[BenchStep, tyro.conf.subcommand("step")]
         | Annotated[BenchProcesses, tyro.conf.subcommand("processes")]
         | Annotated[BenchField, tyro.conf.subcommand("field")]
+        | Annotated[BenchJanus, tyro.conf.subcommand("janus")]
     ) = field(default_factory=BenchStep)
 
 
@@ -95,6 +132,8 @@ def run_bench(command: Bench) -> int:
             return bench_processes_command(command.what)
         case BenchField():
             bench_field_command(command.what)
+        case BenchJanus():
+            bench_janus_command(command.what)
     return 0
 
 
@@ -162,3 +201,25 @@ def bench_field_command(command: BenchField) -> None:
     print(as_tables(found))
     if command.out is not None:
         print("\nWritten: " + ", ".join(map(str, save(found, command.out))))
+
+
+def bench_janus_command(command: BenchJanus) -> None:
+    from recdreamer.evaluation.bench_janus import JanusBench, bench_janus, collect, estimate, planned
+    from recdreamer.evaluation.bench_suites import prompts_of, suite_of
+
+    suite = suite_of(command.suite).with_choices(command.methods, prompts_of(command.prompts), command.seeds)
+    bench = JanusBench(
+        given_path(command.out), suite, command.prior, command.device, command.workers, command.threads,
+        command.quality, command.whole, dict(map(parse_setting, command.set)), command.reference,
+    )  # fmt: skip
+    runs = planned(bench)
+    print(estimate(bench, runs), flush=True)
+    if command.estimate:
+        return
+    bench.out.mkdir(parents=True, exist_ok=True)
+    if command.collect:
+        collect(bench, runs)
+    else:
+        bench_janus(bench)
+    print((bench.out / "tables.md").read_text(encoding="utf-8"))
+    print(f"Written: {bench.out / 'report.html'}")

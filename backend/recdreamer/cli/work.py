@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 from recdreamer.catalog.locate import located
-from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest
+from recdreamer.protocol import JobFolder, JobRequest
 from recdreamer.report import Report
+from recdreamer.worlds import DEFAULT_WORLD, EMBEDDED, world_of
 
 PROCESSES = "RECDREAMER_PROCESSES"
 """Environment variable: the number of processes of this run, instead of the job's."""
@@ -49,8 +50,8 @@ def assist_job(folder: Path) -> int:
 
 def refuse_unusable(request: JobRequest) -> None:
     """Raise JobError if the image model is missing or cannot be used, before anything is loaded."""
-    if request.prior != BUILTIN_PRIOR:
-        located(request.prior, "prior")
+    if world_of(request.prior) != DEFAULT_WORLD:
+        located(request.prior, "prior", EMBEDDED / "prior")
 
 
 def work(job: JobFolder, request: JobRequest, report: Report) -> None:
