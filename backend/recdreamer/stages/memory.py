@@ -14,8 +14,9 @@ import torch
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import LORA_METHODS
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import BUILTIN_PRIOR, Method
+from recdreamer.protocol import Method
 from recdreamer.report import Warn, no_warn
+from recdreamer.worlds import world_of
 
 GIB = 2**30
 USABLE = 0.93
@@ -78,9 +79,9 @@ def along(config: GenerateConfig, way: Way) -> GenerateConfig:
 def fitted(config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn) -> GenerateConfig:
     """The configuration with the fastest way that fits into the GPU's free memory; `warn` is told if it is another.
 
-    `prior` is loaded already. On a CPU, and for the embedded prior, which is small, nothing changes.
+    `prior` is loaded already. On a CPU, and for embedded priors, which are small, nothing changes.
     """
-    if prior.device.type != "cuda" or config.prior == BUILTIN_PRIOR:
+    if prior.device.type != "cuda" or world_of(config.prior) is not None:
         return config
     free, scale, views = free_gib(prior.device), _scale(prior), most_views(config)
     first = way = None
