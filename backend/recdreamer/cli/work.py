@@ -20,7 +20,7 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     # on two shared cores. The variable is read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     refuse_unusable(request)
-    from recdreamer.job.processes import see_own_gpu, shared
+    from recdreamer.job.processes import as_many_as_fit, see_own_gpu, shared
 
     # Before Warp is imported, which looks for GPUs.
     see_own_gpu()
@@ -31,6 +31,7 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     config = resolve(request)
     processes = int(os.environ.get(PROCESSES) or config.processes)
     arguments, device = ("run", str(job.root)), choose_device(config.device)
+    processes = processes or as_many_as_fit(config.optimize.num_views, device)
     with shared(arguments, processes, device, lambda: report.progress(0, 1)):
         generate(job, config, report)
 
