@@ -178,7 +178,7 @@ def test_results_are_collected_into_a_page_that_needs_no_other_file(tmp_path: Pa
 
 
 def test_plots_and_tables_show_what_they_are_given(tmp_path: Path) -> None:
-    assert "M34.0,140.0 L322.0,8.0" in lines("up", [0, 10], {"front": [0.0, 1.0]})
+    assert "M34.0,144.0 L322.0,8.0" in lines("up", [0, 10], {"front": [0.0, 1.0]})
     assert "<td>&amp;</td>" in table(["a"], [["&"]])
     write_picture(tmp_path / "one.png", torch.zeros(3, 2, 2))
     assert 'alt="&lt;a&gt;"' in picture(tmp_path / "one.png", "<a>")

@@ -26,6 +26,8 @@ class Part:
     faces: Int[np.ndarray, "faces 3"]
     uvs: Float[np.ndarray, "faces 3 2"] | None = None
     """Per corner, (0, 0) at the lower left of the picture; NaN in faces for which the file has none."""
+    material: int | None = None
+    """Its number among the file's, in formats whose materials are read (glTF)."""
 
 
 @dataclass(frozen=True)
