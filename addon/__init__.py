@@ -16,6 +16,7 @@ MODULES = (
     "operators.cards",
     "operators.capture",
     "operators.gallery",
+    "operators.inspect",
     "operators.setup",
     "panels.jobs",
     "panels.shelf",

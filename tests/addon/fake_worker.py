@@ -126,6 +126,8 @@ def write_preview(folder: Path, step: int) -> str:
 def main() -> int:
     if "templates" in sys.argv:
         return fake_templates.main(sys.argv[sys.argv.index("templates") + 1 :], write_png)
+    if "evaluate" in sys.argv:
+        return fake_templates.inspect(sys.argv[sys.argv.index("evaluate") + 1 :])
     folder = Path(sys.argv[sys.argv.index("run") + 1])
     request = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     overrides = request["overrides"]
