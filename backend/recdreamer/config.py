@@ -178,6 +178,9 @@ class GenerateConfig:
     extractor: str
     device: str
     height_m: float
+    processes: int = 1
+    """Processes that share the views of a step: on GPUs one for each GPU, else cores. The result is the same within
+    rounding; a stage with fewer views in a step is run by one."""
     stages: tuple[str, ...] = get_args(Stage)
     start: StartConfig = StartConfig()
     optimize: OptimizeConfig = OptimizeConfig()

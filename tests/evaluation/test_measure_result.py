@@ -56,8 +56,8 @@ def test_views_are_measured_with_and_without_clip() -> None:
     azimuth_deg, extractor = torch.arange(12) * 30.0, FeatureExtractor("builtin")
     bare = measure_views(pictures, azimuth_deg, extractor, None)
     assert (
-        set(bare) == {"opposite_cosine", "neighbour_cosine"}
-        and bare["opposite_cosine"] < bare["neighbour_cosine"]
+        set(bare) == {"opposite_cosine", "neighbor_cosine"}
+        and bare["opposite_cosine"] < bare["neighbor_cosine"]
     )
     full = measure_views(pictures, azimuth_deg, extractor, ClipJudge("a red bear"))
     assert full["clip"] == "embedded CLIP" and full["clip_score"] >= 1 - full["best_view"]

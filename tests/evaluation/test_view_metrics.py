@@ -16,7 +16,7 @@ from recdreamer.evaluation.view_metrics import (
     best_view,
     clip_score,
     distance_up_to_yaw,
-    neighbour_cosine,
+    neighbor_cosine,
     opposite_cosine,
     patch_distance,
 )
@@ -52,7 +52,7 @@ def test_front_and_back_are_found_by_their_azimuths() -> None:
 def test_neighbours_of_a_smooth_ring() -> None:
     angles = torch.arange(12) * math.tau / 12
     features = torch.stack((angles.cos(), angles.sin()), -1)
-    assert neighbour_cosine(features) == pytest.approx(math.cos(math.tau / 12))
+    assert neighbor_cosine(features) == pytest.approx(math.cos(math.tau / 12))
 
 
 def test_the_best_view_is_smoothed_and_the_score_is_one_minus_the_mean() -> None:

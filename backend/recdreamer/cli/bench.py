@@ -1,8 +1,9 @@
-"""The command `recdreamer bench`: step, field, janus."""
+"""The command `recdreamer bench`: step, processes, field, janus."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, get_args
@@ -29,6 +30,28 @@ class BenchStep:
     device: str = "auto"
     precision: bool = False
     """Compare the gradients with those in float32 (on a GPU; takes the memory of both)."""
+    out: Path | None = None
+    """JSON file for the results."""
+    set: Settings = field(default=())
+    """Settings of the backend."""
+
+
+@dataclass(frozen=True)
+class BenchProcesses:
+    """Time steps of one process and of several that share their views, in turns, and compare what both do."""
+
+    processes: int = 2
+    methods: tuple[Method, ...] = ("usd", "vsd")
+    views: tuple[int, ...] = (4, 8)
+    prior: str = BUILTIN_PRIOR
+    """builtin, a Stable Diffusion folder, or random-sd21: random weights of the size of Stable Diffusion 2.1."""
+    steps: int = 12
+    """Number of measured steps of each kind."""
+    field_steps: int = 50
+    """Steps after which the fields are compared, for the first number of views; 0: leave it out."""
+    device: str = "auto"
+    precision: bool = False
+    """Compare the gradients with those in float32."""
     out: Path | None = None
     """JSON file for the results."""
     set: Settings = field(default=())
@@ -94,6 +117,7 @@ class Bench:
 
     what: (
         Annotated[BenchStep, tyro.conf.subcommand("step")]
+        | Annotated[BenchProcesses, tyro.conf.subcommand("processes")]
         | Annotated[BenchField, tyro.conf.subcommand("field")]
         | Annotated[BenchJanus, tyro.conf.subcommand("janus")]
     ) = field(default_factory=BenchStep)
@@ -104,6 +128,8 @@ def run_bench(command: Bench) -> int:
     match command.what:
         case BenchStep():
             bench_step_command(command.what)
+        case BenchProcesses():
+            return bench_processes_command(command.what)
         case BenchField():
             bench_field_command(command.what)
         case BenchJanus():
@@ -123,6 +149,40 @@ def bench_step_command(command: BenchStep) -> None:
     if command.out is not None:
         command.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(command.out, json.dumps(found, indent=2))
+
+
+def bench_processes_command(command: BenchProcesses) -> int:
+    from recdreamer.device import choose_device
+    from recdreamer.evaluation.bench_processes import as_table, bench_processes
+    from recdreamer.job.processes import assist, end_with_parent, rank_by_environment, see_own_gpu, shared
+
+    see_own_gpu()
+    device = choose_device(command.device)
+
+    def measure() -> None:
+        found = bench_processes(
+            command.methods, command.views, command.prior, command.steps, command.field_steps, device,
+            dict(map(parse_setting, command.set)), command.precision,
+        )  # fmt: skip
+        if found:
+            print(as_table(found))
+            print(f"{found['device']}, prior {found['prior']}")
+            if command.out is not None:
+                command.out.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(command.out, json.dumps(found, indent=2))
+
+    if rank_by_environment():
+        end_with_parent()
+        return assist(device, measure)
+    if not 1 < command.processes <= min(command.views):
+        raise RequestError(
+            f"{command.processes} processes cannot share steps of {min(command.views)} views.",
+            "Give 2 processes or more, and at least as many views.",
+        )
+    # The same command, but for what only this process writes.
+    with shared(sys.argv[1:], command.processes, device):
+        measure()
+    return 0
 
 
 def bench_field_command(command: BenchField) -> None:

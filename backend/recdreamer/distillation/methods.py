@@ -26,6 +26,8 @@ from recdreamer.prior.lora import Lesson, LoraBranch
 from recdreamer.prior.prompts import Prompts
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.protocol import USD_METHODS, Method
+from recdreamer.team import rows_of_all
+from recdreamer.view_shares import ALL_VIEWS, Share, drawn
 
 LORA_METHODS = ("vsd", "esd", "usd")
 
@@ -126,17 +128,26 @@ class Guide:
         return denoising
 
     def weighted_and_limited(
-        self, rectifying: Float[Tensor, "batch c h w"], denoising: Float[Tensor, "batch c h w"]
+        self,
+        rectifying: Float[Tensor, "batch c h w"],
+        denoising: Float[Tensor, "batch c h w"],
+        share: Share = ALL_VIEWS,
     ) -> Float[Tensor, "batch c h w"]:
         """The rectifier's term, weighted and limited relative to the denoiser's (paper, B.3)."""
         settings = self.rectifier_config
         weighted = settings.weight * rectifying
-        return clamped(weighted, denoising, settings.clamp, settings.clamp_limit)
+        return clamped(weighted, denoising, settings.clamp, settings.clamp_limit, share)
 
-    def observe(self, x: Noised, log_probs: Sequence[Float[Tensor, "batch classes"]]) -> None:
-        """Alg. 1, line 5: update every rectifier with the classified views."""
+    def observe(
+        self, x: Noised, log_probs: Sequence[Float[Tensor, "batch classes"]], share: Share = ALL_VIEWS
+    ) -> None:
+        """Alg. 1, line 5: update every rectifier with the classified views, those of other processes among them."""
+        if not self.rectifiers:
+            return
+        t, azimuth_deg = rows_of_all(x.t, share), x.azimuth_deg
+        azimuth_deg = None if azimuth_deg is None else rows_of_all(azimuth_deg, share)
         for rectifier, probs in zip(self.rectifiers, log_probs, strict=True):
-            rectifier.observe(probs, x.t, x.azimuth_deg)
+            rectifier.observe(rows_of_all(probs, share), t, azimuth_deg)
 
     @torch.no_grad()
     def _sds(self, x: Noised) -> Answers:
@@ -231,7 +242,7 @@ class Guide:
             eps_phi = of_branch[0] if of_branch else x.eps
             if settings.separate_pass and not is_lazy:
                 (eps_text,) = self._answers(x, text)
-                eps = torch.randn(x.eps.shape, generator=generator, device=x.eps.device, dtype=x.eps.dtype)
+                eps = drawn(torch.randn, tuple(x.eps.shape), generator, x.eps.dtype)
                 latents_t = schedule.add_noise(x.latents, eps, x.t)
         latents_t, losses, learning = latents_t.clone().requires_grad_(not is_lazy), [], []
         with_gradient, denoiser = settings.jacobian and not is_lazy, self.denoiser

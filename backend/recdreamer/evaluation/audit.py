@@ -58,7 +58,7 @@ METRICS = (
     Audited("best_view", "best view", 1, "T3Bench's way to take the quality, by CLIP"),
     Audited("opposite_clip_cosine", "front · back, CLIP", -1, "MV-SDI's Janus score"),
     Audited("opposite_cosine", "front · back, DINO", -1, "the same by the extractor"),
-    Audited("neighbour_cosine", "neighbouring views", 1, "pairwise consistency, as MEt3R and View-CS ask"),
+    Audited("neighbor_cosine", "neighboring views", 1, "pairwise consistency, as MEt3R and View-CS ask"),
     Audited(
         "classifier_agreement", "agreement, classifier", 1, "ours: classes in their order, without an oracle"
     ),

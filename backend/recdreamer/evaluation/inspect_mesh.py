@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -221,7 +222,9 @@ def read_colored(file: Path) -> ColoredMesh:
             f"The mesh {printable(path.name)} has no extent that can be shown.", "Repair the mesh."
         )
     verts = (verts - (low + high) / 2) * (SIZE / extent)
-    owner = np.repeat(np.arange(len(parts)), [len(part.faces) for part in parts])
+    materials = np.concatenate(
+        [np.full(len(part.faces), -1) if part.materials is None else part.materials for part in parts]
+    )
     uvs = np.concatenate(
         [np.zeros((len(part.faces), 3, 2)) if part.uvs is None else np.nan_to_num(part.uvs) for part in parts]
     )
@@ -231,22 +234,17 @@ def read_colored(file: Path) -> ColoredMesh:
     ) -> Float[np.ndarray, "points 3"]:
         found = np.full((len(hit), 3), CLAY)
         places = np.einsum("nc,ncd->nd", weights, uvs[hit])
-        for number, part in enumerate(parts):
-            here = owner[hit] == number
-            if part.material is None or not here.any():
-                continue
-            factor, picture = colors[part.material].factor, pictures[part.material]
-            tint = _srgb(np.asarray(factor))
+        for number, (color, picture) in enumerate(zip(colors, pictures, strict=True)):
+            here = materials[hit] == number
+            tint = _srgb(np.asarray(color.factor))
             found[here] = tint
-            if picture is not None and part.uvs is not None:
+            if picture is not None and here.any():
                 # A texture repeats beyond [0, 1], as is glTF's default.
                 found[here] = texture_colors(picture, places[here] % 1.0) * tint
         return found
 
-    is_colored = any(part.material is not None for part in parts)
-    is_ours = (is_gltf and b'"generator": "RecDreamer' in data[:4096]) or b'"generator":"RecDreamer' in data[
-        :4096
-    ]
+    is_colored = bool(colors) and bool((materials >= 0).any())
+    is_ours = is_gltf and re.search(rb'"generator": ?"RecDreamer', data[:4096]) is not None
     return ColoredMesh(
         Mesh(verts.astype(np.float32), faces.astype(np.int32)), color_at, is_colored, not is_ours
     )

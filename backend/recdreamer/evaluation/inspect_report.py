@@ -21,7 +21,7 @@ ROWS = (
     ("yaw_deg", "Turn that puts the front at -Y, degrees", "", "counter-clockwise from above"),
     ("opposite_cosine", "Likeness of front and back, by the extractor", "low", "near 1: the same face on both"),
     ("opposite_clip_cosine", "Likeness of front and back, by CLIP", "low", "MV-SDI takes more than 0.85 for Janus"),
-    ("neighbour_cosine", "Likeness of neighbouring views", "high", "says nothing about a second face"),
+    ("neighbor_cosine", "Likeness of neighboring views", "high", "says nothing about a second face"),
     ("clip_score", "Distance from the prompt (1 - cos)", "low", ""),
     ("clip_entropy", "Evenness of CLIP's front, side and back", "1", ""),
 )  # fmt: skip

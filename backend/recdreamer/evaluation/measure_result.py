@@ -36,7 +36,7 @@ from recdreamer.evaluation.view_metrics import (
     best_view,
     clip_score,
     distance_up_to_yaw,
-    neighbour_cosine,
+    neighbor_cosine,
     opposite_cosine,
 )
 from recdreamer.images import write_sheet
@@ -137,7 +137,7 @@ def measure_views(
     features = EmbeddedFeatures(extractor)(pictures)
     found: dict[str, Any] = {
         "opposite_cosine": opposite_cosine(features, azimuth_deg.cpu()),
-        "neighbour_cosine": neighbour_cosine(features),
+        "neighbor_cosine": neighbor_cosine(features),
     }
     if clip is None:
         return found

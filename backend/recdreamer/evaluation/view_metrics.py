@@ -69,7 +69,7 @@ def opposite_cosine(features: Float[Tensor, "views features"], azimuth_deg: Floa
     return (features[front] @ features[back]).item()
 
 
-def neighbour_cosine(features: Float[Tensor, "views features"]) -> float:
+def neighbor_cosine(features: Float[Tensor, "views features"]) -> float:
     """Mean cosine between neighbouring views, higher is better.
 
     Stands for pairwise view consistency (MEt3R 2025 and View-CS), which warps one view into the other first.
