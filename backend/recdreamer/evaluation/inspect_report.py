@@ -44,8 +44,9 @@ def write_inspection(
         ),
     ]
     if "views" in found:
-        seen = [(f"{at:g}°", what) for at, what in zip(azimuth_deg, found["views"], strict=True)]
-        parts.append(table([at for at, _ in seen], [[what for _, what in seen]]))
+        half = len(azimuth_deg) // 2
+        for row in (slice(half), slice(half, None)):  # As the picture above.
+            parts.append(table([f"{at:g}°" for at in azimuth_deg[row]], [found["views"][row]]))
         shares = found["shares"]
         parts += ["<h2>Sides</h2>", table(list(shares), [[f"{share:.2f}" for share in shares.values()]])]
     measured = [(title, f"{found[key]:.3g}", ideal, note) for key, title, ideal, note in ROWS if key in found]
