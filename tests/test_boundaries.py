@@ -105,6 +105,10 @@ COMMANDS = {
     "cli/evaluate.py": (
         "judge_views.judge_job",
         "judge_mesh.judge_mesh",
+        "audit.audit",
+        "bench_tables.OracleName",
+        "inspect_mesh.default_folder",
+        "inspect_mesh.inspect_mesh",
         "classifier_accuracy.as_tables",
         "classifier_accuracy.measure_classifier",
     ),
