@@ -21,7 +21,7 @@ from recdreamer.rendering.ray_cast import MeshCaster
 SIZE = 1.5
 """Longest side of an animal in scene units."""
 FOV_Y_DEG = 30.0
-DISTANCE = 4.0
+DISTANCE = 3.5
 ELEVATION_DEG = (0.0, 25.0)
 MAX_LAYERS = 4
 """Transparent surfaces, such as the edge of a mane, that a ray passes."""
