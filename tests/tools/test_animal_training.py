@@ -25,8 +25,10 @@ import animal_table
 from animal_captions import PHRASES, VOCABULARY, AnimalCaptions
 from animal_report import export, report
 from animal_training import PRESETS, STAGES, Training
-from animals import Animal, save_animals
+from animals import save_animals
 from parts import PartsConfig, Recorded, Stop, fit_in_parts, unpack
+
+from recdreamer.evaluation.animal_meshes import Animal
 
 from captions import VIEWS, build_tokenizer
 

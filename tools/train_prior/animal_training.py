@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from animal_captions import VOCABULARY, AnimalCaptions
 from animal_photos import AnimalPhotos, Menagerie
 from animal_table import KEPT_FOR_TESTS, KEPT_FROM_JUDGES
-from animals import load_animals
 from diffusers import AutoencoderKL
 from parts import PartsConfig, Recorded, Stop, fit_in_parts, log, pack, unpack
 from torch import Tensor
 from toys import picture_pairs
 
+from recdreamer.evaluation.animal_meshes import load_animals
 from recdreamer.evaluation.animal_oracle import AnimalOracle, azimuth_bin, mean_azimuth_deg, pose_probs_of
 from recdreamer.evaluation.animals import COATS, KINDS, POSES
 from recdreamer.evaluation.figurines import pose_class
