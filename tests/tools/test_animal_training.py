@@ -23,6 +23,7 @@ from recdreamer.worlds import ANIMALS, described
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "train_prior"))
 import animal_table
 from animal_captions import PHRASES, VOCABULARY, AnimalCaptions
+from animal_card import card
 from animal_report import export, report
 from animal_training import PRESETS, STAGES, Training
 from animals import save_animals
@@ -193,6 +194,11 @@ def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path) 
     plain, *views = [row for row in rows if row.get("guidance") == 3.0]
     assert plain["frechet"] > plain["frechet_of_renders"] >= 0 and len(views) == 5
     assert (tmp_path / "work" / "sheets" / "vae.png").exists()
+
+    text = card(training, tmp_path / "made")
+    assert (
+        "nan" not in text and "Wildfire Games" in text and "front 65 %" in text and text.count("| 3.0 |") == 6
+    )
 
     prior = DiffusionPrior.load(str(tmp_path / "made" / "prior"), "cpu", torch.float32)
     samples = prior.sample(["a striped tiger"], torch.Generator().manual_seed(1), num_steps=2)
