@@ -10,6 +10,7 @@ import torch
 from recdreamer.protocol import DEVICES
 from recdreamer.report import JobError
 from recdreamer.safe_files import printable, reason_of
+from recdreamer.view_shares import Share, StepGenerator
 from recdreamer.worlds import world_of
 
 
@@ -70,6 +71,10 @@ def step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % (1 << 63)
 
 
-def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """A source of random numbers seeded for one step."""
-    return torch.Generator(device=device).manual_seed(step_seed(seed, step))
+def step_generator(seed: int, step: int, device: torch.device, share: Share | None = None) -> StepGenerator:
+    """A source of random numbers seeded for one step, of which this process has a share of the views, or all."""
+    generator = StepGenerator(device=device)
+    generator.manual_seed(step_seed(seed, step))
+    if share is not None:
+        generator.share = share
+    return generator

@@ -50,6 +50,7 @@ Steps = TypeVar("Steps", OptimizeConfig, GeometryConfig, TextureConfig)
 
 
 BOUNDS: dict[str, tuple[int, int]] = {
+    "processes": (1, 64),
     "num_views": (1, 1024), "num_particles": (1, 65536), "render_px": (1, 8192), "preview_every": (1, 10**9),
     "resolution": (2, 2048), "texture_size_px": (1, 16384), "cached_views": (1, 65536), "supersampling": (1, 16),
     "bake_samples": (1, 64), "num_levels": (1, 32), "log2_table_size": (1, 26), "max_resolution": (1, 2**20),
@@ -114,7 +115,16 @@ def as_published(config: GenerateConfig) -> GenerateConfig:
         case "sds_bridge":
             guidance = replace(guidance, guidance_scale=100.0, view_prompts=True, schedule="annealed")
             optimize = replace(optimize, num_steps=25_000)
-        case "sds" | "debiased_sds":
+        case "sdi":
+            # Its 7.5 multiplies as above; its timesteps fall steadily, as those of the back-and-forth schedule do.
+            guidance = replace(guidance, guidance_scale=8.5, view_prompts=True)
+            optimize = replace(optimize, num_steps=10_000)
+        case "usd_sdi":
+            guidance = replace(
+                guidance, guidance_scale=8.5, auxiliary_prompt="from side view, from back view"
+            )
+            optimize = replace(optimize, num_steps=10_000)
+        case "sds" | "debiased_sds" | "consdreamer":
             # Its 100 multiplies (eps_text - eps_empty) on top of eps_text.
             guidance = replace(guidance, guidance_scale=101.0, view_prompts=True, schedule="uniform")
             optimize = replace(optimize, num_steps=10_000, render_px=64)
@@ -154,9 +164,10 @@ def embedded(request: JobRequest) -> GenerateConfig:
         # phase draws from t = 500 on, and drafts settle on a pose before the rectifier has chosen one.
         guidance=replace(
             config.guidance, guidance_scale=3.0, auxiliary_prompt="", schedule="back_and_forth", num_intervals=4,
-            view_prompts=config.method in ("perp_neg", "debiased_sds"), views=BUILTIN_VIEWS,
+            view_prompts=config.method in ("perp_neg", "debiased_sds", "consdreamer"), views=BUILTIN_VIEWS,
             lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
             clip_limits=(0.5, 2.0), bridge_source="", bridge_weight=3.0,
+            inversion_scale=-1.0,
         ),
         rectifier=RectifierConfig(weight=300.0, n_ema=30, attribute_classifier="builtin"),
         regularizers=RegularizerConfig(

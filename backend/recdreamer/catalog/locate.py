@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from recdreamer.catalog.places import (
     is_repository,
     models_folder,
 )
+from recdreamer.json_values import parse_json
 from recdreamer.paths import given_path, unquoted
 from recdreamer.protocol import RequestError
 from recdreamer.report import JobError
@@ -126,7 +126,7 @@ def _of_entry(entry: Entry, folder: Path | None) -> Path | None:
 def is_installed(folder: Path) -> bool:
     """Whether an installed model is complete: the manifest is there, and all of its files have their size."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / MANIFEST).read_bytes())
         return all((folder / file["path"]).stat().st_size == file["size"] for file in manifest["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -16,6 +16,7 @@ from torch import Tensor
 from recdreamer.config import as_json
 from recdreamer.device import choose_device, choose_dtype
 from recdreamer.evaluation.animal_oracle import oracle_of
+from recdreamer.evaluation.consistency import category_entropy
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import Oracle
 from recdreamer.images import write_sheet
@@ -111,11 +112,10 @@ def poses_of(
     oracle = oracle_of(world, pictures.device)
     probs = oracle.pose_probs(pictures)
     shares, counts = probs.mean(0), probs.argmax(-1).bincount(minlength=len(POSES))
-    entropy = -(shares * shares.clamp_min(1e-12).log()).sum().item() / math.log(len(POSES))
     return {
         "counts": dict(zip(POSES, counts.tolist(), strict=True)),
         "shares": dict(zip(POSES, shares.tolist(), strict=True)),
-        "pose_entropy": entropy,
+        "pose_entropy": category_entropy(shares),
     } | ({"hats": int((oracle.hat_probs(pictures) > 0.5).sum())} if isinstance(oracle, Oracle) else {})
 
 
