@@ -48,7 +48,7 @@ class Cluster(connection.Cluster):
         self.before(method, len(self.hosts))
         return getattr(host, method)(*arguments)
 
-    def end(self, host: JobHost) -> None:
+    def end(self, host: JobHost, gently: bool) -> None:
         host.close()
         self.ended.append(host)
 

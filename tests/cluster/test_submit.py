@@ -260,7 +260,7 @@ def test_a_host_that_nobody_asks_lets_its_worker_save_and_ends(copies, to, make_
     monkeypatch.setattr(host_module.os, "_exit", lambda code: ended.set())
     (job, request), told = make_job(overrides={"step_s": 0.2, "num_steps": 1000}), Told()
     cluster = Cluster()
-    cluster.end = lambda host: None  # As when the submitting computer vanishes.
+    cluster.end = lambda host, gently: None  # As when the submitting computer vanishes.
 
     def ask(step):
         if step >= 2:

@@ -33,6 +33,8 @@ LOSSES = {
 """Ray's names of errors, in words."""
 RAY = "ray[client]==2.60.0"
 """As backend/pyproject.toml pins it: the extension has this package without its metadata."""
+CLOSE_S = 15.0
+"""Time for a node to remove the copy of a folder."""
 NO_RAY = "Ray is not installed in this environment"
 KEPT = "Nothing is lost: when it is back, run or resume the job again, and it goes on from its newest checkpoint."
 
@@ -109,9 +111,11 @@ class Cluster:
                 raise self._gone() from error
             raise NodeLost(_short(error)) from error
 
-    def end(self, host: Any) -> None:
-        """End the host of a job, also one that has not started. Whoever it belongs to, it belongs to nobody now."""
+    def end(self, host: Any, gently: bool) -> None:
+        """End the host of a job, also one that has not started; `gently`: when it has removed its copy of the folder."""
         try:
+            if gently:
+                self.is_ready(self.promise(host, "close"), CLOSE_S)
             if self._ray.is_initialized():
                 self._ray.kill(host)
         except Exception as error:  # It is gone already, or the cluster is.

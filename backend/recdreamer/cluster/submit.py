@@ -72,10 +72,11 @@ def run_on(cluster: Cluster, to: Destination, job: JobFolder, request: JobReques
     """
     losses = 0
     while True:
-        attempt = Attempt(cluster, to, job, request, report)
+        attempt, is_lost = Attempt(cluster, to, job, request, report), False
         try:
             return attempt.run()
         except NodeLost as loss:
+            is_lost = True
             if attempt.stopping is not None:
                 raise attempt.stopping from loss
             losses = 1 if attempt.has_got_on else losses + 1
@@ -88,7 +89,7 @@ def run_on(cluster: Cluster, to: Destination, job: JobFolder, request: JobReques
                 ) from loss
             report.warning(f"The job was lost on {where} ({loss}); it goes on from its newest checkpoint.")
         finally:
-            attempt.end()
+            attempt.end(is_lost)
 
 
 class Attempt:
@@ -131,10 +132,10 @@ class Attempt:
             self._take(news["units"], TURN_S)
             self._look_for_stop()
 
-    def end(self) -> None:
-        """Let nothing of the attempt go on, or lie about."""
+    def end(self, is_lost: bool) -> None:
+        """Let nothing of the attempt go on, or lie about, as far as its node can still be reached."""
         if self._host is not None:
-            self._cluster.end(self._host)
+            self._cluster.end(self._host, gently=not is_lost and bool(self.where))
             if self._to.storage:
                 with suppress(RequestError):
                     parcel.sweep(self._to.storage, self._name)
