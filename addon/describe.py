@@ -59,6 +59,25 @@ def speed(state: JobState) -> str:
     return "  ·  ".join(parts)
 
 
+def gigabytes(count: int) -> str:
+    """
+    >>> gigabytes(2_679_704_316), gigabytes(9_793_843)
+    ('2.7 GB', '10 MB')
+    """
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{max(count / 1e6, 1):.0f} MB"
+
+
+def download(done: int, total: int, eta_s: float | None) -> str:
+    """
+    >>> download(1_200_000_000, 2_680_000_000, 130.0)
+    '1.2 of 2.7 GB  ·  2 min 10 s left'
+    """
+    unit, name = (1e9, "GB") if total >= 1e8 else (1e6, "MB")
+    digits = 1 if unit == 1e9 else 0
+    text = f"{done / unit:.{digits}f} of {total / unit:.{digits}f} {name}"
+    return text if eta_s is None else f"{text}  ·  {duration(eta_s)} left"
+
+
 def fraction(line: str) -> float | None:
     """Progress from a line such as "picture 3 of 16" or "3/16"; None if the line has no such numbers."""
     found = re.search(r"(\d+) ?(?:/|of) ?(\d+)", line)

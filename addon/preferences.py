@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import bpy
 from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
 
 from .. import __package__ as base_package
-from ..backend.recdreamer.protocol import RequestError
+from ..backend.recdreamer.protocol import BUILTIN_PRIOR, RequestError
 from .jobs import environment
 from .jobs.registry import default_data_folder
 from .panels.backend import draw_backend
-from .preference_access import DEVICES, absolute_path
+from .panels.model_lists import draw_models
+from .preference_access import DEVICES, absolute_path, model_in_full
+from .trouble import Reason
 
 
 def _make_absolute(name: str):
     """Update function of a path: it is resolved when it is set, against the file that is open then."""
+    return _resolve(name, lambda typed: absolute_path(typed, bpy.data.filepath))
 
+
+def _name_in_full(name: str):
+    """The same of a model's name: a path in full, because a job has another working folder. An ID is no path."""
+    return _resolve(name, lambda typed: model_in_full(typed, bpy.data.filepath))
+
+
+def _resolve(name: str, resolved: Callable[[str], str]):
     def update(preferences: RecDreamerPreferences, context: bpy.types.Context) -> None:
         typed = getattr(preferences, name)
-        path = absolute_path(typed, bpy.data.filepath)
-        if path != typed:
-            setattr(preferences, name, path)
+        value = resolved(typed)
+        if value != typed:
+            setattr(preferences, name, value)
 
     return update
 
@@ -68,6 +79,22 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         name="Wheels",
         description="Folder with all wheels of the backend and of uv, to install from without network",
         subtype="DIR_PATH",
+    )
+    image_model: StringProperty(
+        name="Image Model",
+        description="The model that draws the prompt: its ID in the list of models, or its path",
+        default=BUILTIN_PRIOR,
+        update=_name_in_full("image_model"),
+    )
+    extractor: StringProperty(
+        name="Pose Extractor",
+        description="What tells poses apart, for any image model but the built-in one. Empty: DINOv2 small",
+        update=_name_in_full("extractor"),
+    )
+    tiny_decoder: StringProperty(
+        name="Tiny Decoder",
+        description="A small decoder that makes steps with Stable Diffusion cheaper. Empty: none",
+        update=_name_in_full("tiny_decoder"),
     )
     device: EnumProperty(name="Device", description="Which device runs jobs", items=DEVICES)
     views_model: StringProperty(
@@ -119,12 +146,12 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         return environment.find_interpreter(absolute_path(self.backend_python), self.folder)
 
     @property
-    def why_no_backend(self) -> str:
+    def why_no_backend(self) -> Reason:
         try:
             self.find_interpreter()
         except RequestError as error:
-            return str(error)
-        return ""
+            return Reason.of(error)
+        return Reason()
 
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.use_property_split = True
@@ -139,6 +166,8 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         self.layout.prop(self, "views_model", placeholder="optional: draws a picture from other sides")
         self.layout.prop(self, "num_jobs")
         draw_backend(self.layout.box(), self, context)
+        self.layout.use_property_split = False
+        draw_models(self.layout.box(), self, context)
 
 
 def register() -> None:

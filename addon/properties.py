@@ -22,13 +22,14 @@ from mathutils import Matrix
 from ..backend.recdreamer.protocol import (
     BUILTIN_PRIOR,
     CLASS_AZIMUTHS_DEG,
+    USD_METHODS,
     JobRequest,
     RequestError,
     Template,
 )
 from . import previews
 from .jobs.errands import CardKey
-from .preference_access import absolute_path, get_preferences
+from .preference_access import get_preferences, model_overrides
 from .shelf import studio
 from .shelf.captures import Camera
 from .start.properties import RecDreamerStart
@@ -45,6 +46,21 @@ METHODS = (
     ("debiased_sds", "Debiased SDS", "SDS with clipped scores, and prompts that name the view"),
     ("perp_neg", "Perp-Neg", "SDS that is pushed away from views other than the camera's"),
     ("sds_bridge", "SDS-Bridge", "SDS, then steps from bad pictures of the prompt to good ones"),
+    (
+        "consdreamer",
+        "ConsDreamer",
+        "SDS, with the camera's view mixed into the prompt as far as the camera has turned",
+    ),
+    (
+        "sdi",
+        "Inversion (SDI)",
+        "SDS with the noise that leads to the present picture: sharper, without a second network",
+    ),
+    (
+        "usd_sdi",
+        "Balanced Inversion",
+        "SDI that gives every side its share: less time and memory than Balanced Views",
+    ),
 )
 POSE_MODES = (
     ("camera", "Fixed Front", "Each view must show the pose that its camera looks at. The front faces -Y"),
@@ -89,6 +105,10 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
     """One picture on the shelf; its image file is in the data folder."""
 
     image: StringProperty(name="Image", description="File name in the templates folder")
+    packed: PointerProperty(
+        name="Packed Image", description="The picture as the .blend file has it", type=bpy.types.Image
+    )
+    packed_of: StringProperty(name="Packed File", description="File name of the packed picture")
     label: StringProperty(
         name="Pose",
         description="The pose that this picture shows. Pictures of the same pose share a name",
@@ -139,7 +159,7 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
 
     @property
     def is_missing(self) -> bool:
-        """True if the picture is not here: the .blend file has its name only, and may come from another computer."""
+        """True if the picture is not here: the .blend file may come from another computer, see packed_pictures.py."""
         return not self.path.is_file()
 
     @property
@@ -181,11 +201,6 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         soft_max=10.0,
         unit="LENGTH",
     )
-    prior: StringProperty(
-        name="Image Model",
-        description="The diffusion model: 'builtin', a folder in diffusers format, or a model ID",
-        default=BUILTIN_PRIOR,
-    )
     keep_running: BoolProperty(
         name="Continue After Closing Blender",
         description="Keep the job running when Blender closes. Otherwise it is saved, and Resume continues it",
@@ -216,17 +231,16 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         return any(not template.taken_of for template in self.enabled_templates)
 
     @property
+    def rectifies_poses(self) -> bool:
+        """True if the method balances poses, for which it needs templates."""
+        return self.method in USD_METHODS
+
+    @property
     def wants_turntable(self) -> bool:
         """True if Generate must keep a turntable of the start object up to date on the shelf."""
         start = self.start
-        is_wanted = start.needs_object and start.auto_turntable and self.method == "usd"
+        is_wanted = start.needs_object and start.auto_turntable and self.rectifies_poses
         return is_wanted and not self.has_own_templates
-
-    def _prior_in_full(self) -> str:
-        """The prior; a path in full, because the worker has another working folder. An ID is no path."""
-        prior = self.prior.strip().strip("\"'") or BUILTIN_PRIOR
-        is_path = prior.startswith(("//", "~", ".")) or Path(prior).is_absolute()
-        return absolute_path(prior, bpy.data.filepath) if is_path else prior
 
     def to_request(
         self,
@@ -240,29 +254,35 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         templates = self.enabled_templates if with_templates else []
         for template in templates:
             if not template.label.strip():
-                raise RequestError("A template has no pose.", "Name its pose, for example: front.")
+                raise RequestError(
+                    "A template has no pose.", "Name its pose, for example: front.", "template"
+                )
         missing = [template for template in templates if template.is_missing]
         if len(missing) == 1:
             raise RequestError(
-                f"The image of template {missing[0].label!r} is missing.", "Recapture or remove the template."
+                f"The image of template {missing[0].label!r} is missing.",
+                "Recapture or remove the template.",
+                "template",
             )
         if missing:
             raise RequestError(
                 f"The images of {len(missing)} templates are missing.",
                 "Press Remove Missing, or recapture them.",
+                "template",
             )
+        prior = get_preferences().image_model or BUILTIN_PRIOR
         request = JobRequest(
             prompt=self.prompt.strip() or prompt_if_empty,
             method=self.method,
             pose_mode=self.pose_mode,
             quality=self.quality,
             seed=self.seed,
-            prior=self._prior_in_full(),
+            prior=prior,
             device=get_preferences().device,
             templates=tuple(template.to_protocol() for template in templates),
             height_m=self.height * metres_per_unit(self.id_data),
             keep_running=self.keep_running,
-            overrides=overrides or {},
+            overrides=model_overrides(prior, self.method) | (overrides or {}),
             **(self.start.to_fields() if with_start else {}),
         )
         request.validate()

@@ -12,9 +12,10 @@ import bpy
 from . import previews, trouble
 from .jobs.environment import Hardware
 from .jobs.errands import Check, Errand, Gallery
+from .jobs.model_tasks import EXTRACTOR, Models, ModelTask
 from .jobs.registry import Job, JobRegistry
 from .jobs.task import Task
-from .preference_access import get_preferences
+from .preference_access import MODEL_PROPERTIES, get_preferences, use_model
 from .setup.storage import Sizes
 
 CATEGORY = "RecDreamer"
@@ -41,6 +42,10 @@ class Session:
         """What this machine has."""
         self.sizes = Sizes()
         """What the backend takes on the disk."""
+        self.models = Models()
+        """Pretrained models: which there are, and what is done about them."""
+        self.shown_template = ""
+        """Image of the card that is shown beside a message about it."""
         self._registry: JobRegistry | None = None
 
     @property
@@ -61,6 +66,8 @@ class Session:
 
     def stop(self) -> None:
         """End everything that runs, except jobs that continue without Blender."""
+        self.models.stop()
+        self.models = Models()
         for task in (self.task, self.errand and self.errand.task):
             if task is not None:
                 task.cancel()
@@ -68,7 +75,7 @@ class Session:
         if self._registry is not None:
             self._registry.shut_down()
         self.task = self.errand = self.gallery = self.check = self._registry = None
-        self.shown_id = ""
+        self.shown_id = self.shown_template = ""
 
 
 session = Session()
@@ -78,6 +85,9 @@ def pump() -> bool:
     """Read news from workers, folders and tasks, and redraw the regions that show it."""
     changed = session.registry.poll()
     news = [session.task is not None and session.task.poll(), session.hardware.poll(), session.sizes.poll()]
+    news.append(session.models.poll())
+    if session.models.done is not None:
+        _use_new_models(session.models.done)
     if any(news):
         changed = True
         _redraw("PREFERENCES", "")
@@ -87,6 +97,17 @@ def pump() -> bool:
     if changed:
         _redraw("VIEW_3D", CATEGORY)
     return changed
+
+
+def _use_new_models(task: ModelTask) -> None:
+    """What the artist has got or added is what the next job uses."""
+    if task.do[0] == "get" and not task.is_dry:
+        for name, kind in task.fetched:
+            if kind in MODEL_PROPERTIES:
+                use_model(kind, "" if name == EXTRACTOR else name)
+    elif task.do[0] == "add":
+        for row in [row for row in task.rows if row.is_here][:1]:
+            use_model(row.kind, row.id)
 
 
 def _redraw(area_type: str, category: str) -> None:
@@ -112,7 +133,9 @@ def _tick() -> float:
 
 
 def _is_busy() -> bool:
-    tasks = (session.task, session.errand and session.errand.task)
+    tasks = (session.task, session.errand and session.errand.task, session.models.task)
+    if session.models.is_listing:
+        return True
     return session.registry.running is not None or any(task and task.is_running for task in tasks)
 
 

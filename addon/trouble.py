@@ -24,6 +24,27 @@ FULL = (errno.ENOSPC, errno.EDQUOT) if hasattr(errno, "EDQUOT") else (errno.ENOS
 _last_logged = ""
 
 
+class Reason(str):
+    """Why something cannot be done now, in a sentence with its remedy; empty if it can. `kind` is its ErrorKind.
+
+    >>> reason = Reason.of(RequestError("The prompt is empty.", "Write one.", "prompt"))
+    >>> reason, reason.kind
+    ('The prompt is empty. Write one.', 'prompt')
+    """
+
+    __slots__ = ("kind",)
+    kind: str
+
+    def __new__(cls, text: str = "", kind: str = "") -> Reason:
+        reason = super().__new__(cls, text)
+        reason.kind = kind
+        return reason
+
+    @staticmethod
+    def of(error: RequestError) -> Reason:
+        return Reason(str(error), error.kind)
+
+
 def explain(error: BaseException, action: str) -> str:
     """What went wrong with an action of the artist, such as "Import", and what to do about it.
 

@@ -24,6 +24,7 @@ from ...backend.recdreamer.folder_lock import Command
 from ...backend.recdreamer.json_values import parse_json
 from ...backend.recdreamer.protocol import (
     PROTOCOL_VERSION,
+    ErrorKind,
     JobFolder,
     JobState,
     RequestError,
@@ -45,6 +46,15 @@ CHECK_BACKEND = "Check the Python interpreter, or install the backend, in the Re
 """Remedy if the backend cannot be started."""
 
 
+MODELS = "RECDREAMER_MODELS"
+"""Variable of the backend with the folder of installed models."""
+
+
+def models_folder(data_folder: Path) -> Path:
+    """The folder of installed models: that of the environment variable, or `models` in the data folder."""
+    return Path(os.environ.get(MODELS) or data_folder / "models")
+
+
 def worker_environment(backend: Path) -> dict[str, str]:
     """Environment variables of a child process: no settings of other Pythons, and the bundled backend first.
 
@@ -58,12 +68,16 @@ def worker_environment(backend: Path) -> dict[str, str]:
     return environment | ours
 
 
-def start_process(command: Sequence[str], backend: Path, **options: Any) -> subprocess.Popen[bytes]:
+def start_process(
+    command: Sequence[str], backend: Path, data_folder: Path | None = None, **options: Any
+) -> subprocess.Popen[bytes]:
     """Start a process in its own group, so that its whole tree can be killed, without a console window.
 
-    It works in the bundled backend: nobody else's files are there, neither a job's nor those beside a .blend file.
+    It works in the bundled backend: nobody else's files are there, neither a job's nor those beside a .blend file. It
+    finds the models of `data_folder`.
     """
-    options = {"cwd": backend, "env": worker_environment(backend)} | options
+    models = {MODELS: str(models_folder(data_folder))} if data_folder else {}
+    options = {"cwd": backend, "env": worker_environment(backend) | models} | options
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         return subprocess.Popen(command, creationflags=flags, **options)
@@ -86,10 +100,15 @@ class JobClient:
     """The worker of one job, seen from Blender. `state` is the current state of the job."""
 
     def __init__(
-        self, folder: JobFolder, command: Sequence[str], backend: Path, options: Sequence[str] = ()
+        self,
+        folder: JobFolder,
+        command: Sequence[str],
+        backend: Path,
+        options: Sequence[str] = (),
+        data_folder: Path | None = None,
     ) -> None:
-        """Start `[*command, "run", folder, *options]`. Raises OSError if it cannot be started, RequestError if the
-        folder has something else where its log belongs."""
+        """Start `[*command, "run", folder, *options]` with the models of `data_folder`. Raises OSError if it cannot be
+        started, RequestError if the folder has something else where its log belongs."""
         self.folder = folder
         self._before = folder.read_state()
         # Keep the preview and progress of an earlier run, but not its status and message.
@@ -99,6 +118,7 @@ class JobClient:
             stage="starting",
             message="",
             hint="",
+            kind="",
             updated_s=time.time(),
             host="",
         )
@@ -110,7 +130,7 @@ class JobClient:
         self.is_settled = False
         """True once the process has ended and the state is final."""
         self._said_hello = False
-        self._failure: tuple[str, str] | None = None
+        self._failure: tuple[str, str, ErrorKind] | None = None
         self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         with os.fdopen(open_regular(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
             # Written before the worker can write its own state.
@@ -119,6 +139,7 @@ class JobClient:
                 self._process = start_process(
                     [*command, "run", str(folder.root.absolute()), *options],
                     backend,
+                    data_folder,
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -196,6 +217,7 @@ class JobClient:
             self._fail(
                 f"The backend uses protocol {protocol}, but this add-on needs {PROTOCOL_VERSION}.",
                 "Install the add-on and the backend from the same release.",
+                "outdated",
             )
             return
         self._said_hello = True
@@ -211,11 +233,12 @@ class JobClient:
             self._fail(
                 f"The backend did not answer within {HELLO_TIMEOUT_S:.0f} seconds.",
                 "Press Run Diagnostics in the RecDreamer preferences.",
+                "install",
             )
         return True
 
-    def _fail(self, message: str, hint: str) -> None:
-        self._failure = (message, hint)
+    def _fail(self, message: str, hint: str, kind: ErrorKind) -> None:
+        self._failure = (message, hint, kind)
         kill_process(self._process)
 
     def _finish(self, lost_status: str = "failed") -> None:
@@ -229,44 +252,51 @@ class JobClient:
             return
         if self._repeats and on_disk == self._announced:
             # The worker never began to redo a stage, so the job keeps its earlier state.
-            error = (self.state.message, self.state.hint) if self.state.status == "failed" else None
-            self.state = replace(self._before)
+            state, self.state = self.state, replace(self._before)
+            error = (state.message, state.hint, state.kind) if state.status == "failed" else None
             if self._failure or error or not self.stopping:
-                self.state.message, self.state.hint = self._failure or error or self._explain_death(code)
+                self._tell(self._failure or error or self._explain_death(code))
             with suppress(OSError):
                 self._write_state()
             return
         if self._failure is not None:
-            self.state.status, (self.state.message, self.state.hint) = "failed", self._failure
+            self.state.status = "failed"
+            self._tell(self._failure)
         elif self.stopping:
             self.state.status = "cancelled" if self.stopping == "cancel" else "paused"
         elif self.state.status not in ENDED:
             self.state.status = lost_status
             if lost_status == "failed":
-                self.state.message, self.state.hint = self._explain_death(code)
+                self._tell(self._explain_death(code))
         self.state.updated_s = time.time()
         with suppress(OSError):  # The disk may be full or gone; the panel still shows the state in memory.
             self._write_state()
 
+    def _tell(self, error: tuple[str, str, str]) -> None:
+        self.state.message, self.state.hint, self.state.kind = error
+
     def _write_state(self) -> None:
         write_atomically(self.folder.state, json.dumps(asdict(self.state), indent=2))
 
-    def _explain_death(self, code: int) -> tuple[str, str]:
-        """One sentence on why a worker ended unexpectedly, and what to do."""
+    def _explain_death(self, code: int) -> tuple[str, str, ErrorKind]:
+        """One sentence on why a worker ended unexpectedly, what to do, and which kind of error it is."""
         last_line = read_last_line(self.folder.log)
         if not self._said_hello:
             return (
                 f"The backend did not start: {last_line or f'it exited with code {code}'}.",
                 CHECK_BACKEND,
+                "install",
             )
         if code == -9:
             return (
                 "The background process was killed, probably because the computer ran out of memory.",
                 "Close other programs and press Resume.",
+                "out_of_memory",
             )
         return (
             f"The background process ended unexpectedly (code {code}{': ' + last_line if last_line else ''}).",
             "Press Resume to continue from the newest checkpoint; log.txt in the job folder has details.",
+            "internal",
         )
 
 
@@ -286,11 +316,12 @@ def apply_event(state: JobState, event: dict[str, Any]) -> None:
                 label: share for label, prob in probs.items() if (share := number_or_none(prob)) is not None
             }
         case {"type": "warning", "message": str(message)}:
-            state.message = message
+            state.message, state.kind = message, ""
         case {"type": "result"}:
             state.status, state.eta_s = "done", None
         case {"type": "error", "message": str(message)}:
             state.status, state.message, state.hint = "failed", message, str(event.get("hint", ""))
+            state.kind = str(event.get("kind", ""))
         case {"type": "cancelled" | "paused" as status}:
             state.status = status
 

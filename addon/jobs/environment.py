@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...backend.recdreamer.json_values import parse_json
 from ...backend.recdreamer.protocol import RequestError
 from ..setup import builds, hardware, installation
 from ..setup.builds import Build, Choice
@@ -18,10 +18,15 @@ from .task import BACKEND, Step, Task
 
 AUTOMATIC = "auto"
 """The choice of hardware that follows the machine."""
-NOT_INSTALLED = ("The backend is not installed yet.", "Press Install Backend in the preferences.")
+NOT_INSTALLED = (
+    "The backend is not installed yet.",
+    "Press Install Backend in the preferences.",
+    "not_installed",
+)
 OUTDATED = (
     "The backend is of another version of the extension.",
     "Press Update Backend in the preferences.",
+    "outdated",
 )
 RUN_SETUP = (
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from addon.setup.__main__ import main; sys.exit(main())"
@@ -95,6 +100,7 @@ def find_interpreter(chosen: str, data_folder: Path) -> Path:
             raise RequestError(
                 f"The Python interpreter {chosen} does not exist.",
                 "Choose another one in the preferences, or clear the field and press Install Backend.",
+                "install",
             )
         return Path(chosen)
     status = installation.read_status(data_folder, builds.BUILDS)
@@ -178,7 +184,7 @@ class Diagnosis(Task):
 def _object(line: str) -> dict[str, object]:
     """A line as a JSON object; empty if it is something else."""
     try:
-        message = json.loads(line)
+        message = parse_json(line)
     except ValueError:
         return {}
     return message if isinstance(message, dict) else {}

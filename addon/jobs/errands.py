@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -94,11 +95,13 @@ class Errand:
         return changed
 
 
-def gallery_task(command: Sequence[str], request: JobRequest, folder: Path) -> Task:
+def gallery_task(command: Sequence[str], request: JobRequest, folder: Path, data_folder: Path) -> Task:
     """Draw the prompt of a request with the prior and sort the pictures by pose."""
     arguments = ["--prompt", request.prompt, "--out", str(folder), "--seed", str(request.seed)]
     arguments += ["--prior", request.prior, "--device", request.device]
-    return Task([Step("Drawing", [*command, "templates", "gallery", *arguments])])
+    for name, value in request.overrides.items():
+        arguments += ["--set", f"{name}={json.dumps(value)}"]
+    return Task([Step("Drawing", [*command, "templates", "gallery", *arguments])], data_folder)
 
 
 def views_task(command: Sequence[str], image: Path, model: str, device: str, folder: Path) -> Task:
@@ -107,10 +110,12 @@ def views_task(command: Sequence[str], image: Path, model: str, device: str, fol
     return Task([Step("Drawing other views", [*command, "templates", "views", *arguments])])
 
 
-def check_task(command: Sequence[str], request: JobRequest, images: Sequence[Path], folder: Path) -> Task:
+def check_task(
+    command: Sequence[str], request: JobRequest, images: Sequence[Path], folder: Path, data_folder: Path
+) -> Task:
     """Check the templates of a request with the backend."""
     write_request(JobFolder(folder), request, images)
-    return Task([Step("Checking templates", [*command, "templates", "check", str(folder)])])
+    return Task([Step("Checking templates", [*command, "templates", "check", str(folder)])], data_folder)
 
 
 def new_folder(root: Path, name: str) -> Path:

@@ -204,7 +204,7 @@ class JobRegistry:
             raise RequestError(reason, "Choose another job.")
         options = ["--again", again, "--seed", str(seed)] if again else []
         try:
-            job.client = JobClient(job.folder, command, backend, [*where, *options])
+            job.client = JobClient(job.folder, command, backend, [*where, *options], self.data_folder)
         except OSError as error:
             if error.errno in trouble.FULL:
                 raise RequestError("The disk is full.", "Free some space, and resume the job.") from error

@@ -7,6 +7,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,13 @@ class Step:
 class Task:
     """Commands that run one after another in the background; the panel shows their newest output line."""
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(
+        self, steps: Sequence[Step], data_folder: Path | None = None, stdin: int = subprocess.DEVNULL
+    ) -> None:
+        """The commands find the models of `data_folder`; `stdin` is what they read, as for subprocess.Popen."""
         self.steps = steps
+        self._data_folder = data_folder
+        self._stdin = stdin
         self.index = 0
         self.line = ""
         """The newest line of output."""
@@ -93,7 +99,8 @@ class Task:
                 self._process = start_process(
                     step.command,
                     BACKEND,
-                    stdin=subprocess.DEVNULL,
+                    self._data_folder,
+                    stdin=self._stdin,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                 )
@@ -108,6 +115,9 @@ class Task:
                 reason = reason or error_in(line)
                 self._hear(line)
         code = self._process.wait()
+        if self._process.stdin is not None:
+            with suppress(OSError, ValueError):  # What was written there last was not read.
+                self._process.stdin.close()
         if self._is_cancelled:
             self._news.put(("problem", CANCELED))
         elif code:

@@ -60,7 +60,7 @@ class RECDREAMER_OT_draw_samples(ErrandOperator):
         def collect() -> None:
             session.gallery = Gallery("prior", errands.read_gallery(folder))
 
-        return errands.gallery_task(command, request, folder), collect
+        return errands.gallery_task(command, request, folder, get_preferences().folder), collect
 
 
 class RECDREAMER_OT_draw_novel_views(CardOperator, ErrandOperator):
@@ -120,7 +120,7 @@ class RECDREAMER_OT_check_templates(ErrandOperator):
             session.check = errands.read_check(folder, keys)
 
         images = [template.path for template in cards]
-        return errands.check_task(command, request, images, folder), collect
+        return errands.check_task(command, request, images, folder, get_preferences().folder), collect
 
 
 class RECDREAMER_OT_cancel_errand(GuardedOperator, bpy.types.Operator):

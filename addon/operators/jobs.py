@@ -11,14 +11,16 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from ...backend.recdreamer.folder_lock import Command
-from ...backend.recdreamer.protocol import START_MESH, RequestError
+from ...backend.recdreamer.protocol import BUILTIN_PRIOR, START_MESH, JobRequest, RequestError
 from ..jobs import environment
+from ..jobs.model_tasks import EXTRACTOR
 from ..jobs.registry import Job
 from ..jobs.task import BACKEND
 from ..preference_access import get_preferences
 from ..properties import metres_per_unit
 from ..result import scene_import
 from ..session import session
+from ..trouble import Reason
 from . import start_files, use_settings
 from .capture import renew_turntable
 from .guarded import GuardedOperator, why_not
@@ -32,27 +34,38 @@ REPLACED = "The current result is replaced when the new one is finished. Import 
 
 NOT_OBJECT_MODE = "Switch to Object Mode first."
 NO_ACTIVE_RESULT = "Make an imported result the active object first."
-JOB_IS_RUNNING = "A job is running. Pause or stop it first."
+JOB_IS_RUNNING = Reason("A job is running. Pause or stop it first.", "running")
 OVERRIDES_HINT = 'Write them like {"optimize.num_steps": 40}.'
 
 
-def why_not_start() -> str:
+def why_not_start() -> Reason:
     """Why no worker can be started now for any job; empty if one can."""
     if session.registry.running is not None:
         return JOB_IS_RUNNING
     return get_preferences().why_no_backend
 
 
-def why_not_generate(context: bpy.types.Context) -> str:
+def why_not_generate(context: bpy.types.Context) -> Reason:
     """Why Generate is grayed out, in one sentence with a remedy; empty if it is not."""
     reason = why_not_start()
     if reason:
         return reason
     try:
-        context.scene.recdreamer.to_request()
+        request = context.scene.recdreamer.to_request()
     except RequestError as error:
-        return str(error)
-    return ""
+        return Reason.of(error)
+    return why_not_models_of(request)
+
+
+def why_not_models_of(request: JobRequest) -> Reason:
+    """Why a model that a job needs cannot be used; empty if all can, or as long as nothing is known of them."""
+    models = session.models
+    reason = models.why_not(request.prior, "prior")
+    if not reason and request.prior != BUILTIN_PRIOR and request.method == "usd":
+        reason = models.why_not(request.overrides.get("extractor", EXTRACTOR), "extractor")
+        decoder = request.overrides.get("rectifier.tiny_decoder", "")
+        reason = reason or (models.why_not(decoder, "decoder") if decoder else Reason())
+    return reason
 
 
 def random_seed() -> int:

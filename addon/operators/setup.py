@@ -13,21 +13,22 @@ from ..preference_access import get_preferences
 from ..session import session
 from ..setup import builds, installation, locks, report, storage
 from ..setup.remedies import SetupError
+from ..trouble import Reason
 from .guarded import GuardedOperator, why_not
 from .jobs import JOB_IS_RUNNING
 
 
-def _why_task_busy() -> str:
+def _why_task_busy() -> Reason:
     is_running = session.task is not None and session.task.is_running
-    return "The backend is being installed or checked. Wait, or cancel it." if is_running else ""
+    return Reason("The backend is being installed or checked. Wait, or cancel it." if is_running else "")
 
 
-def why_not_install() -> str:
+def why_not_install() -> Reason:
     """Why Install Backend is grayed out; empty if it is not."""
     is_forced = getattr(bpy.app, "online_access_override", False)
     reason = environment.why_offline(bpy.app.online_access, is_forced, get_preferences().wheels)
     if reason:
-        return reason
+        return Reason(reason, "internal" if is_forced else "offline")
     if session.registry.running is not None:
         return JOB_IS_RUNNING
     return _why_task_busy()

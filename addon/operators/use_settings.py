@@ -30,8 +30,8 @@ def use_settings(job: JobFolder, request: JobRequest, settings: RecDreamerSettin
 def _use_request(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> None:
     for name in ("method", "pose_mode", "quality", "keep_running"):
         setattr(settings, name, getattr(request, name))
-    for name in ("prompt", "prior"):  # Blender's texts end at a zero.
-        setattr(settings, name, getattr(request, name).replace("\0", " "))
+    settings.prompt = request.prompt.replace("\0", " ")  # Blender's texts end at a zero.
+    get_preferences().image_model = request.prior.replace("\0", " ")
     settings.seed = max(0, min(request.seed, 2**31 - 1))
     settings.height = request.height_m / metres_per_unit(settings.id_data)
     if request.device in (device for device, *_ in DEVICES):

@@ -7,8 +7,12 @@ import bpy
 from ..jobs import environment
 from ..layout import draw_text
 from ..operators.setup import why_not_install
+from ..preference_access import get_preferences
 from ..session import session
 from ..setup import builds, installation, storage
+from .cure_buttons import draw_cure
+
+WHAT = "Jobs run in a program of their own, the backend, which is not on this computer yet."
 
 
 def draw_backend(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, context) -> None:
@@ -30,6 +34,55 @@ def draw_backend(layout: bpy.types.UILayout, preferences: bpy.types.AddonPrefere
     _draw_storage(layout, preferences)
 
 
+def draw_card_of_backend(layout: bpy.types.UILayout, context) -> None:
+    """All that the tab shows while there is no backend: what is missing, how large it is, where it goes, one button."""
+    preferences, task = get_preferences(), session.task
+    layout.label(text="Set Up RecDreamer", icon="TOOL_SETTINGS")
+    if task is not None and task.is_running:
+        _draw_running(layout, task, context)
+        return
+    reason = preferences.why_no_backend
+    if preferences.backend_python:
+        draw_text(layout, reason, context, "ERROR")
+        draw_cure(layout, reason.kind)
+        return
+    draw_text(layout, WHAT if reason.kind == "not_installed" else reason, context)
+    machine = session.hardware.ask()
+    if machine is None:
+        layout.label(text="Looking for graphics cards…", icon="TIME")
+        return
+    choice = environment.choose(machine, preferences.build)
+    draw_text(layout, choice.sentence, context, "INFO")
+    if choice.remedy:
+        draw_text(layout, choice.remedy, context, "ERROR")
+    if choice.build is not None:
+        draw_text(layout, f"{installation.describe_size(choice.build)}.", context, "IMPORT")
+        draw_text(layout, f"Goes into {preferences.folder}.", context, "FILE_FOLDER")
+        _draw_install_button(layout, context, choice.build)
+    if task is not None and task.problem:
+        draw_text(layout, task.problem, context, "ERROR")
+        layout.operator("recdreamer.open_install_log", icon="TEXT")
+    layout.operator("recdreamer.open_preferences", text="Options", icon="PREFERENCES")
+
+
+def _draw_install_button(layout: bpy.types.UILayout, context, build: builds.Build) -> None:
+    """The button, and if it is grayed out why, and what helps."""
+    status = installation.read_status(get_preferences().folder, builds.BUILDS)
+    if status is None:
+        text = "Install Backend"
+    elif not status.is_current:
+        text = "Update Backend"
+    else:
+        text = "Install Again" if status.build == build.name else "Change Build"
+    button = layout.column()
+    button.scale_y = 1.5
+    button.operator("recdreamer.set_up_backend", text=text, icon="IMPORT")
+    reason = why_not_install()
+    if reason:
+        draw_text(layout, reason, context, "ERROR")
+        draw_cure(layout, reason.kind)
+
+
 def _draw_install(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, context) -> None:
     """What was found here, what will be downloaded, where to, and the button."""
     machine = session.hardware.ask()
@@ -49,19 +102,7 @@ def _draw_install(layout: bpy.types.UILayout, preferences: bpy.types.AddonPrefer
         layout, f"{installation.describe_size(choice.build)}, in {preferences.folder}.", context, "IMPORT"
     )
     layout.prop(preferences, "wheels_folder", placeholder="optional: installs without network")
-    status = installation.read_status(preferences.folder, builds.BUILDS)
-    if status is None:
-        text = "Install Backend"
-    elif not status.is_current:
-        text = "Update Backend"
-    else:
-        text = "Install Again" if status.build == choice.build.name else "Change Build"
-    layout.operator("recdreamer.set_up_backend", text=text, icon="IMPORT")
-    reason = why_not_install()
-    if reason:
-        draw_text(layout, reason, context, "ERROR")
-        if not bpy.app.online_access and not getattr(bpy.app, "online_access_override", False):
-            layout.operator("screen.userpref_show", text="Open System Preferences").section = "SYSTEM"
+    _draw_install_button(layout, context, choice.build)
 
 
 def _draw_running(layout: bpy.types.UILayout, task, context) -> None:

@@ -17,6 +17,9 @@ from ..layout import draw_text
 from ..operators.jobs import why_not_generate
 from ..preference_access import get_preferences
 from ..session import CATEGORY, session
+from .backend import draw_card_of_backend
+from .cure_buttons import draw_cure
+from .prompt import draw_model_and_words
 from .start import draw_height, draw_start
 
 CONDITION_ICONS = {
@@ -57,13 +60,17 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
     def draw(self, context):
         settings = context.scene.recdreamer
         layout = self.layout
+        if get_preferences().why_no_backend:
+            draw_card_of_backend(layout, context)
+            return
         compat.draw_prompt(layout, settings, "prompt", "A red bear")
+        draw_model_and_words(layout, settings, context)
         layout.use_property_split = True
         layout.use_property_decorate = False
         draw_start(layout, settings, context)
         column = layout.column()
         column.prop(settings, "method")
-        if settings.method == "usd":
+        if settings.rectifies_poses:
             column.row().prop(settings, "pose_mode", expand=True)
         column.row().prop(settings, "quality", expand=True)
         row = column.row(align=True)
@@ -82,7 +89,6 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         header, body = layout.panel("RECDREAMER_advanced", default_closed=True)
         header.label(text="Advanced")
         if body:
-            body.prop(settings, "prior")
             body.prop(settings, "keep_running")
             body.prop(get_preferences(), "device")
 
@@ -93,8 +99,7 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         reason = why_not_generate(context)
         if reason and session.registry.running is None:
             draw_text(layout, reason, context, "INFO")
-            if get_preferences().why_no_backend:
-                layout.operator("recdreamer.open_preferences", icon="PREFERENCES")
+            draw_cure(layout, reason.kind)
 
 
 def name_of(job: Job) -> str:
@@ -121,6 +126,8 @@ def draw_job(layout, job: Job, context):
     if trouble:
         icon = "ERROR" if job.condition in ("failed", "damaged") else "INFO"
         draw_text(layout, trouble, context, icon)
+        if job.condition == "failed":
+            draw_cure(layout, job.state.kind, job.id)
     if job.preview is not None:
         layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
     _draw_poses(layout, job)
@@ -161,6 +168,10 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
     bl_label = "History"
     bl_order = 3
     bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, context):
+        return bool(session.registry.jobs) or not get_preferences().why_no_backend
 
     def draw(self, context):
         layout = self.layout

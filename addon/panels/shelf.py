@@ -5,20 +5,23 @@ from __future__ import annotations
 import bpy
 
 from .. import describe, previews
-from ..jobs.errands import Advice, Check, Gallery, Verdict
+from ..jobs.errands import Check, Gallery
 from ..jobs.task import CANCELED
 from ..layout import draw_text
-from ..properties import RecDreamerSettings, RecDreamerTemplate
+from ..preference_access import get_preferences
+from ..properties import RecDreamerSettings
 from ..session import session
+from .cards_of_templates import COLUMNS, draw_advice, draw_card
 from .jobs import SidebarPanel
-
-COLUMNS = 2
-"""Cards or suggested pictures per row."""
 
 
 class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
     bl_label = "Pose Templates"
     bl_order = 2
+
+    @classmethod
+    def poll(cls, context):
+        return not get_preferences().why_no_backend
 
     def draw_header_preset(self, context):
         if context.scene.recdreamer.templates:
@@ -89,40 +92,6 @@ def is_of_this_shelf(check: Check, settings: RecDreamerSettings) -> bool:
     return {template.key for template in settings.enabled_templates} == set(check.verdicts)
 
 
-def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict | None, context):
-    """Draw one template: its picture, properties and verdict."""
-    picture = layout.column()
-    picture.active = template.enabled
-    if template.is_missing:
-        picture.label(text="Image missing")
-    else:
-        picture.template_icon(icon_value=_card_icon(template, verdict, context), scale=4.5)
-    row = layout.row(align=True)
-    row.prop(template, "enabled", text="")
-    row.prop(template, "label", text="")
-    row.context_pointer_set("recdreamer_template", template)
-    row.menu("RECDREAMER_MT_card", text="", icon="DOWNARROW_HLT")
-    row = layout.row(align=True)
-    source = template.bl_rna.properties["source"].enum_items[template.source]
-    text = f"{template.azimuth_deg:.0f}°" if template.has_camera else source.name
-    row.label(text=text, icon=source.icon)
-    row.operator("recdreamer.mirror_template", text="", icon="MOD_MIRROR", emboss=False).index = index
-    row.operator("recdreamer.remove_template", text="", icon="X", emboss=False).index = index
-    if template.weight != 1:
-        layout.prop(template, "weight")
-    if verdict is not None:
-        # The recognized pose, right below the label; there is no room for more words.
-        text = describe.with_share(verdict.reads_as, verdict.pose_probs.get(verdict.reads_as))
-        layout.label(text=text, icon="ERROR" if verdict.warnings else "CHECKMARK")
-        for advice in verdict.warnings:
-            draw_advice(layout, advice, context, COLUMNS)
-
-
-def draw_advice(layout, advice: Advice, context, columns: int = 1):
-    icon = "ERROR" if columns == 1 else "NONE"
-    draw_text(layout, f"{advice.message} {advice.hint}".strip(), context, icon, columns)
-
-
 def draw_gallery(layout, gallery: Gallery):
     """Draw the pictures of a gallery with check boxes, and the actions on the selected ones."""
     grid = layout.grid_flow(row_major=True, columns=COLUMNS, even_columns=True, align=True)
@@ -173,14 +142,6 @@ class RECDREAMER_MT_card(bpy.types.Menu):
         layout.prop(template, "weight")
         layout.operator("recdreamer.redo_template", icon="FILE_REFRESH").index = index
         layout.operator("recdreamer.draw_novel_views", icon="CAMERA_DATA").index = index
-
-
-def _card_icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:
-    """The picture, or the overlay from the check."""
-    view = context.scene.recdreamer.shelf_view
-    if verdict is None or view == "PICTURE":
-        return template.icon
-    return previews.icon(verdict.overlay if view == "MASK" else verdict.match) or template.icon
 
 
 CLASSES = (RECDREAMER_MT_sources, RECDREAMER_MT_card, RECDREAMER_PT_templates)

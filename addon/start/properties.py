@@ -239,6 +239,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
                 raise RequestError(
                     "No result is chosen to start from.",
                     "Choose a finished job, or select its imported object.",
+                    "start",
                 )
             if job is None:
                 raise RequestError(f"The job {self.job} was deleted.", "Choose another result to start from.")
@@ -258,7 +259,7 @@ def check_object(obj: bpy.types.Object | None, scene: bpy.types.Scene, kind: str
     """Raise RequestError unless a job of this kind can start from the object."""
     if obj is None:
         purpose = "paint" if kind == "texture" else "start from"
-        raise RequestError(f"No object is picked to {purpose}.", "Pick one with the eyedropper.")
+        raise RequestError(f"No object is picked to {purpose}.", "Pick one with the eyedropper.", "start")
     name = repr(obj.name)
     if scene.objects.get(obj.name) != obj:
         raise RequestError(f"{name} is no longer in this scene.", "Pick another object.")
@@ -296,7 +297,7 @@ def _others_with_mesh_of(obj: bpy.types.Object) -> int:
 
 def _check_mode(obj: bpy.types.Object) -> None:
     if obj.mode == "EDIT":
-        raise RequestError(f"{obj.name!r} is in Edit Mode.", "Leave Edit Mode first.")
+        raise RequestError(f"{obj.name!r} is in Edit Mode.", "Leave Edit Mode first.", "mode")
 
 
 CLASSES = (RecDreamerStart,)

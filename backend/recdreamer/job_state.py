@@ -9,6 +9,22 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
+ErrorKind = Literal[
+    # What the artist asked for.
+    "request", "prompt", "template", "start", "mode", "running",
+    # The backend and what it runs on.
+    "not_installed", "outdated", "install", "missing_package", "device", "out_of_memory",
+    # Pretrained models: missing, or none that can be used as the image model, extractor, decoder and so on.
+    "model_missing", "prior", "extractor", "decoder", "classifier", "masked_lm", "novel_views",
+    # Getting them.
+    "license", "offline", "name", "network", "timeout", "proxy", "certificate", "portal", "access", "not_found",
+    "changed", "checksum", "unusable",
+    # Files and folders.
+    "disk_full", "not_writable", "missing", "file", "text", "folder", "checkpoint", "busy",
+    # The work itself.
+    "non_finite", "empty_field", "full_field", "number", "evaluate", "internal",
+]  # fmt: skip
+"""What kind of trouble an error is: the word of its event, from which the add-on knows the next step to offer."""
 
 HEARTBEAT_S = 2.0
 """The worker renews state.json at least this often."""
@@ -43,6 +59,8 @@ class JobState:
     message: str = ""
     """Why the job failed, or the latest warning."""
     hint: str = ""
+    kind: str = ""
+    """Kind of the error, see ErrorKind; empty without one, and in jobs of earlier versions."""
 
     def is_fresh(self, now_s: float) -> bool:
         """Whether a worker has said a moment ago that it runs. What comes from the future is not fresh."""

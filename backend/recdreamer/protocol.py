@@ -28,6 +28,7 @@ from typing import Any, Literal, get_args
 from .folder_lock import LOCK, STOP, is_locked
 from .job_state import HEARTBEAT_S as HEARTBEAT_S
 from .job_state import STALE_S as STALE_S
+from .job_state import ErrorKind as ErrorKind
 from .job_state import JobState
 from .job_state import Status as Status
 from .json_values import (
@@ -44,7 +45,11 @@ from .safe_files import write_atomically as write_atomically
 
 PROTOCOL_VERSION = 1
 
-Method = Literal["usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_bridge"]
+Method = Literal[
+    "usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_bridge", "consdreamer", "sdi", "usd_sdi"
+]
+USD_METHODS = ("usd", "usd_sdi")
+"""Those that rectify the distribution of poses."""
 PoseMode = Literal["marginal", "camera"]
 Quality = Literal["quick", "standard"]
 Kind = Literal["object", "particles"]
@@ -74,16 +79,19 @@ TEMPORARY = ".new-"
 START_MESH = "start/mesh.npz"
 # An .npz without pickle, in the world axes of Blender (Z up, front -Y) and in metres.
 #   verts   float32 (verts, 3)      faces    int32 (faces, 3), counter-clockwise seen from outside
-#   uvs     float32 (faces, 3, 2)   optional; whole numbers count UV tiles (UDIM): u in [1, 2) is tile 1002
+#   uvs     float32 (faces, 3, 2)   optional; whole numbers count UV tiles (UDIM): u in [1, 2) is tile 1002; NaN in all
+#                                   corners of a face that has none
 #   region  float32 (verts,)        optional; 1 where the result may change, 0 where it must not
 #   rgb     float32 (verts, 3)      optional; sRGB colour of the part that must not change
+#   slots   int32 (faces,)          optional; material slot of each face
+#   slot_names  uint8 (bytes,)      with slots; UTF-8, the name of a slot's material per line
 #   notes   uint8 (bytes,)          optional; UTF-8, a sentence per line: what was changed or left out of the artist's
 #                                   mesh. The worker says them when the job begins.
 RESULT_ROUGHNESS = 0.9
 """Of the material of a result, wherever it is made."""
 MAX_HEIGHT_M = 1e30
 """Of a result. Beyond, its coordinates come near the limits of their precision."""
-START_ARRAYS = ("verts", "faces", "uvs", "region", "rgb")
+START_ARRAYS = ("verts", "faces", "uvs", "region", "rgb", "slots", "slot_names")
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,9 @@ class JobRequest:
         """Raise RequestError with one clear sentence if the request cannot be run."""
         _check_protocol(self.protocol)
         if not self.prompt.strip():
-            raise RequestError("The prompt is empty.", "Describe the object, for example: a red bear.")
+            raise RequestError(
+                "The prompt is empty.", "Describe the object, for example: a red bear.", "prompt"
+            )
         choices = {"kind": Kind, "method": Method, "pose_mode": PoseMode, "quality": Quality}
         for name, allowed in choices.items():
             check_choice(name, getattr(self, name), allowed)
@@ -174,15 +184,17 @@ class JobRequest:
             raise RequestError(
                 f"The templates show {len(labels)} pose class(es), but {MIN_CLASSES} to {MAX_CLASSES} are needed.",
                 "Add templates of other views, or remove them all and let the prior draw its own.",
+                "template",
             )
         for template in self.templates:
             _validate_template(template)
-        if self.method == "usd" and self.pose_mode == "camera":
+        if self.method in USD_METHODS and self.pose_mode == "camera":
             for template in self.templates:
                 if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
                     raise RequestError(
                         f"Template {printable(template.label)[:100]!r} has no known view direction.",
                         "Label it front, right, back or left, set its azimuth, or use the marginal mode.",
+                        "template",
                     )
 
     def _validate_start(self) -> None:
@@ -344,6 +356,7 @@ class JobFolder:
 #   progress(step, total, it_per_s, eta_s) preview(path)
 #   pose_distribution(probs)              warning(message)      result(path)
 #   error(kind, message, hint)            paused()      cancelled()
+# The kinds of errors are those of ErrorKind.
 # The worker reads "cancel" and "pause" lines from stdin, where end of file means that the parent process ended, and from
 # a file of the job folder (folder_lock.py). Readers ignore unknown types and fields.
 
@@ -352,10 +365,12 @@ def _validate_template(template: Template) -> None:
     """Raise RequestError for what no picture of a pose can be."""
     check_text("label", template.label)
     if not template.label.strip():
-        raise RequestError("A template has no label.", "Label it front, right, back or left.")
+        raise RequestError("A template has no label.", "Label it front, right, back or left.", "template")
     of_this = f"of template {printable(template.label)[:100]!r}"
     if not is_inside(template.image):
-        raise RequestError(f"The picture {of_this} is not in the job folder.", "Add the template again.")
+        raise RequestError(
+            f"The picture {of_this} is not in the job folder.", "Add the template again.", "template"
+        )
     check_range(
         f"The weight {of_this}", template.weight, 1 / MAX_WEIGHT, MAX_WEIGHT, "", "Give a weight above zero."
     )

@@ -40,12 +40,13 @@ LINK_TAGS = {0xA000000C, 0xA0000003}
 
 
 class RequestError(ValueError):
-    """A request that cannot be run. `message` says what is wrong, `hint` says what to do."""
+    """A request that cannot be run. `message` says what is wrong, `hint` what to do, `kind` which ErrorKind it is."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, kind: str = "request") -> None:
         super().__init__(f"{message} {hint}")
         self.message = message
         self.hint = hint
+        self.kind = kind
 
 
 class FileMissing(RequestError):

@@ -18,6 +18,7 @@ import numpy as np
 
 # Workers run with PYTHONSAFEPATH, so the folder of this script is not in the import path.
 sys.path.insert(0, str(Path(__file__).parent))
+import fake_models
 import fake_templates
 
 from recdreamer.folder_lock import FolderLock, take_stop_request
@@ -126,6 +127,8 @@ def write_preview(folder: Path, step: int) -> str:
 def main() -> int:
     if "templates" in sys.argv:
         return fake_templates.main(sys.argv[sys.argv.index("templates") + 1 :], write_png)
+    if "models" in sys.argv:
+        return fake_models.main(sys.argv[sys.argv.index("models") + 1 :])
     folder = Path(sys.argv[sys.argv.index("run") + 1])
     request = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     overrides = request["overrides"]
@@ -155,8 +158,10 @@ def main() -> int:
         print("Segmentation fault", file=sys.stderr, flush=True)
         os._exit(7)
     if mode == "fail":
-        write_state(folder, status="failed", message="The GPU has no memory left.", hint="Choose Quick.")
-        send("error", kind="memory", message="The GPU has no memory left.", hint="Choose Quick.")
+        kind = overrides.get("kind", "out_of_memory")
+        text = {"message": "The GPU has no memory left.", "hint": "Choose Quick.", "kind": kind}
+        write_state(folder, status="failed", **text)
+        send("error", **text)
         return 1
     send("stage", name="optimize", index=0, count=2)
     for step in range(1, steps + 1):

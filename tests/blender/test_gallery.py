@@ -57,8 +57,9 @@ def test_the_gallery_is_drawn_as_the_settings_say(settings, session, addon, monk
     request = settings.to_request(with_templates=False)
     tasks = addon("jobs.errands")
     steps = []
-    monkeypatch.setattr(tasks, "Task", steps.extend)
-    tasks.gallery_task(["python"], request, addon("properties").Path("out"))
+    monkeypatch.setattr(tasks, "Task", lambda made, folder: steps.extend(made))
+    path = addon("properties").Path
+    tasks.gallery_task(["python"], request, path("out"), path("data"))
     assert steps[0].command == [
         "python", "templates", "gallery", "--prompt", "a red béar", "--out", "out", "--seed", "7",
         "--prior", "builtin", "--device", "cpu",

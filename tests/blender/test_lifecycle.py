@@ -59,7 +59,7 @@ def test_enabling_again_finds_the_jobs(extension, fake_backend, addon, settle, p
 def test_the_scene_holds_no_job_state(extension):
     names = set(bpy.context.scene.recdreamer.bl_rna.properties.keys()) - {"rna_type", "name"}
     assert names == {
-        "prompt", "method", "pose_mode", "quality", "seed", "height", "prior", "keep_running", "templates",
+        "prompt", "method", "pose_mode", "quality", "seed", "height", "keep_running", "templates",
         "front", "show_front", "shelf_view", "start",
     }  # fmt: skip
 
@@ -68,7 +68,10 @@ def test_only_the_shared_files_of_the_backend_are_imported(extension):
     names = {
         name.removeprefix(f"{MODULE}.backend") for name in sys.modules if name.startswith(f"{MODULE}.backend")
     }
-    shared = {"protocol", "safe_files", "json_values", "folder_lock", "job_state", "uv_map"}
+    shared = {
+        "protocol", "safe_files", "json_values", "folder_lock", "job_state", "worlds", "uv_map", "material_slots",
+        "prompt_words",
+    }  # fmt: skip
     assert names == {"", ".recdreamer"} | {f".recdreamer.{name}" for name in shared}
     assert "torch" not in sys.modules
 

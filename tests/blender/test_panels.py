@@ -28,11 +28,17 @@ def test_recorder_bites(extension):
             wrong()
 
 
-def test_without_a_backend(draw):
+def test_without_a_backend(draw, addon, preferences):
+    """One card: what, how large, where, one button; nothing of what comes later."""
+    addon("session").session.hardware.wait()
     seen = draw()
-    assert "recdreamer.open_preferences" in seen.operators
-    assert "The backend is not installed yet." in " ".join(seen.texts)
-    assert "No jobs yet." in seen.texts
+    text = " ".join(seen.texts)
+    assert "the backend, which is not on this computer yet." in text and "Downloads about 0.4 GB" in text
+    assert f"Goes into {preferences.folder}." in text.replace("\n", " ") or preferences.folder.name in text
+    assert seen.operators.count("recdreamer.set_up_backend") == 1
+    assert "recdreamer.generate" not in seen.operators and "prompt" not in seen.props
+    assert "recdreamer.capture_view" not in seen.operators and "No jobs yet." not in seen.texts
+    assert "Allow Online Access" in seen.texts and "screen.userpref_show" in seen.operators
 
 
 def test_idle_says_why_generate_is_grey(draw, fake_backend):

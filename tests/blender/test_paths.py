@@ -61,12 +61,17 @@ def test_jobs_are_found_from_every_file(preferences, settings, generate, home, t
 
 @pytest.mark.parametrize(
     ("typed", "prior"),
-    [("", "builtin"), ("some/model", "some/model"), ("~/sd", "HOME/sd"), ("'/models/sd'", "/models/sd"),
+    [("", "builtin"), ("some/model", "some/model"), ("taesd", "taesd"),
+     ("~/sd", "HOME/sd"), ("'/models/sd'", "/models/sd"),
      ("//sd", "FILE/sd"), ("./sd", "HOME/sd")],
 )  # fmt: skip
-def test_a_prior_in_a_folder_is_named_in_full(settings, home, tmp_path, typed, prior):
+def test_a_model_in_a_folder_is_named_in_full(preferences, home, tmp_path, typed, prior):
     open_new_file(tmp_path / "A/a.blend")
     settings = bpy.context.scene.recdreamer
-    settings.prior = typed
+    settings.prompt = "a red bear"
+    preferences.image_model = typed
+    open_new_file(tmp_path / "B/b.blend")
+    settings = bpy.context.scene.recdreamer
+    settings.prompt = "a red bear"
     expected = prior.replace("HOME", str(home)).replace("FILE", str(tmp_path / "A"))
     assert settings.to_request().prior == expected.replace("/", os.sep)

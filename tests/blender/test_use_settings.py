@@ -25,7 +25,7 @@ def test_settings_of_a_job_restore_its_object(settings, generate):
 
 def test_everything_in_the_panel_is_restored(settings, generate, preferences):
     settings.method, settings.pose_mode, settings.quality, settings.seed = "usd", "marginal", "quick", 7
-    settings.prior, settings.keep_running, settings.height = "some/prior", True, 3
+    preferences.image_model, settings.keep_running, settings.height = "some/prior", True, 3
     body, head = add_cube(), add_cube((0, 0, 1))
     head.parent = body
     start = settings.start
@@ -43,7 +43,6 @@ def test_everything_in_the_panel_is_restored(settings, generate, preferences):
             "pose_mode",
             "quality",
             "seed",
-            "prior",
             "keep_running",
             "height",
             "front",
@@ -51,11 +50,12 @@ def test_everything_in_the_panel_is_restored(settings, generate, preferences):
         of_start = ("kind", "object", "strength", "use_children", "keep_size", "stages", "region")
         cards = {(t.label, t.source, t.mirrored, t.weight, t.azimuth_deg) for t in settings.enabled_templates}
         values = [getattr(settings, name) for name in names] + [getattr(start, name) for name in of_start]
-        return values, cards, preferences.device
+        return values, cards, preferences.device, preferences.image_model
 
     before = panel()
     settings.method, settings.pose_mode, settings.quality, settings.seed = "vsd", "camera", "standard", 1
-    settings.prior, settings.keep_running, settings.height, settings.front = "builtin", False, 1, 0
+    preferences.image_model, settings.keep_running, settings.height = "builtin", False, 1
+    settings.front = 0
     start.kind, start.object, start.strength, start.use_children = "prompt", None, 0.9, True
     start.keep_size, start.stages, preferences.device = True, {"texture"}, "auto"
     for index in (3, 1, 0):

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
+from recdreamer import prompt_words
+from recdreamer.config import StepName
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.pipeline import clip_tokenizer
 from recdreamer.prior.prompts import VIEWS
 from recdreamer.prior.words import Words, doubts
-from recdreamer.protocol import JobFolder, JobRequest
+from recdreamer.protocol import JobFolder, JobRequest, Method
 from recdreamer.report import JobError
 from recdreamer.stages.guidance import endings, prepare_guide, prepare_prompts, prompt_doubts
+from recdreamer.worlds import DEFAULT_WORLD, described
 
 VIEW_WORDS = ("from front view", "facing left", "from back view")
 
@@ -62,6 +68,7 @@ def test_unknown_words_give_way_to_known_ones_and_then_the_last(
         ("赤い熊", "knows none of the words"),
         ("a red 熊", "does not know “熊”"),
         ("a photorealistic red bear", "longer than the 14 tokens that the built-in model reads: “photo"),
+        ("a bear " + "big " * 20, "reads: “big” is left out"),
         ("a bear " + " ".join(f"word{letter}" for letter in "abcdefghij"), "and 2 more"),
         ("a red bear \x1b[31m\u202e", "\\x1b"),
     ],
@@ -146,3 +153,49 @@ def test_the_reason_why_a_prior_is_none_is_the_real_one(
     with pytest.raises(JobError) as caught:
         DiffusionPrior.load(source, "cpu", torch.float32)
     assert reason in caught.value.message and "\n" not in caught.value.message and caught.value.hint
+
+
+@pytest.mark.parametrize("is_builtin", [True, False], ids=["builtin", "clip"])
+def test_the_panel_reads_prompts_as_the_tokenizers_do(is_builtin: bool, words: Words) -> None:
+    """The add-on has no tokenizer; its reader agrees with those of the jobs in every script and sign."""
+    true = words if is_builtin else Words(clip_tokenizer("!"))
+    reader, chance = prompt_words.reader(is_builtin), random.Random(0)
+    signs = "abcdefghijklmnopqrstuvwxyz  ,.'-!?1234½²Ⅷé赤🐻\u0301\u200d_ßДع\t\n’"
+    some = (
+        "a",
+        "the",
+        "red",
+        "bear",
+        "photorealistic",
+        "wooden",
+        "chair",
+        "don't",
+        "it's",
+        "highly-detailed",
+        "4k",
+    )
+    cut = 0
+    for number in range(400):
+        prompt = "".join(chance.choices(signs, k=chance.randrange(60)))
+        if number % 2:
+            prompt = " ".join(chance.choices(some, k=chance.randrange(100)))
+        found = reader.shortened(prompt, ["from side view, from back view"])
+        assert found == true.shortened(prompt, ["from side view, from back view"]), prompt
+        cut += bool(found.left_out)
+    assert 20 < cut < 400
+
+
+@pytest.mark.parametrize("prior", ["builtin", "other"])
+@pytest.mark.parametrize("method", get_args(Method))
+def test_the_panel_knows_what_the_presets_put_behind_a_prompt(prior: str, method: Method) -> None:
+    config = resolve(JobRequest("a bear", method=method, prior=prior))
+    guidances = [config.guidance, *(config.step(name).guidance for name in get_args(StepName))]
+    behind = [ending for guidance in guidances for ending in endings(guidance)]
+    assert prompt_words.usual_endings(method, prior == "builtin") == tuple(dict.fromkeys(behind))
+
+
+def test_the_words_that_are_offered_are_known(words: Words) -> None:
+    for thing, looks in DEFAULT_WORLD.looks.items():
+        for look in looks:
+            assert doubts(words.shortened(described(thing, look)), "builtin") == ""
+            assert thing in DEFAULT_WORLD.knows and look in DEFAULT_WORLD.knows

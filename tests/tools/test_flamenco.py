@@ -73,13 +73,7 @@ def test_the_commands_of_the_tasks_make_the_job_in_this_order(tmp_path):
     """As a worker of Flamenco runs them: each must end with 0, and what came before is not made again."""
     job = JobFolder(tmp_path / "bear")
     job.root.mkdir()
-    quick = {
-        "optimize.num_steps": 4,
-        "geometry.num_steps": 2,
-        "texture.num_steps": 2,
-        "rectifier.pose": False,
-    }
-    request = JobRequest("a red bear", quality="quick", method="sds", device="cpu", overrides=quick)
+    request = JobRequest("a red bear", quality="quick", method="sds", device="cpu", overrides=TINY_JOB)
     write_atomically(job.request, request.to_json())
     made = []
     for task in compiled(folder=str(job.root)):

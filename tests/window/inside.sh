@@ -1,5 +1,5 @@
 #!/bin/bash
-# Called by run.sh inside the chroot: starts a virtual screen and Blender, and takes screenshots on request.
+# Called by run.sh inside the chroot, with the name of the script that Blender runs: starts a virtual screen and Blender, and takes screenshots on request.
 # The probe requests NAME.png by writing out/NAME.shot. Screenshots are taken from outside of Blender,
 # because its own screenshot operator gives black images with a software renderer.
 set -euo pipefail
@@ -13,8 +13,20 @@ screen=$!
 trap 'kill $screen; rm -rf "$scratch"' EXIT
 for _ in $(seq 100); do [ -S /tmp/.X11-unix/X79 ] && break; sleep 0.1; done
 
-timeout 1800 blender --factory-startup --offline-mode --no-window-focus -p 0 0 1600 1000 \
-    --python probe.py > out/blender.log 2>&1 &
+options=--offline-mode
+if [ "$1" = clicks.py ]; then
+    # There is no other computer in this network; the hub is on 127.0.0.1, which is yet to be switched on.
+    options=
+    "$BACKEND_PYTHON" -c 'import fcntl, socket, struct
+s = socket.socket(); fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 1 | 64))'
+    PYTHONPATH=/opt/recdreamer/backend "$BACKEND_PYTHON" hub.py /opt/recdreamer > out/hub.log 2>&1 &
+    hub=$!
+    trap 'kill $screen $hub; rm -rf "$scratch"' EXIT
+    for _ in $(seq 1200); do [ -s endpoint ] && break; sleep 0.1; done
+    export HF_ENDPOINT=$(cat endpoint)
+fi
+timeout 1800 blender --factory-startup $options --no-window-focus -p 0 0 1600 1000 \
+    --python "$1" > out/blender.log 2>&1 &
 blender=$!
 while kill -0 $blender 2>/dev/null; do
     for request in out/*.shot; do

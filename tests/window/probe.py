@@ -202,14 +202,14 @@ def see(name: str) -> Iterator[float]:
         yield 0.05
 
 
-def main() -> None:
+def run(steps: Iterator[float]) -> None:
+    """Take the steps from pause to pause, and quit Blender at the end, or at the first error."""
     # The splash screen appears with the window, before any timer runs.
     bpy.context.preferences.view.show_splash = False
-    run = script()
 
     def tick() -> float | None:
         try:
-            return next(run)
+            return next(steps)
         except StopIteration:
             bpy.ops.wm.quit_blender()
         except BaseException:
@@ -223,4 +223,5 @@ def main() -> None:
     bpy.app.timers.register(tick, first_interval=0.8)
 
 
-main()
+if __name__ == "__main__":
+    run(script())

@@ -1,12 +1,13 @@
 #!/bin/bash
 # Runs the built extension in a real window with the real backend, and takes screenshots.
-#   run.sh CHROOT OUT [BACKEND_PYTHON]
+#   run.sh CHROOT OUT [BACKEND_PYTHON]                 the main job, by operators
+#   WALK=clicks run.sh CHROOT OUT [BACKEND_PYTHON]     from install to Stable Diffusion, by mouse and keys
 # CHROOT comes from setup_chroot.sh, OUT gets empty.png, idle.png, running.png, finished.png and the logs.
 # BACKEND_PYTHON is a Python with the backend's dependencies, default .venv/backend/bin/python.
 # NUM_STEPS in the environment, default 40; increase it for screenshots of good results.
 # Needs root: the backend's Python is mounted into the chroot at its own path, read-only.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,7s/^# //p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,8s/^# //p' "$0"; exit 2; }
 here=$(dirname "$(realpath "$0")")
 checkout=$(realpath "$here/../..")
 root=$(realpath "$1")
@@ -42,10 +43,17 @@ mounted=("$root/proc" "${mounted[@]}")
 
 rm -rf "$root/opt/recdreamer"
 mkdir -p "$root/opt/recdreamer/out"
-cp "$here/inside.sh" "$here/probe.py" "$archive" "$root/opt/recdreamer/"
+cp "$here"/*.sh "$here"/*.py "$checkout"/tests/catalog/{local_hub,models_on_disk}.py "$archive" "$root/opt/recdreamer/"
+script=probe.py alone=()
+if [ "${WALK:-}" = clicks ]; then
+    script=clicks.py alone=(unshare --net)
+    # For the hub; the add-on brings its own copy.
+    mkdir "$root/opt/recdreamer/backend"
+    cp -r "$checkout/backend/recdreamer" "$root/opt/recdreamer/backend/"
+fi
 status=0
 env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin BACKEND_PYTHON="$python" NUM_STEPS="${NUM_STEPS:-40}" \
-    chroot "$root" bash /opt/recdreamer/inside.sh || status=$?
+    "${alone[@]}" chroot "$root" bash /opt/recdreamer/inside.sh $script || status=$?
 cp -r "$root/opt/recdreamer/out/." "$out/"
 ls "$out"
 exit $status

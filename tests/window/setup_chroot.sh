@@ -24,6 +24,6 @@ chroot "$root" apt-get update
 # Blender's extension code imports the three Python packages, but its package does not depend on them.
 chroot "$root" apt-get install -y --no-install-recommends blender \
     python3-numpy python3-cattr python3-requests \
-    xvfb libgl1-mesa-dri libgl1 libegl1 imagemagick
+    xvfb libgl1-mesa-dri libgl1 libegl1 imagemagick xdotool
 chroot "$root" apt-get clean
 chroot "$root" blender --version

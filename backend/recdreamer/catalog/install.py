@@ -19,18 +19,20 @@ from recdreamer.catalog.entries import Entry, License, entries, entry_of, with_n
 from recdreamer.catalog.hub import Hub, Listing
 from recdreamer.catalog.locate import is_installed, locate
 from recdreamer.catalog.places import MANIFEST, Choices
+from recdreamer.json_values import parse_json
 from recdreamer.protocol import RequestError, write_atomically
 from recdreamer.report import JobError, Tick, no_tick
+from recdreamer.safe_files import is_inside
 
 Emit = Callable[[dict[str, Any]], None]
 """Receives the events of `get`, in this order; readers ignore unknown types and fields:
 
-- here: id, path. A model that is on this machine already.
+- here: id, kind, path. A model that is on this machine already.
 - license: id, title, url, text, models. To be read before it is accepted.
 - warning: message.
 - plan: models (id, title, repo, revision, bytes, license, verified), bytes, present_bytes, free_bytes.
 - progress: bytes, total, bytes_per_s, eta_s (None at first), id, file.
-- model: id, path, bytes. One that is complete now.
+- model: id, kind, path, bytes. One that is complete now.
 """
 SPARE_BYTES = 200_000_000
 """Left free on the disk."""
@@ -69,13 +71,13 @@ def get(
     missing = []
     for entry in wanted.values():
         try:
-            emit({"type": "here", "id": entry.id, "path": str(locate(entry.id, entry.kind, folder))})
+            path = locate(entry.id, entry.kind, folder)
+            emit({"type": "here", "id": entry.id, "kind": entry.kind, "path": str(path)})
         except RequestError:
             missing.append(entry)
     if not missing:
         return
-    if not dry_run:
-        _ask_for_licenses(missing, folder, emit, accept)
+    _ask_for_licenses(missing, folder, emit, None if dry_run else accept)
     with _locked(folder, not dry_run):
         there = hub()
         listings = {entry.id: _listing(there, entry, emit, waits_s, tick) for entry in missing}
@@ -116,12 +118,16 @@ def get(
                 at = meter.begin(entry.id, file.path, 0)
                 fetch(there, listing, file, targets[entry.id, file.path], at, waits_s)
             _finish(entry, listing, folder / entry.id)
-            emit({"type": "model", "id": entry.id, "path": str(folder / entry.id), "bytes": listing.size})
+            emit(
+                {"type": "model", "id": entry.id, "kind": entry.kind, "path": str(folder / entry.id),
+                 "bytes": listing.size}
+            )  # fmt: skip
 
 
 def _ask_for_licenses(
-    missing: Sequence[Entry], folder: Path, emit: Emit, accept: Callable[[License], bool]
+    missing: Sequence[Entry], folder: Path, emit: Emit, accept: Callable[[License], bool] | None
 ) -> None:
+    """Show each license that is to be accepted and was not yet; without `accept` nobody is asked."""
     choices = Choices.read(folder)
     open_ones = {
         entry.license.id: entry.license
@@ -139,6 +145,8 @@ def _ask_for_licenses(
                 "models": [entry.title for entry in missing if entry.license == license],
             }
         )
+        if accept is None:
+            continue
         if not accept(license):
             raise JobError(
                 "license",
@@ -146,7 +154,7 @@ def _ask_for_licenses(
                 f"Read it ({license.url}), then repeat with --accept-license.",
             )
         choices.accepted[license.id] = date.today().isoformat()
-    if open_ones:
+    if open_ones and accept is not None:
         with _writing(folder):
             choices.write(folder)
 
@@ -206,7 +214,7 @@ def _finish(entry: Entry, listing: Listing, folder: Path) -> None:
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:
     """The manifest of an installed model; None if it is not complete."""
-    return json.loads((folder / MANIFEST).read_text(encoding="utf-8")) if is_installed(folder) else None
+    return parse_json((folder / MANIFEST).read_bytes()) if is_installed(folder) else None
 
 
 def verify(entry: Entry, folder: Path, tick: Callable[[str], None] = lambda _: None) -> list[str]:
@@ -217,7 +225,9 @@ def verify(entry: Entry, folder: Path, tick: Callable[[str], None] = lambda _: N
     """
     own = folder / entry.id
     try:
-        files = json.loads((own / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = parse_json((own / MANIFEST).read_bytes())["files"]
+        if not all(is_inside(file["path"]) and isinstance(file["sha256"], str) for file in files):
+            raise ValueError("a file of it is elsewhere")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(
             f"{entry.title} is not installed, or not completely.", f"Get it: recdreamer models get {entry.id}"

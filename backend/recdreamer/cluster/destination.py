@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from recdreamer.protocol import BUILTIN_PRIOR, JobRequest, RequestError
+from recdreamer.protocol import JobRequest, RequestError
 from recdreamer.safe_files import printable
+from recdreamer.worlds import world_of
 
 DEFAULT_PORT = 10001
 """Of Ray's client server on the head."""
 SMALL_JOB = 0.25
-"""Share of a GPU for a job of the embedded prior."""
+"""Share of a GPU for a job of an embedded world."""
 ADDRESS = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-f:.]+\]|[\w.-]+)(?::(?P<port>\d{1,5}))?", re.IGNORECASE)
 HERE = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]", re.IGNORECASE)
 
@@ -79,7 +80,7 @@ def gpus_for(request: JobRequest, chosen: float | None, largest: float) -> float
     elif request.device == "cpu" or (request.device == "auto" and not largest):
         wanted = 0.0
     else:
-        wanted = SMALL_JOB if request.prior == BUILTIN_PRIOR else 1.0
+        wanted = 1.0 if world_of(request.prior) is None else SMALL_JOB
     if wanted > largest:
         raise RequestError(
             f"The job needs {wanted:g} GPU(s), but no node of the cluster has more than {largest:g}.",

@@ -55,6 +55,12 @@ class GuidanceConfig:
     )
     """Description of the renders in the second stage, appended to the prompt."""
     bridge_weight: float = 1.0
+    view_strength: float = 1.0
+    """w of ConsDreamer: how much of a view's own part of the embedding is added."""
+    inversion_steps: int = 10
+    """Steps of DDIM inversion of SDI."""
+    inversion_scale: float = -6.5
+    """Guidance scale of SDI's inversion (released: -7.5, which multiplies (eps_text - eps_empty) on top of eps_text)."""
     checkpointing: bool = False
     """Recompute the U-Net's activations instead of keeping them: less memory, more time."""
 
@@ -93,8 +99,9 @@ class RectifierConfig:
     yaw: Literal["inferred", "free"] = "inferred"
     """Target of the marginal form: `inferred` asks each camera for the class that it should see, given the object's
     yaw as estimated from the views so far (`YawPosterior`); `free` asks all cameras for the same f(c), as the paper."""
-    yaw_memory: int = 100
-    """Number of latest samples that carry 90 % of the weight in the yaw estimate."""
+    yaw_memory: int = 400
+    """Number of latest samples that carry 90 % of the weight in the yaw estimate. An object that shows one side all
+    around has no yaw, and the estimate wanders: with 100, two blue birds of five could not follow it."""
     lazy_steps: int = 0
     """Initial steps that track the marginal but rectify nothing (released code: lazy_activation)."""
     num_intervals: int = 10

@@ -22,13 +22,13 @@ JOB_LOG = "log.txt in the job folder"
 def explain(error: BaseException, doing: str = "", log: str = JOB_LOG) -> JobError:
     """The error as a JobError, in one sentence and one remedy, whatever it is.
 
-    Kinds: request, disk_full, not_writable, missing, file, text, number, out_of_memory, install, internal. `doing` names
-    what was being written, e.g. "the checkpoint of step 40"; `log` says where a traceback is.
+    Its kind is one of ErrorKind. `doing` names what was being written, e.g. "the checkpoint of step 40"; `log` says where
+    a traceback is.
     """
     if isinstance(error, JobError):
         return error
     if isinstance(error, RequestError):
-        return JobError("request", error.message, error.hint)
+        return JobError(error.kind, error.message, error.hint)
     if isinstance(error, OSError) and error.errno is not None:
         return _of_system(error, doing)
     if isinstance(error, UnicodeError):

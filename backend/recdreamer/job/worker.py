@@ -193,7 +193,7 @@ class JobReport:
         self._stop.listen(stop_at_end)
         self._state.status, self._state.pid = "running", os.getpid()
         self._state.host, self._state.token = socket.gethostname(), self._token
-        self._state.message = self._state.hint = ""
+        self._state.message = self._state.hint = self._state.kind = ""
         self._state.eta_s = None
         self._write_state()
         self._beat.start()
@@ -245,7 +245,7 @@ class JobReport:
     def warning(self, message: str) -> None:
         print(message, file=sys.stderr)
         with self._lock:
-            self._state.message = message
+            self._state.message, self._state.kind = message, ""
         self._send({"type": "warning", "message": message})
 
     def finish(self, status: Status, event: dict[str, Any], failure: JobError | None = None) -> None:
@@ -260,6 +260,7 @@ class JobReport:
         self._state.status, self._state.pid, self._state.eta_s = status, None, None
         if failure is not None:
             self._state.message, self._state.hint = failure.message, failure.hint
+            self._state.kind = failure.kind
         # A full disk may be the reason for the failure. The pipe still carries the event.
         with suppress(OSError):
             self._write_state()

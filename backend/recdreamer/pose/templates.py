@@ -141,6 +141,7 @@ def _load(path: Path, template: Template, size_px: int, warn: Warn) -> PoseTempl
         raise RequestError(
             f"The template '{printable(path.name)}' cannot be read ({reason}).",
             "Replace it with a PNG or JPEG picture, or remove it.",
+            "template",
         ) from error
     alpha = np.asarray(picture.getchannel("A"))
     has_alpha = bool((alpha < 0.99 * 255).any())
@@ -148,6 +149,7 @@ def _load(path: Path, template: Template, size_px: int, warn: Warn) -> PoseTempl
         raise RequestError(
             f"The template '{printable(path.name)}' is transparent (almost) everywhere.",
             "Capture it again with the object in view, or remove it.",
+            "template",
         )
     # Shrunk before it is padded to a square in floating point, where 20,000 × 20 pixels would take 5 GB.
     picture.thumbnail((4 * size_px, 4 * size_px), Image.Resampling.BOX)

@@ -23,6 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from recdreamer.catalog.description import Model
 from recdreamer.catalog.single_file import CONFIGURATIONS, TRAINED_PX
 from recdreamer.prior.schedule import NoiseSchedule, Prediction
+from recdreamer.prompt_words import letters_of_bytes
 
 PAD_TOKENS = {"sd1": "<|endoftext|>", "sd2": "!"}
 """What fills a prompt up to its full length, by family: as each was trained."""
@@ -164,16 +165,9 @@ def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
     """
     lines = gzip.decompress((CONFIGURATIONS / "clip_merges.txt.gz").read_bytes()).decode("utf-8").splitlines()
     merges: Any = [tuple(line.split()) for line in lines[1:]]
-    letters = _letters_of_bytes()
+    letters = letters_of_bytes().values()
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *(a + b for a, b in merges)]
     tokens += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
         {token: index for index, token in enumerate(tokens)}, merges, pad_token=pad_token, model_max_length=77
     )
-
-
-def _letters_of_bytes() -> list[str]:
-    """A printable character for each byte, printable ASCII and Latin-1 first: how byte-level BPE writes text."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [*map(chr, printable), *(chr(256 + index) for index in range(len(others)))]

@@ -1,0 +1,259 @@
+"""Pretrained models, seen from Blender: which there are, getting them, adding one's own. No bpy here.
+
+`recdreamer models` does the work in a process of its own; its events are in docs/models.md.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...backend.recdreamer.json_values import parse_json
+from ...backend.recdreamer.protocol import BUILTIN_PRIOR
+from .. import describe
+from ..trouble import Reason
+from .client import kill_process, models_folder
+from .environment import run_command
+from .task import Step, Task
+
+RECOMMENDED = "stable-diffusion"
+"""Name of the recommended image model; getting it brings what USD needs with it."""
+RECOMMENDED_TITLE = "Stable Diffusion"
+EXTRACTOR = "dinov2-small"
+"""What tells poses apart with any image model but the built-in one, unless another is chosen."""
+KINDS = {"prior": "image model", "extractor": "pose extractor", "decoder": "tiny decoder"}
+"""What the artist chooses among, by kind of model."""
+CANCEL_GRACE_S = 3.0
+"""Time for a download to end by itself. What was fetched is safe at any moment."""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model that can be fetched, or that is on this computer."""
+
+    id: str
+    """Name in the catalog, or the path."""
+    title: str
+    kind: str = ""
+    state: str = ""
+    """installed, found, added; available, incomplete; refused."""
+    about: str = ""
+    bytes: int = 0
+    path: str = ""
+    reason: str = ""
+    """Why it is refused."""
+    license: str = ""
+    accepted: bool = True
+
+    @property
+    def is_here(self) -> bool:
+        return self.state in ("installed", "found", "added")
+
+    @staticmethod
+    def of(message: dict[str, Any]) -> ModelRow:
+        texts = ("id", "title", "kind", "state", "about", "path", "reason", "license")
+        values = {name: str(message.get(name, "")) for name in texts}
+        return ModelRow(
+            **values, bytes=int(message.get("bytes", 0)), accepted=bool(message.get("accepted", True))
+        )
+
+
+@dataclass(frozen=True)
+class License:
+    """A license that is to be accepted before anything is fetched."""
+
+    title: str
+    url: str
+    text: str
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a download will fetch."""
+
+    models: tuple[str, ...]
+    bytes: int
+    present_bytes: int
+    free_bytes: int
+
+    @property
+    def left_bytes(self) -> int:
+        return self.bytes - self.present_bytes
+
+
+class ModelTask(Task):
+    """One command of `recdreamer models`, with its events."""
+
+    def __init__(self, interpreter: Path, data_folder: Path, do: Sequence[str], title: str) -> None:
+        self.do = tuple(do)
+        """The command and its arguments, such as ("get", "taesd")."""
+        self.rows: tuple[ModelRow, ...] = ()
+        self.licenses: tuple[License, ...] = ()
+        self.plan: Plan | None = None
+        self.factor = 0.0
+        """How far it is, 0 to 1."""
+        self.kind = ""
+        """The ErrorKind of `problem`."""
+        self.fetched: tuple[tuple[str, str], ...] = ()
+        """ID and kind of each model that is complete now."""
+        self.told: tuple[str, ...] = ()
+        """Sentences about what was done."""
+        self._error = ""
+        self._heard: dict[str, tuple[object, ...]] = {}
+        name, *arguments = do
+        options = ["--json", "--folder", str(models_folder(data_folder))]
+        command = [*run_command(interpreter), "models", name, *options, *arguments]
+        super().__init__([Step(title, command)], data_folder, subprocess.PIPE)
+
+    @property
+    def is_dry(self) -> bool:
+        """It only asked how much it would be."""
+        return "--dry-run" in self.do
+
+    def cancel(self) -> None:
+        """Ask the download to stop; kill it if it does not."""
+        with self._lock:
+            self._is_cancelled = True
+            process = self._process
+        if process is None or process.stdin is None:
+            return
+        with suppress(OSError, ValueError):
+            process.stdin.write(b"cancel\n")
+            process.stdin.flush()
+        timer = threading.Timer(CANCEL_GRACE_S, kill_process, [process])
+        timer.daemon = True
+        timer.start()
+
+    def _hear(self, line: str) -> None:
+        try:
+            message = parse_json(line.encode())
+        except ValueError:
+            return  # A library's own.
+        match message:
+            case {"type": "model", "state": str()}:
+                self._grow("rows", ModelRow.of(message))
+            case {"type": "model" | "here", "id": str(name), "kind": str(kind)}:
+                self._grow("fetched", (name, kind))
+            case {"type": "license", "title": str(title), "url": str(url), "text": str(text)}:
+                self._grow("licenses", License(title, url, text, tuple(map(str, message["models"]))))
+            case {"type": "plan", "models": list(models)}:
+                numbers = (int(message[name]) for name in ("bytes", "present_bytes", "free_bytes"))
+                plan = Plan(tuple(str(model["title"]) for model in models), *numbers)
+                self._news.put(("plan", plan))
+                self._news.put(("factor", plan.present_bytes / max(1, plan.bytes)))
+            case {"type": "progress", "bytes": int(done), "total": int(total)}:
+                self._news.put(("factor", min(1.0, done / max(1, total))))
+                self._news.put(("line", describe.download(done, total, message.get("eta_s"))))
+            case {"type": "checking", "file": str(file)}:
+                self._news.put(("line", f"Checking {file}"))
+            case {"type": "warning", "message": str(text)}:
+                self._grow("told", text)
+            case {"type": "verified", "id": str(name), "wrong": list(wrong)}:
+                bad = f"{name}: {len(wrong)} damaged files were removed. Get it again to repair it."
+                self._grow("told", bad if wrong else f"{name}: every byte is right.")
+            case {"type": "error", "message": str(text)}:
+                self._error = f"{text} {message.get('hint', '')}".strip()
+                self._news.put(("kind", str(message.get("kind", ""))))
+
+    def _grow(self, name: str, item: object) -> None:
+        self._heard[name] = (*self._heard.get(name, ()), item)
+        self._news.put((name, self._heard[name]))
+
+    def _why_failed(self, step: Step, line: str, code: int) -> str:
+        if self._error or line.startswith("{"):
+            return self._error  # Damaged files are told one by one.
+        return super()._why_failed(step, line, code)
+
+
+class Models:
+    """What `recdreamer models` has told, and its running command."""
+
+    def __init__(self) -> None:
+        self.rows: tuple[ModelRow, ...] = ()
+        self.is_known = False
+        """The list was read."""
+        self.problem = ""
+        """Why the list cannot be read."""
+        self.task: ModelTask | None = None
+        """What the artist has asked for: the running command or the last one."""
+        self.done: ModelTask | None = None
+        """A command that has ended since `poll` was called last, with success."""
+        self._list: ModelTask | None = None
+        self._asked: tuple[Path, Path] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        return self.task is not None and self.task.is_running
+
+    @property
+    def is_listing(self) -> bool:
+        return self._list is not None
+
+    def ask(self, interpreter: Path, data_folder: Path) -> None:
+        """Read the list in the background, unless it is known for this backend and folder."""
+        if self._asked != (interpreter, data_folder) and self._list is None:
+            self._asked = (interpreter, data_folder)
+            self._list = ModelTask(interpreter, data_folder, ["list"], "Looking for models")
+
+    def forget(self) -> None:
+        """Read the list again the next time, because a model has come or gone."""
+        self._asked = None
+
+    def poll(self) -> bool:
+        """Process news. True if something changed."""
+        self.done = None
+        changed = False
+        if self._list is not None and (changed := self._list.poll()) and not self._list.is_running:
+            self.problem = self._list.problem
+            if self._list.has_succeeded:
+                self.rows, self.is_known = self._list.rows, True
+            self._list = None
+        if self.task is not None and self.task.poll():
+            changed = True
+            if not self.task.is_running and not self.task.is_dry:
+                self.forget()
+            if self.task.has_succeeded:
+                self.done = self.task
+        return changed
+
+    def stop(self) -> None:
+        for task in (self.task, self._list):
+            if task is not None:
+                task.cancel()
+                task.join()
+
+    def find(self, name: str) -> ModelRow | None:
+        return next((row for row in self.rows if name in (row.id, row.path)), None)
+
+    def choices(self, kind: str) -> list[ModelRow]:
+        """Models of a kind on this computer, those that cannot be used last."""
+        rows = [row for row in self.rows if row.kind == kind and (row.is_here or row.state == "refused")]
+        return sorted(rows, key=lambda row: row.state == "refused")
+
+    def title_of(self, name: str) -> str:
+        """How the panel calls a model."""
+        if name == BUILTIN_PRIOR:
+            return "Built-in (Figurines)"
+        row = self.find(name)
+        return row.title if row is not None else describe.one_line(Path(name).name or name, 40)
+
+    def why_not(self, name: str, kind: str) -> Reason:
+        """Why a model cannot be used; empty if it can, or as long as nothing is known."""
+        if name == BUILTIN_PRIOR or not self.is_known:
+            return Reason()
+        row = self.find(name)
+        if row is None:
+            if Path(name).exists():
+                return Reason()  # The backend looks at it before the job.
+            return Reason(f"The {KINDS[kind]} {name} is not on this computer.", "model_missing")
+        if row.state == "refused":
+            return Reason(row.reason, kind)
+        if not row.is_here:
+            return Reason(f"{row.title} is not on this computer yet.", "model_missing")
+        return Reason()

@@ -1,0 +1,55 @@
+"""The cards of templates: picture, pose, source and verdict. On the shelf, and beside a message about one."""
+
+from __future__ import annotations
+
+from .. import describe, previews
+from ..jobs.errands import Advice, Verdict
+from ..layout import draw_text
+from ..properties import RecDreamerTemplate
+from ..session import session
+
+COLUMNS = 2
+"""Cards or suggested pictures per row."""
+
+
+def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict | None, context):
+    """Draw one template: its picture, properties and verdict."""
+    layout.alert = template.image == session.shown_template
+    picture = layout.column()
+    picture.active = template.enabled
+    if template.is_missing:
+        picture.label(text="Image missing")
+    else:
+        picture.template_icon(icon_value=_card_icon(template, verdict, context), scale=4.5)
+    row = layout.row(align=True)
+    row.prop(template, "enabled", text="")
+    row.prop(template, "label", text="")
+    row.context_pointer_set("recdreamer_template", template)
+    row.menu("RECDREAMER_MT_card", text="", icon="DOWNARROW_HLT")
+    row = layout.row(align=True)
+    source = template.bl_rna.properties["source"].enum_items[template.source]
+    text = f"{template.azimuth_deg:.0f}°" if template.has_camera else source.name
+    row.label(text=text, icon=source.icon)
+    row.operator("recdreamer.mirror_template", text="", icon="MOD_MIRROR", emboss=False).index = index
+    row.operator("recdreamer.remove_template", text="", icon="X", emboss=False).index = index
+    if template.weight != 1:
+        layout.prop(template, "weight")
+    if verdict is not None:
+        # The recognized pose, right below the label; there is no room for more words.
+        text = describe.with_share(verdict.reads_as, verdict.pose_probs.get(verdict.reads_as))
+        layout.label(text=text, icon="ERROR" if verdict.warnings else "CHECKMARK")
+        for advice in verdict.warnings:
+            draw_advice(layout, advice, context, COLUMNS)
+
+
+def draw_advice(layout, advice: Advice, context, columns: int = 1):
+    icon = "ERROR" if columns == 1 else "NONE"
+    draw_text(layout, f"{advice.message} {advice.hint}".strip(), context, icon, columns)
+
+
+def _card_icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:
+    """The picture, or the overlay from the check."""
+    view = context.scene.recdreamer.shelf_view
+    if verdict is None or view == "PICTURE":
+        return template.icon
+    return previews.icon(verdict.overlay if view == "MASK" else verdict.match) or template.icon
