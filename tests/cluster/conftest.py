@@ -26,17 +26,20 @@ sys.path.append(str(TOOLS))
 class Cluster(connection.Cluster):
     """A connection to hosts in this process."""
 
-    largest_gpus = 0.0
-
     def __init__(self) -> None:
-        self.hosts: list[JobHost] = []
+        self.hosts_so_far: list[JobHost] = []
+        self.has_gpus = 0.0
         self.ended: list[JobHost] = []
         self.before: Callable[[str, int], None] = lambda method, count: None
         """Called before each question with its name and the number of hosts so far; may raise NodeLost."""
 
-    def host(self, name: str, to: Destination, gpus: float) -> JobHost:
-        self.hosts.append(JobHost(name, to.program, to.storage))
-        return self.hosts[-1]
+    def gpus(self) -> tuple[float, float]:
+        return self.has_gpus, self.has_gpus
+
+    def hosts(self, name: str, to: Destination, gpus: float, count: int) -> tuple[list[JobHost], None]:
+        new = [JobHost(name, to.program, to.storage) for _ in range(count)]
+        self.hosts_so_far += new
+        return new, None
 
     def promise(self, host: JobHost, method: str, *arguments: Any) -> Any:
         return self.answer(host, method, *arguments)
@@ -45,7 +48,7 @@ class Cluster(connection.Cluster):
         return True
 
     def answer(self, host: JobHost, method: str, *arguments: Any) -> Any:
-        self.before(method, len(self.hosts))
+        self.before(method, len(self.hosts_so_far))
         return getattr(host, method)(*arguments)
 
     def end(self, host: JobHost, gently: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from recdreamer.cli.work import PROCESSES
 from recdreamer.cluster import host as host_module
 from recdreamer.cluster import submit as module
 from recdreamer.cluster.host import JobHost, sweep_abandoned
@@ -34,7 +35,7 @@ def test_the_result_comes_back_with_what_a_worker_leaves(copies, to, make_job):
     assert told.previews == ["previews/half.png"] and (job.root / told.previews[0]).read_bytes() == b"\x89PNG"
     assert names_in(job.checkpoints)[-1] == "shape-00000020"
     assert job.request.read_text() == request.to_json(), "the request stays as it was"
-    assert cluster.ended == cluster.hosts and names_in(copies) == [], "nothing is left on the node"
+    assert cluster.ended == cluster.hosts_so_far and names_in(copies) == [], "nothing is left on the node"
 
 
 @pytest.mark.parametrize("method", ["receive", "begin", "news", "pack", "part"])
@@ -42,7 +43,7 @@ def test_a_lost_node_costs_what_came_after_the_newest_checkpoint(copies, to, mak
     (job, request), cluster, told = make_job(), Cluster(), Told()
     cluster.before = lose_at(method, {"news": 8}.get(method, 1))
     run_on(cluster, to, job, request, told)
-    assert result_of(job) == RIGHT and len(cluster.hosts) == 2
+    assert result_of(job) == RIGHT and len(cluster.hosts_so_far) == 2
     assert len(told.warnings) == 1 and "its node died" in told.warnings[0]
     assert told.steps[-1] == 20
 
@@ -71,7 +72,7 @@ def test_a_worker_that_is_killed_every_time_ends_with_a_sentence(copies, to, mak
     )
     with pytest.raises(JobError, match=f"lost {MAX_LOSSES} times in a row.*its worker ended with code -9"):
         run_on(cluster, to, job, request, told)
-    assert len(cluster.hosts) == MAX_LOSSES and not job.result.exists() and names_in(copies) == []
+    assert len(cluster.hosts_so_far) == MAX_LOSSES and not job.result.exists() and names_in(copies) == []
 
 
 @pytest.mark.parametrize(("stop", "is_asked"), [(Paused, "pause"), (Cancelled, "cancel")])
@@ -102,14 +103,14 @@ def test_a_stop_while_no_node_is_free_is_obeyed(copies, to, make_job):
     told.ask = ask
     with pytest.raises(Cancelled):
         run_on(cluster, to, job, request, told)
-    assert cluster.ended == cluster.hosts
+    assert cluster.ended == cluster.hosts_so_far
 
 
 def test_a_full_disk_on_the_node_is_one_sentence_with_its_name(copies, to, make_job):
     (job, request), cluster = make_job(overrides={"trouble": "full"}), Cluster()
     with pytest.raises(JobError) as caught:
         run_on(cluster, to, job, request, Told())
-    assert caught.value.kind == "disk_full" and len(cluster.hosts) == 1
+    assert caught.value.kind == "disk_full" and len(cluster.hosts_so_far) == 1
     assert caught.value.message.startswith(f"{host_module.socket.gethostname()}: The disk is full")
 
 
@@ -183,11 +184,59 @@ def test_the_copy_knows_neither_this_computers_places_nor_its_gpu_numbers(copies
             found["earlier"] = sorted(p.name for p in (copy / "earlier-job").rglob("*"))
 
     cluster.before = before
-    cluster.largest_gpus = 8.0
+    cluster.has_gpus = 8.0
     run_on(cluster, to, job, request, Told())
     assert found["device"] == "cuda" and found["keep_running"] is False
     assert found["start_job"].endswith("/earlier-job") and str(earlier.root) not in found["start_job"]
     assert found["earlier"] == ["checkpoints", "job.json", "meta.json", "shape-00000020-final"]
+
+
+def test_each_process_has_a_host_and_finds_the_others(copies, to, make_job, monkeypatch):
+    """As torchrun would start them; the stand-in does not talk to the others, but each has its own copy."""
+    started = []
+    start_worker = JobHost._start_worker
+
+    def noted(self, job, variables):
+        started.append(variables)
+        start_worker(self, job, variables)
+
+    monkeypatch.setattr(JobHost, "_start_worker", noted)
+    (job, request), cluster = make_job(overrides={"processes": 3}), Cluster()
+    run_on(cluster, to, job, request, Told())
+    assert result_of(job) == RIGHT and [one["RANK"] for one in started] == ["0", "1", "2"]
+    assert {(one["WORLD_SIZE"], one["LOCAL_RANK"], one["MASTER_ADDR"]) for one in started} == {
+        ("3", "0", "127.0.0.1")
+    }
+    assert len({one["MASTER_PORT"] for one in started}) == 1
+    assert cluster.ended == cluster.hosts_so_far and len(cluster.ended) == 3 and names_in(copies) == []
+    # One process is told so, whatever the job says.
+    started.clear()
+    one, request = make_job("one", overrides={"processes": 3})
+    run_on(cluster, replace(to, processes=1), one, request, Told())
+    assert started == [{PROCESSES: "1"}]
+
+
+def test_processes_that_lose_one_another_go_on_elsewhere(copies, to, make_job, monkeypatch):
+    (job, request), cluster, told = make_job(overrides={"processes": 2}), Cluster(), Told()
+    news = JobHost.news
+    lost = {"type": "error", "kind": "processes", "message": "Process 1 was lost.", "hint": ""}
+
+    def first_time_lost(self, wait_s):
+        found = news(self, wait_s)
+        is_first = self is cluster.hosts_so_far[0] and found["code"] is not None
+        return found | {"lines": [json.dumps(lost)], "code": 1} if is_first else found
+
+    monkeypatch.setattr(JobHost, "news", first_time_lost)
+    run_on(cluster, to, job, request, told)
+    assert result_of(job) == RIGHT and len(cluster.hosts_so_far) == 4
+    assert "Process 1 was lost" in told.warnings[0]
+
+
+def test_more_gpus_than_there_are_is_one_sentence(copies, to, make_job):
+    (job, request), cluster = make_job(overrides={"processes": 3}), Cluster()
+    cluster.has_gpus = 2.0
+    with pytest.raises(RequestError, match="needs 3 GPUs for 3 processes, but the cluster has 2"):
+        run_on(cluster, replace(to, gpus=1.0), job, request, Told())
 
 
 def test_a_hostile_node_cannot_write_what_is_not_a_workers(make_job):
@@ -269,6 +318,6 @@ def test_a_host_that_nobody_asks_lets_its_worker_save_and_ends(copies, to, make_
     told.ask = ask
     with pytest.raises(JobError, match="gone"):
         run_on(cluster, to, job, request, told)
-    worker = cluster.hosts[0]._worker
+    worker = cluster.hosts_so_far[0]._worker
     assert worker.poll() is None
     assert ended.wait(30) and worker.poll() == 3 and names_in(copies) == []

@@ -10,7 +10,7 @@ import os
 import sys
 import tempfile
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -242,7 +242,8 @@ def run_job(command: Run) -> int:
         again = () if command.again is None else ("--again", command.again)
         seed = () if command.seed is None else ("--seed", str(command.seed))
         until = () if command.until is None else ("--until", command.until)
-        return follow(given_path(command.job), (*again, *seed, *until, *on_cluster(command)))
+        shared = () if command.processes is None else ("--processes", str(command.processes))
+        return follow(given_path(command.job), (*again, *seed, *until, *shared, *on_cluster(command)))
     repeat = None if command.again is None else (command.again, command.seed)
     if command.on and command.until:
         raise RequestError("A job on a cluster runs to its end.", "Leave out --until, or --on.")
@@ -263,7 +264,8 @@ def cluster_of(command: OnCluster) -> Destination:
     """The cluster that a command names. Raises RequestError if that cannot be one."""
     from recdreamer.cluster.destination import destination
 
-    return destination(command.on, command.gpus, command.storage, command.allow_remote)
+    to = destination(command.on, command.gpus, command.storage, command.allow_remote)
+    return replace(to, processes=command.processes if isinstance(command, Run) else None)
 
 
 def check_cluster(command: OnCluster) -> None:

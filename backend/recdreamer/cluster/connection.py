@@ -66,18 +66,34 @@ class Cluster:
         self._refuse_open_or_absent()
         self._connect()
 
-    @property
-    def largest_gpus(self) -> float:
-        """GPUs of the node that has the most. Raises JobError "cluster"."""
-        nodes = self.ask(self._ray.nodes)
-        return max((node["Resources"].get("GPU", 0.0) for node in nodes if node["Alive"]), default=0.0)
+    def gpus(self) -> tuple[float, float]:
+        """GPUs of the node that has the most, and of all nodes. Raises JobError "cluster"."""
+        counts = [node["Resources"].get("GPU", 0.0) for node in self.ask(self._ray.nodes) if node["Alive"]]
+        return max(counts, default=0.0), sum(counts)
 
-    def host(self, name: str, to: Destination, gpus: float) -> Any:
-        """The actor of a job, which starts when a node is free."""
-        actor = self._ray.remote(JobHost).options(
-            num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
-        )
-        return self.ask(lambda: actor.remote(name, to.program, to.storage))
+    def hosts(self, name: str, to: Destination, gpus: float, count: int) -> tuple[list[Any], Any]:
+        """The actors of a job, which start when nodes are free, and what reserves their places: all of them, or none.
+
+        One actor needs no reservation.
+        """
+        options: list[dict[str, Any]] = [{"scheduling_strategy": "SPREAD"}]
+        group = None
+        if count > 1:
+            from ray.util.placement_group import placement_group
+            from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy as Place
+
+            place = {"CPU": 1.0} | ({"GPU": gpus} if gpus else {})
+            group = self.ask(lambda: placement_group([place] * count, strategy="PACK"))
+            options = [
+                {"scheduling_strategy": Place(group, placement_group_bundle_index=i)} for i in range(count)
+            ]
+        actor = self._ray.remote(JobHost)
+
+        def start() -> list[Any]:
+            fixed = {"num_cpus": 1, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
+            return [actor.options(**fixed, **own).remote(name, to.program, to.storage) for own in options]
+
+        return self.ask(start), group
 
     def promise(self, host: Any, method: str, *arguments: Any) -> Any:
         """Call a method of a host, without waiting for it. Raises NodeLost and JobError "cluster"."""
@@ -120,6 +136,16 @@ class Cluster:
                 self._ray.kill(host)
         except Exception as error:  # It is gone already, or the cluster is.
             print(f"The host could not be ended: {reason_of(error)}")
+
+    def give_back(self, group: Any) -> None:
+        """Free the places of a job of several processes."""
+        from ray.util.placement_group import remove_placement_group
+
+        try:
+            if self._ray.is_initialized():
+                remove_placement_group(group)
+        except Exception as error:
+            print(f"The places could not be given back: {reason_of(error)}")
 
     def close(self) -> None:
         """Give the connection back; what this process has started there ends."""

@@ -24,9 +24,11 @@ class Destination:
     address: str
     """HOST:PORT of the client server of the head."""
     gpus: float | None = None
-    """GPUs for the job, also a part of one; None: as `gpus_for` says."""
+    """GPUs for each process of the job, also a part of one; None: as `gpus_for` says."""
     storage: str = ""
     """URL of fsspec that this computer and the nodes can write; empty: files travel through Ray."""
+    processes: int | None = None
+    """Processes that share the views of a step, each on its own GPU and perhaps its own node; None: as the job says."""
     program: tuple[str, ...] = ()
     """What runs a job on a node, before `run FOLDER`; empty: this package."""
 

@@ -98,6 +98,7 @@ class JobHost:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "time_s": time.time(),
+            "address": self._address(),
         }
 
     def receive(self, part: bytes) -> None:
@@ -105,8 +106,11 @@ class JobHost:
         self._heard_s = time.monotonic()
         self._arrived += part
 
-    def begin(self, note: dict[str, Any]) -> dict[str, Any]:
-        """Unpack the parcel of the note and start the worker. Returns {"units": ...} or {"failure": ...}."""
+    def begin(self, note: dict[str, Any], variables: dict[str, str] | None = None) -> dict[str, Any]:
+        """Unpack the parcel of the note and start the worker, with these environment variables besides.
+
+        Returns {"units": ...} or {"failure": ...}.
+        """
         self._heard_s = time.monotonic()
         try:
             data, self._arrived = bytes(self._arrived), bytearray()
@@ -118,7 +122,7 @@ class JobHost:
             job.check()
             write_atomically(job.request, self._as_here(job.read_request()).to_json())
             units = self._units(at_end=True)
-            self._start_worker(job)
+            self._start_worker(job, variables or {})
         except Exception as error:
             failure = explain(error, f"the job on {socket.gethostname()}")
             self.close()
@@ -213,12 +217,26 @@ class JobHost:
             device="cuda" if request.device.startswith("cuda") else request.device,
         )
 
-    def _start_worker(self, job: JobFolder) -> None:
+    @staticmethod
+    def _address() -> str:
+        """Where other nodes reach this one. Ray knows, whose process this is; without it, there are no others."""
+        ray = sys.modules.get("ray")
+        return ray.util.get_node_ip_address() if ray is not None and ray.is_initialized() else "127.0.0.1"
+
+    def free_port(self) -> int:
+        """A port where the worker can be reached by those of other nodes."""
+        self._heard_s = time.monotonic()
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            return probe.getsockname()[1]
+
+    def _start_worker(self, job: JobFolder, variables: dict[str, str]) -> None:
         # Ray's variables have its token, which is none of the worker's business.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         paths = [str(HOME), *filter(os.path.isabs, environment.get("PYTHONPATH", "").split(os.pathsep))]
         environment |= {
             "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), "PYTHONSAFEPATH": "1", "OMP_WAIT_POLICY": "PASSIVE",
+            **variables,
         }  # fmt: skip
         handle = open_regular(job.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         with os.fdopen(handle, "ab") as log:

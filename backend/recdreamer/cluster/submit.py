@@ -21,7 +21,7 @@ from recdreamer import __version__
 from recdreamer.cluster import parcel
 from recdreamer.cluster.connection import Cluster, NodeLost
 from recdreamer.cluster.destination import Destination, gpus_for
-from recdreamer.cluster.host import EARLIER_JOB, JOB
+from recdreamer.cluster.host import EARLIER_JOB, JOB, SILENCE_S
 from recdreamer.cluster.mirror import Mirror, carried_names
 from recdreamer.job.repeat import is_repeated
 from recdreamer.job.worker import CANCELLED, DONE, FAILED, PAUSED, Again, run
@@ -39,6 +39,8 @@ TURN_S = 0.5
 """Longest time for files between two questions for news."""
 STOP_S = 55.0
 """Time for a worker to save and end, and for what it saved to come back: callers wait a little longer."""
+PROCESSES = "processes"
+"""Kind of the error of a job whose processes lost one another."""
 MAX_LOSSES = 5
 """Times in a row that a job may be lost without getting on."""
 SLOW_S = 30.0
@@ -102,6 +104,10 @@ class Attempt:
         # In a storage there may be another job of this name, and an earlier attempt at this one.
         self._name = f"{job.root.name}-{secrets.token_hex(4)}"
         self._host: Any = None
+        self._others: list[Any] = []
+        """Hosts of the processes of rank 1 and up, which only compute."""
+        self._places: Any = None
+        self._asked_others_s = time.monotonic()
         self._mirror = Mirror(job, request)
         self._fetch: Fetch | None = None
         self._previews: list[str] = []
@@ -131,11 +137,15 @@ class Attempt:
                 return self._finish(news["code"], news["units"])
             self._take(news["units"], TURN_S)
             self._look_for_stop()
+            self._keep_others()
 
     def end(self, is_lost: bool) -> None:
         """Let nothing of the attempt go on, or lie about, as far as its node can still be reached."""
         if self._host is not None:
-            self._cluster.end(self._host, gently=not is_lost and bool(self.where))
+            for host in (self._host, *self._others):
+                self._cluster.end(host, gently=not is_lost and bool(self.where))
+            if self._places is not None:
+                self._cluster.give_back(self._places)
             if self._to.storage:
                 with suppress(RequestError):
                     parcel.sweep(self._to.storage, self._name)
@@ -143,13 +153,20 @@ class Attempt:
     def _find_node(self) -> None:
         """Wait for a free node, and see that it fits."""
         self._tell(lambda: self._report.stage("waiting", 0, 1))
-        gpus = gpus_for(self._request, self._to.gpus, self._cluster.largest_gpus)
-        self._host = self._cluster.host(self._name, self._to, gpus)
-        promise = self._cluster.promise(self._host, "about")
-        while not self._cluster.is_ready(promise, NEWS_S):
-            self._look_for_stop()
-            if self.stopping is not None:
-                raise self.stopping
+        largest, total = self._cluster.gpus()
+        gpus, count = gpus_for(self._request, self._to.gpus, largest), processes_of(self._request, self._to)
+        if gpus * count > total:
+            raise RequestError(
+                f"The job needs {gpus * count:g} GPUs for {count} processes, but the cluster has {total:g}.",
+                "Ask for fewer processes, or for a part of a GPU for each (--gpus).",
+            )
+        (self._host, *self._others), self._places = self._cluster.hosts(self._name, self._to, gpus, count)
+        for host in (self._host, *self._others):
+            promise = self._cluster.promise(host, "about")
+            while not self._cluster.is_ready(promise, NEWS_S):
+                self._look_for_stop()
+                if self.stopping is not None:
+                    raise self.stopping
         asked_s, about, heard_s = time.time(), self._ask("about"), time.time()
         self.where = printable(about["host"])[:100]
         if about["version"] != __version__:
@@ -173,20 +190,35 @@ class Attempt:
         if self._request.start_job and earlier.is_dir():
             JobFolder(earlier).check()
             sources.append((earlier, EARLIER_NAMES, EARLIER_JOB))
-        data = parcel.pack(*sources)
+        data, count = parcel.pack(*sources), 1 + len(self._others)
+        where = self._ask("about")["address"], str(self._ask("free_port"))
+        # Rank 0 first, which the others look for.
+        for rank, host in enumerate((self._host, *self._others)):
+            begun = self._bring(host, data, rank, variables_of(rank, count, *where))
+            if "failure" in begun:
+                raise JobError(*begun["failure"])
+            if rank == 0:
+                self._mirror.stamps = begun["units"]
+
+    def _bring(self, host: Any, data: bytes, rank: int, variables: dict[str, str]) -> dict[str, Any]:
+        """Bring a parcel to a host and begin there. Returns what `JobHost.begin` says."""
         if self._to.storage:
-            note = parcel.put(self._to.storage, f"{self._name}/there.parcel", data)
+            note = parcel.put(self._to.storage, f"{self._name}/there-{rank}.parcel", data)
         else:
             note = {"name": "", "size": len(data), "sha256": parcel.digest(data)}
             for start in range(0, len(data), PART):
-                self._ask("receive", data[start : start + PART])
+                self._cluster.answer(host, "receive", data[start : start + PART])
                 self._look_for_stop()
                 if self.stopping is not None:
                     raise self.stopping
-        begun = self._ask("begin", note)
-        if "failure" in begun:
-            raise JobError(*begun["failure"])
-        self._mirror.stamps = begun["units"]
+        return self._cluster.answer(host, "begin", note, variables)
+
+    def _keep_others(self) -> None:
+        """Let the hosts that only compute know that somebody is there."""
+        if self._others and time.monotonic() - self._asked_others_s > SILENCE_S / 4:
+            self._asked_others_s = time.monotonic()
+            for host in self._others:
+                self._cluster.promise(host, "about")
 
     def _ask(self, method: str, *arguments: Any) -> Any:
         return self._cluster.answer(self._host, method, *arguments)
@@ -293,10 +325,36 @@ class Attempt:
                 raise NodeLost("its result did not come back")
             return
         if code == FAILED and self._failure is not None:
+            if self._failure.kind == PROCESSES and self._others:  # One of them is lost: all go on elsewhere.
+                raise NodeLost(self._failure.message)
             raise self._failure
         if self.stopping is not None:
             raise self.stopping
         raise NodeLost(f"its worker ended with code {code}")
+
+
+def processes_of(request: JobRequest, to: Destination) -> int:
+    """Processes of a job: as asked for, or else as the job says; "as many as fit" is one, as each place is asked for.
+
+    >>> processes_of(JobRequest("a bear", overrides={"processes": 2}), Destination("localhost:1"))
+    2
+    """
+    said = request.overrides.get("processes", 1) if to.processes is None else to.processes
+    return max(1, said) if isinstance(said, int) else 1
+
+
+def variables_of(rank: int, count: int, address: str, port: str) -> dict[str, str]:
+    """Environment variables by which a process finds the others, as torchrun sets them.
+
+    Each host has a GPU of its own, so LOCAL_RANK is always 0: it means the only one that the process sees.
+    """
+    if count == 1:
+        return {"RECDREAMER_PROCESSES": "1"}  # Whatever the job says: there is one place.
+    numbers = {"RANK": rank, "WORLD_SIZE": count, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
+    return {name: str(number) for name, number in numbers.items()} | {
+        "MASTER_ADDR": address,
+        "MASTER_PORT": port,
+    }
 
 
 @dataclass
