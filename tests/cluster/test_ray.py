@@ -64,10 +64,10 @@ def submit(nodes, tmp_path):
 def finish(process: subprocess.Popen) -> tuple[int, list[dict]]:
     """Exit code and events."""
     lines = process.stdout.read().splitlines()
-    return process.wait(90), [json.loads(line) for line in lines]
+    return process.wait(150), [json.loads(line) for line in lines]
 
 
-def wait_for(condition, limit_s: float = 60.0) -> None:
+def wait_for(condition, limit_s: float = 150.0) -> None:
     end_s = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end_s, "timed out"
