@@ -43,10 +43,10 @@ on_box "$sshd" -f /dev/null -h "$work/host" -o Port=22 -o PidFile="$work/sshd.pi
     -o AuthorizedKeysFile="$work/box/.ssh/authorized_keys" -o PermitRootLogin=yes
 ssh_options="-i $work/laptop/.ssh/id -o StrictHostKeyChecking=accept-new -o UserKnownHostsFile=$work/laptop/.ssh/known"
 
-# As docs/cluster.md says: on the box, then on the laptop.
+# As docs/cluster.md says: on the box, then on the laptop. The address has to be named, as there is no route to the world.
 on_box ray get-auth-token --generate > "$work/token" 2> /dev/null
 on_box chmod 600 "$work/box/.ray/auth_token"
-on_box env RAY_AUTH_MODE=token ray start --head --num-cpus 1 --include-dashboard=false --disable-usage-stats \
+on_box env RAY_AUTH_MODE=token ray start --head --node-ip-address=10.77.0.1 --num-cpus 1 --include-dashboard=false --disable-usage-stats \
     --temp-dir "$work/r" > "$work/ray.log" 2>&1 || { tail "$work/ray.log"; exit 1; }
 mkdir -p -m 700 "$work/laptop/.ray"
 on_laptop ssh $ssh_options 10.77.0.1 "cat $work/box/.ray/auth_token" > "$work/laptop/.ray/auth_token"
