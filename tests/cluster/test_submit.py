@@ -106,7 +106,15 @@ def test_a_stop_while_no_node_is_free_is_obeyed(copies, to, make_job):
     assert cluster.ended == cluster.hosts_so_far
 
 
-def test_a_full_disk_on_the_node_is_one_sentence_with_its_name(copies, to, make_job):
+@pytest.mark.parametrize("code", [1, 120], ids=["an orderly end", "prints could not be flushed"])
+def test_a_full_disk_on_the_node_is_one_sentence_with_its_name(copies, to, make_job, monkeypatch, code):
+    """On a disk that was really full, Python ended with 120."""
+    news = JobHost.news
+    monkeypatch.setattr(
+        JobHost,
+        "news",
+        lambda self, wait_s: (found := news(self, wait_s)) | {"code": found["code"] and code},
+    )
     (job, request), cluster = make_job(overrides={"trouble": "full"}), Cluster()
     with pytest.raises(JobError) as caught:
         run_on(cluster, to, job, request, Told())

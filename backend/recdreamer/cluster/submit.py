@@ -313,6 +313,8 @@ class Attempt:
 
     def _finish(self, code: int, units: dict[str, str]) -> None:
         """Bring back the rest, and end as the worker has ended."""
+        if self._failure is not None and code not in (DONE, PAUSED, CANCELLED):
+            code = FAILED  # On a full disk, Python itself cannot end well, and has another code for that.
         is_abandoned = code in (FAILED, CANCELLED) and is_repeated(
             self._job
         )  # The caller restores the earlier state.
