@@ -27,7 +27,7 @@ def nodes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ray")
     (folder / "copies").mkdir()
     copies = {"RECDREAMER_CLUSTER_FOLDER": str(folder / "copies"), "PYTHONPATH": str(ROOT / "backend")}
-    nodes = Nodes(folder, nodes=1, cpus=2, **copies)
+    nodes = Nodes(folder, nodes=1, cpus=2, environment=copies)
     yield nodes
     nodes.close()
 
@@ -75,7 +75,7 @@ def wait_for(condition, limit_s: float = 150.0) -> None:
 
 
 def test_a_job_pauses_by_its_folder_goes_on_and_looks_like_one_of_this_computer(nodes, submit, make_job):
-    job, _ = make_job(overrides={"step_s": 0.1})
+    job, _ = make_job(overrides={"step_s": 0.4})
     process = submit(job)
     wait_for(lambda: job.read_state().step >= 2)
     assert is_locked(job.root) and job.read_state().status == "running"

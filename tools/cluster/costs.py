@@ -36,7 +36,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for workers, key in ((1, "one"), (options.workers, "all")):
         nodes = Nodes(
             out, min(workers, options.nodes), max(1, workers // options.nodes),
-            PYTHONPATH=str(BACKEND), **{FOLDER: str(out / "copies")},
+            environment={"PYTHONPATH": str(BACKEND), FOLDER: str(out / "copies")},
         )  # fmt: skip
         os.environ.update(nodes.environment)
         try:

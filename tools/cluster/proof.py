@@ -81,7 +81,7 @@ class Proof:
         before = len(self.ended)
         self.nodes = Nodes(
             self.out, self.options.nodes, self.options.workers // self.options.nodes,
-            PYTHONPATH=str(BACKEND), **{FOLDER: str(self.copies)},
+            environment={"PYTHONPATH": str(BACKEND), FOLDER: str(self.copies)},
         )  # fmt: skip
         # A connection to a dead head is given up after this; Ray's own value is 30.
         os.environ.update(self.nodes.environment, RAY_CLIENT_RECONNECT_GRACE_PERIOD="5")

@@ -36,7 +36,12 @@ class Nodes:
     """A cluster in a process of its own."""
 
     def __init__(
-        self, folder: Path, nodes: int = 2, cpus: int = 2, gpus: float = 0, **environment: str
+        self,
+        folder: Path,
+        nodes: int = 2,
+        cpus: int = 2,
+        gpus: float = 0,
+        environment: dict[str, str] | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.port = folder, free_port()
@@ -45,7 +50,7 @@ class Nodes:
         if not token.exists():
             token.touch(mode=0o600)
             token.write_text(secrets.token_hex(32))
-        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), **environment}
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)} | (environment or {})
         self._arguments = ["--nodes", str(nodes), "--cpus", str(cpus), "--gpus", str(gpus)]
         self._process: subprocess.Popen[str] | None = None
         self.start()
@@ -75,8 +80,9 @@ class Nodes:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
-            self._process.stdin.close()
-            self._process.stdout.close()
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    stream.close()
             self._log.close()
             self._process = None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -194,9 +195,9 @@ class Cluster:
 
     def _answers(self, token: str) -> Any:
         """None if the head answers, else the status code that gRPC gives."""
-        import ray.core.generated.ray_client_pb2 as messages
-        import ray.core.generated.ray_client_pb2_grpc as services
-
+        # Generated when they are imported, so that no type checker knows what is in them.
+        messages = import_module("ray.core.generated.ray_client_pb2")
+        services = import_module("ray.core.generated.ray_client_pb2_grpc")
         channel = self._grpc.insecure_channel(self.address)
         try:
             ping = messages.ClusterInfoRequest(type=messages.ClusterInfoType.PING)

@@ -185,7 +185,7 @@ class Attempt:
     def _carry(self) -> None:
         """Bring the folder to the node, and begin."""
         self._job.check()
-        sources = [(self._job.root, carried_names(self._job), JOB)]
+        sources: list[parcel.Source] = [(self._job.root, carried_names(self._job), JOB)]
         earlier = Path(self._request.start_job)
         if self._request.start_job and earlier.is_dir():
             JobFolder(earlier).check()
