@@ -172,7 +172,7 @@ def words(
     """Prompts by the number of the mixture that each one means; `views` in the order of VIEWS."""
     rows = torch.eye(width, dtype=DOUBLE)[:, None]
     seen = rows[list(views or (plain,) * 5)]
-    return Prompts(rows[plain][None], rows[empty][None], seen, rows[source][None], ViewConfig())
+    return Prompts(rows[plain][None], rows[empty][None], seen, rows[[source] * 5], ViewConfig())
 
 
 class ExactClassifier(nn.Module):

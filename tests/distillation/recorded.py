@@ -12,7 +12,7 @@ from recdreamer.prior.denoiser import Question
 from recdreamer.prior.prompts import VIEWS, Prompts, ViewConfig
 from recdreamer.prior.schedule import NoiseSchedule
 
-NAMES = ("plain", "empty", *VIEWS, "source")
+NAMES = ("plain", "empty", *VIEWS, *(f"source, {view}" for view in VIEWS))
 """Texts by the number that their embedding holds."""
 SCHEDULE = NoiseSchedule(torch.linspace(0.999, 0.01, 1000), "epsilon")
 

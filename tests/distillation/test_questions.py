@@ -18,6 +18,7 @@ SCALE = 5.0
 T = torch.tensor([150, 620])
 CAMERAS = cameras(5.0, 95.0)
 WORDS = ("front", "right")
+SOURCES = tuple(f"source, {word}" for word in WORDS)
 
 
 def noised(step: int = 0, num_steps: int = 10) -> Noised:
@@ -73,7 +74,7 @@ def generator() -> torch.Generator:
                 (("plain",) * 2, True, "nowhere"),
             ],
         ),
-        ("sds_bridge", [(WORDS, False, None), (("source",) * 2, False, None)]),
+        ("sds_bridge", [(WORDS, False, None), (SOURCES, False, None)]),
     ],
 )
 def test_each_network_is_asked_with_its_text_its_camera_and_the_noise_of_its_view(
@@ -122,7 +123,8 @@ def test_the_second_stage_of_sds_bridge_goes_from_its_source_to_the_prompt() -> 
         guide = guide_of("sds_bridge", bridge_from=0.5, bridge_weight=weight)
         x = noised(step=5)
         grad = distillation_grad(guide, x, guide.ask(x, generator()))
-        wanted = weight * (torch.tensor([answer(name) for name in WORDS]) - answer("source"))
+        target, source = (torch.tensor([answer(name) for name in names]) for names in (WORDS, SOURCES))
+        wanted = weight * (target - source)
         assert torch.allclose(grad, wanted[:, None, None, None].expand_as(grad))
     earlier = guide_of("sds_bridge", bridge_from=0.6)
     assert torch.equal(earlier.ask(noised(step=5), generator()).eps_phi, noised(step=5).eps)

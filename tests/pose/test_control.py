@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from recdreamer.cameras import angle_difference
 from recdreamer.pose.control import NUM_YAWS, YawPosterior, wanted_classes
 from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.pose.rectifier import Rectifier, marginal_log_ratio
@@ -155,3 +156,23 @@ def test_views_agree_on_one_front_by_the_yaw_and_on_none_without(seed: int) -> N
     """The mechanism of the failure, without any picture: a uniform marginal is content with several fronts."""
     assert fronts_after(posterior(), seed) == 1
     assert fronts_after(None, seed) > 1
+
+
+def test_the_yaw_of_an_object_without_a_front_wanders_less_with_a_longer_memory() -> None:
+    """Backs all around fit no yaw better than another; what is left is the chance of the azimuths that were drawn."""
+
+    def turn_deg(memory: int) -> float:
+        """Mean turn of the likeliest yaw within 25 steps of four views."""
+        turns = []
+        for seed in range(6):
+            generator, yaw, likeliest = torch.Generator().manual_seed(seed), posterior(memory), []
+            backs = torch.tensor([-9.0, -9.0, 0.0, -9.0]).log_softmax(0).expand(4, 4)
+            marginal = torch.tensor([0.03, 0.03, 0.91, 0.03]).expand(4, 4)
+            for _ in range(300):
+                yaw.update(360 * torch.rand(4, generator=generator), backs, marginal)
+                likeliest.append(5.0 * yaw.log_evidence.argmax().item())
+            settled = torch.tensor(likeliest[50:])
+            turns.append(angle_difference(settled[25:], settled[:-25]).abs().mean())
+        return torch.stack(turns).mean().item()
+
+    assert turn_deg(1600) < 0.7 * turn_deg(100)

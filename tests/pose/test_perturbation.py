@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate
 
 from recdreamer.pose.perturbation import averaged_logits, perturbed
 
@@ -20,7 +21,7 @@ def spot() -> Tensor:
 
 def place(pictures: Tensor) -> list[tuple[int, int]]:
     """Where each picture is brightest, after the noise that is not there."""
-    smooth = torch.nn.functional.avg_pool2d(pictures.mean(1, keepdim=True), 3, stride=1, padding=1)
+    smooth = avg_pool2d(pictures.mean(1, keepdim=True), 3, stride=1, padding=1)
     return [divmod(int(index), pictures.shape[-1]) for index in smooth.flatten(1).argmax(1)]
 
 
@@ -48,7 +49,7 @@ def test_copies_of_a_query_move_by_up_to_a_pixel_each_way() -> None:
 
 def test_copies_that_may_not_move_do_not() -> None:
     generator = torch.Generator().manual_seed(0)
-    moves = {place(perturbed(spot(), generator, 0.0, max_shift_px=0))[0] for _ in range(20)}
+    moves = {place(perturbed(spot(), generator, 0.0, max_shift=0))[0] for _ in range(20)}
     assert moves == {(MIDDLE, MIDDLE)}
 
 
@@ -60,6 +61,20 @@ def test_the_noise_of_copies_is_uniform_up_to_the_setting(noise: float) -> None:
     # Uniform: mean ½, deviation 0.29 / √60; the largest of 60 is near the end.
     assert deviations.mean().item() == pytest.approx(noise / 2, rel=0.25)
     assert 0.9 * noise < deviations.max() < 1.1 * noise
+
+
+@pytest.mark.parametrize("side", [128, 512])
+def test_an_extractor_sees_the_same_perturbation_at_any_resolution(side: int) -> None:
+    """A copy of an enlarged picture, reduced again, is the copy of the small one but for what resizing takes away."""
+    small = avg_pool2d(torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(3)), 5, 1, 2)
+    large = interpolate(small, (side, side), mode="bilinear", align_corners=False)
+    of_small, of_large = (
+        perturbed(picture, torch.Generator().manual_seed(7), 0.06) - picture for picture in (small, large)
+    )
+    seen = interpolate(of_large, (64, 64), mode="area")
+    assert (of_small - seen).norm() < 0.45 * of_small.norm()
+    # In pixels instead of cells, less than half of it would be left at 512.
+    assert seen.norm() > 0.75 * of_small.norm()
 
 
 def test_without_random_numbers_a_query_is_read_as_it_is() -> None:

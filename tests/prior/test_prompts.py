@@ -34,18 +34,28 @@ def test_each_view_has_its_words_and_its_own_reduced_prompt() -> None:
     encode = Recorder()
     prompts = Prompts.encode(encode, "a smiling dog", ViewConfig(), True, {"back": "a dog"}, "a bad dog")
     assert encode.texts == [
-        "a smiling dog", "", "a bad dog", "a smiling dog, front view", "a smiling dog, side view",
+        "a smiling dog", "", "a smiling dog, front view", "a smiling dog, side view",
         "a dog, back view", "a smiling dog, side view", "a smiling dog, overhead view",
+        "a bad dog, front view", "a bad dog, side view", "a bad dog, back view", "a bad dog, side view",
+        "a bad dog, overhead view",
     ]  # fmt: skip
     seen = prompts.seen_from(torch.tensor([0.0, 180.0]), torch.zeros(2))[:, 0, 0]
     assert [encode.texts[int(i)] for i in seen] == ["a smiling dog, front view", "a dog, back view"]
-    assert (prompts.plain[0, 0, 0], prompts.empty[0, 0, 0], prompts.source[0, 0, 0]) == (0, 1, 2)
+    source = prompts.source_seen_from(torch.tensor([0.0, 180.0]), torch.zeros(2))[:, 0, 0]
+    assert [encode.texts[int(i)] for i in source] == ["a bad dog, front view", "a bad dog, back view"]
+    assert (prompts.plain[0, 0, 0], prompts.empty[0, 0, 0]) == (0, 1)
+
+
+def test_an_empty_source_has_the_words_of_the_view_alone() -> None:
+    encode = Recorder()
+    Prompts.encode(encode, "a dog", ViewConfig(), True)
+    assert encode.texts[-len(VIEWS) :] == ViewConfig().phrases()
 
 
 def test_without_view_prompts_every_camera_gets_the_prompt_alone() -> None:
     encode = Recorder()
     Prompts.encode(encode, "a dog", ViewConfig(), False)
-    assert encode.texts[3:] == ["a dog"] * len(VIEWS)
+    assert encode.texts[2:] == ["a dog"] * len(VIEWS) + [""] * len(VIEWS)
 
 
 @pytest.mark.parametrize(

@@ -105,20 +105,20 @@ def test_the_auxiliary_prompt_follows_the_prompt_everywhere_but_in_the_empty_one
         prior, config_of(guidance__auxiliary_prompt="from side view", guidance__bridge_source="foggy")
     )
     whole = "a red bear, from side view"
-    assert texts == [whole, "", f"{whole}, foggy", *[whole] * len(VIEWS)]
+    assert texts == [whole, "", *[whole] * len(VIEWS), *[f"{whole}, foggy"] * len(VIEWS)]
 
 
 @pytest.mark.parametrize(("source", "wanted"), [("grey, blurry", "a red bear, grey, blurry"), ("", "")])
 def test_bridge_source_describes_the_renders(prior: Embedded, source: str, wanted: str) -> None:
-    assert texts_of(prior, config_of("sds_bridge", guidance__bridge_source=source))[2] == wanted
+    assert texts_of(prior, config_of("sds_bridge", guidance__bridge_source=source))[-1] == wanted
 
 
 def test_words_for_the_views_are_those_of_the_settings_where_they_are_on(prior: Embedded) -> None:
     words = {f"guidance__views__{name}": f"seen {name}" for name in VIEWS}
     on = texts_of(prior, config_of(guidance__view_prompts=True, **words))
-    assert on[3:] == [f"a red bear, seen {name}" for name in VIEWS]
+    assert on[2 : 2 + len(VIEWS)] == [f"a red bear, seen {name}" for name in VIEWS]
     off = texts_of(prior, config_of(guidance__view_prompts=False, **words))
-    assert off[3:] == ["a red bear"] * len(VIEWS)
+    assert off[2 : 2 + len(VIEWS)] == ["a red bear"] * len(VIEWS)
 
 
 def test_the_angles_of_the_views_are_those_of_the_settings(prior: Embedded) -> None:
@@ -129,7 +129,7 @@ def test_the_angles_of_the_views_are_those_of_the_settings(prior: Embedded) -> N
     )
     prompts = prepare_prompts("x", config.guidance, prior)
     seen = prompts.seen_from(torch.tensor([9.0, 11.0, 0.0]), torch.tensor([0.0, 0.0, 31.0]))[:, 0, 0]
-    assert [int(number) - 3 for number in seen] == [
+    assert [int(number) - 2 for number in seen] == [
         VIEWS.index(name) for name in ("front", "right", "overhead")
     ]
 
@@ -151,7 +151,7 @@ def test_debias_words_are_the_only_ones_that_may_go(prior: Embedded, monkeypatch
         config = config_of("debiased_sds", guidance__masked_lm="some/model", guidance__debias_words=list(words),
                            guidance__view_prompts=False)  # fmt: skip
         texts = texts_of(prior, config, "a smiling red bear")
-        found[words] = dict(zip(VIEWS, texts[3:], strict=True))
+        found[words] = dict(zip(VIEWS, texts[2 : 2 + len(VIEWS)], strict=True))
     assert found[("smiling",)]["back"] == "a red bear" and found[()]["back"] == "a smiling red bear"
     assert found[("smiling",)]["front"] == "a smiling red bear"
 

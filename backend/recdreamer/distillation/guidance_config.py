@@ -93,8 +93,9 @@ class RectifierConfig:
     yaw: Literal["inferred", "free"] = "inferred"
     """Target of the marginal form: `inferred` asks each camera for the class that it should see, given the object's
     yaw as estimated from the views so far (`YawPosterior`); `free` asks all cameras for the same f(c), as the paper."""
-    yaw_memory: int = 100
-    """Number of latest samples that carry 90 % of the weight in the yaw estimate."""
+    yaw_memory: int = 400
+    """Number of latest samples that carry 90 % of the weight in the yaw estimate. An object that shows one side all
+    around has no yaw, and the estimate wanders: with 100, two blue birds of five could not follow it."""
     lazy_steps: int = 0
     """Initial steps that track the marginal but rectify nothing (released code: lazy_activation)."""
     num_intervals: int = 10

@@ -153,9 +153,13 @@ class Guide:
     def _bridge(self, x: Noised) -> Answers:
         """SDS-Bridge, second stage (McAllister et al. 2024): the source prompt's estimate replaces the branch's.
 
-        The released 3D code has neither ω(t) nor a guidance scale here, and weight 1.
+        The released 3D code has neither ω(t) nor a guidance scale here, and weight 1. Both prompts have the words for
+        the view, so that their difference is one of quality alone.
         """
-        source = self.prompts.source.expand(len(x.t), -1, -1)
+        if x.cameras is None:
+            source = self.prompts.sources[:1].expand(len(x.t), -1, -1)
+        else:
+            source = self.prompts.source_seen_from(x.cameras.azimuth_deg, x.cameras.elevation_deg)
         target, source = self._answers(x, Question(self._text(x)), Question(source))
         return Answers(target, source, target, torch.full_like(x.w_t, self.config.bridge_weight))
 

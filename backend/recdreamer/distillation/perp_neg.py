@@ -78,7 +78,7 @@ def perp_neg_prompts(
 
     >>> from recdreamer.prior.prompts import ViewConfig
     >>> word = torch.zeros(1, 1, 1)
-    >>> prompts = Prompts(word, word, torch.arange(5.0).view(5, 1, 1), word, ViewConfig())
+    >>> prompts = Prompts(word, word, torch.arange(5.0).view(5, 1, 1), word.expand(5, 1, 1), ViewConfig())
     >>> asked = perp_neg_prompts(prompts, torch.tensor([45.0]), torch.tensor([0.0]), "threestudio")
     >>> asked.positive.item(), [round(weight, 3) for weight in asked.weights.flatten().tolist()]
     (0.5, [-0.689, -0.689])

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+CELLS = 64
+"""Copies move, blur and get noise in cells of 1/64 of the picture's width, so that what an extractor sees of it does not
+depend on the resolution: in pixels, it would see next to nothing of it in pictures of 512, which it reduces to 224."""
 MAX_TURN = 0.1
 """Largest rotation of the hue, as a share of the circle."""
 
@@ -28,27 +31,40 @@ def averaged_logits(
     return logits_of(perturbed_images).unflatten(0, (copies, -1)).mean(0)
 
 
+def cell_px(images: Float[Tensor, "batch 3 h w"]) -> int:
+    """Width of a cell in pixels, at least 1.
+
+    >>> [cell_px(torch.zeros(1, 3, side, side)) for side in (16, 64, 512)]
+    [1, 1, 8]
+    """
+    return max(1, round(images.shape[-1] / CELLS))
+
+
 def box_blur(images: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
-    """Mean over 3 × 3 pixels; the border is replicated.
+    """Mean over 3 × 3 cells, to an odd number of pixels; the border is replicated.
 
     >>> spot = torch.zeros(1, 3, 3, 3)
     >>> spot[..., 1, 1] = 9
     >>> box_blur(spot)[0, 0].tolist()
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
-    return F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    reach = 3 * cell_px(images) // 2
+    # Across and down, which takes fewer sums than a square.
+    across = F.avg_pool2d(F.pad(images, (reach, reach, 0, 0), mode="replicate"), (1, 2 * reach + 1), stride=1)
+    return F.avg_pool2d(F.pad(across, (0, 0, reach, reach), mode="replicate"), (2 * reach + 1, 1), stride=1)
 
 
 def perturbed(
-    images: Float[Tensor, "batch 3 h w"], generator: torch.Generator, noise: float, max_shift_px: int = 1
+    images: Float[Tensor, "batch 3 h w"], generator: torch.Generator, noise: float, max_shift: int = 1
 ) -> Float[Tensor, "batch 3 h w"]:
-    """Copies shifted by up to a pixel, blurred up to twice, slightly brighter or darker, and noisy.
+    """Copies shifted by up to `max_shift` cells, blurred up to twice, slightly brighter or darker, and noisy.
 
     Averaging over them suppresses gradients that change nothing visible.
     """
     draw = lambda *shape: torch.rand(shape, generator=generator, device=generator.device).to(images)  # noqa: E731
-    if max_shift_px:
-        down, right = ((2 * max_shift_px + 1) * draw(2)).long() - max_shift_px
+    cell, (height, width) = cell_px(images), images.shape[-2:]
+    if max_shift:
+        down, right = (((2 * max_shift + 1) * draw(2)).long() - max_shift) * cell
         # Indices stay on the device, because reading them would wait for it. The border is replicated.
         for dim, shift in ((-2, down), (-1, right)):
             places = torch.arange(images.shape[dim], device=images.device) + shift
@@ -59,7 +75,10 @@ def perturbed(
         torch.lerp(images, once, amount.clamp(0, 1)), box_blur(once), (amount - 1).clamp(0, 1)
     )
     images = images * (0.9 + 0.2 * draw(len(images), 1, 1, 1)) + 0.12 * (draw(len(images), 1, 1, 1) - 0.5)
-    eps = torch.randn(images.shape, generator=generator, device=generator.device).to(images)
+    shape = (*images.shape[:2], math.ceil(height / cell), math.ceil(width / cell))
+    eps = torch.randn(shape, generator=generator, device=generator.device).to(images)
+    if cell > 1:
+        eps = F.interpolate(eps, (height, width), mode="bilinear", align_corners=False)
     return images + noise * draw(len(images), 1, 1, 1) * eps
 
 

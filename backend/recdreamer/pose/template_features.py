@@ -81,11 +81,11 @@ def _average(
     if copies:
         same = image.expand(copies, -1, -1, -1)
         colored = perturbation.jittered_color(
-            perturbation.perturbed(same, generator, NOISE, max_shift_px=0), generator
+            perturbation.perturbed(same, generator, NOISE, max_shift=0), generator
         )
         moved = perturbation.moved(
             perturbation.jittered_color(
-                perturbation.perturbed(same, generator, NOISE, max_shift_px=0), generator
+                perturbation.perturbed(same, generator, NOISE, max_shift=0), generator
             ),
             generator,
         )

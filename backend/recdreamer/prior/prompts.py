@@ -57,8 +57,8 @@ class Prompts:
     empty: Float[Tensor, "1 tokens width"]
     views: Float[Tensor, "views tokens width"]
     """In the order of VIEWS; all equal the plain prompt if views are not put into words."""
-    source: Float[Tensor, "1 tokens width"]
-    """Description of the renders in the second stage of SDS-Bridge."""
+    sources: Float[Tensor, "views tokens width"]
+    """Descriptions of the renders in the second stage of SDS-Bridge, in the order of VIEWS, with the same words."""
     view_config: ViewConfig
 
     @staticmethod
@@ -71,15 +71,23 @@ class Prompts:
         source: str = "",
     ) -> Prompts:
         """Encode all prompts in one call. `reduced` has a shorter prompt for some views (Debiased-SDS)."""
-        texts: dict[str, str] = {view: (reduced or {}).get(view, prompt) for view in VIEWS}
+        texts, sources = [(reduced or {}).get(view, prompt) for view in VIEWS], [source] * len(VIEWS)
         if with_views:
-            for view, phrase in zip(VIEWS, view_config.phrases(), strict=True):
-                texts[view] += f", {phrase}"
-        rows = encode([prompt, "", source, *(texts[view] for view in VIEWS)])
-        return Prompts(rows[:1], rows[1:2], rows[3:], rows[2:3], view_config)
+            texts, sources = (
+                [", ".join(filter(None, both)) for both in zip(column, view_config.phrases(), strict=True)]
+                for column in (texts, sources)
+            )
+        rows = encode([prompt, "", *texts, *sources])
+        return Prompts(rows[:1], rows[1:2], rows[2 : 2 + len(VIEWS)], rows[2 + len(VIEWS) :], view_config)
 
     def seen_from(
         self, azimuth_deg: Float[Tensor, "batch"], elevation_deg: Float[Tensor, "batch"]
     ) -> Float[Tensor, "batch tokens width"]:
         """The prompt with the words of each camera's view."""
         return self.views[self.view_config.of(azimuth_deg, elevation_deg)]
+
+    def source_seen_from(
+        self, azimuth_deg: Float[Tensor, "batch"], elevation_deg: Float[Tensor, "batch"]
+    ) -> Float[Tensor, "batch tokens width"]:
+        """The description of the renders with the words of each camera's view."""
+        return self.sources[self.view_config.of(azimuth_deg, elevation_deg)]
