@@ -14,7 +14,7 @@ from ...backend.recdreamer.protocol import MAX_CLASSES
 from .. import compat, describe, previews
 from ..jobs.registry import Job
 from ..layout import draw_text
-from ..operators.jobs import why_not_generate
+from ..operators.jobs import NOT_OBJECT_MODE, why_not_generate
 from ..preference_access import get_preferences
 from ..session import CATEGORY, session
 from .backend import draw_card_of_backend
@@ -97,7 +97,8 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         button.scale_y = 1.5
         button.operator("recdreamer.generate", icon="SHADERFX")
         reason = why_not_generate(context)
-        if reason and session.registry.running is None:
+        running = session.registry.running
+        if reason and (running is None or running is not session.shown):
             draw_text(layout, reason, context, "INFO")
             draw_cure(layout, reason.kind)
 
@@ -132,6 +133,9 @@ def draw_job(layout, job: Job, context):
         layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
     _draw_poses(layout, job)
     _draw_actions(layout, job)
+    if job.has_result and context.mode != "OBJECT":
+        draw_text(layout, NOT_OBJECT_MODE, context, "INFO")
+        draw_cure(layout, NOT_OBJECT_MODE.kind)
 
 
 def _draw_poses(layout, job: Job):

@@ -271,7 +271,11 @@ def test_card_menu(extension, addon, block_out):
     scene = bpy.context.scene
     context = SimpleNamespace(scene=scene, recdreamer_template=scene.recdreamer.templates[1])
     addon("panels.shelf").RECDREAMER_MT_card.draw(SimpleNamespace(layout=layout), context)
-    assert layout.record.operators == ["recdreamer.redo_template", "recdreamer.draw_novel_views"]
+    assert layout.record.operators == [
+        "recdreamer.redo_template",
+        "recdreamer.draw_novel_views",
+        "recdreamer.open_preferences",
+    ]
 
 
 def test_every_button_has_a_tooltip(extension):
