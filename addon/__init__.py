@@ -9,6 +9,7 @@ MODULES = (
     "preferences",
     "start.properties",
     "properties",
+    "packed_pictures",
     "operators.jobs",
     "operators.results",
     "operators.quads",

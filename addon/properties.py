@@ -22,6 +22,7 @@ from mathutils import Matrix
 from ..backend.recdreamer.protocol import (
     BUILTIN_PRIOR,
     CLASS_AZIMUTHS_DEG,
+    USD_METHODS,
     JobRequest,
     RequestError,
     Template,
@@ -45,6 +46,21 @@ METHODS = (
     ("debiased_sds", "Debiased SDS", "SDS with clipped scores, and prompts that name the view"),
     ("perp_neg", "Perp-Neg", "SDS that is pushed away from views other than the camera's"),
     ("sds_bridge", "SDS-Bridge", "SDS, then steps from bad pictures of the prompt to good ones"),
+    (
+        "consdreamer",
+        "ConsDreamer",
+        "SDS, with the camera's view mixed into the prompt as far as the camera has turned",
+    ),
+    (
+        "sdi",
+        "Inversion (SDI)",
+        "SDS with the noise that leads to the present picture: sharper, without a second network",
+    ),
+    (
+        "usd_sdi",
+        "Balanced Inversion",
+        "SDI that gives every side its share: less time and memory than Balanced Views",
+    ),
 )
 POSE_MODES = (
     ("camera", "Fixed Front", "Each view must show the pose that its camera looks at. The front faces -Y"),
@@ -89,6 +105,10 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
     """One picture on the shelf; its image file is in the data folder."""
 
     image: StringProperty(name="Image", description="File name in the templates folder")
+    packed: PointerProperty(
+        name="Packed Image", description="The picture as the .blend file has it", type=bpy.types.Image
+    )
+    packed_of: StringProperty(name="Packed File", description="File name of the packed picture")
     label: StringProperty(
         name="Pose",
         description="The pose that this picture shows. Pictures of the same pose share a name",
@@ -139,7 +159,7 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
 
     @property
     def is_missing(self) -> bool:
-        """True if the picture is not here: the .blend file has its name only, and may come from another computer."""
+        """True if the picture is not here: the .blend file may come from another computer, see packed_pictures.py."""
         return not self.path.is_file()
 
     @property
@@ -211,10 +231,15 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         return any(not template.taken_of for template in self.enabled_templates)
 
     @property
+    def rectifies_poses(self) -> bool:
+        """True if the method balances poses, for which it needs templates."""
+        return self.method in USD_METHODS
+
+    @property
     def wants_turntable(self) -> bool:
         """True if Generate must keep a turntable of the start object up to date on the shelf."""
         start = self.start
-        is_wanted = start.needs_object and start.auto_turntable and self.method == "usd"
+        is_wanted = start.needs_object and start.auto_turntable and self.rectifies_poses
         return is_wanted and not self.has_own_templates
 
     def to_request(

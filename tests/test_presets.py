@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest, Method, Quality, RequestError
+from recdreamer.protocol import USD_METHODS, JobRequest, Method, Quality, RequestError
 
 
 @pytest.mark.parametrize(
@@ -62,12 +62,13 @@ def test_every_method_has_its_published_setting(method: Method) -> None:
     expected = {
         "usd": (7.5, 15_000, False), "vsd": (7.5, 25_000, True), "esd": (7.5, 25_000, True),
         "sds": (101.0, 10_000, True), "debiased_sds": (101.0, 10_000, True), "perp_neg": (100.0, 10_000, True),
-        "sds_bridge": (100.0, 25_000, True),
+        "sds_bridge": (100.0, 25_000, True), "consdreamer": (101.0, 10_000, True), "sdi": (8.5, 10_000, True),
+        "usd_sdi": (8.5, 10_000, False),
     }[method]  # fmt: skip
     config = resolve(JobRequest("x", method=method, prior="some/model"))
     guidance = config.guidance
     assert (guidance.guidance_scale, config.optimize.num_steps, guidance.view_prompts) == expected
-    assert bool(guidance.auxiliary_prompt) == (method == "usd")
+    assert bool(guidance.auxiliary_prompt) == (method in USD_METHODS)
     assert config.step("texture").guidance.guidance_scale == expected[0], (
         "the texture stage follows the same method"
     )

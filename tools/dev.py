@@ -40,7 +40,18 @@ def main() -> int:
     demo.add_argument("--prompt", default="a red bear")
     demo.add_argument(
         "--method",
-        choices=["usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_bridge"],
+        choices=[
+            "usd",
+            "vsd",
+            "esd",
+            "sds",
+            "debiased_sds",
+            "perp_neg",
+            "sds_bridge",
+            "consdreamer",
+            "sdi",
+            "usd_sdi",
+        ],
         default="usd",
     )
     demo.add_argument("--seed", type=int, default=1)

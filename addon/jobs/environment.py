@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...backend.recdreamer.json_values import parse_json
 from ...backend.recdreamer.protocol import RequestError
 from ..setup import builds, hardware, installation
 from ..setup.builds import Build, Choice
@@ -184,7 +184,7 @@ class Diagnosis(Task):
 def _object(line: str) -> dict[str, object]:
     """A line as a JSON object; empty if it is something else."""
     try:
-        message = json.loads(line)
+        message = parse_json(line)
     except ValueError:
         return {}
     return message if isinstance(message, dict) else {}

@@ -72,7 +72,7 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         draw_start(layout, settings, context)
         column = layout.column()
         column.prop(settings, "method")
-        if settings.method == "usd":
+        if settings.rectifies_poses:
             column.row().prop(settings, "pose_mode", expand=True)
         column.row().prop(settings, "quality", expand=True)
         row = column.row(align=True)

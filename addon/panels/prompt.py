@@ -8,6 +8,7 @@ import bpy
 
 from ...backend.recdreamer import prompt_words
 from ...backend.recdreamer.protocol import BUILTIN_PRIOR
+from ...backend.recdreamer.worlds import DEFAULT_WORLD, described
 from ..layout import draw_text
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings
@@ -41,7 +42,7 @@ def dropped_words(prompt: str, method: str, is_builtin: bool) -> str:
     read = prompt_words.reader(is_builtin).shortened(
         prompt.strip(), prompt_words.usual_endings(method, is_builtin)
     )
-    return prompt_words.doubts(read, is_builtin)
+    return prompt_words.doubts(read, BUILTIN_PRIOR if is_builtin else "")
 
 
 class RECDREAMER_MT_words(bpy.types.Menu):
@@ -52,10 +53,10 @@ class RECDREAMER_MT_words(bpy.types.Menu):
 
     def draw(self, context):
         row = self.layout.row()
-        for kind in prompt_words.BUILTIN_KINDS:
+        for thing, looks in DEFAULT_WORLD.looks.items():
             column = row.column()
-            for color in prompt_words.BUILTIN_COLORS:
-                text = f"a {color} {kind}"
+            for look in looks:
+                text = described(thing, look)
                 column.operator("recdreamer.example_prompt", text=text).prompt = text
 
 

@@ -30,7 +30,7 @@ def draw_start(layout, settings: RecDreamerSettings, context):
     if start.kind in ("object", "continue"):
         column.prop(start, "strength")
     _draw_region(column, start, context)
-    if start.needs_object and not settings.has_own_templates and settings.method == "usd":
+    if start.needs_object and not settings.has_own_templates and settings.rectifies_poses:
         column.prop(start, "auto_turntable")
     if start.kind == "texture":
         _draw_uv_hint(column, start, context)

@@ -7,10 +7,11 @@ import numpy as np
 from mathutils import Matrix
 from mathutils.kdtree import KDTree
 
+from ...backend.recdreamer.material_slots import MaterialSlots, slots_in
 from ...backend.recdreamer.protocol import JobFolder, RequestError
 from ...backend.recdreamer.safe_files import confined, read_npz, reason_of
 from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
-from ..objects.object_keys import JOB_KEY
+from ..objects.object_keys import JOB_KEY, SLOT_KEY
 from ..objects.rest_positions import frame_of, is_moved_by_hand, is_rest, write_rest
 from ..start.mesh_capture import volume_times_six
 from ..start.regions import SCULPT_MASK
@@ -19,6 +20,8 @@ from .material import remove_material
 RESULT_UV_MAP = "UVMap"
 MAX_RESULT_BYTES = 1 << 28
 """Of the arrays, which are read inside of Blender; the largest results have about half of it."""
+SlotMaterials = list[tuple[str, bpy.types.Material]]
+"""The materials of a result by slot, each with its name, which Blender may have changed to keep it unique."""
 LARGEST = 1e18
 """Of a coordinate: its square is still a number of 32 bits."""
 
@@ -49,8 +52,28 @@ def read_arrays(job: JobFolder, folder: str = "result") -> tuple[np.ndarray, np.
     )
 
 
+def read_slots(job: JobFolder, folder: str, num_faces: int) -> MaterialSlots | None:
+    """The material slots of a result that keeps those of its start, else None. Raises RequestError."""
+    path = confined(job.root, f"{folder}/mesh.npz")
+    return slots_in(read_npz(path, ("slots", "slot_names"), MAX_RESULT_BYTES), num_faces)
+
+
+def slot_materials(material: bpy.types.Material, name: str, slots: MaterialSlots | None) -> SlotMaterials:
+    """The material, and for further slots copies that share its images, each with the name that its slot has."""
+    names = [name] if slots is None else [of_slot or name for of_slot in slots.names]
+    found = list(zip(names, [material, *(material.copy() for _ in names[1:])], strict=True))
+    for number, (of_slot, one) in enumerate(found):
+        one.name, one[SLOT_KEY] = of_slot, number
+    return found
+
+
 def build_mesh(
-    name: str, verts: np.ndarray, faces: np.ndarray, uvs: np.ndarray, material: bpy.types.Material
+    name: str,
+    verts: np.ndarray,
+    faces: np.ndarray,
+    uvs: np.ndarray,
+    materials: SlotMaterials,
+    slots: MaterialSlots | None = None,
 ) -> bpy.types.Mesh:
     """Build a welded, smooth mesh. UVs are per corner, so seams need no split vertices."""
     mesh = bpy.data.meshes.new(name)
@@ -62,10 +85,13 @@ def build_mesh(
     mesh.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
     mesh.uv_layers.new(name=RESULT_UV_MAP).uv.foreach_set("vector", uvs.ravel())
     mesh.shade_smooth()
+    for _, material in materials:
+        mesh.materials.append(material)
+    if slots is not None:
+        mesh.polygons.foreach_set("material_index", slots.of_face)
     mesh.update(calc_edges=True)
     mesh.validate()
     write_rest(mesh, verts)
-    mesh.materials.append(material)
     return mesh
 
 
@@ -73,7 +99,7 @@ def renew_mesh(
     obj: bpy.types.Object,
     name: str,
     arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
-    material: bpy.types.Material,
+    materials: SlotMaterials,
 ) -> str:
     """Replace the mesh of an object from the same job in place. Returns a remark for the artist, or an empty string.
 
@@ -88,7 +114,7 @@ def renew_mesh(
     has_same_faces = len(mesh.polygons) == len(faces) and np.array_equal(read_loop_verts(mesh), faces.ravel())
     has_same_verts = is_rest(mesh, verts)
     if not (has_same_faces and mesh.users == 1 and (has_same_verts or mesh.shape_keys is None)):
-        return _replace_mesh(obj, name, (verts, faces, uvs), material, frame, has_same_faces)
+        return _replace_mesh(obj, name, (verts, faces, uvs), materials, frame, has_same_faces)
     remarks = []
     if not has_same_verts:
         if is_moved_by_hand(mesh):
@@ -100,7 +126,7 @@ def renew_mesh(
         mesh.uv_layers.get(RESULT_UV_MAP) or mesh.uv_layers.active or mesh.uv_layers.new(name=RESULT_UV_MAP)
     )
     layer.uv.foreach_set("vector", uvs.ravel())
-    if not _put_material(mesh, material, name):
+    if not _put_materials(mesh, materials):
         remarks.append(f"{obj.name!r} keeps its own material; the new one is in its last slot.")
     mesh.update()
     return " ".join(remarks)
@@ -110,12 +136,12 @@ def _replace_mesh(
     obj: bpy.types.Object,
     name: str,
     arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
-    material: bpy.types.Material,
+    materials: SlotMaterials,
     frame: Matrix,
     has_same_faces: bool,
 ) -> str:
     """Replace the mesh datablock. Returns a remark on transferred and lost data, or an empty string."""
-    mesh, new = obj.data, build_mesh(name, *arrays, material)
+    mesh, new = obj.data, build_mesh(name, *arrays, materials)
     new.transform(frame)
     gone = ["paint"] if len(mesh.color_attributes) or SCULPT_MASK in mesh.attributes else []
     gone += ["shape keys"] if mesh.shape_keys is not None else []
@@ -136,7 +162,7 @@ def _replace_mesh(
     obj.data = new
     if mesh.users == 0:
         bpy.data.meshes.remove(mesh)
-    keeps_own = not _put_material(new, material, name)
+    keeps_own = not _put_materials(new, materials)
     # Rename only now: the name may be free because the old datablock was removed.
     new.name = name
     for group, weights in groups.items():
@@ -156,17 +182,34 @@ def _replace_mesh(
     return f"{obj.name!r} has a new mesh: {', and '.join(parts)}." if parts else ""
 
 
-def _put_material(mesh: bpy.types.Mesh, material: bpy.types.Material, name: str) -> bool:
-    """Put the material into the slot of the earlier import or an empty one, else add a slot and return False."""
-    job_id, olds = material.get(JOB_KEY), list(mesh.materials)
-    slots = [i for i, old in enumerate(olds) if old is not None and old.get(JOB_KEY) == job_id]
-    slots += [i for i, old in enumerate(olds) if old is None]
-    if not slots:
-        mesh.materials.append(material)
-    else:
+def _put_materials(mesh: bpy.types.Mesh, materials: SlotMaterials) -> bool:
+    """Put each material into the slot that it had at the earlier import. Returns False if the first had to be added.
+
+    The first may also go into an empty slot; of the others those whose slot the artist has given to something else are
+    not needed.
+    """
+    first, *others = materials
+    is_kept = _put_material(mesh, *first, is_needed=True)
+    for name, material in others:
+        if not _put_material(mesh, name, material, is_needed=False):
+            remove_material(material)
+    return is_kept
+
+
+def _put_material(mesh: bpy.types.Mesh, name: str, material: bpy.types.Material, *, is_needed: bool) -> bool:
+    """Put a material into its slot; one that is needed also into an empty one, else into a new one, for False."""
+    olds = list(mesh.materials)
+    key = (material.get(JOB_KEY), material.get(SLOT_KEY, 0))
+    slots = [
+        i for i, old in enumerate(olds) if old is not None and (old.get(JOB_KEY), old.get(SLOT_KEY, 0)) == key
+    ]
+    slots += [i for i, old in enumerate(olds) if old is None and is_needed]
+    if slots:
         mesh.materials[slots[0]] = material
         if olds[slots[0]] is not None:
             remove_material(olds[slots[0]])
+    elif is_needed:
+        mesh.materials.append(material)
     material.name = name
     return bool(slots) or not olds
 

@@ -25,7 +25,7 @@ from ..objects.rest_positions import world_of_job
 from ..properties import metres_per_unit
 from . import paint_import
 from .material import build_material
-from .mesh import build_mesh, read_arrays, renew_mesh
+from .mesh import build_mesh, read_arrays, read_slots, renew_mesh, slot_materials
 
 NAME_LENGTH = 40
 _GAP = 1.2
@@ -75,6 +75,9 @@ def _import(
     # Do everything that can fail before changing the first object.
     folders = _result_folders(job)
     arrays = [read_arrays(job, folder) for folder in folders]
+    slots = [
+        read_slots(job, folder, len(faces)) for folder, (_, faces, _) in zip(folders, arrays, strict=True)
+    ]
     materials = [build_material(name, job, folder) for folder in folders]
     collection, seeds = _collection(context, say), _read_seeds(job, say)
 
@@ -82,13 +85,14 @@ def _import(
     earlier = find_imported(start_job_id(request), context.scene) if request.start_job else None
     for index, (mesh_arrays, material) in enumerate(zip(arrays, materials, strict=True)):
         material[JOB_KEY] = job.root.name
+        in_slots = slot_materials(material, name, slots[index])
         result = find_imported(job.root.name, context.scene, index)
         if result is not None:
-            remark = renew_mesh(result, name, mesh_arrays, material)
+            remark = renew_mesh(result, name, mesh_arrays, in_slots)
             if remark:
                 say(remark)
         else:
-            result = bpy.data.objects.new(name, build_mesh(name, *mesh_arrays, material))
+            result = bpy.data.objects.new(name, build_mesh(name, *mesh_arrays, in_slots, slots[index]))
             _place(result, placement, earlier, context)
             result.location.x += right * result.scale.x
             collection.objects.link(result)

@@ -117,7 +117,7 @@ def read_status(data: Path, builds: Sequence[Build]) -> Status | None:
     """What is installed, or None; fast enough for every redraw. `builds` are those that this version knows."""
     places = Places(data)
     try:
-        text = places.marker.read_text(encoding="utf-8")
+        text = places.marker.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     if not interpreter_of(places.environment).is_file():
@@ -125,7 +125,7 @@ def read_status(data: Path, builds: Sequence[Build]) -> Status | None:
     try:
         marker = json.loads(text)
         name, lock = str(marker["build"]), marker["lock"]
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return Status("", False)  # Of a version before there were locks.
     build = next((build for build in builds if build.name == name), None)
     return Status(name, build is not None and locks.fingerprint(build) == lock)

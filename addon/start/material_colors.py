@@ -8,6 +8,9 @@ import numpy as np
 from .. import compat
 from ..objects.pixels import read_srgb, scene_linear_to_srgb
 
+NO_MATERIAL = 0.8
+"""sRGB gray of faces without a material."""
+
 
 def material_colors(
     obj: bpy.types.Object,
@@ -20,7 +23,7 @@ def material_colors(
     materials = [slot.material for slot in obj.material_slots]
     if not any(materials):
         return None
-    rgb = np.full((len(loop_verts), 3), 0.8)
+    rgb = np.full((len(loop_verts), 3), NO_MATERIAL)
     for index, material in enumerate(materials):
         # Faces with an index beyond the last slot show the last one.
         here = loop_materials.clip(0, len(materials) - 1) == index

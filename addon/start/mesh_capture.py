@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
+from ...backend.recdreamer.material_slots import MAX_SLOTS, MaterialSlots, named_slots
 from ...backend.recdreamer.protocol import MAX_TRIANGLES, RequestError
 from ..objects.evaluation import evaluated, has_faces, instances
 from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
 from ..objects.pixels import scene_linear_to_srgb
 from ..objects.rest_positions import frame_of
-from .material_colors import material_colors, mean_of_corners
+from .material_colors import NO_MATERIAL, material_colors, mean_of_corners
 from .regions import check_region, region_weights
 
 FLAT = 1e-5
@@ -46,6 +47,10 @@ class _Part:
     region: np.ndarray | None
     rgb: np.ndarray | None
     triangle_loops: np.ndarray | None
+    slots: np.ndarray
+    """Material slot of each triangle."""
+    materials: tuple[str, ...]
+    """Names of the materials in the slots; empty for a slot without one."""
 
 
 def capture_mesh(
@@ -63,21 +68,29 @@ def capture_mesh(
     regions.py. `is_local` captures an imported result, the only object, in the space of its job.
     """
     first = objects[0]
-    with evaluated(objects, context) as depsgraph:
-        parts = [
-            _capture_part(obj, obj.evaluated_get(depsgraph), depsgraph, region, is_local)
-            for obj in objects
-            if has_faces(obj)
-        ]
-        num_own, num_triangles = len(parts), sum(len(part.faces) for part in parts)
-        # Each instance is captured where it stands; a region is of the object itself.
-        for obj, matrix in () if is_local else instances(depsgraph):
-            parts.append(_capture_part(None, obj, depsgraph, region, is_local, matrix))
-            num_triangles += len(parts[-1].faces)
-            if num_triangles > MAX_TRIANGLES:
-                break
-    has_instances = any(len(part.faces) for part in parts[num_own:])
-    parts = [part for part in parts if len(part.faces)]
+
+    def capture(with_materials: bool) -> tuple[list[_Part], bool]:
+        """The parts, with the colors of their materials where there are no others, and whether some are instances."""
+        with evaluated(objects, context) as depsgraph:
+            parts = [
+                _capture_part(obj, obj.evaluated_get(depsgraph), depsgraph, region, is_local, with_materials)
+                for obj in objects
+                if has_faces(obj)
+            ]
+            num_own, count = len(parts), sum(len(part.faces) for part in parts)
+            # Each instance is captured where it stands; a region is of the object itself.
+            for obj, matrix in () if is_local else instances(depsgraph):
+                parts.append(_capture_part(None, obj, depsgraph, region, is_local, with_materials, matrix))
+                count += len(parts[-1].faces)
+                if count > MAX_TRIANGLES:
+                    break
+        has_instances = any(len(part.faces) for part in parts[num_own:])
+        return [part for part in parts if len(part.faces)], has_instances
+
+    parts, has_instances = capture(with_materials=bool(region))
+    if 0 < sum(part.rgb is not None for part in parts) < len(parts):
+        parts, has_instances = capture(with_materials=True)
+    num_triangles = sum(len(part.faces) for part in parts)
     if not num_triangles:
         raise RequestError(f"{first.name!r} has no faces.", "Add some, or pick another object.")
     if num_triangles > MAX_TRIANGLES:
@@ -121,6 +134,7 @@ def _capture_part(
     depsgraph: bpy.types.Depsgraph,
     region: str,
     is_local: bool,
+    with_materials: bool,
     matrix: np.ndarray | None = None,
 ) -> _Part:
     """The object as it is shown, at its own place; or an instance at `matrix`, for which `obj` is None."""
@@ -137,6 +151,8 @@ def _capture_part(
         verts = read_verts(mesh).astype(np.float64) @ matrix[:3, :3].T
         verts += matrix[:3, 3]
         mesh.calc_loop_triangles()
+        materials = tuple(slot.material.name if slot.material else "" for slot in shown.material_slots)
+        slots = read_material_indices(mesh)[read_property(mesh.loop_triangles, "polygon_index", np.int32)]
         faces = read_property(mesh.loop_triangles, "vertices", np.int32, 3)
         loops = read_property(mesh.loop_triangles, "loops", np.int32, 3)
         if np.linalg.det(matrix[:3, :3]) < 0:
@@ -154,8 +170,11 @@ def _capture_part(
             faces,
             None if uvs is None else uvs[loops],
             weights,
-            _read_colors(shown, mesh, loop_verts, uvs, region),
+            _read_colors(shown, mesh, loop_verts, uvs, region, with_materials),
             loops if is_kept else None,
+            # Faces with an index beyond the last slot show the last one.
+            slots.clip(0, max(len(materials) - 1, 0)),
+            materials,
         )
     finally:
         if not is_plain:
@@ -180,17 +199,18 @@ def _read_colors(
     loop_verts: np.ndarray,
     uvs: np.ndarray | None,
     region: str,
+    with_materials: bool,
 ) -> np.ndarray | None:
     """sRGB colors `verts 3` of the active color attribute, unless it is the region itself.
 
-    Without such an attribute, colors of the materials if there is a region, else None.
+    Without such an attribute, colors of the materials, if there are some, `with_materials`; else None.
     """
     attribute = mesh.color_attributes.active_color
     if attribute is not None and len(attribute.data) and attribute.name != region:
         rgb = scene_linear_to_srgb(read_property(attribute.data, "color", width=4)[:, :3])
         if attribute.domain == "CORNER":
             rgb = mean_of_corners(rgb, loop_verts, len(mesh.vertices))
-    elif region:
+    elif with_materials:
         materials = read_material_indices(mesh)
         corners = read_property(mesh.polygons, "loop_total", np.int32)
         rgb = material_colors(obj, loop_verts, np.repeat(materials, corners), uvs, len(mesh.vertices))
@@ -200,19 +220,40 @@ def _read_colors(
 
 
 def _join(parts: Sequence[_Part]) -> dict[str, np.ndarray]:
-    """Join the parts without loose vertices. Arrays that some part lacks are omitted."""
+    """Join the parts without loose vertices. Where only some have UVs, the others have NaN; where only some have
+    colors, the others are gray.
+    """
     verts = np.concatenate([part.verts for part in parts])
     starts = np.cumsum([0, *(len(part.verts) for part in parts)])
     faces = np.concatenate([part.faces + start for part, start in zip(parts, starts, strict=False)])
     used = np.zeros(len(verts), bool)
     used[faces] = True
     arrays = {"verts": verts[used], "faces": (np.cumsum(used) - 1)[faces].astype(np.int32)}
-    for name in ("uvs", "region", "rgb"):
-        values = [getattr(part, name) for part in parts]
-        if all(value is not None for value in values):
-            joined = np.concatenate(values)
-            arrays[name] = joined if name == "uvs" else joined[used]
-    return arrays
+    if all(part.region is not None for part in parts):
+        arrays["region"] = np.concatenate([part.region for part in parts])[used]
+    if any(part.rgb is not None for part in parts):
+        gray = [np.full((len(part.verts), 3), NO_MATERIAL, np.float32) for part in parts]
+        rgb = [none if part.rgb is None else part.rgb for part, none in zip(parts, gray, strict=True)]
+        arrays["rgb"] = np.concatenate(rgb)[used]
+    if any(part.uvs is not None for part in parts):
+        bare = [np.full((len(part.faces), 3, 2), np.nan, np.float32) for part in parts]
+        uvs = [none if part.uvs is None else part.uvs for part, none in zip(parts, bare, strict=True)]
+        arrays["uvs"] = np.concatenate(uvs)
+    slots = _join_slots(parts)
+    return arrays if slots is None else arrays | slots.as_arrays()
+
+
+def _join_slots(parts: Sequence[_Part]) -> MaterialSlots | None:
+    """The slots of the only part as they are; of several, one for each material. None without materials."""
+    if len(parts) == 1:
+        slots, materials = parts[0].slots, parts[0].materials
+        return MaterialSlots(slots, materials) if any(materials) and len(materials) <= MAX_SLOTS else None
+    names = [name for name in dict.fromkeys(name for part in parts for name in part.materials) if name]
+    place = {name: index for index, name in enumerate(names)}
+    of_part = [np.array([place.get(name, -1) for name in part.materials or ("",)]) for part in parts]
+    return named_slots(
+        np.concatenate([places[part.slots] for places, part in zip(of_part, parts, strict=True)]), names
+    )
 
 
 def volume_times_six(verts: np.ndarray, faces: np.ndarray) -> float:

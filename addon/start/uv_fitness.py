@@ -10,7 +10,7 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.protocol import RequestError
-from ...backend.recdreamer.uv_map import check_uvs
+from ...backend.recdreamer.uv_map import check_uvs, tile_numbers
 from ..objects.mesh_data import read_property, read_verts
 from .fingerprint import digest
 from .mesh_capture import uv_map_of
@@ -74,7 +74,13 @@ def verdict(key: str, uvs: np.ndarray, verts: np.ndarray, faces: np.ndarray) -> 
 
 def _judge(key: str, uvs: np.ndarray, verts: np.ndarray, faces: np.ndarray) -> None:
     try:
-        found = Verdict(warnings=tuple(check_uvs(uvs, verts, faces))) if len(faces) else FIT
+        if len(faces):
+            tile_numbers(
+                uvs
+            )  # Of a UV map in Blender no face can be without, so what is not a number is wrong.
+            found = Verdict(warnings=tuple(check_uvs(uvs, verts, faces)))
+        else:
+            found = FIT
     except RequestError as error:
         found = Verdict(error)
     while len(_verdicts) >= MAX_KEPT:

@@ -7,12 +7,14 @@ axes: the camera looks down its -Z, +Y is up in the image and +X is to the right
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from recdreamer.view_shares import Share
 
 Range = tuple[float, float]
 Angle = TypeVar("Angle", float, Tensor)
@@ -29,6 +31,10 @@ class Cameras:
 
     def __len__(self) -> int:
         return self.c2w.shape[0]
+
+    def of(self, share: Share) -> Cameras:
+        """The cameras of this process's views, from those of all."""
+        return Cameras(*(share.own(getattr(self, each.name)) for each in fields(self)))
 
 
 @dataclass(frozen=True)

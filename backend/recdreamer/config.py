@@ -178,6 +178,9 @@ class GenerateConfig:
     extractor: str
     device: str
     height_m: float
+    processes: int = 1
+    """Processes that share the views of a step: on GPUs one for each GPU, else cores. The result is the same within
+    rounding; a stage with fewer views in a step is run by one."""
     stages: tuple[str, ...] = get_args(Stage)
     start: StartConfig = StartConfig()
     optimize: OptimizeConfig = OptimizeConfig()
@@ -202,7 +205,10 @@ class GenerateConfig:
             method = self.geometry.method
         if name == "close_ups":
             # A part of the object has no pose that could be rectified.
-            method, num_steps = "vsd" if method == "usd" else method, self.texture.detail_steps
+            method, num_steps = (
+                {"usd": "vsd", "usd_sdi": "sdi"}.get(method, method),
+                self.texture.detail_steps,
+            )
             guidance = replace(
                 guidance,
                 schedule="late",

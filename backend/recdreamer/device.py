@@ -7,14 +7,16 @@ from contextlib import contextmanager
 
 import torch
 
-from recdreamer.protocol import BUILTIN_PRIOR, DEVICES
+from recdreamer.protocol import DEVICES
 from recdreamer.report import JobError
 from recdreamer.safe_files import printable, reason_of
+from recdreamer.view_shares import Share, StepGenerator
+from recdreamer.worlds import world_of
 
 
 def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU, except for the embedded prior, which is too small to gain from it."""
-    return torch.bfloat16 if device.type == "cuda" and prior != BUILTIN_PRIOR else torch.float32
+    """bfloat16 on a GPU, except for an embedded prior, which is too small to gain from it."""
+    return torch.bfloat16 if device.type == "cuda" and world_of(prior) is None else torch.float32
 
 
 def choose_device(name: str) -> torch.device:
@@ -69,6 +71,10 @@ def step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % (1 << 63)
 
 
-def step_generator(seed: int, step: int, device: torch.device) -> torch.Generator:
-    """A source of random numbers seeded for one step."""
-    return torch.Generator(device=device).manual_seed(step_seed(seed, step))
+def step_generator(seed: int, step: int, device: torch.device, share: Share | None = None) -> StepGenerator:
+    """A source of random numbers seeded for one step, of which this process has a share of the views, or all."""
+    generator = StepGenerator(device=device)
+    generator.manual_seed(step_seed(seed, step))
+    if share is not None:
+        generator.share = share
+    return generator

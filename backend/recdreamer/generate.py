@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,18 +12,20 @@ from typing import Any, get_args
 
 import torch
 
+from recdreamer import team
 from recdreamer.catalog.entries import Kind
 from recdreamer.catalog.locate import located
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.device import choose_device, choose_dtype
+from recdreamer.folder_lock import LOCK, STOP
 from recdreamer.job.repeat import empty_result, repeated_seeds, take_result
 from recdreamer.mesh import dress_mesh
 from recdreamer.pose.attribute_classifier import BUILTIN_FOLDER as CLASSIFIER_FOLDER
 from recdreamer.pose.features import BUILTIN_FOLDER as EXTRACTOR_FOLDER
 from recdreamer.prior.diffusion import BUILTIN_FOLDER as PRIOR_FOLDER
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder, Stage, write_atomically
-from recdreamer.report import Report
+from recdreamer.protocol import USD_METHODS, JobFolder, Stage, write_atomically
+from recdreamer.report import NullReport, Report
 from recdreamer.stages.guidance import prepare_guides
 from recdreamer.stages.handover import JobRun, first_shapes, refined_shapes
 from recdreamer.stages.workpiece import Workpiece, face_front, paint_objects, workpieces_of
@@ -38,14 +42,10 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     and Paused after a checkpoint.
     """
     run = prepare_run(job, config, report)
-    # Stages 1 and 2: a level set for each particle.
-    shapes = [] if run.start.is_only_painted else refined_shapes(run, first_shapes(run))
-    # Meshes are extracted as a part of the stage that follows.
-    run.begin("texture" if run.has("texture") else "mesh")
-    pieces = workpieces_of(run, shapes)
-    # Stage 3: colours on the finished meshes.
+    # The other processes begin, as all that they need is in the folder now.
+    team.message(json.dumps(run.seeds))
+    pieces = run_stages(run)
     if run.has("texture"):
-        paint_objects(run, pieces)
         run.begin("mesh")
     if run.start.may_turn:
         face_front(run, pieces)
@@ -53,12 +53,45 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     report.progress(100, 100)
 
 
-def prepare_run(job: JobFolder, config: GenerateConfig, report: Report) -> JobRun:
-    """Load the prior, draw missing templates and set up the guides."""
+def assist(job: JobFolder, config: GenerateConfig) -> None:
+    """Share the views of a job that the process of rank 0 runs: the same stages, in a copy of what they need."""
+    seeds = json.loads(team.message())
+    with tempfile.TemporaryDirectory(prefix="recdreamer-") as folder:
+        copy = JobFolder(Path(folder) / "job")
+        shutil.copytree(job.root, copy.root, ignore=_not_needed)
+        copy.previews.mkdir(exist_ok=True)
+        run_stages(prepare_run(copy, config, NullReport(), seeds))
+
+
+def _not_needed(folder: str, names: list[str]) -> set[str]:
+    """What a job writes."""
+    job = JobFolder(Path(folder))
+    written = (job.checkpoints, job.previews, job.result, job.events, job.log, job.state)
+    return {path.name for path in written} | {LOCK, STOP}
+
+
+def run_stages(run: JobRun) -> list[Workpiece]:
+    """The stages that the job runs, up to the meshes and their colours."""
+    # Stages 1 and 2: a level set for each particle.
+    shapes = [] if run.start.is_only_painted else refined_shapes(run, first_shapes(run))
+    # Meshes are extracted as a part of the stage that follows.
+    run.begin("texture" if run.has("texture") else "mesh")
+    pieces = workpieces_of(run, shapes) if run.has("texture") or team.rank() == 0 else []
+    # Stage 3: colours on the finished meshes.
+    if run.has("texture"):
+        paint_objects(run, pieces)
+    return pieces
+
+
+def prepare_run(
+    job: JobFolder, config: GenerateConfig, report: Report, seeds: dict[str, int] | None = None
+) -> JobRun:
+    """Load the prior, draw missing templates and set up the guides. `seeds` are those of the stages, if known."""
     device, begin = choose_device(config.device), announcer(config, report)
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
     begin("prepare")
-    seeds = stage_seeds(config, repeated_seeds(job, report.warning))
+    if seeds is None:
+        seeds = stage_seeds(config, repeated_seeds(job, report.warning))
     # First, so that a start that cannot be used is reported before anything is loaded or drawn.
     start = prepare_start(job, config, device, lambda: report.progress(0, 1), report.warning)
     models = models_of(config)
@@ -76,7 +109,7 @@ def models_of(config: GenerateConfig) -> dict[str, Any]:
     """
     rectifier = config.rectifier
     wanted: list[tuple[Kind, str, Path | None]] = [("prior", config.prior, PRIOR_FOLDER)]
-    if config.method == "usd":
+    if config.method in USD_METHODS:
         if rectifier.pose:
             wanted.append(("extractor", config.extractor, EXTRACTOR_FOLDER))
         if rectifier.tiny_decoder:

@@ -5,6 +5,8 @@ The loop around it (lines 1 and 7) is `stages.run.run_steps`; p̄_t begins as 1/
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,6 +22,8 @@ from recdreamer.models.model import Model
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.prior.schedule import NoiseSchedule
+from recdreamer.team import share_of_views
+from recdreamer.view_shares import ALL_VIEWS, Share
 
 
 def optimize_step(
@@ -36,41 +40,93 @@ def optimize_step(
     """Lines 2 to 6. Methods differ in the terms of line 4, which `guide` supplies; only VSD, ESD and USD train ε_φ, a
     LoRA branch of the U-Net (line 6).
 
-    `model` is the particle θ; `cameras`, timesteps `t` and the step's random numbers are drawn if none are given.
+    `model` is the particle θ; `cameras`, timesteps `t` and the step's random numbers are drawn if none are given. Where
+    processes share the views of a step, cameras and timesteps are those of this process.
     """
-    generator = generator or step_generator(config.seed, step, model.device)
-    num_views, num_steps = config.num_views, config.num_steps
+    found = distill(step, config, prior, model, guide, lora, cameras, t, generator)
+    settle(step, found, guide, lora)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lines 5 and 6 need from those before."""
+
+    x: Noised
+    log_probs: tuple[Float[Tensor, "batch classes"], ...]
+    branch_grads: tuple[Tensor, ...] | None
+    """None if the branch learns nothing in this step."""
+    share: Share
+
+
+def distill(
+    step: int,
+    config: StepConfig,
+    prior: DiffusionPrior,
+    model: Model,
+    guide: Guide,
+    lora: LoraTrainer | None,
+    cameras: Cameras | None = None,
+    t: Int[Tensor, "views"] | None = None,
+    generator: torch.Generator | None = None,
+) -> Found:
+    """Lines 2 to 4, and the gradients of line 6. As in `optimize_step`."""
+    share, num_steps = share_of_views(config.num_views), config.num_steps
+    generator = generator or step_generator(config.seed, step, model.device, share)
 
     # Line 2: x_0 = g(θ, c): render, then encode.
     if cameras is None:
-        cameras = sample_cameras(config.cameras, num_views, generator, model.device)
+        cameras = drawn_cameras(config, generator, share, model.device)
     rendering = model.render(cameras, step, generator)
     latents = prior.encode(rendering.rgb)
 
     # Line 3: x_t = α_t x_0 + σ_t ε; x holds x_0, x_t, ε, σ_t and ω(t).
     if t is None:
-        bounds = timesteps_of(config.guidance, prior.schedule, step, num_steps)
-        t = sample_timesteps(bounds, num_views, generator)
+        t = drawn_timesteps(step, config, prior.schedule, generator, share)
     x = add_noise(latents, t, cameras, step, num_steps, prior.schedule, generator)
 
     # What line 6 learns, at a timestep of its own and without view words in y: USD answers it along with line 4.
     lesson = None
     if lora is not None and step % config.guidance.lora_every == 0:
-        lesson = lora.draw(x.latents, guide.prompts.plain.expand(num_views, -1, -1), cameras.c2w, generator)
+        lesson = lora.draw(x.latents, guide.prompts.plain.expand(len(t), -1, -1), cameras.c2w, generator)
 
     # Line 4: θ ← θ - η_1 ∇_θ; the mean over views, η_1 and the regularizers are in `descend`.
     answers = guide.ask(x, generator, lesson)
-    model.descend(rendering, latents, distillation_grad(guide, x, answers), step, generator)
+    model.descend(rendering, latents, distillation_grad(guide, x, answers, share), step, generator)
 
+    branch_grads = answers.branch_grads
+    if lora is not None and lesson is not None and branch_grads is None:
+        branch_grads = lora.grads(lesson)
+    return Found(x, answers.log_probs, branch_grads, share)
+
+
+def settle(step: int, found: Found, guide: Guide, lora: LoraTrainer | None) -> None:
+    """Lines 5 and 6, with the views of all processes."""
     # Line 5, Eq. 19: p̄_t ← α_ema p_ξ(c|x_t) + (1 - α_ema) p̄_t, after line 4 has used the old p̄_t.
-    guide.observe(x, answers.log_probs)
+    guide.observe(found.x, found.log_probs, found.share)
 
     # Line 6, Eq. 8: φ ← φ - η_2 ∇_φ |ε_φ(x_t, t, c, y) - ε|².
-    if lora is not None and lesson is not None:
-        lora.learn(lesson, step, answers.branch_grads)
+    if lora is not None and found.branch_grads is not None:
+        lora.learn(found.branch_grads, step, found.share)
 
 
-def distillation_grad(guide: Guide, x: Noised, answers: Answers) -> Float[Tensor, "batch c h w"]:
+def drawn_cameras(
+    config: StepConfig, generator: torch.Generator, share: Share, device: torch.device
+) -> Cameras:
+    """This process's cameras, of those that are drawn for all."""
+    return sample_cameras(config.cameras, config.num_views, generator, device).of(share)
+
+
+def drawn_timesteps(
+    step: int, config: StepConfig, schedule: NoiseSchedule, generator: torch.Generator, share: Share
+) -> Int[Tensor, "views"]:
+    """This process's timesteps, of those that are drawn for all."""
+    bounds = timesteps_of(config.guidance, schedule, step, config.num_steps)
+    return share.own(sample_timesteps(bounds, config.num_views, generator))
+
+
+def distillation_grad(
+    guide: Guide, x: Noised, answers: Answers, share: Share = ALL_VIEWS
+) -> Float[Tensor, "batch c h w"]:
     """The gradient with respect to the latents x_0 (Alg. 1, line 4; paper, Eq. 13):
 
     ω(t) (ε_pretrain - ε_φ) - ω(t) σ_t/α_t ∇ log r(x_t), the last with respect to x_0.
@@ -84,7 +140,7 @@ def distillation_grad(guide: Guide, x: Noised, answers: Answers) -> Float[Tensor
     if answers.grad_log_r is None:
         return denoising
     rectifying = -answers.w_t * x.sigma_t * answers.grad_log_r
-    return denoising + guide.weighted_and_limited(rectifying, denoising)
+    return denoising + guide.weighted_and_limited(rectifying, denoising, share)
 
 
 def timesteps_of(

@@ -2,7 +2,8 @@
 
 Each function below is one answer to where a value comes from, in this order: the defaults of the fields are those for
 Stable Diffusion (see config.py); `as_published` sets what the method's publication has; `embedded` what the embedded
-prior needs instead; `quick` cuts the work; the overrides of a request come last.
+prior needs instead, `animals` what is different for the world of animals; `quick` cuts the work; the overrides of a
+request come last.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from recdreamer.distillation.guidance_config import RectifierConfig
 from recdreamer.field import FieldConfig
 from recdreamer.mesh import MeshConfig
 from recdreamer.prior.prompts import ViewConfig
-from recdreamer.protocol import BUILTIN_PRIOR, JobRequest, RequestError
+from recdreamer.protocol import JobRequest, RequestError
 from recdreamer.rendering import RenderConfig
 from recdreamer.safe_files import printable, reason_of
+from recdreamer.worlds import world_of
 
 BUILTIN_VIEWS = ViewConfig(
     front="from front view", right="facing left", back="from back view", left="facing right",
@@ -30,6 +32,8 @@ EMBEDDED_FIELD = FieldConfig(num_levels=8, log2_table_size=16, max_resolution=12
 """At the finest level about two cells per pixel of a 64-pixel picture of the cube."""
 EMBEDDED_CAMERAS = CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0))
 """Those of the prior's training pictures."""
+ANIMAL_CAMERAS = CameraConfig(elevation_deg=(0.0, 25.0), distance=(3.2, 4.0), fov_y_deg=(30.0, 30.0))
+"""Those of the animals' pictures, as far as they frame the whole scene."""
 EMBEDDED_RENDER = RenderConfig(step_size=0.04)
 """About a pixel of a 64-pixel picture of the cube."""
 EMBEDDED_MESH = MeshConfig(resolution=128, texture_size_px=1024)
@@ -46,6 +50,7 @@ Steps = TypeVar("Steps", OptimizeConfig, GeometryConfig, TextureConfig)
 
 
 BOUNDS: dict[str, tuple[int, int]] = {
+    "processes": (1, 64),
     "num_views": (1, 1024), "num_particles": (1, 65536), "render_px": (1, 8192), "preview_every": (1, 10**9),
     "resolution": (2, 2048), "texture_size_px": (1, 16384), "cached_views": (1, 65536), "supersampling": (1, 16),
     "bake_samples": (1, 64), "num_levels": (1, 32), "log2_table_size": (1, 26), "max_resolution": (1, 2**20),
@@ -60,7 +65,13 @@ MAX_NUMBER = 10**9
 
 def resolve(request: JobRequest) -> GenerateConfig:
     """The configuration of a request. Raises RequestError for overrides that do not exist or do not fit."""
-    config = embedded(request) if request.prior == BUILTIN_PRIOR else stable_diffusion(request)
+    world = world_of(request.prior)
+    if world is None:
+        config = stable_diffusion(request)
+    elif world.name == "animals":
+        config = animals(request)
+    else:
+        config = embedded(request)
     if request.quality == "quick":
         config = quick(config)
     for name, value in request.overrides.items():
@@ -104,7 +115,16 @@ def as_published(config: GenerateConfig) -> GenerateConfig:
         case "sds_bridge":
             guidance = replace(guidance, guidance_scale=100.0, view_prompts=True, schedule="annealed")
             optimize = replace(optimize, num_steps=25_000)
-        case "sds" | "debiased_sds":
+        case "sdi":
+            # Its 7.5 multiplies as above; its timesteps fall steadily, as those of the back-and-forth schedule do.
+            guidance = replace(guidance, guidance_scale=8.5, view_prompts=True)
+            optimize = replace(optimize, num_steps=10_000)
+        case "usd_sdi":
+            guidance = replace(
+                guidance, guidance_scale=8.5, auxiliary_prompt="from side view, from back view"
+            )
+            optimize = replace(optimize, num_steps=10_000)
+        case "sds" | "debiased_sds" | "consdreamer":
             # Its 100 multiplies (eps_text - eps_empty) on top of eps_text.
             guidance = replace(guidance, guidance_scale=101.0, view_prompts=True, schedule="uniform")
             optimize = replace(optimize, num_steps=10_000, render_px=64)
@@ -144,9 +164,10 @@ def embedded(request: JobRequest) -> GenerateConfig:
         # phase draws from t = 500 on, and drafts settle on a pose before the rectifier has chosen one.
         guidance=replace(
             config.guidance, guidance_scale=3.0, auxiliary_prompt="", schedule="back_and_forth", num_intervals=4,
-            view_prompts=config.method in ("perp_neg", "debiased_sds"), views=BUILTIN_VIEWS,
+            view_prompts=config.method in ("perp_neg", "debiased_sds", "consdreamer"), views=BUILTIN_VIEWS,
             lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
             clip_limits=(0.5, 2.0), bridge_source="", bridge_weight=3.0,
+            inversion_scale=-1.0,
         ),
         rectifier=RectifierConfig(weight=300.0, n_ema=30, attribute_classifier="builtin"),
         regularizers=RegularizerConfig(
@@ -157,6 +178,20 @@ def embedded(request: JobRequest) -> GenerateConfig:
         render=EMBEDDED_RENDER,
         mesh=EMBEDDED_MESH,
     )  # fmt: skip
+
+
+def animals(request: JobRequest) -> GenerateConfig:
+    """The world of animals: as the figurines, but from its own cameras, and judged by its own extractor.
+
+    Its attribute classifier is the one for Stable Diffusion: this world has none.
+    """
+    config = embedded(request)
+    return replace(
+        config,
+        extractor="animals",
+        cameras=ANIMAL_CAMERAS,
+        rectifier=replace(config.rectifier, attribute_classifier=RectifierConfig().attribute_classifier),
+    )
 
 
 def quick(config: GenerateConfig) -> GenerateConfig:

@@ -15,7 +15,9 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+from .protocol import USD_METHODS
 from .safe_files import printable
+from .worlds import world_of
 
 SMALL_VOCABULARY = 1000
 """Tokenizers with fewer tokens know whole words and letters only: words that they split mean nothing to their model."""
@@ -27,10 +29,6 @@ ENDS = " \t,;:.-"
 UNKNOWN = "<|endoftext|>"
 CONTRACTION = re.compile(r"'(?:s|t|re|ve|m|ll|d)")
 CLIP_TOKENS = 77
-BUILTIN_KINDS = ("bear", "bird", "rabbit", "robot")
-BUILTIN_COLORS = ("red", "green", "blue", "yellow", "purple", "teal")
-"""What the built-in model draws: each kind in each color."""
-BUILTIN_WORDS = "bears, birds, rabbits and robots in red, green, blue, yellow, purple and teal"
 VIEW_WORDS = ("front view", "side view", "back view", "overhead view")
 BUILTIN_VIEW_WORDS = ("from front view", "facing left", "from back view", "facing right")
 CLOSE_UP_WORDS = "close-up, highly detailed"
@@ -132,22 +130,22 @@ def usual_endings(method: str, is_builtin: bool) -> tuple[str, ...]:
     ('from side view, from back view', 'close-up, highly detailed')
     """
     if is_builtin:
-        return BUILTIN_VIEW_WORDS if method in ("perp_neg", "debiased_sds") else ("",)
-    if method == "usd":
+        return BUILTIN_VIEW_WORDS if method in ("perp_neg", "debiased_sds", "consdreamer") else ("",)
+    if method in USD_METHODS:
         return ("from side view, from back view", CLOSE_UP_WORDS)
     return (*VIEW_WORDS, *(f"{CLOSE_UP_WORDS}, {view}" for view in VIEW_WORDS))
 
 
-def doubts(read: ReadPrompt, is_builtin: bool) -> str:
-    """What the artist should know of how a prompt is read, or nothing."""
-    lines = []
-    who = "built-in model" if is_builtin else "model"
+def doubts(read: ReadPrompt, model: str) -> str:
+    """What the artist should know of how a model reads a prompt, or nothing."""
+    lines, world = [], world_of(model)
+    who = "built-in model" if world else "model"
     if read.knows_none:
         lines.append(f"The {who} knows none of the words of the prompt.")
     elif read.unknown:
         lines.append(f"The {who} does not know {_named(read.unknown)}.")
-    if lines and is_builtin:
-        lines.append(f"It knows {BUILTIN_WORDS}.")
+    if lines and world:
+        lines.append(world.knows)
     elif lines:
         lines.append("Describe the object in English.")
     if left_out := dict.fromkeys(read.left_out):

@@ -45,7 +45,11 @@ from .safe_files import write_atomically as write_atomically
 
 PROTOCOL_VERSION = 1
 
-Method = Literal["usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_bridge"]
+Method = Literal[
+    "usd", "vsd", "esd", "sds", "debiased_sds", "perp_neg", "sds_bridge", "consdreamer", "sdi", "usd_sdi"
+]
+USD_METHODS = ("usd", "usd_sdi")
+"""Those that rectify the distribution of poses."""
 PoseMode = Literal["marginal", "camera"]
 Quality = Literal["quick", "standard"]
 Kind = Literal["object", "particles"]
@@ -75,16 +79,19 @@ TEMPORARY = ".new-"
 START_MESH = "start/mesh.npz"
 # An .npz without pickle, in the world axes of Blender (Z up, front -Y) and in metres.
 #   verts   float32 (verts, 3)      faces    int32 (faces, 3), counter-clockwise seen from outside
-#   uvs     float32 (faces, 3, 2)   optional; whole numbers count UV tiles (UDIM): u in [1, 2) is tile 1002
+#   uvs     float32 (faces, 3, 2)   optional; whole numbers count UV tiles (UDIM): u in [1, 2) is tile 1002; NaN in all
+#                                   corners of a face that has none
 #   region  float32 (verts,)        optional; 1 where the result may change, 0 where it must not
 #   rgb     float32 (verts, 3)      optional; sRGB colour of the part that must not change
+#   slots   int32 (faces,)          optional; material slot of each face
+#   slot_names  uint8 (bytes,)      with slots; UTF-8, the name of a slot's material per line
 #   notes   uint8 (bytes,)          optional; UTF-8, a sentence per line: what was changed or left out of the artist's
 #                                   mesh. The worker says them when the job begins.
 RESULT_ROUGHNESS = 0.9
 """Of the material of a result, wherever it is made."""
 MAX_HEIGHT_M = 1e30
 """Of a result. Beyond, its coordinates come near the limits of their precision."""
-START_ARRAYS = ("verts", "faces", "uvs", "region", "rgb")
+START_ARRAYS = ("verts", "faces", "uvs", "region", "rgb", "slots", "slot_names")
 
 
 @dataclass(frozen=True)
@@ -181,7 +188,7 @@ class JobRequest:
             )
         for template in self.templates:
             _validate_template(template)
-        if self.method == "usd" and self.pose_mode == "camera":
+        if self.method in USD_METHODS and self.pose_mode == "camera":
             for template in self.templates:
                 if template.azimuth_deg is None and template.label not in CLASS_AZIMUTHS_DEG:
                     raise RequestError(

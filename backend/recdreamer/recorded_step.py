@@ -13,17 +13,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recdreamer.cameras import Cameras, sample_cameras
+from recdreamer.cameras import Cameras
 from recdreamer.config import StepConfig
 from recdreamer.device import step_seed
 from recdreamer.distillation.methods import Guide
-from recdreamer.distillation.timesteps import sample_timesteps
 from recdreamer.graphs import CudaGraph, Recorder, Recording
 from recdreamer.models.model import Model
-from recdreamer.optimize import optimize_step, timesteps_of
+from recdreamer.optimize import Found, distill, drawn_cameras, drawn_timesteps, optimize_step, settle
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.report import Warn, no_warn
+from recdreamer.team import share_of_views
+from recdreamer.view_shares import StepGenerator
 
 
 class Picture:
@@ -73,6 +74,9 @@ class RecordedSteps:
     The first step of a case runs as it is written: it loads the kernels and creates the optimizer's state. The results
     are the same either way, so a resumed run is the run that was interrupted. What cannot be recorded runs as written
     to the end, after a warning.
+
+    Where processes share the views, they talk between replays only: a graph that waits for a process that is gone
+    would wait for ever. So lines 5 and 6 are not recorded then.
     """
 
     def __init__(
@@ -89,14 +93,22 @@ class RecordedSteps:
         on_gpu = prior.device.type == "cuda"
         self.recorder: Recorder | None = CudaGraph if recorder is None and on_gpu else recorder
         # One for all steps, because recordings draw from it.
-        self.generator = torch.Generator(prior.device)
+        self.generator = StepGenerator(prior.device)
+        self.generator.share = self.share = share_of_views(config.num_views)
+        if self.share.is_split and guide.rectifier_config.clamp == "released" and guide.rectifiers:
+            self.recorder = None  # Its limit is that of all views together.
         self.inputs: _Inputs | None = None
         self.recordings: dict[tuple[str, bool], Recording | None] = {}
         """By case; None for those that ran once, and will be recorded the next time."""
+        self.found: dict[tuple[str, bool], Found] = {}
+        """What lines 5 and 6 need, by case; in the memory of a recording."""
 
     def run(self, step: int, model: Model, cameras: Cameras | None = None) -> None:
-        """One step of Algorithm 1; `model` is θ, and `cameras` are drawn if none are given."""
-        config, generator = self.config, self.generator.manual_seed(step_seed(self.config.seed, step))
+        """One step of Algorithm 1; `model` is θ, and `cameras`, those of all views, are drawn if none are given."""
+        config, generator = self.config, self.generator
+        generator.manual_seed(step_seed(config.seed, step))
+        if cameras is not None and self.share.is_split:
+            cameras = cameras.of(self.share)
         case = self._case(step)
         if self.recorder is None or case not in self.recordings:
             self.recordings[case] = None
@@ -106,13 +118,14 @@ class RecordedSteps:
             return
         # As in `optimize_step`, up to the picture and its timesteps.
         if cameras is None:
-            cameras = sample_cameras(config.cameras, config.num_views, generator, model.device)
+            cameras = drawn_cameras(config, generator, self.share, model.device)
         rendering = model.render(cameras, step, generator)
-        bounds = timesteps_of(config.guidance, self.prior.schedule, step, config.num_steps)
-        t = sample_timesteps(bounds, config.num_views, generator)
+        t = drawn_timesteps(step, config, self.prior.schedule, generator, self.share)
         grad = self._grad(step, rendering.rgb, t, cameras)
         # The loss that follows a gradient on latents follows one on pixels as well.
         model.descend(rendering, rendering.rgb, grad, step, self.generator)
+        if self.share.is_split:
+            settle(step, self.found[case], self.guide, self.lora)
 
     def _case(self, step: int) -> tuple[str, bool]:
         """What is decided before a step, and stuck in a recording: what is asked, and whether the branch learns."""
@@ -141,9 +154,13 @@ class RecordedSteps:
     def _pixel_grad(self, step: int, inputs: _Inputs) -> Float[Tensor, "views 3 height width"]:
         """What is recorded. `step` only decides what is done: the rest of it is overwritten before each replay."""
         picture = Picture(inputs.rgb)
-        optimize_step(
+        found = distill(
             step, self.config, self.prior, picture, self.guide, self.lora, inputs.cameras, inputs.t, self.generator
         )  # fmt: skip
+        if self.share.is_split:
+            self.found[self._case(step)] = found
+        else:
+            settle(step, found, self.guide, self.lora)
         assert picture.grad is not None
         return picture.grad
 

@@ -28,6 +28,24 @@ CHUNK_TESTS = 1_000_000
 REMEDY = "Unwrap the object again, or remove the UV map and a new one is made."
 
 
+def bare_faces(uvs: np.ndarray) -> np.ndarray:
+    """Which faces of UVs `faces 3 2` have none: NaN in all their corners.
+
+    >>> bare_faces(np.stack([np.zeros((3, 2)), np.full((3, 2), np.nan)])).tolist()
+    [False, True]
+    """
+    return np.isnan(uvs).all((1, 2))
+
+
+def tile_for_the_rest(uvs: np.ndarray) -> int:
+    """UDIM number of the tile for the faces without UVs: the one after all that are in use.
+
+    >>> tile_for_the_rest(np.array([[[0.1, 0.1], [0.9, 0.1], [0.1, 0.9]], [[np.nan] * 2] * 3]))
+    1002
+    """
+    return int(tile_numbers(uvs[~bare_faces(uvs)]).max()) + 1
+
+
 def tile_numbers(uvs: np.ndarray) -> np.ndarray:
     """UDIM number of each face's tile, from UVs `faces 3 2`: 1001 for [0, 1)^2, one more per column, ten per row.
 
@@ -79,18 +97,27 @@ def check_uvs(uvs: np.ndarray, verts: np.ndarray, faces: np.ndarray) -> list[str
 
     Raises RequestError, with a sentence and its remedy, for a map that cannot be painted.
     """
+    warnings, bare = [], bare_faces(uvs)
+    if bare.any() and not bare.all():
+        count, tile = int(bare.sum()), tile_for_the_rest(uvs)
+        verb, they = ("has", "It gets") if count == 1 else ("have", "They get")
+        warnings.append(
+            f"{_faces(count)} of {len(faces):,} {verb} no UVs. {they} UV tile {tile}, with a texture of its own; all "
+            "others keep theirs."
+        )
+        uvs, faces = uvs[~bare], faces[~bare]
     tiles = tile_numbers(uvs)
     areas = uv_areas(uvs)
     is_painted = 2 * areas >= SMALLEST
     if not is_painted.any():
         raise RequestError("The UV map has no area: all its faces are points or lines.", REMEDY)
     used, counts = np.unique(tiles, return_counts=True)
-    if len(used) > MAX_TILES:
+    num_tiles = len(used) + bool(bare.any())
+    if num_tiles > MAX_TILES:
         raise RequestError(
-            f"The UV map uses {len(used)} tiles, each with a texture of its own; {MAX_TILES} are the most.",
+            f"The UV map uses {num_tiles} tiles, each with a texture of its own; {MAX_TILES} are the most.",
             "Move the islands into fewer tiles, or remove the UV map and a new one is made.",
         )
-    warnings = []
     for tile, count in zip(used.tolist(), counts.tolist(), strict=True):
         area = float(areas[(tiles == tile) & is_painted].sum())
         where = f"{_faces(count)} {'lies' if count == 1 else 'lie'} in UV tile {tile}"

@@ -68,7 +68,10 @@ def test_only_the_shared_files_of_the_backend_are_imported(extension):
     names = {
         name.removeprefix(f"{MODULE}.backend") for name in sys.modules if name.startswith(f"{MODULE}.backend")
     }
-    shared = {"protocol", "safe_files", "json_values", "folder_lock", "job_state", "uv_map", "prompt_words"}
+    shared = {
+        "protocol", "safe_files", "json_values", "folder_lock", "job_state", "worlds", "uv_map", "material_slots",
+        "prompt_words",
+    }  # fmt: skip
     assert names == {"", ".recdreamer"} | {f".recdreamer.{name}" for name in shared}
     assert "torch" not in sys.modules
 

@@ -63,3 +63,8 @@ def test_the_list_of_merges_is_the_one_that_the_models_come_with() -> None:
         if file.path == "tokenizer/merges.txt"
     }
     assert listed == {(len(content), hashlib.sha256(content).hexdigest())}
+
+
+def test_the_recommended_model_is_one_of_the_catalog() -> None:
+    entry = entry_of("stable-diffusion")
+    assert entry is not None and entry.kind == "prior" and {"dinov2-small", "taesd"} <= set(entry.needs)

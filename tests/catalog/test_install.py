@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 
 from recdreamer.catalog import install
-from recdreamer.catalog.entries import entries, entry_of
+from recdreamer.catalog.entries import entries
 from recdreamer.catalog.hub import Hub
 from recdreamer.catalog.install import get, remove, verify
 from recdreamer.catalog.locate import is_installed, locate
 from recdreamer.catalog.places import MANIFEST, Choices, models_folder
+from recdreamer.protocol import RequestError
 from recdreamer.report import Cancelled, JobError
 
 from . import models_on_disk as disk
@@ -269,6 +270,20 @@ def test_verify_finds_damage_and_get_repairs_exactly_that(
     assert len(fetched) == 1 and fetched[0].endswith("diffusion_pytorch_model.safetensors")
 
 
+@pytest.mark.parametrize("place", ["../../precious", "/tmp/precious", "..\\precious"])
+def test_a_manifest_that_names_files_elsewhere_deletes_none(fetch: Fetch, folder: Path, place: str) -> None:
+    fetch("taesd")
+    precious = folder.parent / "precious"
+    precious.write_text("not of the model")
+    manifest = folder / "taesd" / MANIFEST
+    found = json.loads(manifest.read_text())
+    found["files"][0]["path"] = place
+    manifest.write_text(json.dumps(found))
+    with pytest.raises(RequestError, match="not completely"):
+        verify(entries()["taesd"], folder)
+    assert precious.exists()
+
+
 def test_unfinished_bytes_of_other_versions_are_tidied_up(fetch: Fetch, folder: Path) -> None:
     (folder / "taesd").mkdir(parents=True)
     old = folder / "taesd" / "diffusion_pytorch_model.safetensors.0123456789ab.part"
@@ -386,8 +401,3 @@ def test_a_download_that_is_ended_goes_on_where_it_stopped(
     plan = next(row for row in rows if row["type"] == "plan")
     # What had come was not fetched again: finished models are only mentioned, the rest counts as present.
     assert plan["present_bytes"] > 50_000 or any(row["type"] == "here" for row in rows)
-
-
-def test_the_recommended_model_is_one_of_the_catalog() -> None:
-    entry = entry_of("stable-diffusion")
-    assert entry is not None and entry.kind == "prior" and {"dinov2-small", "taesd"} <= set(entry.needs)

@@ -18,6 +18,7 @@ from recdreamer.distillation.noised import Noised
 from recdreamer.optimize import optimize_step
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import Lesson, LoraTrainer
+from recdreamer.view_shares import ALL_VIEWS, Share
 
 from .recorded import SCHEDULE, RecordingDenoiser, answer, cameras, prompts
 
@@ -64,12 +65,18 @@ class SpyTrainer(LoraTrainer):
     """Remembers what it was to learn."""
 
     def __init__(self) -> None:
+        self.drawn: list[Lesson] = []
         self.taught: list[tuple[Tensor, Tensor, Tensor, int]] = []
 
     def draw(self, latents: Tensor, text: Tensor, c2w: Tensor, generator: torch.Generator) -> Lesson:
         return Lesson(latents, torch.zeros(len(latents), dtype=torch.long), text, c2w, latents)
 
-    def learn(self, lesson: Lesson, step: int, grads: Sequence[Tensor] | None = None) -> None:
+    def grads(self, lesson: Lesson) -> tuple[Tensor, ...]:
+        self.drawn.append(lesson)
+        return ()
+
+    def learn(self, grads: Sequence[Tensor], step: int, share: Share = ALL_VIEWS) -> None:
+        (lesson,) = self.drawn
         self.taught.append((lesson.latents_t, lesson.text, lesson.c2w, step))
 
 
@@ -85,7 +92,7 @@ class SpyGuide(Guide):
         self.asked.append(x)
         return super().ask(x, generator, lesson)
 
-    def observe(self, x: Noised, log_probs: object) -> None:
+    def observe(self, x: Noised, log_probs: object, share: Share = ALL_VIEWS) -> None:
         self.observed.append(x)
 
 

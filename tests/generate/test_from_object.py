@@ -10,6 +10,7 @@ import trimesh
 from PIL import Image
 
 from recdreamer.generate import generate
+from recdreamer.material_slots import MaterialSlots
 from recdreamer.presets import resolve
 from recdreamer.protocol import RequestError
 
@@ -36,12 +37,16 @@ def saved_ball(folder: Path, uvs: bool = False, region: bool = False) -> None:
 
 def test_what_is_only_painted_keeps_its_mesh_and_its_uvs(tmp_path: Path) -> None:
     saved_ball(tmp_path, uvs=True)
+    given = dict(np.load(tmp_path / "mesh.npz"))
+    slots = MaterialSlots((np.arange(len(given["faces"])) % 3 == 0).astype(np.int32), ("skin", "eyes"))
+    given |= slots.as_arrays()
+    np.savez(tmp_path / "mesh.npz", **given)
     job, request = job_of(tmp_path, start="texture", start_mesh="mesh.npz", stages=("texture",))
     report = Recorder()
     generate(job, resolve(request), report)
     assert report.stages == ["prepare", "texture", "mesh"]
-    given, made = np.load(tmp_path / "mesh.npz"), np.load(job.result / "mesh.npz")
-    assert all(np.array_equal(given[name], made[name]) for name in ("verts", "faces", "uvs"))
+    made = np.load(job.result / "mesh.npz")
+    assert given.keys() == set(made.files) and all(np.array_equal(given[name], made[name]) for name in given)
     assert {path.name for path in job.result.glob("albedo*")} == {"albedo.1001.png", "albedo.1002.png"}
 
 

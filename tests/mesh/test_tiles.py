@@ -14,6 +14,7 @@ import torch
 import trimesh
 from PIL import Image
 
+from recdreamer.material_slots import MaterialSlots, slots_in
 from recdreamer.mesh import (
     Mesh,
     bake_color,
@@ -24,6 +25,8 @@ from recdreamer.mesh import (
     write_mesh,
 )
 from recdreamer.mesh.raster import tiles_of_faces
+from recdreamer.start.gltf_file import read_gltf
+from recdreamer.uv_map import overlap
 
 from .fields import SMALL, ball, finish_mesh, nose_field, position_color, sample_bilinear
 
@@ -93,6 +96,44 @@ def test_gltf_has_a_material_for_each_tile(two_tiles: Mesh, folder: Path) -> Non
     parts = list(scene.geometry.values())
     assert sum(len(part.faces) for part in parts) == len(two_tiles.faces)
     assert all(part.visual.uv.min() >= 0 and part.visual.uv.max() <= 1 for part in parts)
+
+
+def test_faces_without_uvs_get_a_tile_of_their_own_and_all_others_keep_theirs(two_tiles: Mesh) -> None:
+    uvs, given = two_tiles.uvs_or_error(), tiles_of_faces(two_tiles.uvs_or_error())
+    bare = given == 1012
+    made, num_islands = unwrap(replace(two_tiles, uvs=np.where(bare[:, None, None], np.nan, uvs)), SMALL)
+    found = made.uvs_or_error()
+    assert np.array_equal(found[~bare], uvs[~bare]) and num_islands > 0
+    assert set(tiles_of_faces(found)[bare]) == {1002} and overlap(found, tiles_of_faces(found)) < 0.01
+    assert np.array_equal(made.verts, two_tiles.verts) and np.array_equal(made.faces, two_tiles.faces)
+
+
+def test_gltf_has_a_material_for_each_slot_and_tile_and_each_picture_once(
+    two_tiles: Mesh, tmp_path: Path
+) -> None:
+    slots = MaterialSlots(
+        (two_tiles.verts[two_tiles.faces].mean(1)[:, 0] > 0).astype(np.int32) * 2, ("skin", "never", "")
+    )
+    mesh = replace(two_tiles, slots=slots)
+    albedo = bake_color(mesh, shade, texture_size_px=32)
+    write_mesh(tmp_path, mesh, albedo.tiles)
+    data = (tmp_path / "model.glb").read_bytes()
+    (length,) = struct.unpack_from("<I", data, 12)
+    document = json.loads(data[20 : 20 + length])
+    assert [material["name"] for material in document["materials"]] == [
+        "skin.1001", "skin.1012", "RecDreamer.1001", "RecDreamer.1012"
+    ]  # fmt: skip
+    assert len(document["images"]) == 2 and len(document["meshes"][0]["primitives"]) == 4
+    again = read_gltf(data, lambda name: b"")
+    for name, count in (("skin", (slots.of_face == 0).sum()), ("RecDreamer", (slots.of_face == 2).sum())):
+        assert (
+            sum(
+                len(part.faces) for part in again.parts if again.materials[part.materials[0]].startswith(name)
+            )
+            == count
+        )
+    with np.load(tmp_path / "mesh.npz") as arrays:
+        assert slots_in(arrays, len(mesh.faces)).names == slots.names
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """UV islands: inside the page, apart from each other, in proportion."""
 
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -7,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trimesh
-import xatlas
 from scipy import ndimage, sparse
 
-from recdreamer.mesh import Mesh, MeshConfig, dress_mesh, extract_mesh
+from recdreamer.mesh import Mesh, MeshConfig, dress_mesh, extract_mesh, xatlas_child
 from recdreamer.mesh.mesh import face_cross
 from recdreamer.mesh.raster import rasterize_uvs
 from recdreamer.mesh.uv import unwrap
+from recdreamer.mesh.xatlas_process import ask_xatlas
+from recdreamer.report import JobError, Tick
 
 from .fields import SMALL, ball, nose_field
 
@@ -191,20 +195,90 @@ def test_long_thin_objects_are_unwrapped_at_once(mesh: Mesh) -> None:
 
 
 def test_xatlas_tries_every_place_only_for_as_many_charts_as_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
-    original = xatlas.PackOptions
+    tried: list[bool] = []
 
-    class Options(original):
-        def __setattr__(self, name: str, value: object) -> None:
-            if name == "bruteForce":
-                tried.append(value)
-            super().__setattr__(name, value)
+    def ask(kind: str, task: dict[str, np.ndarray], tick: Tick) -> dict[str, np.ndarray]:
+        tried.extend([bool(task["options"][2])] * (kind == "pack"))
+        return ask_xatlas(kind, task, tick)
 
-    monkeypatch.setattr("recdreamer.mesh.uv.xatlas.PackOptions", Options)
-    for limit in (1000, 10):
+    monkeypatch.setattr("recdreamer.mesh.uv.ask_xatlas", ask)
+    for limit, wanted in ((1000, {True}), (10, {False})):
+        tried.clear()
         monkeypatch.setattr("recdreamer.mesh.uv.BRUTE_FORCE_CHARTS", limit)
         unwrap(many_parts(20), SMALL)
-    assert tried and set(tried[:2]) != {True} and tried.count(True) >= 1 and tried[-1] is False
+        assert set(tried) == wanted
+
+
+def test_charts_of_as_many_faces_keep_their_own_shapes() -> None:
+    """xatlas takes arrays at one address for one chart: the second half of a cube got the corners of the first."""
+    box = trimesh.creation.box()
+    mesh, num_islands = unwrap(Mesh(box.vertices.astype(np.float32), box.faces.astype(np.int32)), SMALL)
+    assert num_islands == 2
+    ratio = np.abs(double_areas(mesh.uvs_or_error())) / np.linalg.norm(face_cross(mesh), axis=1)
+    assert ratio.max() / ratio.min() < 1.01
+
+
+SLOW = "import time\ntime.sleep(60)\n"
+
+
+@pytest.mark.parametrize("kind", ["cut", "pack"])
+def test_cancel_is_heard_while_xatlas_works_and_its_process_ends(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child, pid = tmp_path / "child.py", tmp_path / "pid"
+    child.write_text(f"import os, pathlib\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\n{SLOW}")
+    monkeypatch.setattr("recdreamer.mesh.xatlas_process.CHILD", child)
+
+    def stop() -> None:
+        if pid.exists() and pid.read_text():
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        ask_xatlas(kind, {"verts": np.zeros((3, 3))}, stop)
+    assert time.monotonic() - started < 20, "it is a matter of seconds, also on a busy computer"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+@pytest.mark.parametrize(
+    "child", [SLOW, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"], ids=["slow", "crash"]
+)
+def test_where_xatlas_gives_up_a_mesh_is_unwrapped_without_it(
+    child: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "child.py").write_text(child)
+    monkeypatch.setattr("recdreamer.mesh.xatlas_process.CHILD", tmp_path / "child.py")
+    monkeypatch.setattr("recdreamer.mesh.xatlas_process.LIMIT_S", 0.5)
+    mesh, _ = unwrap(many_parts(3), SMALL)
+    uvs = mesh.uvs_or_error().astype(float)
+    assert uvs.min() >= 0 and uvs.max() <= 1 and overlaps(uvs) == 0 and np.abs(double_areas(uvs)).min() > 0
+
+
+def test_without_xatlas_the_error_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "child.py").write_text("import xatlas_that_is_not_there\n")
+    monkeypatch.setattr("recdreamer.mesh.xatlas_process.CHILD", tmp_path / "child.py")
+    with pytest.raises(
+        JobError, match=r"No module named 'xatlas_that_is_not_there'.*Install the backend again"
+    ):
+        unwrap(many_parts(3), SMALL)
+
+
+def test_a_child_without_its_worker_ends_by_itself(tmp_path: Path) -> None:
+    """What xatlas does cannot be interrupted from within Python."""
+    script = tmp_path / "child.py"
+    source = Path(xatlas_child.__file__).read_text(encoding="utf-8")
+    script.write_text(source.replace("LIMIT_S = 120", "LIMIT_S = 0.5") + "\n")
+    child = subprocess.Popen(
+        [sys.executable, "-P", str(script), "cut"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert child.wait(30) == 1  # It would wait for its task for ever.
+    finally:
+        child.kill()
+        child.communicate()
 
 
 def test_pieces_without_room_are_told(tmp_path: Path) -> None:

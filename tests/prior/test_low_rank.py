@@ -169,7 +169,7 @@ def test_several_steps_of_training_end_where_pefts_end() -> None:
 def test_a_checkpoint_of_peft_is_continued() -> None:
     """Of an earlier version: one optimizer state for each matrix, and the camera network after them."""
     with both(ATTENTION) as (ours, theirs):
-        latents, _, text, c2w = asked(ours.prior[0])
+        asked(ours.prior[0])
         camera = [nn.Parameter(0.1 * torch.randn(p.shape)) for p in ours.camera.parameters()]
         optimizer = torch.optim.AdamW([*theirs.matrices.values(), *camera], lr=1e-3, betas=(0.9, 0.999))
         for parameter in (*theirs.matrices.values(), *camera):
@@ -189,9 +189,7 @@ def test_a_checkpoint_of_peft_is_continued() -> None:
         for parameter in (*theirs.matrices.values(), *camera):
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-        trainer.learn(
-            ours.draw(latents, text, c2w, torch.Generator()), 5, [torch.ones_like(p) for p in ours.learning()]
-        )
+        trainer.learn([torch.ones_like(p) for p in ours.learning()], 5)
         assert relative_error(ours.updates.values, flat(theirs.matrices)) < 1e-6
         assert torch.allclose(torch.cat([p.flatten() for p in ours.camera.parameters()]),
                               torch.cat([p.flatten() for p in camera]), atol=1e-6)  # fmt: skip

@@ -19,6 +19,7 @@ from recdreamer.prior.words import Words, doubts
 from recdreamer.protocol import JobFolder, JobRequest, Method
 from recdreamer.report import JobError
 from recdreamer.stages.guidance import endings, prepare_guide, prepare_prompts, prompt_doubts
+from recdreamer.worlds import DEFAULT_WORLD, described
 
 VIEW_WORDS = ("from front view", "facing left", "from back view")
 
@@ -194,7 +195,7 @@ def test_the_panel_knows_what_the_presets_put_behind_a_prompt(prior: str, method
 
 
 def test_the_words_that_are_offered_are_known(words: Words) -> None:
-    for kind in prompt_words.BUILTIN_KINDS:
-        for color in prompt_words.BUILTIN_COLORS:
-            assert doubts(words.shortened(f"a {color} {kind}"), "builtin") == ""
-            assert kind in prompt_words.BUILTIN_WORDS and color in prompt_words.BUILTIN_WORDS
+    for thing, looks in DEFAULT_WORLD.looks.items():
+        for look in looks:
+            assert doubts(words.shortened(described(thing, look)), "builtin") == ""
+            assert thing in DEFAULT_WORLD.knows and look in DEFAULT_WORLD.knows

@@ -192,7 +192,7 @@ def test_a_particle_that_is_not_drawn_stands_still(tmp_path: Path, pictures: Pat
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--method", "perp_neg"], "Perp-Neg needs the camera's azimuth, and 2D particles have no camera."),
+        (["--method", "perp_neg"], "perp_neg needs the camera's azimuth, and 2D particles have no camera."),
         (["--n", "0"], "0 does not fit the setting 'optimize.num_particles' (it must be from 1"),
         (["--steps", "0"], "optimize.num_steps is 0."),
         (

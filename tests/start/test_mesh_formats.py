@@ -15,7 +15,9 @@ import trimesh
 from PIL import Image
 
 from recdreamer.protocol import RequestError
-from recdreamer.start.mesh_file import read_start_mesh, start_mesh_bytes, start_notes
+from recdreamer.start.mesh_file import check_start, read_start_mesh, start_mesh_bytes
+
+from .mesh_files import materials_of_faces, notes, read
 
 CUBE = """v 0 0 0
 v 1 0 0
@@ -45,18 +47,6 @@ def obj_cube(move: int = 0, uvs: str = "1234", before: str = "") -> str:
     return before + "\n".join(faces) + "\n"
 
 
-def read(folder: Path, name: str, content: bytes | str) -> dict[str, np.ndarray]:
-    """The mesh of a file, as the worker reads it."""
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    (folder / "start.npz").write_bytes(start_mesh_bytes(path, "object"))
-    return read_start_mesh(folder / "start.npz")
-
-
-def notes(folder: Path) -> str:
-    return " ".join(start_notes(folder / "start.npz"))
-
-
 def uv_areas(arrays: dict[str, np.ndarray]) -> list[float]:
     b, c = (arrays["uvs"][:, corner] - arrays["uvs"][:, 0] for corner in (1, 2))
     return np.unique(np.abs(b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0]).round(6)).tolist()
@@ -74,7 +64,7 @@ def test_the_uvs_of_an_obj_of_two_materials_stay_where_they_are(has_mtl: bool, t
     assert found["uvs"].shape == (24, 3, 2) and uv_areas(found) == [0.5]
     assert found["uvs"][:12].max(axis=(0, 1)).tolist() == [0.5, 1.0]
     assert found["uvs"][12:].min(axis=(0, 1)).tolist() == [0.5, 0.0]
-    assert "its 2 materials become one" in notes(tmp_path)
+    assert materials_of_faces(found) == ["b"] * 12 + ["a"] * 12
     # The faces keep their order: the first is the front of the first cube.
     np.testing.assert_array_equal(found["verts"][found["faces"][0]], [[0, 0, 0], [1, 0, 0], [1, 0, 1]] @ Y_UP)
 
@@ -106,13 +96,20 @@ def test_the_uvs_of_a_glb_of_several_meshes_stay_where_they_are(colors: tuple, t
     np.testing.assert_allclose(by_part[2:].reshape(-1, 2).min(0), (0.5, 0.0), atol=1e-6)
 
 
-def test_a_mesh_part_of_which_has_no_uvs_gets_new_ones_and_says_so(tmp_path: Path) -> None:
+def test_of_a_mesh_of_several_parts_only_those_without_uvs_get_new_ones_and_it_is_said(
+    tmp_path: Path,
+) -> None:
     found = read(tmp_path, "half.obj", CUBE + obj_cube() + CUBE.replace("v 0", "v 2") + obj_cube(8, ""))
-    assert "uvs" not in found
-    assert "12 of its 24 triangles have no UVs" in notes(tmp_path)
+    assert np.isnan(found["uvs"][12:]).all() and uv_areas({"uvs": found["uvs"][:12]}) == [0.5]
+    wanted = "12 faces of 24 have no UVs. They get UV tile 1002, with a texture of its own; all others keep theirs."
+    assert wanted in check_start(found, "texture")
+    assert check_start(found, "object") == [], "which gets a new surface in any case"
     bare = trimesh.creation.box((0.5, 0.5, 0.5))
     found = read(tmp_path, "half.glb", glb_of([textured(0.0, 0.0, "red"), bare]))
-    assert "uvs" not in found and "12 of its 14 triangles have no UVs" in notes(tmp_path)
+    assert np.isnan(found["uvs"]).all((1, 2)).sum() == 12 and uv_areas(
+        {"uvs": found["uvs"][~np.isnan(found["uvs"]).all((1, 2))]}
+    ) == [0.5]
+    assert "12 faces of 14 have no UVs" in " ".join(check_start(found, "texture"))
 
 
 @pytest.mark.parametrize("text", [True, False])

@@ -13,11 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from recdreamer.evaluation.figurines import POSES, pose_class
+from recdreamer.evaluation.animals import POSE_SHARES, POSES
+from recdreamer.evaluation.figurines import pose_class
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "train_prior"))
 import animals
-from animal_photos import POSE_SHARES, Menagerie
+from animal_photos import Menagerie
 from animal_table import COATS, KEPT_FOR_TESTS, KEPT_FROM_JUDGES
 
 RED, BLUE = (255, 0, 0, 255), (0, 0, 255, 255)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, norm
 
+from recdreamer.evaluation import job_runs
 from recdreamer.evaluation.figurines import COLORS, KINDS
 from recdreamer.protocol import JobRequest
 
@@ -18,8 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "measure"))
 try:
     import sample_runs
-
-    import job_runs
 finally:
     sys.path.remove(str(ROOT / "tools" / "measure"))
 

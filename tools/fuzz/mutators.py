@@ -99,6 +99,16 @@ def _value_changed(value: Any, rng: random.Random) -> Any:
     return rng.choice(VALUES)
 
 
+def json_lines_changed(data: bytes, rng: random.Random) -> bytes:
+    """One of the lines changed, doubled, dropped or cut off."""
+    lines = data.split(b"\n")
+    index = rng.randrange(len(lines))
+    lines[index] = json_changed(lines[index], rng)
+    return b"\n".join(
+        lines[: rng.choice((len(lines), len(lines), index + 1))] + [lines[index]] * rng.randrange(2)
+    )
+
+
 def npz_changed(data: bytes, rng: random.Random) -> bytes:
     """Other headers and contents in a whole archive, an archive with odd fields, or damaged bytes."""
     match rng.randrange(4):

@@ -7,33 +7,23 @@ import json
 import random
 import struct
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from addon_readers import EVENTS, addon_readers, told
+from model_readers import model_readers
 from PIL import Image
+from reader import Reader
 
 from recdreamer.protocol import JobFolder, JobRequest, JobState, RequestError, Template
 from recdreamer.report import JobError
 
 import mutators
 
-TOLD = (RequestError, JobError)
+TOLD = (RequestError, JobError, *told())
 """What a reader may raise: one sentence and its remedy."""
-Mutator = Callable[[bytes, random.Random], bytes]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """`read(folder, path)` reads a damaged file at `path`; `whole` are the contents that damage begins with."""
-
-    name: str
-    file: str
-    whole: tuple[bytes, ...]
-    damage: tuple[Mutator, ...]
-    read: Callable[[JobFolder, Path], object]
-
 
 REQUEST = JobRequest(
     "a red bear", templates=(Template("front", "front.png", azimuth_deg=0.0), Template("back", "back.png")),
@@ -46,7 +36,10 @@ CUBE = {
     ),
     "region": np.ones(8, np.float32),
     "rgb": np.full((8, 3), 0.5, np.float32),
+    "slots": np.array([0, 1, 0, 1, 2, 2, 0], np.int32),
+    "slot_names": np.frombuffer(b"oak\n\ntin", np.uint8),
 }
+NOTES = np.frombuffer(b"It was changed.\nTwo lines.", np.uint8)
 UVS = np.random.default_rng(0).random((7, 3, 2)).astype(np.float32)
 
 
@@ -185,6 +178,45 @@ def _report(job: JobFolder, path: Path) -> None:
     add_to_report(job, "x", {})
 
 
+def _yaw(job: JobFolder, path: Path) -> None:
+    from recdreamer.start.earlier_job import written_yaw_deg
+
+    assert np.isfinite(written_yaw_deg(job))
+
+
+def _events(job: JobFolder, path: Path) -> None:
+    """As a shell shows them; and as the next worker finds the file, which appends to it."""
+    from rich.console import Console
+
+    from recdreamer.cli.follow import EventView
+
+    view = EventView(Console(file=io.StringIO()), None)
+    for line in path.read_bytes().decode("utf-8", "replace").split("\n"):
+        view.hear(line)
+
+
+def _trace(job: JobFolder, path: Path) -> None:
+    from recdreamer.evaluation.particles_2d_job import Album
+    from recdreamer.report import NullReport
+
+    json.dumps(Album(job, 4, False, NullReport()).trace)
+
+
+def _notes(job: JobFolder, path: Path) -> None:
+    from recdreamer.start.mesh_file import start_notes
+
+    assert all(line.isprintable() for line in start_notes(path))
+
+
+def _result(job: JobFolder, path: Path) -> None:
+    """As `recdreamer evaluate mesh` and a job that continues it read it."""
+    from recdreamer.protocol import START_ARRAYS
+    from recdreamer.safe_files import read_npz
+    from recdreamer.start.mesh_file import checked
+
+    checked(read_npz(path, START_ARRAYS))
+
+
 def _gallery(job: JobFolder, path: Path) -> None:
     from recdreamer.pose.gallery import remove_gallery
 
@@ -228,7 +260,7 @@ def _meta_of(data: bytes) -> bytes:
 
 
 def all_readers() -> Iterator[Reader]:
-    """All readers of the backend."""
+    """All readers, of the backend and of the add-on."""
     as_json, as_npz = (mutators.json_changed, mutators.bytes_changed), (mutators.npz_changed,)
     as_text, as_bytes = (mutators.text_changed, mutators.bytes_changed), (mutators.bytes_changed,)
     state = json.dumps(
@@ -266,3 +298,14 @@ def all_readers() -> Iterator[Reader]:
     yield Reader("mesh .stl", "mesh.stl", (stl(),), as_bytes, _mesh_file)
     yield Reader("mesh .glb", "mesh.glb", (glb(),), (glb_changed, mutators.bytes_changed), _mesh_file)
     yield Reader("picture", "front.png", pictures(), as_bytes, _picture)
+    yield Reader(
+        "report.json: yaw", "result/report.json", (b'{"meshes": [{"yaw_deg": 90.0}]}',), as_json, _yaw
+    )
+    lines = (mutators.json_lines_changed, mutators.bytes_changed)
+    yield Reader("events", "events.jsonl", (EVENTS,), lines, _events)
+    trace = b'{"labels": ["front"], "records": [{"step": 1, "marginal": [0.5, 0.5]}]}'
+    yield Reader("trace.json", "trace.json", (trace,), as_json, _trace)
+    yield Reader("notes of a start", "start/mesh.npz", (npz(**CUBE, notes=NOTES),), as_npz, _notes)
+    yield Reader("result mesh", "result/mesh.npz", (npz(**CUBE, uvs=UVS),), as_npz, _result)
+    yield from addon_readers(pictures())
+    yield from model_readers()

@@ -21,7 +21,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,13 +91,19 @@ def wrong_with(told: str) -> str:
     return f"{len(told)} letters" if len(told) > MAX_LETTERS else ""
 
 
-def limit_memory() -> None:
-    """Let what asks for too much fail, instead of this computer."""
+@contextmanager
+def limited_memory() -> Iterator[None]:
+    """Let what asks for too much fail, instead of this computer. Child processes started after it have no limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123
         mapped = int(stream.read().split()[0]) * resource.getpagesize() // 2**20
     limit = (max(used, mapped) + MEMORY_MIB) * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def table_of(rows: dict[str, Found]) -> Iterator[str]:
@@ -130,11 +136,11 @@ def main() -> int:
         for reader in readers:
             seeds = range(min(20, options.count))
             try_reader(reader, seeds, Path(name))  # Imports everything before memory is limited.
-        limit_memory()
-        for reader in readers:
-            started = time.monotonic()
-            rows[reader.name] = try_reader(reader, range(options.count), Path(name))
-            print(f"{reader.name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+        with limited_memory():
+            for reader in readers:
+                started = time.monotonic()
+                rows[reader.name] = try_reader(reader, range(options.count), Path(name))
+                print(f"{reader.name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
     if options.workers:
         rows["whole workers"] = Found(*hostile_folders.run_all(options.workers, wrong_with))
     print("\n".join(table_of(rows)))

@@ -23,9 +23,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from recdreamer.evaluation.job_runs import METHODS, save_named_sheet
 from recdreamer.protocol import JobFolder, JobRequest, write_atomically
-
-from job_runs import METHODS, save_named_sheet
 
 STAGES = ("shape", "geometry", "texture")
 FORMATS = {

@@ -13,7 +13,7 @@ import json
 from itertools import product
 from pathlib import Path
 
-from job_runs import (
+from recdreamer.evaluation.job_runs import (
     FIRST_STAGE,
     METHODS,
     parse_settings,

@@ -25,7 +25,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from job_runs import (
+from recdreamer.evaluation.job_runs import (
     FIRST_STAGE,
     METHODS,
     parse_settings,

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
+from recdreamer.evaluation.animals import POSE_SHARES
 from recdreamer.evaluation.figurines import sample_azimuths
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.rendering.ray_cast import MeshCaster
@@ -22,8 +23,6 @@ SIZE = 1.5
 FOV_Y_DEG = 30.0
 DISTANCE = 4.0
 ELEVATION_DEG = (0.0, 25.0)
-POSE_SHARES = {"front": 0.55, "right": 0.175, "back": 0.10, "left": 0.175}
-"""The bias: the share of each pose class in the training pictures."""
 MAX_LAYERS = 4
 """Transparent surfaces, such as the edge of a mane, that a ray passes."""
 
@@ -143,12 +142,39 @@ class Menagerie:
         oversampling: int = 2,
     ) -> AnimalPhotos:
         """One picture of each look. `shares` of the poses default to the bias. The generator is of the CPU."""
+        return self._photograph(looks, generator, size_px, shares, oversampling, None)[0]
+
+    def photograph_pairs(
+        self, looks: Int[Tensor, "pictures"], generator: torch.Generator, size_px: int = 128
+    ) -> tuple[UInt8[Tensor, "pictures 3 height width"], UInt8[Tensor, "pictures 3 height width"]]:
+        """Pictures from all sides alike, and the same views of the animals as models of clay or in other paint.
+
+        Lights and background differ within a pair, the camera does not.
+        """
+        draw = torch.rand(len(looks), 5, generator=generator)
+        gray = 0.3 + 0.6 * draw[:, :1].expand(-1, 3)
+        paint = torch.where(draw[:, 4:] < 0.6, gray, 0.1 + 0.85 * draw[:, 1:4])
+        alike = dict.fromkeys(POSE_SHARES, 1 / len(POSE_SHARES))
+        photos, models = self._photograph(looks, generator, size_px, alike, 2, paint)
+        return photos.images, models.images
+
+    def _photograph(
+        self, looks: Int[Tensor, "pictures"], generator: torch.Generator, size_px: int,
+        shares: dict[str, float] | None, oversampling: int, paint: Float[Tensor, "pictures 3"] | None,
+    ) -> list[AnimalPhotos]:  # fmt: skip
+        """The photographs, and with `paint` as a second element the same views in that colour and in other light."""
         count = len(looks)
         azimuth_deg = sample_azimuths(count, generator, "cpu", shares or POSE_SHARES)
         uniform = lambda low, high: low + (high - low) * torch.rand(count, generator=generator)  # noqa: E731
         elevation_deg, zoom = uniform(*ELEVATION_DEG), uniform(0.0, 1.0)
-        lights, ground = self._lights(count, generator), _grounds(count, generator, size_px * oversampling)
-        images = torch.empty(count, 3, size_px, size_px, dtype=torch.uint8)
+        paints = [None] if paint is None else [None, paint]
+        scenes = [
+            (self._lights(count, generator), _grounds(count, generator, size_px * oversampling), one)
+            for one in paints
+        ]
+        results = [
+            torch.empty(count, 3, size_px, size_px, dtype=torch.uint8, device=self.device) for _ in scenes
+        ]
         for look in looks.unique().tolist():
             rows = (looks == look).nonzero()[:, 0]
             index, coat = self.places[look]
@@ -157,10 +183,13 @@ class Menagerie:
                 views = azimuth_deg[part], elevation_deg[part]
                 distance = _framed(one.verts, *views, zoom[part])
                 cameras = orbit_cameras(*(x.to(self.device) for x in (*views, distance)), FOV_Y_DEG)
-                chosen = Lights(*(value[part].to(self.device) for value in vars(lights).values()))
-                picture = _picture(one, coat, cameras, chosen, ground[part].to(self.device))
-                images[part] = (F.avg_pool2d(picture, oversampling) * 255).round().byte().cpu()
-        return AnimalPhotos(images, azimuth_deg, looks)
+                for images, (lights, ground, color) in zip(results, scenes, strict=True):
+                    chosen = Lights(*(value[part].to(self.device) for value in vars(lights).values()))
+                    painted = None if color is None else color[part].to(self.device)
+                    picture = _picture(one, coat, cameras, chosen, ground[part].to(self.device), painted)
+                    small = F.avg_pool2d(picture, oversampling)
+                    images[part.to(self.device)] = (small * 255).round().byte()
+        return [AnimalPhotos(images, azimuth_deg, looks) for images in results]
 
     def _lights(self, count: int, generator: torch.Generator) -> Lights:
         draw = torch.rand(count, 6, generator=generator)
@@ -195,12 +224,15 @@ def _grounds(count: int, generator: torch.Generator, size_px: int) -> Float[Tens
 
 
 def _picture(
-    one: Standing, coat: str, cameras: Cameras, lights: Lights, ground: Float[Tensor, "pictures 3 rows 1"]
-) -> Float[Tensor, "pictures 3 rows rows"]:
+    one: Standing, coat: str, cameras: Cameras, lights: Lights, ground: Float[Tensor, "pictures 3 rows 1"],
+    paint: Float[Tensor, "pictures 3"] | None = None,
+) -> Float[Tensor, "pictures 3 rows rows"]:  # fmt: skip
     pictures, size_px = len(cameras), ground.shape[2]
     rays_o, rays_d = (rays.reshape(-1, 3).contiguous() for rays in camera_rays(cameras, size_px, size_px))
     is_hit, color, normal, point = one.see(coat, rays_o, rays_d)
     per_ray = lambda values: values.repeat_interleave(size_px**2, 0)[is_hit]  # noqa: E731
+    if paint is not None:
+        color[is_hit] = per_ray(paint)
     towards, normal, seen = per_ray(lights.direction), normal[is_hit], rays_d[is_hit]
     lamp = per_ray(lights.lamp) * (normal * towards).sum(-1).clamp_min(0)
     hidden = per_ray(lights.has_shadows) & ~one.is_lit(point[is_hit], towards)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -76,10 +77,12 @@ class CaptionTable:
         )
 
 
-def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP byte-pair tokenizer in which each word of the captions is one token; others are split into letters."""
+VOCABULARY = (*KINDS, *COLORS, AUXILIARY, "a front facing left right view", PARTY, HAT, NO_HAT)
+
+
+def build_tokenizer(folder: Path, texts: Iterable[str] = VOCABULARY) -> CLIPTokenizer:
+    """A CLIP byte-pair tokenizer in which each word of the texts is one token; others are split into letters."""
     alphabet = [chr(c) for c in range(ord("a"), ord("z") + 1)] + list("0123456789.,!?'-")
-    texts = (*KINDS, *COLORS, AUXILIARY, "a front facing left right view", PARTY, HAT, NO_HAT)
     words = sorted({word for text in texts for word in text.replace(",", " ").split()})
     merges: list[tuple[str, str]] = []
     for word in words:

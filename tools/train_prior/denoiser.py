@@ -24,8 +24,11 @@ def new_scheduler() -> DDIMScheduler:
 
 
 class Denoiser(nn.Module):
-    def __init__(self, tokenizer: CLIPTokenizer, latent_channels: int) -> None:
+    def __init__(
+        self, tokenizer: CLIPTokenizer, latent_channels: int, widths: tuple[int, ...] = (64, 128)
+    ) -> None:
         super().__init__()
+        lower = len(widths) - 1
         self.text_encoder = CLIPTextModel(
             CLIPTextConfig(
                 vocab_size=tokenizer.vocab_size, max_position_embeddings=MAX_TOKENS, hidden_size=TEXT_WIDTH,
@@ -36,8 +39,8 @@ class Denoiser(nn.Module):
         )  # fmt: skip
         self.unet = UNet2DConditionModel(
             sample_size=16, in_channels=latent_channels, out_channels=latent_channels, layers_per_block=1,
-            block_out_channels=(64, 128), down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=TEXT_WIDTH,
+            block_out_channels=widths, down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * lower),
+            up_block_types=(*("CrossAttnUpBlock2D",) * lower, "UpBlock2D"), cross_attention_dim=TEXT_WIDTH,
             # The number of heads, misnamed in diffusers for historical reasons.
             attention_head_dim=4, norm_num_groups=16,
         )  # fmt: skip
@@ -49,7 +52,7 @@ def train_denoiser(
     time_limit_s: float | None = None, compiled: bool = False,
 ) -> Denoiser:  # fmt: skip
     """Train on posterior means and deviations, and on (versions, pictures) captions of the same pictures."""
-    means, stds = latents
+    means, _ = latents
     device = means.device
     torch.manual_seed(seed)
     denoiser = Denoiser(tokenizer, means.shape[1]).to(device)
@@ -60,17 +63,27 @@ def train_denoiser(
     alphas_cumprod = new_scheduler().alphas_cumprod.to(device)
 
     def loss_of(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(means), (batch,), generator=generator, device=device)
-        version = torch.randint(len(captions), (batch,), generator=generator, device=device)
-        t = torch.randint(1000, (batch,), generator=generator, device=device)
-        mean, std = means[rows].float(), stds[rows].float()
-        clean = mean + std * torch.randn(mean.shape, generator=generator, device=device)
-        eps = torch.randn(mean.shape, generator=generator, device=device)
-        alpha_t = alphas_cumprod[t].sqrt()[:, None, None, None]
-        sigma_t = (1 - alphas_cumprod[t]).sqrt()[:, None, None, None]
-        text = denoiser.text_encoder(tokens[captions[version, rows]])[0]
-        predicted = denoiser.unet(alpha_t * clean + sigma_t * eps, t, text).sample
-        return (predicted - (alpha_t * eps - sigma_t * clean)).square().mean()
+        return velocity_loss(denoiser, latents, captions, tokens, alphas_cumprod, batch, generator)
 
     config = FitConfig(num_steps, rate, ema_decay=ema_decay, time_limit_s=time_limit_s)
     return fit("denoiser", denoiser, loss_of, config, folder, seed)
+
+
+def velocity_loss(
+    denoiser: Denoiser, latents: tuple[Tensor, Tensor], captions: Tensor, tokens: Tensor,
+    alphas_cumprod: Tensor, batch: int, generator: torch.Generator,
+) -> Tensor:  # fmt: skip
+    """Of a random batch: of posterior means and deviations, at random noise levels, with one caption of each picture."""
+    means, stds = latents
+    device = means.device
+    rows = torch.randint(len(means), (batch,), generator=generator, device=device)
+    version = torch.randint(len(captions), (batch,), generator=generator, device=device)
+    t = torch.randint(1000, (batch,), generator=generator, device=device)
+    mean, std = means[rows].float(), stds[rows].float()
+    clean = mean + std * torch.randn(mean.shape, generator=generator, device=device)
+    eps = torch.randn(mean.shape, generator=generator, device=device)
+    alpha_t = alphas_cumprod[t].sqrt()[:, None, None, None]
+    sigma_t = (1 - alphas_cumprod[t]).sqrt()[:, None, None, None]
+    text = denoiser.text_encoder(tokens[captions[version, rows]])[0]
+    predicted = denoiser.unet(alpha_t * clean + sigma_t * eps, t, text).sample
+    return (predicted.float() - (alpha_t * eps - sigma_t * clean)).square().mean()

@@ -25,11 +25,11 @@ IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PATCHES = 16
 
 
-def new_extractor(width: int, num_layers: int, patch_size: int = 4) -> Dinov2WithRegistersModel:
+def new_extractor(width: int, num_layers: int, image_px: int = 64) -> Dinov2WithRegistersModel:
     return Dinov2WithRegistersModel(
         Dinov2WithRegistersConfig(
             hidden_size=width, num_hidden_layers=num_layers, num_attention_heads=width // 16, mlp_ratio=4,
-            image_size=64, patch_size=patch_size, num_register_tokens=4, layerscale_value=0.1,
+            image_size=image_px, patch_size=image_px // PATCHES, num_register_tokens=4, layerscale_value=0.1,
         )
     )  # fmt: skip
 
@@ -38,10 +38,11 @@ class Student(nn.Module):
     """The extractor and the prototypes, which only its training needs."""
 
     def __init__(
-        self, width: int, num_layers: int, num_image_prototypes: int = 192, num_parts: int = 64
-    ) -> None:
+        self, width: int, num_layers: int, num_image_prototypes: int = 192, num_parts: int = 64,
+        image_px: int = 64,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.extractor = new_extractor(width, num_layers)
+        self.extractor = new_extractor(width, num_layers, image_px)
         self.image_prototypes = nn.Parameter(torch.randn(num_image_prototypes, width))
         self.part_prototypes = nn.Parameter(torch.randn(num_parts, width))
 
@@ -127,56 +128,69 @@ def train_extractor(
     `pairs` are pictures that match place by place but differ in colours and lights; they make up `pair_share` of a
     batch. `start` is the folder of an extractor to continue from.
     """
-    num_pairs = 0 if pairs is None else round(pair_share * batch)
     device = photos.device
     torch.manual_seed(seed)
     student = Student(width, num_layers).to(device)
     if start is not None:
         student.extractor = student.extractor.from_pretrained(start).to(device)
 
-    def view(images: Tensor, theta: Tensor, generator: torch.Generator) -> Tensor:
-        return degrade(jitter_hue(warp(images, theta), generator), generator)
-
     def loss_of(generator: torch.Generator) -> Tensor:
-        num_photos = batch - num_pairs
-        rows = torch.randint(len(photos), (num_photos,), generator=generator, device=device)
-        images = photos[rows].float() / 255
-        # An eighth are symmetric blobs: a kind of their own, so that they do not resemble any side view.
-        eighth, half = num_photos // 8, num_photos // 2
-        images = torch.cat((0.5 * (images[:eighth] + images[:eighth].flip(-1)), images[eighth:]))
-        t = torch.randint(20, max_timestep, (num_photos - half,), generator=generator, device=device)
-        estimated = estimate(images[half:], captions[rows[half:]], t, generator)
-        other = torch.cat((images[:half], estimated))
-        if pairs is not None:
-            rows = torch.randint(len(pairs[0]), (num_pairs,), generator=generator, device=device)
-            images, other = (
-                torch.cat((known, paired[rows].float() / 255))
-                for known, paired in zip((images, other), pairs, strict=True)
-            )
-        is_sketch = torch.rand(batch, generator=generator, device=device) < sketch_share
-        other = torch.where(is_sketch[:, None, None, None], as_sketch(other, generator), other)
-
-        theta_1, theta_2 = (random_affine(batch, generator) for _ in range(2))
-        cls_1, patches_1 = student(view(images, theta_1, generator))
-        cls_2, patches_2 = student(view(other, theta_2, generator))
-
-        # Where the centres of the first view's patches lie in the second view.
-        places = F.affine_grid(theta_1, [batch, 1, PATCHES, PATCHES], align_corners=False)
-        scale, shift = theta_2[:, :, :2].diagonal(dim1=1, dim2=2), theta_2[:, :, 2]
-        in_second = (places - shift[:, None, None]) / scale[:, None, None]
-        sampled = F.grid_sample(patches_2, in_second, align_corners=False)
-        seen = ((places.abs() < 1).all(-1) & (in_second.abs() < 1).all(-1)).flatten(1)
-        weight = foreground_weight(warp(images, theta_1)) * seen
-
-        keep = weight.flatten().multinomial(8 * batch, replacement=True, generator=generator)
-        parts = [
-            f.flatten(2).transpose(1, 2).flatten(0, 1)[keep] for f in (patches_1, F.normalize(sampled, dim=1))
-        ]
-        return (
-            swapped_loss(cls_1, cls_2, student.image_prototypes)
-            + patch_loss(patches_1, patches_2, sampled, weight)
-            + part_weight * swapped_loss(parts[0], parts[1], student.part_prototypes)
-        )
+        return student_loss(
+            student, photos, captions, estimate, batch, generator, part_weight, max_timestep, sketch_share,
+            pairs, pair_share,
+        )  # fmt: skip
 
     config = FitConfig(num_steps, rate, warmup_steps=300, weight_decay=0.01, time_limit_s=time_limit_s)
     return fit(name, student, loss_of, config, folder, seed)
+
+
+def student_loss(
+    student: Student, photos: Tensor, captions: Tensor, estimate: Estimator, batch: int,
+    generator: torch.Generator, part_weight: float = 0.5, max_timestep: int = 700, sketch_share: float = 0.3,
+    pairs: tuple[Tensor, Tensor] | None = None, pair_share: float = 0.4,
+) -> Tensor:  # fmt: skip
+    """Of a random batch; see `train_extractor`."""
+    num_pairs, device = 0 if pairs is None else round(pair_share * batch), photos.device
+
+    def view(images: Tensor, theta: Tensor, generator: torch.Generator) -> Tensor:
+        return degrade(jitter_hue(warp(images, theta), generator), generator)
+
+    num_photos = batch - num_pairs
+    rows = torch.randint(len(photos), (num_photos,), generator=generator, device=device)
+    images = photos[rows].float() / 255
+    # An eighth are symmetric blobs: a kind of their own, so that they do not resemble any side view.
+    eighth, half = num_photos // 8, num_photos // 2
+    images = torch.cat((0.5 * (images[:eighth] + images[:eighth].flip(-1)), images[eighth:]))
+    t = torch.randint(20, max_timestep, (num_photos - half,), generator=generator, device=device)
+    estimated = estimate(images[half:], captions[rows[half:]], t, generator)
+    other = torch.cat((images[:half], estimated))
+    if pairs is not None:
+        rows = torch.randint(len(pairs[0]), (num_pairs,), generator=generator, device=device)
+        images, other = (
+            torch.cat((known, paired[rows].float() / 255))
+            for known, paired in zip((images, other), pairs, strict=True)
+        )
+    is_sketch = torch.rand(batch, generator=generator, device=device) < sketch_share
+    other = torch.where(is_sketch[:, None, None, None], as_sketch(other, generator), other)
+
+    theta_1, theta_2 = (random_affine(batch, generator) for _ in range(2))
+    cls_1, patches_1 = student(view(images, theta_1, generator))
+    cls_2, patches_2 = student(view(other, theta_2, generator))
+
+    # Where the centres of the first view's patches lie in the second view.
+    places = F.affine_grid(theta_1, [batch, 1, PATCHES, PATCHES], align_corners=False)
+    scale, shift = theta_2[:, :, :2].diagonal(dim1=1, dim2=2), theta_2[:, :, 2]
+    in_second = (places - shift[:, None, None]) / scale[:, None, None]
+    sampled = F.grid_sample(patches_2, in_second, align_corners=False)
+    seen = ((places.abs() < 1).all(-1) & (in_second.abs() < 1).all(-1)).flatten(1)
+    weight = foreground_weight(warp(images, theta_1)) * seen
+
+    keep = weight.flatten().multinomial(8 * batch, replacement=True, generator=generator)
+    parts = [
+        f.flatten(2).transpose(1, 2).flatten(0, 1)[keep] for f in (patches_1, F.normalize(sampled, dim=1))
+    ]
+    return (
+        swapped_loss(cls_1, cls_2, student.image_prototypes)
+        + patch_loss(patches_1, patches_2, sampled, weight)
+        + part_weight * swapped_loss(parts[0], parts[1], student.part_prototypes)
+    )

@@ -2,6 +2,11 @@
 
 Stages in order: autoencoder, denoiser with text encoder, extractor, CLIP, oracle, then the folders under
 backend/recdreamer/builtin. Every stage is seeded and resumes; --stages chooses among them.
+
+    python tools/train_prior/run.py --preset animals --animals out/animals/animals.npz --work out/animals/prior
+
+trains the world of animals, which needs a GPU and comes in parts: after --minutes, or when it is asked to terminate, it
+saves and stops, and the same command goes on. The folder `packed` in --work is what another machine needs to go on.
 """
 
 from __future__ import annotations
@@ -13,7 +18,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import animal_training
 import torch
+from animal_report import export as export_animals
+from animal_report import report
 from clip_training import IMAGE_MEAN as CLIP_MEAN
 from clip_training import IMAGE_STD as CLIP_STD
 from clip_training import hat_accuracy, train_clip
@@ -89,11 +97,13 @@ def photos_of(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=PRESETS, default="cpu")
+    parser.add_argument("--preset", choices=[*PRESETS, *animal_training.PRESETS], default="cpu")
     parser.add_argument("--work", type=Path, default=Path("out/prior"))
     parser.add_argument("--builtin", type=Path, default=BUILTIN)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
+    parser.add_argument("--stages", nargs="+", choices=sorted({*STAGES, *animal_training.STAGES}))
+    parser.add_argument("--animals", type=Path, help="animals.npz, which animals.py writes")
+    parser.add_argument("--minutes", type=float, help="ends a part of the animals' training")
     parser.add_argument("--time-limit", type=float, help="seconds for each of denoiser and extractor")
     parser.add_argument("--compile", action="store_true", help="compile the denoiser while it is trained")
     parser.add_argument("--part-weight", type=float, default=0.5, help="weight of the agreement on parts")
@@ -103,6 +113,14 @@ def main() -> None:
         "--pair-share", type=float, default=0.4, help="share of toys in the extractor's batches"
     )
     options = parser.parse_args()
+    if options.preset in animal_training.PRESETS:
+        if options.animals is None or not options.animals.exists():
+            parser.error(
+                "--preset animals needs --animals FILE; tools/train_prior/animals.py --fetch writes it."
+            )
+        train_animals(options)
+        return
+    options.stages = options.stages or STAGES
     preset, device, work = PRESETS[options.preset], options.device, options.work
     width, num_layers = options.extractor_size or preset.extractor_size
     extractor_name = f"extractor_{width}_{num_layers}_{options.part_weight:g}_{options.pair_share:g}"
@@ -197,6 +215,19 @@ def main() -> None:
     if "export" in options.stages:
         export(work, vae.cpu(), denoiser.cpu(), tokenizer, work / "models" / extractor_name, options.builtin)
         say(f"written to {options.builtin}")
+
+
+def train_animals(options: argparse.Namespace) -> None:
+    """One part of the animals' training."""
+    preset, stages = animal_training.PRESETS[options.preset], options.stages or animal_training.STAGES
+    training = animal_training.Training(
+        preset, options.animals, options.work, options.device, options.minutes
+    )
+    training.run(stages)
+    if "report" in stages:
+        report(training)
+    if "export" in stages:
+        export_animals(training, BUILTIN / "animals" if options.builtin == BUILTIN else options.builtin)
 
 
 def captions_of(photos: Photos, tokenizer: CLIPTokenizer, seed: int, versions: int = 8) -> Tensor:

@@ -18,15 +18,15 @@ from common import FitConfig, fit
 TRAINED_CHANNELS = 8
 
 
-def new_vae(latent_channels: int) -> AutoencoderKL:
+def new_vae(latent_channels: int, widths: tuple[int, ...] = (16, 32, 64), size_px: int = 64) -> AutoencoderKL:
     return AutoencoderKL(
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
         layers_per_block=1,
         latent_channels=latent_channels,
         norm_num_groups=8,
-        sample_size=64,
+        sample_size=size_px,
         mid_block_add_attention=False,
         scaling_factor=1.0,
     )
@@ -66,7 +66,7 @@ def train_vae(
         folder,
         seed + 1,
     )
-    _whiten(vae, photos[:2048])
+    whiten(vae, photos[:2048])
     return vae
 
 
@@ -74,16 +74,24 @@ def _fit_vae(
     name: str, vae: AutoencoderKL, photos: Tensor, batch: int, config: FitConfig, folder: Path, seed: int
 ) -> None:
     def loss_of(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(photos), (batch,), generator=generator, device=photos.device)
-        images = photos[rows].float() / 127.5 - 1
-        if torch.rand((), generator=generator, device=photos.device) < 0.5:
-            images = images.flip(-1)
-        posterior = vae.encode(images).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator, device=photos.device)
-        decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-        return reconstruction_loss(decoded, images) + 1e-3 * posterior.kl().mean() / posterior.mean[0].numel()
+        return vae_loss(vae, photos, batch, generator)
 
     fit(name, vae, loss_of, config, folder, seed)
+
+
+def vae_loss(
+    vae: AutoencoderKL, photos: Tensor, batch: int, generator: torch.Generator, kl_weight: float = 1e-3
+) -> Tensor:
+    """Of a random batch of uint8 pictures, decoded from a draw of the posterior."""
+    rows = torch.randint(len(photos), (batch,), generator=generator, device=photos.device)
+    images = photos[rows].float() / 127.5 - 1
+    if torch.rand((), generator=generator, device=photos.device) < 0.5:
+        images = images.flip(-1)
+    posterior = vae.encode(images).latent_dist
+    noise = torch.randn(posterior.mean.shape, generator=generator, device=photos.device)
+    decoded = vae.decode(posterior.mean + posterior.std * noise).sample
+    loss = reconstruction_loss(decoded.float(), images)
+    return loss + kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
 
 
 @torch.no_grad()
@@ -119,7 +127,7 @@ def _without_dead_channels(vae: AutoencoderKL, photos: Tensor) -> AutoencoderKL:
 
 
 @torch.no_grad()
-def _whiten(vae: AutoencoderKL, photos: Tensor) -> None:
+def whiten(vae: AutoencoderKL, photos: Tensor) -> None:
     """Make each latent channel zero-mean and unit-variance by rewriting the two 1×1 convolutions.
 
     A StableDiffusionPipeline knows a single scaling factor; the channels of a small autoencoder differ.

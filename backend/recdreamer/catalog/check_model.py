@@ -11,11 +11,14 @@ from recdreamer.catalog.entries import KIND_NAMES, Kind
 from recdreamer.catalog.headers import PICKLES, WANTED, read_header, read_json
 from recdreamer.catalog.single_file import check_single_file, zero_snr_without_v
 from recdreamer.protocol import RequestError
+from recdreamer.safe_files import printable, reason_of
 
 AGAIN = "Download the model again, or choose another."
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 """Parts of a pipeline that have weights, and how the file is called."""
 VARIANTS = ("", "fp16")
+MAX_LETTERS = 400
+"""Of a sentence."""
 EXTRACTORS = ("dinov2", "dinov2_with_registers")
 
 
@@ -26,7 +29,19 @@ def check_model(path: Path | str, kind: Kind | None = None) -> Model:
     with one sentence that names the model and the reason if it cannot be used; nothing is loaded.
     """
     path = Path(path).expanduser()
-    name = shown_name(path)
+    name = printable(shown_name(path))
+    try:
+        return _checked(path, name, kind)
+    except RequestError as error:
+        # Words of a file, which may be of any length, and hold anything.
+        raise RequestError(printable(error.message)[:MAX_LETTERS], error.hint) from error
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        raise RequestError(
+            f"The settings of {name} are damaged ({reason_of(error)[:100]}).", AGAIN
+        ) from error
+
+
+def _checked(path: Path, name: str, kind: Kind | None) -> Model:
     if path.is_file():
         model = check_single_file(path, name)
     elif path.is_dir():

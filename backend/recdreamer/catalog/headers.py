@@ -6,13 +6,14 @@ the tensors without gaps. So the length of a complete file is known from its hea
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recdreamer.json_values import parse_json
 from recdreamer.protocol import RequestError
+from recdreamer.safe_files import reason_of
 
 MAX_HEADER_BYTES = 100_000_000
 """As the format's own library allows."""
@@ -71,13 +72,13 @@ def read_header(path: Path) -> Header:
     if 2 <= length <= MAX_HEADER_BYTES and len(text) < length:
         raise RequestError(f"{path.name} is cut short: it ends within its header.", again)
     try:
-        raw = json.loads(text)
+        raw = parse_json(text)
         metadata = raw.pop("__metadata__", None) or {}
         shapes = {name: tuple(int(side) for side in tensor["shape"]) for name, tensor in raw.items()}
         dtypes = {name: str(tensor["dtype"]) for name, tensor in raw.items()}
         end = max((int(tensor["data_offsets"][1]) for tensor in raw.values()), default=0)
         metadata = {str(name): str(value) for name, value in metadata.items()}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise RequestError(f"{path.name} is not a .safetensors file, or it is damaged.", again) from error
     expected = 8 + length + end
     if size < expected:
@@ -128,16 +129,16 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ValueError("it is too large")
-        raw = json.loads(path.read_text(encoding="utf-8-sig"))
+        raw = parse_json(path.read_text(encoding="utf-8-sig"))
         if not isinstance(raw, dict):
             raise ValueError("it is not an object")
     except FileNotFoundError as error:
         raise RequestError(
             f"{path.parent.name}/{path.name} is missing.", "Download the model again, or choose another."
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise RequestError(
-            f"{path.parent.name}/{path.name} cannot be read ({str(error).splitlines()[0]}).",
+            f"{path.parent.name}/{path.name} cannot be read ({reason_of(error)}).",
             "Download the model again, or choose another.",
         ) from error
     return raw

@@ -19,8 +19,10 @@ from recdreamer.catalog.entries import Entry, License, entries, entry_of, with_n
 from recdreamer.catalog.hub import Hub, Listing
 from recdreamer.catalog.locate import is_installed, locate
 from recdreamer.catalog.places import MANIFEST, Choices
+from recdreamer.json_values import parse_json
 from recdreamer.protocol import RequestError, write_atomically
 from recdreamer.report import JobError, Tick, no_tick
+from recdreamer.safe_files import is_inside
 
 Emit = Callable[[dict[str, Any]], None]
 """Receives the events of `get`, in this order; readers ignore unknown types and fields:
@@ -212,7 +214,7 @@ def _finish(entry: Entry, listing: Listing, folder: Path) -> None:
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:
     """The manifest of an installed model; None if it is not complete."""
-    return json.loads((folder / MANIFEST).read_text(encoding="utf-8")) if is_installed(folder) else None
+    return parse_json((folder / MANIFEST).read_bytes()) if is_installed(folder) else None
 
 
 def verify(entry: Entry, folder: Path, tick: Callable[[str], None] = lambda _: None) -> list[str]:
@@ -223,7 +225,9 @@ def verify(entry: Entry, folder: Path, tick: Callable[[str], None] = lambda _: N
     """
     own = folder / entry.id
     try:
-        files = json.loads((own / MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = parse_json((own / MANIFEST).read_bytes())["files"]
+        if not all(is_inside(file["path"]) and isinstance(file["sha256"], str) for file in files):
+            raise ValueError("a file of it is elsewhere")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(
             f"{entry.title} is not installed, or not completely.", f"Get it: recdreamer models get {entry.id}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,12 @@ from recdreamer.catalog.places import (
     is_repository,
     models_folder,
 )
+from recdreamer.json_values import parse_json
 from recdreamer.paths import given_path, unquoted
-from recdreamer.protocol import BUILTIN_PRIOR, RequestError
+from recdreamer.protocol import RequestError
 from recdreamer.report import JobError
 from recdreamer.safe_files import printable, reason_of
+from recdreamer.worlds import DEFAULT_WORLD, World, world_of
 
 
 class ModelMissing(RequestError):
@@ -56,13 +57,16 @@ def locate(name: str, kind: Kind, folder: Path | None = None) -> Path:
 
 
 def located(name: str, kind: Kind, builtin: Path | None = None) -> Model:
-    """The description of a model by its name, for a job: "builtin" if there is such a folder, else as in `locate`.
+    """The description of a model by its name, for a job: that of an embedded world, or else as in `locate`.
+
+    `builtin` is the folder of such models among the embedded ones; without it, names of worlds are names like others.
 
     Raises JobError: "model_missing" if it is not on this machine, else `kind` if it cannot be used.
     """
     try:
-        if builtin is not None and name == BUILTIN_PRIOR:
-            return check_model(builtin, kind)
+        world = None if builtin is None else world_of(name)
+        if builtin is not None and world is not None:
+            return check_model(_of_world(world, builtin, kind), kind)
         return check_model(locate(name, kind), kind)
     except ModelMissing as error:
         raise JobError("model_missing", error.message, error.hint) from error
@@ -71,6 +75,15 @@ def located(name: str, kind: Kind, builtin: Path | None = None) -> Model:
     except OSError as error:
         what = f"The {KIND_NAMES[kind]} {printable(name)[:200]} cannot be read ({reason_of(error)})."
         raise JobError(kind, what, "Check the name, the disk and its permissions.") from error
+
+
+def _of_world(world: World, builtin: Path, kind: Kind) -> Path:
+    """Raises ModelMissing if this world has no such model."""
+    folder = world.models(builtin)
+    if world != DEFAULT_WORLD and not folder.is_dir():
+        what = f"The {KIND_NAMES[kind]} of the {world.name} is not part of this installation."
+        raise ModelMissing(what, f"Use {DEFAULT_WORLD.name}, or give the path of a folder.")
+    return folder
 
 
 def folder_of(name: str) -> Path:
@@ -113,7 +126,7 @@ def _of_entry(entry: Entry, folder: Path | None) -> Path | None:
 def is_installed(folder: Path) -> bool:
     """Whether an installed model is complete: the manifest is there, and all of its files have their size."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = parse_json((folder / MANIFEST).read_bytes())
         return all((folder / file["path"]).stat().st_size == file["size"] for file in manifest["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

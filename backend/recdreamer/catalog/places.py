@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from recdreamer.json_values import parse_json
 from recdreamer.protocol import RequestError, write_atomically
+from recdreamer.safe_files import reason_of
 
 FOLDER_VARIABLE = "RECDREAMER_MODELS"
 """Environment variable with the folder of installed models."""
@@ -47,14 +49,15 @@ class Choices:
         """The choices so far; none if there is no file. Raises RequestError if it cannot be read."""
         path = folder / "choices.json"
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
+            raw = parse_json(path.read_text(encoding="utf-8"))
             accepted = {str(name): str(day) for name, day in dict(raw["accepted"]).items()}
             return Choices(accepted, [str(item) for item in list(raw["added"])])
         except FileNotFoundError:
             return Choices()
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise RequestError(
-                f"{path} cannot be read ({error}).", "Delete it; accept licenses and add folders again."
+                f"{path} cannot be read ({reason_of(error)}).",
+                "Delete it; accept licenses and add folders again.",
             ) from error
 
     def write(self, folder: Path) -> None:

@@ -1,8 +1,9 @@
-"""The command `recdreamer bench`: step, field."""
+"""The command `recdreamer bench`: step, processes, field, janus."""
 
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, get_args
@@ -11,7 +12,8 @@ import tyro
 
 from recdreamer.cli.settings import Settings, parse_setting
 from recdreamer.evaluation.bench_tables import FieldTable
-from recdreamer.protocol import BUILTIN_PRIOR, Method, RequestError, Stage, write_atomically
+from recdreamer.paths import given_path
+from recdreamer.protocol import BUILTIN_PRIOR, Method, Quality, RequestError, Stage, write_atomically
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,28 @@ class BenchStep:
     device: str = "auto"
     precision: bool = False
     """Compare the gradients with those in float32 (on a GPU; takes the memory of both)."""
+    out: Path | None = None
+    """JSON file for the results."""
+    set: Settings = field(default=())
+    """Settings of the backend."""
+
+
+@dataclass(frozen=True)
+class BenchProcesses:
+    """Time steps of one process and of several that share their views, in turns, and compare what both do."""
+
+    processes: int = 2
+    methods: tuple[Method, ...] = ("usd", "vsd")
+    views: tuple[int, ...] = (4, 8)
+    prior: str = BUILTIN_PRIOR
+    """builtin, a Stable Diffusion folder, or random-sd21: random weights of the size of Stable Diffusion 2.1."""
+    steps: int = 12
+    """Number of measured steps of each kind."""
+    field_steps: int = 50
+    """Steps after which the fields are compared, for the first number of views; 0: leave it out."""
+    device: str = "auto"
+    precision: bool = False
+    """Compare the gradients with those in float32."""
     out: Path | None = None
     """JSON file for the results."""
     set: Settings = field(default=())
@@ -53,12 +77,49 @@ class BenchField:
 
 
 @dataclass(frozen=True)
+class BenchJanus:
+    """Measure the consistency of methods on prompts and seeds. Repeat the command to continue or to collect again."""
+
+    out: Path
+    """Folder for the runs, results.jsonl, tables.md and report.html."""
+    suite: str = "small"
+    """small (two cores, 10 minutes), bar, methods, rivals, paper, or a study of the paper: noisy, marginal, q-sampling,
+    particles, clamp, jacobian."""
+    methods: tuple[str, ...] = ()
+    """Instead of the suite's: sds, vsd, esd, debiased_sds, perp_neg, sds_bridge, consdreamer, sdi, usd-marginal,
+    usd-camera, usd-sdi-marginal, usd-sdi-camera."""
+    prompts: tuple[str, ...] = ()
+    """Instead of the suite's; `paper` stands for the 22 of the paper, `eight` for those of the embedded world."""
+    seeds: tuple[int, ...] = ()
+    prior: str = BUILTIN_PRIOR
+    """builtin, a Stable Diffusion folder, or a model from `recdreamer models list`."""
+    quality: Quality = "standard"
+    whole: bool = False
+    """All stages, not the first alone, which decides the shape."""
+    workers: int = 1
+    """Processes, spread over all GPUs."""
+    threads: int = 1
+    """Threads of each process."""
+    device: str = "auto"
+    reference: int = 12
+    """Pictures of the prior for each prompt, to which FID compares (paper: 60)."""
+    estimate: bool = False
+    """Only say how long it would take."""
+    collect: bool = False
+    """Run nothing; write the tables and the report of what there is."""
+    set: Settings = field(default=())
+    """Settings of the backend for all runs."""
+
+
+@dataclass(frozen=True)
 class Bench:
-    """Measure the speed of a distillation step or of the kernels."""
+    """Measure the speed of a distillation step or of the kernels, or the consistency of results."""
 
     what: (
         Annotated[BenchStep, tyro.conf.subcommand("step")]
+        | Annotated[BenchProcesses, tyro.conf.subcommand("processes")]
         | Annotated[BenchField, tyro.conf.subcommand("field")]
+        | Annotated[BenchJanus, tyro.conf.subcommand("janus")]
     ) = field(default_factory=BenchStep)
 
 
@@ -67,8 +128,12 @@ def run_bench(command: Bench) -> int:
     match command.what:
         case BenchStep():
             bench_step_command(command.what)
+        case BenchProcesses():
+            return bench_processes_command(command.what)
         case BenchField():
             bench_field_command(command.what)
+        case BenchJanus():
+            bench_janus_command(command.what)
     return 0
 
 
@@ -84,6 +149,40 @@ def bench_step_command(command: BenchStep) -> None:
     if command.out is not None:
         command.out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(command.out, json.dumps(found, indent=2))
+
+
+def bench_processes_command(command: BenchProcesses) -> int:
+    from recdreamer.device import choose_device
+    from recdreamer.evaluation.bench_processes import as_table, bench_processes
+    from recdreamer.job.processes import assist, end_with_parent, rank_by_environment, see_own_gpu, shared
+
+    see_own_gpu()
+    device = choose_device(command.device)
+
+    def measure() -> None:
+        found = bench_processes(
+            command.methods, command.views, command.prior, command.steps, command.field_steps, device,
+            dict(map(parse_setting, command.set)), command.precision,
+        )  # fmt: skip
+        if found:
+            print(as_table(found))
+            print(f"{found['device']}, prior {found['prior']}")
+            if command.out is not None:
+                command.out.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(command.out, json.dumps(found, indent=2))
+
+    if rank_by_environment():
+        end_with_parent()
+        return assist(device, measure)
+    if not 1 < command.processes <= min(command.views):
+        raise RequestError(
+            f"{command.processes} processes cannot share steps of {min(command.views)} views.",
+            "Give 2 processes or more, and at least as many views.",
+        )
+    # The same command, but for what only this process writes.
+    with shared(sys.argv[1:], command.processes, device):
+        measure()
+    return 0
 
 
 def bench_field_command(command: BenchField) -> None:
@@ -102,3 +201,25 @@ def bench_field_command(command: BenchField) -> None:
     print(as_tables(found))
     if command.out is not None:
         print("\nWritten: " + ", ".join(map(str, save(found, command.out))))
+
+
+def bench_janus_command(command: BenchJanus) -> None:
+    from recdreamer.evaluation.bench_janus import JanusBench, bench_janus, collect, estimate, planned
+    from recdreamer.evaluation.bench_suites import prompts_of, suite_of
+
+    suite = suite_of(command.suite).with_choices(command.methods, prompts_of(command.prompts), command.seeds)
+    bench = JanusBench(
+        given_path(command.out), suite, command.prior, command.device, command.workers, command.threads,
+        command.quality, command.whole, dict(map(parse_setting, command.set)), command.reference,
+    )  # fmt: skip
+    runs = planned(bench)
+    print(estimate(bench, runs), flush=True)
+    if command.estimate:
+        return
+    bench.out.mkdir(parents=True, exist_ok=True)
+    if command.collect:
+        collect(bench, runs)
+    else:
+        bench_janus(bench)
+    print((bench.out / "tables.md").read_text(encoding="utf-8"))
+    print(f"Written: {bench.out / 'report.html'}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
+
+from recdreamer.json_values import parse_json
 
 HOME = Path(__file__).resolve().parents[2]
 """Folder that has this package. Neither the job folder nor the one where one works: there may be anything."""
@@ -41,8 +42,7 @@ def follow(folder: Path, options: tuple[str, ...] = ()) -> int:
         while True:
             try:
                 for line in worker.stdout:
-                    with suppress(ValueError):  # Protocol lines only.
-                        view.show(json.loads(line))
+                    view.hear(line)
                 break
             except KeyboardInterrupt:
                 with suppress(OSError):  # The worker may be gone already.
@@ -57,6 +57,11 @@ class EventView:
     def __init__(self, console: Any, status: Any) -> None:
         self.console, self.status = console, status
         self.stage, self.last_tenth = "", -1
+
+    def hear(self, line: str) -> None:
+        """Show an event; other lines are stray output of a library, and are left out."""
+        with suppress(ValueError, TypeError, KeyError, AttributeError):
+            self.show(parse_json(line))
 
     def show(self, event: dict[str, Any]) -> None:
         match event.get("type"):

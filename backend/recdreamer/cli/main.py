@@ -23,7 +23,7 @@ from recdreamer.cli.job_command import model_name, settings_of, validate, write_
 from recdreamer.cli.models import Models, run_models
 from recdreamer.cli.settings import Settings
 from recdreamer.cli.templates import Templates, run_templates
-from recdreamer.cli.work import work
+from recdreamer.cli.work import PROCESSES, assist_job, work
 from recdreamer.job.errors import explain
 from recdreamer.job.process import stay_offline
 from recdreamer.paths import given_path
@@ -68,6 +68,8 @@ class Generate:
     strength: float = 0.7
     """How far the result may depart from the object's shape, 0 to 1."""
     height_m: float = 1.0
+    processes: int = 1
+    """Processes that share the views of a step: as many as GPUs, or as cores that are free."""
     set: Settings = field(default=())
     """Settings of the backend, for example optimize.num_steps=300."""
 
@@ -82,6 +84,8 @@ class Run:
     was."""
     seed: int | None = None
     """Seed of the repeated stages; by default the seed of the job."""
+    processes: int | None = None
+    """Processes that share the views of a step in this run; by default as many as the job says."""
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,10 @@ def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate |
                     "A resumed job keeps its seed.",
                     "Choose the stage to repeat with the new seed: --again STAGE.",
                 )
+            if int(os.environ.get("RANK", "0") or 0):
+                return assist_job(given_path(command.job).absolute())
+            if command.processes is not None:
+                os.environ[PROCESSES] = str(command.processes)
             if sys.stdout.isatty():
                 again = () if command.again is None else ("--again", command.again)
                 seed = () if command.seed is None else ("--seed", str(command.seed))
@@ -231,7 +239,8 @@ def prepare_job(command: Generate) -> JobRequest:
         start_job=str(given_path(command.start_job).absolute()) if command.start_job else "",
         strength=command.strength,
         height_m=command.height_m,
-        overrides=settings_of(command.set),
+        overrides=({"processes": command.processes} if command.processes != 1 else {})
+        | settings_of(command.set),
     )
     if not command.start_mesh:
         validate(request)  # Before anything is read.

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from recdreamer.catalog.locate import located
-from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest
+from recdreamer.protocol import JobFolder, JobRequest
 from recdreamer.report import Report
+from recdreamer.worlds import DEFAULT_WORLD, EMBEDDED, world_of
+
+PROCESSES = "RECDREAMER_PROCESSES"
+"""Environment variable: the number of processes of this run, instead of the job's."""
 
 
 def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
@@ -15,16 +20,37 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     # on two shared cores. The variable is read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     refuse_unusable(request)
+    from recdreamer.device import choose_device
     from recdreamer.generate import generate
+    from recdreamer.job.processes import see_own_gpu, shared
     from recdreamer.presets import resolve
 
-    generate(job, resolve(request), report)
+    see_own_gpu()
+    config = resolve(request)
+    processes = int(os.environ.get(PROCESSES) or config.processes)
+    arguments, device = ("run", str(job.root)), choose_device(config.device)
+    with shared(arguments, processes, device, lambda: report.progress(0, 1)):
+        generate(job, config, report)
+
+
+def assist_job(folder: Path) -> int:
+    """Share the views of a job whose worker runs in another process. Returns the exit code."""
+    from recdreamer.device import choose_device
+    from recdreamer.generate import assist
+    from recdreamer.job.processes import assist as take_part
+    from recdreamer.job.processes import end_with_parent, see_own_gpu
+    from recdreamer.presets import resolve
+
+    end_with_parent()
+    see_own_gpu()
+    config = resolve(JobFolder(folder).read_request())
+    return take_part(choose_device(config.device), lambda: assist(JobFolder(folder), config))
 
 
 def refuse_unusable(request: JobRequest) -> None:
     """Raise JobError if the image model is missing or cannot be used, before anything is loaded."""
-    if request.prior != BUILTIN_PRIOR:
-        located(request.prior, "prior")
+    if world_of(request.prior) != DEFAULT_WORLD:
+        located(request.prior, "prior", EMBEDDED / "prior")
 
 
 def work(job: JobFolder, request: JobRequest, report: Report) -> None:

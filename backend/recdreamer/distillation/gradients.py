@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.team import added
+from recdreamer.view_shares import ALL_VIEWS, Share
+
 Clamp = Literal["none", "cap", "released"]
 
 
@@ -32,6 +35,7 @@ def clamped(
     denoiser: Float[Tensor, "batch c h w"],
     mode: Clamp,
     limit: float = 1.0,
+    share: Share = ALL_VIEWS,
 ) -> Float[Tensor, "batch c h w"]:
     """The rectifier's gradient, limited to `limit` times the denoiser's norm (paper, B.3).
 
@@ -51,8 +55,10 @@ def clamped(
     if mode == "none":
         return rectifier
     if mode == "released":
-        rectifier = rectifier * rectifier.numel()
-        scale = limit * denoiser.norm() / rectifier.norm().clamp_min(1e-12)
+        rectifier = rectifier * (rectifier[0].numel() * max(len(rectifier), share.total))
+        # Of all views, wherever they are.
+        squares = added(torch.stack([rectifier.square().sum(), denoiser.square().sum()]), share)
+        scale = limit * squares[1].sqrt() / squares[0].sqrt().clamp_min(1e-12)
     else:
         norms = [torch.linalg.vector_norm(g, dim=(1, 2, 3), keepdim=True) for g in (rectifier, denoiser)]
         scale = limit * norms[1] / norms[0].clamp_min(1e-12)

@@ -55,6 +55,12 @@ class GuidanceConfig:
     )
     """Description of the renders in the second stage, appended to the prompt."""
     bridge_weight: float = 1.0
+    view_strength: float = 1.0
+    """w of ConsDreamer: how much of a view's own part of the embedding is added."""
+    inversion_steps: int = 10
+    """Steps of DDIM inversion of SDI."""
+    inversion_scale: float = -6.5
+    """Guidance scale of SDI's inversion (released: -7.5, which multiplies (eps_text - eps_empty) on top of eps_text)."""
     checkpointing: bool = False
     """Recompute the U-Net's activations instead of keeping them: less memory, more time."""
 

@@ -1,4 +1,4 @@
-"""The seven methods: the questions that each asks about noised renders. `optimize.py` turns answers into gradients."""
+"""The ten methods: the questions that each asks about noised renders. `optimize.py` turns answers into gradients."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from torch import Tensor
 from recdreamer.device import tensor_floats
 from recdreamer.distillation.gradients import clamped, clipped_scores
 from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
+from recdreamer.distillation.inversion import inverted
 from recdreamer.distillation.noised import Noised
 from recdreamer.distillation.perp_neg import perp_neg_eps, perp_neg_prompts
+from recdreamer.distillation.view_embedding import disentangled
 from recdreamer.graphs import Scalar
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.prior.denoiser import Denoiser, Question
@@ -23,7 +25,9 @@ from recdreamer.prior.diffusion import guided
 from recdreamer.prior.lora import Lesson, LoraBranch
 from recdreamer.prior.prompts import Prompts
 from recdreamer.prior.schedule import NoiseSchedule
-from recdreamer.protocol import Method
+from recdreamer.protocol import USD_METHODS, Method
+from recdreamer.team import rows_of_all
+from recdreamer.view_shares import ALL_VIEWS, Share, drawn
 
 LORA_METHODS = ("vsd", "esd", "usd")
 
@@ -81,7 +85,7 @@ class Guide:
 
     def case(self, step: int, progress: float) -> str:
         """What a step asks, where that depends on the time. Steps of one case differ in their numbers alone."""
-        if self.method == "usd" and step < self.rectifier_config.lazy_steps:
+        if self.method in USD_METHODS and step < self.rectifier_config.lazy_steps:
             return "lazy"
         if self.method == "sds_bridge" and progress >= self.config.bridge_from:
             return "bridge"
@@ -105,6 +109,12 @@ class Guide:
                 return self._esd(x)
             case "sds" | "debiased_sds":
                 return self._sds(x)
+            case "consdreamer":
+                return self._consdreamer(x)
+            case "sdi":
+                return self._sds(self._inverted(x))
+            case "usd_sdi":
+                return self._usd(self._inverted(x), generator)
             case "perp_neg":
                 return self._perp_neg(x)
             case "sds_bridge":
@@ -118,17 +128,26 @@ class Guide:
         return denoising
 
     def weighted_and_limited(
-        self, rectifying: Float[Tensor, "batch c h w"], denoising: Float[Tensor, "batch c h w"]
+        self,
+        rectifying: Float[Tensor, "batch c h w"],
+        denoising: Float[Tensor, "batch c h w"],
+        share: Share = ALL_VIEWS,
     ) -> Float[Tensor, "batch c h w"]:
         """The rectifier's term, weighted and limited relative to the denoiser's (paper, B.3)."""
         settings = self.rectifier_config
         weighted = settings.weight * rectifying
-        return clamped(weighted, denoising, settings.clamp, settings.clamp_limit)
+        return clamped(weighted, denoising, settings.clamp, settings.clamp_limit, share)
 
-    def observe(self, x: Noised, log_probs: Sequence[Float[Tensor, "batch classes"]]) -> None:
-        """Alg. 1, line 5: update every rectifier with the classified views."""
+    def observe(
+        self, x: Noised, log_probs: Sequence[Float[Tensor, "batch classes"]], share: Share = ALL_VIEWS
+    ) -> None:
+        """Alg. 1, line 5: update every rectifier with the classified views, those of other processes among them."""
+        if not self.rectifiers:
+            return
+        t, azimuth_deg = rows_of_all(x.t, share), x.azimuth_deg
+        azimuth_deg = None if azimuth_deg is None else rows_of_all(azimuth_deg, share)
         for rectifier, probs in zip(self.rectifiers, log_probs, strict=True):
-            rectifier.observe(probs, x.t, x.azimuth_deg)
+            rectifier.observe(rows_of_all(probs, share), t, azimuth_deg)
 
     @torch.no_grad()
     def _sds(self, x: Noised) -> Answers:
@@ -164,6 +183,27 @@ class Guide:
         return Answers(target, source, target, torch.full_like(x.w_t, self.config.bridge_weight))
 
     @torch.no_grad()
+    def _consdreamer(self, x: Noised) -> Answers:
+        """SDS with the disentangled text embedding of ConsDreamer (Zhou et al. 2025), without its partial order loss."""
+        assert x.cameras is not None, "ConsDreamer needs the camera's azimuth."
+        text = disentangled(self.prompts, x.cameras.azimuth_deg, self.config.view_strength)
+        cond, uncond = self._answers(x, Question(text), Question(self._empty(x)))
+        return Answers(guided(cond, uncond, self.config.guidance_scale), x.eps, cond, x.w_t)
+
+    @torch.no_grad()
+    def _inverted(self, x: Noised) -> Noised:
+        """SDI (Lukoianov et al. 2024): the noise that leads to this render, in the place of a random one.
+
+        As in SDS the noise then stands for the branch, which is neither asked nor trained.
+        """
+        text, empty = Question(self._text(x)), Question(self._empty(x))
+
+        def eps_of(latents_t: Tensor, t: Tensor) -> Tensor:
+            return guided(*self.denoiser.ask(latents_t, t, text, empty), self.config.inversion_scale)
+
+        return inverted(x, eps_of, self.denoiser.schedule, self.config.inversion_steps)
+
+    @torch.no_grad()
     def _vsd(self, x: Noised) -> Answers:
         """ProlificDreamer (Wang et al. 2023)."""
         cond, uncond, eps_phi = self._answers(
@@ -187,17 +227,22 @@ class Guide:
         mixed = share * eps_phi_free + (1 - share) * eps_phi
         return Answers(guided(cond, uncond, self.config.guidance_scale), mixed, cond, x.w_t)
 
-    def _usd(self, x: Noised, generator: torch.Generator, lesson: Lesson | None) -> Answers:
-        """VSD's questions, and the classification of the clean estimate with its gradient (paper, Sec. 3.3)."""
+    def _usd(self, x: Noised, generator: torch.Generator, lesson: Lesson | None = None) -> Answers:
+        """VSD's questions, and the classification of the clean estimate with its gradient (paper, Sec. 3.3).
+
+        On SDI (`usd_sdi`) there is no branch: the noise of the inversion stands for its answer.
+        """
         assert self.rectifiers, "USD without a rectifier is VSD."
         settings, schedule = self.rectifier_config, self.denoiser.schedule
         is_lazy = self.case(x.step, x.progress) == "lazy"
         text, latents_t, eps_text = Question(self._text(x)), x.latents_t, None
         with torch.no_grad():
-            eps_uncond, eps_phi = self._answers(x, Question(self._empty(x)), self._branch(x, x.c2w))
+            branch = () if self.method == "usd_sdi" else (self._branch(x, x.c2w),)
+            eps_uncond, *of_branch = self._answers(x, Question(self._empty(x)), *branch)
+            eps_phi = of_branch[0] if of_branch else x.eps
             if settings.separate_pass and not is_lazy:
                 (eps_text,) = self._answers(x, text)
-                eps = torch.randn(x.eps.shape, generator=generator, device=x.eps.device, dtype=x.eps.dtype)
+                eps = drawn(torch.randn, tuple(x.eps.shape), generator, x.eps.dtype)
                 latents_t = schedule.add_noise(x.latents, eps, x.t)
         latents_t, losses, learning = latents_t.clone().requires_grad_(not is_lazy), [], []
         with_gradient, denoiser = settings.jacobian and not is_lazy, self.denoiser

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras
 from recdreamer.prior.schedule import NoiseSchedule
+from recdreamer.view_shares import drawn
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def add_noise(
     (0.36, 0.25)
     """
     latents = latents.detach()
-    eps = torch.randn(latents.shape, generator=generator, device=latents.device, dtype=latents.dtype)
+    eps = drawn(torch.randn, tuple(latents.shape), generator, latents.dtype)
     sigma_t = schedule.sigma_t(t)
     latents_t = schedule.add_noise(latents, eps, t)
     return Noised(latents, latents_t, eps, t, sigma_t, sigma_t.square(), cameras, step, step / num_steps)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recdreamer.evaluation.classifier_subjects import ClassifierBench, Subject
-from recdreamer.evaluation.consistency import pose_entropy
+from recdreamer.evaluation.consistency import category_entropy
 from recdreamer.evaluation.figurines import POSES, pose_class, render_figurines
 from recdreamer.pose.classifier import Normalization
 from recdreamer.pose.marginal import PoseMarginal
@@ -171,7 +171,9 @@ def leaving_a_state(bench: ClassifierBench, subjects: list[Subject], count: int 
             slopes.append(grad.flatten(1).norm(dim=1).mean().item())
             end = _climb(bench, subject, start, True, log_ratio)
             for latents_now, into in ((start, before), (end, after)):
-                into.append(pose_entropy(bench.oracle.pose_probs(_seen(bench, subject, latents_now)).mean(0)))
+                into.append(
+                    category_entropy(bench.oracle.pose_probs(_seen(bench, subject, latents_now)).mean(0))
+                )
         found[normalization] = {
             "slope": fmean(slopes),
             "entropy before": fmean(before),

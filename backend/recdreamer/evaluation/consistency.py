@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -30,9 +31,20 @@ class Consistency:
         return asdict(self)
 
 
-def pose_entropy(shares: Float[Tensor, "poses"]) -> float:
-    """Entropy of a distribution over the poses, relative to the uniform one."""
-    return -(shares * shares.clamp_min(1e-12).log()).sum().item() / math.log(len(shares))
+EntropyForm = Literal["normalized", "nats", "printed"]
+
+
+def category_entropy(shares: Float[Tensor, "classes"], form: EntropyForm = "normalized") -> float:
+    """Entropy of the mean class probabilities over the views (paper, C.1.2): cEnt with CLIP's classes, pEnt with poses.
+
+    `printed` is Eq. 33 as it stands, Σ p log p / n, which has the wrong sign: lower is better. `nats` is -Σ p log p, as
+    Table 1 must have been made, whose values lie just below ln 3 and ln 4. `normalized` is that over ln n, in [0, 1].
+
+    >>> [round(category_entropy(torch.full((4,), 0.25), form), 4) for form in get_args(EntropyForm)]
+    [1.0, 1.3863, -0.3466]
+    """
+    nats = -(shares * shares.clamp_min(1e-12).log()).sum().item()
+    return {"normalized": nats / math.log(len(shares)), "nats": nats, "printed": -nats / len(shares)}[form]
 
 
 def measure_consistency(
@@ -47,7 +59,7 @@ def measure_consistency(
     is_front = guess == POSES.index("front")
     begins = int((is_front & ~is_front.roll(1)).sum())
     return Consistency(
-        pose_entropy(shares),
+        category_entropy(shares),
         agreement.max().item(),
         agreement[0].item(),
         -1 if bool(is_front.all()) else begins,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from recdreamer.cameras import orbit
 from recdreamer.device import choose_device
+from recdreamer.evaluation.animal_oracle import oracle_of
 from recdreamer.evaluation.consistency import Consistency, measure_consistency
 from recdreamer.evaluation.job_report import add_to_report
-from recdreamer.evaluation.oracle import load_oracle
 from recdreamer.images import write_sheet
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.radiance import Particles
@@ -14,6 +14,7 @@ from recdreamer.presets import resolve
 from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError
 from recdreamer.start.earlier_job import written_yaw_deg
+from recdreamer.worlds import DEFAULT_WORLD, world_of
 
 NUM_VIEWS = 24
 
@@ -37,9 +38,11 @@ def judge_job(job: JobFolder, yaw_deg: float | None = None) -> Consistency:
     first_deg = 180 / NUM_VIEWS
     yaw_deg = written_yaw_deg(job) if yaw_deg is None else yaw_deg
     # Turning the object one way is turning the cameras the other way.
-    pictures = scene.picture(orbit(NUM_VIEWS, config.cameras, device, first_deg - yaw_deg), 64)
+    world = world_of(config.prior) or DEFAULT_WORLD
+    size_px = 128 if world.name == "animals" else 64
+    pictures = scene.picture(orbit(NUM_VIEWS, config.cameras, device, first_deg - yaw_deg), size_px)
     azimuth_deg = orbit(NUM_VIEWS, config.cameras, device, first_deg).azimuth_deg
-    found = measure_consistency(load_oracle(device).pose_probs(pictures), azimuth_deg)
+    found = measure_consistency(oracle_of(world, device).pose_probs(pictures), azimuth_deg)
     job.result.mkdir(parents=True, exist_ok=True)
     write_sheet(job.result / "contact-sheet.png", pictures[::2], NUM_VIEWS // 2, enlarge=2)
     add_to_report(job, "oracle", found.as_dict())

@@ -15,16 +15,19 @@ from torch import Tensor
 
 from recdreamer.config import as_json
 from recdreamer.device import choose_device, choose_dtype
+from recdreamer.evaluation.animal_oracle import oracle_of
+from recdreamer.evaluation.consistency import category_entropy
 from recdreamer.evaluation.figurines import POSES
-from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.evaluation.oracle import Oracle
 from recdreamer.images import write_sheet
 from recdreamer.json_values import read_json
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import BUILTIN_PRIOR, JobFolder, JobRequest, RequestError, write_atomically
+from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
 from recdreamer.report import JobError, Report
 from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
 from recdreamer.stages.particles_2d import PoseObserver, Snapshot, check_config, is_due, particle_stage
+from recdreamer.worlds import DEFAULT_WORLD, World, world_of
 
 NUM_SHEETS = 10
 MIN_PICTURE_PX = 128
@@ -46,7 +49,8 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     guide = prepare_guide(job, config, prior)
     rectifiers = guide.rectifiers or prepare_rectifiers(job, config, prior)
     observer = PoseObserver(guide, rectifiers[0].classifier, config.rectifier)
-    album = Album(job, config.optimize.num_steps, config.prior == BUILTIN_PRIOR, report)
+    world = world_of(config.prior)
+    album = Album(job, config.optimize.num_steps, world, report)
 
     report.stage("particles", 1, 2, (0.03, 1.0))
     particles, seconds = particle_stage(job, config, prior, guide, observer, report, album.add)
@@ -63,7 +67,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
         "seconds_per_step": seconds / num_steps,
         "device": str(device),
         "marginal": dict(zip(observer.classifier.labels, observer.marginal.overall().tolist(), strict=True)),
-        "oracle": poses_of(pictures) if config.prior == BUILTIN_PRIOR else None,
+        "oracle": poses_of(pictures, world) if world else None,
     }
     job.result.mkdir(exist_ok=True)
     write_atomically(job.result / "report.json", json.dumps(result, indent=2, ensure_ascii=False))
@@ -72,8 +76,8 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
 class Album:
     """trace.json and the sheets of a run, continued from its checkpoint after an interruption."""
 
-    def __init__(self, job: JobFolder, num_steps: int, has_oracle: bool, report: Report) -> None:
-        self.job, self.num_steps, self.has_oracle, self.report = job, num_steps, has_oracle, report
+    def __init__(self, job: JobFolder, num_steps: int, world: World | None, report: Report) -> None:
+        self.job, self.num_steps, self.world, self.report = job, num_steps, world, report
         self.path = job.root / "trace.json"
         self.trace: dict[str, Any] = {"labels": [], "records": []}
         with suppress(RequestError, TypeError, KeyError):  # Missing or damaged, it begins anew.
@@ -87,8 +91,8 @@ class Album:
             "marginal": sight.marginal.tolist(),
             "mean_marginal": sight.mean_marginal.tolist(),
         }
-        if self.has_oracle:
-            record["oracle"] = poses_of(sight.pictures)
+        if self.world:
+            record["oracle"] = poses_of(sight.pictures, self.world)
         # A killed run has recorded more steps than its checkpoint has, and repeats them.
         earlier = [known for known in self.trace["records"] if known["step"] < sight.step]
         self.trace = {"labels": list(sight.labels), "records": [*earlier, record]}
@@ -100,18 +104,19 @@ class Album:
             self.report.preview(path)
 
 
-def poses_of(pictures: Float[Tensor, "particles 3 height width"]) -> dict[str, Any]:
-    """The oracle's answers: number and share of pictures of each pose, entropy of the shares over ln 4, and hats."""
-    oracle = load_oracle(pictures.device)
+def poses_of(
+    pictures: Float[Tensor, "particles 3 height width"], world: World = DEFAULT_WORLD
+) -> dict[str, Any]:
+    """The answers of a world's oracle: number and share of pictures of each pose, entropy of the shares over ln 4, and
+    the hats of figurines."""
+    oracle = oracle_of(world, pictures.device)
     probs = oracle.pose_probs(pictures)
     shares, counts = probs.mean(0), probs.argmax(-1).bincount(minlength=len(POSES))
-    entropy = -(shares * shares.clamp_min(1e-12).log()).sum().item() / math.log(len(POSES))
     return {
         "counts": dict(zip(POSES, counts.tolist(), strict=True)),
         "shares": dict(zip(POSES, shares.tolist(), strict=True)),
-        "pose_entropy": entropy,
-        "hats": int((oracle.hat_probs(pictures) > 0.5).sum()),
-    }
+        "pose_entropy": category_entropy(shares),
+    } | ({"hats": int((oracle.hat_probs(pictures) > 0.5).sum())} if isinstance(oracle, Oracle) else {})
 
 
 def write_square_sheet(path: Path, pictures: Float[Tensor, "particles 3 height width"]) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import fast_simplification
 import numpy as np
-import xatlas
 from jaxtyping import Float, Int
 from scipy import sparse
 from scipy.spatial import KDTree
 
 from recdreamer.mesh.mesh import Mesh, face_neighbours, face_normals
+from recdreamer.mesh.xatlas_process import GivenUp, ask_xatlas
+from recdreamer.report import Tick, no_tick
 
 PROXY_FACES = 4000  # takes xatlas a third of a second
 NORMAL_WEIGHT = 0.05  # of the mesh's size: keeps the two sides of a thin wall apart
@@ -22,10 +23,10 @@ MERGING_ROUNDS = 4
 SMALLEST_SHARE = 5e-4  # smaller patches are merged into a neighbour
 
 
-def segment(mesh: Mesh) -> Int[np.ndarray, "faces"]:
+def segment(mesh: Mesh, tick: Tick = no_tick) -> Int[np.ndarray, "faces"]:
     """Patch number of each face, from 0; every patch is connected across edges."""
     neighbours = face_neighbours(mesh)
-    labels = _majority(_proxy_labels(mesh), neighbours)
+    labels = _majority(_proxy_labels(mesh, tick), neighbours)
     for _ in range(MERGING_ROUNDS):
         patches = connected_patches(labels, neighbours)
         labels = _without_small_patches(patches, neighbours)
@@ -51,8 +52,11 @@ def connected_patches(
     return sparse.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def _proxy_labels(mesh: Mesh) -> Int[np.ndarray, "faces"]:
-    """Chart of the nearest face, by position and normal, of a decimated copy that xatlas has cut."""
+def _proxy_labels(mesh: Mesh, tick: Tick) -> Int[np.ndarray, "faces"]:
+    """Chart of the nearest face, by position and normal, of a decimated copy that xatlas has cut.
+
+    One chart for all, which is halved until its pieces are flat, where xatlas gives up.
+    """
     verts = ((mesh.verts - mesh.verts.mean(0)) / max(np.ptp(mesh.verts, axis=0).max(), 1e-20)).astype(
         np.float32
     )
@@ -63,15 +67,12 @@ def _proxy_labels(mesh: Mesh) -> Int[np.ndarray, "faces"]:
         proxy = Mesh(simplified[0].astype(np.float32), simplified[1].astype(np.int32))
     if len(proxy.faces) == 0:
         return np.zeros(len(mesh.faces), np.int64)
-    atlas = xatlas.Atlas()
     # Scaled up, because xatlas takes small triangles for degenerate.
-    atlas.add_mesh(proxy.verts * np.float32(10), proxy.faces.astype(np.uint32))
-    coarse = xatlas.PackOptions()  # only the charts matter, so pack them quickly
-    coarse.texels_per_unit, coarse.bruteForce = 4.0, False
-    atlas.generate(pack_options=coarse)
-    charts = np.zeros(len(proxy.faces), np.int64)
-    for index in range(atlas.get_mesh_chart_count(0)):
-        charts[np.asarray(atlas.get_mesh_chart(0, index).faces)] = index
+    task = {"verts": proxy.verts * np.float32(10), "faces": proxy.faces.astype(np.uint32)}
+    try:
+        charts = ask_xatlas("cut", task, tick)["charts"]
+    except GivenUp:
+        return np.zeros(len(mesh.faces), np.int64)
     if proxy is mesh:
         return charts
     return charts[KDTree(_places(proxy)).query(_places(mesh))[1]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,16 +82,17 @@ def stand_on_origin(mesh: Mesh, height_m: float) -> Mesh:
     lo, hi = mesh.verts.min(0), mesh.verts.max(0)
     base = np.array([(lo[0] + hi[0]) / 2, (lo[1] + hi[1]) / 2, lo[2]], np.float32)
     scale = np.float32(height_m / (hi[2] - lo[2]))
-    return Mesh((mesh.verts - base) * scale, mesh.faces, mesh.uvs)
+    return replace(mesh, verts=(mesh.verts - base) * scale)
 
 
 def npz_bytes(mesh: Mesh) -> bytes:
-    """`verts`, `faces` and per-corner `uvs` as plain arrays, which any numpy reads without pickle."""
+    """`verts`, `faces`, per-corner `uvs` and the material slots as plain arrays, which any numpy reads without pickle."""
     stream = io.BytesIO()
     np.savez(
         stream,
         verts=mesh.verts.astype(np.float32),
         faces=mesh.faces.astype(np.int32),
         uvs=mesh.uvs_or_error().astype(np.float32),
+        **({} if mesh.slots is None else mesh.slots.as_arrays()),
     )
     return stream.getvalue()

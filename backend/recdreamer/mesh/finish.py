@@ -20,6 +20,7 @@ from recdreamer.mesh.pack_rows import room_px
 from recdreamer.mesh.quality import mesh_report
 from recdreamer.mesh.uv import unwrap
 from recdreamer.report import Tick, Warn, no_tick, no_warn
+from recdreamer.uv_map import bare_faces
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,13 @@ def dress_mesh(
 ) -> dict[str, Any]:
     """Give a mesh in scene units its textures, and write mesh.npz, the textures and model.glb into `folder`.
 
-    A mesh without UVs is unwrapped. `shade` gives colours; with `normal_at`, the normals of a finer surface are also
+    Faces without UVs are unwrapped. `shade` gives colours; with `normal_at`, the normals of a finer surface are also
     baked. `place` moves the mesh to its final position after baking. Nothing is written before everything is computed.
     Returns a report of plain numbers and strings.
     """
     clock = time.perf_counter
     started, num_islands = clock(), None
-    if mesh.uvs is None:
+    if mesh.uvs is None or bare_faces(mesh.uvs).any():
         tick()
         mesh, num_islands = unwrap(mesh, config, tick)
         if room_px(num_islands, config.texture_size_px) < 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 
@@ -28,14 +29,18 @@ def glb_bytes(
     """GLB of a Z-up mesh with UVs, base colour (sRGB PNG) and, if given, tangent-space normals (PNG).
 
     Pictures are keyed by UDIM number. glTF has no UDIM, so each tile becomes a primitive with its own material,
-    metallic 0. glTF is Y-up with the front at +Z: (x, y, z) becomes (x, z, -y), so a front at -Y stays
-    the front. It has one UV per vertex: vertices are split along UV seams but keep their smooth normals.
+    metallic 0; and so does each material slot, whose materials share the pictures. glTF is Y-up with the front at +Z:
+    (x, y, z) becomes (x, z, -y), so a front at -Y stays the front. It has one UV per vertex: vertices are split along
+    UV seams but keep their smooth normals.
     """
     frames = None if normal_map is None else tangent_frames(mesh)
     tile_of_face = tiles_of_faces(mesh.uvs_or_error())
     normals = vertex_normals(mesh)
     writer = _Writer()
     primitives, materials, textures, images = [], [], [], []
+    slots, slot_names = np.zeros(len(mesh.faces), np.int32), (name,)
+    if mesh.slots is not None:
+        slots, slot_names = mesh.slots.of_face, mesh.slots.names
 
     def add_texture(kind: str, tile: int, png: bytes) -> int:
         suffix = "" if len(albedo) == 1 else f".{tile}"
@@ -43,8 +48,17 @@ def glb_bytes(
         textures.append({"sampler": 0, "source": len(images) - 1})
         return len(textures) - 1
 
-    for tile, png in albedo.items():
-        chosen = tile_of_face == tile
+    pictures = {
+        tile: (
+            add_texture("albedo", tile, png),
+            None if normal_map is None else add_texture("normal", tile, normal_map[tile]),
+        )
+        for tile, png in albedo.items()
+    }
+    for slot, tile in itertools.product(range(len(slot_names)), albedo):
+        chosen = (tile_of_face == tile) & (slots == slot)
+        if not chosen.any():
+            continue
         signs = np.ones(len(mesh.faces)) if frames is None else frames.signs
         uvs = uvs_in_tile(mesh.uvs_or_error(), tile)[chosen].astype(np.float32).clip(0, 1)
         keys = np.concatenate(
@@ -66,16 +80,18 @@ def glb_bytes(
             attributes["TANGENT"] = writer.add_accessor(np.concatenate([tangents, unique[:, 1:2]], 1), "VEC4")
         index = writer.add_indices(indices)
         primitives.append({"attributes": attributes, "indices": index, "material": len(materials)})
+        color, bumps = pictures[tile]
+        shown = slot_names[slot] or name
         material: dict = {
-            "name": name if len(albedo) == 1 else f"{name}.{tile}",
+            "name": shown if len(albedo) == 1 else f"{shown}.{tile}",
             "pbrMetallicRoughness": {
-                "baseColorTexture": {"index": add_texture("albedo", tile, png)},
+                "baseColorTexture": {"index": color},
                 "metallicFactor": 0.0,
                 "roughnessFactor": RESULT_ROUGHNESS,
             },
         }
-        if normal_map is not None:
-            material["normalTexture"] = {"index": add_texture("normal", tile, normal_map[tile])}
+        if bumps is not None:
+            material["normalTexture"] = {"index": bumps}
         materials.append(material)
     document = {
         "asset": {"version": "2.0", "generator": f"RecDreamer {__version__}"},

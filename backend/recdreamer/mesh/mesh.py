@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
+from recdreamer.material_slots import MaterialSlots
+
 
 @dataclass(frozen=True)
 class MeshConfig:
@@ -78,7 +80,10 @@ class Mesh:
     """Positions; in scene units until the exporter converts them to metres. Z-up, front at -Y."""
     faces: Int[np.ndarray, "faces 3"]
     uvs: Float[np.ndarray, "faces 3 2"] | None = None
-    """Texture coordinates of every face corner; (0, 0) is the lower left of the image, as in Blender."""
+    """Texture coordinates of every face corner; (0, 0) is the lower left of the image, as in Blender. NaN in faces that
+    have none yet."""
+    slots: MaterialSlots | None = None
+    """Of the artist's mesh; None for a mesh of one material."""
 
     def uvs_or_error(self) -> Float[np.ndarray, "faces 3 2"]:
         if self.uvs is None:

@@ -38,7 +38,7 @@ def make_charts(mesh: Mesh, tick: Tick = no_tick) -> tuple[list[Chart], Int[np.n
 
     A patch that does not flatten without folds and with little stretch is cut in two, recursively.
     """
-    patches = segment(mesh)
+    patches = segment(mesh, tick)
     order, sizes = np.argsort(patches, kind="stable"), np.bincount(patches)
     loose = np.flatnonzero(sizes[patches] == 1)
     if len(loose) <= MANY_LOOSE:

@@ -17,6 +17,7 @@ from recdreamer.models.model import Descent, distillation_loss, field_optimizer
 from recdreamer.models.painting import PaintedViews, Painting, paint, unevenness
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
 from recdreamer.rendering import random_backgrounds
+from recdreamer.view_shares import share_of
 
 
 @dataclass(frozen=True)
@@ -78,14 +79,14 @@ class CloseUps:
     ) -> None:
         """One optimizer step along `grad`, smoothing near points and holding coarse colours."""
         settings = self.config.texture
-        loss = distillation_loss(latents, grad)
-        if len(rendering.now.xyz):
+        loss, share = distillation_loss(latents, grad), share_of(generator)
+        if len(rendering.now.xyz) or share.is_split:
             radius = settings.smoothing_radius / settings.detail_zoom
             uneven = unevenness(self.painting.field, rendering.now.xyz, radius, generator)
             size = max(1, round(settings.render_px / settings.detail_zoom))
             changed = interpolate(rendering.rgb - rendering.before, (size, size), mode="area")
             loss = loss + settings.smoothness * uneven + settings.detail_hold * changed.square().mean()
-        self.descent.step(loss, step)
+        self.descent.step(loss, step, share)
 
     def at(self, step: int) -> CloseUps:
         return self

@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recdreamer.cameras import Cameras
+from recdreamer.team import added_grads
+from recdreamer.view_shares import ALL_VIEWS, Share
 
 
 @runtime_checkable
@@ -64,10 +66,10 @@ class Descent:
         self.now = torch.zeros((), device=device)
         """The present step."""
 
-    def step(self, loss: Float[Tensor, ""], step: int) -> None:
+    def step(self, loss: Float[Tensor, ""], step: int, share: Share = ALL_VIEWS) -> None:
         """One optimizer step down `loss`; none if nothing that may change was in view."""
         self.begin(step)
-        self.move(loss)
+        self.move(loss, share)
 
     def begin(self, step: int) -> None:
         """Set the numbers that change with time; before `move`, or before a recording of it is replayed."""
@@ -80,15 +82,21 @@ class Descent:
             else:
                 group["lr"] = left * rate
 
-    def move(self, loss: Float[Tensor, ""]) -> None:
-        """The optimizer step alone; a CUDA graph may record this."""
-        if not loss.requires_grad:
+    def move(self, loss: Float[Tensor, ""], share: Share = ALL_VIEWS) -> None:
+        """The optimizer step alone; a CUDA graph may record this.
+
+        `loss` is the mean over the views of `share`; other processes have the rest of it.
+        """
+        if not loss.requires_grad and not share.is_split:
             return
         first = torch.minimum(self.first_bad_step, self.now)
         self.first_bad_step.copy_(torch.where(torch.isfinite(loss.detach()), self.first_bad_step, first))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        if loss.requires_grad:
+            (loss if not share.is_split else loss * share.weight).backward()
+        parameters = [each for group in self.optimizer.param_groups for each in group["params"]]
+        if added_grads(parameters, share):
+            self.optimizer.step()
 
 
 def field_optimizer(

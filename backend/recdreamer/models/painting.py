@@ -19,7 +19,9 @@ from recdreamer.mesh import Mesh
 from recdreamer.models.model import Descent, distillation_loss, field_optimizer
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
 from recdreamer.rendering import random_backgrounds
+from recdreamer.rendering.picked import picked
 from recdreamer.rendering.ray_cast import MeshCaster
+from recdreamer.view_shares import share_of
 
 SHOW_ALL = 1 << 30
 """Step at which all levels of a field are shown."""
@@ -133,11 +135,11 @@ class Painting:
     ) -> None:
         """One optimizer step along `grad`, smoothing near points."""
         settings = self.config.texture
-        loss = distillation_loss(latents, grad)
-        if len(rendering.xyz):
+        loss, share = distillation_loss(latents, grad), share_of(generator)
+        if len(rendering.xyz) or share.is_split:
             uneven = unevenness(self.field, rendering.xyz, settings.smoothing_radius, generator)
             loss = loss + settings.smoothness * uneven
-        self.descent.step(loss, step)
+        self.descent.step(loss, step, share)
 
     @torch.no_grad()
     def picture(
@@ -192,9 +194,10 @@ def unevenness(
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
     """Mean squared difference of a field's colours at some of the points and at normal offsets of scale `radius`."""
-    chosen = torch.randint(len(xyz), (4096,), generator=generator, device=generator.device).to(xyz.device)
-    points = xyz[chosen]
+    draws, share = torch.rand(4096, generator=generator, device=generator.device).to(xyz), share_of(generator)
+    found = picked(draws, xyz, share)
+    points = found.xyz
     offsets = torch.randn(points.shape, generator=generator, device=generator.device).to(points)
     near = (points + radius * offsets).clamp(-1, 1)
     rgb, rgb_near = field(torch.cat([points, near]))[1].chunk(2)
-    return (rgb - rgb_near).square().mean()
+    return found.mean((rgb - rgb_near).square().mean(1), share)

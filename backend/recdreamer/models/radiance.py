@@ -29,6 +29,7 @@ from recdreamer.rendering import (
 from recdreamer.rendering.sample_capacity import SampleCapacity
 from recdreamer.report import Warn, no_warn
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
+from recdreamer.view_shares import drawn, share_of
 
 NUM_LOOKS = 4
 """Updates of the occupancy grid from a start, before the first step."""
@@ -109,10 +110,11 @@ class Scene:
             len(cameras), generator, self.device, settings.background_brightness, settings.background_tint
         )
         if self.surrounding is not None:
-            is_plain = torch.rand(len(cameras), 1, 1, 1, generator=generator, device=generator.device) < 0.5
+            is_plain = drawn(torch.rand, (len(cameras), 1, 1, 1), generator) < 0.5
             learned = self.surrounding(camera_rays(cameras, size, size)[1])
             background = torch.where(is_plain.to(self.device), background[:, :, None, None], learned)
-        capacity = None if self.capacity is None else self.capacity.size
+        share = share_of(generator)
+        capacity = None if self.capacity is None else self.capacity.of(share)
         rendering = render(
             self._pushed(),
             self.occupancy,
@@ -125,7 +127,7 @@ class Scene:
             capacity,
         )
         if self.capacity is not None and rendering.wanted is not None:
-            self.capacity.note(rendering.wanted)
+            self.capacity.note(rendering.wanted, share)
         return rendering
 
     def _pushed(self) -> Field:
@@ -164,17 +166,17 @@ class Scene:
             weight = (1 - self.strength) * self.config.start.hold
             loss = loss + weight * hold_loss(self.field, self.frozen, rendering, generator)
         # A small region may lie out of sight.
-        self.descent.move(loss)
+        self.descent.move(loss, share_of(generator))
 
     def _regularization(self, rendering: Rendering, generator: torch.Generator) -> Float[Tensor, ""]:
-        weights, (opaque, entropy) = self.config.regularizers, self.rising
+        weights, (opaque, entropy), share = self.config.regularizers, self.rising, share_of(generator)
         smooth, smooth_color = smoothness_loss(self._pushed(), rendering, 0.04, 4096, generator)
         # Off by default, and costly: it goes through the samples of all rays.
-        z_variance = weights.z_variance * z_variance_loss(rendering) if weights.z_variance else 0.0
+        z_variance = weights.z_variance * z_variance_loss(rendering, share) if weights.z_variance else 0.0
         return (
             weights.sparsity * sparsity_loss(rendering.opacity)
             + opaque * opaque_loss(rendering.opacity)
-            + entropy * weight_entropy_loss(rendering.weights, rendering.count)
+            + entropy * weight_entropy_loss(rendering.weights, rendering.count, share)
             + weights.smoothness * smooth
             + weights.color_smoothness * smooth_color
             + z_variance

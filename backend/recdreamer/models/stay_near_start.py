@@ -8,6 +8,8 @@ from torch import Tensor
 
 from recdreamer.field import Field
 from recdreamer.rendering import Rendering
+from recdreamer.rendering.picked import picked
+from recdreamer.view_shares import share_of
 
 THICKNESS = 0.04
 """Thickness of the layer whose opacity stands for a density, in scene units."""
@@ -46,17 +48,14 @@ def hold_loss(
 
     Half of the points are samples of the render, where the field has just changed; half are uniform in the cube.
     """
+    share = share_of(generator)
     anywhere = 2 * torch.rand(NUM_POINTS, 3, generator=generator, device=generator.device) - 1
-    points = anywhere.to(rendering.rgb)
-    if rendering.count is not None:
-        shares = torch.rand(NUM_POINTS, generator=generator, device=generator.device).to(points)
-        chosen = (shares * rendering.count).long().clamp(max=len(rendering.xyz) - 1)
-        points = torch.cat([points, rendering.xyz.detach()[chosen]])
-    elif len(rendering.xyz):
-        chosen = torch.randint(
-            len(rendering.xyz), (NUM_POINTS,), generator=generator, device=generator.device
-        )
-        points = torch.cat([points, rendering.xyz.detach()[chosen.to(points.device)]])
+    draws = torch.rand(NUM_POINTS, generator=generator, device=generator.device).to(rendering.rgb)
+    rays = rendering.ray_indices if rendering.count is None else None
+    found = picked(draws, rendering.xyz.detach(), share, rays=rays, count=rendering.count)
+    points = torch.cat([anywhere.to(rendering.rgb), found.xyz])
     with torch.no_grad():
         wanted = -torch.expm1(-THICKNESS * start.density(points))
-    return (-torch.expm1(-THICKNESS * field.density(points)) - wanted).square().mean()
+    moved = (-torch.expm1(-THICKNESS * field.density(points)) - wanted).square()
+    uniform, of_samples = moved[:NUM_POINTS].mean(), found.mean(moved[NUM_POINTS:], share)
+    return torch.where(found.is_any, 0.5 * (uniform + of_samples), uniform)

@@ -20,6 +20,7 @@ from recdreamer.sdf.distance_grid import (
     eikonal_loss,
     hessian_loss,
 )
+from recdreamer.view_shares import share_of
 
 
 class Surface:
@@ -77,7 +78,7 @@ class Surface:
             if grid.albedo.requires_grad:
                 loss = loss + settings.albedo_variation * albedo_variation(grid, near)
         before = None if self.freedom is None else [tensor.detach().clone() for tensor in self._learned]
-        self.descent.step(loss, step)
+        self.descent.step(loss, step, share_of(generator))
         if before is not None and self.freedom is not None:
             # Scale the step and not the gradient: Adam normalizes gradients.
             with torch.no_grad():

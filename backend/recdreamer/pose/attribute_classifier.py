@@ -57,11 +57,14 @@ class AttributeClassifier(nn.Module):
         return averaged_logits(self._logits, images, generator, COPIES, NOISE).log_softmax(-1)
 
     def _logits(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch classes"]:
-        images = self.prepare(images)
         if not self.is_clip:
-            return self.model(pixel_values=images).logits[:, self.columns]
-        features = self.model.visual_projection(self.model.vision_model(pixel_values=images).pooler_output)
-        return self.model.logit_scale.exp() * nn.functional.normalize(features, dim=-1) @ self.texts.T
+            return self.model(pixel_values=self.prepare(images)).logits[:, self.columns]
+        return self.model.logit_scale.exp() * self.image_features(images) @ self.texts.T
+
+    def image_features(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch width"]:
+        """CLIP's unit vectors of pictures, whose products with `texts` are cosines."""
+        seen = self.model.vision_model(pixel_values=self.prepare(images)).pooler_output
+        return nn.functional.normalize(self.model.visual_projection(seen), dim=-1)
 
     @torch.no_grad()
     def _text_features(self, path: Path, texts: list[str]) -> Float[Tensor, "classes width"]:

@@ -43,7 +43,9 @@ class FeatureExtractor(nn.Module):
         hint = "Download the model again, or choose another."
         with loading("extractor", name, "a DINOv2 folder", hint):
             self.prepare = Preprocessing(folder, "bilinear")
-            self.model = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self.model = AutoModel.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
         self.model.requires_grad_(False).eval()
         self.fingerprint = _fingerprint(self.model, self.prepare)
         """Identifies weights and preprocessing, independent of the folder."""

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.view_shares import drawn
+
 CELLS = 64
 """Copies move, blur and get noise in cells of 1/64 of the picture's width, so that what an extractor sees of it does not
 depend on the resolution: in pixels, it would see next to nothing of it in pictures of 512, which it reduces to 224."""
@@ -69,17 +71,19 @@ def perturbed(
         for dim, shift in ((-2, down), (-1, right)):
             places = torch.arange(images.shape[dim], device=images.device) + shift
             images = images.index_select(dim, places.clamp(0, images.shape[dim] - 1))
-    amount = 2 * draw(len(images), 1, 1, 1)
+    # Of each picture, which is one of a step's views.
+    each = lambda: drawn(torch.rand, (len(images), 1, 1, 1), generator).to(images)  # noqa: E731
+    amount = 2 * each()
     once = box_blur(images)
     images = torch.lerp(
         torch.lerp(images, once, amount.clamp(0, 1)), box_blur(once), (amount - 1).clamp(0, 1)
     )
-    images = images * (0.9 + 0.2 * draw(len(images), 1, 1, 1)) + 0.12 * (draw(len(images), 1, 1, 1) - 0.5)
+    images = images * (0.9 + 0.2 * each()) + 0.12 * (each() - 0.5)
     shape = (*images.shape[:2], math.ceil(height / cell), math.ceil(width / cell))
-    eps = torch.randn(shape, generator=generator, device=generator.device).to(images)
+    eps = drawn(torch.randn, shape, generator).to(images)
     if cell > 1:
         eps = F.interpolate(eps, (height, width), mode="bilinear", align_corners=False)
-    return images + noise * draw(len(images), 1, 1, 1) * eps
+    return images + noise * each() * eps
 
 
 def jittered_color(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -14,6 +15,8 @@ from recdreamer.graphs import Scalar
 from recdreamer.named_tensors import part
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.low_rank import LowRankUpdates
+from recdreamer.team import added_grads
+from recdreamer.view_shares import ALL_VIEWS, Share, drawn
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -114,11 +117,8 @@ class LoraBranch(nn.Module):
     ) -> Lesson:  # fmt: skip
         """Noise renders at uniform timesteps; without their cameras at a rate of `camera_dropout`."""
         schedule, device = self.prior[0].schedule, latents.device
-        draw = lambda *shape: torch.randn(shape, generator=generator, device=generator.device).to(device)  # noqa: E731
-        t = torch.randint(
-            schedule.num_timesteps, (len(latents),), generator=generator, device=generator.device
-        ).to(device)
-        eps = draw(*latents.shape)
+        t = drawn(partial(torch.randint, schedule.num_timesteps), (len(latents),), generator).to(device)
+        eps = drawn(torch.randn, tuple(latents.shape), generator).to(device)
         is_kept = torch.rand((), generator=generator, device=generator.device) >= camera_dropout
         c2w = c2w * is_kept.to(c2w)
         return Lesson(schedule.add_noise(latents, eps, t), t, text, c2w, schedule.target_of(latents, eps, t))
@@ -151,14 +151,17 @@ class LoraTrainer:
         """What this step's renders have to teach."""
         return self.branch.draw(latents, text, c2w, generator)
 
-    def learn(self, lesson: Lesson, step: int, grads: Sequence[Tensor] | None = None) -> None:
-        """One optimizer step. `grads` are the gradients of the lesson's loss, if they are known already."""
+    def grads(self, lesson: Lesson) -> tuple[Tensor, ...]:
+        """The gradients of a lesson's loss."""
+        return torch.autograd.grad(self.branch.loss(lesson), self.branch.learning())
+
+    def learn(self, grads: Sequence[Tensor], step: int, share: Share = ALL_VIEWS) -> None:
+        """One optimizer step along the gradients of a lesson's loss, which is the mean over the views of `share`."""
         self.begin(step)
         learning = self.branch.learning()
-        if grads is None:
-            grads = torch.autograd.grad(self.branch.loss(lesson), learning)
         for parameter, grad in zip(learning, grads, strict=True):
-            parameter.grad = grad
+            parameter.grad = grad if not share.is_split else grad * share.weight
+        added_grads(learning, share)
         self.optimizer.step()
 
     def step(
@@ -166,7 +169,7 @@ class LoraTrainer:
         c2w: Float[Tensor, "batch 4 4"], step: int, generator: torch.Generator,
     ) -> None:  # fmt: skip
         """Draw a lesson and learn it."""
-        self.learn(self.draw(latents, text, c2w, generator), step)
+        self.learn(self.grads(self.draw(latents, text, c2w, generator)), step)
 
     def tensors(self) -> dict[str, Tensor]:
         """State for a checkpoint, in peft's layout: the optimizer's state of each matrix on its own."""

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from recdreamer import prompt_words
 from recdreamer.catalog.locate import located
 from recdreamer.prior.loading import BUILTIN_FOLDER, loading
 from recdreamer.prior.pipeline import tokenizer_of
-from recdreamer.prompt_words import PromptReader, Read, ReadPrompt
-from recdreamer.protocol import BUILTIN_PRIOR
+from recdreamer.prompt_words import PromptReader, Read, ReadPrompt, doubts
 
 __all__ = ["Read", "ReadPrompt", "Words", "doubts"]
 
@@ -33,8 +31,3 @@ class Words(PromptReader):
         model = located(prior, "prior", BUILTIN_FOLDER)
         with loading("prior", prior, "a Stable Diffusion model", "Choose another model."):
             return Words(tokenizer_of(model))
-
-
-def doubts(read: ReadPrompt, prior: str) -> str:
-    """What the artist should know of how a prompt is read, or nothing."""
-    return prompt_words.doubts(read, prior == BUILTIN_PRIOR)

@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recdreamer.view_shares import drawn
+
 NUM_FREQUENCIES = 4
 """Octaves of the direction's encoding; few keep the background blurred."""
 HIDDEN_WIDTH = 32
@@ -49,6 +51,6 @@ def random_backgrounds(
     An object seen against many backgrounds cannot blend into any of them, nor replace the background by fog.
     """
     low, high = brightness
-    grey = low + (high - low) * torch.rand(num_views, 1, generator=generator, device=generator.device)
-    shade = tint * (torch.rand(num_views, 3, generator=generator, device=generator.device) - 0.5)
+    grey = low + (high - low) * drawn(torch.rand, (num_views, 1), generator)
+    shade = tint * (drawn(torch.rand, (num_views, 3), generator) - 0.5)
     return (grey + shade).clamp(0, 1).to(device)

@@ -1,4 +1,7 @@
-"""Regularisers of the rendered volume, one pure function each. Weights belong to the caller."""
+"""Regularisers of the rendered volume, one function each. Weights belong to the caller.
+
+Where the views are divided among processes, each has the part of its own `share`; they are weighted by it and added up.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdreamer.field import Field
+from recdreamer.rendering.picked import picked
 from recdreamer.rendering.render import Rendering
+from recdreamer.team import part_of_mean
+from recdreamer.view_shares import ALL_VIEWS, Share, share_of
 
 
 def sparsity_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor, ""]:
@@ -30,7 +36,7 @@ def opaque_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor,
 
 
 def weight_entropy_loss(
-    weights: Float[Tensor, "samples"], count: Int[Tensor, ""] | None = None
+    weights: Float[Tensor, "samples"], count: Int[Tensor, ""] | None = None, share: Share = ALL_VIEWS
 ) -> Float[Tensor, ""]:
     """Mean binary entropy of the samples' weights, in bits: favours few samples per ray over fog.
 
@@ -42,12 +48,12 @@ def weight_entropy_loss(
     weights = weights.clamp(1e-5, 1 - 1e-5)
     entropy = -(weights * weights.log2() + (1 - weights) * (1 - weights).log2())
     if count is None:
-        return entropy.sum() / max(len(weights), 1)
+        return part_of_mean(entropy.sum(), len(weights), share)
     is_real = torch.arange(len(weights), device=weights.device) < count
-    return (entropy * is_real).sum() / count.clamp(min=1)
+    return part_of_mean((entropy * is_real).sum(), count, share)
 
 
-def z_variance_loss(rendering: Rendering) -> Float[Tensor, ""]:
+def z_variance_loss(rendering: Rendering, share: Share = ALL_VIEWS) -> Float[Tensor, ""]:
     """Mean variance of the distance along mostly opaque rays: favours thin surfaces (HiFA, Zhu et al. 2023).
 
     One opaque ray with half of its weight at 1 and half at 3:
@@ -62,7 +68,7 @@ def z_variance_loss(rendering: Rendering) -> Float[Tensor, ""]:
     spread = rendering.weights * (rendering.t_mids - depth[rays]).square()
     variances = torch.zeros_like(depth).index_add(0, rays, spread) / opacity.clamp(min=1e-6)
     is_hit = opacity.detach() > 0.5
-    return torch.where(is_hit, variances, 0).sum() / is_hit.sum().clamp(min=1)
+    return part_of_mean(torch.where(is_hit, variances, 0).sum(), is_hit.sum(), share)
 
 
 def smoothness_loss(
@@ -75,14 +81,15 @@ def smoothness_loss(
     as densities grow. Colour counts where there is matter. Works on any field, including hash grids, which have no
     neighbouring vertices to compare.
     """
-    if len(rendering.weights) == 0:
+    share = share_of(generator)
+    if len(rendering.weights) == 0 and not share.is_split:
         zero = rendering.opacity.sum() * 0
         return zero, zero
-    shares = rendering.weights.detach().cumsum(0)
-    draws = torch.rand(num_pairs, generator=generator, device=generator.device).to(shares) * shares[-1]
-    chosen = torch.searchsorted(shares, draws).clamp(max=len(shares) - 1)
-    # Padding has no weight, so it is only drawn where nothing is in view.
-    points = rendering.xyz[chosen]
+    draws = torch.rand(num_pairs, generator=generator, device=generator.device).to(rendering.xyz)
+    # Padding has no weight, so it is never drawn, and stands in the order of the rays.
+    rays = rendering.ray_indices if rendering.count is None else None
+    found = picked(draws, rendering.xyz.detach(), share, rendering.weights, rays)
+    points = found.xyz
     offsets = torch.randn(num_pairs, 3, generator=generator, device=generator.device).to(points)
     neighbours = (points + radius * offsets).clamp(-1, 1)
     sigmas, rgbs = field(torch.cat([points, neighbours]))
@@ -90,9 +97,5 @@ def smoothness_loss(
     alpha, alpha_near = alphas.chunk(2)
     rgb, rgb_near = rgbs.chunk(2)
     matter = torch.minimum(alpha, alpha_near).detach()
-    geometry = (alpha - alpha_near).square().mean()
-    color = (matter[:, None] * (rgb - rgb_near).square()).mean()
-    if rendering.count is None:
-        return geometry, color
-    is_any = rendering.count > 0
-    return geometry * is_any, color * is_any
+    color = (matter[:, None] * (rgb - rgb_near).square()).mean(1)
+    return found.mean((alpha - alpha_near).square(), share), found.mean(color, share)

@@ -13,6 +13,7 @@ from recdreamer.field import Field, OccupancyGrid
 from recdreamer.rendering.composite import composite
 from recdreamer.rendering.march import END, march
 from recdreamer.rendering.march_buffered import march_buffered
+from recdreamer.view_shares import drawn
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def render(
     num_rays = len(rays_o)
     shifts = rays_o.new_full((num_rays,), 0.5)
     if generator is not None:
-        shifts = torch.rand(num_rays, generator=generator, device=generator.device).to(rays_o)
+        shifts = drawn(torch.rand, (num_rays,), generator).to(rays_o)
     if capacity is not None:
         samples, wanted = march_buffered(
             rays_o, rays_d, occupancy, config.step_size, shifts, capacity, config.haze_steps

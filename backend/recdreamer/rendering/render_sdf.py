@@ -16,6 +16,7 @@ from recdreamer.rendering.composite import composite
 from recdreamer.rendering.march import END, Samples, joined, march
 from recdreamer.rendering.render import Rendering
 from recdreamer.sdf.distance_grid import DistanceGrid, light
+from recdreamer.view_shares import drawn
 
 Shown = Literal["normals", "shaded"]
 MIN_WEIGHT = 1e-5
@@ -46,7 +47,7 @@ def render_surface(
     rays_o, rays_d = (rays.reshape(-1, 3) for rays in camera_rays(cameras, size_px, size_px))
     shifts = rays_o.new_full((len(rays_o),), 0.5)
     if generator is not None:
-        shifts = torch.rand(len(rays_o), generator=generator, device=generator.device).to(rays_o)
+        shifts = drawn(torch.rand, (len(rays_o),), generator).to(rays_o)
     samples = _seen(grid, occupancy, rays_o, rays_d, shifts, softness, step_size)
     sigmas = _sigmas(grid, samples, rays_o, rays_d, softness, step_size)
     weights, rgb, opacity, depth = composite(

@@ -9,6 +9,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from recdreamer.report import Warn, no_warn
+from recdreamer.team import largest
+from recdreamer.view_shares import ALL_VIEWS, Share
 
 START_SAMPLES = 64
 """Samples per ray before any were counted: those of a start blob that fills the view, at the default step."""
@@ -42,8 +44,17 @@ class SampleCapacity:
         self._sent: tuple[Tensor, torch.cuda.Event] | None = None
         self._is_sent = False
 
-    def note(self, wanted: Int[Tensor, ""]) -> None:
-        """Take a step into account; a CUDA graph may record this."""
+    def of(self, share: Share) -> int:
+        """The size for the views of a process."""
+        return 256 * math.ceil(self.size * share.weight / 256)
+
+    def note(self, wanted: Int[Tensor, ""], share: Share = ALL_VIEWS) -> None:
+        """Take a step into account; a CUDA graph may record this.
+
+        Where the views are divided, those of all processes have as many samples as they would in the fullest one.
+        """
+        if share.is_split:
+            wanted = largest((wanted / share.weight).ceil().int(), share)
         self.most.copy_(torch.maximum(self.most, wanted))
 
     def send(self) -> None:

@@ -30,7 +30,7 @@ from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import VIEWS, Prompts
 from recdreamer.prior.words import Read, Words, doubts
-from recdreamer.protocol import JobFolder, RequestError
+from recdreamer.protocol import USD_METHODS, JobFolder, RequestError
 from recdreamer.report import Warn, no_warn
 
 
@@ -43,7 +43,7 @@ def prepare_guide(
     if doubt := prompt_doubts(config, prior.read):
         warn(doubt)
     prompts = prepare_prompts(config.prompt, guidance, prior)
-    if config.method == "usd":
+    if config.method in USD_METHODS:
         rectifiers = prepare_rectifiers(job, config, prior, warn)
         if config.rectifier.marginal == "sampled":
             _fix_marginals(rectifiers, config, prior, prompts)
@@ -78,7 +78,7 @@ def prepare_guides(
         prompts = first.prompts if is_same else prepare_prompts(config.prompt, stage.guidance, prior)
         return Guide(
             stage.method, first.denoiser, prompts, stage.guidance,
-            first.rectifiers if stage.method == "usd" else (), config.rectifier,
+            first.rectifiers if stage.method in USD_METHODS else (), config.rectifier,
         )  # fmt: skip
 
     guides = {"shape": first}

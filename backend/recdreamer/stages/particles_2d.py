@@ -34,9 +34,10 @@ NUM_RECORDS = 40
 
 def check_config(config: GenerateConfig) -> None:
     """Raises RequestError for settings that need cameras."""
-    if config.method == "perp_neg":
+    if config.method in ("perp_neg", "consdreamer"):
         raise RequestError(
-            "Perp-Neg needs the camera's azimuth, and 2D particles have no camera.", "Choose another method."
+            f"{config.method} needs the camera's azimuth, and 2D particles have no camera.",
+            "Choose another method.",
         )
     if config.pose_mode == "camera":
         raise RequestError("2D particles have no camera to take the pose from.", "Choose the marginal mode.")

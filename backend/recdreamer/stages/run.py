@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from recdreamer import team
 from recdreamer.cameras import CameraConfig, Cameras, orbit
 from recdreamer.config import StepConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
@@ -47,22 +48,38 @@ def run_steps(
     """Run the steps of a stage that are left after its newest checkpoint. Returns the seconds of all runs.
 
     Saves at intervals, at the end, and before any exception ends the run. `check(step)` raises if a state must not be
-    saved.
+    saved. Of several processes, that of rank 0 reads and writes checkpoints, and all begin and end with its state; if
+    the views of a step cannot be divided among them, it runs the steps alone.
     """
     num_steps, first_step, seconds_before = config.num_steps, 0, 0.0
-    checkpoint = store.newest(stage)
+    checkpoint = store.newest(stage) if team.rank() == 0 else None
     if checkpoint is not None:
         first_step, seconds_before = checkpoint.step, _taken_up(checkpoint, device, parts)
+    share = team.share_of_views(config.num_views)
+    if share.is_split:
+        first_step = int(team.message(str(first_step)))
+        take_state_of_first(device, parts)
+    elif team.rank():
+        first_step = num_steps
     started = last_save = time.monotonic()
 
     def seconds() -> float:
         return seconds_before + time.monotonic() - started
 
     def save(step: int) -> None:
+        if team.rank():
+            return
+        team.check()
         check(step)
-        tensors = {name: tensor for part in parts for name, tensor in part.tensors().items()}
+        tensors = state_of(parts)
+        if team.count() > 1:
+            # Waits for the device; what came after the loss of a process must not be saved.
+            tensors = {name: tensor.cpu() for name, tensor in tensors.items()}
+            team.check()
         store.save(stage, step, tensors, {"seconds": seconds()}, final=step == num_steps)
 
+    if team.count() > 1 and checkpoint is None and first_step < num_steps:
+        save(first_step)  # There is something to resume from as soon as a process can be lost.
     for step in range(first_step, num_steps):
         run_step(step)
         try:
@@ -75,7 +92,22 @@ def run_steps(
             last_save = time.monotonic()
     if first_step < num_steps:
         save(num_steps)
+    take_state_of_first(device, parts)
     return seconds()
+
+
+def state_of(parts: Sequence[Resumable]) -> dict[str, Tensor]:
+    """All tensors of the parts of a stage."""
+    return {name: tensor for part in parts for name, tensor in part.tensors().items()}
+
+
+def take_state_of_first(device: torch.device, parts: Sequence[Resumable]) -> None:
+    """Let all processes have the state of the one of rank 0."""
+    if team.count() == 1:
+        return
+    tensors = team.same_tensors(state_of(parts) if team.rank() == 0 else None)
+    for part in parts if team.rank() else ():
+        part.load({name: tensor.to(device) for name, tensor in tensors.items()})
 
 
 def _taken_up(checkpoint: Checkpoint, device: torch.device, parts: Sequence[Resumable]) -> float:
@@ -153,6 +185,10 @@ def run_stage(
     steps = RecordedSteps(config, prior, guide, lora, report.warning)
 
     def after_step(step: int) -> None:
+        team.check()
+        if team.rank():
+            watch(step)
+            return
         if step % config.preview_every == 0 or step == num_steps:
             report.preview(
                 write_preview(theta.shown(), config.cameras, device, job.previews / f"{name}-{step:06d}.png")

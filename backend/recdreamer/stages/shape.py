@@ -7,6 +7,7 @@ import shutil
 import torch
 from torch import Tensor
 
+from recdreamer import team
 from recdreamer.cameras import Cameras
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import Guide
@@ -29,7 +30,7 @@ from recdreamer.stages.collapse import (
     horizon,
     look_at,
 )
-from recdreamer.stages.run import Resumable, run_stage
+from recdreamer.stages.run import Resumable, run_stage, take_state_of_first
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 STAGE = "shape"
@@ -52,7 +53,7 @@ class WatchedParticles:
         self.particles = particles
         self.cure, self.is_looked_at = cure, False
 
-    def watch(self, step: int, num_steps: int, is_brought: bool, report: Report) -> None:
+    def watch(self, step: int, num_steps: int, num_views: int, is_brought: bool, report: Report) -> None:
         """Check once, a tenth of the way. Raises Collapsed the first time that there is no object; then only warns.
 
         `is_brought`: the shape comes from an object, which may fill the scene.
@@ -64,6 +65,8 @@ class WatchedParticles:
         for verdict in verdicts:
             if verdict is not None and not (is_brought and verdict == "full"):
                 collapse = verdict
+        if team.share_of_views(num_views).is_split:
+            collapse = _agreed(collapse)
         # Set only after the check, so that a stage killed here repeats it on resume.
         if collapse and self.cure is None:
             raise Collapsed(collapse)
@@ -110,14 +113,15 @@ def shape_stage(
     """
     store, fresh = CheckpointStore(job.checkpoints), _fresh_tensors(guide, config)
     remedies = OF_OBJECT if start.brings_a_shape else REMEDIES
-    cure = _cure_of(store)
+    cure = _agreed(_cure_of(store))
     while True:
         own = config if cure is None else cured(config, cure)
         watched = WatchedParticles(Particles(own, device, start, report.warning), cure)
 
         def watch(step: int, watched: WatchedParticles = watched) -> None:
             if not start.goes_on:
-                watched.watch(step, config.optimize.num_steps, start.brings_a_shape, report)
+                settings = config.optimize
+                watched.watch(step, settings.num_steps, settings.num_views, start.brings_a_shape, report)
 
         try:
             seconds = run_stage(STAGE, job, own.step("shape"), prior, guide, watched, device, report, watch)
@@ -125,7 +129,8 @@ def shape_stage(
             cure = collapsed.collapse
             report.warning(f"{DESCRIPTIONS[cure]}. The shape stage restarts with {remedies[cure]}.")
             again = WatchedParticles(Particles(cured(config, cure), device, start), cure)
-            _restart(store, again.tensors() | fresh)
+            if team.rank() == 0:
+                _restart(store, again.tensors() | fresh)
         else:
             return watched.particles, seconds
 
@@ -135,11 +140,12 @@ def skipped_shape(
 ) -> Particles:
     """The particles of a job without a shape stage, saved so that a later job can continue it."""
     particles, store = Particles(config, device, start.unchanged()), CheckpointStore(job.checkpoints)
-    saved = store.newest(STAGE)
-    if saved is None:
-        store.save(STAGE, 0, particles.tensors(), {"seconds": 0.0}, final=True)
-    else:
+    saved = store.newest(STAGE) if team.rank() == 0 else None
+    if saved is not None:
         particles.load(saved.tensors)
+    elif team.rank() == 0:
+        store.save(STAGE, 0, particles.tensors(), {"seconds": 0.0}, final=True)
+    take_state_of_first(device, [particles])
     return particles
 
 
@@ -160,6 +166,12 @@ def _cure_of(store: CheckpointStore) -> Collapse | None:
         else 0
     )
     return COLLAPSES[number - 1] if number else None
+
+
+def _agreed(collapse: Collapse | None) -> Collapse | None:
+    """What the process of rank 0 found."""
+    said = team.message(collapse or "")
+    return next((each for each in COLLAPSES if each == said), None)
 
 
 def _restart(store: CheckpointStore, tensors: dict[str, Tensor]) -> None:

@@ -26,6 +26,8 @@ class Part:
     faces: Int[np.ndarray, "faces 3"]
     uvs: Float[np.ndarray, "faces 3 2"] | None = None
     """Per corner, (0, 0) at the lower left of the picture; NaN in faces for which the file has none."""
+    materials: Int[np.ndarray, "faces"] | None = None
+    """Place of each face's material among those of the GivenMesh, -1 for none; None: no face has any."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class GivenMesh:
     """The content of a mesh file."""
 
     parts: list[Part]
-    num_materials: int = 0
+    materials: tuple[str, ...] = ()
+    """Names of the materials, as far as any face has one, in the order in which the faces name them."""
     left_out: tuple[str, ...] = ()
     """What the file has and a job does not use: "3 lines", "its shape keys"."""
 

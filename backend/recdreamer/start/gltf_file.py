@@ -1,4 +1,4 @@
-"""glTF 2.0, as .glb or .gltf: the triangles of the default scene, with the UVs that their materials use."""
+"""glTF 2.0, as .glb or .gltf: the triangles of the default scene, their materials' names and the UVs that these use."""
 
 from __future__ import annotations
 
@@ -65,8 +65,9 @@ class _Reader:
         self.header, self.binary, self.open_file = header, binary, open_file
         self.buffers: dict[int, bytes] = {}
         self.parts: list[Part] = []
-        self.primitives: dict[tuple[int, int], tuple[np.ndarray, np.ndarray, np.ndarray | None]] = {}
-        self.materials: set[int] = set()
+        self.primitives: dict[tuple[int, int], Part] = {}
+        self.materials: dict[int, int] = {}
+        """Index in the file and place among those that are used."""
         self.left_out: dict[str, None] = {}
         self.num_triangles = 0
 
@@ -90,7 +91,11 @@ class _Reader:
                 # The place of a skinned mesh is that of its skeleton.
                 self._add(node["mesh"], np.eye(4) if "skin" in node else matrix)
             waiting += [(child, matrix) for child in reversed(node.get("children", []))]
-        return GivenMesh(self.parts, len(self.materials), tuple(self.left_out))
+        return GivenMesh(self.parts, tuple(map(self._material_name, self.materials)), tuple(self.left_out))
+
+    def _material_name(self, index: int) -> str:
+        """As Blender names it: glTF leaves names open."""
+        return str(self._item("materials", index).get("name") or f"Material_{index}")
 
     def _roots(self) -> list[int]:
         if "scenes" in self.header:
@@ -111,15 +116,17 @@ class _Reader:
                 continue
             if (mesh, number) not in self.primitives:
                 self.primitives[mesh, number] = self._primitive(primitive)
-            verts, faces, uvs = self.primitives[mesh, number]
+            part = self.primitives[mesh, number]
+            faces, uvs = part.faces, part.uvs
             self.num_triangles += len(faces)
             if self.num_triangles > MAX_TRIANGLES:
                 raise Unreadable(f"it has more than {MAX_TRIANGLES:,} triangles")
             if np.linalg.det(matrix[:3, :3]) < 0:  # A mirrored instance; its outside stays outside.
                 faces, uvs = faces[:, ::-1], None if uvs is None else uvs[:, ::-1]
-            self.parts.append(Part(verts @ matrix[:3, :3].T + matrix[:3, 3], faces, uvs))
+            verts = part.verts @ matrix[:3, :3].T + matrix[:3, 3]
+            self.parts.append(Part(verts, faces, uvs, part.materials))
 
-    def _primitive(self, primitive: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _primitive(self, primitive: dict[str, Any]) -> Part:
         for name in COMPRESSED:
             if name in primitive.get("extensions", {}):
                 raise Unreadable(f"its meshes are compressed ({name}); export it without compression")
@@ -133,18 +140,18 @@ class _Reader:
             self.left_out["shape keys"] = None
         if "COLOR_0" in attributes:
             self.left_out["vertex colors"] = None
-        channel = 0
+        channel, place = 0, -1
         if "material" in primitive:
-            self.materials.add(primitive["material"])
             material = self._item("materials", primitive["material"])
+            place = self.materials.setdefault(primitive["material"], len(self.materials))
             channel = material.get("pbrMetallicRoughness", {}).get("baseColorTexture", {}).get("texCoord", 0)
         name = f"TEXCOORD_{channel}" if f"TEXCOORD_{channel}" in attributes else "TEXCOORD_0"
         if name not in attributes:
-            return verts, faces, None
+            return Part(verts, faces, None, np.full(len(faces), place))
         uvs = finite(self._values(attributes[name], "VEC2"))
         if len(uvs) != len(verts):
             raise Unreadable(f"a mesh of it has {len(verts)} vertices and {len(uvs)} UVs")
-        return verts, faces, np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)[faces]
+        return Part(verts, faces, np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)[faces], np.full(len(faces), place))
 
     def _values(self, index: int, shape: str) -> Float[np.ndarray, "count width"]:
         """Numbers of an accessor; normalized integers become fractions."""

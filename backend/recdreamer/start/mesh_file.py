@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 from jaxtyping import Float
 
+from recdreamer.material_slots import MAX_SLOTS, named_slots, slots_in
 from recdreamer.mesh.mesh import turned
 from recdreamer.paths import given_path
 from recdreamer.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError, Start
@@ -20,7 +21,7 @@ from recdreamer.start.gltf_file import read_gltf
 from recdreamer.start.obj_file import read_obj
 from recdreamer.start.ply_file import read_ply
 from recdreamer.start.stl_file import read_stl
-from recdreamer.uv_map import check_uvs
+from recdreamer.uv_map import bare_faces, check_uvs
 
 CHOOSE = "Choose the object to start from again."
 GIVE = "Give an .npz, .obj, .ply, .stl, .glb or .gltf file."
@@ -31,8 +32,12 @@ MAX_FILE_BYTES = 512 * 2**20
 MAX_EXTENT, MIN_EXTENT = 1e36, 1e-36
 """Metres between which coordinates are far from the limits of float32."""
 MAX_NOTES = 10
-WIDTHS: dict[str, tuple[int, ...]] = {"verts": (3,), "faces": (3,), "uvs": (3, 2), "region": (), "rgb": (3,)}
+WIDTHS: dict[str, tuple[int, ...]] = {
+    "verts": (3,), "faces": (3,), "uvs": (3, 2), "region": (), "rgb": (3,), "slots": (), "slot_names": ()
+}  # fmt: skip
 """Shape of an item of each array."""
+WHOLE_NUMBERS = {"faces": np.int32, "slots": np.int32, "slot_names": np.uint8}
+"""Types of the arrays that are not float32."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +139,18 @@ def _as_start_mesh(given: GivenMesh, is_y_up: bool) -> tuple[dict[str, np.ndarra
     uvs = np.concatenate(
         [np.full((len(part.faces), 3, 2), np.nan) if part.uvs is None else part.uvs for part in parts]
     )
-    bare = int(np.isnan(uvs).any((1, 2)).sum())
-    if bare == 0:
+    if not np.isnan(uvs).all():
         arrays["uvs"] = uvs
-    elif bare < len(faces):
-        changes.append(f"{bare:,} of its {len(faces):,} triangles have no UVs, so that all get new ones")
+    slots = named_slots(
+        np.concatenate(
+            [np.full(len(part.faces), -1) if part.materials is None else part.materials for part in parts]
+        ),
+        given.materials,
+    )
+    if slots is not None:
+        arrays |= slots.as_arrays()
+    elif given.materials:
+        changes.append(f"its {len(given.materials):,} materials become one; up to {MAX_SLOTS:,} are kept")
     # In the order in which the faces use them, so that the same vertices stand in the same order.
     used, index = np.unique(faces, return_inverse=True)
     # Zeros of either sign are one place.
@@ -151,8 +163,6 @@ def _as_start_mesh(given: GivenMesh, is_y_up: bool) -> tuple[dict[str, np.ndarra
     arrays["verts"], arrays["faces"] = places[order], rank[welded.reshape(-1)][index.reshape(-1, 3)]
     if len(places) < len(used):
         changes.append(f"{len(used):,} vertices at {len(places):,} places were merged")
-    if given.num_materials > 1:
-        changes.append(f"its {given.num_materials} materials become one, with one texture")
     if given.left_out:
         changes.append(f"left out: {', '.join(given.left_out)}")
     return arrays, [f"The mesh was changed when it was read: {'; '.join(changes)}."] if changes else []
@@ -201,7 +211,11 @@ def checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         )
     if faces.min() < 0 or faces.max() >= len(verts):
         raise RequestError("A face of the mesh to start from uses a vertex that does not exist.", CHOOSE)
-    for name, count in (("uvs", len(faces)), ("region", len(verts)), ("rgb", len(verts))):
+    by_face, by_vert = (
+        dict.fromkeys(("uvs", "slots"), len(faces)),
+        dict.fromkeys(("region", "rgb"), len(verts)),
+    )
+    for name, count in (by_face | by_vert).items():
         if name in arrays and len(arrays[name]) != count:
             raise RequestError(
                 f"The {name} of the mesh to start from have {len(arrays[name])} entries, not {count}.", CHOOSE
@@ -214,7 +228,10 @@ def checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         raise RequestError(
             "The region that may change is empty.", "Assign vertices to it, or start without a region."
         )
-    return {name: array.astype(np.int32 if name == "faces" else np.float32) for name, array in arrays.items()}
+    slots_in(arrays, len(faces))
+    if "uvs" in arrays and bare_faces(arrays["uvs"]).all():
+        arrays = {name: array for name, array in arrays.items() if name != "uvs"}
+    return {name: array.astype(WHOLE_NUMBERS.get(name, np.float32)) for name, array in arrays.items()}
 
 
 def _check_extent(verts: np.ndarray, faces: np.ndarray) -> None:
@@ -246,11 +263,18 @@ def check_start(arrays: dict[str, np.ndarray], start: Start) -> list[str]:
 
     The same function is asked before a job is made and by its worker.
     """
+    if start == "object":
+        slots = slots_in(arrays, len(arrays["faces"]))
+        if slots is None or slots.num_used < 2:
+            return []
+        return [
+            f"The surface is made again, so that its {slots.num_used} materials become one, with one texture."
+        ]
+    if start != "texture":
+        return []
     if "uvs" not in arrays:
-        return ["The mesh has no UV map; a new one is made."] if start == "texture" else []
-    if start == "texture":
-        return check_uvs(arrays["uvs"], arrays["verts"], arrays["faces"])
-    return []
+        return ["The mesh has no UV map; a new one is made."]
+    return check_uvs(arrays["uvs"], arrays["verts"], arrays["faces"])
 
 
 def _check_array(name: str, array: np.ndarray) -> None:
@@ -260,11 +284,12 @@ def _check_array(name: str, array: np.ndarray) -> None:
         raise RequestError(
             f"The {name} of the mesh to start from have the shape {array.shape}, not {expected}.", CHOOSE
         )
-    if array.dtype.kind not in ("iu" if name == "faces" else "f"):
-        kind = "whole numbers" if name == "faces" else "floating point numbers"
+    if array.dtype.kind not in ("iu" if name in WHOLE_NUMBERS else "f"):
+        kind = "whole numbers" if name in WHOLE_NUMBERS else "floating point numbers"
         raise RequestError(f"The {name} of the mesh to start from are {array.dtype}, not {kind}.", CHOOSE)
     with np.errstate(over="ignore", invalid="ignore"):
-        is_finite = array.dtype.kind != "f" or bool(np.isfinite(array.astype(np.float32)).all())
+        values = array[~bare_faces(array)] if name == "uvs" else array
+        is_finite = array.dtype.kind != "f" or bool(np.isfinite(values.astype(np.float32)).all())
     if not is_finite:
         what = {"verts": "vertices", "uvs": "UVs"}.get(name, name)
         raise RequestError(

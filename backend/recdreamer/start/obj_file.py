@@ -1,4 +1,4 @@
-"""Wavefront OBJ: vertices, UVs and faces. Material files are never opened; they have nothing that a job uses."""
+"""Wavefront OBJ: vertices, UVs, faces and the names of materials. Material files are never opened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def read_obj(data: bytes) -> GivenMesh:
     corners: list[int] = []
     uv_corners: list[int] = []
     sizes: list[int] = []
-    materials, num_triangles, num_lines, num_curves, material = set(), 0, 0, 0, ""
+    materials: dict[str, int] = {}
+    slots: list[int] = []
+    num_triangles, num_lines, num_curves, material = 0, 0, 0, ""
     text = data.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
@@ -42,10 +44,10 @@ def read_obj(data: bytes) -> GivenMesh:
                         uv = rest.partition("/")[0]
                         uv_corners.append(_index(uv, len(uvs)) if uv else -1)
                     sizes.append(len(words) - 1)
-                    materials.add(material)
+                    slots.append(materials.setdefault(material, len(materials)) if material else -1)
                     num_triangles += len(words) - 3
                 case "usemtl":
-                    material = line.strip()
+                    material = line.strip()[len("usemtl") :].strip()
                 case "l" | "p":
                     num_lines += 1
                 case keyword if keyword in CURVED:
@@ -56,9 +58,10 @@ def read_obj(data: bytes) -> GivenMesh:
             raise Unreadable(f"it has more than {MAX_TRIANGLES:,} triangles")
     places = fans(np.arange(len(corners)), np.array(sizes, np.int64))
     faces = checked_faces(np.array(corners, np.int64)[places], len(verts))
+    of_face = np.repeat(np.array(slots, np.int64), np.maximum(np.array(sizes, np.int64) - 2, 0))
     return GivenMesh(
-        [Part(np.array(verts, np.float64).reshape(-1, 3), faces, _uvs(uvs, uv_corners, places))],
-        len(materials - {""}),
+        [Part(np.array(verts, np.float64).reshape(-1, 3), faces, _uvs(uvs, uv_corners, places), of_face)],
+        tuple(materials),
         (
             *((f"{num_lines} lines or points",) if num_lines else ()),
             *((f"{num_curves} curved surfaces",) if num_curves else ()),

@@ -66,7 +66,7 @@ def read_ply(data: bytes) -> GivenMesh:
     left_out = ["vertex colors"] if "red" in vertices else []
     left_out += ["edges"] if any(element.name == "edge" and element.count for element in elements) else []
     return GivenMesh(
-        [Part(verts, corners, _uvs(vertices, faces, lists, corners, places))], 0, tuple(left_out)
+        [Part(verts, corners, _uvs(vertices, faces, lists, corners, places))], left_out=tuple(left_out)
     )
 
 

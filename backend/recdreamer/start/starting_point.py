@@ -14,6 +14,7 @@ from recdreamer.config import GenerateConfig
 from recdreamer.field.radiance_field import FieldConfig, RadianceField
 from recdreamer.field.region_field import RegionField, empty_like, free_within
 from recdreamer.field.solid_field import SolidField
+from recdreamer.material_slots import slots_in
 from recdreamer.mesh.mesh import Mesh
 from recdreamer.named_tensors import part
 from recdreamer.protocol import Start
@@ -145,7 +146,8 @@ def centred(original: dict[str, np.ndarray], config: GenerateConfig) -> Placemen
 
 def in_scene(start: StartingPoint, placement: Placement) -> StartingPoint:
     original = start.original
-    mesh = Mesh(placement.to_scene(original["verts"]), original["faces"], original.get("uvs"))
+    verts, faces = placement.to_scene(original["verts"]), original["faces"]
+    mesh = Mesh(verts, faces, original.get("uvs"), slots_in(original, len(faces)))
     return replace(start, mesh=mesh, placement=placement)
 
 

@@ -24,13 +24,21 @@ from recdreamer.report import NullReport
 
 # Nothing that imports torch at the top: a worker chooses its threads and its GPU first.
 if TYPE_CHECKING:
+    import torch
+
+    from recdreamer.config import GenerateConfig
+    from recdreamer.prior.diffusion import DiffusionPrior
     from recdreamer.protocol import JobFolder, JobRequest, Template
 
+PLAIN_METHODS = ("sds", "debiased_sds", "perp_neg", "sds_bridge", "vsd", "esd", "consdreamer", "sdi")
 METHODS: dict[str, dict[str, Any]] = {
-    **{name: {"method": name} for name in ("sds", "debiased_sds", "perp_neg", "sds_bridge", "vsd", "esd")},
+    **{name: {"method": name} for name in PLAIN_METHODS},
     "usd-marginal": {"method": "usd", "pose_mode": "marginal"},
     "usd-camera": {"method": "usd", "pose_mode": "camera"},
+    "usd-sdi-marginal": {"method": "usd_sdi", "pose_mode": "marginal"},
+    "usd-sdi-camera": {"method": "usd_sdi", "pose_mode": "camera"},
 }
+"""Method and form by the name of a row. debiased_sds, perp_neg and consdreamer put the view into words."""
 
 
 FIRST_STAGE = ("shape",)
@@ -168,68 +176,76 @@ def _note_failure(folder: Path, reason: str) -> None:
 
 
 def run_one(folder: Path) -> None:
-    """Run and evaluate the job in `folder`: its first stage, or all of it if it has more.
+    """Run and measure the job in `folder`: its first stage, or all of it if it has more. Writes row.json.
 
     Each job loads its own prior, because it adds its branch to the network.
     """
+    import torch
+
+    from recdreamer.device import choose_device
+    from recdreamer.evaluation.measure_result import measure_result, peak_memory_gib
+    from recdreamer.presets import resolve
     from recdreamer.protocol import JobFolder
 
     job = JobFolder(folder)
-    found = _first_stage(job) if job.read_request().stages == FIRST_STAGE else _whole(job)
+    config = resolve(job.read_request())
+    device = choose_device(config.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    run = _first_stage if config.stages == FIRST_STAGE else _whole
+    prior, facts = run(job, config, device)
+    facts |= {
+        "peak_gib": peak_memory_gib(device), "steps": config.optimize.num_steps,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }  # fmt: skip
+    found = facts | measure_result(job, config, prior, facts["yaw_deg"])
     (folder / "row.json").write_text(json.dumps(found, indent=2))
     scores = f"entropy {found['pose_entropy']:.3f} agreement {found['azimuth_agreement']:.2f}"
     front = f"({found['agreement_unrotated']:.2f}) fronts {found['fronts']}"
     print(f"{folder.name}: {scores} {front} in {found['seconds']:.0f} s", flush=True)
 
 
-def _first_stage(job: JobFolder) -> dict[str, Any]:
+def _first_stage(
+    job: JobFolder, config: GenerateConfig, device: torch.device
+) -> tuple[DiffusionPrior, dict[str, Any]]:
     import torch
 
-    from recdreamer.device import choose_device
-    from recdreamer.evaluation.judge_views import judge_job
-    from recdreamer.presets import resolve
+    from recdreamer.device import choose_dtype
     from recdreamer.prior.diffusion import DiffusionPrior
     from recdreamer.stages.facing import yaw_of
     from recdreamer.stages.guidance import prepare_guide
     from recdreamer.stages.shape import shape_stage
 
-    config, report = resolve(job.read_request()), PrintReport(job.root.name)
-    device = choose_device(config.device)
+    report = PrintReport(job.root.name)
     torch.manual_seed(config.seed)
-    prior = DiffusionPrior.load(config.prior, device, torch.float32)
+    prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
     guide = prepare_guide(job, config, prior, report.warning)
     particles, seconds = shape_stage(job, config, prior, guide, device, report)
     yaw_deg = yaw_of(particles.scenes[0], guide.rectifiers, config.cameras, prior.image_px)
-    facts = {
-        "yaw_deg": yaw_deg,
-        "seconds": seconds,
-        "steps": config.optimize.num_steps,
-        "device": str(device),
-    }
-    return judge_job(job, yaw_deg).as_dict() | facts
+    return prior, {"yaw_deg": yaw_deg, "seconds": seconds}
 
 
-def _whole(job: JobFolder) -> dict[str, Any]:
+def _whole(
+    job: JobFolder, config: GenerateConfig, device: torch.device
+) -> tuple[DiffusionPrior, dict[str, Any]]:
+    from recdreamer.device import choose_dtype
     from recdreamer.evaluation.judge_mesh import judge_mesh
-    from recdreamer.evaluation.judge_views import judge_job
     from recdreamer.generate import generate
-    from recdreamer.presets import resolve
+    from recdreamer.prior.diffusion import DiffusionPrior
 
-    config = resolve(job.read_request())
     generate(job, config, PrintReport(job.root.name))
     report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
-    mesh, facts = judge_mesh(job)["best_yaw"], report["meshes"][0]
-    return judge_job(job).as_dict() | {
-        "chamfer": mesh["chamfer"],
-        "f_score": mesh["f_score"],
-        "normals": mesh["normal_consistency"],
-        "psnr_db": mesh["psnr_db"],
-        "is_watertight": facts["is_watertight"],
-        "yaw_deg": facts.get("yaw_deg", 0.0),
+    facts: dict[str, Any] = {
+        "is_watertight": report["meshes"][0]["is_watertight"],
+        "yaw_deg": report["meshes"][0].get("yaw_deg", 0.0),
         "seconds": sum(report["seconds"].values()),
-        "steps": config.optimize.num_steps,
-        "device": report["device"],
     }
+    if mesh := judge_mesh(job).get("best_yaw"):
+        facts |= {
+            "chamfer": mesh["chamfer"], "f_score": mesh["f_score"],
+            "normals": mesh["normal_consistency"], "psnr_db": mesh["psnr_db"],
+        }  # fmt: skip
+    return DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device)), facts
 
 
 def read_row(folder: Path) -> dict[str, Any]:

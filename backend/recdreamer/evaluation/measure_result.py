@@ -1,0 +1,234 @@
+"""Every metric of a result, from pictures around it and, in the embedded world, from its surface."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from recdreamer.cameras import orbit
+from recdreamer.config import GenerateConfig
+from recdreamer.evaluation.consistency import category_entropy, measure_consistency
+from recdreamer.evaluation.figurines import KINDS, POSES, Figurines
+from recdreamer.evaluation.frechet import EmbeddedFeatures
+from recdreamer.evaluation.janus_score import count_features
+from recdreamer.evaluation.mesh_distance import (
+    best_yaw,
+    compare_surfaces,
+    figure_bounds,
+    figure_or_none,
+    fitted_to,
+    mesh_surface,
+    true_surface,
+)
+from recdreamer.evaluation.mesh_views import true_views
+from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.evaluation.view_metrics import (
+    ClipJudge,
+    best_view,
+    clip_score,
+    distance_up_to_yaw,
+    neighbor_cosine,
+    opposite_cosine,
+)
+from recdreamer.images import write_sheet
+from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.mesh.extract import extract_mesh
+from recdreamer.mesh.level import find_surface
+from recdreamer.mesh.mesh import Mesh
+from recdreamer.models.radiance import Particles, Scene
+from recdreamer.pose.features import FeatureExtractor
+from recdreamer.presets import EMBEDDED_CAMERAS
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.protocol import BUILTIN_PRIOR, JobFolder
+from recdreamer.report import JobError
+from recdreamer.stages.guidance import prepare_classifier
+
+NUM_VIEWS = 24
+VIEWS_PX = {True: 64, False: 224}
+"""Side of the pictures in the embedded world, and elsewhere."""
+SURFACE_POINTS = 50_000
+CLIP = {True: "builtin", False: "clip"}
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Peak memory of the run on a GPU, and on a CPU that of the process so far."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
+
+
+def measure_result(
+    job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, yaw_deg: float
+) -> dict[str, Any]:
+    """Measure the first particle of a job's first stage, turned by its yaw. Also writes result/contact-sheet.png, and
+    views.png with all views in a row and poses.json with the poses over the steps into the job folder.
+
+    In the embedded world the oracle reads the poses; elsewhere the training-free classifier does, with the job's
+    templates or those that the prior draws. Raises JobError if nothing has been optimized yet.
+    """
+    is_embedded, device = config.prior == BUILTIN_PRIOR, prior.device
+    scene = _scene(job, config, device)
+    # Half a step away from the borders between two poses, where no answer is right.
+    first_deg = 180 / NUM_VIEWS
+    # Turning the object one way is turning the cameras the other way.
+    cameras = orbit(NUM_VIEWS, config.cameras, device, first_deg - yaw_deg)
+    pictures = torch.cat(
+        [
+            scene.picture(orbit(1, config.cameras, device, float(at)), VIEWS_PX[is_embedded])
+            for at in cameras.azimuth_deg
+        ]
+        if not is_embedded
+        else [scene.picture(cameras, VIEWS_PX[is_embedded])]
+    )
+    azimuth_deg = orbit(NUM_VIEWS, config.cameras, device, first_deg).azimuth_deg
+    job.result.mkdir(parents=True, exist_ok=True)
+    write_sheet(
+        job.result / "contact-sheet.png", pictures[::2], NUM_VIEWS // 2, enlarge=2 if is_embedded else 1
+    )
+    write_sheet(job.root / "views.png", pictures, NUM_VIEWS)
+    extractor = FeatureExtractor(config.extractor).to(device)
+    clip = _clip(config.prompt, is_embedded, device)
+    found = measure_views(pictures, azimuth_deg, extractor, clip)
+    if is_embedded:
+        found |= _with_truth(config, scene, pictures, azimuth_deg, extractor, device)
+        write_pose_trace(job, device)
+        return found
+    classifier, _ = prepare_classifier(job, config, prior)
+    with torch.no_grad():
+        probs = torch.cat([classifier(picture[None]).exp() for picture in pictures])
+    return found | {"judge": "pose classifier"} | classified(probs, classifier.labels, azimuth_deg)
+
+
+def _scene(job: JobFolder, config: GenerateConfig, device: torch.device) -> Scene:
+    checkpoint = CheckpointStore(job.checkpoints).newest("shape")
+    if checkpoint is None:
+        raise JobError("evaluate", f"{job.root} has no checkpoint.", "Run the job first.")
+    particles = Particles(config, device)
+    particles.load({name: tensor.to(device) for name, tensor in checkpoint.tensors.items()})
+    particles.scenes[0].field.set_progress(checkpoint.step)
+    return particles.scenes[0]
+
+
+def _clip(prompt: str, is_embedded: bool, device: torch.device) -> ClipJudge | None:
+    """CLIP where it is on the machine."""
+    try:
+        return ClipJudge(prompt, CLIP[is_embedded], device=device)
+    except JobError:
+        return None
+
+
+def measure_views(
+    pictures: Float[Tensor, "views 3 height width"],
+    azimuth_deg: Float[Tensor, "views"],
+    extractor: FeatureExtractor,
+    clip: ClipJudge | None,
+) -> dict[str, Any]:
+    """What needs no truth: the metrics of the paper by CLIP, and the field's."""
+    features = EmbeddedFeatures(extractor)(pictures)
+    found: dict[str, Any] = {
+        "opposite_cosine": opposite_cosine(features, azimuth_deg.cpu()),
+        "neighbor_cosine": neighbor_cosine(features),
+    }
+    if clip is None:
+        return found
+    shares, fit = clip.pose_probs(pictures).mean(0), clip.fit(pictures)
+    return found | {
+        "clip": clip.name,
+        "clip_entropy": category_entropy(shares),
+        "clip_entropy_nats": category_entropy(shares, "nats"),
+        "clip_score": clip_score(fit),
+        "best_view": best_view(fit),
+        "opposite_clip_cosine": opposite_cosine(clip.features(pictures), azimuth_deg),
+    }
+
+
+def classified(
+    probs: Float[Tensor, "views classes"], labels: tuple[str, ...], azimuth_deg: Float[Tensor, "views"]
+) -> dict[str, Any]:
+    """Consistency by a classifier's probabilities: in full if its classes are the four sides, else the entropies."""
+    shares = probs.mean(0)
+    entropies = {
+        "pose_entropy": category_entropy(shares),
+        "pose_entropy_nats": category_entropy(shares, "nats"),
+        "pose_entropy_printed": category_entropy(shares, "printed"),
+    }
+    if set(labels) != set(POSES):
+        return entropies | {"shares": dict(zip(labels, shares.tolist(), strict=True))}
+    in_order = probs[:, [labels.index(pose) for pose in POSES]]
+    found = measure_consistency(in_order, azimuth_deg).as_dict() | entropies
+    return found | count_features(in_order).as_dict()
+
+
+def _with_truth(
+    config: GenerateConfig, scene: Scene, pictures: Tensor, azimuth_deg: Tensor, extractor: FeatureExtractor,
+    device: torch.device,
+) -> dict[str, Any]:  # fmt: skip
+    """What the embedded world adds: the oracle's poses, and the distance from the true figure."""
+    probs = load_oracle(device).pose_probs(pictures)
+    found: dict[str, Any] = {"judge": "oracle"} | classified(probs, POSES, azimuth_deg)
+    figure = figure_or_none(config.prompt)
+    if figure is None:
+        return found
+    cameras = orbit(NUM_VIEWS, EMBEDDED_CAMERAS, torch.device("cpu"), 180 / NUM_VIEWS)
+    true = true_views(figure, cameras, pictures.shape[-1]).to(device)
+    found |= {f"views_{name}": value for name, value in distance_up_to_yaw(extractor, pictures, true).items()}
+    kind = next(kind for kind in KINDS if kind in config.prompt.lower().split())
+    mesh = _mesh_or_none(scene, config, device)
+    if mesh is None:
+        return found | {"no_surface": True}
+    return found | measure_surface(mesh, figure, kind, probs)
+
+
+def _mesh_or_none(scene: Scene, config: GenerateConfig, device: torch.device) -> Mesh | None:
+    """The surface of the field; None if it has none."""
+    try:
+        level = find_surface(scene.field.density, config.mesh, device=device)
+        return extract_mesh(scene.field.density, config.mesh, level=level, device=device)
+    except JobError:
+        return None
+
+
+def measure_surface(
+    mesh: Mesh, figure: Figurines, kind: str, probs: Float[Tensor, "views poses"]
+) -> dict[str, Any]:
+    """Chamfer, F-score, normals and R with ears, at the yaw that fits best; lengths as in `mesh_distance`."""
+    lo, hi = figure_bounds(figure)
+    yaw_deg = best_yaw(mesh, figure)
+    surface = mesh_surface(fitted_to(mesh, yaw_deg, lo, hi), None, SURFACE_POINTS)
+    distance = compare_surfaces(surface, true_surface(figure, SURFACE_POINTS), float(hi[2] - lo[2]))
+    return {
+        "field_chamfer": distance.chamfer,
+        "field_f_score": distance.f_score,
+        "field_normals": distance.normal_consistency,
+        "field_yaw_deg": yaw_deg,
+        **count_features(probs.cpu(), kind, surface.points).as_dict(),
+    }
+
+
+def write_pose_trace(job: JobFolder, device: torch.device) -> None:
+    """Write poses.json: the oracle's shares of the poses in each preview of the first stage, with its step."""
+    oracle, trace = load_oracle(device), []
+    for path in sorted(job.previews.glob("shape-*.png")):
+        views = split_row(path, 4).to(device)
+        shares = oracle.pose_probs(views).mean(0)
+        trace.append({"step": int(path.stem.split("-")[1]), **dict(zip(POSES, shares.tolist(), strict=True))})
+    (job.root / "poses.json").write_text(json.dumps(trace))
+
+
+def split_row(path: Path, count: int) -> Float[Tensor, "count 3 size size"]:
+    """Square pictures that stand side by side in the upper row of a sheet."""
+    with Image.open(path) as image:
+        pixels = torch.from_numpy(np.asarray(image.convert("RGB")).copy())
+    side = pixels.shape[1] // count
+    row = pixels[:side].permute(2, 0, 1).float() / 255
+    return torch.stack(row.split(side, dim=2)[:count])

@@ -1,0 +1,64 @@
+"""Asks xatlas in a process of its own, because its steps cannot be stopped and hold Python's lock meanwhile."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from recdreamer.report import JobError, Tick
+from recdreamer.safe_files import read_npz
+
+CHILD = Path(__file__).with_name("xatlas_child.py")
+LIMIT_S = 60.0
+"""Time after which a step is given up; ordinary objects take less than one second, the worst that were found eight."""
+TICK_S = 0.2
+
+
+class GivenUp(Exception):
+    """xatlas took longer than LIMIT_S, or crashed."""
+
+
+def ask_xatlas(
+    kind: Literal["cut", "pack"], task: dict[str, np.ndarray], tick: Tick
+) -> dict[str, np.ndarray]:
+    """The outcome of a task, see `xatlas_child.py`. `tick` is called meanwhile, and may raise, which ends the process.
+
+    Raises GivenUp, and JobError where xatlas cannot be run.
+    """
+    stream = io.BytesIO()
+    np.savez(stream, allow_pickle=False, **task)
+    data: bytes | None = stream.getvalue()
+    # "-P", because code of the folder where the job was started must not be imported.
+    child = subprocess.Popen(
+        [sys.executable, "-P", str(CHILD), kind],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+    )  # fmt: skip
+    try:
+        for _ in range(round(LIMIT_S / TICK_S)):
+            tick()
+            try:
+                outcome, said = child.communicate(data, timeout=TICK_S)
+            except subprocess.TimeoutExpired:
+                data = None  # Has been taken.
+                continue
+            if child.returncode == 1:
+                reason = said.decode("utf-8", errors="replace").strip().rpartition("\n")[2][:200]
+                raise JobError(
+                    "install",
+                    f"xatlas, which unwraps meshes, cannot run ({reason}).",
+                    "Install the backend again.",
+                )
+            if child.returncode:
+                raise GivenUp
+            return read_npz(outcome, ("charts", "uvs", "size"))
+        raise GivenUp
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.communicate()

@@ -1,0 +1,202 @@
+"""The benchmark's plan, its tables and its report, on rows that are known; the runs themselves in test_job_runs.py."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from recdreamer.cli.main import main
+from recdreamer.evaluation.bench_janus import JanusBench, collect, estimate, planned
+from recdreamer.evaluation.bench_report import write_report
+from recdreamer.evaluation.bench_suites import EIGHT_PROMPTS, PAPER_PROMPTS, SUITES, prompts_of, suite_of
+from recdreamer.evaluation.bench_summary import (
+    CONSISTENCY,
+    Metric,
+    Reference,
+    as_markdown,
+    estimate_of,
+    failures_of,
+    fid_of,
+    means_table,
+    scores_table,
+)
+from recdreamer.evaluation.figurines import POSES, photograph
+from recdreamer.evaluation.html_page import lines, picture, table
+from recdreamer.evaluation.job_runs import METHODS
+from recdreamer.evaluation.measure_result import split_row
+from recdreamer.images import write_picture, write_sheet
+from recdreamer.presets import resolve
+from recdreamer.protocol import RequestError
+
+ROWS = [
+    {"method": "vsd", "prompt": "a red bear", "seed": 1, "folder": "v1", "janus_score": 2.0, "success": 0.0,
+     "pose_entropy": 0.4, "azimuth_agreement": 0.3, "agreement_unrotated": 0.2, "seconds": 10.0, "device": "cpu"},
+    {"method": "vsd", "prompt": "a blue bird", "seed": 1, "folder": "v2", "janus_score": 1.0, "success": 0.0,
+     "pose_entropy": 0.6, "azimuth_agreement": 0.5, "agreement_unrotated": 0.2, "seconds": 12.0, "device": "cpu"},
+    {"method": "usd-camera", "prompt": "a red bear", "seed": 1, "folder": "u1", "janus_score": 0.0, "success": 1.0,
+     "pose_entropy": 1.0, "azimuth_agreement": 1.0, "agreement_unrotated": 1.0, "seconds": 20.0, "device": "cpu"},
+    {"method": "usd-camera", "prompt": "a blue bird", "seed": 1, "folder": "u2", "failed": "No memory <was> left."},
+]  # fmt: skip
+
+
+def bench(out: Path, name: str = "small") -> JanusBench:
+    return JanusBench(out, suite_of(name), "builtin", "cpu")
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_every_suite_is_a_plan_of_valid_jobs(name: str, tmp_path: Path) -> None:
+    runs, suite = planned(bench(tmp_path, name)), SUITES[name]
+    assert len(runs) == len(suite.methods) * len(suite.prompts) * len(suite.seeds) * len(suite.variants)
+    assert len({run.folder for run in runs}) == len(runs)
+    resolved = {run.group: resolve(run.request) for run in runs}
+    assert len(set(map(str, resolved.values()))) == len(resolved), "a variant changes nothing"
+
+
+def test_the_prompts_are_those_of_table_7() -> None:
+    """In the order of the printed table, whose words run over into the next column."""
+    assert (
+        len(PAPER_PROMPTS) == 22
+        and PAPER_PROMPTS[13] == "A sea turtle."
+        and PAPER_PROMPTS[2] == "A blue motorcycle."
+    )
+    assert prompts_of(["paper", "a red bear"]) == (*PAPER_PROMPTS, "a red bear")
+    assert prompts_of(["eight"]) == EIGHT_PROMPTS
+
+
+def test_an_interrupted_benchmark_has_every_method_and_prompt(tmp_path: Path) -> None:
+    runs = planned(bench(tmp_path, "bar"))
+    first = runs[: len(runs) // 3]
+    assert {run.seed for run in first} == {2001} and len({(run.method, run.prompt) for run in first}) == 24
+
+
+def test_what_is_done_is_not_estimated_again(tmp_path: Path) -> None:
+    runs = planned(bench(tmp_path))
+    assert estimate(bench(tmp_path), runs).startswith("4 of 4 runs are left, about ")
+    for run in runs[:3]:
+        run.folder.mkdir(parents=True)
+        (run.folder / "row.json").write_text('{"seconds": 3600}')
+    assert estimate(bench(tmp_path), runs).startswith("1 of 4 runs are left, about 60 min"), (
+        "as long as its like"
+    )
+    runs[0].folder.joinpath("row.json").unlink()
+    (runs[0].folder / "failed.txt").write_text("No memory was left.")
+    assert estimate(bench(tmp_path), runs).startswith("2 of 4 runs are left")
+
+
+def test_wrong_names_are_refused_with_the_right_ones() -> None:
+    with pytest.raises(RequestError, match="no suite 'bars'"):
+        suite_of("bars")
+    with pytest.raises(RequestError, match="no method 'usd'"):
+        SUITES["small"].with_choices(["usd"])
+
+
+def test_prompts_that_begin_alike_are_told(tmp_path: Path) -> None:
+    long = "a figure that is described at such length that "
+    suite = SUITES["small"].with_choices(prompts=[long + "it ends so", long + "it ends otherwise"])
+    with pytest.raises(RequestError, match="begin alike"):
+        planned(JanusBench(tmp_path, suite, "builtin"))
+
+
+def test_failed_runs_are_counted_and_never_dropped() -> None:
+    entropy = estimate_of([row for row in ROWS if row["method"] == "usd-camera"], CONSISTENCY[0])
+    assert entropy is not None and entropy.mean == 0.5 and entropy.count == 2
+    seconds = estimate_of(
+        [row for row in ROWS if row["method"] == "usd-camera"], Metric("seconds", "s", "↓", "", 0, None)
+    )
+    assert seconds is not None and seconds.mean == 20.0
+    found = means_table("Consistency", ROWS, CONSISTENCY)
+    assert found.rows["usd-camera"][0] == "1 of 2" and found.rows["vsd"][1].startswith("0.500 [")
+    assert failures_of(ROWS) == [("u2", "No memory <was> left.")]
+    assert "u2: No memory <was> left." in as_markdown([found], {}, ROWS)
+
+
+def test_table_5_has_every_statistic() -> None:
+    found = scores_table(ROWS)
+    assert found is not None and found.rows["vsd"] == ("1.50", "0.71", "1.50", "1.00", "1.00", "2.00", "1.00")
+    assert scores_table([ROWS[3]]) is None
+
+
+def test_fid_of_the_reference_itself_is_zero_and_its_interval_has_the_value_inside() -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = {str(k): torch.randn(12, 3, generator=generator) + k for k in range(6)}
+    poses = torch.arange(72) % 4
+    reference = Reference(
+        "test",
+        torch.cat(list(features.values())),
+        tuple(k for k in features for _ in range(12)),
+        poses,
+        lambda p: p,
+    )
+    same = fid_of(features, reference)
+    assert same["fid"][0] == pytest.approx(0, abs=1e-6) and same["pictures"] == 72
+    assert same["ufid"][0] == pytest.approx(0, abs=1e-6), "every pose comes equally often already"
+    moved = fid_of({name: points + 2 for name, points in features.items()}, reference)
+    assert moved["fid"][0] == pytest.approx(12) and moved["fid"][1] <= 12 <= moved["fid"][2]
+
+
+def finished_run(folder: Path, row: dict) -> None:
+    folder.mkdir(parents=True)
+    images = photograph(24, torch.Generator().manual_seed(0)).images
+    write_sheet(folder / "views.png", images, 24)
+    (folder / "result").mkdir()
+    write_sheet(folder / "result" / "contact-sheet.png", images[::2], 12, enlarge=2)
+    (folder / "row.json").write_text(json.dumps(row))
+    (folder / "poses.json").write_text(
+        json.dumps([{"step": k, **dict.fromkeys(POSES, 0.25)} for k in (0, 50)])
+    )
+
+
+def test_a_row_of_pictures_is_split_again(tmp_path: Path) -> None:
+    images = photograph(5, torch.Generator().manual_seed(0)).images
+    write_sheet(tmp_path / "row.png", images, 5)
+    assert (split_row(tmp_path / "row.png", 5) - images).abs().max() < 0.5 / 255 + 1e-6
+
+
+def test_results_are_collected_into_a_page_that_needs_no_other_file(tmp_path: Path) -> None:
+    small = JanusBench(tmp_path, SUITES["small"], "builtin", "cpu", reference_count=3)
+    runs = planned(small)
+    for run in runs[:3]:
+        finished_run(run.folder, ROWS[0] | {"seconds": 5.0})
+    runs[3].folder.mkdir(parents=True)
+    (runs[3].folder / "failed.txt").write_text("No memory <was> left.")
+    found = collect(small, runs)
+    lines_written = (tmp_path / "results.jsonl").read_text().splitlines()
+    assert len(lines_written) == 4 and sum("failed" in json.loads(line) for line in lines_written) == 1
+    assert {table["title"].split(" by")[0] for table in found["tables"]} >= {
+        "Consistency",
+        "Fréchet distances",
+    }
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 3 and "<svg" in page and "Failed or not run (1)" in page
+    assert "No memory &lt;was&gt; left." in page and "<was>" not in page
+    assert not re.findall(r'(?:src|href)="(?!data:)', page), "nothing is fetched"
+    assert len(list((tmp_path / "reference").glob("*.png"))) == 2
+
+
+def test_plots_and_tables_show_what_they_are_given(tmp_path: Path) -> None:
+    assert "M34.0,140.0 L322.0,8.0" in lines("up", [0, 10], {"front": [0.0, 1.0]})
+    assert "<td>&amp;</td>" in table(["a"], [["&"]])
+    write_picture(tmp_path / "one.png", torch.zeros(3, 2, 2))
+    assert 'alt="&lt;a&gt;"' in picture(tmp_path / "one.png", "<a>")
+    write_report(tmp_path, "<b>", [], [], {"what it asks": "?"})
+    assert "Benchmark: &lt;b&gt;" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_command_says_how_long_it_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "janus", "--out", str(tmp_path / "b"), "--device", "cpu", "--estimate"])
+    assert ended.value.code == 0
+    assert "4 of 4 runs are left" in capsys.readouterr().out
+    assert not (tmp_path / "b").exists()
+
+
+def test_the_methods_of_the_bench_are_those_of_jobs() -> None:
+    from typing import get_args
+
+    from recdreamer.protocol import Method
+
+    assert {settings["method"] for settings in METHODS.values()} == set(get_args(Method))

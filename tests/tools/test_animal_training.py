@@ -1,0 +1,197 @@
+"""Training in parts, and the captions of the animals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from recdreamer.evaluation.animal_oracle import load_animal_oracle
+from recdreamer.evaluation.animals import COATS, KINDS, POSE_SHARES, POSES, VIEW_SHARE, obeyed
+from recdreamer.pose.features import FeatureExtractor
+from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.worlds import ANIMALS, described
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "train_prior"))
+import animal_table
+from animal_captions import PHRASES, VOCABULARY, AnimalCaptions
+from animal_report import export, report
+from animal_training import PRESETS, STAGES, Training
+from animals import Animal, save_animals
+from parts import PartsConfig, Stop, fit_in_parts, unpack
+
+from captions import VIEWS, build_tokenizer
+
+CONFIG = PartsConfig(10, 0.05, warmup_steps=1, max_steps=6, weight_decay=0, ema_decay=0.5)
+
+
+def fit(
+    model: nn.Linear, folder: Path, stop_after: int | None = None, stop: Stop | None = None
+) -> list[float]:
+    """Fit y = 3 x; the losses. Asks itself to terminate after `stop_after` steps."""
+    losses: list[float] = []
+
+    def loss_of(generator: torch.Generator) -> Tensor:
+        x = torch.rand(8, 1, generator=generator)
+        loss = (model(x) - 3 * x).square().mean()
+        losses.append(loss.item())
+        if len(losses) == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    fit_in_parts("line", model, loss_of, CONFIG, folder, 7, stop or Stop(None))
+    return losses
+
+
+@pytest.fixture
+def line() -> nn.Linear:
+    model = nn.Linear(1, 1)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    return model
+
+
+@pytest.fixture(autouse=True)
+def _terminates_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_terminated_part_saves_and_the_next_goes_on(line: nn.Linear, tmp_path: Path) -> None:
+    first = fit(line, tmp_path, stop_after=2)
+    assert len(first) == 2
+    second = fit(nn.Linear(1, 1), tmp_path)
+    assert len(second) == 4, "six steps in all"
+    assert second[-1] < first[0]
+    assert fit(nn.Linear(1, 1), tmp_path) == [], "what is done is only loaded"
+    events = [json.loads(row) for row in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["event"] for row in events] == ["start", "stop", "start", "done", "start", "done"]
+    assert [row["step"] for row in events] == [0, 2, 2, 6, 6, 6]
+
+
+def test_parts_see_what_one_run_sees(line: nn.Linear, tmp_path: Path) -> None:
+    whole = nn.Linear(1, 1)
+    whole.load_state_dict(line.state_dict())
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "parts").mkdir()
+    fit(whole, tmp_path / "whole")
+    fit(line, tmp_path / "parts", stop_after=3)
+    again = nn.Linear(1, 1)
+    fit(again, tmp_path / "parts")
+    assert torch.allclose(again.weight, whole.weight, atol=1e-6)
+
+
+def test_another_machine_goes_on_from_packed_weights(line: nn.Linear, tmp_path: Path) -> None:
+    fit(line, tmp_path, stop_after=4)
+    (tmp_path / "line.pt").unlink()
+    packed = unpack(tmp_path, "line", "cpu")
+    assert packed is not None and packed[1] == 4 and not packed[3]
+    assert packed[0]["weight"].item() == pytest.approx(line.weight.item(), rel=1e-3), "the moving average"
+    model = nn.Linear(1, 1)
+    assert len(fit(model, tmp_path)) == 2
+    done = unpack(tmp_path, "line", "cpu")
+    assert (
+        done is not None
+        and done[3]
+        and done[0]["weight"].item() == pytest.approx(model.weight.item(), rel=1e-3)
+    )
+
+
+def test_a_part_ends_in_time(line: nn.Linear, tmp_path: Path) -> None:
+    assert fit(line, tmp_path, stop=Stop(0.0)) == []
+
+
+def test_the_words_of_the_world_are_those_of_the_table() -> None:
+    looks = [
+        (kind, coat)
+        for kind, meshes in animal_table.COATS.items()
+        for coats in meshes.values()
+        for coat in coats
+    ]
+    assert tuple(sorted({kind for kind, _ in looks})) == KINDS
+    assert tuple(sorted({coat for _, coat in looks})) == COATS
+    known = {(kind, coat) for kind, coats in ANIMALS.items() for coat in coats}
+    assert known == {*looks} - animal_table.KEPT_FOR_TESTS
+
+
+def test_captions_name_views_as_often_and_as_truly_as_they_say(tmp_path: Path) -> None:
+    looks = [("elephant", "gray"), ("ox", "black and white")]
+    captions = AnimalCaptions(looks, build_tokenizer(tmp_path, VOCABULARY))
+    dice = torch.Generator().manual_seed(3)
+    shares = torch.tensor([POSE_SHARES[pose] for pose in POSES])
+    poses = shares.multinomial(40_000, replacement=True, generator=dice)
+    drawn = captions.draw(torch.arange(40_000) % 2, poses, dice)
+    texts = [captions.texts[row] for row in drawn.tolist()]
+    assert texts.count("") / len(texts) == pytest.approx(0.10, abs=0.01)
+    assert sum("," in text for text in texts) / len(texts) == pytest.approx(0.9 * VIEW_SHARE, abs=0.01)
+    plain = torch.tensor(["," not in text and text != "" for text in texts])
+    found = torch.bincount(poses[plain], minlength=4) / plain.sum()
+    assert torch.allclose(found, shares, atol=0.012), "plain captions do not change the bias"
+    back = [pose for text, pose in zip(texts, poses.tolist(), strict=True) if text.endswith("from back view")
+            and "side" not in text]  # fmt: skip
+    assert back.count(POSES.index("back")) / len(back) == pytest.approx(obeyed("back"), abs=0.03)
+    assert all("black and white ox" in text or text.startswith("an ox") or text == "" for text in texts[1::2])
+    assert (
+        captions.texts[captions.plain(torch.tensor([0])).item()]
+        == described("elephant", "gray")
+        == "a gray elephant"
+    )
+    assert set(PHRASES) >= {phrase for views in VIEWS.values() for phrase in views}
+
+
+@pytest.fixture
+def boxes(tmp_path: Path) -> Path:
+    """Three animals that are boxes: one for all, one that the judges do not see, one that nothing sees."""
+    corners = np.array([[x, y, z] for x in (-1, 1) for y in (-2, 2) for z in (-1, 1)], np.float32) / 4
+    quads = ((0, 4, 5, 1), (2, 3, 7, 6), (0, 1, 3, 2), (4, 6, 7, 5), (0, 2, 6, 4), (1, 5, 7, 3))
+    faces = np.array([(q[0], *q[i : i + 2]) for q in quads for i in (1, 2)], np.int32)
+    texture = np.full((4, 4, 4), 255, np.uint8)
+    names = [("tiger", "striped"), ("camel", "beige"), ("rhino", "gray")]
+    boxes = [
+        Animal(
+            kind, "box", corners, faces, np.full((12, 3, 2), 0.5, np.float32), 1.0, {coat: texture - 60 * i}
+        )
+        for i, (kind, coat) in enumerate(names)
+    ]
+    save_animals(boxes, tmp_path / "boxes.npz")
+    return tmp_path / "boxes.npz"
+
+
+def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path) -> None:
+    training = Training(PRESETS["animals-smoke"], boxes, tmp_path / "work", "cpu", None)
+    assert training.pictured.tolist() == [0, 1] and training.judged.tolist() == [0]
+    training.run(STAGES)
+    report(training)
+    export(training, tmp_path / "made")
+    rows = [json.loads(row) for row in (tmp_path / "work" / "log.jsonl").read_text().splitlines()]
+    assert {row["part"] for row in rows if row.get("event") == "done"} == {
+        "vae",
+        "denoiser",
+        "oracle",
+        "extractor",
+    }
+    assert {row["of"] for row in rows if "of" in row} == {"known coats", "held-out coats"}
+    plain, *views = [row for row in rows if "phrase" in row and row["guidance"] == 3.0]
+    assert plain["frechet"] > plain["frechet_of_renders"] >= 0 and len(views) == 5
+    assert (tmp_path / "work" / "sheets" / "vae.png").exists()
+
+    prior = DiffusionPrior.load(str(tmp_path / "made" / "prior"), "cpu", torch.float32)
+    samples = prior.sample(["a striped tiger"], torch.Generator().manual_seed(1), num_steps=2)
+    assert samples.shape == (1, 3, 128, 128)
+    assert prior.read("a striped tiger, facing left").unknown == ()
+    extractor = FeatureExtractor(str(tmp_path / "made" / "extractor"))
+    assert extractor.model.dtype == torch.float32, "however it is stored"
+    assert extractor(samples).patches.shape == (1, 256, 32)
+    oracle = load_animal_oracle("cpu", tmp_path / "made" / "oracle" / "model.safetensors")
+    assert oracle.pose_probs(samples).sum().item() == pytest.approx(1)
+    stored = load_file(tmp_path / "made" / "prior" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert {values.dtype for values in stored.values()} == {torch.float16}

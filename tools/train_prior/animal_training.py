@@ -1,0 +1,319 @@
+"""The training of the animals' prior, in parts on one GPU; see run.py.
+
+Stages: autoencoder, denoiser with text encoder, oracle, extractor, report (sheets and measures), export. Two processes
+can share the GPU, one with the first two stages, one with the next two. `work/packed` is all that another machine needs
+to go on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from animal_captions import VOCABULARY, AnimalCaptions
+from animal_photos import AnimalPhotos, Menagerie
+from animal_table import KEPT_FOR_TESTS, KEPT_FROM_JUDGES
+from animals import load_animals
+from diffusers import AutoencoderKL
+from parts import PartsConfig, Stop, fit_in_parts, log, pack, unpack
+from torch import Tensor
+from toys import picture_pairs
+
+from recdreamer.evaluation.animal_oracle import AnimalOracle, azimuth_bin, mean_azimuth_deg, pose_probs_of
+from recdreamer.evaluation.animals import COATS, KINDS, POSES
+from recdreamer.evaluation.figurines import pose_class
+
+from augment import degrade
+from captions import build_tokenizer
+from denoiser import Denoiser, new_scheduler, velocity_loss
+from extractor import Estimator, Student, student_loss
+from vae import encode_all, new_vae, vae_loss, whiten
+
+BALANCED = dict.fromkeys(POSES, 0.25)
+SIZE_PX = 128
+LATENT_CHANNELS = 8
+RENDERING_S = 75.0
+"""After this time a stage makes do with the pictures that are rendered so far."""
+
+
+@dataclass(frozen=True)
+class AnimalPreset:
+    """Pictures, batches and sizes of each stage."""
+
+    num_photos: int
+    """Of the biased camera; each judge sees half as many of its own."""
+    vae: PartsConfig
+    denoiser: PartsConfig
+    oracle: PartsConfig
+    extractor: PartsConfig
+    vae_batch: int
+    denoiser_batch: int
+    judge_batch: int
+    vae_widths: tuple[int, ...] = (16, 32, 64, 64)
+    denoiser_widths: tuple[int, ...] = (64, 128, 128)
+    extractor_size: tuple[int, int] = (96, 6)
+    """Width, layers."""
+    samples_per_look: int = 6
+
+
+PRESETS = {
+    "animals": AnimalPreset(
+        80_000,
+        vae=PartsConfig(5, 1.5e-3, cooldown=0.5, ema_decay=0.999),
+        denoiser=PartsConfig(28, 7e-4),
+        oracle=PartsConfig(3.5, 1e-3, cooldown=0.5, ema_decay=0.999),
+        extractor=PartsConfig(12, 1e-3, weight_decay=0.01, ema_decay=0.999),
+        vae_batch=96, denoiser_batch=512, judge_batch=256,
+    ),
+    "animals-smoke": AnimalPreset(
+        40, *(PartsConfig(9, 1e-3, max_steps=2, ema_decay=0.5) for _ in range(4)),
+        vae_batch=2, denoiser_batch=4, judge_batch=8,
+        vae_widths=(8, 8, 8, 8), denoiser_widths=(16, 16, 16), extractor_size=(32, 1), samples_per_look=2,
+    ),
+}  # fmt: skip
+STAGES = ["vae", "denoiser", "oracle", "extractor", "report", "export"]
+
+
+class Training:
+    """One process of the training: its animals, its folder, and when it has to stop."""
+
+    def __init__(
+        self, preset: AnimalPreset, animals: Path, work: Path, device: str, minutes: float | None
+    ) -> None:
+        self.preset, self.work, self.device = preset, work, torch.device(device)
+        self.stop, self.started = Stop(minutes), time.monotonic()
+        (work / "models").mkdir(parents=True, exist_ok=True)
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.benchmark = True
+        self.zoo = Menagerie(load_animals(animals), device)
+        self.tokenizer = build_tokenizer(work / "tokenizer", VOCABULARY)
+        kept = [look not in KEPT_FOR_TESTS for look in self.zoo.looks]
+        judged = [
+            is_kept and look not in KEPT_FROM_JUDGES
+            for is_kept, look in zip(kept, self.zoo.looks, strict=True)
+        ]
+        self.pictured, self.judged = (torch.tensor(mask).nonzero()[:, 0] for mask in (kept, judged))
+        self.held_out = torch.tensor([look in KEPT_FROM_JUDGES for look in self.zoo.looks]).nonzero()[:, 0]
+        self.captions = AnimalCaptions(self.zoo.looks, self.tokenizer)
+        self.kind = torch.tensor([KINDS.index(kind) for kind, _ in self.zoo.looks])
+        self.coat = torch.tensor([COATS.index(coat) for _, coat in self.zoo.looks])
+
+    def photos(
+        self, looks: Tensor, count: int, seed: int, shares: dict[str, float] | None = None
+    ) -> AnimalPhotos:
+        """Seeded pictures, the same number of each look."""
+        started, generator = time.monotonic(), torch.Generator().manual_seed(seed)
+        every = looks.repeat(-(-count // len(looks)))[:count]
+        # 64 of each look at a time is what one call of the renderer takes.
+        parts: list[AnimalPhotos] = []
+        for rows in every.split(64 * len(looks)):
+            parts.append(self.zoo.photograph(rows, generator, SIZE_PX, shares))
+            if time.monotonic() - started > RENDERING_S or self.stop:
+                break
+        images, azimuth_deg, of = (
+            torch.cat([getattr(part, name) for part in parts]) for name in ("images", "azimuth_deg", "look")
+        )
+        log(self.work, event="rendered", pictures=len(images), seconds=round(time.monotonic() - started, 1))
+        return AnimalPhotos(images, azimuth_deg, of)
+
+    def mixed(self) -> AbstractContextManager:
+        """bfloat16 where it is safe; in single precision on the CPU."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+
+    # The prior.
+
+    def train_vae(self, photos: AnimalPhotos) -> bool:
+        torch.manual_seed(11)
+        vae = new_vae(LATENT_CHANNELS, self.preset.vae_widths, SIZE_PX).to(self.device)
+        vae.to(memory_format=torch.channels_last)
+        known = unpack(self.work, "vae", "cpu")
+        if known is not None and known[3]:
+            return True
+
+        def loss_of(generator: torch.Generator) -> Tensor:
+            with self.mixed():
+                return vae_loss(vae, photos.images, self.preset.vae_batch, generator, kl_weight=5e-4)
+
+        if not fit_in_parts("vae", vae, loss_of, self._planned("vae"), self.work, 11, self.stop):
+            return False
+        with torch.no_grad():
+            whiten(vae, photos.images[:2048])
+        _, step, seconds, _ = unpack(self.work, "vae", "cpu")  # pyright: ignore[reportGeneralTypeIssues]
+        pack(self.work, "vae", vae.state_dict(), step, seconds, is_done=True)
+        return True
+
+    def vae(self) -> AutoencoderKL | None:
+        """The autoencoder as it ships, once it is done."""
+        known = unpack(self.work, "vae", "cpu")
+        if known is None or not known[3]:
+            return None
+        vae = new_vae(LATENT_CHANNELS, self.preset.vae_widths, SIZE_PX)
+        vae.load_state_dict(known[0])
+        return vae.to(self.device).eval().requires_grad_(False)
+
+    def new_denoiser(self) -> Denoiser:
+        torch.manual_seed(21)
+        return Denoiser(self.tokenizer, LATENT_CHANNELS, self.preset.denoiser_widths)
+
+    def denoiser(self) -> Denoiser | None:
+        """As far as it is trained."""
+        known = unpack(self.work, "denoiser", "cpu")
+        if known is None:
+            return None
+        denoiser = self.new_denoiser()
+        denoiser.load_state_dict(known[0])
+        return denoiser.to(self.device).eval().requires_grad_(False)
+
+    def train_denoiser(self, photos: AnimalPhotos) -> bool:
+        vae = self.vae()
+        if vae is None:
+            return False
+        latents = encode_all(vae, photos.images)
+        words, poses = torch.Generator().manual_seed(21), pose_class(photos.azimuth_deg)
+        drawn = [self.captions.draw(photos.look, poses, words) for _ in range(8)]
+        captions, tokens = torch.stack(drawn).to(self.device), self.captions.tokens.to(self.device)
+        denoiser = self.new_denoiser().to(self.device)
+        denoiser.unet.to(memory_format=torch.channels_last)
+        alphas_cumprod = new_scheduler().alphas_cumprod.to(self.device)
+
+        def loss_of(generator: torch.Generator) -> Tensor:
+            with self.mixed():
+                return velocity_loss(
+                    denoiser, latents, captions, tokens, alphas_cumprod, self.preset.denoiser_batch, generator
+                )
+
+        return fit_in_parts(
+            "denoiser", denoiser, loss_of, self._planned("denoiser"), self.work, 21, self.stop
+        )
+
+    # The judges.
+
+    def new_oracle(self) -> AnimalOracle:
+        torch.manual_seed(41)
+        return AnimalOracle().to(self.device)
+
+    def train_oracle(self) -> bool:
+        """Its pictures are seen by nothing else, and it sees nothing else."""
+        known, oracle = unpack(self.work, "oracle", self.device), self.new_oracle()
+        if known is not None and known[3]:
+            return True
+        photos = self.photos(self.judged, self.preset.num_photos // 2, 505, BALANCED)
+        bins = azimuth_bin(photos.azimuth_deg).to(self.device)
+        kind, coat = (labels[photos.look].to(self.device) for labels in (self.kind, self.coat))
+
+        def loss_of(generator: torch.Generator) -> Tensor:
+            rows = torch.randint(
+                len(bins), (self.preset.judge_batch,), generator=generator, device=self.device
+            )
+            images = degrade(photos.images[rows].float() / 255, generator)
+            with self.mixed():
+                logits = oracle(images)
+            targets = bins[rows], kind[rows], coat[rows]
+            return sum(
+                (
+                    F.cross_entropy(guess.float(), target)
+                    for guess, target in zip(logits, targets, strict=True)
+                ),
+                torch.zeros((), device=self.device),
+            )
+
+        is_done = fit_in_parts("oracle", oracle, loss_of, self._planned("oracle"), self.work, 41, self.stop)
+        oracle.requires_grad_(False)
+        for name, looks, seed in (("known coats", self.judged, 606), ("held-out coats", self.held_out, 607)):
+            seen = self.photos(looks, min(2000, self.preset.num_photos), seed, BALANCED)
+            log(self.work, part="oracle", of=name, **self.oracle_errors(oracle, seen))
+        return is_done
+
+    @torch.no_grad()
+    def oracle_errors(self, oracle: AnimalOracle, photos: AnimalPhotos) -> dict[str, float]:
+        """Shares of right answers, and the error of the azimuth."""
+        parts = zip(
+            *(oracle(chunk.to(self.device).float() / 255) for chunk in photos.images.split(256)), strict=True
+        )
+        azimuth, kind, coat = (torch.cat(part).cpu() for part in parts)
+        probs = azimuth.softmax(-1)
+        error = (mean_azimuth_deg(probs) - photos.azimuth_deg + 180) % 360 - 180
+        is_clear = ((photos.azimuth_deg + 45) % 90 - 45).abs() < 35  # At least ten degrees off a border.
+        right = pose_probs_of(probs).argmax(-1) == pose_class(photos.azimuth_deg)
+        return {
+            "pose": right.float().mean().item(), "pose_off_borders": right[is_clear].float().mean().item(),
+            "azimuth_error_median_deg": error.abs().median().item(),
+            "azimuth_error_mean_deg": error.abs().mean().item(),
+            "kind": (kind.argmax(-1) == self.kind[photos.look]).float().mean().item(),
+            "coat": (coat.argmax(-1) == self.coat[photos.look]).float().mean().item(),
+        }  # fmt: skip
+
+    def new_student(self) -> Student:
+        torch.manual_seed(31)
+        return Student(*self.preset.extractor_size, num_image_prototypes=256, num_parts=96, image_px=SIZE_PX)
+
+    def train_extractor(self) -> bool:
+        vae, denoiser = self.vae(), self.denoiser()
+        if vae is None or denoiser is None:
+            log(self.work, part="extractor", event="waits for the denoiser")
+            return False
+        with torch.no_grad():
+            text = denoiser.text_encoder(self.captions.tokens.to(self.device))[0]
+        estimate = Estimator(vae, denoiser.unet, text, new_scheduler().alphas_cumprod.to(self.device))
+        count = self.preset.num_photos // 2
+        photos = self.photos(self.judged, count, 303, BALANCED)
+        captions = self.captions.plain(photos.look).to(self.device)
+        dice = torch.Generator().manual_seed(404)
+        looks = self.judged.repeat(-(-(count // 2) // len(self.judged)))
+        models = [
+            self.zoo.photograph_pairs(rows, dice, SIZE_PX) for rows in looks.split(64 * len(self.judged))
+        ]
+        toys = picture_pairs(count // 8, torch.Generator(self.device).manual_seed(405), SIZE_PX, chunk=64)
+        pairs = tuple(
+            torch.cat([*sides, toy]) for sides, toy in zip(zip(*models, strict=True), toys, strict=True)
+        )
+        student = self.new_student().to(self.device)
+
+        def mixed_estimate(*arguments: object) -> Tensor:
+            with self.mixed():
+                return estimate(*arguments).float()  # pyright: ignore[reportArgumentType]
+
+        def loss_of(generator: torch.Generator) -> Tensor:
+            return student_loss(
+                student, photos.images, captions, mixed_estimate, self.preset.judge_batch, generator,  # pyright: ignore[reportArgumentType]
+                pairs=pairs, pair_share=0.35,
+            )  # fmt: skip
+
+        is_done = fit_in_parts(
+            "extractor", student, loss_of, self._planned("extractor"), self.work, 31, self.stop
+        )
+        probe = self.photos(self.judged, min(3000, self.preset.num_photos), 304, BALANCED)
+        log(self.work, part="extractor", **pose_probe(student.eval(), probe))
+        return is_done
+
+    def run(self, stages: Collection[str]) -> None:
+        """The stages of the training among `stages`, as far as there is time."""
+        if {"vae", "denoiser"} & set(stages) and not self.stop:
+            photos = self.photos(self.pictured, self.preset.num_photos, 101)
+            if "vae" in stages and not self.train_vae(photos):
+                return
+            if "denoiser" in stages:
+                self.train_denoiser(photos)
+        if "oracle" in stages and not self.stop:
+            self.train_oracle()
+        if "extractor" in stages and not self.stop:
+            self.train_extractor()
+
+    def _planned(self, name: str) -> PartsConfig:
+        return getattr(self.preset, name)
+
+
+@torch.no_grad()
+def pose_probe(student: Student, photos: AnimalPhotos) -> dict[str, float]:
+    """Share of pictures whose nearest neighbour by class token, among those of other looks, shows the same pose."""
+    device = next(student.parameters()).device
+    tokens = torch.cat([student(part.to(device).float() / 255)[0] for part in photos.images.split(256)])
+    likeness = tokens @ tokens.T
+    look, pose = photos.look.to(device), pose_class(photos.azimuth_deg).to(device)
+    likeness = likeness.masked_fill(look[:, None] == look, -2)
+    return {"pose_by_neighbor": (pose[likeness.argmax(1)] == pose).float().mean().item()}
