@@ -7,7 +7,7 @@ import bpy
 
 from . import describe
 
-MARGIN_PX, CARD_PX, ICON_PX = 70, 18, 22
+MARGIN_PX, CARD_PX, ICON_PX = 80, 16, 22
 """What panel, scroll bar and a box take of the width of a region; the frame of a card; an icon. At a scale of 1."""
 FONT, FONT_POINTS = 0, 11.0
 """Blender's own, in which it draws labels."""

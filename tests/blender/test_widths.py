@@ -102,3 +102,29 @@ def test_the_shelf(cut, fake_backend, block_out, settings, addon, pump_until):
     bpy.ops.recdreamer.draw_samples()
     pump_until(lambda: session.gallery)
     assert cut() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["builtin", "stable-diffusion-2-1-base", "/a/fine-tune-with-a-long-name-v12.safetensors"]
+)
+def test_models(cut, fake_backend, settings, pump_until, addon, preferences, name):
+    """Each state of Get Stable Diffusion, and words that are dropped."""
+    bpy.context.preferences.system.use_online_access = True
+    assert cut() == []
+    models = addon("session").session.models
+    pump_until(lambda: models.is_known)
+    preferences.image_model, settings.prompt = name, "a photorealistic wooden chair" * 20
+    assert cut() == []
+    bpy.ops.recdreamer.get_model()
+    assert cut() == []
+    pump_until(lambda: not models.is_busy)
+    assert cut() == [] and models.task.licenses
+    bpy.ops.recdreamer.accept_license()
+    pump_until(lambda: models.task.plan)
+    assert cut() == []
+    bpy.ops.recdreamer.cancel_models()
+    pump_until(lambda: not models.is_busy)
+    assert cut() == []
+    bpy.context.preferences.system.use_online_access = False
+    bpy.ops.recdreamer.dismiss_models()
+    assert cut() == []
