@@ -16,8 +16,8 @@ from .cure_buttons import draw_cure
 
 BUTTON_PX = 40
 """Of a button behind a text, with the frame of the text."""
-CHOICE_PX = 120
-"""What stands beside the name of the chosen model: its label, and an arrow."""
+CHOICE_PX = 30
+"""What stands beside the name of the chosen model: an icon and an arrow."""
 STATE_ICONS = {
     "installed": "CHECKMARK",
     "found": "CHECKMARK",
@@ -37,10 +37,8 @@ def ask_for_models() -> None:
 
 def draw_choice(layout: bpy.types.UILayout, context) -> None:
     """The chosen image model, as a menu."""
-    row = layout.split(factor=0.4, align=True)
-    row.label(text="Image Model")
     title = session.models.title_of(get_preferences().image_model)
-    row.menu("RECDREAMER_MT_prior", text=shortened(title, context, CHOICE_PX))
+    layout.menu("RECDREAMER_MT_prior", text=shortened(title, context, CHOICE_PX), icon="IMAGE_DATA")
 
 
 def draw_models(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, context) -> None:
