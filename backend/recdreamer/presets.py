@@ -50,7 +50,7 @@ Steps = TypeVar("Steps", OptimizeConfig, GeometryConfig, TextureConfig)
 
 
 BOUNDS: dict[str, tuple[int, int]] = {
-    "processes": (1, 64),
+    "processes": (0, 64),
     "num_views": (1, 1024), "num_particles": (1, 65536), "render_px": (1, 8192), "preview_every": (1, 10**9),
     "resolution": (2, 2048), "texture_size_px": (1, 16384), "cached_views": (1, 65536), "supersampling": (1, 16),
     "bake_samples": (1, 64), "num_levels": (1, 32), "log2_table_size": (1, 26), "max_resolution": (1, 2**20),

@@ -63,7 +63,9 @@ class AttributeClassifier(nn.Module):
             return self.model(pixel_values=self.prepare(images)).logits[:, self.columns]
         return self.model.logit_scale.exp() * self.image_features(images) @ self.texts.T
 
-    def image_features(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch features"]:
+    def image_features(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch features"]:
         """CLIP's unit vectors of pictures, whose products with `texts` are cosines."""
         seen = self.model.vision_model(pixel_values=self.prepare(images)).pooler_output
         return nn.functional.normalize(self.model.visual_projection(seen), dim=-1)
