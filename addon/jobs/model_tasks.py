@@ -15,6 +15,7 @@ from typing import Any
 
 from ...backend.recdreamer.json_values import parse_json
 from ...backend.recdreamer.protocol import BUILTIN_PRIOR
+from ...backend.recdreamer.worlds import DEFAULT_WORLD
 from .. import describe
 from ..trouble import Reason
 from .client import kill_process, models_folder
@@ -239,7 +240,7 @@ class Models:
     def title_of(self, name: str) -> str:
         """How the panel calls a model."""
         if name == BUILTIN_PRIOR:
-            return "Built-in (Figurines)"
+            return DEFAULT_WORLD.title
         row = self.find(name)
         return row.title if row is not None else describe.one_line(Path(name).name or name, 40)
 

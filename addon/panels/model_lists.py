@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ...backend.recdreamer.protocol import BUILTIN_PRIOR
+from ...backend.recdreamer.worlds import DEFAULT_WORLD
 from .. import describe
 from ..jobs.model_tasks import EXTRACTOR, ModelRow, ModelTask
 from ..jobs.task import CANCELED
@@ -183,7 +184,7 @@ class RECDREAMER_MT_prior(ModelMenu, bpy.types.Menu):
     bl_idname = "RECDREAMER_MT_prior"
     bl_label = "Image Model"
     kind = "prior"
-    default = (BUILTIN_PRIOR, "Built-in (Figurines)")
+    default = (BUILTIN_PRIOR, DEFAULT_WORLD.title)
 
 
 class RECDREAMER_MT_extractor(ModelMenu, bpy.types.Menu):

@@ -15,8 +15,6 @@ from ..properties import RecDreamerSettings
 from ..session import session
 from .model_lists import ask_for_models, draw_choice, draw_download
 
-WHAT_BUILTIN_IS = "A demonstration: draws figurines of four kinds in six colors, nothing else."
-
 
 def draw_model_and_words(layout: bpy.types.UILayout, settings: RecDreamerSettings, context) -> None:
     """The choice of the image model, what it is, and one line about the words that it drops."""
@@ -25,7 +23,7 @@ def draw_model_and_words(layout: bpy.types.UILayout, settings: RecDreamerSetting
     column = layout.column(align=True)
     draw_choice(column, context)
     if is_builtin:
-        draw_text(column, WHAT_BUILTIN_IS, context)
+        draw_text(column, DEFAULT_WORLD.about, context)
         column.menu("RECDREAMER_MT_words", icon="OUTLINER_OB_FONT")
     doubt = dropped_words(settings.prompt, settings.method, is_builtin)
     if doubt:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .protocol import USD_METHODS
 from .safe_files import printable
-from .worlds import world_of
+from .worlds import DEFAULT_WORLD, EMBEDDED, world_of
 
 SMALL_VOCABULARY = 1000
 """Tokenizers with fewer tokens know whole words and letters only: words that they split mean nothing to their model."""
@@ -247,7 +247,7 @@ def reader(is_builtin: bool) -> PromptReader:
     """Reads prompts as the built-in model does, or as Stable Diffusion 1.x and 2.x do, without loading them."""
     if not is_builtin:
         return PromptReader(clip().tokens, UNKNOWN, len(clip()._ranks), CLIP_TOKENS - 2)
-    folder = PACKAGE / "builtin/prior/tokenizer"
+    folder = DEFAULT_WORLD.models(EMBEDDED / "prior") / "tokenizer"
     model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     length = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))["model_max_length"]
     pairs = BytePairs(map(tuple, model["merges"]), model["vocab"])

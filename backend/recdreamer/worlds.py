@@ -65,8 +65,19 @@ class World:
     """Below that of the embedded models."""
     looks: dict[str, tuple[str, ...]]
     """Colours or coats of each thing that the prior knows."""
+    about: str
+    """What it is, in a sentence for the artist."""
     knows: str
-    """A sentence for the artist."""
+    """What it knows, when a prompt has other words."""
+
+    @property
+    def title(self) -> str:
+        """What the panel calls it as the built-in model.
+
+        >>> WORLDS["figurines"].title
+        'Built-in (Figurines)'
+        """
+        return f"Built-in ({self.name.capitalize()})"
 
     def models(self, default: Path) -> Path:
         """Where this world has the model that stands at `default` in the folder of the embedded models.
@@ -91,10 +102,12 @@ WORLDS = {
     for world in (
         World(
             "figurines", "", _FIGURINES,
+            "A demonstration: draws figurines of four kinds in six colors, nothing else.",
             "It knows bears, birds, rabbits and robots in red, green, blue, yellow, purple and teal.",
         ),
         World(
             "animals", "animals", ANIMALS,
+            f"Draws {len(ANIMALS)} animals in their coats, nothing else.",
             "It knows animals such as bears, elephants, horses, lions and zebras, and coats such as brown, white, black "
             "and white, spotted and striped.",
         ),

@@ -40,6 +40,8 @@ LATENT_CHANNELS = 16
 """With 8, stripes, spots and faces are blurred."""
 SUBJECT_WEIGHT = 5.0
 """Of the animal's pixels against the background's in the autoencoder's loss."""
+WORTH_ASKING_S = 120.0
+"""Training of a denoiser whose estimates teach the extractor more than blur does."""
 RENDERING_S = 75.0
 """After this time a stage makes do with the pictures that are rendered so far."""
 
@@ -67,8 +69,8 @@ class AnimalPreset:
 PRESETS = {
     "animals": AnimalPreset(
         80_000,
-        vae=PartsConfig(5, 1.5e-3, cooldown=0.5, ema_decay=0.999),
-        denoiser=PartsConfig(28, 7e-4),
+        vae=PartsConfig(6, 1.5e-3, cooldown=0.5, ema_decay=0.999),
+        denoiser=PartsConfig(15, 7e-4),
         oracle=PartsConfig(3.5, 1e-3, cooldown=0.5, ema_decay=0.999),
         extractor=PartsConfig(12, 1e-3, weight_decay=0.01, ema_decay=0.999),
         vae_batch=96, denoiser_batch=512, judge_batch=256,
@@ -89,7 +91,7 @@ class Training:
         self, preset: AnimalPreset, animals: Path, work: Path, device: str, minutes: float | None
     ) -> None:
         self.preset, self.work, self.device = preset, work, torch.device(device)
-        self.stop, self.started = Stop(minutes), time.monotonic()
+        self.stop, self.has_end = Stop(minutes), minutes is not None
         (work / "models").mkdir(parents=True, exist_ok=True)
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
@@ -271,10 +273,17 @@ class Training:
         torch.manual_seed(31)
         return Student(*self.preset.extractor_size, num_image_prototypes=256, num_parts=96, image_px=SIZE_PX)
 
+    def _has_estimates(self) -> bool:
+        """Whether the denoiser, which another process may be training, is worth asking."""
+        known = unpack(self.work, "denoiser", "cpu")
+        return known is not None and (known[3] or known[2] >= WORTH_ASKING_S)
+
     def train_extractor(self) -> bool:
+        while self.has_end and not self.stop and not self._has_estimates():
+            time.sleep(5)
         vae, denoiser = self.vae(), self.denoiser()
         if vae is None or denoiser is None:
-            log(self.work, part="extractor", event="waits for the denoiser")
+            log(self.work, part="extractor", event="needs the denoiser")
             return False
         with torch.no_grad():
             text = denoiser.text_encoder(self.captions.tokens.to(self.device))[0]

@@ -23,7 +23,7 @@ from recdreamer.evaluation.view_metrics import DIRECTIONS, ClipJudge
 from recdreamer.images import write_picture
 from recdreamer.pose.draw import VIEW_PHRASES
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import BUILTIN_PRIOR
+from recdreamer.worlds import WORLDS, world_of
 
 FID_VIEWS = 5
 """Views of each result that FID compares (paper, 4.2)."""
@@ -195,7 +195,7 @@ def reference_features(
     pictures, owners = [], []
     phrases = (
         list(VIEW_PHRASES.values())
-        if prior_name == BUILTIN_PRIOR
+        if world_of(prior_name) == WORLDS["figurines"]
         else [d.removeprefix("from ") for d in DIRECTIONS]
     )
     for number, prompt in enumerate(prompts):
@@ -209,7 +209,7 @@ def reference_features(
         pictures.append(split_row(path, count))
         owners += [prompt] * count
     images, features = torch.cat(pictures), picture_features(device)
-    if prior_name == BUILTIN_PRIOR:
+    if world_of(prior_name) == WORLDS["figurines"]:
         poses = torch.cat([load_oracle().pose_probs(some) for some in images.split(64)]).argmax(-1)
     else:
         poses = torch.cat(

@@ -48,9 +48,10 @@ from recdreamer.models.radiance import Particles, Scene
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.presets import EMBEDDED_CAMERAS
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import BUILTIN_PRIOR, JobFolder
+from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError
 from recdreamer.stages.guidance import prepare_classifier
+from recdreamer.worlds import WORLDS, world_of
 
 NUM_VIEWS = 24
 VIEWS_PX = {True: 64, False: 224}
@@ -76,7 +77,7 @@ def measure_result(
     In the embedded world the oracle reads the poses; elsewhere the training-free classifier does, with the job's
     templates or those that the prior draws. Raises JobError if nothing has been optimized yet.
     """
-    is_embedded, device = config.prior == BUILTIN_PRIOR, prior.device
+    is_embedded, device = world_of(config.prior) == WORLDS["figurines"], prior.device
     scene = _scene(job, config, device)
     # Half a step away from the borders between two poses, where no answer is right.
     first_deg = 180 / NUM_VIEWS
