@@ -156,3 +156,15 @@ def test_removal_with_sizes(draw_preferences, addon, preferences, monkeypatch, t
     assert not (preferences.folder / "models").exists() and (preferences.folder / "jobs").exists()
     session.sizes.wait()
     assert "recdreamer.remove_backend" not in draw_preferences().operators
+
+
+def test_where_jobs_run(preferences):
+    assert preferences.where == ()
+    preferences.cluster, preferences.storage = " gpu-box:10001 ", "file:///mnt/jobs"
+    assert preferences.where == (), "this computer, whatever else is filled in"
+    preferences.place = "cluster"
+    assert preferences.where == ("--on=gpu-box:10001", "--storage=file:///mnt/jobs")
+    preferences.allow_remote, preferences.storage = True, ""
+    assert preferences.where == ("--on=gpu-box:10001", "--allow-remote")
+    preferences.cluster = " "
+    assert preferences.where[0] == "--on=localhost:10001", "never quietly here"
