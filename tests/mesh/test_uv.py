@@ -12,7 +12,7 @@ import pytest
 import trimesh
 from scipy import ndimage, sparse
 
-from recdreamer.mesh import Mesh, MeshConfig, dress_mesh, extract_mesh, xatlas_child
+from recdreamer.mesh import Mesh, MeshConfig, dress_mesh, extract_mesh, xatlas_child, xatlas_process
 from recdreamer.mesh.mesh import face_cross
 from recdreamer.mesh.raster import rasterize_uvs
 from recdreamer.mesh.uv import unwrap
@@ -270,7 +270,7 @@ def test_a_child_without_its_worker_ends_by_itself(tmp_path: Path) -> None:
     """What xatlas does cannot be interrupted from within Python."""
     script = tmp_path / "child.py"
     source = Path(xatlas_child.__file__).read_text(encoding="utf-8")
-    script.write_text(source.replace("LIMIT_S = 120", "LIMIT_S = 0.5") + "\n")
+    script.write_text(source.replace("LIMIT_S = 900", "LIMIT_S = 0.5") + "\n")
     child = subprocess.Popen(
         [sys.executable, "-P", str(script), "cut"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -299,3 +299,8 @@ def test_asking_a_mesh_without_uvs_for_them_raises(sphere_mesh: Mesh) -> None:
 def test_settings_are_defaults_that_artists_expect() -> None:
     assert MeshConfig().texture_size_px == 2048
     assert MeshConfig().padding_px >= 4
+
+
+def test_the_child_waits_longer_than_its_worker() -> None:
+    """Else its end would be taken for a broken installation."""
+    assert xatlas_child.LIMIT_S > xatlas_process.LIMIT_S

@@ -95,7 +95,9 @@ def _value_changed(value: Any, rng: random.Random) -> Any:
     if isinstance(value, list) and value and rng.random() < 0.7:
         index, changed = rng.randrange(len(value)), list(value)
         changed[index] = _value_changed(value[index], rng)
-        return changed * rng.choice((1, 1, 2, 50))
+        return changed * rng.choice(
+            (1, 1, 2, 50 if len(changed) < 5 else 2)
+        )  # Lists in lists grow by all factors.
     return rng.choice(VALUES)
 
 

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import numpy as np
 import xatlas
 
-LIMIT_S = 120
-"""Time after which the process ends by itself, should the worker be gone."""
+LIMIT_S = 900
+"""Time after which the process ends by itself, should the worker be gone: longer than that would wait."""
 
 
 def cut(task: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

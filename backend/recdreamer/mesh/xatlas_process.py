@@ -14,8 +14,9 @@ from recdreamer.report import JobError, Tick
 from recdreamer.safe_files import read_npz
 
 CHILD = Path(__file__).with_name("xatlas_child.py")
-LIMIT_S = 60.0
-"""Time after which a step is given up; ordinary objects take less than one second, the worst that were found eight."""
+LIMIT_S = 300.0
+"""Time after which a step is given up. Ordinary objects take less than one second, the worst that were found eight; a
+busy computer must not make another mesh than an idle one."""
 TICK_S = 0.2
 
 
