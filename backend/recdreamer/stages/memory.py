@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from recdreamer.config import GenerateConfig
-from recdreamer.distillation.methods import LORA_METHODS
+from recdreamer.distillation.methods import LORA_METHODS, USD_METHODS
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import Method
 from recdreamer.report import Warn, no_warn
@@ -41,7 +41,7 @@ class Way:
         >>> round(Way(1, False).gib("usd", 1.0), 1), round(Way(4, True).gib("usd", 1.0), 1)
         (6.7, 9.4)
         """
-        kind = "usd" if method == "usd" else "branch" if method in LORA_METHODS else "plain"
+        kind = "usd" if method in USD_METHODS else "branch" if method in LORA_METHODS else "plain"
         return FIELD_GIB + self.views_at_once * scale * VIEW_GIB[kind][self.checkpointing]
 
     def words(self, num_views: int) -> str:
