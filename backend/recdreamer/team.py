@@ -50,6 +50,7 @@ class Team:
 
 
 _team = Team()
+_has_lost = False
 
 
 def rank() -> int:
@@ -112,6 +113,11 @@ def join(
     _team = Team(number, count, device, talk if isinstance(talk, dist.ProcessGroup) else None)
 
 
+def has_lost() -> bool:
+    """Whether a process was lost at any time: then NCCL may end this one at its exit with a signal, or never."""
+    return _has_lost or _team.is_broken.is_set()
+
+
 def on_loss(reason: Callable[[], str]) -> None:
     """`reason()` says why a process was lost, in words; asked once one is."""
     _team.reason = reason
@@ -119,8 +125,9 @@ def on_loss(reason: Callable[[], str]) -> None:
 
 def leave() -> None:
     """Go on alone."""
-    global _team
+    global _team, _has_lost
     left, _team = _team, Team()
+    _has_lost = _has_lost or left.is_broken.is_set()
     if left.count > 1 and not left.is_broken.is_set():
         with suppress(RuntimeError):
             dist.destroy_process_group()

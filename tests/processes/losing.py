@@ -111,8 +111,9 @@ def check_the_loss_of_a_process(folder: Path, device: str) -> None:
     running.until_step(8)
     (other,) = running.others()
     os.kill(other, signal.SIGKILL)
-    assert running.end() == 1
+    code = running.end()
     error = running.events[-1]
+    assert code == 1, (code, error, job.log.read_text(encoding="utf-8")[-3000:])
     assert error["type"] == "error" and error["kind"] == "processes", error
     assert error["message"].count(".") == 1 and "it was killed by SIGKILL" in error["message"], error
     assert "newest checkpoint" in error["hint"]
