@@ -6,6 +6,7 @@ are computed again instead of being kept.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -135,7 +136,11 @@ def free_gib(device: torch.device) -> float:
 
 def compact() -> None:
     """Let torch join freed blocks, which it does not by default: samples differ in number from step to step."""
-    torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+    # By a private name, as the variable of the environment is read before a job is known; not on Windows.
+    change = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+    change = change or torch.cuda.memory._set_allocator_settings
+    if sys.platform.startswith("linux"):
+        change("expandable_segments:True")
 
 
 def _views_at_once(config: GenerateConfig) -> int:
