@@ -130,7 +130,9 @@ def free_gib(device: torch.device) -> float:
     """Memory of a GPU that a job can have: what others have left, up to the limit of this process if it has one."""
     free, total = torch.cuda.mem_get_info(device)
     held, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    limit = torch.cuda.get_per_process_memory_fraction(device) * total
+    # Not in every version of torch.
+    share_of = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
+    limit = share_of(device) * total
     return min(free + held - used, limit - used) / GIB
 
 
