@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -176,7 +177,8 @@ def _together() -> Iterator[None]:
         yield
     except (RuntimeError, ValueError) as error:
         give_up()
-        raise lost(_team.reason() or str(error).splitlines()[0][:200]) from error
+        print(error, file=sys.stderr)
+        raise lost(_team.reason() or "its connection closed") from error
 
 
 def added(values: Tensor, share: Share) -> Tensor:
