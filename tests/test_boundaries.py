@@ -113,6 +113,8 @@ COMMANDS = {
     "cli/bench.py": (
         "bench_step.as_table",
         "bench_step.bench_step",
+        "bench_memory.as_table",
+        "bench_memory.bench_memory",
         "bench_processes.as_table",
         "bench_processes.bench_processes",
         "bench_tables.FieldTable",

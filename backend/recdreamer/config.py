@@ -56,6 +56,9 @@ class OptimizeConfig:
     """Range of a plain background, sRGB in [0, 1]."""
     background_tint: float = 0.1
     """Largest difference between the channels of a plain background."""
+    tiny_encoder: str = ""
+    """Folder or id of an AutoencoderTiny (TAESD: madebyollin/taesd) that encodes the pictures of this stage; empty uses
+    the prior's own encoder. Its latents are a little off, and so are the colors, which the third stage learns anew."""
     checkpoint_every_s: float = 30.0
     preview_every: int = 50
     """Steps between two preview pictures."""

@@ -137,6 +137,8 @@ def models_of(config: GenerateConfig) -> dict[str, Any]:
             wanted.append(("decoder", rectifier.tiny_decoder, None))
         if rectifier.attribute:
             wanted.append(("classifier", rectifier.attribute_classifier, CLASSIFIER_FOLDER))
+    if config.optimize.tiny_encoder and "shape" in config.stages:
+        wanted.append(("decoder", config.optimize.tiny_encoder, None))
     return {kind: {"name": name} | located(name, kind, builtin).as_json() for kind, name, builtin in wanted}
 
 

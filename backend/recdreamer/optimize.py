@@ -94,7 +94,7 @@ def distill(
     if cameras is None:
         cameras = drawn_cameras(config, generator, share, model.device)
     rendering = model.render(cameras, step, generator)
-    latents = prior.encode(rendering.rgb)
+    latents = (guide.encoder or prior).encode(rendering.rgb)
 
     # Line 3: x_t = α_t x_0 + σ_t ε; x holds x_0, x_t, ε, σ_t and ω(t).
     if t is None:

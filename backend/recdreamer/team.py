@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,7 @@ class Team:
 
 
 _team = Team()
+_has_lost = False
 
 
 def rank() -> int:
@@ -112,6 +114,11 @@ def join(
     _team = Team(number, count, device, talk if isinstance(talk, dist.ProcessGroup) else None)
 
 
+def has_lost() -> bool:
+    """Whether a process was lost at any time: then NCCL may end this one at its exit with a signal, or never."""
+    return _has_lost or _team.is_broken.is_set()
+
+
 def on_loss(reason: Callable[[], str]) -> None:
     """`reason()` says why a process was lost, in words; asked once one is."""
     _team.reason = reason
@@ -119,8 +126,9 @@ def on_loss(reason: Callable[[], str]) -> None:
 
 def leave() -> None:
     """Go on alone."""
-    global _team
+    global _team, _has_lost
     left, _team = _team, Team()
+    _has_lost = _has_lost or left.is_broken.is_set()
     if left.count > 1 and not left.is_broken.is_set():
         with suppress(RuntimeError):
             dist.destroy_process_group()
@@ -169,7 +177,8 @@ def _together() -> Iterator[None]:
         yield
     except (RuntimeError, ValueError) as error:
         give_up()
-        raise lost(_team.reason() or str(error).splitlines()[0][:200]) from error
+        print(error, file=sys.stderr)
+        raise lost(_team.reason() or "its connection closed") from error
 
 
 def added(values: Tensor, share: Share) -> Tensor:

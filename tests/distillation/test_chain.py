@@ -25,7 +25,7 @@ from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.pose.templates import PoseTemplate
 from recdreamer.prior.denoiser import Denoiser, Question
-from recdreamer.prior.diffusion import BUILTIN_FOLDER, DiffusionPrior, TinyDecoder
+from recdreamer.prior.diffusion import BUILTIN_FOLDER, DiffusionPrior, TinyDecoder, TinyEncoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import Prompts, ViewConfig
 from recdreamer.prior.schedule import NoiseSchedule, Prediction
@@ -279,6 +279,21 @@ def test_a_tiny_decoder_is_asked_in_the_autoencoders_place(tmp_path: Path) -> No
     assert images.shape == (2, 3, 64, 64)
     assert torch.allclose(images, tiny.eval().decode(latents).sample / 2 + 0.5, atol=1e-6)
     assert torch.autograd.grad(images.sum(), latents)[0].abs().sum() > 0
+
+
+def test_a_tiny_encoder_encodes_in_the_denoisers_scale_and_in_the_priors_size(tmp_path: Path) -> None:
+    prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
+    tiny = AutoencoderTiny(
+        encoder_block_out_channels=(8,) * 3, decoder_block_out_channels=(8,) * 3, num_encoder_blocks=(1,) * 3,
+        num_decoder_blocks=(1,) * 3, latent_channels=prior.unet.config.in_channels,
+    )  # fmt: skip
+    tiny.save_pretrained(tmp_path)
+    pictures = torch.rand(2, 3, 32, 32, requires_grad=True)
+    latents = TinyEncoder(str(tmp_path), prior).encode(pictures)
+    large = torch.nn.functional.interpolate(pictures, (64, 64), mode="bilinear")
+    assert latents.shape == prior.encode(pictures).shape
+    assert torch.allclose(latents, tiny.eval().encode(2 * large - 1).latents, atol=1e-6)
+    assert torch.autograd.grad(latents.sum(), pictures)[0].abs().sum() > 0
 
 
 def test_a_decoder_that_does_not_fit_is_said_in_a_sentence(tmp_path: Path) -> None:

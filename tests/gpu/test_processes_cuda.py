@@ -16,4 +16,4 @@ pytestmark = [
 
 
 def test_a_killed_process_ends_the_job_which_resumes_on_one_gpu(tmp_path: Path) -> None:
-    check_the_loss_of_a_process(tmp_path / "job", "cuda")
+    check_the_loss_of_a_process(tmp_path / "job", "cuda", 3000)

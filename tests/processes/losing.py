@@ -102,22 +102,26 @@ def is_gone(pid: int, limit_s: float = 20.0) -> bool:
     return False
 
 
-def check_the_loss_of_a_process(folder: Path, device: str) -> None:
-    """A process that is killed ends the job with one sentence, and one process resumes it from its checkpoint."""
+def check_the_loss_of_a_process(folder: Path, device: str, num_steps: int) -> None:
+    """A process that is killed ends the job with one sentence, and one process resumes it from its checkpoint.
+
+    `num_steps` take longer than it takes to notice.
+    """
     from recdreamer.job.checkpoint import CheckpointStore
 
-    job = new_job(folder, device)
+    job = new_job(folder, device, overrides={"optimize.num_steps": num_steps})
     running = run(job)
     running.until_step(8)
     (other,) = running.others()
     os.kill(other, signal.SIGKILL)
-    assert running.end() == 1
+    code = running.end()
     error = running.events[-1]
+    assert code == 1, (code, error, job.log.read_text(encoding="utf-8")[-3000:])
     assert error["type"] == "error" and error["kind"] == "processes", error
     assert error["message"].count(".") == 1 and "it was killed by SIGKILL" in error["message"], error
     assert "newest checkpoint" in error["hint"]
     kept = CheckpointStore(job.checkpoints).newest("shape")
-    assert kept is not None and 0 < kept.step < 40
+    assert kept is not None and 0 < kept.step < num_steps
     again = run(job, ["--processes", "1"])
     again.until_step(kept.step + 1)
     assert again.others() == []

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it
 
 
 def test_a_killed_process_ends_the_job_which_resumes_on_one(tmp_path: Path) -> None:
-    check_the_loss_of_a_process(tmp_path / "job", "cpu")
+    check_the_loss_of_a_process(tmp_path / "job", "cpu", 40)
 
 
 def test_the_others_end_with_a_worker_that_is_killed(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from .one_of_several import CASES
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-ROUNDING = 2e-5
+ROUNDING = 5e-5
 """Relative. One view less would change a gradient by about a fifth."""
 
 

@@ -59,6 +59,23 @@ class BenchProcesses:
 
 
 @dataclass(frozen=True)
+class BenchMemory:
+    """Limit the memory to that of smaller cards, and show which way through a step each gets, and its peak."""
+
+    cards: tuple[float, ...] = (6, 8, 12, 16, 24)
+    """Sizes in GB."""
+    methods: tuple[Method, ...] = ("usd",)
+    views: int = 1
+    """Views of a step."""
+    prior: str = "random-sd21"
+    device: str = "auto"
+    out: Path | None = None
+    """JSON file for the results."""
+    set: Settings = field(default=())
+    """Settings of the backend."""
+
+
+@dataclass(frozen=True)
 class BenchField:
     """Time the Warp kernels of fields, rays and meshes against plain torch, and against another version."""
 
@@ -121,6 +138,7 @@ class Bench:
     what: (
         Annotated[BenchStep, tyro.conf.subcommand("step")]
         | Annotated[BenchProcesses, tyro.conf.subcommand("processes")]
+        | Annotated[BenchMemory, tyro.conf.subcommand("memory")]
         | Annotated[BenchField, tyro.conf.subcommand("field")]
         | Annotated[BenchJanus, tyro.conf.subcommand("janus")]
     ) = field(default_factory=BenchStep)
@@ -133,6 +151,8 @@ def run_bench(command: Bench) -> int:
             bench_step_command(command.what)
         case BenchProcesses():
             return bench_processes_command(command.what)
+        case BenchMemory():
+            bench_memory_command(command.what)
         case BenchField():
             bench_field_command(command.what)
         case BenchJanus():
@@ -187,6 +207,20 @@ def bench_processes_command(command: BenchProcesses) -> int:
     with shared(sys.argv[1:], command.processes, device):
         measure()
     return 0
+
+
+def bench_memory_command(command: BenchMemory) -> None:
+    from recdreamer.device import choose_device
+    from recdreamer.evaluation.bench_memory import as_table, bench_memory
+
+    rows = bench_memory(
+        command.cards, command.methods, command.views, command.prior, choose_device(command.device),
+        dict(map(parse_setting, command.set)),
+    )  # fmt: skip
+    print(as_table(rows))
+    if command.out is not None:
+        command.out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(command.out, json.dumps(rows, indent=2))
 
 
 def bench_field_command(command: BenchField) -> None:

@@ -12,7 +12,7 @@ import tempfile
 import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, NoReturn, get_args
 
 import tyro
 
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not isinstance(command, Models):  # The one command that may fetch something.
         stay_offline()
     try:
-        sys.exit(_run(command))
+        _exit(_run(command))
     except BrokenPipeError:  # Of "recdreamer … | head".
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
@@ -178,6 +178,16 @@ def main(arguments: list[str] | None = None) -> None:
             failure = explain(error, log=_write_log())
         print(f"{failure.message} {failure.hint}", file=sys.stderr)
         sys.exit(1)
+
+
+def _exit(code: int) -> NoReturn:
+    """End with a code; at once where a process was lost, as libraries would wait for it."""
+    team = sys.modules.get("recdreamer.team")
+    if team is not None and team.has_lost():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 UNEXPECTED = ("internal", "number", "install")

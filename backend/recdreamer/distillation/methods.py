@@ -21,7 +21,7 @@ from recdreamer.distillation.view_embedding import disentangled
 from recdreamer.graphs import Scalar
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.prior.denoiser import Denoiser, Question
-from recdreamer.prior.diffusion import guided
+from recdreamer.prior.diffusion import TinyEncoder, guided
 from recdreamer.prior.lora import Lesson, LoraBranch
 from recdreamer.prior.prompts import Prompts
 from recdreamer.prior.schedule import NoiseSchedule
@@ -77,10 +77,13 @@ class Guide:
         config: GuidanceConfig,
         rectifiers: Sequence[Rectifier] = (),
         rectifier_config: RectifierConfig | None = None,
+        encoder: TinyEncoder | None = None,
     ) -> None:
+        """`encoder` encodes the renders instead of the prior's own."""
         self.method: Method = method
         self.denoiser, self.prompts, self.config = denoiser, prompts, config
         self.rectifiers, self.rectifier_config = rectifiers, rectifier_config or RectifierConfig()
+        self.encoder = encoder
         self.progress = Scalar(0.0, prompts.plain.device)
 
     def case(self, step: int, progress: float) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Bool, Float
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
@@ -65,7 +66,15 @@ def random_sd21(device: torch.device, dtype: torch.dtype) -> RandomPrior:
 
 def random_dinov2(folder: Path) -> Path:
     """Write a DINOv2 ViT-S/14 with registers and random weights to `folder`, in its usual format."""
-    Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**DINOV2_SMALL)).save_pretrained(folder)
+    model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**DINOV2_SMALL))
+    folder.mkdir(exist_ok=True)
+    # By hand, because `save_pretrained` writes nothing in processes of ranks above 0.
+    model.config.architectures = [type(model).__name__]
+    model.config.to_json_file(folder / "config.json", use_diff=False)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in model.state_dict().items()},
+        folder / "model.safetensors",
+    )
     prepare = {
         "crop_size": {"height": 224, "width": 224},
         "image_mean": [0.485, 0.456, 0.406],

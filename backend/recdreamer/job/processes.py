@@ -163,7 +163,7 @@ class _Others:
 
     def reason(self) -> str:
         """Why one has ended, in words. Waits a moment, as the loss is seen before the end."""
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             for rank, process in self.running.items():
                 if process.poll() is not None:

@@ -107,9 +107,7 @@ class DiffusionPrior:
 
     def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch c h w"]:
         """Pictures in [0, 1] to latents, with gradient. Takes the posterior's mean: its noise would only add variance."""
-        images = torch.nn.functional.interpolate(
-            images, (self.image_px, self.image_px), mode="bilinear", align_corners=False
-        ) if images.shape[-2:] != (self.image_px, self.image_px) else images  # fmt: skip
+        images = sized(images, self.image_px)
         scale = GradScale(self.vae.dtype)
         posterior = self.vae.encode(scale.enter(2 * images - 1).to(self.vae.dtype)).latent_dist
         return scale.leave(posterior.mean.float()) * self.vae.config.scaling_factor
@@ -154,16 +152,25 @@ class DiffusionPrior:
         return self.decode(latents).clamp(0, 1)
 
 
-class TinyDecoder:
-    """A distilled decoder that replaces the autoencoder's own for pictures that only a classifier sees."""
+def sized(
+    images: Float[Tensor, "batch 3 height width"], size_px: int
+) -> Float[Tensor, "batch 3 size_px size_px"]:
+    """Pictures in the size that a model was trained on."""
+    if images.shape[-2:] == (size_px, size_px):
+        return images
+    return torch.nn.functional.interpolate(images, (size_px, size_px), mode="bilinear", align_corners=False)
 
-    def __init__(self, name: str, prior: DiffusionPrior) -> None:
+
+class TinyAutoencoder:
+    """A distilled autoencoder, half of which stands in for that of a prior."""
+
+    def __init__(self, name: str, prior: DiffusionPrior, setting: str) -> None:
         """`name` is a folder of an AutoencoderTiny, or one that is installed or cached, such as "taesd".
 
-        Raises JobError if it is not here, cannot be loaded or does not fit the prior.
+        Raises JobError if it is not here, cannot be loaded or does not fit the prior. `setting` has its name.
         """
         folder = located(name, "decoder").path
-        hint = "Choose another, or leave rectifier.tiny_decoder empty."
+        hint = f"Choose another, or leave {setting} empty."
         with loading("decoder", name, "an AutoencoderTiny", hint):
             self.model: Any = AutoencoderTiny.from_pretrained(
                 folder, dtype=prior.unet.dtype, local_files_only=True, use_safetensors=True
@@ -175,7 +182,28 @@ class TinyDecoder:
                 f"{name!r} decodes {theirs} latent channels, but the model has {ours}.",
                 "Choose a tiny decoder made for this model.",
             )
+        self.image_px = prior.image_px
         freeze(self.model, prior.device)
+
+
+class TinyEncoder(TinyAutoencoder):
+    """Encodes renders in the place of the autoencoder's own encoder."""
+
+    def __init__(self, name: str, prior: DiffusionPrior) -> None:
+        super().__init__(name, prior, "optimize.tiny_encoder")
+
+    def encode(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch c h w"]:
+        """Like DiffusionPrior.encode; gives latents in the denoiser's scale."""
+        scale = GradScale(self.model.dtype)
+        pictures = scale.enter(2 * sized(images, self.image_px) - 1).to(self.model.dtype)
+        return scale.leave(self.model.encode(pictures).latents.float())
+
+
+class TinyDecoder(TinyAutoencoder):
+    """Decodes pictures that only a classifier sees in the place of the autoencoder's own decoder."""
+
+    def __init__(self, name: str, prior: DiffusionPrior) -> None:
+        super().__init__(name, prior, "rectifier.tiny_decoder")
 
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
         """Like DiffusionPrior.decode; takes latents in the denoiser's scale."""

@@ -26,7 +26,7 @@ from recdreamer.pose.rectifier import Rectifier
 from recdreamer.pose.templates import PoseTemplate, are_placed, class_azimuths, load_templates
 from recdreamer.prior.attention import attention_to_prompt
 from recdreamer.prior.denoiser import Denoiser
-from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder
+from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder, TinyEncoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import VIEWS, Prompts
 from recdreamer.prior.words import Read, Words, doubts
@@ -53,7 +53,9 @@ def prepare_guide(
     denoiser = Denoiser(prior, branch, decoder)
     if guidance.checkpointing:
         denoiser.enable_checkpointing()
-    return Guide(config.method, denoiser, prompts, guidance, rectifiers, config.rectifier)
+    name = config.optimize.tiny_encoder
+    encoder = TinyEncoder(name, prior) if name and "shape" in config.stages else None
+    return Guide(config.method, denoiser, prompts, guidance, rectifiers, config.rectifier, encoder)
 
 
 def prepare_guides(

@@ -6,13 +6,14 @@ are computed again instead of being kept.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 
 from recdreamer.config import GenerateConfig
-from recdreamer.distillation.methods import LORA_METHODS
+from recdreamer.distillation.methods import LORA_METHODS, USD_METHODS
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import Method
 from recdreamer.report import Warn, no_warn
@@ -41,7 +42,7 @@ class Way:
         >>> round(Way(1, False).gib("usd", 1.0), 1), round(Way(4, True).gib("usd", 1.0), 1)
         (6.7, 9.4)
         """
-        kind = "usd" if method == "usd" else "branch" if method in LORA_METHODS else "plain"
+        kind = "usd" if method in USD_METHODS else "branch" if method in LORA_METHODS else "plain"
         return FIELD_GIB + self.views_at_once * scale * VIEW_GIB[kind][self.checkpointing]
 
     def words(self, num_views: int) -> str:
@@ -129,13 +130,19 @@ def free_gib(device: torch.device) -> float:
     """Memory of a GPU that a job can have: what others have left, up to the limit of this process if it has one."""
     free, total = torch.cuda.mem_get_info(device)
     held, used = torch.cuda.memory_reserved(device), torch.cuda.memory_allocated(device)
-    limit = torch.cuda.get_per_process_memory_fraction(device) * total
+    # Not in every version of torch.
+    share_of = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)
+    limit = share_of(device) * total
     return min(free + held - used, limit - used) / GIB
 
 
 def compact() -> None:
     """Let torch join freed blocks, which it does not by default: samples differ in number from step to step."""
-    torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+    # By a private name, as the variable of the environment is read before a job is known; not on Windows.
+    change = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+    change = change or torch.cuda.memory._set_allocator_settings
+    if sys.platform.startswith("linux"):
+        change("expandable_segments:True")
 
 
 def _views_at_once(config: GenerateConfig) -> int:
