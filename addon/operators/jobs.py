@@ -32,7 +32,7 @@ REPEATED = (
 REPLACED = "The current result is replaced when the new one is finished. Import then updates the object"
 
 
-NOT_OBJECT_MODE = "Switch to Object Mode first."
+NOT_OBJECT_MODE = Reason("Switch to Object Mode first.", "mode")
 NO_ACTIVE_RESULT = "Make an imported result the active object first."
 JOB_IS_RUNNING = Reason("A job is running. Pause or stop it first.", "running")
 OVERRIDES_HINT = 'Write them like {"optimize.num_steps": 40}.'

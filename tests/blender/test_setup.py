@@ -65,7 +65,9 @@ def test_offline_there_are_two_ways_on(draw_preferences, machine, preferences, t
     preferences.wheels_folder = ""
 
 
-def test_started_offline_the_setting_is_no_way_on(draw_preferences, machine, addon, monkeypatch):
+def test_blender_started_offline_cannot_be_put_online_by_the_setting(
+    draw_preferences, machine, addon, monkeypatch
+):
     machine()
     forced = SimpleNamespace(online_access=False, online_access_override=True, version=bpy.app.version)
     for module in ("operators.setup", "panels.backend"):

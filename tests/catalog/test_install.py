@@ -118,11 +118,8 @@ def test_get_stable_diffusion_brings_all_that_usd_needs(
     )
     assert [event["bytes"] for event in progress] == sorted(event["bytes"] for event in progress)
     # Nothing else came: no pickles, no pages.
-    there = {
-        path.relative_to(folder / SET[2]).as_posix()
-        for path in (folder / SET[2]).rglob("*")
-        if path.is_file()
-    }
+    root = folder / SET[2]
+    there = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     assert there == {file.path for file in entries()[SET[2]].files} | {MANIFEST, "LICENSE.txt"}
     manifest = json.loads((folder / SET[2] / MANIFEST).read_text())
     assert manifest["revision"] == entries()[SET[2]].sources[0].revision
@@ -199,7 +196,7 @@ def test_progress_goes_on_where_it_stopped(fetch: Fetch, filled: LocalHub) -> No
     assert 0 < plan["present_bytes"] < plan["bytes"]
 
 
-def test_a_mirror_takes_over_what_is_gone(fetch: Fetch, folder: Path, filled: LocalHub) -> None:
+def test_a_mirror_serves_a_repository_that_is_gone(fetch: Fetch, folder: Path, filled: LocalHub) -> None:
     first, second = entries()["stable-diffusion-2-1-base"].sources
     filled.files[second.repo, second.revision] = filled.files.pop((first.repo, first.revision))
     plan = next(event for event in fetch("stable-diffusion") if event["type"] == "plan")
@@ -216,7 +213,7 @@ def test_too_little_space_is_said_before_the_first_byte(
     assert caught.value.kind == "disk_full" and filled.sent == 0
 
 
-def test_a_difference_from_the_catalog_is_told(fetch: Fetch) -> None:
+def test_a_difference_from_the_catalog_is_reported(fetch: Fetch) -> None:
     """The local hub has small files: none has the hash that public records have."""
     warnings = [event["message"] for event in fetch("taesd") if event["type"] == "warning"]
     assert warnings == [

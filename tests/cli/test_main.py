@@ -149,7 +149,7 @@ def test_a_gallery_is_drawn_and_checked(tmp_path, capsys):
     ("image", "told"),
     [("nowhere.png", "'nowhere.png' cannot be read"), ("front.png", "is not a Zero-1-to-3 model")],
 )
-def test_views_of_what_is_not_there_are_one_sentence(pictures, tmp_path, capsys, image, told):
+def test_views_of_a_missing_picture_are_refused_in_one_sentence(pictures, tmp_path, capsys, image, told):
     arguments = ["--image", pictures / image, "--model", tmp_path, "--out", tmp_path / "out"]
     assert call("templates", "views", *arguments) == 1
     error = capsys.readouterr().err

@@ -216,7 +216,7 @@ def test_a_reader_that_does_not_read_holds_nothing_up(job):
     expect_result(job)
 
 
-def test_a_second_worker_says_so_and_harms_nothing(job):
+def test_a_second_worker_gives_its_reason_and_harms_nothing(job):
     write(job, step_s=0.01)
     first = start(job)
     wait_for_step(job, 5)

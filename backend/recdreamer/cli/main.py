@@ -87,7 +87,7 @@ class Generate(OnCluster):
     """How far the result may depart from the object's shape, 0 to 1."""
     height_m: float = 1.0
     processes: int = 1
-    """Processes that share the views of a step: as many as GPUs, or as cores that are free."""
+    """Processes that share the views of a step, each with a GPU or a core. 0: as many as fit."""
     set: Settings = field(default=())
     """Settings of the backend, for example optimize.num_steps=300."""
 

@@ -72,9 +72,9 @@ def destination(
 def gpus_for(request: JobRequest, chosen: float | None, largest: float) -> float:
     """GPUs for a job in a cluster whose largest node has `largest` of them. Raises RequestError if it has too few.
 
-    >>> gpus_for(JobRequest("a red bear"), None, 4), gpus_for(JobRequest("a red bear", prior="sd"), None, 4)
+    >>> gpus_for(JobRequest("a red bear"), None, 4.0), gpus_for(JobRequest("a red bear", prior="sd"), None, 4.0)
     (0.25, 1.0)
-    >>> gpus_for(JobRequest("a red bear"), None, 0), gpus_for(JobRequest("a red bear", device="cpu"), None, 4)
+    >>> gpus_for(JobRequest("a red bear"), None, 0.0), gpus_for(JobRequest("a red bear", device="cpu"), None, 4.0)
     (0.0, 0.0)
     """
     if chosen is not None:
