@@ -71,6 +71,9 @@ def submits(cluster: Cluster, nodes: Nodes, out: Path) -> dict[str, Any]:
 def events(cluster: Cluster, nodes: Nodes, out: Path) -> dict[str, Any]:
     """A job that reports all the time: what a second of it costs, and what an event."""
     before = cpu_times(out)
+    time.sleep(IDLE_S)
+    idle = {name: (after - before[name]) / IDLE_S for name, after in cpu_times(out).items()}
+    before = cpu_times(out)
     report = run_one(cluster, nodes, out, "long", num_steps=int(LONG_S / 0.02), step_s=0.02, save_every=10**6)
     spent = {name: after - before[name] for name, after in cpu_times(out).items()}
     spent = {name: value - idle[name] * LONG_S for name, value in spent.items()}
