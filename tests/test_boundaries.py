@@ -195,29 +195,6 @@ def test_tools_of_the_checkout_need_the_standard_library_only():
         assert all(level < 2 for level, _ in imports_of(path)), "it is used without the other rooms"
 
 
-def test_ray_is_known_in_one_place_and_loaded_on_demand():
-    """It is an optional package: whoever has it not, and runs jobs here, never notices."""
-    for path in BACKEND:
-        assert ("ray" in roots_of(path)) == (relative(path) == "backend/recdreamer/cluster/connection.py")
-    script = (
-        "import sys; sys.modules['ray'] = sys.modules['grpc'] = None\n"
-        "import recdreamer.cli.main, recdreamer.cli.work, recdreamer.job.worker, recdreamer.generate\n"
-        "assert not [name for name in sys.modules if name.startswith('recdreamer.cluster')]\n"
-        "import recdreamer.cluster.submit"
-    )
-    subprocess.run([sys.executable, "-c", script], cwd=ROOT / "backend", check=True, capture_output=True)
-
-
-def test_one_version_of_ray_everywhere():
-    extras = tomllib.loads((ROOT / "backend" / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    (pin,) = extras["optional-dependencies"]["cluster"]
-    assert pin in extras["optional-dependencies"]["dev"]
-    assert not [line for line in extras["dependencies"] if line.startswith("ray")]
-    source = (ROOT / "backend" / "recdreamer" / "cluster" / "connection.py").read_text(encoding="utf-8")
-    assert f'RAY = "{pin}"' in source
-    assert pin in (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
-
-
 def test_no_pickle_no_drawers_no_remote_code():
     for path in [*ADDON, *BACKEND]:
         assert not roots_of(path) & {"pickle", "dill", "cloudpickle", "shelve"}, relative(path)

@@ -41,7 +41,7 @@ def test_the_result_comes_back_with_what_a_worker_leaves(copies, to, make_job):
 @pytest.mark.parametrize("method", ["receive", "begin", "news", "pack", "part"])
 def test_a_lost_node_costs_what_came_after_the_newest_checkpoint(copies, to, make_job, method):
     (job, request), cluster, told = make_job(), Cluster(), Told()
-    cluster.before = lose_at(method, {"news": 8}.get(method, 1))
+    cluster.before = lose_at(method, {"news": 2}.get(method, 1))
     run_on(cluster, to, job, request, told)
     assert result_of(job) == RIGHT and len(cluster.hosts_so_far) == 2
     assert len(told.warnings) == 1 and "its node died" in told.warnings[0]

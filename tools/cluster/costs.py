@@ -19,8 +19,8 @@ from recdreamer.cluster.submit import run_on
 from proof import BACKEND, Counting, prepared, stand_in_destination
 from ray_nodes import Nodes
 
-SHORT, LONG_S, WORK_S = 10, 20.0, 4.0
-"""Jobs without work; seconds of the job whose events are counted; seconds of work in a job of the throughput."""
+SHORT, IDLE_S, LONG_S, WORK_S = 10, 10.0, 20.0, 4.0
+"""Jobs without work; seconds without a job; of the job whose events are counted; of work in a job of the throughput."""
 PARTS = {
     "head": (b"gcs_server", b"ray.util.client.server"),
     "hosts": (b"ray::",),
@@ -71,9 +71,14 @@ def submits(cluster: Cluster, nodes: Nodes, out: Path) -> dict[str, Any]:
 def events(cluster: Cluster, nodes: Nodes, out: Path) -> dict[str, Any]:
     """A job that reports all the time: what a second of it costs, and what an event."""
     before = cpu_times(out)
+    time.sleep(IDLE_S)
+    idle = {name: (after - before[name]) / IDLE_S for name, after in cpu_times(out).items()}
+    before = cpu_times(out)
     report = run_one(cluster, nodes, out, "long", num_steps=int(LONG_S / 0.02), step_s=0.02, save_every=10**6)
     spent = {name: after - before[name] for name, after in cpu_times(out).items()}
+    spent = {name: value - idle[name] * LONG_S for name, value in spent.items()}
     return {
+        "idle second, cpu ms of head": round(1000 * idle["head"], 1),
         "events per second of a job": round(report.events / LONG_S, 1),
         "second of a job, cpu ms of submitter": round(1000 * spent["submitter"] / LONG_S, 1),
         "second of a job, cpu ms of head": round(1000 * spent["head"] / LONG_S, 1),

@@ -18,7 +18,8 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class Proof:
         for seed in range(options.jobs):
             if seed not in self.ended:
                 self.waiting.put(seed)
-        self.lock, self.is_up, self.gone = threading.Lock(), threading.Event(), 0
+        self.lock, self.is_up, self.running = threading.Lock(), threading.Event(), 0
         self.lost = self.resubmitted = self.events = 0
         self.troubles: list[str] = []
 
@@ -104,7 +105,6 @@ class Proof:
     def connect(self) -> None:
         self.to = stand_in_destination(self.nodes.address)
         self.cluster = Cluster(self.to)
-        self.gone = 0
         self.is_up.set()
 
     def submit(self) -> None:
@@ -121,11 +121,11 @@ class Proof:
             job, request = prepared(self.out / "jobs" / f"{seed:05d}", seed, self.out / "ledger.txt")
             begun = time.monotonic()
             try:
-                run_on(self.cluster, self.to, job, request, report)
+                with self.counted():
+                    run_on(self.cluster, self.to, job, request, report)
             except JobError as error:
                 with self.lock:
                     if error.kind == "cluster" and "not answer any more" in error.message:
-                        self.gone += 1
                         self.resubmitted += 1
                         self.is_up.clear()
                         self.waiting.put(seed)
@@ -149,6 +149,17 @@ class Proof:
                 self.ended[seed] = line
                 self.lost += len(report.warnings)
                 self.events += report.events
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """One more job is running, inside."""
+        with self.lock:
+            self.running += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.running -= 1
 
     def kill_along(self) -> None:
         """Spread the kills over the jobs, those of the head among them."""
@@ -188,15 +199,12 @@ class Proof:
     def restart(self) -> None:
         """A new cluster when every job has noticed the end of the old one."""
         end_s = time.monotonic() + 180
-        while self.gone < self.busy() and time.monotonic() < end_s:
+        while self.running and time.monotonic() < end_s:
             time.sleep(0.1)
         self.cluster.close()
         self.nodes.close()
         self.nodes.start()
         self.connect()
-
-    def busy(self) -> int:
-        return min(self.options.in_flight, self.options.jobs - len(self.ended) - len(self.troubles))
 
     def processes(self, kind: str) -> list[int]:
         """Numbers of those processes of this cluster, and of no other."""

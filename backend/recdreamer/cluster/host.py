@@ -82,7 +82,7 @@ class JobHost:
         self._lock: FolderLock | None = None
         self._worker: subprocess.Popen[bytes] | None = None
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._ended = False
+        self._ended = threading.Event()
         self._log_read = 0
         self._packed: dict[str, bytes] = {}
         self._heard_s, self._closed = time.monotonic(), threading.Event()
@@ -130,22 +130,20 @@ class JobHost:
         return {"units": units}
 
     def news(self, wait_s: float) -> dict[str, Any]:
-        """What happened since the last question; the first line is waited for.
+        """What happened since the last question, after `wait_s` or at the end of the worker.
 
         lines: events · log: new text of the log · units: what can be fetched, with its stamp · code: the worker's exit
         code, None while it runs.
         """
         self._heard_s = time.monotonic()
-        lines = []
+        # Not line by line: a question costs the head more than a line.
+        self._ended.wait(wait_s)
+        lines, has_ended = [], self._ended.is_set()
         with suppress(queue.Empty):
-            if not self._ended:
-                lines.append(self._lines.get(timeout=wait_s))
             while True:
                 lines.append(self._lines.get_nowait())
-        # Looked at before the code, so that nothing that was written before the end is missed.
-        code = (
-            self._worker.wait() if self._worker is not None and self._ended and self._lines.empty() else None
-        )
+        # Nothing is written after the end, which was looked at first.
+        code = self._worker.wait() if self._worker is not None and has_ended else None
         return {"lines": lines, "log": self._new_log(), "units": self._units(code is not None), "code": code}
 
     def pack(self, unit: str) -> dict[str, Any] | None:
@@ -252,7 +250,7 @@ class JobHost:
             for line in stream:
                 self._lines.put(line.decode("utf-8", "replace"))
         self._worker.wait()
-        self._ended = True
+        self._ended.set()
 
     def _new_log(self) -> str:
         try:

@@ -33,8 +33,8 @@ from recdreamer.safe_files import printable
 
 PART = 2**20
 """Bytes of a file that one answer carries."""
-NEWS_S = 0.25
-"""How long a host waits for the first line of its news."""
+NEWS_S = 0.5
+"""Time between two questions for news."""
 TURN_S = 0.5
 """Longest time for files between two questions for news."""
 STOP_S = 55.0
