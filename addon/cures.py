@@ -61,7 +61,7 @@ CURES: Mapping[str, Cure] = {
     "not_writable": _CHOOSE_FOLDER,
     "busy": Cure("recdreamer.resume", "Try Again", "FILE_REFRESH", needs_job=True),
     **dict.fromkeys(
-        ("missing", "file", "text", "folder", "checkpoint", "number", "evaluate", "internal"), _OPEN_LOG
+        ("missing", "file", "text", "folder", "checkpoint", "number", "evaluate", "processes", "internal"), _OPEN_LOG
     ),
     "non_finite": _NEW_SEED,
     "empty_field": _NEW_SEED,

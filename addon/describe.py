@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-import textwrap
+from collections.abc import Callable
 
 from ..backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobState
 
@@ -124,7 +124,41 @@ MAX_TEXT = 2000
 """Of a message, which a file may have made longer than any panel."""
 
 
-def wrap(text: str, width_px: float, ui_scale: float) -> list[str]:
-    """Lines that fit into a sidebar, because Blender's labels do not wrap."""
-    # 6.4 px is the mean advance of Blender's font in English text. Without a window the scale is 0.
-    return textwrap.wrap(text[:MAX_TEXT], max(16, int((width_px / (ui_scale or 1.0) - 50) / 6.4)))
+def wrap(text: str, width_px: float, measure: Callable[[str], float]) -> list[str]:
+    """Lines that are at most so wide, because Blender's labels do not wrap; words that are wider are broken.
+
+    >>> wrap("Jobs run in /a/very/long/folder", 12, len)
+    ['Jobs run in', '/a/very/long', '/folder']
+    """
+    lines, line = [], ""
+    for word in text[:MAX_TEXT].split():
+        longer = f"{line} {word}".strip()
+        if measure(longer) <= width_px:
+            line = longer
+            continue
+        lines += [line] if line else []
+        while measure(word) > width_px and len(word) > 1:
+            head = _head(word, width_px, measure)
+            lines.append(head)
+            word = word[len(head) :]
+        line = word
+    return [*lines, line] if line else lines
+
+
+def shortened(text: str, width_px: float, measure: Callable[[str], float]) -> str:
+    """
+    >>> shortened("a red bear with a hat", 12, len)
+    'a red bear…'
+    """
+    if measure(text) <= width_px:
+        return text
+    return _head(text, width_px - measure("…"), measure).rstrip() + "…"
+
+
+def _head(text: str, width_px: float, measure: Callable[[str], float]) -> str:
+    """The longest beginning of a text that is not wider than this, but at least a letter."""
+    low, high = 1, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if measure(text[:middle]) <= width_px else (low, middle - 1)
+    return text[:low]

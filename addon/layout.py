@@ -1,10 +1,17 @@
-"""Text in a layout, wrapped to the width of the region."""
+"""Text in a layout, wrapped or shortened to the width of the region, because Blender cuts labels in their middle."""
 
 from __future__ import annotations
 
+import blf
 import bpy
 
 from . import describe
+
+MARGIN_PX, CARD_PX, ICON_PX = 80, 16, 22
+"""What panel, scroll bar and a box take of the width of a region; the frame of a card; an icon. At a scale of 1."""
+FONT, FONT_POINTS = 0, 11.0
+"""Blender's own, in which it draws labels."""
+MIN_WIDTH_PX = 60
 
 
 def draw_text(
@@ -16,6 +23,24 @@ def draw_text(
 ) -> None:
     """Draw text in as many lines as the region, or one of its equal columns, needs."""
     column = layout.column(align=True)
-    width_px = (context.region.width if context.region else 300) / columns
-    for index, line in enumerate(describe.wrap(text, width_px, context.preferences.system.ui_scale)):
+    width_px = room_px(context, columns) - (ICON_PX if icon != "NONE" else 0)
+    for index, line in enumerate(describe.wrap(text, max(MIN_WIDTH_PX, width_px), text_px)):
         column.label(text=line, icon=icon if index == 0 else ("BLANK1" if icon != "NONE" else "NONE"))
+
+
+def shortened(text: str, context: bpy.types.Context, other_px: float = 0.0) -> str:
+    """A text for one line of a panel that has `other_px` of other things, ending in "…" where it is too long."""
+    return describe.shortened(text, max(MIN_WIDTH_PX, room_px(context) - other_px), text_px)
+
+
+def room_px(context: bpy.types.Context, columns: int = 1) -> float:
+    """Width of text in the region, or on cards in equal columns, at a scale of 1; by default that of a new sidebar."""
+    scale = context.preferences.system.ui_scale or 1.0
+    width_px = context.region.width / scale if context.region else 292.0
+    return (width_px - MARGIN_PX) / columns - (CARD_PX if columns > 1 else 0)
+
+
+def text_px(text: str) -> float:
+    """Width of a text, at an interface scale of 1."""
+    blf.size(FONT, FONT_POINTS)
+    return blf.dimensions(FONT, text)[0]

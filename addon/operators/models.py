@@ -72,7 +72,7 @@ class RECDREAMER_OT_get_model(GuardedOperator, bpy.types.Operator):
         if row is not None and row.accepted:
             _begin(["get", name, "--accept-license"], f"Getting {title}")
         else:
-            _begin(["get", name, "--dry-run"], f"Asking for the size of {title}")
+            _begin(["get", name, "--dry-run"], title)
 
 
 def _wanted() -> str:

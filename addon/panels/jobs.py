@@ -13,8 +13,8 @@ import bpy
 from ...backend.recdreamer.protocol import MAX_CLASSES
 from .. import compat, describe, previews
 from ..jobs.registry import Job
-from ..layout import draw_text
-from ..operators.jobs import why_not_generate
+from ..layout import draw_text, shortened, text_px
+from ..operators.jobs import NOT_OBJECT_MODE, why_not_generate
 from ..preference_access import get_preferences
 from ..session import CATEGORY, session
 from .backend import draw_card_of_backend
@@ -45,6 +45,8 @@ CONDITION_WORDS = {
     "cancelled": "stopped",
 }
 """Conditions that the panel shows in other words."""
+HISTORY_OTHER_PX = 84
+"""What a line of History has beside name and age: an icon, and the frames of button and label."""
 
 
 class SidebarPanel:
@@ -97,7 +99,8 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         button.scale_y = 1.5
         button.operator("recdreamer.generate", icon="SHADERFX")
         reason = why_not_generate(context)
-        if reason and session.registry.running is None:
+        running = session.registry.running
+        if reason and (running is None or running is not session.shown):
             draw_text(layout, reason, context, "INFO")
             draw_cure(layout, reason.kind)
 
@@ -112,7 +115,7 @@ def draw_job(layout, job: Job, context):
     condition = CONDITION_WORDS.get(job.condition, job.condition)
     if job.running_on not in ("", socket.gethostname()):
         condition = f"running on {describe.one_line(job.running_on, 40)}"
-    layout.label(text=f"{name}  ·  {condition}", icon=CONDITION_ICONS[job.condition])
+    draw_text(layout, f"{name} · {condition}", context, CONDITION_ICONS[job.condition])
     if job.client is not None or job.condition == "running elsewhere":
         factor, text = describe.progress(job.state)
         layout.progress(factor=factor, text=text)
@@ -132,6 +135,9 @@ def draw_job(layout, job: Job, context):
         layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
     _draw_poses(layout, job)
     _draw_actions(layout, job)
+    if job.has_result and context.mode != "OBJECT":
+        draw_text(layout, NOT_OBJECT_MODE, context, "INFO")
+        draw_cure(layout, NOT_OBJECT_MODE.kind)
 
 
 def _draw_poses(layout, job: Job):
@@ -182,7 +188,8 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
         shown = session.shown
         column = layout.column(align=True)
         for job in jobs[: get_preferences().num_jobs]:
-            name = name_of(job)
+            age = describe.age(time.time() - job.state.updated_s) if job.state.updated_s else ""
+            name = shortened(name_of(job), context, HISTORY_OTHER_PX + text_px(age))
             row = column.row(align=True)
             select = row.operator(
                 "recdreamer.show_job", text=name, icon=CONDITION_ICONS[job.condition], depress=job is shown
@@ -190,12 +197,11 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
             select.job_id = job.id
             side = row.row()
             side.alignment = "RIGHT"
-            side.label(text=describe.age(time.time() - job.state.updated_s) if job.state.updated_s else "")
-        row = layout.row(align=True)
+            side.label(text=age)
         if not shown.why_not_continue:
-            row.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = shown.id
+            layout.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = shown.id
+        layout.operator("recdreamer.use_settings", icon="LOOP_BACK").job_id = shown.id
         row = layout.row(align=True)
-        row.operator("recdreamer.use_settings", text="Use Settings", icon="LOOP_BACK").job_id = shown.id
         row.operator("recdreamer.open_folder", text="Folder", icon="FILE_FOLDER").job_id = shown.id
         row.operator("recdreamer.delete_job", text="Delete", icon="TRASH").job_id = shown.id
 

@@ -8,12 +8,16 @@ from ...backend.recdreamer.protocol import BUILTIN_PRIOR
 from .. import describe
 from ..jobs.model_tasks import EXTRACTOR, ModelRow, ModelTask
 from ..jobs.task import CANCELED
-from ..layout import draw_text
+from ..layout import draw_text, shortened
 from ..operators.models import why_not_get
 from ..preference_access import get_preferences
 from ..session import session
 from .cure_buttons import draw_cure
 
+BUTTON_PX = 40
+"""Of a button behind a text, with the frame of the text."""
+CHOICE_PX = 30
+"""What stands beside the name of the chosen model: an icon and an arrow."""
 STATE_ICONS = {
     "installed": "CHECKMARK",
     "found": "CHECKMARK",
@@ -31,11 +35,10 @@ def ask_for_models() -> None:
         session.models.ask(preferences.find_interpreter(), preferences.folder)
 
 
-def draw_choice(layout: bpy.types.UILayout, text: str = "Image Model") -> None:
+def draw_choice(layout: bpy.types.UILayout, context) -> None:
     """The chosen image model, as a menu."""
-    row = layout.split(factor=0.4, align=True)
-    row.label(text=text)
-    row.menu("RECDREAMER_MT_prior", text=session.models.title_of(get_preferences().image_model))
+    title = session.models.title_of(get_preferences().image_model)
+    layout.menu("RECDREAMER_MT_prior", text=shortened(title, context, CHOICE_PX), icon="IMAGE_DATA")
 
 
 def draw_models(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, context) -> None:
@@ -47,7 +50,7 @@ def draw_models(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferen
         draw_text(layout, "Install the backend first.", context, "INFO")
         return
     ask_for_models()
-    draw_choice(layout)
+    draw_choice(layout, context)
     for text, menu, chosen in (
         ("Pose Extractor", "RECDREAMER_MT_extractor", preferences.extractor or "Automatic"),
         ("Tiny Decoder", "RECDREAMER_MT_decoder", preferences.tiny_decoder or "None"),
@@ -102,13 +105,13 @@ def draw_download(layout: bpy.types.UILayout, context) -> None:
     box = layout.box()
     if task.is_running:
         row = box.row(align=True)
-        row.progress(factor=task.factor, text=task.line or task.title)
+        waiting = "Asking for the size…" if task.is_dry else "Starting…"
+        row.progress(factor=task.factor, text=shortened(task.line or waiting, context, BUTTON_PX))
         row.operator("recdreamer.cancel_models", text="", icon="X")
-        if task.line:
-            draw_text(box, task.title, context)
+        draw_text(box, task.title, context)
         return
     row = box.row()
-    row.label(text=task.title)
+    row.label(text=shortened(task.title, context, BUTTON_PX))
     row.operator("recdreamer.dismiss_models", text="", icon="X", emboss=False)
     for sentence in task.told:
         draw_text(box, sentence, context, "INFO")

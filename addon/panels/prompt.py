@@ -23,7 +23,7 @@ def draw_model_and_words(layout: bpy.types.UILayout, settings: RecDreamerSetting
     ask_for_models()
     is_builtin = get_preferences().image_model in ("", BUILTIN_PRIOR)
     column = layout.column(align=True)
-    draw_choice(column)
+    draw_choice(column, context)
     if is_builtin:
         draw_text(column, WHAT_BUILTIN_IS, context)
         column.menu("RECDREAMER_MT_words", icon="OUTLINER_OB_FONT")

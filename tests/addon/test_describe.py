@@ -64,5 +64,16 @@ def test_label_of_file(stem, label):
 
 
 def test_wrap_never_gives_up():
-    assert describe.wrap("a sentence with some words", 10, 1.0)
-    assert all(len(line) <= 40 for line in describe.wrap("word " * 40, 306, 1.0))
+    assert describe.wrap("a sentence", 0, len) == [*"a", *"sentence"], (
+        "a letter a line, but no end without one"
+    )
+    text = "word " * 40 + "x" * 100
+    lines = describe.wrap(text, 30, len)
+    assert all(len(line) <= 30 for line in lines) and "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert describe.wrap("", 30, len) == []
+
+
+def test_what_is_shortened_fits_and_what_fits_is_not():
+    assert describe.shortened("a red bear", 10, len) == "a red bear"
+    assert describe.shortened("a red bear", 9, len) == "a red be…"
+    assert len(describe.shortened("a red bear", 1, len)) <= 2

@@ -109,7 +109,7 @@ def test_running(draw, fake_backend, addon, pump_until):
     bpy.context.scene.recdreamer.prompt = "a bear"
     bpy.ops.recdreamer.generate(overrides=json.dumps({"steps": 3000}))
     session = addon("session").session
-    assert "a bear  ·  starting" in draw().texts
+    assert "a bear · starting" in draw().texts
     pump_until(lambda: session.shown.state.step > 2)
     seen = draw()
     assert any(text.startswith("Optimize  ") for text in seen.texts)
@@ -117,7 +117,7 @@ def test_running(draw, fake_backend, addon, pump_until):
     assert "front  40 %" in seen.texts
     assert {"recdreamer.pause", "recdreamer.cancel"} <= set(seen.operators)
     bpy.ops.recdreamer.pause()
-    assert "a bear  ·  saving…" in draw().texts
+    assert "a bear · saving…" in draw().texts
     pump_until(lambda: session.registry.running is None)
     assert "recdreamer.resume" in draw().operators
 
@@ -131,7 +131,7 @@ def test_ended(draw, fake_backend, settle, mode, word, operator):
     bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": mode}))
     settle()
     seen = draw()
-    assert f"a bear  ·  {word}" in seen.texts
+    assert f"a bear · {word}" in seen.texts
     assert operator in seen.operators
     assert seen.operators.count("recdreamer.repeat_stage") == (2 if mode == "work" else 0)
     assert ("The GPU has no memory left." in " ".join(seen.texts)) == (mode == "fail")
@@ -155,7 +155,7 @@ def test_a_job_on_another_computer(draw, fake_backend, settle, addon):
     job.folder.state.write_text(json.dumps(state))
     addon("session").pump()
     seen = draw()
-    assert "a bear  ·  running on render-7" in seen.texts
+    assert "a bear · running on render-7" in seen.texts
     assert "recdreamer.pause" in seen.operators and "recdreamer.resume" not in seen.operators
     assert bpy.ops.recdreamer.pause() == {"FINISHED"}
     assert (job.folder.root / "stop").read_text() == "pause"
@@ -271,7 +271,11 @@ def test_card_menu(extension, addon, block_out):
     scene = bpy.context.scene
     context = SimpleNamespace(scene=scene, recdreamer_template=scene.recdreamer.templates[1])
     addon("panels.shelf").RECDREAMER_MT_card.draw(SimpleNamespace(layout=layout), context)
-    assert layout.record.operators == ["recdreamer.redo_template", "recdreamer.draw_novel_views"]
+    assert layout.record.operators == [
+        "recdreamer.redo_template",
+        "recdreamer.draw_novel_views",
+        "recdreamer.open_preferences",
+    ]
 
 
 def test_every_button_has_a_tooltip(extension):

@@ -139,7 +139,7 @@ def test_wrong_names_are_refused_with_the_right_ones() -> None:
         SUITES["small"].with_choices(["usd"])
 
 
-def test_prompts_that_begin_alike_are_told(tmp_path: Path) -> None:
+def test_prompts_that_begin_alike_are_reported(tmp_path: Path) -> None:
     long = "a figure that is described at such length that "
     suite = SUITES["small"].with_choices(prompts=[long + "it ends so", long + "it ends otherwise"])
     with pytest.raises(RequestError, match="begin alike"):

@@ -160,8 +160,9 @@ def script() -> Iterator[float]:
     yield from see(hand, "04-unknown-words")
     assert settings.prompt == "a wooden chair", settings.prompt
     settings.prompt = ""
-    yield from first_asset(hand, area, session, settings)
-    (HERE / "out" / "first-asset.json").write_text(json.dumps(hand.clicks[before:], indent=1))
+    if os.environ.get("FROM", "") != "models":
+        yield from first_asset(hand, area, session, settings)
+        (HERE / "out" / "first-asset.json").write_text(json.dumps(hand.clicks[before:], indent=1))
     yield from stable_diffusion(hand, area, session, settings)
     (HERE / "out" / "clicks.json").write_text(json.dumps(hand.clicks, indent=1))
 
@@ -239,7 +240,7 @@ def stable_diffusion(hand: Hand, area, session, settings) -> Iterator[float]:
     assert models.task.is_running, models.task.problem
     area.tag_redraw()
     yield from see(hand, "10-downloading")
-    yield from press(hand, area, "recdreamer.cancel_models", columns=(0.94, 0.9))
+    yield from press(hand, area, "recdreamer.cancel_models", columns=(0.81, 0.79))
     yield from until(lambda: not models.task.is_running, 30)
     area.tag_redraw()
     yield from see(hand, "11-canceled")
@@ -259,7 +260,7 @@ def stable_diffusion(hand: Hand, area, session, settings) -> Iterator[float]:
     yield from until(lambda: job.client is None or job.state.stage not in ("", "starting"), 300)
     yield from see(hand, "13-own-prompt")
     assert job.request.prior == "stable-diffusion-2-1-base" and job.condition == "running", job.state.message
-    yield from press(hand, area, "recdreamer.cancel(", columns=(0.8, 0.6))
+    yield from press(hand, area, "recdreamer.cancel(", columns=(0.6, 0.7))
     yield from until(lambda: job.client is None, 120)
 
     # An error with its next step. The record is written by hand: no GPU runs out of memory here.

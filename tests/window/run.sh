@@ -1,13 +1,14 @@
 #!/bin/bash
 # Runs the built extension in a real window with the real backend, and takes screenshots.
 #   run.sh CHROOT OUT [BACKEND_PYTHON]                 the main job, by operators
-#   WALK=clicks run.sh CHROOT OUT [BACKEND_PYTHON]     from install to Stable Diffusion, by mouse and keys
+#   WALK=clicks run.sh CHROOT OUT [BACKEND_PYTHON]     from install to Stable Diffusion, by mouse and keys;
+#                                                      with FROM=models without the first asset, which takes minutes
 # CHROOT comes from setup_chroot.sh, OUT gets empty.png, idle.png, running.png, finished.png and the logs.
 # BACKEND_PYTHON is a Python with the backend's dependencies, default .venv/backend/bin/python.
 # NUM_STEPS in the environment, default 40; increase it for screenshots of good results.
 # Needs root: the backend's Python is mounted into the chroot at its own path, read-only.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,8s/^# //p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,9s/^# //p' "$0"; exit 2; }
 here=$(dirname "$(realpath "$0")")
 checkout=$(realpath "$here/../..")
 root=$(realpath "$1")
@@ -52,7 +53,7 @@ if [ "${WALK:-}" = clicks ]; then
     cp -r "$checkout/backend/recdreamer" "$root/opt/recdreamer/backend/"
 fi
 status=0
-env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin BACKEND_PYTHON="$python" NUM_STEPS="${NUM_STEPS:-40}" \
+env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin BACKEND_PYTHON="$python" NUM_STEPS="${NUM_STEPS:-40}" FROM="${FROM:-}" \
     "${alone[@]}" chroot "$root" bash /opt/recdreamer/inside.sh $script || status=$?
 cp -r "$root/opt/recdreamer/out/." "$out/"
 ls "$out"

@@ -26,6 +26,8 @@ class EvaluateMesh:
     """Compare a job's mesh with the true figure of its prompt; adds to its report.json, and writes a sheet of views."""
 
     job: tyro.conf.Positional[Path]
+    animals: Path | None = None
+    """File of the true animals, which tools/train_prior/animals.py --fetch writes."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,11 @@ def run_evaluate(command: Evaluate) -> int:
         case EvaluateMesh():
             from recdreamer.evaluation.judge_mesh import judge_mesh
 
-            print(json.dumps(judge_mesh(_job(command.what.job)), indent=2, ensure_ascii=False))
+            print(
+                json.dumps(
+                    judge_mesh(_job(command.what.job), command.what.animals), indent=2, ensure_ascii=False
+                )
+            )
         case EvaluateClassifier():
             evaluate_classifier(command.what)
         case EvaluateJanus():

@@ -44,7 +44,9 @@ class AttributeClassifier(nn.Module):
             self.prepare = Preprocessing(folder, "bicubic")
             self.is_clip = AutoConfig.from_pretrained(folder, local_files_only=True).model_type == "clip"
             kind: Any = CLIPModel if self.is_clip else AutoModelForImageClassification
-            self.model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self.model = kind.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
             texts = self._text_features(folder, list(classes.values())) if self.is_clip else torch.empty(0)
         self.model.requires_grad_(False).eval()
         self.register_buffer("texts", texts)

@@ -1,0 +1,130 @@
+"""No label of the tab is cut in a sidebar of Blender's default width, in any state; measured with Blender's font."""
+
+from __future__ import annotations
+
+import json
+import time
+from types import SimpleNamespace
+
+import bpy
+import pytest
+
+from .widths import SIDEBAR_PX, Group, MeasuringLayout
+
+
+@pytest.fixture
+def cut(addon):
+    """The labels of the tab that are cut now."""
+
+    def cut() -> list[str]:
+        found = []
+        for name in ("panels.jobs", "panels.shelf", "panels.result"):
+            for cls in addon(name).CLASSES:
+                if "_PT_" in cls.__name__ and getattr(cls, "poll", lambda context: True)(bpy.context):
+                    root = Group("column")
+                    fake = SimpleNamespace(layout=MeasuringLayout(root))
+                    for helper in dir(cls):
+                        if helper.startswith("_draw"):
+                            setattr(fake, helper, getattr(cls, helper).__get__(fake))
+                    region = SimpleNamespace(width=292)
+                    context = SimpleNamespace(
+                        scene=bpy.context.scene, object=bpy.context.object, mode=bpy.context.mode,
+                        region=region, preferences=SimpleNamespace(system=SimpleNamespace(ui_scale=1.0)),
+                    )  # fmt: skip
+                    cls.draw(fake, context)
+                    found += root.cut(SIDEBAR_PX)
+        return found
+
+    return cut
+
+
+def test_a_cut_label_is_seen(extension):
+    root = Group("column")
+    layout = MeasuringLayout(root)
+    row = layout.row()
+    row.operator("recdreamer.use_settings", text="Restore All Settings", icon="LOOP_BACK")
+    row.operator("recdreamer.open_folder", text="Folder", icon="FILE_FOLDER")
+    row.operator("recdreamer.delete_job", text="Delete", icon="TRASH")
+    assert any("Restore All Settings" in text for text in root.cut(SIDEBAR_PX))
+    root.parts.clear()
+    layout.operator("recdreamer.use_settings", text="Restore All Settings", icon="LOOP_BACK")
+    layout.label(text="a word")
+    assert root.cut(SIDEBAR_PX) == []
+
+
+def test_without_a_backend(cut, addon):
+    addon("session").session.hardware.wait()
+    assert cut() == []
+
+
+@pytest.mark.parametrize("method", ["usd", "debiased_sds"])
+@pytest.mark.parametrize("kind", ["prompt", "object", "texture", "continue"])
+def test_settings(cut, fake_backend, block_out, kind, method):
+    settings = bpy.context.scene.recdreamer
+    settings.prompt, settings.method = "a photorealistic bear that is longer than the panel is wide", method
+    settings.start.kind = kind
+    assert cut() == []
+    if kind in ("object", "texture"):
+        block_out[1].parent = block_out[0]
+        settings.start.object = block_out[0]
+        assert cut() == []
+
+
+@pytest.mark.parametrize("fake", ["work", "fail"])
+def test_jobs(cut, fake_backend, settings, settle, addon, fake):
+    for kind in ("out_of_memory", "non_finite", "internal"):
+        settings.prompt = "a red bear with a very long prompt that no panel has room for"
+        bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": fake, "kind": kind}))
+        settle()
+        assert cut() == []
+    if fake == "work":
+        bpy.ops.recdreamer.import_result()
+        assert cut() == []
+
+
+def test_a_running_job(cut, fake_backend, settings, pump_until, addon, settle):
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"steps": 3000}))
+    session = addon("session").session
+    pump_until(lambda: session.shown.state.step > 2)
+    assert cut() == []
+    bpy.ops.recdreamer.cancel()
+    settle()
+    session.shown.state.updated_s = time.time() - 86400 * 300
+    assert cut() == []
+
+
+def test_the_shelf(cut, fake_backend, block_out, settings, addon, pump_until):
+    bpy.ops.recdreamer.capture_turntable()
+    bpy.ops.recdreamer.check_templates()
+    session = addon("session").session
+    pump_until(lambda: not session.errand.task.is_running)
+    assert cut() == []
+    bpy.ops.recdreamer.draw_samples()
+    pump_until(lambda: session.gallery)
+    assert cut() == []
+
+
+@pytest.mark.parametrize(
+    "name", ["builtin", "stable-diffusion-2-1-base", "/a/fine-tune-with-a-long-name-v12.safetensors"]
+)
+def test_models(cut, fake_backend, settings, pump_until, addon, preferences, name):
+    """Each state of Get Stable Diffusion, and words that are dropped."""
+    bpy.context.preferences.system.use_online_access = True
+    assert cut() == []
+    models = addon("session").session.models
+    pump_until(lambda: models.is_known)
+    preferences.image_model, settings.prompt = name, "a photorealistic wooden chair" * 20
+    assert cut() == []
+    bpy.ops.recdreamer.get_model()
+    assert cut() == []
+    pump_until(lambda: not models.is_busy)
+    assert cut() == [] and models.task.licenses
+    bpy.ops.recdreamer.accept_license()
+    pump_until(lambda: models.task.plan)
+    assert cut() == []
+    bpy.ops.recdreamer.cancel_models()
+    pump_until(lambda: not models.is_busy)
+    assert cut() == []
+    bpy.context.preferences.system.use_online_access = False
+    bpy.ops.recdreamer.dismiss_models()
+    assert cut() == []

@@ -1,0 +1,187 @@
+"""A stand-in for UILayout that lays out in pixels, to find labels that Blender would cut.
+
+Blender gives a row's items widths in proportion to what each wants, and cuts the text of an item that gets less. Numbers
+are those of the default theme at a scale of 1; text is measured with Blender's own font.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import blf
+import bpy
+
+SIDEBAR_PX = 236
+"""Content of a panel in a sidebar of Blender's default width, 292 px."""
+UNIT_PX = 20
+"""Height of a button, and width of an icon."""
+FRAME_PX = 10
+"""Least space around the text of a button."""
+WANTED_PX = 30
+"""What Blender adds to a text where there is room."""
+BOX_PX = 14
+"""What a box takes of the width."""
+FONT_POINTS = 11.0
+LABEL_SHARE = 0.4
+"""Of the width, with property split."""
+
+
+def text_px(text: str) -> float:
+    blf.size(0, FONT_POINTS)
+    return blf.dimensions(0, text)[0]
+
+
+@dataclass
+class Item:
+    """A button or label."""
+
+    text: str
+    extra_px: float
+    """Of icons and arrows."""
+
+    @property
+    def least_px(self) -> float:
+        return (text_px(self.text) + FRAME_PX if self.text else 0) + self.extra_px
+
+    @property
+    def wanted_px(self) -> float:
+        return text_px(self.text) + WANTED_PX + self.extra_px if self.text else max(self.extra_px, UNIT_PX)
+
+
+@dataclass
+class Group:
+    """A row, column, box or grid."""
+
+    kind: str
+    columns: int = 1
+    factor: float = 0.0
+    parts: list = field(default_factory=list)
+
+    @property
+    def wanted_px(self) -> float:
+        wants = [part.wanted_px for part in self.parts] or [0.0]
+        return sum(wants) if self.kind == "row" else max(wants)
+
+    def cut(self, width_px: float) -> list[str]:
+        """The texts that do not fit into this width."""
+        if self.kind == "box":
+            width_px -= BOX_PX
+        widths = [width_px / self.columns] * len(self.parts)
+        if self.kind == "row" and self.parts:
+            fixed = sum(part.wanted_px for part in self.parts if is_fixed(part))
+            flexible = sum(part.wanted_px for part in self.parts if not is_fixed(part))
+            scale = (width_px - fixed) / flexible if flexible else 1.0
+            widths = [part.wanted_px * (1 if is_fixed(part) else scale) for part in self.parts]
+        if self.kind == "split" and self.parts:
+            rest = max(len(self.parts) - 1, 1)
+            widths = [
+                width_px * (self.factor if at == 0 else (1 - self.factor) / rest)
+                for at in range(len(self.parts))
+            ]
+        found = []
+        for part, width in zip(self.parts, widths, strict=True):
+            if isinstance(part, Group):
+                found += part.cut(width)
+            elif part.text and part.least_px > width + 0.5:
+                found.append(f"{part.text!r} needs {part.least_px:.0f} px and has {width:.0f}")
+        return found
+
+
+def is_fixed(part: Item | Group) -> bool:
+    """Icons alone keep their width."""
+    return isinstance(part, Item) and not part.text
+
+
+class MeasuringLayout:
+    """Replaces UILayout; everything that is drawn becomes a tree of items."""
+
+    def __init__(self, group: Group, is_split: bool = False) -> None:
+        object.__setattr__(self, "group", group)
+        object.__setattr__(self, "is_split", is_split)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "use_property_split":
+            object.__setattr__(self, "is_split", value)
+
+    def _nested(self, kind: str, **options) -> MeasuringLayout:
+        group = Group(kind, **options)
+        self.group.parts.append(group)
+        return MeasuringLayout(group, self.is_split)
+
+    def _item(self, text: str | None, icon: str = "NONE", more_px: float = 0.0) -> None:
+        self.group.parts.append(Item(text or "", (UNIT_PX if icon not in ("NONE", "") else 0) + more_px))
+
+    def row(self, **_):
+        return self._nested("row")
+
+    def column(self, **_):
+        return self._nested("column")
+
+    def box(self):
+        return self._nested("box")
+
+    def split(self, factor=0.0, **_):
+        return self._nested("split", factor=factor)
+
+    def grid_flow(self, columns=1, **_):
+        return self._nested("column", columns=columns)
+
+    def panel(self, *_, **__):
+        return self._nested("row"), self._nested("box")
+
+    def label(self, text="", icon="NONE", **_):
+        self._item(text, icon)
+
+    def progress(self, text="", **_):
+        self._item(text)
+
+    def template_icon(self, **_): ...
+
+    def separator(self, **_): ...
+
+    def context_pointer_set(self, *_): ...
+
+    def operator(self, idname, text=None, icon="NONE", **_):
+        module, name = idname.split(".")
+        label = getattr(getattr(bpy.ops, module), name).get_rna_type().name
+        self._item(label if text is None else text, icon)
+        return SimpleNamespace()
+
+    def menu(self, idname, text=None, icon="NONE"):
+        label = getattr(bpy.types, idname).bl_label
+        self._item(label if text is None else text, icon, UNIT_PX if text != "" else 0)
+
+    def operator_menu_enum(self, idname, prop, text="", icon="NONE"):
+        self._item(text, icon)
+
+    def textbox(self, *_, **__): ...
+
+    def prop(self, data, name, text=None, icon="NONE", expand=False, **_):
+        rna = data.bl_rna.properties[name]
+        label = rna.name if text is None else text
+        if rna.type == "ENUM" and expand:
+            row = self
+            if self.is_split and label:
+                row = self._nested("split", factor=LABEL_SHARE)
+                row._item(label)
+            row = row._nested("row")
+            for choice in rna.enum_items:
+                row._item(choice.name)
+            return
+        value, more = "", 0.0
+        if rna.type == "ENUM":
+            items = {choice.identifier: choice.name for choice in rna.enum_items}
+            value, more = items.get(getattr(data, name), ""), UNIT_PX
+        elif rna.type in ("FLOAT", "INT"):
+            value, more = "0000.0", 0
+        if rna.type == "BOOLEAN":
+            self._item(label, "NONE" if icon == "NONE" and not label else "CHECKBOX")
+        elif self.is_split and label:
+            row = self._nested("split", factor=LABEL_SHARE)
+            row._item(label)
+            row._item(value, icon, more)
+        else:
+            self._item(f"{label}  {value}".strip() if rna.type != "STRING" else "", icon, more)
+
+    def prop_search(self, *_, **__): ...
