@@ -33,6 +33,7 @@ from recdreamer.images import write_picture, write_sheet
 from recdreamer.presets import resolve
 from recdreamer.protocol import JobFolder, JobRequest, RequestError
 from recdreamer.stages.particles_2d import check_config
+from recdreamer.worlds import WORLDS
 
 ROWS = [
     {"method": "vsd", "prompt": "a red bear", "seed": 1, "folder": "v1", "janus_score": 2.0, "success": 0.0,
@@ -46,7 +47,7 @@ ROWS = [
 
 
 def bench(out: Path, name: str = "small") -> JanusBench:
-    return JanusBench(out, suite_of(name), "builtin", "cpu")
+    return JanusBench(out, suite_of(name), suite_of(name).prior, "cpu")
 
 
 @pytest.mark.parametrize("name", SUITES)
@@ -56,6 +57,12 @@ def test_every_suite_is_a_plan_of_valid_jobs(name: str, tmp_path: Path) -> None:
     assert len({run.folder for run in runs}) == len(runs)
     resolved = {run.group: resolve(run.request) for run in runs}
     assert len(set(map(str, resolved.values()))) == len(resolved), "a variant changes nothing"
+
+
+def test_the_animals_are_in_their_world() -> None:
+    suite = SUITES["animals"]
+    assert suite.prior == "animals" and set(suite.prompts) <= set(WORLDS["animals"].prompts)
+    assert set(EIGHT_PROMPTS) <= set(WORLDS["figurines"].prompts) and prompts_of(["animals"]) == suite.prompts
 
 
 def test_the_prompts_are_those_of_table_7() -> None:

@@ -100,16 +100,17 @@ class BenchJanus:
     out: Path
     """Folder for the runs, results.jsonl, tables.md and report.html."""
     suite: str = "small"
-    """small (two cores, 10 minutes), bar, methods, rivals, paper, or a study of the paper: noisy, marginal, q-sampling,
-    particles, control, clamp, jacobian."""
+    """small (two cores, 10 minutes), bar, methods, rivals, animals, paper, or a study of the paper: noisy, marginal,
+    q-sampling, particles, control, clamp, jacobian."""
     methods: tuple[str, ...] = ()
     """Instead of the suite's: sds, vsd, esd, debiased_sds, perp_neg, sds_bridge, consdreamer, sdi, usd-marginal,
     usd-camera, usd-sdi-marginal, usd-sdi-camera."""
     prompts: tuple[str, ...] = ()
-    """Instead of the suite's; `paper` stands for the 22 of the paper, `eight` for those of the embedded world."""
+    """Instead of the suite's; `paper` stands for the 22 of the paper, `eight` and `animals` for those of the embedded
+    worlds."""
     seeds: tuple[int, ...] = ()
-    prior: str = BUILTIN_PRIOR
-    """builtin, a Stable Diffusion folder, or a model from `recdreamer models list`."""
+    prior: str = ""
+    """An embedded world, a Stable Diffusion folder, or a model from `recdreamer models list`; by default the suite's."""
     quality: Quality = "standard"
     whole: bool = False
     """All stages, not the first alone, which decides the shape."""
@@ -247,7 +248,7 @@ def bench_janus_command(command: BenchJanus) -> None:
 
     suite = suite_of(command.suite).with_choices(command.methods, prompts_of(command.prompts), command.seeds)
     bench = JanusBench(
-        given_path(command.out), suite, command.prior, command.device, command.workers, command.threads,
+        given_path(command.out), suite, command.prior or suite.prior, command.device, command.workers, command.threads,
         command.quality, command.whole, dict(map(parse_setting, command.set)), command.templates, command.reference,
     )  # fmt: skip
     runs = planned(bench)

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recdreamer.evaluation.job_runs import METHODS
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Kind, RequestError
+from recdreamer.protocol import BUILTIN_PRIOR, CLASS_AZIMUTHS_DEG, Kind, RequestError
 
 EIGHT_PROMPTS = (
     "a red bear", "a blue bird", "a yellow robot", "a purple rabbit",
     "a green bear", "a teal bird", "a red robot", "a blue rabbit",
 )  # fmt: skip
 """Each kind of the embedded world twice."""
+ANIMAL_PROMPTS = (
+    "a brown bear", "a gray elephant", "a golden lion", "a striped zebra",
+    "a brown horse", "a spotted pig", "a gray wolf", "a red fox",
+)  # fmt: skip
 PAPER_PROMPTS = (
     "An airplane made out of wood.",
     "A bald eagle carved out of wood features.",
@@ -55,6 +59,8 @@ class Suite:
     """Settings of each variant by its name; every method runs with each."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of all runs."""
+    prior: str = BUILTIN_PRIOR
+    """The embedded world of its prompts."""
     kind: Kind = "object"
     """`particles` makes 2D pictures instead of objects."""
 
@@ -91,6 +97,10 @@ SUITES = {
             "rivals", "Do the younger cures work?",
             ("sdi", "consdreamer", "usd-sdi-camera", "usd-sdi-marginal"), EIGHT_PROMPTS, BENCH_SEEDS,
         ),
+        Suite(
+            "animals", "The bars in the world of animals, whose prior obeys words for views less often.",
+            ("usd-camera", "usd-marginal", "vsd", "debiased_sds"), ANIMAL_PROMPTS, BENCH_SEEDS, prior="animals",
+        ),
         Suite("paper", "The paper's Tables 1, 3 and 5.", PAPER_METHODS, PAPER_PROMPTS, (0,)),
         Suite(
             "noisy",
@@ -123,7 +133,7 @@ SUITES = {
             ("usd-marginal",), EIGHT_PROMPTS[:2], BENCH_SEEDS[:1],
             {f"wants {pose}": {"rectifier.target": {pose: 1.0}} for pose in CLASS_AZIMUTHS_DEG},
             {"optimize.num_particles": 16, "optimize.num_steps": 1000, "optimize.network_learning_rate": 0.03},
-            "particles",
+            kind="particles",
         ),
         Suite(
             "clamp",
@@ -159,5 +169,5 @@ def prompts_of(prompts: Sequence[str]) -> tuple[str, ...]:
     >>> len(prompts_of(["paper"])), prompts_of(["a red bear"])
     (22, ('a red bear',))
     """
-    named = {"paper": PAPER_PROMPTS, "eight": EIGHT_PROMPTS}
+    named = {"paper": PAPER_PROMPTS, "eight": EIGHT_PROMPTS, "animals": ANIMAL_PROMPTS}
     return tuple(prompt for given in prompts for prompt in named.get(given, (given,)))

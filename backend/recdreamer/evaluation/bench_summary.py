@@ -14,16 +14,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from recdreamer.evaluation.animal_oracle import oracle_of
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.frechet import balanced, frechet_distance, picture_features
 from recdreamer.evaluation.intervals import Estimate, described, mean_over_prompts
 from recdreamer.evaluation.measure_result import NUM_VIEWS, split_row
-from recdreamer.evaluation.oracle import load_oracle
 from recdreamer.evaluation.view_metrics import DIRECTIONS, ClipJudge
 from recdreamer.images import write_picture
 from recdreamer.pose.draw import VIEW_PHRASES
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.worlds import WORLDS, world_of
+from recdreamer.worlds import world_of
 
 FID_VIEWS = 5
 """Views of each result that FID compares (paper, 4.2)."""
@@ -192,11 +192,10 @@ def reference_features(
     their poses. Pictures that were drawn before are kept."""
     folder.mkdir(parents=True, exist_ok=True)
     prior: DiffusionPrior | None = None
+    world = world_of(prior_name)
     pictures, owners = [], []
     phrases = (
-        list(VIEW_PHRASES.values())
-        if world_of(prior_name) == WORLDS["figurines"]
-        else [d.removeprefix("from ") for d in DIRECTIONS]
+        list(VIEW_PHRASES.values()) if world is not None else [d.removeprefix("from ") for d in DIRECTIONS]
     )
     for number, prompt in enumerate(prompts):
         path = folder / f"{number:02d}.png"
@@ -209,8 +208,8 @@ def reference_features(
         pictures.append(split_row(path, count))
         owners += [prompt] * count
     images, features = torch.cat(pictures), picture_features(device)
-    if world_of(prior_name) == WORLDS["figurines"]:
-        poses = torch.cat([load_oracle().pose_probs(some) for some in images.split(64)]).argmax(-1)
+    if world is not None:
+        poses = torch.cat([oracle_of(world).pose_probs(some) for some in images.split(64)]).argmax(-1)
     else:
         poses = torch.cat(
             [

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from recdreamer.cameras import orbit
 from recdreamer.config import GenerateConfig
+from recdreamer.evaluation.animal_oracle import oracle_of
 from recdreamer.evaluation.consistency import category_entropy, measure_consistency
 from recdreamer.evaluation.figurines import KINDS, POSES, Figurines
 from recdreamer.evaluation.frechet import EmbeddedFeatures
@@ -30,7 +31,6 @@ from recdreamer.evaluation.mesh_distance import (
     true_surface,
 )
 from recdreamer.evaluation.mesh_views import true_views
-from recdreamer.evaluation.oracle import load_oracle
 from recdreamer.evaluation.view_metrics import (
     ClipJudge,
     best_view,
@@ -51,13 +51,13 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError
 from recdreamer.stages.guidance import prepare_classifier
-from recdreamer.worlds import WORLDS, world_of
+from recdreamer.worlds import DEFAULT_WORLD, World, world_of
 
 NUM_VIEWS = 24
-VIEWS_PX = {True: 64, False: 224}
-"""Side of the pictures in the embedded world, and elsewhere."""
+VIEWS_PX = {"figurines": 64, "animals": 128, None: 224}
+"""Side of the pictures in the embedded worlds, and elsewhere."""
 SURFACE_POINTS = 50_000
-CLIP = {True: "builtin", False: "clip"}
+CLIP = {"figurines": "builtin", "animals": "clip", None: "clip"}
 
 
 def peak_memory_gib(device: torch.device) -> float:
@@ -77,32 +77,33 @@ def measure_result(
     In the embedded world the oracle reads the poses; elsewhere the training-free classifier does, with the job's
     templates or those that the prior draws. Raises JobError if nothing has been optimized yet.
     """
-    is_embedded, device = world_of(config.prior) == WORLDS["figurines"], prior.device
+    world, device = world_of(config.prior), prior.device
+    name = world and world.name
     scene = _scene(job, config, device)
     # Half a step away from the borders between two poses, where no answer is right.
     first_deg = 180 / NUM_VIEWS
     # Turning the object one way is turning the cameras the other way.
     cameras = orbit(NUM_VIEWS, config.cameras, device, first_deg - yaw_deg)
-    pictures = torch.cat(
-        [
-            scene.picture(orbit(1, config.cameras, device, float(at)), VIEWS_PX[is_embedded])
-            for at in cameras.azimuth_deg
-        ]
-        if not is_embedded
-        else [scene.picture(cameras, VIEWS_PX[is_embedded])]
+    # One at a time outside of the embedded worlds: all at once would need gigabytes.
+    turns = (
+        [cameras] if world else [orbit(1, config.cameras, device, float(at)) for at in cameras.azimuth_deg]
     )
+    pictures = torch.cat([scene.picture(some, VIEWS_PX[name]) for some in turns])
     azimuth_deg = orbit(NUM_VIEWS, config.cameras, device, first_deg).azimuth_deg
     job.result.mkdir(parents=True, exist_ok=True)
     write_sheet(
-        job.result / "contact-sheet.png", pictures[::2], NUM_VIEWS // 2, enlarge=2 if is_embedded else 1
+        job.result / "contact-sheet.png",
+        pictures[::2],
+        NUM_VIEWS // 2,
+        enlarge=2 if name == "figurines" else 1,
     )
     write_sheet(job.root / "views.png", pictures, NUM_VIEWS)
     extractor = FeatureExtractor(config.extractor).to(device)
-    clip = _clip(config.prompt, is_embedded, device)
+    clip = _clip(config.prompt, CLIP[name], device)
     found = measure_views(pictures, azimuth_deg, extractor, clip)
-    if is_embedded:
-        found |= _with_truth(config, scene, pictures, azimuth_deg, extractor, device)
-        write_pose_trace(job, device)
+    if world is not None:
+        found |= _with_truth(config, world, scene, pictures, azimuth_deg, extractor, device)
+        write_pose_trace(job, device, world)
         return found
     classifier, _ = prepare_classifier(job, config, prior)
     with torch.no_grad():
@@ -120,10 +121,10 @@ def _scene(job: JobFolder, config: GenerateConfig, device: torch.device) -> Scen
     return particles.scenes[0]
 
 
-def _clip(prompt: str, is_embedded: bool, device: torch.device) -> ClipJudge | None:
+def _clip(prompt: str, name: str, device: torch.device) -> ClipJudge | None:
     """CLIP where it is on the machine."""
     try:
-        return ClipJudge(prompt, CLIP[is_embedded], device=device)
+        return ClipJudge(prompt, name, device=device)
     except JobError:
         return None
 
@@ -171,11 +172,11 @@ def classified(
 
 
 def _with_truth(
-    config: GenerateConfig, scene: Scene, pictures: Tensor, azimuth_deg: Tensor, extractor: FeatureExtractor,
-    device: torch.device,
+    config: GenerateConfig, world: World, scene: Scene, pictures: Tensor, azimuth_deg: Tensor,
+    extractor: FeatureExtractor, device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
     """What the embedded world adds: the oracle's poses, and the distance from the true figure."""
-    probs = load_oracle(device).pose_probs(pictures)
+    probs = oracle_of(world, device).pose_probs(pictures)
     found: dict[str, Any] = {"judge": "oracle"} | classified(probs, POSES, azimuth_deg)
     figure = figure_or_none(config.prompt)
     if figure is None:
@@ -216,9 +217,9 @@ def measure_surface(
     }
 
 
-def write_pose_trace(job: JobFolder, device: torch.device) -> None:
+def write_pose_trace(job: JobFolder, device: torch.device, world: World = DEFAULT_WORLD) -> None:
     """Write poses.json: the oracle's shares of the poses in each preview of the first stage, with its step."""
-    oracle, trace = load_oracle(device), []
+    oracle, trace = oracle_of(world, device), []
     for path in sorted(job.previews.glob("shape-*.png")):
         views = split_row(path, 4).to(device)
         shares = oracle.pose_probs(views).mean(0)
