@@ -49,6 +49,8 @@ class ModelRow:
     """Why it is refused."""
     license: str = ""
     accepted: bool = True
+    """Its license is accepted, or need not be."""
+    is_recommended: bool = False
 
     @property
     def is_here(self) -> bool:
@@ -59,7 +61,10 @@ class ModelRow:
         texts = ("id", "title", "kind", "state", "about", "path", "reason", "license")
         values = {name: str(message.get(name, "")) for name in texts}
         return ModelRow(
-            **values, bytes=int(message.get("bytes", 0)), accepted=bool(message.get("accepted", True))
+            **values,
+            bytes=int(message.get("bytes", 0)),
+            accepted=bool(message.get("accepted", True)),
+            is_recommended=bool(message.get("recommended", False)),
         )
 
 
@@ -229,6 +234,8 @@ class Models:
                 task.join()
 
     def find(self, name: str) -> ModelRow | None:
+        if name == RECOMMENDED:
+            return next((row for row in self.rows if row.is_recommended), None)
         return next((row for row in self.rows if name in (row.id, row.path)), None)
 
     def choices(self, kind: str) -> list[ModelRow]:

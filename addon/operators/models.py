@@ -69,7 +69,9 @@ class RECDREAMER_OT_get_model(GuardedOperator, bpy.types.Operator):
         name = self.name or _wanted()
         row = session.models.find(name)
         title = row.title if row is not None else RECOMMENDED_TITLE
-        if row is not None and row.accepted:
+        last = session.models.task
+        was_accepted = last is not None and last.do == ("get", name, "--accept-license")
+        if was_accepted or (row is not None and row.accepted):
             _begin(["get", name, "--accept-license"], f"Getting {title}")
         else:
             _begin(["get", name, "--dry-run"], title)
