@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +225,16 @@ class Models:
                 self.forget()
             if self.task.has_succeeded:
                 self.done = self.task
+                self._note(self.task)
         return changed
+
+    def _note(self, task: ModelTask) -> None:
+        """What has come is here, before the list is read again."""
+        names = {name for name, _ in task.fetched} if task.do[0] == "get" and not task.is_dry else set()
+        self.rows = tuple(
+            replace(row, state="installed") if row.id in names and not row.is_here else row
+            for row in self.rows
+        )
 
     def stop(self) -> None:
         for task in (self.task, self._list):

@@ -86,6 +86,8 @@ def test_one_press_shows_size_and_license_and_the_second_brings_all(
     finish()
     assert (preferences.image_model, preferences.tiny_decoder) == ("stable-diffusion-2-1-base", "taesd")
     assert preferences.extractor == "", "the automatic one is DINOv2"
+    bpy.context.scene.recdreamer.prompt = "a chair"
+    assert bpy.ops.recdreamer.generate.poll(), "before the list is read again, too"
     relist()
     seen = draw()
     assert "Stable Diffusion 2.1 base" in seen.texts and "Get Stable Diffusion" not in seen.texts
