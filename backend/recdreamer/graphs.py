@@ -105,7 +105,8 @@ class CudaGraph:
         """
         self.graph, self.pool = torch.cuda.CUDAGraph(), like.pool if like else torch.cuda.graph_pool_handle()
         for generator in generators:
-            self.graph.register_generator_state(generator)
+            # Another object with the same state, as torch takes no subclass here.
+            self.graph.register_generator_state(generator.graphsafe_get_state())
         # What the run before left in torch's cache would be held twice.
         torch.cuda.empty_cache()
         # Other threads may go on with whatever they do.

@@ -118,11 +118,8 @@ def test_get_stable_diffusion_brings_all_that_usd_needs(
     )
     assert [event["bytes"] for event in progress] == sorted(event["bytes"] for event in progress)
     # Nothing else came: no pickles, no pages.
-    there = {
-        path.relative_to(folder / SET[2]).as_posix()
-        for path in (folder / SET[2]).rglob("*")
-        if path.is_file()
-    }
+    root = folder / SET[2]
+    there = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     assert there == {file.path for file in entries()[SET[2]].files} | {MANIFEST, "LICENSE.txt"}
     manifest = json.loads((folder / SET[2] / MANIFEST).read_text())
     assert manifest["revision"] == entries()[SET[2]].sources[0].revision

@@ -152,11 +152,12 @@ def bench_step_command(command: BenchStep) -> None:
 
 
 def bench_processes_command(command: BenchProcesses) -> int:
-    from recdreamer.device import choose_device
-    from recdreamer.evaluation.bench_processes import as_table, bench_processes
     from recdreamer.job.processes import assist, end_with_parent, rank_by_environment, see_own_gpu, shared
 
     see_own_gpu()
+    from recdreamer.device import choose_device
+    from recdreamer.evaluation.bench_processes import as_table, bench_processes
+
     device = choose_device(command.device)
 
     def measure() -> None:

@@ -20,12 +20,14 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     # on two shared cores. The variable is read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     refuse_unusable(request)
+    from recdreamer.job.processes import see_own_gpu, shared
+
+    # Before Warp is imported, which looks for GPUs.
+    see_own_gpu()
     from recdreamer.device import choose_device
     from recdreamer.generate import generate
-    from recdreamer.job.processes import see_own_gpu, shared
     from recdreamer.presets import resolve
 
-    see_own_gpu()
     config = resolve(request)
     processes = int(os.environ.get(PROCESSES) or config.processes)
     arguments, device = ("run", str(job.root)), choose_device(config.device)
@@ -35,14 +37,15 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
 
 def assist_job(folder: Path) -> int:
     """Share the views of a job whose worker runs in another process. Returns the exit code."""
-    from recdreamer.device import choose_device
-    from recdreamer.generate import assist
     from recdreamer.job.processes import assist as take_part
     from recdreamer.job.processes import end_with_parent, see_own_gpu
-    from recdreamer.presets import resolve
 
     end_with_parent()
     see_own_gpu()
+    from recdreamer.device import choose_device
+    from recdreamer.generate import assist
+    from recdreamer.presets import resolve
+
     config = resolve(JobFolder(folder).read_request())
     return take_part(choose_device(config.device), lambda: assist(JobFolder(folder), config))
 

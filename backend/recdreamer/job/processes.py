@@ -40,11 +40,13 @@ def count_by_environment() -> int:
 def see_own_gpu() -> None:
     """Let this process see the GPU of its LOCAL_RANK alone, if it has one; before torch looks for GPUs."""
     if "LOCAL_RANK" in os.environ and count_by_environment() > 1:
-        number = int(os.environ["LOCAL_RANK"])
-        visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
-        # One that there is not leaves none, which is said where the device is chosen.
-        own = visible[number : number + 1] if visible else [str(number)]
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own)
+        os.environ["CUDA_VISIBLE_DEVICES"] = _visible_gpu(int(os.environ["LOCAL_RANK"]))
+
+
+def _visible_gpu(number: int) -> str:
+    """The name of a GPU for CUDA_VISIBLE_DEVICES. One that there is not leaves none, which choosing a device says."""
+    visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    return ",".join(visible[number : number + 1]) if visible else str(number)
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def shared(
     _check(processes, device)
     limit_threads(processes, device)
     with tempfile.TemporaryDirectory(prefix="recdreamer-") as folder:
-        others = _Others(arguments, processes, Path(folder))
+        others = _Others(arguments, processes, device, Path(folder))
         try:
             team.join(device, 0, processes, others.store, others.waiting(tick))
             team.on_loss(others.reason)
@@ -105,26 +107,29 @@ def limit_threads(processes: int, device: torch.device) -> None:
 class _Others:
     """The processes of ranks 1 and up, on this computer. They end with the pipe to their standard input."""
 
-    def __init__(self, arguments: Sequence[str], processes: int, folder: Path) -> None:
+    def __init__(self, arguments: Sequence[str], processes: int, device: torch.device, folder: Path) -> None:
         use_loopback()
         self.store, self._folder = team.own_port(), folder
         self._ended = threading.Event()
         self.running = {
             rank: subprocess.Popen(
                 [sys.executable, "-P", "-m", "recdreamer", *arguments],
-                stdin=subprocess.PIPE, cwd=HOME, env=self._environment(rank, processes),
+                stdin=subprocess.PIPE, cwd=HOME, env=self._environment(rank, processes, device),
             )
             for rank in range(1, processes)
         }  # fmt: skip
         # A signal for the worker is one for the worker alone: it saves, and then ends the others.
         threading.Thread(target=self._watch, name="processes", daemon=True).start()
 
-    def _environment(self, rank: int, processes: int) -> dict[str, str]:
+    def _environment(self, rank: int, processes: int, device: torch.device) -> dict[str, str]:
         absolute = [p for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if os.path.isabs(p)]  # noqa: PTH117
         own = {
-            "RANK": rank, "WORLD_SIZE": processes, "LOCAL_RANK": rank, "MASTER_ADDR": team.HERE,
-            "MASTER_PORT": self.store.port, FAILURE: self._failure(rank),
+            "RANK": rank, "WORLD_SIZE": processes, "MASTER_ADDR": team.HERE, "MASTER_PORT": self.store.port,
+            FAILURE: self._failure(rank),
         }  # fmt: skip
+        if device.type == "cuda":
+            # Here, as a library that looks for GPUs when it is imported would see all of them.
+            own["CUDA_VISIBLE_DEVICES"] = _visible_gpu(rank)
         paths = os.pathsep.join(dict.fromkeys([str(HOME), *absolute]))
         return os.environ | {name: str(value) for name, value in own.items()} | {
             "PYTHONPATH": paths, "PYTHONSAFEPATH": "1",
