@@ -17,6 +17,7 @@ MODULES = (
     "operators.cards",
     "operators.capture",
     "operators.gallery",
+    "operators.inspect",
     "operators.setup",
     "operators.models",
     "operators.next_steps",

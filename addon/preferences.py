@@ -1,4 +1,4 @@
-"""Preferences: data folder, Python interpreter of the backend, and device."""
+"""Preferences: data folder, Python interpreter of the backend, device, and where jobs run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bpy
-from bpy.props import EnumProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
 
 from .. import __package__ as base_package
 from ..backend.recdreamer.protocol import BUILTIN_PRIOR, RequestError
@@ -43,6 +43,16 @@ BUILDS = (
     ("cuda13", "NVIDIA, CUDA 13", "For GeForce GTX 16, RTX 20 and newer, with a driver from 580 on"),
     ("cuda12", "NVIDIA, CUDA 12.6", "For GeForce GTX 900 to RTX 40 with an older driver"),
     ("cpu", "CPU", "For computers without an NVIDIA card; enough for the built-in model"),
+)
+DEFAULT_CLUSTER = "localhost:10001"
+"""What a tunnel leads to."""
+PLACES = (
+    ("here", "This Computer", "Jobs run on this computer"),
+    (
+        "cluster",
+        "A Cluster",
+        "Jobs run on a Ray cluster, such as one computer with a GPU. See docs/cluster.md",
+    ),
 )
 
 
@@ -93,6 +103,21 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         subtype="DIR_PATH",
         update=_make_absolute("views_model"),
     )
+    place: EnumProperty(name="Where to Run", description="Which computer runs jobs", items=PLACES)
+    cluster: StringProperty(
+        name="Address",
+        description="HOST:PORT of the cluster. A tunnel makes it localhost:10001",
+        default=DEFAULT_CLUSTER,
+    )
+    allow_remote: BoolProperty(
+        name="Other Computers",
+        description="Let the address name another computer. Neither the token nor the job is encrypted on the way",
+    )
+    storage: StringProperty(
+        name="Storage",
+        description="URL of a storage that this computer and the cluster can write, such as file:///mnt/studio/jobs. "
+        "Empty: files travel through the connection",
+    )
     num_jobs: IntProperty(
         name="Jobs Listed", description="Number of jobs shown in History", default=8, min=1, max=100
     )
@@ -100,6 +125,16 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
     @property
     def folder(self) -> Path:
         return Path(absolute_path(self.data_folder) or default_data_folder())
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """Options of the worker that say where a job runs; none for this computer."""
+        if self.place == "here":
+            return ()
+        storage = (f"--storage={self.storage.strip()}",) if self.storage.strip() else ()
+        allowed = ("--allow-remote",) if self.allow_remote else ()
+        # Never without an address, which would mean this computer.
+        return (f"--on={self.cluster.strip() or DEFAULT_CLUSTER}", *storage, *allowed)
 
     @property
     def wheels(self) -> str:
@@ -127,6 +162,11 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         self.layout.use_property_split = True
         self.layout.prop(self, "data_folder")
         self.layout.prop(self, "device")
+        self.layout.prop(self, "place")
+        if self.place == "cluster":
+            self.layout.prop(self, "cluster")
+            self.layout.prop(self, "allow_remote")
+            self.layout.prop(self, "storage", placeholder="optional: URL of a shared storage")
         self.layout.prop(self, "views_model", placeholder="optional: draws a picture from other sides")
         self.layout.prop(self, "num_jobs")
 

@@ -158,3 +158,18 @@ def test_a_close_up_has_its_target_in_the_middle_and_shows_it_larger_and_upright
             (project(c, above, 60, 60) - project(c, target, 60, 60))[view].norm() for c in (near, wide)
         ]
         assert (lengths[0] / lengths[1]).item() == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize("kind", ["own", "shared", "antithetic"])
+def test_the_jitter_of_views_stays_in_their_slices_and_reaches_all_azimuths(kind: str) -> None:
+    config = CameraConfig(azimuth_jitter=kind)
+    drawn = torch.stack([
+        sample_cameras(config, 4, torch.Generator().manual_seed(seed), "cpu").azimuth_deg for seed in range(400)
+    ])  # fmt: skip
+    assert torch.equal((drawn // 90).long(), torch.arange(4).expand(400, -1))
+    within = drawn % 90 / 90
+    assert (within.mean(0) - 0.5).abs().max() < 0.05 and within.std(0).min() > 0.25
+    first, second = within[:, 0], within[:, 1]
+    assert torch.allclose(first, second, atol=1e-4) == (kind == "shared")
+    assert torch.allclose(first, 1 - second, atol=1e-4) == (kind == "antithetic")
+    assert torch.allclose(first, within[:, 2], atol=1e-4) == (kind == "shared")

@@ -67,7 +67,7 @@ def test_asking_turns_no_worker_away(tmp_path):
         asker.kill()
 
 
-def test_a_lock_file_that_is_none_is_refused(tmp_path):
+def test_something_else_in_the_place_of_the_lock_file_is_refused(tmp_path):
     (tmp_path / "victim").write_text("safe")
     (tmp_path / LOCK).symlink_to("victim")
     assert not is_locked(tmp_path)
@@ -97,7 +97,7 @@ def test_a_deleted_lock_file_is_renewed_unless_another_was_faster(tmp_path):
 
 
 @pytest.mark.parametrize("is_made_again", [False, True])
-def test_a_folder_that_was_moved_is_not_locked_anew(is_made_again, tmp_path):
+def test_a_folder_that_was_moved_is_not_locked_again(is_made_again, tmp_path):
     """Also if another folder has its name now."""
     (tmp_path / "job").mkdir()
     lock = FolderLock(tmp_path / "job")

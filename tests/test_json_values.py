@@ -29,7 +29,7 @@ from recdreamer.safe_files import FileMissing, RequestError
         ("{", "Expecting property"),
     ],
 )
-def test_what_is_out_of_bounds_is_one_value_error(text, told):
+def test_json_out_of_bounds_raises_one_value_error(text, told):
     with pytest.raises(ValueError, match=told) as caught:
         parse_json(text)
     assert len(str(caught.value)) < 200

@@ -95,7 +95,7 @@ def test_a_wrong_type_is_a_damaged_file(change):
         JobRequest.from_json(json.dumps(json.loads(REQUEST.to_json()) | change))
 
 
-def test_another_protocol_is_told_even_if_its_fields_changed_type():
+def test_another_protocol_is_reported_even_if_its_fields_changed_type():
     with pytest.raises(RequestError, match="speaks protocol 7"):
         JobRequest.from_json('{"prompt": {"text": "a bear"}, "protocol": 7}')
 

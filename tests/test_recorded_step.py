@@ -51,6 +51,8 @@ CASES = {
     "usd, no jacobian": {"overrides": {"rectifier.jacobian": False}},
     "usd, checkpointing": {"overrides": {"guidance.checkpointing": True}},
     "usd, noisy, released": {"overrides": {"rectifier.estimate": "noisy", "rectifier.clamp": "released"}},
+    "usd, one view at once": {"overrides": {"guidance.views_at_once": 1}},
+    "vsd, one view at once": {"method": "vsd", "overrides": {"guidance.views_at_once": 1}},
     "usd, samples in buffers": {"overrides": {"render.haze_steps": 4, "occupancy.interval": 2}},
 }  # fmt: skip
 

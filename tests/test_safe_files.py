@@ -45,7 +45,7 @@ def test_a_file_is_read_up_to_its_limit(tmp_path):
     assert "has 5 bytes; at most 4" in refused(read_bounded, path, 4)
 
 
-def test_what_is_no_regular_file_is_refused_at_once(tmp_path):
+def test_anything_but_a_regular_file_is_refused_at_once(tmp_path):
     """A FIFO would wait for ever, a device never ends, a link leads elsewhere."""
     (tmp_path / "folder").mkdir()
     (tmp_path / "target").write_text("x")

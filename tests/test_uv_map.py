@@ -82,7 +82,7 @@ def test_few_faces_in_a_tile_of_their_own_are_worth_a_word() -> None:
     assert "1 face lies in UV tile 1002 and hardly uses it" in warning
 
 
-def test_islands_upon_each_other_are_told_with_their_share() -> None:
+def test_overlapping_islands_are_reported_with_their_share() -> None:
     (warning,) = check_uvs(*grid(20, stack=2))
     assert warning.startswith("100% of the UV map lies under other parts")
     # Mirrored halves, as artists stack them; the half that is not stacked does not count.

@@ -86,7 +86,7 @@ def demo(options: argparse.Namespace) -> int:
     out = options.out.resolve()
     job, settings = out / "job", out / "settings.json"
     arguments = ["--prompt", options.prompt, "--method", options.method, "--seed", str(options.seed)]
-    arguments += ["--quality", "quick" if options.quick else "standard"]
+    arguments += ["--quality", "quick" if options.quick else "standard", "--processes", "0"]
     if options.templates:
         arguments += ["--templates", str(options.templates.resolve())]
     if settings.exists() and settings.read_text(encoding="utf-8") != json.dumps(arguments):

@@ -123,7 +123,7 @@ class JobClient:
             host="",
         )
         self._announced = replace(self.state)
-        self._repeats = bool(options)
+        self._repeats = "--again" in options
         self.stopping: Command | Literal[""] = ""
         """What the worker was asked for; empty: nothing."""
         self._deadline = time.monotonic() + HELLO_TIMEOUT_S

@@ -118,6 +118,16 @@ def check_task(
     return Task([Step("Checking templates", [*command, "templates", "check", str(folder)])], data_folder)
 
 
+def inspect_task(
+    command: Sequence[str], file: Path, prompt: str, folder: Path, has_templates: bool, device: str
+) -> Task:
+    """Look at a mesh from all sides; the templates are in a folder beside it."""
+    arguments = [str(file), "--out", str(folder), "--prompt", prompt, "--device", device]
+    if has_templates:
+        arguments += ["--templates", str(folder / "templates")]
+    return Task([Step("Inspecting", [*command, "evaluate", "janus", *arguments])])
+
+
 def new_folder(root: Path, name: str) -> Path:
     """Create a folder for one errand and delete the oldest of its kind. Raises RequestError if that fails."""
     with suppress(OSError):

@@ -185,17 +185,26 @@ class JobRegistry:
         self.jobs.insert(0, job)
         return job
 
-    def start(self, job: Job, command: Sequence[str], backend: Path, again: str = "", seed: int = 0) -> None:
+    def start(
+        self,
+        job: Job,
+        command: Sequence[str],
+        backend: Path,
+        again: str = "",
+        seed: int = 0,
+        where: Sequence[str] = (),
+    ) -> None:
         """Run or resume a job, or redo its stage `again` and all later ones with another seed.
 
-        Raises RequestError if the worker cannot be started.
+        `where`: options of the worker for another place than this computer. Raises RequestError if the worker cannot be
+        started.
         """
         reason = job.why_not_repeat if again else job.why_not_resume
         if reason:
             raise RequestError(reason, "Choose another job.")
         options = ["--again", again, "--seed", str(seed)] if again else []
         try:
-            job.client = JobClient(job.folder, command, backend, options, self.data_folder)
+            job.client = JobClient(job.folder, command, backend, [*where, *options], self.data_folder)
         except OSError as error:
             if error.errno in trouble.FULL:
                 raise RequestError("The disk is full.", "Free some space, and resume the job.") from error

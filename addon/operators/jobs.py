@@ -120,7 +120,9 @@ class RECDREAMER_OT_generate(GuardedOperator, bpy.types.Operator):
             request = dataclasses.replace(request, templates=templates)
         images = [template.path for template in settings.enabled_templates]
         job = session.registry.create(request, images, files)
-        session.registry.start(job, environment.run_command(interpreter), BACKEND)
+        session.registry.start(
+            job, environment.run_command(interpreter), BACKEND, where=get_preferences().where
+        )
         session.shown_id = job.id
 
     def _read_overrides(self) -> dict[str, Any]:
@@ -146,7 +148,7 @@ class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
 
     def act(self, context, job):
         command = environment.run_command(get_preferences().find_interpreter())
-        session.registry.start(job, command, BACKEND)
+        session.registry.start(job, command, BACKEND, where=get_preferences().where)
         session.shown_id = job.id
         return ""
 
@@ -178,7 +180,8 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
         if self.stage not in job.stages_to_repeat:
             return job.why_not_repeat or f"This job did not run the {self.stage} stage."
         command = environment.run_command(get_preferences().find_interpreter())
-        session.registry.start(job, command, BACKEND, self.stage, random_seed())
+        where = get_preferences().where
+        session.registry.start(job, command, BACKEND, self.stage, random_seed(), where)
         session.shown_id = job.id
         return ""
 

@@ -30,6 +30,7 @@ class RECDREAMER_PT_result(SidebarPanel, bpy.types.Panel):
             # The operator asks for its settings first.
             layout.operator_context = "INVOKE_DEFAULT"
             layout.operator("recdreamer.make_quads", icon="MOD_REMESH")
+            layout.operator("recdreamer.inspect", icon="VIEWZOOM")
         if is_painted(obj):
             layout.operator("recdreamer.restore_materials", icon="LOOP_BACK")
         if QUADS_KEY in obj and not obj.data.materials:

@@ -7,8 +7,9 @@ axes: the camera looks down its -Z, +Y is up in the image and +X is to the right
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -32,6 +33,11 @@ class Cameras:
     def __len__(self) -> int:
         return self.c2w.shape[0]
 
+    @staticmethod
+    def joined(parts: Sequence[Cameras]) -> Cameras:
+        """All cameras, in order."""
+        return Cameras(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Cameras)))
+
     def of(self, share: Share) -> Cameras:
         """The cameras of this process's views, from those of all."""
         return Cameras(*(share.own(getattr(self, each.name)) for each in fields(self)))
@@ -49,6 +55,9 @@ class CameraConfig:
     """Full vertical angle of view."""
     azimuth_deg: Range = (0.0, 360.0)
     """Divided into one slice per view, all equally likely."""
+    azimuth_jitter: Literal["own", "shared", "antithetic"] = "own"
+    """Where a view is in its slice: drawn for each; drawn once for all, which leaves equal distances between them; or
+    drawn for each pair of neighbors, mirrored in the second, so that their mean is that of the circle."""
     azimuth_probs: tuple[float, ...] = ()
     """Relative frequency of the bins of `azimuth_deg`; empty is uniform. Four bins are centred on front, right, back
     and left (q-sampling, the ablation of Fig. 9)."""
@@ -108,7 +117,8 @@ def sample_cameras(
         return low + (high - low) * torch.rand(num_views, generator=generator, device=generator.device)
 
     low, high = config.azimuth_deg
-    slices = torch.arange(num_views, device=generator.device) + uniform(0.0, 1.0)
+    slices = torch.arange(num_views, device=generator.device)
+    slices = slices + _jitter(uniform(0.0, 1.0), config.azimuth_jitter)
     shares = slices / num_views
     if config.azimuth_probs:
         shares = _within_bins(shares, config.azimuth_probs)
@@ -118,6 +128,24 @@ def sample_cameras(
     return orbit_cameras(
         azimuth_deg.to(device), elevation_deg.to(device), distance.to(device), fov_y_deg.to(device)
     )
+
+
+def _jitter(
+    draws: Float[Tensor, "views"], kind: Literal["own", "shared", "antithetic"]
+) -> Float[Tensor, "views"]:
+    """The place of each view in its slice, from a draw in [0, 1) for each.
+
+    >>> draws = torch.tensor([0.25, 0.75, 0.5])
+    >>> [_jitter(draws, kind).tolist() for kind in ("shared", "antithetic")]
+    [[0.25, 0.25, 0.25], [0.25, 0.75, 0.5]]
+    """
+    if kind == "shared":
+        return draws[:1].expand_as(draws)
+    if kind == "antithetic":
+        firsts = draws[0::2].repeat_interleave(2)[: len(draws)]
+        is_second = torch.arange(len(draws), device=draws.device) % 2 == 1
+        return torch.where(is_second, 1 - firsts, firsts)
+    return draws
 
 
 def close_ups(cameras: Cameras, targets: Float[Tensor, "views 3"], zoom: float) -> Cameras:

@@ -179,8 +179,9 @@ class GenerateConfig:
     device: str
     height_m: float
     processes: int = 1
-    """Processes that share the views of a step: on GPUs one for each GPU, else cores. The result is the same within
-    rounding; a stage with fewer views in a step is run by one."""
+    """Processes that share the views of a step, each with a GPU or a core. The result is the same within rounding; a
+    stage with fewer views in a step is run by one. 0: as many as there are GPUs or cores, up to a process for each view
+    of the first stage."""
     stages: tuple[str, ...] = get_args(Stage)
     start: StartConfig = StartConfig()
     optimize: OptimizeConfig = OptimizeConfig()

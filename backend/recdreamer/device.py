@@ -15,8 +15,14 @@ from recdreamer.worlds import world_of
 
 
 def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU, except for an embedded prior, which is too small to gain from it."""
-    return torch.bfloat16 if device.type == "cuda" and world_of(prior) is None else torch.float32
+    """bfloat16 on a GPU, or float16 on one without it (Turing), where gradients are scaled.
+
+    Embedded priors stay in float32, as they are too small to gain from halves.
+    """
+    if device.type != "cuda" or world_of(prior) is not None:
+        return torch.float32
+    is_old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
+    return torch.float16 if is_old else torch.bfloat16
 
 
 def choose_device(name: str) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ from recdreamer.protocol import USD_METHODS, JobFolder, Stage, write_atomically
 from recdreamer.report import NullReport, Report
 from recdreamer.stages.guidance import prepare_guides
 from recdreamer.stages.handover import JobRun, first_shapes, refined_shapes
+from recdreamer.stages.memory import compact, fitted, most_views, stepped_down, ways
 from recdreamer.stages.workpiece import Workpiece, face_front, paint_objects, workpieces_of
 from recdreamer.start.prepare import prepare_start
 
@@ -44,7 +46,25 @@ def generate(job: JobFolder, config: GenerateConfig, report: Report) -> None:
     run = prepare_run(job, config, report)
     # The other processes begin, as all that they need is in the folder now.
     team.message(json.dumps(run.seeds))
-    pieces = run_stages(run)
+    pieces, lower = None, None
+    try:
+        pieces = run_stages(run)
+    except torch.OutOfMemoryError:
+        # Others would go on where this one begins again.
+        lower = stepped_down(run.config) if run.device.type == "cuda" and team.count() == 1 else None
+        if lower is None:
+            raise
+    if lower is not None:
+        # Outside of the block above: the exception holds all that the step had.
+        way = next(ways(lower)).words(most_views(lower))
+        report.warning(f"The GPU ran out of memory. From the newest checkpoint on, {way}.")
+        del run
+        gc.collect()
+        torch.cuda.empty_cache()
+        compact()
+        run = prepare_run(job, lower, report)
+        pieces = run_stages(run)
+    assert pieces is not None
     if run.has("texture"):
         run.begin("mesh")
     if run.start.may_turn:
@@ -97,6 +117,7 @@ def prepare_run(
     models = models_of(config)
     torch.manual_seed(config.seed)
     prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
+    config = fitted(config, prior, report.warning)
     guides = prepare_guides(job, config, prior, report.warning)
     prior.free_text_encoder()
     return JobRun(job, config, report, begin, device, seeds, start, prior, guides, models)

@@ -5,7 +5,8 @@ The loop around it (lines 1 and 7) is `stages.run.run_steps`; p̄_t begins as 1/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -23,7 +24,7 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.team import share_of_views
-from recdreamer.view_shares import ALL_VIEWS, Share
+from recdreamer.view_shares import ALL_VIEWS, Share, share_of
 
 
 def optimize_step(
@@ -47,6 +48,10 @@ def optimize_step(
     settle(step, found, guide, lora)
 
 
+NOISED = ("latents", "latents_t", "eps", "t", "sigma_t", "w_t")
+"""The tensors of a `Noised`."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What lines 5 and 6 need from those before."""
@@ -56,6 +61,16 @@ class Found:
     branch_grads: tuple[Tensor, ...] | None
     """None if the branch learns nothing in this step."""
     share: Share
+
+    def copied(self) -> Found:
+        """Out of the memory of a recording, which the next replay writes again."""
+        grads = None if self.branch_grads is None else tuple(grad.clone() for grad in self.branch_grads)
+        log_probs, x = tuple(each.clone() for each in self.log_probs), self.x
+        tensors = {name: getattr(x, name).clone() for name in NOISED}
+        cameras = None if x.cameras is None else Cameras.joined([x.cameras])
+        return replace(
+            self, x=replace(x, cameras=cameras, **tensors), log_probs=log_probs, branch_grads=grads
+        )
 
 
 def distill(
@@ -70,8 +85,9 @@ def distill(
     generator: torch.Generator | None = None,
 ) -> Found:
     """Lines 2 to 4, and the gradients of line 6. As in `optimize_step`."""
-    share, num_steps = share_of_views(config.num_views), config.num_steps
-    generator = generator or step_generator(config.seed, step, model.device, share)
+    if generator is None:
+        generator = step_generator(config.seed, step, model.device, share_of_views(config.num_views))
+    share, num_steps = share_of(generator), config.num_steps
 
     # Line 2: x_0 = g(θ, c): render, then encode.
     if cameras is None:
@@ -97,6 +113,27 @@ def distill(
     if lora is not None and lesson is not None and branch_grads is None:
         branch_grads = lora.grads(lesson)
     return Found(x, answers.log_probs, branch_grads, share)
+
+
+def joined(parts: Sequence[Found], share: Share) -> Found:
+    """What was found in parts of a process's views, one after another."""
+    first, *_ = parts
+    if len(parts) == 1:
+        return first
+    rows = lambda name: torch.cat([getattr(part.x, name) for part in parts])  # noqa: E731
+    cameras = [part.x.cameras for part in parts if part.x.cameras is not None]
+    x = Noised(
+        *map(rows, NOISED),
+        cameras=Cameras.joined(cameras) if cameras else None, step=first.x.step, progress=first.x.progress,
+    )  # fmt: skip
+    grads = None
+    if first.branch_grads is not None:
+        weights = [part.share.size / share.size for part in parts]
+        of_each = zip(*[part.branch_grads or () for part in parts], strict=True)
+        grads = tuple(sum(w * g for w, g in zip(weights, each, strict=True)) for each in of_each)
+    return Found(
+        x, tuple(map(torch.cat, zip(*[part.log_probs for part in parts], strict=True))), grads, share
+    )
 
 
 def settle(step: int, found: Found, guide: Guide, lora: LoraTrainer | None) -> None:

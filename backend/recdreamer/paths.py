@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 
 def given_path(text: str | Path) -> Path:
     """A path without the quotes that a file browser's "Copy as path" puts around it, and with ~ for the home folder.
 
-    >>> given_path(' "models/my model" ').as_posix()
-    'models/my model'
+    Terminals write an address where a file is dropped into them.
+
+    >>> given_path(' "models/my model" ').as_posix(), given_path("file:///home/me/my%20bear.obj").as_posix()
+    ('models/my model', '/home/me/my bear.obj')
     """
+    name = unquoted(str(text))
+    if name.startswith("file:"):
+        name = url2pathname(urlsplit(name.replace("\\", "/")).path)
     # Path.expanduser raises where there is no home folder.
-    return Path(os.path.expanduser(unquoted(str(text))))  # noqa: PTH111
+    return Path(os.path.expanduser(name))  # noqa: PTH111
 
 
 def unquoted(text: str) -> str:

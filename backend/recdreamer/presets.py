@@ -32,7 +32,7 @@ EMBEDDED_FIELD = FieldConfig(num_levels=8, log2_table_size=16, max_resolution=12
 """At the finest level about two cells per pixel of a 64-pixel picture of the cube."""
 EMBEDDED_CAMERAS = CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0))
 """Those of the prior's training pictures."""
-ANIMAL_CAMERAS = CameraConfig(elevation_deg=(0.0, 25.0), distance=(3.2, 4.0), fov_y_deg=(30.0, 30.0))
+ANIMAL_CAMERAS = CameraConfig(elevation_deg=(0.0, 25.0), distance=(3.0, 3.5), fov_y_deg=(30.0, 30.0))
 """Those of the animals' pictures, as far as they frame the whole scene."""
 EMBEDDED_RENDER = RenderConfig(step_size=0.04)
 """About a pixel of a 64-pixel picture of the cube."""
@@ -50,7 +50,7 @@ Steps = TypeVar("Steps", OptimizeConfig, GeometryConfig, TextureConfig)
 
 
 BOUNDS: dict[str, tuple[int, int]] = {
-    "processes": (1, 64),
+    "processes": (0, 64),
     "num_views": (1, 1024), "num_particles": (1, 65536), "render_px": (1, 8192), "preview_every": (1, 10**9),
     "resolution": (2, 2048), "texture_size_px": (1, 16384), "cached_views": (1, 65536), "supersampling": (1, 16),
     "bake_samples": (1, 64), "num_levels": (1, 32), "log2_table_size": (1, 26), "max_resolution": (1, 2**20),

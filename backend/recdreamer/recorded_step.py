@@ -19,12 +19,20 @@ from recdreamer.device import step_seed
 from recdreamer.distillation.methods import Guide
 from recdreamer.graphs import CudaGraph, Recorder, Recording
 from recdreamer.models.model import Model
-from recdreamer.optimize import Found, distill, drawn_cameras, drawn_timesteps, optimize_step, settle
+from recdreamer.optimize import (
+    Found,
+    distill,
+    drawn_cameras,
+    drawn_timesteps,
+    joined,
+    optimize_step,
+    settle,
+)
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.report import Warn, no_warn
 from recdreamer.team import share_of_views
-from recdreamer.view_shares import StepGenerator
+from recdreamer.view_shares import Share, StepGenerator
 
 
 class Picture:
@@ -68,6 +76,9 @@ class _Inputs:
             getattr(self.cameras, field.name).copy_(getattr(cameras, field.name))
 
 
+Case = tuple[str, bool, int]
+
+
 class RecordedSteps:
     """The steps of a stage. On a GPU each is recorded once per case, and replayed from then on.
 
@@ -76,7 +87,7 @@ class RecordedSteps:
     to the end, after a warning.
 
     Where processes share the views, they talk between replays only: a graph that waits for a process that is gone
-    would wait for ever. So lines 5 and 6 are not recorded then.
+    would wait for ever. So lines 5 and 6 are not recorded then, nor where views go through the prior in parts.
     """
 
     def __init__(
@@ -95,12 +106,17 @@ class RecordedSteps:
         # One for all steps, because recordings draw from it.
         self.generator = StepGenerator(prior.device)
         self.generator.share = self.share = share_of_views(config.num_views)
-        if self.share.is_split and guide.rectifier_config.clamp == "released" and guide.rectifiers:
-            self.recorder = None  # Its limit is that of all views together.
-        self.inputs: _Inputs | None = None
-        self.recordings: dict[tuple[str, bool], Recording | None] = {}
+        self.parts = self.share.parts(config.guidance.views_at_once)
+        """The views that the prior sees at once; the pictures of all are rendered together."""
+        if guide.rectifier_config.clamp == "released" and guide.rectifiers:
+            self.parts = [self.share]  # Its limit is that of all views together.
+            self.recorder = None if self.share.is_split else self.recorder
+        self.is_whole = len(self.parts) == 1 and not self.share.is_split
+        self.inputs: dict[int, _Inputs] = {}
+        """By the number of views."""
+        self.recordings: dict[Case, Recording | None] = {}
         """By case; None for those that ran once, and will be recorded the next time."""
-        self.found: dict[tuple[str, bool], Found] = {}
+        self.found: dict[Case, Found] = {}
         """What lines 5 and 6 need, by case; in the memory of a recording."""
 
     def run(self, step: int, model: Model, cameras: Cameras | None = None) -> None:
@@ -109,9 +125,9 @@ class RecordedSteps:
         generator.manual_seed(step_seed(config.seed, step))
         if cameras is not None and self.share.is_split:
             cameras = cameras.of(self.share)
-        case = self._case(step)
-        if self.recorder is None or case not in self.recordings:
-            self.recordings[case] = None
+        is_written = self.recorder is None or self._case(step, self.parts[0]) not in self.recordings
+        if is_written and len(self.parts) == 1:
+            self.recordings[self._case(step, self.share)] = None
             optimize_step(
                 step, config, self.prior, model, self.guide, self.lora, cameras, generator=generator
             )
@@ -121,54 +137,84 @@ class RecordedSteps:
             cameras = drawn_cameras(config, generator, self.share, model.device)
         rendering = model.render(cameras, step, generator)
         t = drawn_timesteps(step, config, self.prior.schedule, generator, self.share)
-        grad = self._grad(step, rendering.rgb, t, cameras)
+        grad = self._grad_in_parts(step, rendering.rgb, t, cameras)
         # The loss that follows a gradient on latents follows one on pixels as well.
         model.descend(rendering, rendering.rgb, grad, step, self.generator)
-        if self.share.is_split:
-            settle(step, self.found[case], self.guide, self.lora)
+        if not self.is_whole:
+            settle(step, self.all_found, self.guide, self.lora)
 
-    def _case(self, step: int) -> tuple[str, bool]:
-        """What is decided before a step, and stuck in a recording: what is asked, and whether the branch learns."""
+    def _case(self, step: int, part: Share) -> Case:
+        """What is decided before a step, and stuck in a recording: what is asked, whether the branch learns, and of how
+        many views.
+        """
         case = self.guide.case(step, step / self.config.num_steps)
-        return case, self.lora is not None and step % self.config.guidance.lora_every == 0
+        return case, self.lora is not None and step % self.config.guidance.lora_every == 0, part.size
 
-    def _grad(
+    def _grad_in_parts(
         self, step: int, rgb: Float[Tensor, "views 3 height width"], t: Int[Tensor, "views"], cameras: Cameras
     ) -> Float[Tensor, "views 3 height width"]:
+        """Lines 2 (from the encoder on) to 6, with as many views at once as the settings say."""
+        if len(self.parts) == 1:
+            grad = self._grad(step, self.share, rgb, t, cameras)
+            if not self.is_whole:
+                self.all_found = self.found[self._case(step, self.share)]
+            return grad
+        state, grads, found = self.generator.get_state(), [], []
+        for part in self.parts:
+            # Each part draws the numbers of all views, and keeps its own.
+            self.generator.set_state(state)
+            self.generator.share = part
+            rows = slice(part.first - self.share.first, part.end - self.share.first)
+            own = Cameras(*(getattr(cameras, each.name)[rows] for each in fields(cameras)))
+            grads.append(self._grad(step, part, rgb[rows], t[rows], own).clone())
+            found.append(self.found[self._case(step, part)].copied())
+        self.generator.share = self.share
+        self.all_found = joined(found, self.share)
+        return torch.cat(grads)
+
+    def _grad(
+        self, step: int, part: Share, rgb: Float[Tensor, "views 3 height width"], t: Int[Tensor, "views"],
+        cameras: Cameras,
+    ) -> Float[Tensor, "views 3 height width"]:  # fmt: skip
         """Lines 2 (from the encoder on) to 6. All numbers that change with time are set before."""
-        if self.inputs is None:
-            self.inputs = _Inputs.like(rgb, t, cameras)
-        self.inputs.fill(rgb, t, cameras)
+        if part.size not in self.inputs:
+            self.inputs[part.size] = _Inputs.like(rgb, t, cameras)
+        inputs, case = self.inputs[part.size], self._case(step, part)
+        inputs.fill(rgb, t, cameras)
         self.guide.begin(step / self.config.num_steps)
         if self.lora is not None:
             self.lora.begin(step)
-        case = self._case(step)
-        recording = self.recordings[case] or self._record(step)
+        if self.recorder is None or case not in self.recordings:
+            self.recordings[case] = None
+            return self._pixel_grad(step, part, inputs)
+        recording = self.recordings[case] or self._record(step, part)
         if recording is None:
-            return self._pixel_grad(step, self.inputs)
+            return self._pixel_grad(step, part, inputs)
         self.recordings[case] = recording
         recording.replay()
         assert recording.result is not None
         return recording.result
 
-    def _pixel_grad(self, step: int, inputs: _Inputs) -> Float[Tensor, "views 3 height width"]:
+    def _pixel_grad(self, step: int, part: Share, inputs: _Inputs) -> Float[Tensor, "views 3 height width"]:
         """What is recorded. `step` only decides what is done: the rest of it is overwritten before each replay."""
         picture = Picture(inputs.rgb)
         found = distill(
             step, self.config, self.prior, picture, self.guide, self.lora, inputs.cameras, inputs.t, self.generator
         )  # fmt: skip
-        if self.share.is_split:
-            self.found[self._case(step)] = found
-        else:
+        if self.is_whole:
             settle(step, found, self.guide, self.lora)
+        else:
+            self.found[self._case(step, part)] = found
         assert picture.grad is not None
         return picture.grad
 
-    def _record(self, step: int) -> Recording | None:
-        assert self.recorder is not None and self.inputs is not None
-        inputs, others = self.inputs, [one for one in self.recordings.values() if one is not None]
+    def _record(self, step: int, part: Share) -> Recording | None:
+        assert self.recorder is not None
+        inputs, others = self.inputs[part.size], [one for one in self.recordings.values() if one is not None]
         try:
-            return self.recorder(lambda: self._pixel_grad(step, inputs), [self.generator], *others[:1])
+            return self.recorder(lambda: self._pixel_grad(step, part, inputs), [self.generator], *others[:1])
+        except torch.OutOfMemoryError:
+            raise  # The job can go on with less.
         except RuntimeError as error:
             reason = str(error).splitlines()[0][:200]
             self.warn(f"The GPU cannot replay the steps as a whole, so each takes longer ({reason}).")

@@ -50,6 +50,15 @@ class Share:
         """The weight of a mean over these views in the mean over all."""
         return self.size / self.total
 
+    def parts(self, at_once: int) -> list[Share]:
+        """The same views in parts of up to `at_once`; 0: in one.
+
+        >>> [(part.first, part.end) for part in Share(2, 5, 5).parts(2)]
+        [(2, 4), (4, 5)]
+        """
+        starts = range(self.first, self.end, at_once or max(1, self.size))
+        return [Share(first, min(first + (at_once or self.size), self.end), self.total) for first in starts]
+
     def own(self, values: Tensor) -> Tensor:
         """The rows of these views; all views have equally many.
 

@@ -53,6 +53,15 @@ def main(arguments: list[str], write_png) -> int:
     return 0
 
 
+def inspect(arguments: list[str]) -> int:
+    """`evaluate janus`: keeps what was asked beside an empty report."""
+    out = Path(arguments[arguments.index("--out") + 1])
+    assert Path(arguments[1]).is_file()
+    (out / "asked.json").write_text(json.dumps(arguments), encoding="utf-8")
+    (out / "report.html").write_text("<!doctype html>", encoding="utf-8")
+    return 0
+
+
 def misbehave(prompt: str) -> None:
     if "slow" in prompt:
         print("Picture 1 of 4", flush=True)

@@ -127,6 +127,8 @@ def write_preview(folder: Path, step: int) -> str:
 def main() -> int:
     if "templates" in sys.argv:
         return fake_templates.main(sys.argv[sys.argv.index("templates") + 1 :], write_png)
+    if "evaluate" in sys.argv:
+        return fake_templates.inspect(sys.argv[sys.argv.index("evaluate") + 1 :])
     if "models" in sys.argv:
         return fake_models.main(sys.argv[sys.argv.index("models") + 1 :])
     folder = Path(sys.argv[sys.argv.index("run") + 1])

@@ -118,7 +118,7 @@ def test_the_choice_can_be_changed(accelerator, build, words):
     assert choice.build.name == build and words in choice.sentence
 
 
-def test_a_choice_that_no_card_can_use_says_so():
+def test_a_build_that_no_card_can_use_is_refused_with_the_reason():
     old = Card("GTX 1080", (580, 95), (6, 1), 8192)
     choice = module.choose(Machine("linux", "x86_64", cards=(old,)), "cuda13")
     assert (

@@ -112,7 +112,7 @@ def test_no_card_gets_a_build_without_kernels_for_it():
     assert ("cuda13", True) in seen and ("cuda12", False) in seen and ("cuda12", True) not in seen
 
 
-def test_a_card_that_is_too_new_or_too_old_says_so():
+def test_a_card_that_is_too_new_or_too_old_is_refused_with_the_reason():
     assert why_not(Card("5090", (580, 1), (12, 0)), "cuda12") == "is too new for CUDA 12.6"
     assert why_not(Card("680", (580, 1), (3, 0)), "cuda12") == "is too old for CUDA 12.6"
     assert why_not(Card("?", (580, 1), None), "cuda13") == "does not tell its compute capability"

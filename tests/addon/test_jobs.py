@@ -311,3 +311,16 @@ def test_unknown_events_change_nothing():
 
 def test_folder_without_state_is_queued(tmp_path):
     assert module.Job(JobFolder(tmp_path), None, "").condition == "queued"
+
+
+def test_a_job_elsewhere_has_the_same_worker_with_options(registry, fake_command, settle):
+    job = registry.create(JobRequest("a red bear"), [])
+    registry.start(job, fake_command, BACKEND, where=("--on=localhost:10001",))
+    assert job.client._process.args[-3:] == ["run", str(job.folder.root), "--on=localhost:10001"]
+    assert not job.client._repeats, "only a repeat keeps the earlier state"
+    settle(job)
+    assert job.condition == "done"
+    registry.start(job, fake_command, BACKEND, "texture", 5, ("--on=localhost:10001",))
+    assert job.client._process.args[-4:] == ["--again", "texture", "--seed", "5"] and job.client._repeats
+    settle(job)
+    assert job.condition == "done"

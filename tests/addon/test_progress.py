@@ -19,7 +19,7 @@ def test_remaining_time_follows_the_speed_of_the_last_seconds():
     assert progress.text == "1.98 of 3.00 GB, 34 s left"
 
 
-def test_there_is_no_time_before_there_is_a_speed():
+def test_the_remaining_time_is_unknown_until_the_speed_is_known():
     progress = ByteProgress(100, 100)
     assert progress.remaining_s is None
     for second in range(10):

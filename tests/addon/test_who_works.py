@@ -73,7 +73,7 @@ def test_nor_is_that_of_another_process(registry, say, bystander):
 
 @pytest.mark.parametrize("ahead_s", [60, 3 * 3600, 4.1e9])
 @pytest.mark.parametrize("host", ["", "render-7"])
-def test_a_time_in_the_future_is_no_heart_beat(registry, say, ahead_s, host):
+def test_a_time_in_the_future_does_not_count_as_a_heart_beat(registry, say, ahead_s, host):
     job = say(pid=-1, host=host, updated_s=time.time() + ahead_s)
     assert job.condition == "interrupted" and not job.why_not_resume
     registry.delete(job)

@@ -170,7 +170,7 @@ def test_a_folder_that_would_be_started_is_not_opened(fake_backend, settle, addo
     assert "looks like that of a program. Rename it without a dot first." in message
 
 
-def test_there_is_no_job(extension):
+def test_actions_without_a_job_say_that_there_is_none(extension):
     for name in ("import_result", "pause", "cancel", "show_job", "use_settings", "delete_job", "open_folder"):
         message = reported(
             getattr(bpy.ops.recdreamer, name), **({"job_id": "x"} if name == "show_job" else {})

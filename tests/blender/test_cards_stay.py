@@ -130,7 +130,7 @@ def test_the_file_of_a_stranger_writes_nothing_but_pictures_of_the_shelf(
     assert written[0].read_bytes() == pictures[1]
 
 
-def test_what_is_no_picture_is_not_written(pictures, preferences, tmp_path):
+def test_data_that_is_not_a_picture_is_not_written(pictures, preferences, tmp_path):
     (tmp_path / "script.txt").write_text("import os")
     save_as(tmp_path / "A/a.blend")
     image = bpy.data.images.new("no picture", 1, 1)

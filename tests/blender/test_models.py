@@ -210,7 +210,7 @@ def test_a_model_that_is_not_here_leads_to_the_download(
     assert sentence() == "", "without a classifier no extractor is needed"
 
 
-def test_verify_tells_what_is_damaged(draw, models, finish, remember, relist):
+def test_verify_names_damaged_files(draw, models, finish, remember, relist):
     assert not bpy.ops.recdreamer.verify_models.poll()
     remember(installed=["taesd", "dinov2-small"], damaged="taesd")
     relist()

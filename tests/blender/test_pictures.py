@@ -240,7 +240,7 @@ def test_a_picture_that_is_cut_by_a_full_disk_becomes_no_card(shelf, addon, tmp_
     assert add(tmp_path, "front.png") == "" and len(shelf) == 1
 
 
-def test_a_pipe_is_no_picture(shelf, tmp_path):
+def test_a_pipe_is_refused_as_a_picture(shelf, tmp_path):
     os.mkfifo(tmp_path / "front.png")
     assert "front.png cannot be read. Choose another file." in add(tmp_path, "front.png")
 

@@ -65,7 +65,9 @@ def test_offline_there_are_two_ways_on(draw_preferences, machine, preferences, t
     preferences.wheels_folder = ""
 
 
-def test_started_offline_the_setting_is_no_way_on(draw_preferences, machine, addon, monkeypatch):
+def test_blender_started_offline_cannot_be_put_online_by_the_setting(
+    draw_preferences, machine, addon, monkeypatch
+):
     machine()
     forced = SimpleNamespace(online_access=False, online_access_override=True, version=bpy.app.version)
     for module in ("operators.setup", "panels.backend"):
@@ -154,3 +156,15 @@ def test_removal_with_sizes(draw_preferences, addon, preferences, monkeypatch, t
     assert not (preferences.folder / "models").exists() and (preferences.folder / "jobs").exists()
     session.sizes.wait()
     assert "recdreamer.remove_backend" not in draw_preferences().operators
+
+
+def test_where_jobs_run(preferences):
+    assert preferences.where == ()
+    preferences.cluster, preferences.storage = " gpu-box:10001 ", "file:///mnt/jobs"
+    assert preferences.where == (), "this computer, whatever else is filled in"
+    preferences.place = "cluster"
+    assert preferences.where == ("--on=gpu-box:10001", "--storage=file:///mnt/jobs")
+    preferences.allow_remote, preferences.storage = True, ""
+    assert preferences.where == ("--on=gpu-box:10001", "--allow-remote")
+    preferences.cluster = " "
+    assert preferences.where[0] == "--on=localhost:10001", "never quietly here"

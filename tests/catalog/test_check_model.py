@@ -181,7 +181,7 @@ def test_a_folder_that_is_not_complete_is_refused_by_name(case: str, base: Path,
     assert sentence in refusal(folder)
 
 
-def test_folders_that_are_no_model_say_what_to_choose(base: Path, tmp_path: Path) -> None:
+def test_folders_without_a_model_are_refused_with_a_remedy(base: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "has no model_index.json" in refusal(tmp_path / "empty")
     shutil.copytree(base, tmp_path / "many" / "toon")

@@ -196,7 +196,7 @@ def test_progress_goes_on_where_it_stopped(fetch: Fetch, filled: LocalHub) -> No
     assert 0 < plan["present_bytes"] < plan["bytes"]
 
 
-def test_a_mirror_takes_over_what_is_gone(fetch: Fetch, folder: Path, filled: LocalHub) -> None:
+def test_a_mirror_serves_a_repository_that_is_gone(fetch: Fetch, folder: Path, filled: LocalHub) -> None:
     first, second = entries()["stable-diffusion-2-1-base"].sources
     filled.files[second.repo, second.revision] = filled.files.pop((first.repo, first.revision))
     plan = next(event for event in fetch("stable-diffusion") if event["type"] == "plan")
@@ -213,7 +213,7 @@ def test_too_little_space_is_said_before_the_first_byte(
     assert caught.value.kind == "disk_full" and filled.sent == 0
 
 
-def test_a_difference_from_the_catalog_is_told(fetch: Fetch) -> None:
+def test_a_difference_from_the_catalog_is_reported(fetch: Fetch) -> None:
     """The local hub has small files: none has the hash that public records have."""
     warnings = [event["message"] for event in fetch("taesd") if event["type"] == "warning"]
     assert warnings == [

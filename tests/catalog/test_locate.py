@@ -107,7 +107,7 @@ def test_a_cached_model_that_cannot_be_used_is_refused_by_name(base: Path, cache
 @pytest.mark.parametrize(
     "name", ["someone/gone", "/no/such/folder", "toon.safetensors", "stable-diffusion", "dinov2-small"]
 )
-def test_what_is_not_here_is_said_with_the_command_that_gets_it(name: str) -> None:
+def test_a_missing_model_is_reported_with_the_command_that_gets_it(name: str) -> None:
     kind = "extractor" if name == "dinov2-small" else "prior"
     with pytest.raises(JobError, match="recdreamer models get") as caught:
         located(name, kind)

@@ -174,7 +174,9 @@ def test_other_files_are_refused_by_what_they_are(
     assert sentence in refusal(tmp_path / name)
 
 
-def test_an_interrupted_download_of_a_single_file_is_told_by_its_length(shapes: dict, tmp_path: Path) -> None:
+def test_an_interrupted_download_of_a_single_file_is_recognized_by_its_length(
+    shapes: dict, tmp_path: Path
+) -> None:
     path = disk.sparse_file(tmp_path / "x.safetensors", shapes["sd1"])
     with path.open("r+b") as stream:
         stream.truncate(10**9)

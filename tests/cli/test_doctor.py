@@ -106,7 +106,7 @@ def test_a_card_without_kernels_fails(monkeypatch, capability, archs, fits):
         assert caught.value.fix == "install"
 
 
-def test_a_small_card_is_no_reason_to_install_again(monkeypatch):
+def test_a_small_card_is_reported_without_advice_to_install_again(monkeypatch):
     gpu = Gpu(True)
     gpu.cuda.mem_get_info = lambda: (2**29, 2**30)
     monkeypatch.setitem(sys.modules, "torch", gpu)

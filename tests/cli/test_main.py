@@ -45,7 +45,8 @@ def test_the_arguments_are_the_fields_of_the_request():
     request = {f.name: f for f in dataclasses.fields(JobRequest)}
     arguments = {f.name: f for f in dataclasses.fields(main.Generate)}
     elsewhere = {"protocol", "overrides", "keep_running", "kind"}
-    assert set(arguments) == (set(request) - elsewhere) | {"out", "set"}
+    cluster = {f.name for f in dataclasses.fields(main.OnCluster)}
+    assert set(arguments) == (set(request) - elsewhere) | {"out", "set"} | cluster
     for name in set(arguments) & set(request) - {"templates"}:
         assert arguments[name].default == request[name].default, name
         assert arguments[name].type == request[name].type, name
@@ -148,7 +149,7 @@ def test_a_gallery_is_drawn_and_checked(tmp_path, capsys):
     ("image", "told"),
     [("nowhere.png", "'nowhere.png' cannot be read"), ("front.png", "is not a Zero-1-to-3 model")],
 )
-def test_views_of_what_is_not_there_are_one_sentence(pictures, tmp_path, capsys, image, told):
+def test_views_of_a_missing_picture_are_refused_in_one_sentence(pictures, tmp_path, capsys, image, told):
     arguments = ["--image", pictures / image, "--model", tmp_path, "--out", tmp_path / "out"]
     assert call("templates", "views", *arguments) == 1
     error = capsys.readouterr().err

@@ -187,7 +187,7 @@ def test_a_place_that_takes_no_job_is_one_sentence(out, tmp_path, prepared, caps
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and not prepared
 
 
-def test_what_is_no_utf_8_is_one_sentence(tmp_path):
+def test_bytes_that_are_not_utf_8_are_refused_in_one_sentence(tmp_path):
     """As the shell gives it: bytes."""
     poses = tmp_path / "poses"
     poses.mkdir()

@@ -120,9 +120,8 @@ def embedded(**views: list[float]) -> Prompts:
     rows = torch.tensor(
         [[views.get(name, [2.0, 0.0, 0.0])] for name in ("front", "right", "back", "left", "top")]
     )
-    return Prompts(
-        torch.tensor([[[2.0, 0.0, 0.0]]]), torch.zeros(1, 1, 3), rows, torch.zeros(1, 1, 3), ViewConfig()
-    )
+    plain = torch.tensor([[[2.0, 0.0, 0.0]]])
+    return Prompts(plain, torch.zeros(1, 1, 3), rows, torch.zeros(5, 1, 3), ViewConfig())
 
 
 def test_the_view_is_mixed_in_as_far_as_the_camera_has_turned() -> None:

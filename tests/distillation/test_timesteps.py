@@ -37,6 +37,6 @@ def test_samples_fill_the_range() -> None:
     assert sorted(t.unique().tolist()) == [20, 21, 22, 23, 24]
 
 
-def test_late_ends_where_it_is_told_to():
+def test_late_timesteps_end_at_late_until():
     assert timestep_range("late", 7, 100) == (20, 500)
     assert timestep_range("late", 7, 100, late_until=0.3) == (20, 300)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from recdreamer.cli.main import main
+from recdreamer.evaluation import job_runs, particles_2d_job
 from recdreamer.evaluation.bench_janus import JanusBench, collect, estimate, planned
 from recdreamer.evaluation.bench_report import write_report
 from recdreamer.evaluation.bench_suites import EIGHT_PROMPTS, PAPER_PROMPTS, SUITES, prompts_of, suite_of
@@ -30,7 +31,8 @@ from recdreamer.evaluation.job_runs import METHODS
 from recdreamer.evaluation.measure_result import split_row
 from recdreamer.images import write_picture, write_sheet
 from recdreamer.presets import resolve
-from recdreamer.protocol import RequestError
+from recdreamer.protocol import JobFolder, JobRequest, RequestError
+from recdreamer.stages.particles_2d import check_config
 
 ROWS = [
     {"method": "vsd", "prompt": "a red bear", "seed": 1, "folder": "v1", "janus_score": 2.0, "success": 0.0,
@@ -67,6 +69,49 @@ def test_the_prompts_are_those_of_table_7() -> None:
     assert prompts_of(["eight"]) == EIGHT_PROMPTS
 
 
+def test_sources_of_templates_are_variants(tmp_path: Path) -> None:
+    for source in ("mine", "other"):
+        for prompt in ("a-red-bear", "a-blue-bird"):
+            (tmp_path / source / prompt).mkdir(parents=True)
+            write_picture(tmp_path / source / prompt / "front.png", torch.rand(3, 16, 16))
+            write_picture(tmp_path / source / prompt / "back.png", torch.rand(3, 16, 16))
+    sources = (str(tmp_path / "mine"), str(tmp_path / "other"))
+    runs = planned(JanusBench(tmp_path, SUITES["small"], "builtin", templates=sources))
+    assert len(runs) == 8 and len({run.folder for run in runs}) == 8
+    assert {Path(run.request.templates[0].image).parents[1].name for run in runs} == {"mine", "other"}
+    assert all(len(run.request.templates) == 2 for run in runs)
+    with pytest.raises(RequestError, match="No pictures"):
+        planned(JanusBench(tmp_path, SUITES["small"], "builtin", templates=(str(tmp_path / "none"),)))
+
+
+def test_2d_particles_are_counted_by_the_pose_that_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = next(run for run in planned(bench(tmp_path, "control")) if run.variant == "wants back")
+    job_runs.prepare(run.folder, run.request)
+    counts = {"front": 4, "right": 0, "back": 12, "left": 0}
+
+    def finish(job: JobFolder, request: JobRequest, report: object) -> None:
+        job.result.mkdir()
+        write_picture(job.root / "particles.png", torch.zeros(3, 8, 8))
+        found = {
+            "seconds": 2.0,
+            "steps": 5,
+            "device": "cpu",
+            "particles": 16,
+            "oracle": {"counts": counts, "pose_entropy": 0.4},
+        }
+        (job.result / "report.json").write_text(json.dumps(found))
+
+    monkeypatch.setattr(particles_2d_job, "particles_job", finish)
+    job_runs.run_one(run.folder)
+    row = job_runs.read_row(run.folder)
+    assert row["wanted_share"] == 0.75 and row["pose_entropy"] == 0.4
+    check_config(resolve(run.request))
+    found = means_table("t", [row | {"method": run.group, "prompt": run.prompt}], CONSISTENCY)
+    assert found.columns == ("method", "finished", "entropy ↑", "wanted pose ↑")
+
+
 def test_an_interrupted_benchmark_has_every_method_and_prompt(tmp_path: Path) -> None:
     runs = planned(bench(tmp_path, "bar"))
     first = runs[: len(runs) // 3]
@@ -94,7 +139,7 @@ def test_wrong_names_are_refused_with_the_right_ones() -> None:
         SUITES["small"].with_choices(["usd"])
 
 
-def test_prompts_that_begin_alike_are_told(tmp_path: Path) -> None:
+def test_prompts_that_begin_alike_are_reported(tmp_path: Path) -> None:
     long = "a figure that is described at such length that "
     suite = SUITES["small"].with_choices(prompts=[long + "it ends so", long + "it ends otherwise"])
     with pytest.raises(RequestError, match="begin alike"):
@@ -178,7 +223,7 @@ def test_results_are_collected_into_a_page_that_needs_no_other_file(tmp_path: Pa
 
 
 def test_plots_and_tables_show_what_they_are_given(tmp_path: Path) -> None:
-    assert "M34.0,140.0 L322.0,8.0" in lines("up", [0, 10], {"front": [0.0, 1.0]})
+    assert "M34.0,144.0 L322.0,8.0" in lines("up", [0, 10], {"front": [0.0, 1.0]})
     assert "<td>&amp;</td>" in table(["a"], [["&"]])
     write_picture(tmp_path / "one.png", torch.zeros(3, 2, 2))
     assert 'alt="&lt;a&gt;"' in picture(tmp_path / "one.png", "<a>")

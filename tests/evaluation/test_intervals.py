@@ -35,7 +35,7 @@ def test_seeds_count_within_their_prompts() -> None:
     assert found.high - found.low == pytest.approx(2 * norm.ppf(0.975) * 0.5 / 10, rel=0.1)
 
 
-def test_one_value_has_no_interval_and_none_no_mean() -> None:
+def test_one_value_has_no_interval_and_no_values_have_no_mean() -> None:
     alone = mean_over_prompts({"a bear": [0.5], "a bird": []})
     assert alone.mean == 0.5 and math.isnan(alone.low) and not alone.apart_from(alone)
     with pytest.raises(ValueError, match="no value"):

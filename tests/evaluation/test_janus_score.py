@@ -59,5 +59,5 @@ def test_a_wide_face_is_one_until_it_is_one_and_a_half() -> None:
     assert count_around(seen(6).roll(20), 6.0) == 1  # Across the seam of the circle.
 
 
-def test_specks_are_no_ears() -> None:
+def test_specks_are_not_taken_for_ears() -> None:
     assert count_pieces(np.array([[0.0, 0.0, 0.5]]), 0.5) == 0

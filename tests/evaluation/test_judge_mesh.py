@@ -62,7 +62,7 @@ def test_a_mesh_of_several_tiles_is_measured_like_one_of_one(tmp_path, bear_fold
         judge_mesh(job)
 
 
-def test_a_prompt_without_a_true_figure_is_told_in_a_sentence(tmp_path, bear_folder, capsys) -> None:
+def test_a_prompt_without_a_true_figure_is_refused_in_one_sentence(tmp_path, bear_folder, capsys) -> None:
     job = job_with("a wooden chair", bear_folder, tmp_path)
     assert evaluate(job) == 0
     found = json.loads(capsys.readouterr().out)
@@ -70,6 +70,6 @@ def test_a_prompt_without_a_true_figure_is_told_in_a_sentence(tmp_path, bear_fol
     assert set(found) == {"triangles", "note"} and (job.result / "mesh-sheet.png").exists()
 
 
-def test_a_job_without_a_mesh_is_told_in_a_sentence(tmp_path, capsys) -> None:
+def test_a_job_without_a_mesh_is_refused_in_one_sentence(tmp_path, capsys) -> None:
     assert evaluate(job_with("a red bear", None, tmp_path)) == 1
     assert "has no finished mesh. Run the job to its end first." in capsys.readouterr().err

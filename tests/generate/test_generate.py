@@ -44,7 +44,7 @@ def test_from_a_prompt_to_a_textured_mesh(finished: Finished) -> None:
     assert {"front-0.png", "back-0.png", "right-0.png"} <= drawn
 
 
-def test_progress_goes_on_from_particle_to_particle_and_is_told_between_the_steps(finished: Finished) -> None:
+def test_progress_continues_across_particles_and_is_reported_between_steps(finished: Finished) -> None:
     """Whoever is told can cancel: while a surface is looked for and distances are measured, too."""
     told = finished[1].told
     for stage in ("geometry", "texture"):

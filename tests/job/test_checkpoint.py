@@ -22,7 +22,7 @@ def names(store: CheckpointStore) -> list[str]:
     return sorted(path.name for path in store.folder.iterdir())
 
 
-def test_what_is_saved_comes_back(store):
+def test_saved_tensors_are_restored(store):
     weight = torch.randn(3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     tensors = {
         "weight": weight,
@@ -126,7 +126,7 @@ def test_what_a_killed_process_left_is_removed(store):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_none_are_never_saved(store, value):
+def test_infinite_and_undefined_numbers_are_never_saved(store, value):
     store.save("optimize", 10, {"x": torch.ones(2)}, {})
     with pytest.raises(JobError) as caught:
         store.save("optimize", 20, {"x": torch.tensor([1.0, value])}, {})
@@ -146,3 +146,15 @@ def test_the_files_need_no_pickle(store):
     assert names(store) == ["optimize-00000001"]
     assert sorted(p.name for p in path.iterdir()) == ["meta.json", "tensors.safetensors"]
     assert json.loads((path / "meta.json").read_text())["meta"] == {"a": 1}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes.")
+@pytest.mark.parametrize(("umask", "folder", "file"), [(0o022, 0o755, 0o644), (0o002, 0o775, 0o664)])
+def test_whoever_may_read_the_job_may_continue_it(umask: int, folder: int, file: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        path = CheckpointStore(tmp_path / "checkpoints").save("shape", 1, {"x": torch.zeros(2)}, {})
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == path.parent.stat().st_mode & 0o777 == folder
+    assert {entry.stat().st_mode & 0o777 for entry in path.iterdir()} == {file}

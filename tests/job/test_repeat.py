@@ -194,7 +194,7 @@ def test_a_job_with_a_damaged_repeat_goes_on(text, again, tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "[1]", '{"texture": "5"}', '{"texture": 18446744073709551616}', "[" * 100_000]
 )
-def test_damaged_seeds_are_told_and_left_out(text, tmp_path):
+def test_damaged_seeds_are_reported_and_left_out(text, tmp_path):
     job, request = done_job(tmp_path)
     job.seeds.write_text(text)
     told = []

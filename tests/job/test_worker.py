@@ -216,7 +216,7 @@ def test_a_reader_that_does_not_read_holds_nothing_up(job):
     expect_result(job)
 
 
-def test_a_second_worker_says_so_and_harms_nothing(job):
+def test_a_second_worker_gives_its_reason_and_harms_nothing(job):
     write(job, step_s=0.01)
     first = start(job)
     wait_for_step(job, 5)
@@ -324,3 +324,18 @@ def test_a_full_disk_under_the_events_is_still_told(job):
     full = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (700, 700))}
     code, events = finish(start(job, **full))
     assert (code, events[-1]["kind"]) == (1, "disk_full")
+
+
+def test_a_log_that_cannot_be_written_hides_no_failure(tmp_path):
+    """On a full disk the log is full, too: seen on a real one, where the worker ended with 120 and without a word."""
+    script = (
+        "import resource, signal, sys; from pathlib import Path; from recdreamer.job.process import send_prints_to\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "send_prints_to(Path(sys.argv[1])); print('before')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
+        "print('lost'); print('lost', file=sys.stderr); sys.exit(1)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "backend")}
+    log = tmp_path / "log.txt"
+    assert subprocess.run([sys.executable, "-c", script, log], env=environment, check=False).returncode == 1
+    assert log.read_text() == "before\n"

@@ -170,7 +170,7 @@ def test_the_report_is_plain_json(folder: Path, mesh: Mesh) -> None:
     assert report["density_percentiles"]["100"] > report["threshold"] > 0
 
 
-def test_warnings_are_told_and_reported(tmp_path: Path) -> None:
+def test_warnings_are_passed_on_and_kept_in_the_report(tmp_path: Path) -> None:
     told: list[str] = []
     report = finish_mesh(
         ball(0.5, (0.0, 0.0, 0.9)),
@@ -218,7 +218,7 @@ def test_an_empty_field_writes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("height_m", [0.0, -1.0, float("nan")])
-def test_a_height_that_is_none_is_refused(mesh: Mesh, height_m: float) -> None:
+def test_a_height_that_is_not_positive_is_refused(mesh: Mesh, height_m: float) -> None:
     with pytest.raises(ValueError, match="height above 0"):
         stand_on_origin(mesh, height_m)
 

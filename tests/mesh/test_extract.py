@@ -232,7 +232,7 @@ def test_solid_parts_fills_cavities_and_drops_specks() -> None:
     assert kept.sum() == 7**3
 
 
-def test_what_is_open_to_the_border_is_no_cavity() -> None:
+def test_space_open_to_the_border_does_not_count_as_a_cavity() -> None:
     solid = np.random.default_rng(0).random((20, 16, 12)) < 0.7
     filled = without_cavities(solid)
     assert (filled == ndimage.binary_fill_holes(solid)).all()

@@ -36,7 +36,7 @@ def test_an_isometry_of_any_size_stretches_nothing() -> None:
         assert list(stretch.values()) == pytest.approx([1] * 5, abs=1e-4)
 
 
-def test_a_stretch_by_four_along_u_is_told_as_such() -> None:
+def test_a_stretch_by_four_along_u_is_reported_as_four() -> None:
     """Singular values 1/2 and 2 in units of equal area: L2 = sqrt((4 + 1/4) / 2), G / g = 4, area unchanged."""
     mesh = grid()
     stretch = uv_stretch(with_uvs(mesh, mesh.uvs_or_error() * (1, 0.25)))

@@ -168,7 +168,7 @@ def test_finish_writes_a_normal_map_when_asked(tmp_path: Path) -> None:
     assert np.abs(image - (128, 128, 255)).max() < 16
 
 
-def test_a_normal_map_is_no_finer_than_what_it_shows(tmp_path: Path) -> None:
+def test_a_normal_map_has_no_more_pixels_than_the_surface_has_detail(tmp_path: Path) -> None:
     config = replace(SMALL, resolution=24, texture_size_px=512)
     finish_mesh(ball(0.6), position_color, config, 1.0, tmp_path)
     sides = [len(np.asarray(Image.open(tmp_path / f"{name}.png"))) for name in ("albedo", "normal")]

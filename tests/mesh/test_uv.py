@@ -281,7 +281,7 @@ def test_a_child_without_its_worker_ends_by_itself(tmp_path: Path) -> None:
         child.communicate()
 
 
-def test_pieces_without_room_are_told(tmp_path: Path) -> None:
+def test_pieces_without_room_are_reported(tmp_path: Path) -> None:
     lines: list[str] = []
     config = replace(SMALL, texture_size_px=16)
     dress_mesh(
@@ -291,7 +291,7 @@ def test_pieces_without_room_are_told(tmp_path: Path) -> None:
     assert len(lines) == 1 and "700 pieces" in lines[0]
 
 
-def test_a_mesh_without_uvs_says_so(sphere_mesh: Mesh) -> None:
+def test_asking_a_mesh_without_uvs_for_them_raises(sphere_mesh: Mesh) -> None:
     with pytest.raises(ValueError, match="Unwrap it first"):
         sphere_mesh.uvs_or_error()
 

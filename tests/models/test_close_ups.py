@@ -125,7 +125,7 @@ def test_the_network_is_left_alone_so_that_unseen_places_keep_their_colours() ->
     assert (of.painting.color(behind).detach() - before).abs().max() < 0.02
 
 
-def test_what_is_resumed_goes_on_as_if_never_stopped() -> None:
+def test_a_resumed_surface_continues_as_if_never_stopped() -> None:
     whole, first, second = subject(), subject(), subject()
     for number in range(4):
         step(whole, number, stripes())
@@ -154,7 +154,7 @@ def test_they_take_little_noise_their_own_words_and_no_rectifier() -> None:
 @pytest.mark.parametrize(
     "wrong", [{"texture.detail_zoom": 0.5}, {"texture.detail_noise": 0.01}, {"texture.detail_noise": 1.5}]
 )
-def test_what_is_no_close_up_is_refused(wrong: dict[str, float]) -> None:
+def test_invalid_settings_of_close_ups_are_refused_by_name(wrong: dict[str, float]) -> None:
     with pytest.raises(RequestError, match=next(iter(wrong)).split(".")[1]):
         config(**wrong)
 

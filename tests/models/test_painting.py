@@ -62,7 +62,7 @@ def test_a_ball_covers_what_it_should_and_outlines_are_smooth() -> None:
     assert sight.xyz.norm(dim=1).sub(0.6).abs().max() < 2e-3
 
 
-def test_a_colour_is_reached_and_the_ground_is_not_painted() -> None:
+def test_a_colour_is_reached_and_the_background_is_not_painted() -> None:
     subject, wanted = painting(), torch.tensor([0.9, 0.2, 0.1])
     losses = [step(subject, number, wanted).item() for number in range(40)]
     assert losses[-1] < 0.2 * losses[0]
@@ -85,7 +85,7 @@ def test_rays_are_cast_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.equal(again.c2w, subject.cameras(1).c2w)
 
 
-def test_what_is_resumed_goes_on_as_if_never_stopped() -> None:
+def test_a_resumed_surface_continues_as_if_never_stopped() -> None:
     whole, wanted = painting(), torch.tensor([0.1, 0.5, 0.9])
     for number in range(4):
         step(whole, number, wanted)

@@ -112,7 +112,7 @@ def test_an_anchor_holds() -> None:
     assert radius_of(held, (1.0, 0, 0)) == pytest.approx(0.5, abs=0.2 * held.grid.cell)
 
 
-def test_what_is_resumed_goes_on_as_if_never_stopped() -> None:
+def test_a_resumed_surface_continues_as_if_never_stopped() -> None:
     anchored = {"geometry.anchor": 10.0}
     wanted, whole, first = 0.58, surface(0.5, **anchored), surface(0.5, **anchored)
     for number in range(6):

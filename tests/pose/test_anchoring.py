@@ -75,7 +75,7 @@ def test_templates_of_the_thing_itself_are_trusted_and_stay(extractor: FeatureEx
         assert sum(own) == pytest.approx(1) == pytest.approx(sum(others))
 
 
-def test_front_for_back_alone_is_no_turn_of_a_turntable(extractor: FeatureExtractor) -> None:
+def test_front_and_back_alone_do_not_count_as_a_turned_turntable(extractor: FeatureExtractor) -> None:
     """The disease that block-outs brought: sides are right, and every front is read as a back."""
     given = four({"front": 180.0, "right": 90.0, "back": 0.0, "left": 270.0})
     drawn = drawn_pictures()

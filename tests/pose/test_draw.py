@@ -75,7 +75,7 @@ def test_the_gallery_holds_every_sample_under_what_it_shows(prior: DiffusionPrio
     assert len(sure) > 12 and right >= 0.9 * len(sure)
 
 
-def test_what_is_there_is_not_drawn_again(prior: DiffusionPrior, tmp_path: Path) -> None:
+def test_existing_pictures_are_not_drawn_again(prior: DiffusionPrior, tmp_path: Path) -> None:
     first = draw_templates(tmp_path, prior, FeatureExtractor(), "a red bear", seed=1)
     times = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert draw_templates(tmp_path, prior, FeatureExtractor(), "a red bear", seed=1) == first

@@ -172,7 +172,7 @@ def test_either_half_of_the_condition_matters(
     assert not torch.allclose(plain, views(model, image), atol=1e-3)
 
 
-def test_progress_is_told_and_can_stop(model: NovelViews, image: torch.Tensor) -> None:
+def test_progress_is_reported_and_can_stop_the_work(model: NovelViews, image: torch.Tensor) -> None:
     told: list[tuple[int, int]] = []
     views(model, image, tick=lambda step, total: told.append((step, total)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
@@ -308,7 +308,9 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_what_is_no_such_model_is_said_in_a_sentence(damage: str, model_folder: Path, tmp_path: Path) -> None:
+def test_a_damaged_multi_view_model_is_refused_in_one_sentence(
+    damage: str, model_folder: Path, tmp_path: Path
+) -> None:
     folder = shutil.copytree(model_folder, tmp_path / "model")
     spoil, reason = DAMAGE[damage]
     spoil(folder)

@@ -50,7 +50,7 @@ def test_a_mirrored_template_is_flipped(tmp_path: Path) -> None:
     assert bool((plain.image.flip(-1) == mirrored.image).all())
 
 
-def test_alpha_becomes_the_mask_and_grey_ground(tmp_path: Path) -> None:
+def test_alpha_becomes_the_mask_and_a_grey_background(tmp_path: Path) -> None:
     pixels = np.zeros((16, 16, 4), np.uint8)
     pixels[4:12, 4:12] = (255, 0, 0, 255)
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -269,14 +269,14 @@ def test_a_picture_outside_of_the_job_is_not_read(image: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF"])
-def test_frames_that_are_not_used_are_told(kind: str, tmp_path: Path) -> None:
+def test_unused_frames_are_reported(kind: str, tmp_path: Path) -> None:
     animated(kind, tmp_path / "front.png")
     lines: list[str] = []
     load_templates(JobFolder(tmp_path), (Template("front", "front.png"),), 32, lines.append)
     assert lines == ["The template 'front.png' has 2 frames or pages; the first is used."]
 
 
-def test_damage_is_told_or_harmless(tmp_path: Path) -> None:
+def test_damage_is_refused_in_one_sentence_or_harmless(tmp_path: Path) -> None:
     """40 mutations of each format in the suite; RECDREAMER_FUZZ=2000 makes as many."""
     rng = np.random.default_rng(0)
     for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"):
@@ -355,7 +355,7 @@ def test_names_say_class_and_source(name: str, label: str, source: str, tmp_path
     assert (found.label, found.source, found.image) == (label, source, name)
 
 
-def test_what_is_no_picture_is_passed_over(tmp_path: Path) -> None:
+def test_files_that_are_not_pictures_are_skipped(tmp_path: Path) -> None:
     picture(tmp_path / "front.png")
     (tmp_path / "back.png").mkdir()
     (tmp_path / "._front.png").write_bytes(b"resource fork")

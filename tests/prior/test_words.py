@@ -73,7 +73,7 @@ def test_unknown_words_give_way_to_known_ones_and_then_the_last(
         ("a red bear \x1b[31m\u202e", "\\x1b"),
     ],
 )  # fmt: skip
-def test_what_is_not_read_or_not_known_is_told(prompt: str, says: str, words: Words) -> None:
+def test_words_that_are_cut_or_unknown_are_reported(prompt: str, says: str, words: Words) -> None:
     found = doubts(words.shortened(prompt), "builtin")
     if says in ("", "“the”"):
         assert found == "", "articles and known words are nothing to speak of"
@@ -143,7 +143,7 @@ def test_a_prior_in_quotes_or_at_home_is_found(tmp_path: Path, monkeypatch: pyte
         ("no/such-model", "is not on this machine"),
     ],
 )
-def test_the_reason_why_a_prior_is_none_is_the_real_one(
+def test_the_reason_why_a_prior_is_refused_is_the_real_one(
     name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for file in ("my.safetensors", "my.ckpt", "MY.PT", "pickled/pytorch_model.bin"):

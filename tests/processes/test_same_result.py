@@ -65,10 +65,17 @@ def test_processes_do_what_one_does(
     assert {name: apart[name] for name in compared if apart[name] > ROUNDING} == {}
 
 
-@pytest.mark.parametrize("case", ["shape", "texture"])
-def test_the_comparison_would_see_a_lost_view(
+@pytest.mark.parametrize("case", ["shape, two views at once", "shape, recorded, one view at once"])
+def test_views_one_after_another_are_those_at_once(
     case: str, ends: Callable[[str, int], dict[str, Tensor]]
 ) -> None:
+    whole, parts = ends("shape", 1), ends(case, 1)
+    compared = [name for name in whole if name.startswith("grad.") or name in ("marginal", "yaw")]
+    apart = {name: difference(parts[name], whole[name]) for name in compared}
+    assert {name: value for name, value in apart.items() if value > ROUNDING} == {}
+
+
+def test_the_comparison_would_see_a_lost_view(ends: Callable[[str, int], dict[str, Tensor]]) -> None:
     """Negative control: other views give another gradient."""
     shape, other = ends("shape", 1), ends("shape, learned background", 1)
     name = next(name for name in shape if name.startswith("grad.theta"))

@@ -39,7 +39,7 @@ def test_it_learns_a_colour():
     assert loss < 3e-3
 
 
-def test_random_grounds_are_tinted_greys_in_range():
+def test_random_backgrounds_are_tinted_greys_in_range():
     grounds = random_backgrounds(2000, torch.Generator().manual_seed(0), "cpu", (0.4, 1.0), 0.1)
     assert grounds.shape == (2000, 3)
     assert 0.34 < grounds.min() < grounds.max() <= 1

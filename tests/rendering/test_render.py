@@ -251,7 +251,7 @@ def test_an_empty_field_shows_the_background():
     assert len(rendering.weights) == 0
 
 
-def test_each_view_has_its_own_ground_and_a_learned_one_gets_gradients():
+def test_each_view_has_its_own_background_and_a_learned_one_gets_gradients():
     field = RadianceField(EMBEDDED_FIELD, 0)
     grounds = torch.tensor([[0.1, 0.2, 0.3], [0.9, 0.8, 0.7]], requires_grad=True)
     rgb = render(field, everywhere(), front(2), 16, 16, grounds, CONFIG).rgb

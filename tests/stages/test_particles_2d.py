@@ -263,7 +263,7 @@ def test_the_oracle_counts_and_a_sheet_is_a_grid(tmp_path: Path) -> None:
         assert [sheet.getpixel(place)[0] for place in places] == [0, 26, 51, 76, 102, 255]
 
 
-def test_what_is_due_is_evenly_spaced_and_has_the_end() -> None:
+def test_due_steps_are_evenly_spaced_and_include_the_last() -> None:
     assert [step for step in range(1, 21) if is_due(step, 20, 4)] == [5, 10, 15, 20]
     assert [step for step in range(1, 4) if is_due(step, 3, 10)] == [1, 2, 3]
     assert sum(is_due(step, 4001, 40) for step in range(1, 4002)) == 40 and is_due(4001, 4001, 40)

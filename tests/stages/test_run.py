@@ -21,7 +21,7 @@ from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import Prompts, ViewConfig
 from recdreamer.protocol import JobFolder
 from recdreamer.report import NullReport, Paused
-from recdreamer.stages.run import run_stage, run_steps
+from recdreamer.stages.run import StageContext, run_stage, run_steps
 
 from ..distillation.recorded import cameras
 
@@ -169,7 +169,7 @@ def run(
     for made in (job.previews, job.checkpoints):
         made.mkdir(parents=True, exist_ok=True)
     try:
-        run_stage("toy", job, config, prior, guide, theta, CPU, PausedAt(pause_at))
+        run_stage("toy", StageContext(job, prior, CPU, PausedAt(pause_at)), config, guide, theta)
     finally:
         checkpoint = CheckpointStore(job.checkpoints).newest("toy")
     assert checkpoint is not None

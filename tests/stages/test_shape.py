@@ -204,7 +204,7 @@ def test_the_rectifier_begins_again_as_well(
     assert torch.allclose(probs, torch.full_like(probs, 1 / probs.shape[1]))
 
 
-def test_the_second_time_it_is_told_and_goes_on(
+def test_a_second_collapse_is_reported_and_the_stage_continues(
     early: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdicts(monkeypatch, "empty", "full")

@@ -80,7 +80,9 @@ def test_an_npz_keeps_its_slots_also_those_that_no_face_uses(tmp_path: Path) -> 
         (np.zeros((12, 2), np.int32), "shape"),
     ],
 )
-def test_slots_that_are_none_are_refused(slots: np.ndarray, complaint: str, tmp_path: Path) -> None:
+def test_slots_that_do_not_fit_the_mesh_are_refused(
+    slots: np.ndarray, complaint: str, tmp_path: Path
+) -> None:
     box = trimesh.creation.box()
     stream = io.BytesIO()
     np.savez(stream, verts=box.vertices.astype(np.float32), faces=box.faces.astype(np.int32), slots=slots)

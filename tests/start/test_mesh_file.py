@@ -132,7 +132,7 @@ def test_vertices_split_at_seams_are_one_again_and_corners_keep_their_uvs(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["nowhere.obj", "text.obj", "torn.glb", "picture.png"])
-def test_a_file_that_is_no_mesh_is_one_sentence(name: str, tmp_path: Path):
+def test_a_file_that_is_not_a_mesh_is_refused_in_one_sentence(name: str, tmp_path: Path):
     if name != "nowhere.obj":
         (tmp_path / name).write_bytes(b"no mesh at all")
     with pytest.raises(RequestError, match="mesh") as caught:

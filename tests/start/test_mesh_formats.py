@@ -361,7 +361,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 @pytest.mark.parametrize("name", sorted(whole_files()))
-def test_damage_is_told_or_harmless(name: str, tmp_path: Path) -> None:
+def test_damage_is_refused_in_one_sentence_or_harmless(name: str, tmp_path: Path) -> None:
     """60 mutations in the suite; RECDREAMER_FUZZ=10000 makes as many."""
     whole, rng, told = whole_files()[name], np.random.default_rng(0), 0
     count = int(os.environ.get("RECDREAMER_FUZZ", "60"))
@@ -379,3 +379,19 @@ def test_damage_is_told_or_harmless(name: str, tmp_path: Path) -> None:
         assert all(np.isfinite(array).all() for array in arrays.values())
         assert arrays["faces"].max() < len(arrays["verts"])
     assert told > 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_the_first_line_of_an_obj_counts_whatever_its_encoding(encoding: str, tmp_path: Path) -> None:
+    """A mark of the encoding before the first vertex made it another word, and all faces used the next one."""
+    found = read(tmp_path, "cube.obj", (CUBE + obj_cube()).encode(encoding))
+    assert len(found["verts"]) == 8 and len(found["faces"]) == 12
+    assert found["verts"].min(0).tolist() == [0, -1, 0] and found["verts"].max(0).tolist() == [1, 0, 1]
+
+
+def test_colors_of_the_vertices_of_an_obj_are_left_out_and_it_is_said(tmp_path: Path) -> None:
+    read(tmp_path, "scan.obj", "v 0 0 0 1 0 0\nv 1 0 0 0 1 0\nv 0 1 0 0 0 1\nf 1 2 3\n")
+    assert "left out: vertex colors" in notes(tmp_path)
+    (tmp_path / "start.npz").unlink()
+    read(tmp_path, "rational.obj", "v 0 0 0 1\nv 1 0 0 1\nv 0 1 0 1\nf 1 2 3\n")
+    assert notes(tmp_path) == ""

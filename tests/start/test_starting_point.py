@@ -73,7 +73,7 @@ def test_what_was_changed_of_a_mesh_is_said_when_the_job_begins(tmp_path: Path):
     assert "100% of the UV map lies under other parts" in line
 
 
-def test_a_result_of_another_size_than_the_object_is_told(tmp_path: Path):
+def test_a_result_of_another_size_than_the_object_is_reported(tmp_path: Path):
     height = float(np.ptp(figure()["verts"][:, 2]))
     assert told(tmp_path / "a", figure(), height_m=height) == []
     (line,) = told(tmp_path / "b", figure(), height_m=2.0)
@@ -100,7 +100,7 @@ def test_a_flat_object_keeps_its_size(tmp_path: Path):
     assert np.ptp(placing(start, 0.5)(start.mesh).verts[:, 2]) == pytest.approx(0.5)
 
 
-def test_an_object_too_thin_to_be_seen_and_faces_that_do_not_count_are_told(tmp_path: Path):
+def test_an_object_too_thin_to_be_seen_and_ignored_faces_are_reported(tmp_path: Path):
     needle = trimesh.creation.box((0.002, 0.002, 1.0))
     arrays = {"verts": needle.vertices.astype(np.float32), "faces": needle.faces.astype(np.int32)}
     new_uvs, line = told(tmp_path / "a", arrays, start="texture")

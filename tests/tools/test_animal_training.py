@@ -23,10 +23,13 @@ from recdreamer.worlds import ANIMALS, described
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "train_prior"))
 import animal_table
 from animal_captions import PHRASES, VOCABULARY, AnimalCaptions
+from animal_card import card
 from animal_report import export, report
 from animal_training import PRESETS, STAGES, Training
-from animals import Animal, save_animals
-from parts import PartsConfig, Stop, fit_in_parts, unpack
+from animals import save_animals
+from parts import PartsConfig, Recorded, Stop, fit_in_parts, unpack
+
+from recdreamer.evaluation.animal_meshes import Animal
 
 from captions import VIEWS, build_tokenizer
 
@@ -47,7 +50,15 @@ def fit(
             os.kill(os.getpid(), signal.SIGTERM)
         return loss
 
-    fit_in_parts("line", model, loss_of, CONFIG, folder, 7, stop or Stop(None))
+    fit_in_parts(
+        "line",
+        model,
+        Recorded(model, lambda generator: (generator,), loss_of),
+        CONFIG,
+        folder,
+        7,
+        stop or Stop(None),
+    )
     return losses
 
 
@@ -180,9 +191,14 @@ def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path) 
         "extractor",
     }
     assert {row["of"] for row in rows if "of" in row} == {"known coats", "held-out coats"}
-    plain, *views = [row for row in rows if "phrase" in row and row["guidance"] == 3.0]
+    plain, *views = [row for row in rows if row.get("guidance") == 3.0]
     assert plain["frechet"] > plain["frechet_of_renders"] >= 0 and len(views) == 5
     assert (tmp_path / "work" / "sheets" / "vae.png").exists()
+
+    text = card(training, tmp_path / "made")
+    assert (
+        "nan" not in text and "Wildfire Games" in text and "front 65 %" in text and text.count("| 3.0 |") == 6
+    )
 
     prior = DiffusionPrior.load(str(tmp_path / "made" / "prior"), "cpu", torch.float32)
     samples = prior.sample(["a striped tiger"], torch.Generator().manual_seed(1), num_steps=2)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from recdreamer.evaluation.animal_meshes import Animal, load_animals
 from recdreamer.evaluation.animals import POSE_SHARES, POSES
 from recdreamer.evaluation.figurines import pose_class
 
@@ -83,7 +84,7 @@ def test_what_is_no_mesh_is_refused() -> None:
 def test_animals_are_saved_without_loss(package: Path, tmp_path: Path) -> None:
     (read,) = animals.read_animals(package)
     animals.save_animals([read, read], tmp_path / "animals.npz")
-    again = animals.load_animals(tmp_path / "animals.npz")
+    again = load_animals(tmp_path / "animals.npz")
     assert len(again) == 2
     assert (again[1].kind, again[1].mesh, again[1].size) == ("box", "skeletal/box", 4.0)
     assert np.array_equal(again[1].verts, read.verts) and np.ptp(read.verts, axis=0).tolist() == [0.5, 1, 0.5]
@@ -114,7 +115,7 @@ def test_transparent_texels_are_not_seen(package: Path) -> None:
     (box,) = animals.read_animals(package)
     clear = box.coats["red"].copy()
     clear[:, :4, 3] = 0
-    thin = animals.Animal(box.kind, box.mesh, box.verts, box.faces, box.uvs, box.size, {"red": clear})
+    thin = Animal(box.kind, box.mesh, box.verts, box.faces, box.uvs, box.size, {"red": clear})
     rays_o, rays_d = torch.tensor([[0.0, -4, 0]]), torch.tensor([[0.0, 1, 0]])
     for animal, expected in ((box, [1.0, 0.0, 0.0]), (thin, [0.0, 0.0, 1.0])):
         is_hit, color, normal, _ = Menagerie([animal], "cpu").standing[0].see("red", rays_o, rays_d)

@@ -100,7 +100,7 @@ def test_failed_runs_count():
     assert "| 4 | 1 |" in sample_runs.summary_table({"usd": summary})
 
 
-def test_all_failed_is_no_error():
+def test_a_summary_of_failed_runs_only_is_possible():
     summary = sample_runs.summary_of([{"failed": "no memory"}] * 3)
     assert summary["agreement"]["mean"] == 0
     assert "| 3 | 3 |" in sample_runs.summary_table({"usd": summary})

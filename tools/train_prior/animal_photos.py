@@ -8,20 +8,18 @@ from functools import cached_property
 import numpy as np
 import torch
 import torch.nn.functional as F
-from animals import Animal
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays, orbit_cameras
+from recdreamer.evaluation.animal_meshes import SIZE, Animal
 from recdreamer.evaluation.animals import POSE_SHARES
 from recdreamer.evaluation.figurines import sample_azimuths
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.rendering.ray_cast import MeshCaster
 
-SIZE = 1.5
-"""Longest side of an animal in scene units."""
 FOV_Y_DEG = 30.0
-DISTANCE = 4.0
+DISTANCE = 3.5
 ELEVATION_DEG = (0.0, 25.0)
 MAX_LAYERS = 4
 """Transparent surfaces, such as the edge of a mane, that a ray passes."""

@@ -59,6 +59,9 @@ def report(training: Training) -> None:
     if known is not None:
         oracle.load_state_dict(known[0])
     looks = training.pictured.repeat_interleave(training.preset.samples_per_look)
+    renders = training.photos(training.pictured, len(looks), 912)
+    log(training.work, part="denoiser", phrase="renders, which limit what follows",
+        **_judged(training, oracle, renders.images.cpu().float() / 255, renders.look))  # fmt: skip
     for scale in (1.0, 3.0):
         samples = _sampled(training, prior, looks, "", scale)
         real = training.photos(training.pictured, len(looks), 910)
@@ -97,15 +100,16 @@ def _judged(training: Training, oracle: AnimalOracle, samples: Tensor, looks: Te
     azimuth, kind, coat = (torch.cat(part).cpu() for part in parts)
     is_kind, is_coat = kind.argmax(-1) == training.kind[looks], coat.argmax(-1) == training.coat[looks]
     poses = torch.bincount(pose_probs_of(azimuth.softmax(-1)).argmax(-1), minlength=len(POSES)) / len(looks)
-    right = (is_kind & is_coat).float()
+    right, is_known = (is_kind & is_coat).float(), torch.isin(looks, training.judged)
     by_look = {
         described(*training.zoo.looks[look]): round(right[looks == look].mean().item(), 2)
-        for look in looks.unique().tolist()
+        for look in looks[is_known].unique().tolist()
     }
     worst = dict(sorted(by_look.items(), key=lambda item: item[1])[:8])
     return {
         "pictures": len(looks), "kind": round(is_kind.float().mean().item(), 4),
         "coat": round(is_coat.float().mean().item(), 4), "both": round(right.mean().item(), 4),
+        "both_of_known_coats": round(right[is_known].mean().item(), 4),
         "poses": dict(zip(POSES, [round(share, 3) for share in poses.tolist()], strict=True)), "worst": worst,
     }  # fmt: skip
 

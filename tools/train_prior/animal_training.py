@@ -18,25 +18,28 @@ import torch.nn.functional as F
 from animal_captions import VOCABULARY, AnimalCaptions
 from animal_photos import AnimalPhotos, Menagerie
 from animal_table import KEPT_FOR_TESTS, KEPT_FROM_JUDGES
-from animals import load_animals
 from diffusers import AutoencoderKL
-from parts import PartsConfig, Stop, fit_in_parts, log, pack, unpack
+from parts import PartsConfig, Recorded, Stop, fit_in_parts, log, pack, unpack
 from torch import Tensor
 from toys import picture_pairs
 
+from recdreamer.evaluation.animal_meshes import load_animals
 from recdreamer.evaluation.animal_oracle import AnimalOracle, azimuth_bin, mean_azimuth_deg, pose_probs_of
 from recdreamer.evaluation.animals import COATS, KINDS, POSES
 from recdreamer.evaluation.figurines import pose_class
 
 from augment import degrade
 from captions import build_tokenizer
-from denoiser import Denoiser, new_scheduler, velocity_loss
-from extractor import Estimator, Student, student_loss
-from vae import encode_all, new_vae, vae_loss, whiten
+from denoiser import Denoiser, draw_latents, new_scheduler, velocity_loss
+from extractor import Estimator, Student, draw_views, student_loss
+from vae import draw_pictures, encode_all, new_vae, vae_loss, whiten
 
 BALANCED = dict.fromkeys(POSES, 0.25)
 SIZE_PX = 128
-LATENT_CHANNELS = 8
+LATENT_CHANNELS = 16
+"""With 8, stripes, spots and faces are blurred."""
+SUBJECT_WEIGHT = 5.0
+"""Of the animal's pixels against the background's in the autoencoder's loss."""
 RENDERING_S = 75.0
 """After this time a stage makes do with the pictures that are rendered so far."""
 
@@ -122,8 +125,10 @@ class Training:
         return AnimalPhotos(images, azimuth_deg, of)
 
     def mixed(self) -> AbstractContextManager:
-        """bfloat16 where it is safe; in single precision on the CPU."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        """bfloat16 where it is safe, on a GPU. Without the cache of weights, which a recorded step would keep."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.device.type == "cuda", cache_enabled=False
+        )
 
     # The prior.
 
@@ -135,11 +140,16 @@ class Training:
         if known is not None and known[3]:
             return True
 
-        def loss_of(generator: torch.Generator) -> Tensor:
-            with self.mixed():
-                return vae_loss(vae, photos.images, self.preset.vae_batch, generator, kl_weight=5e-4)
+        def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
+            return draw_pictures(vae, photos.images, self.preset.vae_batch, generator)
 
-        if not fit_in_parts("vae", vae, loss_of, self._planned("vae"), self.work, 11, self.stop):
+        def loss_of(images: Tensor, noise: Tensor) -> Tensor:
+            with self.mixed():
+                return vae_loss(vae, images, noise, kl_weight=2e-4, weight=SUBJECT_WEIGHT)
+
+        if not fit_in_parts(
+            "vae", vae, Recorded(vae, draw, loss_of), self._planned("vae"), self.work, 11, self.stop
+        ):
             return False
         with torch.no_grad():
             whiten(vae, photos.images[:2048])
@@ -181,15 +191,17 @@ class Training:
         denoiser.unet.to(memory_format=torch.channels_last)
         alphas_cumprod = new_scheduler().alphas_cumprod.to(self.device)
 
-        def loss_of(generator: torch.Generator) -> Tensor:
-            with self.mixed():
-                return velocity_loss(
-                    denoiser, latents, captions, tokens, alphas_cumprod, self.preset.denoiser_batch, generator
-                )
+        def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
+            drawn = draw_latents(latents, captions, alphas_cumprod, self.preset.denoiser_batch, generator)
+            latents_t, t, velocity, rows = drawn
+            return latents_t, t, velocity, tokens[rows]
 
-        return fit_in_parts(
-            "denoiser", denoiser, loss_of, self._planned("denoiser"), self.work, 21, self.stop
-        )
+        def loss_of(latents_t: Tensor, t: Tensor, velocity: Tensor, words: Tensor) -> Tensor:
+            with self.mixed():
+                return velocity_loss(denoiser, latents_t, t, velocity, words)
+
+        step = Recorded(denoiser, draw, loss_of)
+        return fit_in_parts("denoiser", denoiser, step, self._planned("denoiser"), self.work, 21, self.stop)
 
     # The judges.
 
@@ -206,23 +218,30 @@ class Training:
         bins = azimuth_bin(photos.azimuth_deg).to(self.device)
         kind, coat = (labels[photos.look].to(self.device) for labels in (self.kind, self.coat))
 
-        def loss_of(generator: torch.Generator) -> Tensor:
+        def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
             rows = torch.randint(
                 len(bins), (self.preset.judge_batch,), generator=generator, device=self.device
             )
             images = degrade(photos.images[rows].float() / 255, generator)
+            return images, bins[rows], kind[rows], coat[rows]
+
+        def loss_of(images: Tensor, *targets: Tensor) -> Tensor:
             with self.mixed():
                 logits = oracle(images)
-            targets = bins[rows], kind[rows], coat[rows]
-            return sum(
-                (
-                    F.cross_entropy(guess.float(), target)
-                    for guess, target in zip(logits, targets, strict=True)
-                ),
-                torch.zeros((), device=self.device),
-            )
+            losses = [
+                F.cross_entropy(guess.float(), target) for guess, target in zip(logits, targets, strict=True)
+            ]
+            return torch.stack(losses).sum()
 
-        is_done = fit_in_parts("oracle", oracle, loss_of, self._planned("oracle"), self.work, 41, self.stop)
+        is_done = fit_in_parts(
+            "oracle",
+            oracle,
+            Recorded(oracle, draw, loss_of),
+            self._planned("oracle"),
+            self.work,
+            41,
+            self.stop,
+        )
         oracle.requires_grad_(False)
         for name, looks, seed in (("known coats", self.judged, 606), ("held-out coats", self.held_out, 607)):
             seen = self.photos(looks, min(2000, self.preset.num_photos), seed, BALANCED)
@@ -278,14 +297,23 @@ class Training:
             with self.mixed():
                 return estimate(*arguments).float()  # pyright: ignore[reportArgumentType]
 
-        def loss_of(generator: torch.Generator) -> Tensor:
-            return student_loss(
-                student, photos.images, captions, mixed_estimate, self.preset.judge_batch, generator,  # pyright: ignore[reportArgumentType]
+        def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
+            return draw_views(
+                photos.images, captions, mixed_estimate, self.preset.judge_batch, generator,  # pyright: ignore[reportArgumentType]
                 pairs=pairs, pair_share=0.35,
             )  # fmt: skip
 
+        def loss_of(*views: Tensor) -> Tensor:
+            return student_loss(student, *views)
+
         is_done = fit_in_parts(
-            "extractor", student, loss_of, self._planned("extractor"), self.work, 31, self.stop
+            "extractor",
+            student,
+            Recorded(student, draw, loss_of),
+            self._planned("extractor"),
+            self.work,
+            31,
+            self.stop,
         )
         probe = self.photos(self.judged, min(3000, self.preset.num_photos), 304, BALANCED)
         log(self.work, part="extractor", **pose_probe(student.eval(), probe))

@@ -16,7 +16,6 @@ import struct
 import subprocess
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,30 +23,13 @@ from animal_table import COATS
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
+from recdreamer.evaluation.animal_meshes import Animal
+
 PACKAGE = "0ad-data=0.0.26-1"
 SHA256 = "53745ae74d05bccf6783400fa98f3932b21729ab9d2e86151aa2c331c3455178"
 ZIP = "usr/share/games/0ad/mods/public/public.zip"
 TEXTURE_PX = 256
 """Longest side of a stored texture: at 128-pixel pictures no more can be seen."""
-
-
-@dataclass(frozen=True)
-class Animal:
-    """A mesh in the middle of the scene, Z up, facing -Y, its longest side 1; and its coats."""
-
-    kind: str
-    """As captions call it, for example "bear"."""
-    mesh: str
-    """Name of its mesh in the package."""
-    verts: Float[np.ndarray, "verts 3"]
-    faces: Int[np.ndarray, "faces 3"]
-    """Counter-clockwise seen from outside."""
-    uvs: Float[np.ndarray, "faces 3 2"]
-    """v upwards, as in Blender."""
-    size: float
-    """Longest side in the game's units, which are about metres."""
-    coats: dict[str, UInt8[np.ndarray, "height width 4"]]
-    """Words of a coat, for example "brown" -> its texture; alpha 0 where nothing is to be seen."""
 
 
 def read_pmd(
@@ -144,21 +126,6 @@ def save_animals(animals: list[Animal], path: Path) -> None:
         arrays[f"{index}.size"] = np.array(animal.size)
         arrays |= {f"{index}.coat.{coat}": texture for coat, texture in animal.coats.items()}
     np.savez_compressed(path, **arrays)
-
-
-def load_animals(path: Path) -> list[Animal]:
-    """What `save_animals` wrote."""
-    with np.load(path, allow_pickle=False) as arrays:
-        count = len({name.split(".")[0] for name in arrays.files})
-        return [
-            Animal(
-                *(str(part) for part in arrays[f"{k}.name"]),
-                *(arrays[f"{k}.{name}"] for name in ("verts", "faces", "uvs")),
-                float(arrays[f"{k}.size"]),
-                {name.split(".", 2)[2]: arrays[name] for name in arrays.files if name.startswith(f"{k}.coat.")},
-            )
-            for k in range(count)
-        ]  # fmt: skip
 
 
 def main() -> None:

@@ -63,17 +63,21 @@ def train_denoiser(
     alphas_cumprod = new_scheduler().alphas_cumprod.to(device)
 
     def loss_of(generator: torch.Generator) -> Tensor:
-        return velocity_loss(denoiser, latents, captions, tokens, alphas_cumprod, batch, generator)
+        latents_t, t, velocity, rows = draw_latents(latents, captions, alphas_cumprod, batch, generator)
+        return velocity_loss(denoiser, latents_t, t, velocity, tokens[rows])
 
     config = FitConfig(num_steps, rate, ema_decay=ema_decay, time_limit_s=time_limit_s)
     return fit("denoiser", denoiser, loss_of, config, folder, seed)
 
 
-def velocity_loss(
-    denoiser: Denoiser, latents: tuple[Tensor, Tensor], captions: Tensor, tokens: Tensor,
-    alphas_cumprod: Tensor, batch: int, generator: torch.Generator,
-) -> Tensor:  # fmt: skip
-    """Of a random batch: of posterior means and deviations, at random noise levels, with one caption of each picture."""
+def draw_latents(
+    latents: tuple[Tensor, Tensor], captions: Tensor, alphas_cumprod: Tensor, batch: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """A random batch of posterior means and deviations at random noise levels, with one caption of each picture.
+
+    Noisy latents, timesteps, velocities, and rows of the caption table.
+    """
     means, stds = latents
     device = means.device
     rows = torch.randint(len(means), (batch,), generator=generator, device=device)
@@ -84,6 +88,11 @@ def velocity_loss(
     eps = torch.randn(mean.shape, generator=generator, device=device)
     alpha_t = alphas_cumprod[t].sqrt()[:, None, None, None]
     sigma_t = (1 - alphas_cumprod[t]).sqrt()[:, None, None, None]
-    text = denoiser.text_encoder(tokens[captions[version, rows]])[0]
-    predicted = denoiser.unet(alpha_t * clean + sigma_t * eps, t, text).sample
-    return (predicted.float() - (alpha_t * eps - sigma_t * clean)).square().mean()
+    return alpha_t * clean + sigma_t * eps, t, alpha_t * eps - sigma_t * clean, captions[version, rows]
+
+
+def velocity_loss(
+    denoiser: Denoiser, latents_t: Tensor, t: Tensor, velocity: Tensor, tokens: Tensor
+) -> Tensor:
+    text = denoiser.text_encoder(tokens)[0]
+    return (denoiser.unet(latents_t, t, text).sample.float() - velocity).square().mean()

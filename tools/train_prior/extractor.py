@@ -37,6 +37,9 @@ def new_extractor(width: int, num_layers: int, image_px: int = 64) -> Dinov2With
 class Student(nn.Module):
     """The extractor and the prototypes, which only its training needs."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, width: int, num_layers: int, num_image_prototypes: int = 192, num_parts: int = 64,
         image_px: int = 64,
@@ -45,12 +48,12 @@ class Student(nn.Module):
         self.extractor = new_extractor(width, num_layers, image_px)
         self.image_prototypes = nn.Parameter(torch.randn(num_image_prototypes, width))
         self.part_prototypes = nn.Parameter(torch.randn(num_parts, width))
+        self.register_buffer("mean", torch.tensor(IMAGE_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGE_STD)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Unit class features (batch, width) and unit patch features (batch, width, 16, 16)."""
-        mean = images.new_tensor(IMAGE_MEAN)[:, None, None]
-        std = images.new_tensor(IMAGE_STD)[:, None, None]
-        tokens = self.extractor((images - mean) / std).last_hidden_state
+        tokens = self.extractor((images - self.mean) / self.std).last_hidden_state
         patches = tokens[:, 1 + self.extractor.config.num_register_tokens :]
         patches = F.normalize(patches, dim=-1).transpose(1, 2).unflatten(2, (PATCHES, PATCHES))
         return F.normalize(tokens[:, 0], dim=-1), patches
@@ -135,21 +138,24 @@ def train_extractor(
         student.extractor = student.extractor.from_pretrained(start).to(device)
 
     def loss_of(generator: torch.Generator) -> Tensor:
-        return student_loss(
-            student, photos, captions, estimate, batch, generator, part_weight, max_timestep, sketch_share,
-            pairs, pair_share,
-        )  # fmt: skip
+        views = draw_views(
+            photos, captions, estimate, batch, generator, max_timestep, sketch_share, pairs, pair_share
+        )
+        return student_loss(student, *views, part_weight)
 
     config = FitConfig(num_steps, rate, warmup_steps=300, weight_decay=0.01, time_limit_s=time_limit_s)
     return fit(name, student, loss_of, config, folder, seed)
 
 
-def student_loss(
-    student: Student, photos: Tensor, captions: Tensor, estimate: Estimator, batch: int,
-    generator: torch.Generator, part_weight: float = 0.5, max_timestep: int = 700, sketch_share: float = 0.3,
+def draw_views(
+    photos: Tensor, captions: Tensor, estimate: Estimator, batch: int,
+    generator: torch.Generator, max_timestep: int = 700, sketch_share: float = 0.3,
     pairs: tuple[Tensor, Tensor] | None = None, pair_share: float = 0.4,
-) -> Tensor:  # fmt: skip
-    """Of a random batch; see `train_extractor`."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Two views of each picture of a random batch; see `train_extractor`.
+
+    Also where the first view's patches lie in the second, how much they count, and which of them are compared as parts.
+    """
     num_pairs, device = 0 if pairs is None else round(pair_share * batch), photos.device
 
     def view(images: Tensor, theta: Tensor, generator: torch.Generator) -> Tensor:
@@ -174,18 +180,24 @@ def student_loss(
     other = torch.where(is_sketch[:, None, None, None], as_sketch(other, generator), other)
 
     theta_1, theta_2 = (random_affine(batch, generator) for _ in range(2))
-    cls_1, patches_1 = student(view(images, theta_1, generator))
-    cls_2, patches_2 = student(view(other, theta_2, generator))
-
     # Where the centres of the first view's patches lie in the second view.
     places = F.affine_grid(theta_1, [batch, 1, PATCHES, PATCHES], align_corners=False)
     scale, shift = theta_2[:, :, :2].diagonal(dim1=1, dim2=2), theta_2[:, :, 2]
     in_second = (places - shift[:, None, None]) / scale[:, None, None]
-    sampled = F.grid_sample(patches_2, in_second, align_corners=False)
     seen = ((places.abs() < 1).all(-1) & (in_second.abs() < 1).all(-1)).flatten(1)
     weight = foreground_weight(warp(images, theta_1)) * seen
-
     keep = weight.flatten().multinomial(8 * batch, replacement=True, generator=generator)
+    return view(images, theta_1, generator), view(other, theta_2, generator), in_second, weight, keep
+
+
+def student_loss(
+    student: Student, first: Tensor, second: Tensor, in_second: Tensor, weight: Tensor, keep: Tensor,
+    part_weight: float = 0.5,
+) -> Tensor:  # fmt: skip
+    """Of what `draw_views` draws."""
+    cls_1, patches_1 = student(first)
+    cls_2, patches_2 = student(second)
+    sampled = F.grid_sample(patches_2, in_second, align_corners=False)
     parts = [
         f.flatten(2).transpose(1, 2).flatten(0, 1)[keep] for f in (patches_1, F.normalize(sampled, dim=1))
     ]

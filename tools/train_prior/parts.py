@@ -96,11 +96,66 @@ def unpack(
     return weights, int(state["step"]), float(state["seconds"]), state["is_done"] == "1"
 
 
+class Recorded:
+    """A step's loss and gradients. On a GPU it is recorded as a CUDA graph: the models are small, so that without
+    one a step mostly waits for the host."""
+
+    def __init__(
+        self, model: nn.Module, draw: Callable[[torch.Generator], tuple[Tensor, ...]],
+        loss_of: Callable[..., Tensor], is_recorded: bool = True,
+    ) -> None:  # fmt: skip
+        """`loss_of(*draw(generator))` is the loss; of the two only `draw` has randomness."""
+        self.model, self.draw, self.loss_of = model, draw, loss_of
+        self.is_recorded = is_recorded and next(model.parameters()).device.type == "cuda"
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, generator: torch.Generator) -> Tensor:
+        inputs = self.draw(generator)
+        if not self.is_recorded:
+            return self._eager(inputs)
+        if self._graph is None:
+            try:
+                self._record(inputs)
+            except RuntimeError as error:
+                print(f"A step cannot be recorded: {error}", flush=True)
+                self.is_recorded = False
+                return self._eager(inputs)
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given)
+        assert self._graph is not None
+        self._graph.replay()
+        return self._loss
+
+    def _eager(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        self.model.zero_grad(set_to_none=True)
+        loss = self.loss_of(*inputs)
+        loss.backward()
+        return loss.detach()
+
+    def _record(self, inputs: tuple[Tensor, ...]) -> None:
+        self._inputs = tuple(tensor.clone() for tensor in inputs)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._eager(self._inputs)
+        torch.cuda.current_stream().wait_stream(side)
+        self.model.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            loss = self.loss_of(*self._inputs)
+            loss.backward()
+            self._loss = loss.detach()
+        self._graph = graph
+
+
 def fit_in_parts(
-    name: str, model: nn.Module, loss_of: Callable[[torch.Generator], Tensor], config: PartsConfig,
+    name: str, model: nn.Module, gradient: Callable[[torch.Generator], Tensor], config: PartsConfig,
     folder: Path, seed: int, stop: Stop,
 ) -> bool:  # fmt: skip
     """Train `model` until `stop` or the end; leave the moving average of its weights in it. Whether the end was reached.
+
+    `gradient` leaves a step's gradients in the model and returns its loss, as `Recorded` does.
 
     Each step draws from its own seed, so that parts do not repeat the same numbers.
     """
@@ -166,16 +221,14 @@ def fit_in_parts(
         rate = config.rate(progress()) * warmth
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss = loss_of(generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = gradient(generator)
         nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
         optimizer.step()
         # An average over fewer steps than its memory would retain the random start.
         decay = min(config.ema_decay, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(average, parameters, 1 - decay)
-        running = loss.detach().clone() if running is None else running.lerp_(loss.detach(), 0.01)
+        running = loss.clone() if running is None else running.lerp_(loss, 0.01)
         step += 1
         now = time.monotonic()
         if now - last_report > config.report_every_s:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import animal_training
 import torch
+from animal_card import card
 from animal_report import export as export_animals
 from animal_report import report
 from clip_training import IMAGE_MEAN as CLIP_MEAN
@@ -227,7 +228,9 @@ def train_animals(options: argparse.Namespace) -> None:
     if "report" in stages:
         report(training)
     if "export" in stages:
-        export_animals(training, BUILTIN / "animals" if options.builtin == BUILTIN else options.builtin)
+        folder = BUILTIN / "animals" if options.builtin == BUILTIN else options.builtin
+        export_animals(training, folder)
+        (folder / "MODEL_CARD.md").write_text(card(training, folder), encoding="utf-8")
 
 
 def captions_of(photos: Photos, tokenizer: CLIPTokenizer, seed: int, versions: int = 8) -> Tensor:

@@ -32,21 +32,30 @@ def new_vae(latent_channels: int, widths: tuple[int, ...] = (16, 32, 64), size_p
     )
 
 
-def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
-    """Brightness, hue and edges weighed apart: plain L1 sharpens edges and loses the hue."""
+def reconstruction_loss(decoded: Tensor, images: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Brightness, hue and edges weighed apart: plain L1 sharpens edges and loses the hue.
+
+    `weight` is that of each pixel, with a mean of 1.
+    """
     error = decoded - images
     luma = error.mean(1, keepdim=True)
     chroma = error - luma
-    edges = (error[..., 1:, :] - error[..., :-1, :]).abs().mean() + (
-        error[..., 1:] - error[..., :-1]
-    ).abs().mean()
+    down, right = error[..., 1:, :] - error[..., :-1, :], error[..., 1:] - error[..., :-1]
+    whole, top, left = (1.0, 1.0, 1.0) if weight is None else (weight, weight[..., 1:, :], weight[..., 1:])
     return (
-        4 * luma.square().mean()
-        + 12 * chroma.square().mean()
+        4 * (whole * luma.square()).mean()
+        + 12 * (whole * chroma.square()).mean()
         + 4 * F.avg_pool2d(error, 4).square().mean()
-        + 0.25 * error.abs().mean()
-        + 0.25 * edges
+        + 0.25 * (whole * error.abs()).mean()
+        + 0.25 * ((top * down.abs()).mean() + (left * right.abs()).mean())
     )
+
+
+def subject_weight(images: Tensor, weight: float) -> Tensor:
+    """`weight` times more for pixels on and near the subject; the background has one colour along each row."""
+    is_subject = ((images - images[..., :1]).abs().amax(1, keepdim=True) > 0.06).float()
+    values = 1 + (weight - 1) * F.max_pool2d(is_subject, 3, stride=1, padding=1)
+    return values / values.mean()
 
 
 def train_vae(
@@ -74,23 +83,32 @@ def _fit_vae(
     name: str, vae: AutoencoderKL, photos: Tensor, batch: int, config: FitConfig, folder: Path, seed: int
 ) -> None:
     def loss_of(generator: torch.Generator) -> Tensor:
-        return vae_loss(vae, photos, batch, generator)
+        return vae_loss(vae, *draw_pictures(vae, photos, batch, generator))
 
     fit(name, vae, loss_of, config, folder, seed)
 
 
-def vae_loss(
-    vae: AutoencoderKL, photos: Tensor, batch: int, generator: torch.Generator, kl_weight: float = 1e-3
-) -> Tensor:
-    """Of a random batch of uint8 pictures, decoded from a draw of the posterior."""
+def draw_pictures(
+    vae: AutoencoderKL, photos: Tensor, batch: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """A random batch of uint8 pictures in [-1, 1], and noise for the posterior."""
     rows = torch.randint(len(photos), (batch,), generator=generator, device=photos.device)
     images = photos[rows].float() / 127.5 - 1
     if torch.rand((), generator=generator, device=photos.device) < 0.5:
         images = images.flip(-1)
+    side = images.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
+    shape = (batch, vae.config.latent_channels, side, side)
+    return images, torch.randn(shape, generator=generator, device=photos.device)
+
+
+def vae_loss(
+    vae: AutoencoderKL, images: Tensor, noise: Tensor, kl_weight: float = 1e-3, weight: float = 1.0
+) -> Tensor:
+    """Of pictures decoded from a draw of the posterior; `weight` is that of the subject against the background."""
     posterior = vae.encode(images).latent_dist
-    noise = torch.randn(posterior.mean.shape, generator=generator, device=photos.device)
     decoded = vae.decode(posterior.mean + posterior.std * noise).sample
-    loss = reconstruction_loss(decoded.float(), images)
+    pixels = None if weight == 1 else subject_weight(images, weight)
+    loss = reconstruction_loss(decoded.float(), images, pixels)
     return loss + kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
 
 

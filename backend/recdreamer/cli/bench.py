@@ -84,7 +84,7 @@ class BenchJanus:
     """Folder for the runs, results.jsonl, tables.md and report.html."""
     suite: str = "small"
     """small (two cores, 10 minutes), bar, methods, rivals, paper, or a study of the paper: noisy, marginal, q-sampling,
-    particles, clamp, jacobian."""
+    particles, control, clamp, jacobian."""
     methods: tuple[str, ...] = ()
     """Instead of the suite's: sds, vsd, esd, debiased_sds, perp_neg, sds_bridge, consdreamer, sdi, usd-marginal,
     usd-camera, usd-sdi-marginal, usd-sdi-camera."""
@@ -101,6 +101,9 @@ class BenchJanus:
     threads: int = 1
     """Threads of each process."""
     device: str = "auto"
+    templates: tuple[str, ...] = ()
+    """Sources of templates to compare, for example of a turntable, of sketches, of another generator's renders: folders
+    with a subfolder named after each prompt (a-red-bear), or with {prompt}, {kind} or {color} in their path."""
     reference: int = 12
     """Pictures of the prior for each prompt, to which FID compares (paper: 60)."""
     estimate: bool = False
@@ -211,7 +214,7 @@ def bench_janus_command(command: BenchJanus) -> None:
     suite = suite_of(command.suite).with_choices(command.methods, prompts_of(command.prompts), command.seeds)
     bench = JanusBench(
         given_path(command.out), suite, command.prior, command.device, command.workers, command.threads,
-        command.quality, command.whole, dict(map(parse_setting, command.set)), command.reference,
+        command.quality, command.whole, dict(map(parse_setting, command.set)), command.templates, command.reference,
     )  # fmt: skip
     runs = planned(bench)
     print(estimate(bench, runs), flush=True)

@@ -10,9 +10,9 @@ import os
 import sys
 import tempfile
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import tyro
 
@@ -23,7 +23,7 @@ from recdreamer.cli.job_command import model_name, settings_of, validate, write_
 from recdreamer.cli.models import Models, run_models
 from recdreamer.cli.settings import Settings
 from recdreamer.cli.templates import Templates, run_templates
-from recdreamer.cli.work import PROCESSES, assist_job, work
+from recdreamer.cli.work import PROCESSES, UntilStage, assist_job, work
 from recdreamer.job.errors import explain
 from recdreamer.job.process import stay_offline
 from recdreamer.paths import given_path
@@ -38,9 +38,27 @@ from recdreamer.protocol import (
     Start,
 )
 
+if TYPE_CHECKING:
+    from recdreamer.cluster.destination import Destination
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnCluster:
+    """Where to run; by default on this computer."""
+
+    on: str = ""
+    """HOST:PORT of a Ray cluster that runs the job instead of this computer, see docs/cluster.md."""
+    gpus: float | None = None
+    """GPUs of the cluster for the job, such as 0.25 or 1; by default what its image model needs."""
+    storage: str = ""
+    """URL of a storage that this computer and the nodes can write, such as file:///mnt/studio/recdreamer or
+    s3://bucket/recdreamer. By default files travel through Ray."""
+    allow_remote: bool = False
+    """Let --on name another computer: neither token nor job is encrypted on the way there."""
+
 
 @dataclass(frozen=True)
-class Generate:
+class Generate(OnCluster):
     """Make a textured mesh from a prompt. Repeat the command to resume an interrupted run."""
 
     prompt: str
@@ -69,13 +87,13 @@ class Generate:
     """How far the result may depart from the object's shape, 0 to 1."""
     height_m: float = 1.0
     processes: int = 1
-    """Processes that share the views of a step: as many as GPUs, or as cores that are free."""
+    """Processes that share the views of a step, each with a GPU or a core. 0: as many as fit."""
     set: Settings = field(default=())
     """Settings of the backend, for example optimize.num_steps=300."""
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(OnCluster):
     """Run or resume a job folder. Shows progress on a terminal, and writes events as JSON lines to a pipe."""
 
     job: tyro.conf.Positional[Path]
@@ -84,6 +102,8 @@ class Run:
     was."""
     seed: int | None = None
     """Seed of the repeated stages; by default the seed of the job."""
+    until: Stage | None = None
+    """End when this stage is complete. Repeat the command without it to go on."""
     processes: int | None = None
     """Processes that share the views of a step in this run; by default as many as the job says."""
 
@@ -184,8 +204,9 @@ def _write_log() -> str:
 def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate | Bench | Doctor) -> int:
     match command:
         case Generate():
+            check_cluster(command)
             prepare_job(command)
-            return follow(given_path(command.out))
+            return follow(given_path(command.out), on_cluster(command))
         case Run():
             if command.again is None and command.seed is not None:
                 raise RequestError(
@@ -196,17 +217,7 @@ def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate |
                 return assist_job(given_path(command.job).absolute())
             if command.processes is not None:
                 os.environ[PROCESSES] = str(command.processes)
-            if sys.stdout.isatty():
-                again = () if command.again is None else ("--again", command.again)
-                seed = () if command.seed is None else ("--seed", str(command.seed))
-                return follow(given_path(command.job), (*again, *seed))
-            from recdreamer.job.worker import run
-
-            return run(
-                given_path(command.job),
-                work,
-                None if command.again is None else (command.again, command.seed),
-            )
+            return run_job(command)
         case Templates():
             return run_templates(command)
         case Models():
@@ -222,6 +233,58 @@ def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate |
             from recdreamer.cli.doctor import examine
 
             return examine(given_path(command.folder), command.device, command.json, command.quick)
+
+
+def run_job(command: Run) -> int:
+    """Run or resume a job folder, here or on a cluster. Returns the exit code of its worker."""
+    if sys.stdout.isatty():
+        check_cluster(command)
+        again = () if command.again is None else ("--again", command.again)
+        seed = () if command.seed is None else ("--seed", str(command.seed))
+        until = () if command.until is None else ("--until", command.until)
+        shared = () if command.processes is None else ("--processes", str(command.processes))
+        return follow(given_path(command.job), (*again, *seed, *until, *shared, *on_cluster(command)))
+    repeat = None if command.again is None else (command.again, command.seed)
+    if command.on and command.until:
+        raise RequestError("A job on a cluster runs to its end.", "Leave out --until, or --on.")
+    if command.on:
+        from recdreamer.cluster.submit import submit
+
+        return submit(given_path(command.job), lambda: cluster_of(command), repeat)
+    from recdreamer.job.worker import PAUSED, run
+
+    if command.until is None:
+        return run(given_path(command.job), work, repeat)
+    part = UntilStage(command.until)
+    code = run(given_path(command.job), part, repeat)
+    return 0 if code == PAUSED and part.is_reached else code
+
+
+def cluster_of(command: OnCluster) -> Destination:
+    """The cluster that a command names. Raises RequestError if that cannot be one."""
+    from recdreamer.cluster.destination import destination
+
+    to = destination(command.on, command.gpus, command.storage, command.allow_remote)
+    return replace(to, processes=command.processes if isinstance(command, Run) else None)
+
+
+def check_cluster(command: OnCluster) -> None:
+    """Raise RequestError if the options of a cluster cannot be met, before anything is written."""
+    if command.on:
+        cluster_of(command)
+    elif command.gpus is not None or command.storage or command.allow_remote:
+        raise RequestError(
+            "There is no cluster to run on.", "Name it: --on HOST:PORT, or leave the options out."
+        )
+
+
+def on_cluster(command: OnCluster) -> tuple[str, ...]:
+    """The options of the cluster, for the worker that `follow` starts."""
+    if not command.on:
+        return ()
+    gpus = () if command.gpus is None else ("--gpus", str(command.gpus))
+    storage = ("--storage", command.storage) if command.storage else ()
+    return ("--on", command.on, *gpus, *storage, *(("--allow-remote",) if command.allow_remote else ()))
 
 
 def prepare_job(command: Generate) -> JobRequest:

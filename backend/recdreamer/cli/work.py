@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 from recdreamer.catalog.locate import located
-from recdreamer.protocol import JobFolder, JobRequest
-from recdreamer.report import Report
+from recdreamer.protocol import JobFolder, JobRequest, Stage
+from recdreamer.report import Paused, Report
 from recdreamer.worlds import DEFAULT_WORLD, EMBEDDED, world_of
 
 PROCESSES = "RECDREAMER_PROCESSES"
 """Environment variable: the number of processes of this run, instead of the job's."""
+ORDER = ("prepare", "shape", "geometry", "texture", "mesh")
+"""Stages as they are reported."""
 
 
 def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
@@ -20,7 +22,7 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     # on two shared cores. The variable is read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     refuse_unusable(request)
-    from recdreamer.job.processes import see_own_gpu, shared
+    from recdreamer.job.processes import as_many_as_fit, see_own_gpu, shared
 
     # Before Warp is imported, which looks for GPUs.
     see_own_gpu()
@@ -31,6 +33,7 @@ def generate_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     config = resolve(request)
     processes = int(os.environ.get(PROCESSES) or config.processes)
     arguments, device = ("run", str(job.root)), choose_device(config.device)
+    processes = processes or as_many_as_fit(config.optimize.num_views, device)
     with shared(arguments, processes, device, lambda: report.progress(0, 1)):
         generate(job, config, report)
 
@@ -65,3 +68,38 @@ def work(job: JobFolder, request: JobRequest, report: Report) -> None:
         from recdreamer.evaluation.particles_2d_job import particles_job
 
         particles_job(job, request, report)
+
+
+class UntilStage:
+    """The work up to the end of a stage: then it is paused, to go on with the next command, perhaps elsewhere."""
+
+    def __init__(self, last: Stage) -> None:
+        self._last = ORDER.index(last)
+        self.is_reached = False
+        """Whether the stage is complete."""
+
+    def __call__(self, job: JobFolder, request: JobRequest, report: Report) -> None:
+        work(job, request, _Watched(report, self))
+
+    def meet(self, stage: str) -> None:
+        """Pause at the first stage after the last one; nothing of it has been made yet."""
+        if stage in ORDER and ORDER.index(stage) > self._last:
+            self.is_reached = True
+            raise Paused
+
+
+class _Watched:
+    """A report that tells which stage begins."""
+
+    def __init__(self, report: Report, until: UntilStage) -> None:
+        self._report, self._until = report, until
+        self.progress = report.progress
+        self.pose_distribution = report.pose_distribution
+        self.warning = report.warning
+
+    def stage(self, name: str, index: int, count: int, span: tuple[float, float] | None = None) -> None:
+        self._until.meet(name)
+        self._report.stage(name, index, count, span)
+
+    def preview(self, path: Path) -> None:
+        self._report.preview(path)

@@ -62,7 +62,10 @@ class GuidanceConfig:
     inversion_scale: float = -6.5
     """Guidance scale of SDI's inversion (released: -7.5, which multiplies (eps_text - eps_empty) on top of eps_text)."""
     checkpointing: bool = False
-    """Recompute the U-Net's activations instead of keeping them: less memory, more time."""
+    """Recompute the activations of the U-Net and of the autoencoder instead of keeping them: less memory, more time."""
+    views_at_once: int = 0
+    """Views that the prior sees at once; a step with more goes through them one after another, with the same result.
+    Fewer take less memory and more time. 0: all."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -22,7 +22,7 @@ from recdreamer import __version__
 from recdreamer.device import choose_device
 from recdreamer.evaluation.bench_suites import Suite
 from recdreamer.evaluation.bench_summary import as_markdown, reference_features, tables_of
-from recdreamer.evaluation.job_runs import FIRST_STAGE, METHODS, prepare, read_row, run_all
+from recdreamer.evaluation.job_runs import FIRST_STAGE, METHODS, prepare, read_row, run_all, templates_from
 from recdreamer.protocol import JobRequest, RequestError, Stage, write_atomically
 
 CPU_SECONDS = {
@@ -48,6 +48,8 @@ class JanusBench:
     quality: str = "standard"
     is_whole: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    templates: tuple[str, ...] = ()
+    """Sources of templates, each a variant; see `template_folder`. By default the prior draws them."""
     reference_count: int = 12
     """Pictures of the prior for each prompt, to which FID compares (paper: 60)."""
 
@@ -70,10 +72,12 @@ class BenchRun:
 def planned(bench: JanusBench) -> list[BenchRun]:
     """All runs: seeds vary slowest, so that an interrupted benchmark has every method and prompt."""
     suite, runs = bench.suite, []
-    cells = product(suite.seeds, suite.prompts, suite.variants, suite.methods)
-    for seed, prompt, variant, method in cells:
+    cells = product(suite.seeds, suite.prompts, bench.templates or ("",), suite.variants, suite.methods)
+    for seed, prompt, source, variant, method in cells:
+        templates = templates_from(template_folder(source, prompt)) if source else ()
         request = JobRequest(
             prompt,
+            kind=suite.kind,
             seed=seed,
             prior=bench.prior,
             device=bench.device,
@@ -83,12 +87,43 @@ def planned(bench: JanusBench) -> list[BenchRun]:
             **METHODS[method],
         )
         request.validate()
-        slug = "-".join("".join(c if c.isalnum() else " " for c in prompt.lower()).split())[:40]
-        name = "_".join(filter(None, (method, variant.replace(" ", "-"), slug, str(seed))))
-        runs.append(BenchRun(method, variant, prompt, seed, bench.out / "runs" / name, request))
+        request = replace(request, templates=templates)  # Still where they are; `prepare` copies them.
+        label = ", ".join(filter(None, (variant, source_name(source))))
+        name = "_".join(filter(None, (method, _slug(label), _slug(prompt)[:40], str(seed))))
+        runs.append(BenchRun(method, label, prompt, seed, bench.out / "runs" / name, request))
     if len({run.folder for run in runs}) < len(runs):
         raise RequestError("Two prompts of the benchmark begin alike.", "Make their first 40 letters differ.")
     return runs
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+def template_folder(source: str, prompt: str) -> Path:
+    """The folder of a prompt's templates in a source: {prompt}, {kind} and {color} in its path are filled in by words of
+    the prompt; without them it is the subfolder of that name.
+
+    >>> found = template_folder("blocks/{kind}-grey", "a red bear"), template_folder("tripo", "A sea turtle.")
+    >>> tuple(map(Path.as_posix, found))
+    ('blocks/bear-grey', 'tripo/a-sea-turtle')
+    """
+    words = _slug(prompt).split("-")
+    if "{" not in source:
+        return Path(source) / _slug(prompt)
+    return Path(source.format(prompt=_slug(prompt), kind=words[-1], color=words[-2] if words[1:] else ""))
+
+
+def source_name(source: str) -> str:
+    """The last two parts of a source's path, without what is filled in.
+
+    >>> source_name("blocks/solid/{kind}-grey")
+    'templates solid grey'
+    """
+    last = " ".join(Path(source).parts[-2:])
+    for filled in ("{prompt}", "{kind}", "{color}"):
+        last = last.replace(filled, "")
+    return f"templates {' '.join(_slug(last).split('-'))}" if source else ""
 
 
 def estimate(bench: JanusBench, runs: Sequence[BenchRun]) -> str:

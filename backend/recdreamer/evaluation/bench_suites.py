@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recdreamer.evaluation.job_runs import METHODS
-from recdreamer.protocol import RequestError
+from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Kind, RequestError
 
 EIGHT_PROMPTS = (
     "a red bear", "a blue bird", "a yellow robot", "a purple rabbit",
@@ -55,6 +55,8 @@ class Suite:
     """Settings of each variant by its name; every method runs with each."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of all runs."""
+    kind: Kind = "object"
+    """`particles` makes 2D pictures instead of objects."""
 
     def with_choices(
         self, methods: Sequence[str] = (), prompts: Sequence[str] = (), seeds: Sequence[int] = ()
@@ -114,6 +116,14 @@ SUITES = {
             ("usd-marginal",), EIGHT_PROMPTS[:2], BENCH_SEEDS[:2],
             {"n_i 2": {"guidance.num_intervals": 2}, "n_i 10": {"guidance.num_intervals": 10}},
             {"optimize.num_particles": 4, "optimize.num_steps": 2000},
+        ),
+        Suite(
+            "control",
+            "Fig. 12: does a single class as the target make 2D particles of that pose?",
+            ("usd-marginal",), EIGHT_PROMPTS[:2], BENCH_SEEDS[:1],
+            {f"wants {pose}": {"rectifier.target": {pose: 1.0}} for pose in CLASS_AZIMUTHS_DEG},
+            {"optimize.num_particles": 16, "optimize.num_steps": 1000, "optimize.network_learning_rate": 0.03},
+            "particles",
         ),
         Suite(
             "clamp",

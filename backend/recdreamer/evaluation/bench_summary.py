@@ -48,6 +48,7 @@ CONSISTENCY = (
     Metric("agreement_unrotated", "unrotated", "↑", "the same with the front at -Y"),
     Metric("janus_score", "R", "↓", "C.7", 2, None),
     Metric("success", "success", "↑", "share of runs with R = 0", 2),
+    Metric("wanted_share", "wanted pose", "↑", "share of 2D particles that show it", 2, None),
 )
 PAPER = (
     Metric("clip_entropy_nats", "cEnt", "↑", "Table 1, by CLIP", 4, None),
@@ -120,7 +121,9 @@ def means_table(title: str, rows: Rows, metrics: Sequence[Metric]) -> Table:
     """A row for each method, a column for each metric that a run has."""
     groups = grouped(rows)
     found = {name: {m.key: estimate_of(runs, m) for m in metrics} for name, runs in groups.items()}
-    used = [m for m in metrics if any(row[m.key] is not None for row in found.values())]
+    # A metric that only failed runs have, as 0, belongs to another kind of run.
+    measured = {key for row in rows if "failed" not in row for key in row}
+    used = [m for m in metrics if m.key in measured]
     note = (
         "Mean [95 % interval over prompts and seeds]. "
         + "; ".join(f"{m.title}: {m.source}" for m in used)
@@ -291,7 +294,7 @@ def tables_of(rows: Rows, runs: Path, reference: Reference | None) -> list[Table
         ("Entropies and fit to the prompt (Table 1)", PAPER), ("Distance from the truth", TRUTH), ("Cost (Table 3)", COST)
     ):  # fmt: skip
         tables.append(means_table(title, rows, metrics))
-    return [table for table in tables if len(table.columns) > 2]
+    return [table for table in tables if len(table.columns) > 2 and table.rows]
 
 
 def failures_of(rows: Rows) -> list[tuple[str, str]]:

@@ -30,7 +30,9 @@ class PictureFeatures(Protocol):
         """How the distance is named: distances by different features cannot be compared."""
         ...
 
-    def __call__(self, pictures: Float[Tensor, "count 3 height width"]) -> Float[Tensor, "count width"]: ...
+    def __call__(
+        self, pictures: Float[Tensor, "count 3 height width"]
+    ) -> Float[Tensor, "count features"]: ...
 
 
 class EmbeddedFeatures:
@@ -45,7 +47,7 @@ class EmbeddedFeatures:
         return self._name
 
     @torch.no_grad()
-    def __call__(self, pictures: Float[Tensor, "count 3 height width"]) -> Float[Tensor, "count width"]:
+    def __call__(self, pictures: Float[Tensor, "count 3 height width"]) -> Float[Tensor, "count features"]:
         return torch.cat([self.extractor(some).cls for some in pictures.split(BATCH)]).cpu()
 
 
@@ -71,7 +73,7 @@ class InceptionFeatures:
         self.network.to(device).eval()
 
     @torch.no_grad()
-    def __call__(self, pictures: Float[Tensor, "count 3 height width"]) -> Float[Tensor, "count width"]:
+    def __call__(self, pictures: Float[Tensor, "count 3 height width"]) -> Float[Tensor, "count features"]:
         pixels = (pictures.clamp(0, 1) * 255).round().byte()
         return torch.cat([self.network(some.to(self.device))[0].cpu() for some in pixels.split(BATCH)])
 
@@ -91,7 +93,7 @@ def picture_features(device: torch.device, extractor: FeatureExtractor | None = 
 
 
 def frechet_distance(
-    one: Float[Tensor, "count_one width"], other: Float[Tensor, "count_other width"]
+    one: Float[Tensor, "count_one features"], other: Float[Tensor, "count_other features"]
 ) -> float:
     """|μ₁ - μ₂|² + tr(Σ₁ + Σ₂ - 2 (Σ₁ Σ₂)^½) of two sets of features; lower is better (Heusel et al. 2017).
 
@@ -138,8 +140,8 @@ def balanced(poses: Int[Tensor, "count"], seed: int = 0) -> Int[Tensor, "picked"
 
 
 def pose_balanced_distance(
-    found: Float[Tensor, "count width"],
-    reference: Float[Tensor, "reference width"],
+    found: Float[Tensor, "count features"],
+    reference: Float[Tensor, "reference features"],
     reference_poses: Int[Tensor, "reference"],
     seeds: Sequence[int] = (0,),
 ) -> float:

@@ -79,3 +79,29 @@ def lines(title: str, x: Sequence[float | int], series: dict[str, Sequence[float
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img">{grid}{drawn}{ends}</svg></figure>'
     )
+
+
+def scatter(title: str, x: Sequence[float], y: Sequence[float], colors: Sequence[int]) -> str:
+    """A small plot of points as SVG; x is in [0, 1], y over its own range. `colors` are indices into COLORS."""
+    width, height, left, below = 330, 200, 44, 24
+    low, high = min(y), max(y)
+    span = max(high - low, 1e-9)
+
+    def place(a: float, b: float) -> tuple[float, float]:
+        return left + (width - left - 10) * a, 10 + (height - below - 20) * (1 - (b - low) / span)
+
+    dots = ""
+    for a, b, color in zip(x, y, colors, strict=True):
+        across, down = place(a, b)
+        dots += f'<circle cx="{across:.1f}" cy="{down:.1f}" r="3" fill="{COLORS[color]}" fill-opacity=".55"/>'
+    base = height - below - 10
+    frame = f'<path d="M{left} 10V{base}H{width - 10}" fill="none" stroke="#8888"/>'
+    ends = (
+        f'<text x="2" y="18">{high:.3g}</text><text x="2" y="{base}">{low:.3g}</text>'
+        f'<text x="{left}" y="{height - 8}">0</text><text x="{width - 22}" y="{height - 8}">1</text>'
+        f'<text x="{left + 80}" y="{height - 8}">true agreement</text>'
+    )
+    return (
+        f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img">{frame}{dots}{ends}</svg></figure>'
+    )

@@ -188,7 +188,11 @@ def run_one(folder: Path) -> None:
     from recdreamer.protocol import JobFolder
 
     job = JobFolder(folder)
-    config = resolve(job.read_request())
+    request = job.read_request()
+    if request.kind == "particles":
+        (folder / "row.json").write_text(json.dumps(_particles(job, request), indent=2))
+        return
+    config = resolve(request)
     device = choose_device(config.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -203,6 +207,25 @@ def run_one(folder: Path) -> None:
     scores = f"entropy {found['pose_entropy']:.3f} agreement {found['azimuth_agreement']:.2f}"
     front = f"({found['agreement_unrotated']:.2f}) fronts {found['fronts']}"
     print(f"{folder.name}: {scores} {front} in {found['seconds']:.0f} s", flush=True)
+
+
+def _particles(job: JobFolder, request: JobRequest) -> dict[str, Any]:
+    """2D particles: the oracle's count of their poses, and the share of those that the request wants."""
+    from recdreamer.evaluation.particles_2d_job import particles_job
+
+    particles_job(job, request, PrintReport(job.root.name))
+    report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
+    shutil.copyfile(job.root / "particles.png", job.result / "contact-sheet.png")
+    found = {name: report[name] for name in ("seconds", "steps", "device")}
+    if report["oracle"] is None:
+        return found
+    counts, wanted = report["oracle"]["counts"], request.overrides.get("rectifier.target", {})
+    shares = {pose: counts.get(pose, 0) / report["particles"] for pose in wanted}
+    return (
+        found
+        | {"pose_entropy": report["oracle"]["pose_entropy"], "counts_2d": counts}
+        | ({"wanted_share": sum(shares.values())} if wanted else {})
+    )
 
 
 def _first_stage(

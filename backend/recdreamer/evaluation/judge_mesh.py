@@ -5,16 +5,22 @@ Independent of the method: only the files of the mesh are needed.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
+from recdreamer.cameras import Cameras
+from recdreamer.evaluation.animal_meshes import AnimalTruth, animal_or_none, load_animals
 from recdreamer.evaluation.figurines import COLORS, KINDS, Figurines
 from recdreamer.evaluation.job_report import add_to_report
 from recdreamer.evaluation.mesh_distance import (
-    best_yaw,
+    SEARCH_POINTS,
+    SurfacePoints,
+    best_yaw_to,
     compare_surfaces,
     figure_bounds,
     figure_or_none,
@@ -38,12 +44,33 @@ SHEET_SIZE = 1.5
 """Longest side of the mesh on its sheet, in scene units: about that of the figures."""
 
 
-def judge_mesh(job: JobFolder) -> dict[str, Any]:
+@dataclass(frozen=True)
+class FigureTruth:
+    """A figurine."""
+
+    figure: Figurines
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        return figure_bounds(self.figure)
+
+    def surface(self, count: int, seed: int = 0) -> SurfacePoints:
+        return true_surface(self.figure, count, seed)
+
+    def views(self, cameras: Cameras, size_px: int) -> Tensor:
+        return true_views(self.figure, cameras, size_px)
+
+
+Truth = FigureTruth | AnimalTruth
+"""What a mesh is compared with."""
+
+
+def judge_mesh(job: JobFolder, animals: Path | None = None) -> dict[str, Any]:
     """Measure the finished mesh of a job and add the results to result/report.json as "geometry".
 
-    If the prompt names a figure of the embedded world, compares with it, at the best yaw and unrotated; "floor" is the
-    difference between two samplings of the truth. Also writes result/mesh-sheet.png: twelve views of the mesh as it
-    stands, textured and in clay. Raises JobError if there is no mesh.
+    If the prompt names a figure of the embedded world, or an animal in the file `animals`, compares with it, at the best
+    yaw and unrotated; "floor" is the difference between two samplings of the truth. Also writes result/mesh-sheet.png:
+    twelve views of the mesh as it stands, textured and in clay. Raises JobError if there is no mesh, RequestError if the
+    file cannot be read.
     """
     if not (job.result / "mesh.npz").exists():
         raise JobError("evaluate", f"{job.root} has no finished mesh.", "Run the job to its end first.")
@@ -55,16 +82,24 @@ def judge_mesh(job: JobFolder) -> dict[str, Any]:
     write_views(mesh_views(_centered(mesh), tiles, sheet_cameras(), VIEW_PX), job.result / "mesh-sheet.png")
     found: dict[str, Any] = {"triangles": triangle_measures(mesh)}
     prompt = job.read_request().prompt
-    figure = figure_or_none(prompt)
-    if figure is None:
+    truth = truth_of(prompt, animals)
+    if truth is None:
         found["note"] = (
             f"There is no true figure for {prompt!r}, so only the triangles were measured. The embedded world has "
-            f"{', '.join(KINDS)} in {', '.join(COLORS)}, as in 'a red bear'."
+            f"{', '.join(KINDS)} in {', '.join(COLORS)}, as in 'a red bear'. For animals, name their file."
         )
     else:
-        found |= against_the_truth(mesh, tiles, figure)
+        found |= against_the_truth(mesh, tiles, truth)
     add_to_report(job, "geometry", found)
     return found
+
+
+def truth_of(prompt: str, animals: Path | None) -> Truth | None:
+    """The animal or the figure that a prompt names. Raises RequestError if the file of animals cannot be read."""
+    if animals is not None and (animal := animal_or_none(prompt, load_animals(animals))):
+        return animal
+    figure = figure_or_none(prompt)
+    return None if figure is None else FigureTruth(figure)
 
 
 def _base_colors(job: JobFolder, mesh: Mesh) -> Tiles:
@@ -81,13 +116,13 @@ def _base_colors(job: JobFolder, mesh: Mesh) -> Tiles:
     return tiles
 
 
-def against_the_truth(mesh: Mesh, tiles: Tiles, figure: Figurines) -> dict[str, Any]:
+def against_the_truth(mesh: Mesh, tiles: Tiles, truth: Truth) -> dict[str, Any]:
     """The measures at the best yaw (degrees by which the mesh is turned, counter-clockwise from above) and unrotated."""
-    lo, hi = figure_bounds(figure)
+    lo, hi = truth.bounds()
     height = float(hi[2] - lo[2])
-    true, other = (true_surface(figure, SURFACE_POINTS, seed) for seed in (0, 1))
+    true, other = (truth.surface(SURFACE_POINTS, seed) for seed in (0, 1))
     cameras = sheet_cameras()
-    true_pictures = true_views(figure, cameras, VIEW_PX)
+    true_pictures = truth.views(cameras, VIEW_PX)
 
     def measured(yaw_deg: float) -> dict[str, float]:
         there = fitted_to(mesh, yaw_deg, lo, hi)
@@ -96,7 +131,7 @@ def against_the_truth(mesh: Mesh, tiles: Tiles, figure: Figurines) -> dict[str, 
         distance = compare_surfaces(surface, true, height).as_dict()
         return {"yaw_deg": yaw_deg, **distance, "psnr_db": psnr_db(pictures, true_pictures)}
 
-    unrotated, turned = measured(0.0), measured(best_yaw(mesh, figure))
+    unrotated, turned = measured(0.0), measured(best_yaw_to(mesh, (lo, hi), truth.surface(SEARCH_POINTS)))
     return {
         # The search for the yaw uses fewer points, so a mesh that fits badly everywhere may fit better unrotated.
         "best_yaw": min(turned, unrotated, key=lambda found: found["chamfer"]),

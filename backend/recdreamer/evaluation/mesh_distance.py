@@ -174,16 +174,20 @@ def fitted_to(mesh: Mesh, yaw_deg: float, lo: Float[np.ndarray, "3"], hi: Float[
 
 
 def best_yaw(mesh: Mesh, figure: Figurines, seed: int = 0) -> float:
-    """Degrees, counter-clockwise from above, by which the mesh must be turned to fit the figure best.
+    """Degrees, counter-clockwise from above, by which the mesh must be turned to fit the figure best."""
+    return best_yaw_to(mesh, figure_bounds(figure), true_surface(figure, SEARCH_POINTS, seed), seed)
+
+
+def best_yaw_to(
+    mesh: Mesh, bounds: tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]], truth: SurfacePoints, seed: int = 0
+) -> float:  # fmt: skip
+    """The same for a truth that is known by the box around it and SEARCH_POINTS of its points.
 
     The minimum of the Chamfer distance over SEARCH_YAWS rotations, refined between its neighbours; in (-180, 180].
     """
-    lo, hi = figure_bounds(figure)
+    lo, hi = bounds
     upright = fitted_to(mesh, 0.0, lo, hi)
-    found, true = (
-        mesh_surface(upright, None, SEARCH_POINTS, seed).points,
-        true_surface(figure, SEARCH_POINTS, seed).points,
-    )
+    found, true = mesh_surface(upright, None, SEARCH_POINTS, seed).points, truth.points
     to_found, to_true = KDTree(found), KDTree(true)
 
     def chamfer(yaw_deg: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def sheet_cameras(num_views: int = NUM_VIEWS) -> Cameras:
 
 def mesh_views(mesh: Mesh, tiles: Tiles, cameras: Cameras, size_px: int) -> MeshViews:
     """Pictures of a mesh in scene units in front of a plain background, smoothed like the true renders."""
+    return colored_views(
+        mesh, lambda faces, weights: mesh_colors(mesh, tiles, faces, weights), cameras, size_px
+    )
+
+
+ColorAt = Callable[[Int[np.ndarray, "points"], Float[np.ndarray, "points 3"]], Float[np.ndarray, "points 3"]]
+"""sRGB in [0, 1] at points of faces, given by their barycentrics."""
+
+
+def colored_views(
+    mesh: Mesh, color_at: ColorAt, cameras: Cameras, size_px: int, is_lit: bool = False
+) -> MeshViews:
+    """Like `mesh_views`, with any colours. `is_lit`: they get the light of the embedded world, which a texture that was
+    distilled has already."""
     fine_px = size_px * OVERSAMPLING
     rays_o, rays_d = (rays.reshape(-1, 3) for rays in camera_rays(cameras, fine_px, fine_px))
     faces, barycentrics, _ = MeshCaster(mesh.verts, mesh.faces, "cpu").cast(rays_o, rays_d)
@@ -94,7 +109,10 @@ def mesh_views(mesh: Mesh, tiles: Tiles, cameras: Cameras, size_px: int) -> Mesh
         pictures = torch.from_numpy(pixels).view(len(cameras), fine_px, fine_px, 3).permute(0, 3, 1, 2)
         return torch.nn.functional.avg_pool2d(pictures, OVERSAMPLING)
 
-    return MeshViews(picture(mesh_colors(mesh, tiles, face, weights)), picture(clay[:, None]))
+    colors = color_at(face, weights)
+    if is_lit:
+        colors = (colors * (0.74 + 0.20 * normals[:, 2] + 0.08 * facing)[:, None]).clip(0, 1)
+    return MeshViews(picture(colors), picture(clay[:, None]))
 
 
 def true_views(figure: Figurines, cameras: Cameras, size_px: int) -> Float[Tensor, "views 3 size_px size_px"]:

@@ -34,7 +34,7 @@ class ClipJudge:
         return (self.clip.model.logit_scale.exp() * cosines).softmax(-1)
 
     @torch.no_grad()
-    def features(self, pictures: Float[Tensor, "views 3 height width"]) -> Float[Tensor, "views width"]:
+    def features(self, pictures: Float[Tensor, "views 3 height width"]) -> Float[Tensor, "views features"]:
         """Unit vectors."""
         return self.clip.image_features(pictures)
 
@@ -60,7 +60,7 @@ def best_view(fit: Float[Tensor, "views"]) -> float:
     return ((fit.roll(1) + fit + fit.roll(-1)) / 3).max().item()
 
 
-def opposite_cosine(features: Float[Tensor, "views width"], azimuth_deg: Float[Tensor, "views"]) -> float:
+def opposite_cosine(features: Float[Tensor, "views features"], azimuth_deg: Float[Tensor, "views"]) -> float:
     """Cosine between front and back, lower is better (MV-SDI's Janus score, with its CLIP: above 0.85 is Janus).
 
     The front is where the object says that it is, at azimuth 0; `features` are unit vectors.
@@ -69,7 +69,7 @@ def opposite_cosine(features: Float[Tensor, "views width"], azimuth_deg: Float[T
     return (features[front] @ features[back]).item()
 
 
-def neighbor_cosine(features: Float[Tensor, "views width"]) -> float:
+def neighbor_cosine(features: Float[Tensor, "views features"]) -> float:
     """Mean cosine between neighbouring views, higher is better.
 
     Stands for pairwise view consistency (MEt3R 2025 and View-CS), which warps one view into the other first.

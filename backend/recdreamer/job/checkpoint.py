@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +75,10 @@ class CheckpointStore:
 
         self.folder.mkdir(exist_ok=True)  # Not its parents: a job that was deleted stays deleted.
         self._remove_leftovers()
-        temporary = Path(tempfile.mkdtemp(dir=self.folder, prefix=TEMPORARY))
+        # Not by tempfile, whose folders are their owner's alone: a colleague may continue this job.
+        temporary = self.folder / f"{TEMPORARY}{secrets.token_hex(6)}"
         try:
+            temporary.mkdir()
             _write(temporary / "tensors.safetensors", data)
             _write(temporary / "meta.json", text.encode("utf-8"))
             path = self.folder / name

@@ -16,6 +16,8 @@ DISK_FULL = (
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR}
 ALLOCATORS = ("can't allocate memory", "not enough memory")
 """What torch says on a CPU."""
+MAX_NAME = 200
+"""Letters of a path."""
 JOB_LOG = "log.txt in the job folder"
 
 
@@ -64,9 +66,19 @@ def explain(error: BaseException, doing: str = "", log: str = JOB_LOG) -> JobErr
     )
 
 
+def _short(name: str) -> str:
+    """The end of a path that may be longer than a sentence.
+
+    >>> _short("a/bear.png"), len(_short("a/" * 2000 + "bear.png"))
+    ('a/bear.png', 200)
+    """
+    shown = printable(name)
+    return shown if len(shown) <= MAX_NAME else f"…{shown[1 - MAX_NAME :]}"
+
+
 def _of_system(error: OSError, doing: str) -> JobError:
     """What the system refused, by its number."""
-    name = printable(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
+    name = _short(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else ""
     reason = reason_of(error)
     if error.errno in DISK_FULL:
         return JobError(

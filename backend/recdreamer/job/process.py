@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import queue
 import signal
 import stat
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +76,21 @@ def send_prints_to(log: Path) -> None:
     os.dup2(handle, 2)
     os.close(handle)
     # The old objects may be tied to a console instead of a descriptor.
-    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = _log_stream(1), _log_stream(2)
+
+
+class _Log(io.FileIO):
+    """A file that takes what it can: on a full disk a print must not hide the failure that it tells of."""
+
+    def write(self, data: Any) -> int:
+        with suppress(OSError):
+            return super().write(data)
+        return len(data)
+
+
+def _log_stream(number: int) -> io.TextIOWrapper:
+    writer = io.BufferedWriter(_Log(number, "w", closefd=False))
+    return io.TextIOWrapper(writer, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
 class StopRequests:

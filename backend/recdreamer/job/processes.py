@@ -97,11 +97,20 @@ def _check(processes: int, device: torch.device) -> None:
         )
 
 
+def as_many_as_fit(num_views: int, device: torch.device) -> int:
+    """A process for each GPU, or for each core on a CPU, up to one for each view."""
+    return max(1, min(num_views, torch.cuda.device_count() if device.type == "cuda" else _cores()))
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def limit_threads(processes: int, device: torch.device) -> None:
     """Divide the cores among the processes of this computer."""
     if device.type == "cpu":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), cores // processes)))
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), _cores() // processes)))
 
 
 class _Others:

@@ -44,7 +44,9 @@ class AttributeClassifier(nn.Module):
             self.prepare = Preprocessing(folder, "bicubic")
             self.is_clip = AutoConfig.from_pretrained(folder, local_files_only=True).model_type == "clip"
             kind: Any = CLIPModel if self.is_clip else AutoModelForImageClassification
-            self.model = kind.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self.model = kind.from_pretrained(
+                folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
+            )
             texts = self._text_features(folder, list(classes.values())) if self.is_clip else torch.empty(0)
         self.model.requires_grad_(False).eval()
         self.register_buffer("texts", texts)
@@ -61,7 +63,9 @@ class AttributeClassifier(nn.Module):
             return self.model(pixel_values=self.prepare(images)).logits[:, self.columns]
         return self.model.logit_scale.exp() * self.image_features(images) @ self.texts.T
 
-    def image_features(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch width"]:
+    def image_features(
+        self, images: Float[Tensor, "batch 3 height width"]
+    ) -> Float[Tensor, "batch features"]:
         """CLIP's unit vectors of pictures, whose products with `texts` are cosines."""
         seen = self.model.vision_model(pixel_values=self.prepare(images)).pooler_output
         return nn.functional.normalize(self.model.visual_projection(seen), dim=-1)

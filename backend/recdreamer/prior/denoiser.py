@@ -37,12 +37,16 @@ class Denoiser:
         return self.prior.schedule
 
     def enable_checkpointing(self) -> None:
-        """Recompute the U-Net's activations in backward passes instead of keeping them."""
+        """Recompute the activations of the U-Net and of the autoencoder in backward passes instead of keeping them."""
         contexts = noop_context_fn if self.branch is None else self.branch.contexts
         # The U-Net draws no random numbers, and saving the generators' state would wait for the device.
         self.prior.unet.enable_gradient_checkpointing(
             partial(checkpoint, use_reentrant=False, preserve_rng_state=False, context_fn=contexts)
         )
+        for part in {self.prior.vae, getattr(self.decoder, "model", self.prior.vae)}:
+            part.enable_gradient_checkpointing(
+                partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
+            )
 
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
         return self.decoder.decode(latents)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from recdreamer.catalog.locate import located
 from recdreamer.prior.fast_layers import speed_up
+from recdreamer.prior.grad_scale import GradScale
 from recdreamer.prior.loading import BUILTIN_FOLDER as BUILTIN_FOLDER
 from recdreamer.prior.loading import loading
 from recdreamer.prior.pipeline import load_parts
@@ -109,15 +110,15 @@ class DiffusionPrior:
         images = torch.nn.functional.interpolate(
             images, (self.image_px, self.image_px), mode="bilinear", align_corners=False
         ) if images.shape[-2:] != (self.image_px, self.image_px) else images  # fmt: skip
-        posterior = self.vae.encode((2 * images - 1).to(self.vae.dtype)).latent_dist
-        return posterior.mean.float() * self.vae.config.scaling_factor
+        scale = GradScale(self.vae.dtype)
+        posterior = self.vae.encode(scale.enter(2 * images - 1).to(self.vae.dtype)).latent_dist
+        return scale.leave(posterior.mean.float()) * self.vae.config.scaling_factor
 
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
         """Latents to pictures of about [0, 1], with gradient; not clamped, which would cut off gradients."""
-        return (
-            self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample.float() / 2
-            + 0.5
-        )
+        scale = GradScale(self.vae.dtype)
+        latents = scale.enter(latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        return scale.leave(self.vae.decode(latents).sample.float()) / 2 + 0.5
 
     def eps(
         self, latents_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
@@ -131,7 +132,8 @@ class DiffusionPrior:
         text: Float[Tensor, "batch tokens width"],
     ) -> Float[Tensor, "batch c h w"]:  # fmt: skip
         """The raw output of the pretrained model, eps or v."""
-        return self.unet(latents_t.to(self.unet.dtype), t, text.to(self.unet.dtype)).sample.float()
+        scale, dtype = GradScale(self.unet.dtype), self.unet.dtype
+        return scale.leave(self.unet(scale.enter(latents_t).to(dtype), t, text.to(dtype)).sample.float())
 
     @torch.no_grad()
     def sample(
@@ -177,7 +179,10 @@ class TinyDecoder:
 
     def decode(self, latents: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 3 height width"]:
         """Like DiffusionPrior.decode; takes latents in the denoiser's scale."""
-        return self.model.decode(latents.to(self.model.dtype)).sample.float() / 2 + 0.5
+        scale = GradScale(self.model.dtype)
+        return (
+            scale.leave(self.model.decode(scale.enter(latents).to(self.model.dtype)).sample.float()) / 2 + 0.5
+        )
 
 
 def freeze(part: torch.nn.Module, device: torch.device | str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from recdreamer.graphs import Scalar
 from recdreamer.named_tensors import part
 from recdreamer.prior.diffusion import DiffusionPrior
+from recdreamer.prior.grad_scale import GradScale
 from recdreamer.prior.low_rank import LowRankUpdates
 from recdreamer.team import added_grads
 from recdreamer.view_shares import ALL_VIEWS, Share, drawn
@@ -80,12 +81,13 @@ class LoraBranch(nn.Module):
         cameras: Float[Tensor, "batch 4 4"],
         of_branch: Bool[Tensor, "batch"] | None,
         has_camera: Bool[Tensor, "batch"] | None,
+        scale: GradScale,
     ):
-        embedding = self.camera(cameras.flatten(1))
+        embedding = scale.enter(self.camera(cameras.flatten(1)))
         self._embedding = embedding if has_camera is None else embedding * has_camera[:, None]
         dtype = self.prior[0].unet.dtype
         try:
-            with self.updates.on(None if of_branch is None else of_branch.to(dtype), dtype):
+            with self.updates.on(None if of_branch is None else of_branch.to(dtype), dtype, scale):
                 yield
         finally:
             self._embedding = None
@@ -107,9 +109,10 @@ class LoraBranch(nn.Module):
         Rows where `of_branch` is False are the pretrained model's, and rows where `has_camera` is False get no
         camera; None means True for all rows.
         """
-        unet = self.prior[0].unet
-        with self._active(c2w, of_branch, has_camera):
-            return unet(latents_t.to(unet.dtype), t, text.to(unet.dtype)).sample.float()
+        unet, scale = self.prior[0].unet, GradScale(self.prior[0].unet.dtype)
+        with self._active(c2w, of_branch, has_camera, scale):
+            output = unet(scale.enter(latents_t).to(unet.dtype), t, text.to(unet.dtype))
+            return scale.leave(output.sample.float())
 
     def draw(
         self, latents: Float[Tensor, "batch c h w"], text: Float[Tensor, "batch tokens width"],

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from recdreamer.prior.grad_scale import GradScale
 from recdreamer.protocol import RequestError
 
 ALIGNED = 8
@@ -88,9 +89,12 @@ class LowRankUpdates(nn.Module):
             name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
-    def on(self, gate: Float[Tensor, "rows"] | None, dtype: torch.dtype) -> AbstractContextManager[None]:
-        """Update the rows where `gate` is 1 in forward passes inside; None updates all."""
-        return self._set(_Gated(None if gate is None else gate.to(dtype), self._factors(dtype)))
+    def on(
+        self, gate: Float[Tensor, "rows"] | None, dtype: torch.dtype, scale: GradScale | None = None
+    ) -> AbstractContextManager[None]:
+        """Update the rows where `gate` is 1 in forward passes inside; None updates all. `scale` is the pass's."""
+        values = self.values if scale is None else scale.enter(self.values)
+        return self._set(_Gated(None if gate is None else gate.to(dtype), self._factors(values, dtype)))
 
     def as_now(self) -> AbstractContextManager[None]:
         """Brings back the updates as they are now, for activations that are computed again later."""
@@ -104,12 +108,12 @@ class LowRankUpdates(nn.Module):
         finally:
             self._gated = before
 
-    def _factors(self, dtype: torch.dtype) -> list[Tensor]:
+    def _factors(self, values: Tensor, dtype: torch.dtype) -> list[Tensor]:
         """All factors in `dtype`, filled up. One copy for all of them, forward and backward."""
         shapes = [shape for site in self.sites for shape in site.shapes]
         sizes = [prod(shape) for shape in shapes]
         padded = self.values.new_zeros(sum(sizes), dtype=dtype)
-        padded = padded.index_copy(0, self.places, self.values.to(dtype))
+        padded = padded.index_copy(0, self.places, values.to(dtype))
         return [part.view(shape) for part, shape in zip(padded.split(sizes), shapes, strict=True)]
 
     def _update(

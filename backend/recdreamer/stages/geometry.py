@@ -21,7 +21,7 @@ from recdreamer.protocol import JobFolder
 from recdreamer.report import Report, Tick, no_tick
 from recdreamer.sdf.distance_grid import DistanceGrid, light, uncolored
 from recdreamer.sdf.from_mesh import SolidMesh
-from recdreamer.stages.run import particle_name, run_stage
+from recdreamer.stages.run import StageContext, particle_name, run_stage
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 ALL_FACES = 1 << 30
@@ -43,6 +43,7 @@ def geometry_stage(
     `colored` are the fields that hold the colours. Returns the surfaces and the seconds of all runs.
     """
     surfaces, seconds, num_steps = [], 0.0, config.geometry.num_steps
+    context = StageContext(job, prior, device, report)
     for index, (field, colors) in enumerate(zip(fields, colored, strict=True)):
         before, in_all = index * num_steps, len(fields) * num_steps
 
@@ -57,7 +58,7 @@ def geometry_stage(
             grid = start_grid(config, mesh, colors, device, tick)
         surface = Surface(config, grid, device, freedom(start, config, device))
         seconds += run_stage(
-            particle_name("geometry", index), job, config.step("geometry"), prior, guide, surface, device, report,
+            particle_name("geometry", index), context, config.step("geometry"), guide, surface,
             counted=(before, in_all),
         )  # fmt: skip
         surfaces.append(surface)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -159,15 +160,22 @@ class Theta(Protocol):
     def load(self, tensors: dict[str, Tensor]) -> None: ...
 
 
+@dataclass(frozen=True)
+class StageContext:
+    """What all stages of a job run with."""
+
+    job: JobFolder
+    prior: DiffusionPrior
+    device: torch.device
+    report: Report
+
+
 def run_stage(
     name: str,
-    job: JobFolder,
+    context: StageContext,
     config: StepConfig,
-    prior: DiffusionPrior,
     guide: Guide,
     theta: Theta,
-    device: torch.device,
-    report: Report,
     watch: Callable[[int], None] = lambda step: None,
     counted: tuple[int, int] | None = None,
 ) -> float:
@@ -177,12 +185,13 @@ def run_stage(
     steps before this run and in total. Raises JobError "non_finite", and, after a checkpoint, whatever `report`
     raises to cancel or to pause.
     """
+    job, report = context.job, context.report
     branch = guide.denoiser.branch if guide.method in LORA_METHODS else None
     rectifiers, guidance = guide.rectifiers, config.guidance
     num_steps = config.num_steps
     steps_before, steps_in_all = counted or (0, num_steps)
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
-    steps = RecordedSteps(config, prior, guide, lora, report.warning)
+    steps = RecordedSteps(config, context.prior, guide, lora, report.warning)
 
     def after_step(step: int) -> None:
         team.check()
@@ -190,9 +199,8 @@ def run_stage(
             watch(step)
             return
         if step % config.preview_every == 0 or step == num_steps:
-            report.preview(
-                write_preview(theta.shown(), config.cameras, device, job.previews / f"{name}-{step:06d}.png")
-            )
+            path = job.previews / f"{name}-{step:06d}.png"
+            report.preview(write_preview(theta.shown(), config.cameras, context.device, path))
             if rectifiers:
                 report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal)
         report.progress(steps_before + step, steps_in_all)
@@ -211,7 +219,7 @@ def run_stage(
         name,
         CheckpointStore(job.checkpoints),
         config,
-        device,
+        context.device,
         [part for part in (theta, lora, *rectifiers) if part is not None],
         lambda step: steps.run(step, theta.at(step), theta.cameras(step)),
         after_step,

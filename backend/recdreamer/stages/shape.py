@@ -30,7 +30,7 @@ from recdreamer.stages.collapse import (
     horizon,
     look_at,
 )
-from recdreamer.stages.run import Resumable, run_stage, take_state_of_first
+from recdreamer.stages.run import Resumable, StageContext, run_stage, take_state_of_first
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 STAGE = "shape"
@@ -113,7 +113,7 @@ def shape_stage(
     """
     store, fresh = CheckpointStore(job.checkpoints), _fresh_tensors(guide, config)
     remedies = OF_OBJECT if start.brings_a_shape else REMEDIES
-    cure = _agreed(_cure_of(store))
+    cure, context = _agreed(_cure_of(store)), StageContext(job, prior, device, report)
     while True:
         own = config if cure is None else cured(config, cure)
         watched = WatchedParticles(Particles(own, device, start, report.warning), cure)
@@ -124,7 +124,7 @@ def shape_stage(
                 watched.watch(step, settings.num_steps, settings.num_views, start.brings_a_shape, report)
 
         try:
-            seconds = run_stage(STAGE, job, own.step("shape"), prior, guide, watched, device, report, watch)
+            seconds = run_stage(STAGE, context, own.step("shape"), guide, watched, watch)
         except Collapsed as collapsed:
             cure = collapsed.collapse
             report.warning(f"{DESCRIPTIONS[cure]}. The shape stage restarts with {remedies[cure]}.")

@@ -22,7 +22,7 @@ from recdreamer.models.painting import SHOW_ALL, Painting
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.protocol import JobFolder
 from recdreamer.report import Report, Tick, no_tick
-from recdreamer.stages.run import particle_name, run_stage
+from recdreamer.stages.run import StageContext, particle_name, run_stage
 from recdreamer.start.starting_point import StartingPoint
 
 CHECKPOINT = "detail"
@@ -45,20 +45,20 @@ def texture_stage(
 
     Returns the paintings and the seconds of all runs.
     """
-    paintings, seconds = [], 0.0
+    paintings, seconds, context = [], 0.0, StageContext(job, prior, device, report)
     of_each = config.texture.num_steps + config.texture.detail_steps
     for index, (mesh, field) in enumerate(zip(meshes, fields, strict=True)):
         before, in_all = index * of_each, len(meshes) * of_each
         painting = Painting(config, mesh, field, device)
         seconds += run_stage(
-            particle_name("texture", index), job, config.step("texture"), prior, guides["texture"], painting, device,
-            report, counted=(before, in_all),
+            particle_name("texture", index), context, config.step("texture"), guides["texture"], painting,
+            counted=(before, in_all),
         )  # fmt: skip
         painting.forget_views()
         if config.texture.detail_steps:
             seconds += run_stage(
-                particle_name(CHECKPOINT, index), job, config.step("close_ups"), prior, guides["close_ups"],
-                CloseUps(config, painting), device, report, counted=(before + config.texture.num_steps, in_all),
+                particle_name(CHECKPOINT, index), context, config.step("close_ups"), guides["close_ups"],
+                CloseUps(config, painting), counted=(before + config.texture.num_steps, in_all),
             )  # fmt: skip
         paintings.append(painting)
     return paintings, seconds

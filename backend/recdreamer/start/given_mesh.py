@@ -66,23 +66,3 @@ def checked_faces(faces: Int[np.ndarray, "faces 3"], num_verts: int) -> Int[np.n
     if wrong.any():
         raise Unreadable(f"a face uses vertex {int(faces[wrong][0]) + 1} of {num_verts}")
     return faces
-
-
-def fans(
-    corners: Int[np.ndarray, "corners"], sizes: Int[np.ndarray, "polygons"]
-) -> Int[np.ndarray, "triangles 3"]:
-    """Triangles of polygons, given all their `corners` and how many each has.
-
-    Polygons lie one after the other; a polygon of n corners gives n - 2 triangles, all at its first corner.
-
-    >>> fans(np.arange(7), np.array([4, 3]))
-    array([[0, 1, 2],
-           [0, 2, 3],
-           [4, 5, 6]])
-    """
-    counts = np.maximum(sizes - 2, 0)
-    polygon = np.repeat(np.arange(len(sizes)), counts)
-    first = (np.cumsum(sizes) - sizes)[polygon]
-    within = np.arange(len(polygon)) - (np.cumsum(counts) - counts)[polygon]
-    places = np.stack([first, first + within + 1, first + within + 2], 1)
-    return corners[places]

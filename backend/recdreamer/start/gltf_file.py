@@ -7,7 +7,8 @@ import binascii
 import json
 import struct
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -22,8 +23,19 @@ TRIANGLES, STRIP, FAN = 4, 5, 6
 COMPRESSED = ("KHR_draco_mesh_compression", "EXT_meshopt_compression")
 MAX_NODES = 100_000
 
+Content = TypeVar("Content")
 OpenFile = Callable[[str], bytes]
 """Content of a file beside a .gltf, by its relative name."""
+
+
+@dataclass(frozen=True)
+class BaseColor:
+    """Of a material: the factor times the picture."""
+
+    factor: tuple[float, float, float]
+    """Linear, in [0, 1]."""
+    picture: bytes | None
+    """An encoded picture as the file has it, unopened."""
 
 
 def read_gltf(data: bytes, open_file: OpenFile) -> GivenMesh:
@@ -31,6 +43,15 @@ def read_gltf(data: bytes, open_file: OpenFile) -> GivenMesh:
 
     Pictures are never opened. glTF's UVs begin at the upper left.
     """
+    return _of_file(data, open_file, _Reader.read)
+
+
+def read_base_colors(data: bytes, open_file: OpenFile) -> list[BaseColor]:
+    """The base colour of each material of `read_gltf`, in its order. Raises Unreadable."""
+    return _of_file(data, open_file, _Reader.base_colors)
+
+
+def _of_file(data: bytes, open_file: OpenFile, read: Callable[[_Reader], Content]) -> Content:
     document, binary = _chunks(data) if data.startswith(b"glTF") else (data, None)
     try:
         header = json.loads(document)
@@ -39,7 +60,7 @@ def read_gltf(data: bytes, open_file: OpenFile) -> GivenMesh:
     if not isinstance(header, dict):
         raise Unreadable("it is no glTF")
     try:
-        return _Reader(header, binary, open_file).read()
+        return read(_Reader(header, binary, open_file))
     except (Unreadable, RequestError):
         raise
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError) as error:
@@ -96,6 +117,29 @@ class _Reader:
     def _material_name(self, index: int) -> str:
         """As Blender names it: glTF leaves names open."""
         return str(self._item("materials", index).get("name") or f"Material_{index}")
+
+    def base_colors(self) -> list[BaseColor]:
+        self.read()
+        found = []
+        for index in self.materials:
+            material = self._item("materials", index)
+            settings, picture = material.get("pbrMetallicRoughness", {}), None
+            if "baseColorTexture" in settings:
+                texture = self._item("textures", settings["baseColorTexture"]["index"])
+                webp = texture.get("extensions", {}).get("EXT_texture_webp", {})
+                picture = self._picture(self._item("images", texture.get("source", webp.get("source"))))
+            red, green, blue = (float(x) for x in settings.get("baseColorFactor", (1, 1, 1, 1))[:3])
+            found.append(BaseColor((red, green, blue), picture))
+        return found
+
+    def _picture(self, image: dict[str, Any]) -> bytes:
+        if "bufferView" not in image:
+            return self._content(image["uri"])
+        view = self._item("bufferViews", image["bufferView"])
+        begin, data = view.get("byteOffset", 0), self._buffer(view["buffer"])
+        if begin < 0 or begin + view["byteLength"] > len(data):
+            raise Unreadable("it is cut off")
+        return data[begin : begin + view["byteLength"]]
 
     def _roots(self) -> list[int]:
         if "scenes" in self.header:

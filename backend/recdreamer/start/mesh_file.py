@@ -17,7 +17,7 @@ from recdreamer.paths import given_path
 from recdreamer.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError, Start
 from recdreamer.safe_files import FileMissing, confined, printable, read_bounded, read_npz, reason_of
 from recdreamer.start.given_mesh import MAX_CORNERS, GivenMesh, Unreadable
-from recdreamer.start.gltf_file import read_gltf
+from recdreamer.start.gltf_file import OpenFile, read_gltf
 from recdreamer.start.obj_file import read_obj
 from recdreamer.start.ply_file import read_ply
 from recdreamer.start.stl_file import read_stl
@@ -94,7 +94,7 @@ def start_mesh_bytes(path: Path, start: Start = "object") -> bytes:
         return data
     try:
         with np.errstate(all="ignore"):  # What is not finite is refused below.
-            given = _read(path, data)
+            given = read_parts(path, data)
             arrays, notes = _as_start_mesh(given, path.suffix.lower() in Y_UP)
     except Unreadable as error:
         raise RequestError(
@@ -109,7 +109,8 @@ def start_mesh_bytes(path: Path, start: Start = "object") -> bytes:
     return stream.getvalue()
 
 
-def _read(path: Path, data: bytes) -> GivenMesh:
+def read_parts(path: Path, data: bytes) -> GivenMesh:
+    """The content of a mesh file in any format but .npz. Raises Unreadable and RequestError."""
     match path.suffix.lower():
         case ".obj":
             return read_obj(data)
@@ -118,11 +119,14 @@ def _read(path: Path, data: bytes) -> GivenMesh:
         case ".stl":
             return read_stl(data)
         case ".glb" | ".gltf":
-            return read_gltf(
-                data, lambda name: read_bounded(confined(path.parent, unquote(name)), MAX_FILE_BYTES)
-            )
+            return read_gltf(data, beside(path))
         case suffix:
             raise Unreadable(f"{suffix or 'a file without suffix'} is none of the formats that are read")
+
+
+def beside(path: Path) -> OpenFile:
+    """Reads the files beside a .gltf, by the names that it has for them."""
+    return lambda name: read_bounded(confined(path.parent, unquote(name)), MAX_FILE_BYTES)
 
 
 def _as_start_mesh(given: GivenMesh, is_y_up: bool) -> tuple[dict[str, np.ndarray], list[str]]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
+
 import numpy as np
 
 from recdreamer.protocol import MAX_TRIANGLES
-from recdreamer.start.given_mesh import GivenMesh, Part, Unreadable, checked_faces, fans, finite
+from recdreamer.start.given_mesh import GivenMesh, Part, Unreadable, checked_faces, finite
+from recdreamer.start.polygons import triangulated
 
 CURVED = {"curv", "curv2", "surf"}
 
@@ -13,7 +16,7 @@ CURVED = {"curv", "curv2", "surf"}
 def read_obj(data: bytes) -> GivenMesh:
     """The faces of all objects and groups as one part, in the order of the file. Raises Unreadable with the line.
 
-    Polygons become fans of triangles. Some exporters write negative indices, which count back from the newest vertex.
+    Polygons become triangles. Some exporters write negative indices, which count back from the newest vertex.
     """
     verts: list[list[float]] = []
     uvs: list[list[float]] = []
@@ -22,8 +25,9 @@ def read_obj(data: bytes) -> GivenMesh:
     sizes: list[int] = []
     materials: dict[str, int] = {}
     slots: list[int] = []
-    num_triangles, num_lines, num_curves, material = 0, 0, 0, ""
-    text = data.decode("utf-8", errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
+    num_triangles, num_lines, num_curves, num_colors, material = 0, 0, 0, 0, ""
+    encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    text = data.decode(encoding, errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
     for number, line in enumerate(text.splitlines(), 1):
         words = line.split()
         if not words:
@@ -33,6 +37,7 @@ def read_obj(data: bytes) -> GivenMesh:
                 case "v":
                     x, y, z = map(float, words[1:4])
                     verts.append([x, y, z])
+                    num_colors += len(words) >= 7
                 case "vt":
                     uvs.append([float(words[1]), float(words[2]) if len(words) > 2 else 0.0])
                 case "f":
@@ -56,15 +61,17 @@ def read_obj(data: bytes) -> GivenMesh:
             raise Unreadable(f"its line {number} is damaged ({line.strip()[:60]!r})") from error
         if num_triangles > MAX_TRIANGLES:
             raise Unreadable(f"it has more than {MAX_TRIANGLES:,} triangles")
-    places = fans(np.arange(len(corners)), np.array(sizes, np.int64))
-    faces = checked_faces(np.array(corners, np.int64)[places], len(verts))
+    points, polygon_corners = np.array(verts, np.float64).reshape(-1, 3), np.array(corners, np.int64)
+    places = triangulated(points, polygon_corners, np.array(sizes, np.int64))
+    faces = checked_faces(polygon_corners[places], len(verts))
     of_face = np.repeat(np.array(slots, np.int64), np.maximum(np.array(sizes, np.int64) - 2, 0))
     return GivenMesh(
-        [Part(np.array(verts, np.float64).reshape(-1, 3), faces, _uvs(uvs, uv_corners, places), of_face)],
+        [Part(points, faces, _uvs(uvs, uv_corners, places), of_face)],
         tuple(materials),
         (
             *((f"{num_lines} lines or points",) if num_lines else ()),
             *((f"{num_curves} curved surfaces",) if num_curves else ()),
+            *(("vertex colors",) if num_colors else ()),
         ),
     )
 

@@ -13,9 +13,9 @@ from recdreamer.start.given_mesh import (
     Unreadable,
     checked_count,
     checked_faces,
-    fans,
     finite,
 )  # fmt: skip
+from recdreamer.start.polygons import triangulated
 
 MAX_HEADER_BYTES = 1 << 16
 TYPES = {
@@ -61,8 +61,9 @@ def read_ply(data: bytes) -> GivenMesh:
     lists = next((faces[name] for name in INDICES if isinstance(faces.get(name), _Lists)), None)
     if lists is None:
         raise Unreadable("it has no faces")
-    places = fans(np.arange(len(lists.values)), lists.sizes)
-    corners = checked_faces(lists.values.astype(np.int64)[places], len(verts))
+    polygon_corners = lists.values.astype(np.int64)
+    places = triangulated(verts, polygon_corners, lists.sizes)
+    corners = checked_faces(polygon_corners[places], len(verts))
     left_out = ["vertex colors"] if "red" in vertices else []
     left_out += ["edges"] if any(element.name == "edge" and element.count for element in elements) else []
     return GivenMesh(

@@ -1,0 +1,1 @@
+"""Jobs on other machines, by Ray. Imported only by those who ask for it: Ray is an optional package."""
