@@ -149,14 +149,17 @@ def test_a_broken_connection_is_told_with_try_again(draw, models, finish, online
     assert "The connection" not in text_of(draw())
 
 
-def test_offline_nothing_is_fetched_and_the_way_out_is_a_button(draw, models, addon, monkeypatch):
+def test_offline_nothing_is_fetched_and_the_way_out_is_a_button(
+    draw, models, draw_models, addon, monkeypatch
+):
     assert not bpy.app.online_access and not bpy.ops.recdreamer.get_model.poll()
-    seen = draw()
+    for seen in (draw(), draw_models()):
+        assert "screen.userpref_show" in seen.operators
     assert "Allow Online Access in Preferences › System" in text_of(seen)
-    assert "screen.userpref_show" in seen.operators
+    assert "in Preferences › System" not in text_of(draw()), "whoever works offline is not told at each look"
     forced = SimpleNamespace(online_access=False, online_access_override=True, version=bpy.app.version)
     monkeypatch.setattr(addon("operators.models"), "bpy", SimpleNamespace(**vars(bpy) | {"app": forced}))
-    seen = draw()
+    seen = draw_models()
     assert "Start it without --offline-mode" in text_of(seen)
     assert "screen.userpref_show" not in seen.operators and "recdreamer.open_preferences" in seen.operators
 
