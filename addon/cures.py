@@ -42,6 +42,7 @@ CURES: Mapping[str, Cure] = {
     "install": _SET_UP,
     "missing_package": _SET_UP,
     "device": Cure(_PREFERENCES, "Choose Device", "PREFERENCES"),
+    "cluster": Cure(_PREFERENCES, "Choose Where to Run", "PREFERENCES"),
     "out_of_memory": Cure("recdreamer.retry", "Retry Smaller", "FULLSCREEN_EXIT", {"change": "smaller"}, True),
     "model_missing": _GET_MODEL,
     "prior": _CHOOSE_MODEL,

@@ -156,6 +156,10 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
     def draw(self, context: bpy.types.Context) -> None:
         self.layout.use_property_split = True
         self.layout.use_property_decorate = False
+        draw_backend(self.layout.box(), self, context)
+        self.layout.use_property_split = False
+        draw_models(self.layout.box(), self, context)
+        self.layout.use_property_split = True
         self.layout.prop(self, "data_folder")
         self.layout.prop(self, "device")
         self.layout.prop(self, "place")
@@ -165,9 +169,6 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
             self.layout.prop(self, "storage", placeholder="optional: URL of a shared storage")
         self.layout.prop(self, "views_model", placeholder="optional: draws a picture from other sides")
         self.layout.prop(self, "num_jobs")
-        draw_backend(self.layout.box(), self, context)
-        self.layout.use_property_split = False
-        draw_models(self.layout.box(), self, context)
 
 
 def register() -> None:

@@ -44,6 +44,8 @@ class Session:
         """What the backend takes on the disk."""
         self.models = Models()
         """Pretrained models: which there are, and what is done about them."""
+        self.first_listed = 0
+        """Place in the list of jobs at which History begins."""
         self.shown_template = ""
         """Image of the card that is shown beside a message about it."""
         self._registry: JobRegistry | None = None

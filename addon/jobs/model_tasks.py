@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class ModelRow:
     """Why it is refused."""
     license: str = ""
     accepted: bool = True
+    """Its license is accepted, or need not be."""
+    is_recommended: bool = False
 
     @property
     def is_here(self) -> bool:
@@ -60,7 +62,10 @@ class ModelRow:
         texts = ("id", "title", "kind", "state", "about", "path", "reason", "license")
         values = {name: str(message.get(name, "")) for name in texts}
         return ModelRow(
-            **values, bytes=int(message.get("bytes", 0)), accepted=bool(message.get("accepted", True))
+            **values,
+            bytes=int(message.get("bytes", 0)),
+            accepted=bool(message.get("accepted", True)),
+            is_recommended=bool(message.get("recommended", False)),
         )
 
 
@@ -221,7 +226,16 @@ class Models:
                 self.forget()
             if self.task.has_succeeded:
                 self.done = self.task
+                self._note(self.task)
         return changed
+
+    def _note(self, task: ModelTask) -> None:
+        """What has come is here, before the list is read again."""
+        names = {name for name, _ in task.fetched} if task.do[0] == "get" and not task.is_dry else set()
+        self.rows = tuple(
+            replace(row, state="installed") if row.id in names and not row.is_here else row
+            for row in self.rows
+        )
 
     def stop(self) -> None:
         for task in (self.task, self._list):
@@ -230,6 +244,8 @@ class Models:
                 task.join()
 
     def find(self, name: str) -> ModelRow | None:
+        if name == RECOMMENDED:
+            return next((row for row in self.rows if row.is_recommended), None)
         return next((row for row in self.rows if name in (row.id, row.path)), None)
 
     def choices(self, kind: str) -> list[ModelRow]:

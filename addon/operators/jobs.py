@@ -8,7 +8,7 @@ import secrets
 from typing import Any
 
 import bpy
-from bpy.props import BoolProperty, EnumProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
 
 from ...backend.recdreamer.folder_lock import Command
 from ...backend.recdreamer.protocol import BUILTIN_PRIOR, START_MESH, JobRequest, RequestError
@@ -254,6 +254,18 @@ class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
         return ""
 
 
+class RECDREAMER_OT_list_jobs(GuardedOperator, bpy.types.Operator):
+    """Show other jobs in History"""
+
+    bl_idname = "recdreamer.list_jobs"
+    bl_label = "List Jobs"
+
+    first: IntProperty(name="First", description="Place of the first job in the list; 0 is the newest")
+
+    def run(self, context):
+        session.first_listed = max(0, min(self.first, len(session.registry.jobs) - 1))
+
+
 class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
     """Restore the prompt, settings and templates of this job in the panel. Other templates are disabled"""
 
@@ -328,6 +340,7 @@ CLASSES = (
     RECDREAMER_OT_cancel,
     RECDREAMER_OT_import_result,
     RECDREAMER_OT_show_job,
+    RECDREAMER_OT_list_jobs,
     RECDREAMER_OT_use_settings,
     RECDREAMER_OT_open_folder,
     RECDREAMER_OT_delete_job,

@@ -69,8 +69,10 @@ class RECDREAMER_OT_get_model(GuardedOperator, bpy.types.Operator):
         name = self.name or _wanted()
         row = session.models.find(name)
         title = row.title if row is not None else RECOMMENDED_TITLE
-        if row is not None and row.accepted:
-            _begin(["get", name, "--accept-license"], f"Getting {title}")
+        last = session.models.task
+        was_accepted = last is not None and last.do == ("get", name, "--accept-license")
+        if was_accepted or (row is not None and row.accepted):
+            _begin(["get", name, "--accept-license"], title)
         else:
             _begin(["get", name, "--dry-run"], title)
 
@@ -102,7 +104,7 @@ class RECDREAMER_OT_accept_license(GuardedOperator, bpy.types.Operator):
     def run(self, context):
         asked = session.models.task
         row = session.models.find(asked.do[1])
-        _begin(["get", asked.do[1], "--accept-license"], f"Getting {row.title if row else RECOMMENDED_TITLE}")
+        _begin(["get", asked.do[1], "--accept-license"], row.title if row else RECOMMENDED_TITLE)
 
 
 class RECDREAMER_OT_dismiss_models(GuardedOperator, bpy.types.Operator):

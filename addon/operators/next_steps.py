@@ -147,7 +147,8 @@ class RECDREAMER_OT_retry(JobOperator, bpy.types.Operator):
         images = [confined(job.folder.root, template.image) for template in request.templates]
         files = start_files_of(job)
         again = session.registry.create(request, images, files)
-        session.registry.start(again, environment.run_command(interpreter), BACKEND)
+        command, where = environment.run_command(interpreter), get_preferences().where
+        session.registry.start(again, command, BACKEND, where=where)
         session.shown_id = again.id
         return ""
 

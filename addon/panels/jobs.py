@@ -187,7 +187,9 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
             return
         shown = session.shown
         column = layout.column(align=True)
-        for job in jobs[: get_preferences().num_jobs]:
+        first, count = session.first_listed, get_preferences().num_jobs
+        first = min(first, (len(jobs) - 1) // count * count)
+        for job in jobs[first : first + count]:
             age = describe.age(time.time() - job.state.updated_s) if job.state.updated_s else ""
             name = shortened(name_of(job), context, HISTORY_OTHER_PX + text_px(age))
             row = column.row(align=True)
@@ -198,6 +200,11 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
             side = row.row()
             side.alignment = "RIGHT"
             side.label(text=age)
+        if len(jobs) > count:
+            row = layout.row(align=True)
+            row.operator("recdreamer.list_jobs", text="Newer", icon="TRIA_LEFT").first = first - count
+            row.label(text=f"{first + 1}–{min(first + count, len(jobs))} of {len(jobs)}")
+            row.operator("recdreamer.list_jobs", text="Older", icon="TRIA_RIGHT").first = first + count
         if not shown.why_not_continue:
             layout.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = shown.id
         layout.operator("recdreamer.use_settings", icon="LOOP_BACK").job_id = shown.id

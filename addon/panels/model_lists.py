@@ -92,15 +92,19 @@ def has_recommended() -> bool:
     return all(any(row.kind == kind and row.is_here for row in rows) for kind in ("prior", "extractor"))
 
 
-def draw_download(layout: bpy.types.UILayout, context) -> None:
-    """Get Stable Diffusion, and what becomes of it: size and license, progress, the end."""
+def draw_download(layout: bpy.types.UILayout, context, is_brief: bool = False) -> None:
+    """Get Stable Diffusion, and what becomes of it: size and license, progress, the end.
+
+    Briefly, the reason why it is gray is only its tooltip: who works offline is not told in each look at the tab.
+    """
     task = session.models.task
     if task is None:
         if session.models.is_known and not has_recommended():
             layout.operator("recdreamer.get_model", text="Get Stable Diffusion", icon="IMPORT").name = ""
             reason = why_not_get()
-            if reason:
+            if reason and not is_brief:
                 draw_text(layout, reason, context, "INFO")
+            if reason:
                 draw_cure(layout, reason.kind)
         return
     box = layout.box()

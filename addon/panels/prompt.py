@@ -29,7 +29,7 @@ def draw_model_and_words(layout: bpy.types.UILayout, settings: RecDreamerSetting
     if doubt:
         draw_text(layout, doubt, context, "ERROR")
     if is_builtin or session.models.task is not None:
-        draw_download(layout, context)
+        draw_download(layout, context, is_brief=True)
 
 
 @lru_cache(maxsize=32)

@@ -13,7 +13,7 @@ ErrorKind = Literal[
     # What the artist asked for.
     "request", "prompt", "template", "start", "mode", "running",
     # The backend and what it runs on.
-    "not_installed", "outdated", "install", "missing_package", "device", "processes", "out_of_memory",
+    "not_installed", "outdated", "install", "missing_package", "device", "processes", "cluster", "out_of_memory",
     # Pretrained models: missing, or none that can be used as the image model, extractor, decoder and so on.
     "model_missing", "prior", "extractor", "decoder", "classifier", "masked_lm", "novel_views",
     # Getting them.

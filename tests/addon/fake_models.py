@@ -37,6 +37,7 @@ def main(arguments: list[str]) -> int:
             here = {"state": "installed", "path": str(folder / name)} if name in state["installed"] else {}
             accepted = state["accepted"] or kind != "prior"
             row = {"id": name, "title": title, "kind": kind, "about": f"About {title}.", "bytes": size}
+            row["recommended"] = kind == "prior"
             say("model", **row | {"state": "available", "license": "Open RAIL", "accepted": accepted} | here)
         for added in state["added"]:
             refused = {

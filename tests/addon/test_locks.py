@@ -140,13 +140,21 @@ def test_the_page_on_installing_has_the_sizes_of_the_locks():
 def test_the_page_on_installing_quotes_real_sentences():
     page = (ROOT / "docs" / "install.md").read_text(encoding="utf-8")
     rows = re.findall(
-        r"^\| ((?:The|Another|A|There) [^|]+) \|", page.split("## When it fails")[1], re.MULTILINE
+        r"^\| ((?:The|Another|A|There|…) [^|]+) \|", page.split("## When it fails")[1], re.MULTILINE
     )
     said = (
         " ".join(remedy.sentence for remedy in REMEDIES) + " There is no Python 3.11 to 3.13 on this computer"
     )
     said += " ".join(OUTDATED)
-    assert len(rows) >= 9
+    sources = (
+        "addon/jobs/model_tasks.py",
+        "backend/recdreamer/job/errors.py",
+        "backend/recdreamer/catalog/hub.py",
+    )
+    said += " ".join((ROOT / name).read_text(encoding="utf-8") for name in sources)
+    sources = ("backend/recdreamer/catalog/refusals.py", "backend/recdreamer/cli/doctor.py")
+    said += " ".join((ROOT / name).read_text(encoding="utf-8") for name in sources)
+    assert len(rows) >= 13
     for row in rows:
         for part in re.split(r"…|;", row):
             assert part.strip(" .") in said, part

@@ -59,6 +59,7 @@ def test_the_list_has_what_the_catalog_has(data, wait_until):
     assert {row.id for row in models.rows} == set(entries())
     row = models.find("stable-diffusion-2-1-base")
     assert (row.kind, row.state, row.accepted) == ("prior", "available", False) and row.bytes > 2e9
+    assert models.find("stable-diffusion") is row, "the recommended one"
     assert models.why_not(row.id, "prior").kind == "model_missing"
     assert models.why_not("builtin", "prior") == ""
     assert models.why_not(str(data / "none"), "prior").kind == "model_missing"

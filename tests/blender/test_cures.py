@@ -62,6 +62,15 @@ def test_retry_smaller_runs_a_smaller_job_and_keeps_the_old_one(fail, draw, sett
         bpy.ops.recdreamer.retry(job_id=again.id, change="smaller")
 
 
+def test_a_retry_runs_where_jobs_run(fail, addon, monkeypatch, preferences):
+    job, started = fail("non_finite"), {}
+    preferences.place, preferences.cluster = "cluster", "ray://10.0.0.5:10001"
+    registry = addon("session").session.registry
+    monkeypatch.setattr(registry, "start", lambda *_, **options: started.update(options))
+    bpy.ops.recdreamer.retry(job_id=job.id, change="seed")
+    assert started["where"] == ("--on=ray://10.0.0.5:10001",)
+
+
 def test_a_new_seed_keeps_templates_and_start(fail, settle, settings, block_out):
     settings.method = "usd"
     bpy.ops.recdreamer.capture_turntable()

@@ -86,6 +86,8 @@ def test_one_press_shows_size_and_license_and_the_second_brings_all(
     finish()
     assert (preferences.image_model, preferences.tiny_decoder) == ("stable-diffusion-2-1-base", "taesd")
     assert preferences.extractor == "", "the automatic one is DINOv2"
+    bpy.context.scene.recdreamer.prompt = "a chair"
+    assert bpy.ops.recdreamer.generate.poll(), "before the list is read again, too"
     relist()
     seen = draw()
     assert "Stable Diffusion 2.1 base" in seen.texts and "Get Stable Diffusion" not in seen.texts
@@ -99,7 +101,7 @@ def test_one_press_shows_size_and_license_and_the_second_brings_all(
 def test_an_accepted_license_is_not_asked_for_again(models, finish, online, remember, relist):
     remember(accepted=True)
     relist()
-    bpy.ops.recdreamer.get_model(name="stable-diffusion-2-1-base")
+    bpy.ops.recdreamer.get_model()
     task = finish()
     assert not task.is_dry and task.has_succeeded
 
@@ -107,7 +109,7 @@ def test_an_accepted_license_is_not_asked_for_again(models, finish, online, reme
 def test_progress_cancel_and_going_on(draw, models, finish, online, remember, relist, pump_until):
     remember(accepted=True, step_s=0.05)
     relist()
-    bpy.ops.recdreamer.get_model(name="stable-diffusion-2-1-base")
+    bpy.ops.recdreamer.get_model()
     pump_until(lambda: models.task.factor > 0.2)
     seen = draw()
     assert any(" of 2.7 GB  ·  3 s left" in text for text in seen.texts)
@@ -116,16 +118,29 @@ def test_progress_cancel_and_going_on(draw, models, finish, online, remember, re
     assert task.problem == "Canceled."
     seen = draw()
     assert "Try Again" in seen.texts and "recdreamer.dismiss_models" in seen.operators
-    bpy.ops.recdreamer.get_model(name="stable-diffusion-2-1-base")
+    bpy.ops.recdreamer.get_model(name=task.do[1])
     pump_until(lambda: models.task.factor > 0)
     assert models.task.factor > 0.2, "it goes on where it stopped"
     assert finish().has_succeeded
 
 
+def test_trying_again_asks_for_no_second_consent(models, finish, online, remember, relist, pump_until):
+    remember(step_s=0.05)
+    bpy.ops.recdreamer.get_model()
+    finish()
+    bpy.ops.recdreamer.accept_license()
+    pump_until(lambda: models.task.plan)
+    bpy.ops.recdreamer.cancel_models()
+    pump_until(lambda: not models.task.is_running)
+    assert not models.find("stable-diffusion").accepted, "the list is not read again yet"
+    bpy.ops.recdreamer.get_model(name=models.task.do[1])
+    assert not models.task.is_dry and finish().has_succeeded
+
+
 def test_a_broken_connection_is_told_with_try_again(draw, models, finish, online, remember, relist):
     remember(accepted=True, fail=3)
     relist()
-    bpy.ops.recdreamer.get_model(name="stable-diffusion-2-1-base")
+    bpy.ops.recdreamer.get_model()
     task = finish()
     assert task.kind == "network"
     seen = draw()
@@ -134,14 +149,17 @@ def test_a_broken_connection_is_told_with_try_again(draw, models, finish, online
     assert "The connection" not in text_of(draw())
 
 
-def test_offline_nothing_is_fetched_and_the_way_out_is_a_button(draw, models, addon, monkeypatch):
+def test_offline_nothing_is_fetched_and_the_way_out_is_a_button(
+    draw, models, draw_models, addon, monkeypatch
+):
     assert not bpy.app.online_access and not bpy.ops.recdreamer.get_model.poll()
-    seen = draw()
+    for seen in (draw(), draw_models()):
+        assert "screen.userpref_show" in seen.operators
     assert "Allow Online Access in Preferences › System" in text_of(seen)
-    assert "screen.userpref_show" in seen.operators
+    assert "in Preferences › System" not in text_of(draw()), "whoever works offline is not told at each look"
     forced = SimpleNamespace(online_access=False, online_access_override=True, version=bpy.app.version)
     monkeypatch.setattr(addon("operators.models"), "bpy", SimpleNamespace(**vars(bpy) | {"app": forced}))
-    seen = draw()
+    seen = draw_models()
     assert "Start it without --offline-mode" in text_of(seen)
     assert "screen.userpref_show" not in seen.operators and "recdreamer.open_preferences" in seen.operators
 
@@ -282,7 +300,7 @@ def test_prompts_say_what_the_model_drops(draw, models, remember, relist, prefer
 def test_closing_blender_ends_a_download(models, online, remember, relist, addon, pump_until):
     remember(accepted=True, step_s=1.0)
     relist()
-    bpy.ops.recdreamer.get_model(name="stable-diffusion-2-1-base")
+    bpy.ops.recdreamer.get_model()
     pump_until(lambda: models.task.plan)
     task, since = models.task, time.monotonic()
     addon("session").session.stop()

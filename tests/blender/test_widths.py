@@ -71,7 +71,8 @@ def test_settings(cut, fake_backend, block_out, kind, method):
 
 
 @pytest.mark.parametrize("fake", ["work", "fail"])
-def test_jobs(cut, fake_backend, settings, settle, addon, fake):
+def test_jobs(cut, fake_backend, settings, settle, preferences, fake):
+    preferences.num_jobs = 1
     for kind in ("out_of_memory", "non_finite", "internal"):
         settings.prompt = "a red bear with a very long prompt that no panel has room for"
         bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": fake, "kind": kind}))

@@ -247,7 +247,7 @@ def stable_diffusion(hand: Hand, area, session, settings) -> Iterator[float]:
     (HERE / "fast").touch()
     yield from press(hand, area, "recdreamer.get_model")
     yield from until(lambda: not models.task.is_running, 240)
-    assert not models.task.problem, models.task.problem
+    assert not models.task.problem and not models.task.is_dry, models.task.problem
     yield from until(lambda: models.find("taesd").state == "installed", 60)
     area.tag_redraw()
     preferences = bpy.context.preferences.addons[MODULE].preferences

@@ -5,6 +5,8 @@ hub.py FOLDER      writes FOLDER/endpoint, and sends slowly until there is FOLDE
 
 from __future__ import annotations
 
+import gzip
+import json
 import sys
 import tempfile
 import time
@@ -14,6 +16,8 @@ import models_on_disk as disk
 from local_hub import Fault, LocalHub
 
 from recdreamer.catalog.entries import entries
+from recdreamer.catalog.single_file import CONFIGURATIONS
+from recdreamer.prior.pipeline import clip_tokenizer
 
 
 def fill(hub: LocalHub, root: Path) -> None:
@@ -25,9 +29,22 @@ def fill(hub: LocalHub, root: Path) -> None:
     }
     for name, folder in folders.items():
         entry, files = entries()[name], disk.files_of(folder)
-        extra = {file.path: b"{}" for file in entry.files if file.path.startswith("tokenizer/")}
+        extra = tokenizer() if name == "stable-diffusion-2-1-base" else {}
         source = entry.sources[0]
         hub.add(source.repo, source.revision if len(source.revision) == 40 else "d" * 40, extra | files)
+
+
+def tokenizer() -> dict[str, bytes]:
+    """CLIP's, in the files that the Hub has of it; today's library saves another one."""
+    clip = clip_tokenizer("!")
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "pad_token": "!"}
+    settings |= {"bos_token": clip.bos_token, "eos_token": clip.eos_token, "unk_token": clip.unk_token}
+    return {
+        "tokenizer/merges.txt": gzip.decompress((CONFIGURATIONS / "clip_merges.txt.gz").read_bytes()),
+        "tokenizer/vocab.json": json.dumps(clip.get_vocab()).encode(),
+        "tokenizer/tokenizer_config.json": json.dumps(settings).encode(),
+        "tokenizer/special_tokens_map.json": json.dumps({"pad_token": "!"}).encode(),
+    }
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from recdreamer.catalog.check_model import check_model, shown_name
-from recdreamer.catalog.entries import License, entries
+from recdreamer.catalog.entries import RECOMMENDED, License, entries, entry_of
 from recdreamer.catalog.install import entry_called, get, manifest_of, remove, verify
 from recdreamer.catalog.locate import found_models, locate, models_in
 from recdreamer.catalog.places import MANIFEST, Choices, models_folder
@@ -132,6 +132,7 @@ def list_models(command: ListModels) -> list[Row]:
             "type": "model", "id": entry.id, "title": entry.title, "kind": entry.kind, "about": entry.about,
             "bytes": entry.size, "needs": list(entry.needs), "license": entry.license.title,
             "license_url": entry.license.url, "verified": entry.verified,
+            "recommended": entry == entry_of(RECOMMENDED),
             "accepted": not entry.license.must_accept or entry.license.id in choices.accepted,
         }  # fmt: skip
         try:
