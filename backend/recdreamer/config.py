@@ -206,10 +206,8 @@ class GenerateConfig:
             method = self.geometry.method
         if name == "close_ups":
             # A part of the object has no pose that could be rectified.
-            method, num_steps = (
-                {"usd": "vsd", "usd_sdi": "sdi"}.get(method, method),
-                self.texture.detail_steps,
-            )
+            unrectified: dict[Method, Method] = {"usd": "vsd", "usd_sdi": "sdi"}
+            method, num_steps = unrectified.get(method, method), self.texture.detail_steps
             guidance = replace(
                 guidance,
                 schedule="late",

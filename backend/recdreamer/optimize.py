@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import torch
 from jaxtyping import Float, Int
@@ -115,6 +116,11 @@ def distill(
     return Found(x, answers.log_probs, branch_grads, share)
 
 
+def _weighted_sum(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
+    first, *others = (weight * tensor for weight, tensor in zip(weights, tensors, strict=True))
+    return reduce(torch.add, others, first)
+
+
 def joined(parts: Sequence[Found], share: Share) -> Found:
     """What was found in parts of a process's views, one after another."""
     first, *_ = parts
@@ -130,7 +136,7 @@ def joined(parts: Sequence[Found], share: Share) -> Found:
     if first.branch_grads is not None:
         weights = [part.share.size / share.size for part in parts]
         of_each = zip(*[part.branch_grads or () for part in parts], strict=True)
-        grads = tuple(sum(w * g for w, g in zip(weights, each, strict=True)) for each in of_each)
+        grads = tuple(_weighted_sum(weights, each) for each in of_each)
     return Found(
         x, tuple(map(torch.cat, zip(*[part.log_probs for part in parts], strict=True))), grads, share
     )

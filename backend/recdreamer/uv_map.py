@@ -34,7 +34,7 @@ def bare_faces(uvs: np.ndarray) -> np.ndarray:
     >>> bare_faces(np.stack([np.zeros((3, 2)), np.full((3, 2), np.nan)])).tolist()
     [False, True]
     """
-    return np.isnan(uvs).all((1, 2))
+    return np.asarray(np.isnan(uvs).all((1, 2)))
 
 
 def tile_for_the_rest(uvs: np.ndarray) -> int:

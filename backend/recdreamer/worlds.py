@@ -51,9 +51,8 @@ ANIMALS: dict[str, tuple[str, ...]] = {
     "zebu": ("gray", "black", "black and white"),
 }
 """The coats of each animal that the prior has seen; tools/train_prior/animal_table.py has those kept for tests, too."""
-_FIGURINES = dict.fromkeys(
-    ("bear", "bird", "rabbit", "robot"), ("red", "green", "blue", "yellow", "purple", "teal")
-)
+_COLORS: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "teal")
+_FIGURINES: dict[str, tuple[str, ...]] = dict.fromkeys(("bear", "bird", "rabbit", "robot"), _COLORS)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def told() -> tuple[type[Exception], ...]:
 
 def _placement(job: JobFolder, path: Path) -> None:
     placement = addon("addon.jobs.placement").StartPlacement.read(job)
-    sum(placement.place_m) + placement.front_deg
+    _ = sum(placement.place_m) + placement.front_deg
     sum(sum(row) for row in placement.world)
     assert not placement.world or len(placement.world) == 4
     "".join([placement.object, *placement.children, *placement.children_ids, *placement.fingerprint.values()])

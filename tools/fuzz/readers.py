@@ -199,7 +199,7 @@ def _trace(job: JobFolder, path: Path) -> None:
     from recdreamer.evaluation.particles_2d_job import Album
     from recdreamer.report import NullReport
 
-    json.dumps(Album(job, 4, False, NullReport()).trace)
+    json.dumps(Album(job, 4, None, NullReport()).trace)
 
 
 def _notes(job: JobFolder, path: Path) -> None:

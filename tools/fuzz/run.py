@@ -67,7 +67,7 @@ def try_reader(reader: Reader, seeds: Sequence[int], root: Path) -> Found:
             found.read += 1
         except TOLD as error:
             found.told += 1
-            if problem := wrong_with(f"{error.message} {error.hint}"):
+            if problem := wrong_with(f"{error.message} {error.hint}"):  # pyright: ignore[reportAttributeAccessIssue]
                 found.escapes.append(f"seed {seed}: {problem}")
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):

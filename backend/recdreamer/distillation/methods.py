@@ -199,7 +199,8 @@ class Guide:
         text, empty = Question(self._text(x)), Question(self._empty(x))
 
         def eps_of(latents_t: Tensor, t: Tensor) -> Tensor:
-            return guided(*self.denoiser.ask(latents_t, t, text, empty), self.config.inversion_scale)
+            cond, uncond = self.denoiser.ask(latents_t, t, text, empty)
+            return guided(cond, uncond, self.config.inversion_scale)
 
         return inverted(x, eps_of, self.denoiser.schedule, self.config.inversion_steps)
 

@@ -53,20 +53,21 @@ def load_animals(path: Path) -> list[Animal]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             count = len({name.split(".")[0] for name in arrays.files})
-            return [
-                Animal(
-                    *(str(part) for part in arrays[f"{k}.name"]),
-                    *(arrays[f"{k}.{name}"] for name in ("verts", "faces", "uvs")),
-                    float(arrays[f"{k}.size"]),
-                    {name.split(".", 2)[2]: arrays[name] for name in arrays.files if name.startswith(f"{k}.coat.")},
-                )
-                for k in range(count)
-            ]  # fmt: skip
+            return [_animal(arrays, k) for k in range(count)]
     except Exception as error:  # Any damage is one thing.
         raise RequestError(
             f"{printable(str(path))} holds no animals ({reason_of(error)}).",
             "Write it with tools/train_prior/animals.py --fetch.",
         ) from error
+
+
+def _animal(arrays: np.lib.npyio.NpzFile, number: int) -> Animal:
+    kind, mesh = map(str, arrays[f"{number}.name"])
+    verts, faces, uvs = (arrays[f"{number}.{name}"] for name in ("verts", "faces", "uvs"))
+    coats = {
+        name.split(".", 2)[2]: arrays[name] for name in arrays.files if name.startswith(f"{number}.coat.")
+    }
+    return Animal(kind, mesh, verts, faces, uvs, float(arrays[f"{number}.size"]), coats)
 
 
 class AnimalTruth:

@@ -198,7 +198,9 @@ def rank_correlation(
         return math.nan, math.nan, math.nan
 
     def correlation(a: np.ndarray, b: np.ndarray) -> float:
-        return float(spearmanr(a, b).statistic) if np.ptp(a) and np.ptp(b) else 0.0
+        if not (np.ptp(a) and np.ptp(b)):
+            return 0.0
+        return float(spearmanr(a, b)[0])  # pyright: ignore[reportArgumentType]
 
     interval = bootstrap(
         (values, true), correlation, paired=True, vectorized=False, n_resamples=RESAMPLES, method="percentile",

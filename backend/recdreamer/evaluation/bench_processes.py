@@ -46,7 +46,7 @@ def bench_processes(
         "cases": [],
     }
     for method in methods:
-        exact = None
+        exact: dict[int, dict[str, Tensor]] | None = None
         if precision and not team.rank():
             with team.alone():
                 subject = prepare(method, "shape", prior_name, device, torch.float32, settings)
@@ -57,7 +57,7 @@ def bench_processes(
         for count in views:
             case = _Case(subject, count, device)
             found = {"method": method, "views": count} | case.speed(num_steps)
-            found["gradients"] = case.agreement(exact and exact[count])
+            found["gradients"] = case.agreement(exact[count] if exact else None)
             if field_steps and count == views[0]:
                 found["field"] = case.fields(field_steps)
             facts["cases"].append(found)

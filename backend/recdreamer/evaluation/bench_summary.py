@@ -103,6 +103,11 @@ def estimate_of(rows: Rows, metric: Metric) -> Estimate | None:
     return mean_over_prompts(values) if values else None
 
 
+def _estimate(numbers: Sequence[float], count: int) -> Estimate:
+    mean, low, high = numbers
+    return Estimate(mean, low, high, count)
+
+
 def written(estimate: Estimate | None, digits: int) -> str:
     """A mean with its interval.
 
@@ -245,7 +250,7 @@ def distance_table(rows: Rows, runs: Path, reference: Reference) -> Table:
         {
             name: (
                 str(row["pictures"]),
-                *(written(Estimate(*row[key], row["pictures"]), 3) for key in ("fid", "ufid")),
+                *(written(_estimate(row[key], row["pictures"]), 3) for key in ("fid", "ufid")),
             )
             for name, row in found.items()
         },

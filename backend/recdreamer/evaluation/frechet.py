@@ -59,7 +59,9 @@ class InceptionFeatures:
     def __init__(self, weights: Path, device: torch.device) -> None:
         """Raises JobError if torch-fidelity is not installed."""
         try:
-            from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+            from torch_fidelity.feature_extractor_inceptionv3 import (  # pyright: ignore[reportMissingImports]
+                FeatureExtractorInceptionV3,
+            )
         except ImportError as error:
             raise JobError(
                 "install",

@@ -108,7 +108,7 @@ def count_pieces(points: Float[np.ndarray, "points 3"], height: float, half_band
     cells = np.floor((near - near.min(0)) / CUT_CELL).astype(int)
     grid = np.zeros(cells.max(0) + 1, bool)
     grid[cells[:, 0], cells[:, 1]] = True
-    pieces, _ = label(grid, structure=np.ones((3, 3)))
+    pieces = np.asarray(label(grid, structure=np.ones((3, 3)))[0])  # pyright: ignore[reportIndexIssue]
     return int((np.bincount(pieces.ravel())[1:] >= LEAST_CELLS).sum())
 
 

@@ -90,6 +90,7 @@ def npz_bytes(mesh: Mesh) -> bytes:
     stream = io.BytesIO()
     np.savez(
         stream,
+        allow_pickle=False,
         verts=mesh.verts.astype(np.float32),
         faces=mesh.faces.astype(np.int32),
         uvs=mesh.uvs_or_error().astype(np.float32),
