@@ -46,7 +46,7 @@ def test_the_arguments_are_the_fields_of_the_request():
     arguments = {f.name: f for f in dataclasses.fields(main.Generate)}
     elsewhere = {"protocol", "overrides", "keep_running", "kind"}
     cluster = {f.name for f in dataclasses.fields(main.OnCluster)}
-    assert set(arguments) == (set(request) - elsewhere) | {"out", "set"} | cluster
+    assert set(arguments) == (set(request) - elsewhere) | {"out", "set", "processes"} | cluster
     for name in set(arguments) & set(request) - {"templates"}:
         assert arguments[name].default == request[name].default, name
         assert arguments[name].type == request[name].type, name

@@ -174,11 +174,12 @@ class Proof:
                 if not self.is_up.is_set():
                     self.restart()  # The head has died by itself.
             kind = self.random.choice(KINDS) if kind == "any" else kind
-            self.kill(kind)
-            self.kills.append({"kind": kind, "after": len(self.ended)})
-            append(self.out / "kills.jsonl", self.kills[-1])
+            if self.kill(kind):
+                self.kills.append({"kind": kind, "after": len(self.ended)})
+                append(self.out / "kills.jsonl", self.kills[-1])
 
-    def kill(self, kind: str) -> None:
+    def kill(self, kind: str) -> bool:
+        """Whether there was one to kill: after the last job there is none."""
         if kind == "head":
             self.nodes.ask("kill_head")
             self.is_up.clear()
@@ -192,9 +193,12 @@ class Proof:
                 if found := self.processes(kind):
                     with suppress(ProcessLookupError):
                         os.kill(self.random.choice(found), signal.SIGKILL)
-                        return
+                        return True
+                if len(self.ended) + len(self.troubles) >= self.options.jobs:
+                    return False
                 time.sleep(0.05)
             raise TimeoutError(f"there is no {kind} to kill")
+        return True
 
     def restart(self) -> None:
         """A new cluster when every job has noticed the end of the old one."""
