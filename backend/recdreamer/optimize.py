@@ -49,31 +49,6 @@ def optimize_step(
     settle(step, found, guide, lora)
 
 
-NOISED = ("latents", "latents_t", "eps", "t", "sigma_t", "w_t")
-"""The tensors of a `Noised`."""
-
-
-@dataclass(frozen=True)
-class Found:
-    """What lines 5 and 6 need from those before."""
-
-    x: Noised
-    log_probs: tuple[Float[Tensor, "batch classes"], ...]
-    branch_grads: tuple[Tensor, ...] | None
-    """None if the branch learns nothing in this step."""
-    share: Share
-
-    def copied(self) -> Found:
-        """Out of the memory of a recording, which the next replay writes again."""
-        grads = None if self.branch_grads is None else tuple(grad.clone() for grad in self.branch_grads)
-        log_probs, x = tuple(each.clone() for each in self.log_probs), self.x
-        tensors = {name: getattr(x, name).clone() for name in NOISED}
-        cameras = None if x.cameras is None else Cameras.joined([x.cameras])
-        return replace(
-            self, x=replace(x, cameras=cameras, **tensors), log_probs=log_probs, branch_grads=grads
-        )
-
-
 def distill(
     step: int,
     config: StepConfig,
@@ -116,6 +91,85 @@ def distill(
     return Found(x, answers.log_probs, branch_grads, share)
 
 
+def settle(step: int, found: Found, guide: Guide, lora: LoraTrainer | None) -> None:
+    """Lines 5 and 6, with the views of all processes."""
+    # Line 5, Eq. 19: p̄_t ← α_ema p_ξ(c|x_t) + (1 - α_ema) p̄_t, after line 4 has used the old p̄_t.
+    guide.observe(found.x, found.log_probs, found.share)
+
+    # Line 6, Eq. 8: φ ← φ - η_2 ∇_φ |ε_φ(x_t, t, c, y) - ε|².
+    if lora is not None and found.branch_grads is not None:
+        lora.learn(found.branch_grads, step, found.share)
+
+
+def distillation_grad(
+    guide: Guide, x: Noised, answers: Answers, share: Share = ALL_VIEWS
+) -> Float[Tensor, "batch c h w"]:
+    """The gradient with respect to the latents x_0 (Alg. 1, line 4; paper, Eq. 13):
+
+    ω(t) (ε_pretrain - ε_φ) - ω(t) σ_t/α_t ∇ log r(x_t), the last with respect to x_0.
+
+    As x_t = α_t x_0 + σ_t ε, that is α_t times the slope with respect to x_t, and α_t drops out. Without a rectifier
+    it is VSD (Eq. 9), and with the drawn noise for ε_φ it is SDS (Eq. 5). r is the marginal form's, or that of pose
+    control (C.5), as the rectifier says. Its term is multiplied by `rectifier.weight` (Eq. 13 has 1) and at most as long
+    as the denoiser's (B.3).
+    """
+    denoising = guide.clipped(answers.w_t * (answers.eps_pretrained - answers.eps_phi), x)
+    if answers.grad_log_r is None:
+        return denoising
+    rectifying = -answers.w_t * x.sigma_t * answers.grad_log_r
+    return denoising + guide.weighted_and_limited(rectifying, denoising, share)
+
+
+def drawn_cameras(
+    config: StepConfig, generator: torch.Generator, share: Share, device: torch.device
+) -> Cameras:
+    """This process's cameras, of those that are drawn for all."""
+    return sample_cameras(config.cameras, config.num_views, generator, device).of(share)
+
+
+def drawn_timesteps(
+    step: int, config: StepConfig, schedule: NoiseSchedule, generator: torch.Generator, share: Share
+) -> Int[Tensor, "views"]:
+    """This process's timesteps, of those that are drawn for all."""
+    bounds = timesteps_of(config.guidance, schedule, step, config.num_steps)
+    return share.own(sample_timesteps(bounds, config.num_views, generator))
+
+
+def timesteps_of(
+    guidance: GuidanceConfig, schedule: NoiseSchedule, step: int, num_steps: int
+) -> tuple[int, int]:
+    """Lowest and highest timestep (exclusive) of a step."""
+    return timestep_range(
+        guidance.schedule, step, num_steps, schedule.num_timesteps,
+        guidance.num_intervals, guidance.anneal_at, guidance.late_until,
+    )  # fmt: skip
+
+
+NOISED = ("latents", "latents_t", "eps", "t", "sigma_t", "w_t")
+"""The tensors of a `Noised`."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lines 5 and 6 need from those before."""
+
+    x: Noised
+    log_probs: tuple[Float[Tensor, "batch classes"], ...]
+    branch_grads: tuple[Tensor, ...] | None
+    """None if the branch learns nothing in this step."""
+    share: Share
+
+    def copied(self) -> Found:
+        """Out of the memory of a recording, which the next replay writes again."""
+        grads = None if self.branch_grads is None else tuple(grad.clone() for grad in self.branch_grads)
+        log_probs, x = tuple(each.clone() for each in self.log_probs), self.x
+        tensors = {name: getattr(x, name).clone() for name in NOISED}
+        cameras = None if x.cameras is None else Cameras.joined([x.cameras])
+        return replace(
+            self, x=replace(x, cameras=cameras, **tensors), log_probs=log_probs, branch_grads=grads
+        )
+
+
 def _weighted_sum(weights: Sequence[float], tensors: Sequence[Tensor]) -> Tensor:
     first, *others = (weight * tensor for weight, tensor in zip(weights, tensors, strict=True))
     return reduce(torch.add, others, first)
@@ -140,57 +194,3 @@ def joined(parts: Sequence[Found], share: Share) -> Found:
     return Found(
         x, tuple(map(torch.cat, zip(*[part.log_probs for part in parts], strict=True))), grads, share
     )
-
-
-def settle(step: int, found: Found, guide: Guide, lora: LoraTrainer | None) -> None:
-    """Lines 5 and 6, with the views of all processes."""
-    # Line 5, Eq. 19: p̄_t ← α_ema p_ξ(c|x_t) + (1 - α_ema) p̄_t, after line 4 has used the old p̄_t.
-    guide.observe(found.x, found.log_probs, found.share)
-
-    # Line 6, Eq. 8: φ ← φ - η_2 ∇_φ |ε_φ(x_t, t, c, y) - ε|².
-    if lora is not None and found.branch_grads is not None:
-        lora.learn(found.branch_grads, step, found.share)
-
-
-def drawn_cameras(
-    config: StepConfig, generator: torch.Generator, share: Share, device: torch.device
-) -> Cameras:
-    """This process's cameras, of those that are drawn for all."""
-    return sample_cameras(config.cameras, config.num_views, generator, device).of(share)
-
-
-def drawn_timesteps(
-    step: int, config: StepConfig, schedule: NoiseSchedule, generator: torch.Generator, share: Share
-) -> Int[Tensor, "views"]:
-    """This process's timesteps, of those that are drawn for all."""
-    bounds = timesteps_of(config.guidance, schedule, step, config.num_steps)
-    return share.own(sample_timesteps(bounds, config.num_views, generator))
-
-
-def distillation_grad(
-    guide: Guide, x: Noised, answers: Answers, share: Share = ALL_VIEWS
-) -> Float[Tensor, "batch c h w"]:
-    """The gradient with respect to the latents x_0 (Alg. 1, line 4; paper, Eq. 13):
-
-    ω(t) (ε_pretrain - ε_φ) - ω(t) σ_t/α_t ∇ log r(x_t), the last with respect to x_0.
-
-    As x_t = α_t x_0 + σ_t ε, that is α_t times the slope with respect to x_t, and α_t drops out. Without a rectifier
-    it is VSD (Eq. 9), and with the drawn noise for ε_φ it is SDS (Eq. 5). r is the marginal form's, or that of pose
-    control (C.5), as the rectifier says. Its term is multiplied by `rectifier.weight` (Eq. 13 has 1) and at most as long
-    as the denoiser's (B.3).
-    """
-    denoising = guide.clipped(answers.w_t * (answers.eps_pretrained - answers.eps_phi), x)
-    if answers.grad_log_r is None:
-        return denoising
-    rectifying = -answers.w_t * x.sigma_t * answers.grad_log_r
-    return denoising + guide.weighted_and_limited(rectifying, denoising, share)
-
-
-def timesteps_of(
-    guidance: GuidanceConfig, schedule: NoiseSchedule, step: int, num_steps: int
-) -> tuple[int, int]:
-    """Lowest and highest timestep (exclusive) of a step."""
-    return timestep_range(
-        guidance.schedule, step, num_steps, schedule.num_timesteps,
-        guidance.num_intervals, guidance.anneal_at, guidance.late_until,
-    )  # fmt: skip
