@@ -10,6 +10,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 
@@ -28,6 +29,18 @@ if importlib.util.find_spec("jaxtyping") is not None:
     os.environ.setdefault("WARP_CACHE_PATH", str(cache_folder("warp")))
     _scratch = tempfile.TemporaryDirectory(prefix="recdreamer-cache-")
     os.environ["XDG_CACHE_HOME"] = _scratch.name
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """What a test sets in the environment ends with it: commands that run in this process switch the network off."""
+    before = dict(os.environ)
+    yield
+    for name in {*before, *os.environ} - {"PYTEST_CURRENT_TEST"}:
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -37,20 +37,17 @@ class FolderLock:
     def __init__(self, folder: Path) -> None:
         """Raises FolderBusy; OSError if the folder cannot be written, RequestError if the lock file is no file."""
         self._folder, self._path = folder, folder / LOCK
-        self._identity = _identity(folder)
+        self._identity = identity(folder)
         self._handle = _lock(self._path)
 
     def keep(self) -> None:
         """Renew a lock file that was deleted. Raises RequestError if the folder is not ours any more."""
         try:
-            is_there = _identity(self._folder) == self._identity
+            is_there = identity(self._folder) == self._identity
         except OSError:
             is_there = False
         if not is_there:
-            raise RequestError(
-                f"The job folder {printable(self._folder)} was deleted or moved while the job ran.",
-                "If it was moved, resume the job at its new place.",
-            )
+            raise gone(self._folder)
         if _is_same(self._handle, self._path):
             return
         try:
@@ -64,6 +61,14 @@ class FolderLock:
 
     def release(self) -> None:
         os.close(self._handle)
+
+
+def gone(folder: Path) -> RequestError:
+    """What a worker says whose folder is not there any more, or is another one."""
+    return RequestError(
+        f"The job folder {printable(folder)} was deleted or moved while the job ran.",
+        "If it was moved, resume the job at its new place.",
+    )
 
 
 def taken_over(folder: Path) -> RequestError:
@@ -131,7 +136,8 @@ def _lock(path: Path) -> int:
         time.sleep(0.02)
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def identity(folder: Path) -> tuple[int, int]:
+    """What tells a folder from another one that has its name. Raises OSError if there is none."""
     status = folder.stat()
     return status.st_dev, status.st_ino
 

@@ -278,26 +278,31 @@ def test_a_failure_is_one_event_and_the_newest_good_checkpoint_stays(job, troubl
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "kind", "message"),
     [
-        ('{"prompt": "a to', "job.json cannot be read ("),
-        ("[]", "job.json cannot be read (expected an object, not list)."),
-        ('{"prompt": 3}', "job.json cannot be read (prompt cannot be 3)."),
-        ('{"prompt": "a toy", "protocol": 99}', "The request speaks protocol 99, but this backend speaks 1."),
-        ('{"prompt": "  "}', "The prompt is empty."),
+        ('{"prompt": "a to', "request", "job.json cannot be read ("),
+        ("[]", "request", "job.json cannot be read (expected an object, not list)."),
+        ('{"prompt": 3}', "request", "job.json cannot be read (prompt cannot be 3)."),
+        (
+            '{"prompt": "a toy", "protocol": 99}',
+            "request",
+            "The request speaks protocol 99, but this backend speaks 1.",
+        ),
+        ('{"prompt": "  "}', "prompt", "The prompt is empty."),
         (
             '{"prompt": "a toy", "templates": [{"label": "front", "image": "a.png"}]}',
+            "template",
             "The templates show 1 pose class(es), but 2 to 6 are needed.",
         ),
     ],
 )
-def test_a_bad_request_is_one_clear_sentence(job, text, message):
+def test_a_bad_request_is_one_clear_sentence(job, text, kind, message):
     job.root.mkdir()
     job.request.write_text(text)
     code, events = finish(start(job))
     assert code == 1
     assert [event["type"] for event in events] == ["hello", "error"]
-    assert events[1]["kind"] == "request"
+    assert events[1]["kind"] == kind
     assert events[1]["message"].startswith(message) and events[1]["hint"]
     assert job.read_state().status == "failed"
     assert "Traceback" not in json.dumps(events)

@@ -232,7 +232,7 @@ def test_near_points_are_nearer_in_a_close_up_by_its_magnification(
         of.painting.field.grid.table.uniform_(-1, 1, generator=torch.Generator().manual_seed(3))
     of.before.load_state_dict(of.painting.field.state_dict())
     losses: list[torch.Tensor] = []
-    monkeypatch.setattr(of.descent, "step", lambda loss, step: losses.append(loss))
+    monkeypatch.setattr(of.descent, "step", lambda loss, step, share: losses.append(loss))
     shown = of.render(of.cameras(0), 0, torch.Generator())
     of.descend(shown, shown.rgb, torch.zeros_like(shown.rgb), 0, torch.Generator().manual_seed(5))
     wanted = unevenness(

@@ -190,7 +190,7 @@ def test_near_points_are_as_near_as_the_settings_say(radius: float, monkeypatch:
     with torch.no_grad():
         subject.field.grid.table.uniform_(-1, 1, generator=torch.Generator().manual_seed(3))
     losses: list[torch.Tensor] = []
-    monkeypatch.setattr(subject.descent, "step", lambda loss, step: losses.append(loss))
+    monkeypatch.setattr(subject.descent, "step", lambda loss, step, share: losses.append(loss))
     shown = subject.render(subject.cameras(0), 0, torch.Generator())
     subject.descend(shown, shown.rgb, torch.zeros_like(shown.rgb), 0, torch.Generator().manual_seed(5))
     wanted = unevenness(subject.field, shown.xyz, radius, torch.Generator().manual_seed(5)).item()

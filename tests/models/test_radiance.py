@@ -62,7 +62,7 @@ def rendered(scene: Scene, step: int = STEP) -> Rendering:
 def loss_of(scene: Scene, rendering: Rendering, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """The loss of a step along no gradient from the prior."""
     losses: list[Tensor] = []
-    monkeypatch.setattr(scene.descent, "move", losses.append)
+    monkeypatch.setattr(scene.descent, "move", lambda loss, share: losses.append(loss))
     latents = rendering.rgb[:, :, ::8, ::8]
     scene.descend(rendering, latents, torch.zeros_like(latents), STEP, torch.Generator().manual_seed(2))
     return losses[0]

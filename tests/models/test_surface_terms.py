@@ -29,7 +29,7 @@ def loss_at(number: int, monkeypatch: pytest.MonkeyPatch, **weights: float) -> t
         )
         subject.grid.albedo.add_(0.1 * torch.randn(subject.grid.albedo.shape, generator=generator))
     losses: list[torch.Tensor] = []
-    monkeypatch.setattr(subject.descent, "step", lambda loss, step: losses.append(loss))
+    monkeypatch.setattr(subject.descent, "step", lambda loss, step, share: losses.append(loss))
     shown = subject.render(sample_cameras(subject.config.cameras, 1, generator, CPU), 0, generator)
     subject.descend(shown, shown.rgb, torch.zeros_like(shown.rgb), number, generator)
     return losses[0].item(), subject.grid

@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from recdreamer.folder_lock import gone, identity
 from recdreamer.job.errors import explain
 from recdreamer.json_values import read_json
 from recdreamer.protocol import TEMPORARY
@@ -52,14 +54,15 @@ class CheckpointStore:
             raise ValueError(f"keep must be at least 1, got {keep}")
         self.folder = folder
         self.keep = keep
+        self._job = identity(folder.parent) if folder.parent.is_dir() else None
 
     def save(
         self, stage: str, step: int, tensors: dict[str, Tensor], meta: dict[str, Any], final: bool = False
     ) -> Path:
         """Write a checkpoint, and only then remove old ones.
 
-        Raises JobError "non_finite" if a tensor has NaN or infinity, "disk_full" if there is no room. The older
-        checkpoints stay in both cases.
+        Raises JobError "non_finite" if a tensor has NaN or infinity, "disk_full" if there is no room, and RequestError if
+        the job folder was exchanged for another. The older checkpoints stay in all cases.
         """
         name = f"{stage}-{step:08d}{'-final' if final else ''}"
         if not NAME.fullmatch(name):
@@ -73,6 +76,7 @@ class CheckpointStore:
         )
         text = json.dumps({"meta": meta, "bytes": len(data), "crc32": zlib.crc32(data)}, allow_nan=False)
 
+        self._check_job()
         self.folder.mkdir(exist_ok=True)  # Not its parents: a job that was deleted stays deleted.
         self._remove_leftovers()
         # Not by tempfile, whose folders are their owner's alone: a colleague may continue this job.
@@ -92,6 +96,13 @@ class CheckpointStore:
         self._remove_leftovers()
         self._prune(stage)
         return path
+
+    def _check_job(self) -> None:
+        """Raise RequestError if the job folder is another one by now: a job that was moved leaves nothing behind."""
+        if self._job is not None:
+            with suppress(OSError):
+                if identity(self.folder.parent) != self._job:
+                    raise gone(self.folder.parent)
 
     def newest(self, stage: str) -> Checkpoint | None:
         """The newest intact checkpoint of a stage. Damaged ones are skipped, with a line in the log."""
