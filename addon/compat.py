@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from ..backend.recdreamer.protocol import RequestError
+from ..backend.recdreamer.shared.protocol import RequestError
 
 
 def new_node_material(name: str) -> bpy.types.Material:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from ..backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobState
+from ..backend.recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, JobState
 
 MAX_S = 1e7
 """Longer times are not worth their digits."""

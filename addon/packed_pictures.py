@@ -12,7 +12,7 @@ from contextlib import suppress
 import bpy
 from bpy.app.handlers import persistent
 
-from ..backend.recdreamer.protocol import RequestError, write_atomically
+from ..backend.recdreamer.shared.protocol import RequestError, write_atomically
 from .jobs.registry import writable_folder
 from .picture_files import MAX_FILE_BYTES, parse_header
 from .properties import RecDreamerTemplate, templates_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 import bpy
 
 from .. import __package__ as base_package
-from ..backend.recdreamer.protocol import BUILTIN_PRIOR
+from ..backend.recdreamer.shared.protocol import BUILTIN_PRIOR
 
 DEVICES = (
     ("auto", "Automatic", "Use the GPU if there is one"),

@@ -9,7 +9,7 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
 
 from .. import __package__ as base_package
-from ..backend.recdreamer.protocol import BUILTIN_PRIOR, RequestError
+from ..backend.recdreamer.shared.protocol import BUILTIN_PRIOR, RequestError
 from .jobs import environment
 from .jobs.registry import default_data_folder
 from .panels.backend import draw_backend

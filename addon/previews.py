@@ -7,7 +7,7 @@ from pathlib import Path
 import bpy.utils.previews
 import numpy as np
 
-from ..backend.recdreamer.protocol import RequestError
+from ..backend.recdreamer.shared.protocol import RequestError
 from .picture_files import check_picture
 
 MAX_LOADED = 200

@@ -19,7 +19,7 @@ from bpy.props import (
 )
 from mathutils import Matrix
 
-from ..backend.recdreamer.protocol import (
+from ..backend.recdreamer.shared.protocol import (
     BUILTIN_PRIOR,
     CLASS_AZIMUTHS_DEG,
     USD_METHODS,

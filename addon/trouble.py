@@ -11,7 +11,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from ..backend.recdreamer.protocol import RequestError
+from ..backend.recdreamer.shared.protocol import RequestError
 
 LOG = "blender.log"
 """In the data folder."""

@@ -16,7 +16,7 @@ ADDON = sorted((ROOT / "addon").rglob("*.py"))
 BACKEND = sorted((ROOT / "backend" / "recdreamer").rglob("*.py"))
 TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-PROTOCOL = ROOT / "backend" / "recdreamer" / "protocol.py"
+PROTOCOL = ROOT / "backend" / "recdreamer" / "shared" / "protocol.py"
 SHARED = [
     PROTOCOL.with_name(f"{name}.py")
     for name in (
@@ -84,8 +84,8 @@ def test_of_the_backend_the_addon_knows_the_shared_files_only(path):
         assert not (level == 0 and module.split(".")[0] in ("addon", "backend", "recdreamer"))
         is_sibling = level == 1 and path.parent != ROOT  # Such as addon/panels/backend.py.
         if module.split(".")[0] == "backend" and not is_sibling:
-            assert module.split(".")[:2] == ["backend", "recdreamer"]
-            assert module.split(".")[2] in {shared.stem for shared in SHARED}
+            assert module.split(".")[:3] == ["backend", "recdreamer", "shared"]
+            assert module.split(".")[3] in {shared.stem for shared in SHARED}
 
 
 @pytest.mark.parametrize("path", BACKEND, ids=relative)
@@ -138,7 +138,7 @@ def test_nothing_that_generates_knows_how_it_is_judged(path):
     evaluation = {module for _, module in imports_of(path) if module.startswith("recdreamer.evaluation")}
     assert evaluation == {
         f"recdreamer.evaluation.{name}"
-        for name in COMMANDS.get(path.relative_to(PROTOCOL.parent).as_posix(), ())
+        for name in COMMANDS.get(path.relative_to(PROTOCOL.parents[1]).as_posix(), ())
     }
 
 
@@ -155,13 +155,14 @@ def test_what_is_shared_can_be_imported_where_there_is_nothing_else():
     block = (
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'numpy', 'bpy', 'jaxtyping', 'beartype'])); "
     )
-    script = f"{block}import recdreamer.protocol as p; assert p.PROTOCOL_VERSION; print(*sys.modules)"
+    script = f"{block}import recdreamer.shared.protocol as p; assert p.PROTOCOL_VERSION; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT / "backend", capture_output=True, text=True, check=True
     )
     ours = {name for name in done.stdout.split() if name.startswith("recdreamer")}
     above = {"worlds", "uv_map", "material_slots", "prompt_words"}
-    assert ours == {"recdreamer", *(f"recdreamer.{path.stem}" for path in SHARED if path.stem not in above)}
+    names = {f"recdreamer.shared.{path.stem}" for path in SHARED if path.stem not in above}
+    assert ours == {"recdreamer", "recdreamer.shared"} | names
     # Negative control: the same lock keeps the field out.
     script = f"{block}import recdreamer.field"
     done = subprocess.run(

@@ -6,7 +6,7 @@ import pytest
 
 from recdreamer.config import GenerateConfig, StepName, surface_settings
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest
+from recdreamer.shared.protocol import JobRequest
 
 OVERRIDES = {
     "optimize.num_steps": 11, "optimize.num_views": 1, "optimize.preview_every": 7,

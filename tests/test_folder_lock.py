@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import recdreamer
-from recdreamer.folder_lock import (
+from recdreamer.shared.folder_lock import (
     LOCK,
     FolderBusy,
     FolderLock,
@@ -18,9 +18,9 @@ from recdreamer.folder_lock import (
     is_locked,
     take_stop_request,
 )
-from recdreamer.job_state import CLOCK_SKEW_S, STALE_S, JobState
-from recdreamer.protocol import JobFolder
-from recdreamer.safe_files import RequestError
+from recdreamer.shared.job_state import CLOCK_SKEW_S, STALE_S, JobState
+from recdreamer.shared.protocol import JobFolder
+from recdreamer.shared.safe_files import RequestError
 
 PACKAGE = Path(recdreamer.__file__).parent
 
@@ -37,7 +37,7 @@ def test_a_lock_is_seen_and_released(tmp_path):
 
 
 def test_a_lock_ends_with_its_process(tmp_path):
-    script = "import sys, pathlib; from recdreamer.folder_lock import FolderLock\n"
+    script = "import sys, pathlib; from recdreamer.shared.folder_lock import FolderLock\n"
     script += "lock = FolderLock(pathlib.Path(sys.argv[1])); print(1, flush=True); sys.stdin.read()"
     holder = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -54,7 +54,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
 def test_asking_turns_no_worker_away(tmp_path):
     """Who asks holds the lock for a moment; a worker that starts then waits for it."""
     (tmp_path / LOCK).touch()
-    script = "import sys, pathlib; from recdreamer.folder_lock import is_locked\n"
+    script = "import sys, pathlib; from recdreamer.shared.folder_lock import is_locked\n"
     script += "print(1, flush=True)\nwhile True: is_locked(pathlib.Path(sys.argv[1]))"
     asker = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE,

@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from recdreamer.json_values import known_fields, parse_json, read_json
-from recdreamer.safe_files import FileMissing, RequestError
+from recdreamer.shared.json_values import known_fields, parse_json, read_json
+from recdreamer.shared.safe_files import FileMissing, RequestError
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ import pytest
 from tests.test_boundaries import BLENDER, ROOT, imports_of, roots_of
 
 BACKEND_ROOMS = (
-    "__init__", "safe_files", "json_values", "folder_lock", "job_state", "protocol", "worlds", "uv_map",
-    "material_slots", "prompt_words", "paths", "report", "cache", "view_shares", "team", "cameras", "named_tensors",
-    "device", "kernels", "graphs", "images",
+    "__init__", "shared", "paths", "report", "cache", "parallel", "cameras", "named_tensors", "device", "kernels",
+    "graphs", "images",
     "catalog", "prior", "pose", "distillation", "field", "sdf", "rendering", "mesh",
     "config", "presets", "job", "start", "models", "optimize", "recorded_step", "stages", "generate",
     "evaluation", "cluster", "cli", "__main__",

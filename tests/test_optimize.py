@@ -15,8 +15,8 @@ from recdreamer.models.radiance import Scene
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError, NullReport, Paused
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.stages.guidance import prepare_guide
 from recdreamer.stages.shape import shape_stage
 

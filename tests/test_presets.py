@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from recdreamer.presets import resolve
-from recdreamer.protocol import USD_METHODS, JobRequest, Method, Quality, RequestError
+from recdreamer.shared.protocol import USD_METHODS, JobRequest, Method, Quality, RequestError
 
 
 @pytest.mark.parametrize(

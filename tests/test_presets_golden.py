@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 
 from recdreamer.presets import resolve
-from recdreamer.protocol import BUILTIN_PRIOR, JobRequest, Method, PoseMode, Quality
+from recdreamer.shared.protocol import BUILTIN_PRIOR, JobRequest, Method, PoseMode, Quality
 
 FOLDER = Path(__file__).parent / "presets_golden"
 PRIORS = {"embedded": BUILTIN_PRIOR, "stable_diffusion": "some/model"}

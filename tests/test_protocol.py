@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from recdreamer.protocol import (
+from recdreamer.shared.protocol import (
     PROTOCOL_VERSION,
     JobFolder,
     JobRequest,

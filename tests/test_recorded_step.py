@@ -22,9 +22,9 @@ from recdreamer.pose.features import FeatureExtractor
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
-from recdreamer.protocol import JobFolder, JobRequest, Template, write_atomically
 from recdreamer.recorded_step import RecordedSteps
 from recdreamer.rendering.sample_capacity import SampleCapacity
+from recdreamer.shared.protocol import JobFolder, JobRequest, Template, write_atomically
 from recdreamer.stages.guidance import prepare_guide
 
 SETTINGS = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recdreamer import safe_files
-from recdreamer.safe_files import (
+from recdreamer.shared import safe_files
+from recdreamer.shared.safe_files import (
     FileMissing,
     RequestError,
     check_tree,

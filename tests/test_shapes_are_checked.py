@@ -7,7 +7,7 @@ import jaxtyping
 import pytest
 
 import recdreamer
-from recdreamer.protocol import JobFolder, Template, write_atomically
+from recdreamer.shared.protocol import JobFolder, Template, write_atomically
 
 
 def test_a_wrong_argument_type_fails():

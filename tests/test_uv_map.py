@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
+from recdreamer.shared.uv_map import check_uvs, overlap, tile_numbers
 from recdreamer.start.mesh_file import check_start, start_mesh_bytes
-from recdreamer.uv_map import check_uvs, overlap, tile_numbers
 
 VERTS = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
 FACES = np.array([[0, 1, 2], [0, 2, 3]], np.int32)

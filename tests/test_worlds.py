@@ -16,9 +16,9 @@ from recdreamer.evaluation.figurines import COLORS, KINDS
 from recdreamer.presets import ANIMAL_CAMERAS, resolve
 from recdreamer.prior.loading import BUILTIN_FOLDER
 from recdreamer.prior.words import ReadPrompt, doubts
-from recdreamer.protocol import JobRequest
 from recdreamer.report import JobError
-from recdreamer.worlds import ANIMALS, DEFAULT_WORLD, EMBEDDED, WORLDS, world_of
+from recdreamer.shared.protocol import JobRequest
+from recdreamer.shared.worlds import ANIMALS, DEFAULT_WORLD, EMBEDDED, WORLDS, world_of
 
 
 def test_builtin_means_the_default_world() -> None:

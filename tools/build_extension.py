@@ -23,7 +23,7 @@ NEEDED = (
     "addon/setup/locks/uv.txt",
     "backend/pyproject.toml",
     "backend/recdreamer/__init__.py",
-    "backend/recdreamer/protocol.py",
+    "backend/recdreamer/shared/protocol.py",
     "backend/recdreamer/job/worker.py",
     "blender_manifest.toml",
 )

@@ -20,9 +20,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ...backend.recdreamer.folder_lock import Command
-from ...backend.recdreamer.json_values import parse_json
-from ...backend.recdreamer.protocol import (
+from ...backend.recdreamer.shared.folder_lock import Command
+from ...backend.recdreamer.shared.json_values import parse_json
+from ...backend.recdreamer.shared.protocol import (
     PROTOCOL_VERSION,
     ErrorKind,
     JobFolder,
@@ -30,7 +30,7 @@ from ...backend.recdreamer.protocol import (
     RequestError,
     write_atomically,
 )
-from ...backend.recdreamer.safe_files import open_regular
+from ...backend.recdreamer.shared.safe_files import open_regular
 
 HELLO_TIMEOUT_S = 180.0
 """A cold start imports torch from a slow disk, but nobody waits longer than this."""

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...backend.recdreamer.json_values import parse_json
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.shared.json_values import parse_json
+from ...backend.recdreamer.shared.protocol import RequestError
 from ..setup import builds, hardware, installation
 from ..setup.builds import Build, Choice
 from ..setup.hardware import Machine

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...backend.recdreamer.json_values import read_json
-from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
-from ...backend.recdreamer.safe_files import confined, reason_of
+from ...backend.recdreamer.shared.json_values import read_json
+from ...backend.recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
+from ...backend.recdreamer.shared.safe_files import confined, reason_of
 from .. import trouble
 from .registry import new_job_id, writable_folder, write_request
 from .task import Step, Task

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...backend.recdreamer.json_values import parse_json
-from ...backend.recdreamer.protocol import BUILTIN_PRIOR
-from ...backend.recdreamer.worlds import DEFAULT_WORLD
+from ...backend.recdreamer.shared.json_values import parse_json
+from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR
+from ...backend.recdreamer.shared.worlds import DEFAULT_WORLD
 from .. import describe
 from ..trouble import Reason
 from .client import kill_process, models_folder

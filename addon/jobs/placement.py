@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
-from ...backend.recdreamer.json_values import known_fields, read_json
-from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
-from ...backend.recdreamer.safe_files import confined, reason_of
+from ...backend.recdreamer.shared.json_values import known_fields, read_json
+from ...backend.recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
+from ...backend.recdreamer.shared.safe_files import confined, reason_of
 
 # Inside the job folder, beside START_MESH, which alone the backend reads.
 START_FACES, PLACEMENT = "start/faces.npz", "start/placement.json"

@@ -12,9 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ...backend.recdreamer.folder_lock import Command, ask_to_stop, is_locked
-from ...backend.recdreamer.protocol import JobFolder, JobRequest, JobState, RequestError, write_atomically
-from ...backend.recdreamer.safe_files import confined, is_link, printable
+from ...backend.recdreamer.shared.folder_lock import Command, ask_to_stop, is_locked
+from ...backend.recdreamer.shared.protocol import (
+    JobFolder,
+    JobRequest,
+    JobState,
+    RequestError,
+    write_atomically,
+)
+from ...backend.recdreamer.shared.safe_files import confined, is_link, printable
 from .. import trouble
 from .client import CHECK_BACKEND, JobClient
 

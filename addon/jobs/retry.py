@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...backend.recdreamer.json_values import read_json
-from ...backend.recdreamer.protocol import BUILTIN_PRIOR, JobRequest, RequestError
+from ...backend.recdreamer.shared.json_values import read_json
+from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, JobRequest, RequestError
 
 STAGES = {"shape": "optimize", "geometry": "geometry", "texture": "texture"}
 """Stage -> section of its settings."""

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.shared.protocol import RequestError
 
 MESHABLE = {"MESH", "CURVE", "SURFACE", "FONT", "META"}
 """Object types that have faces."""

@@ -21,7 +21,7 @@ from bpy.props import (
     StringProperty,
 )
 
-from ...backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, MAX_CLASSES, MIN_CLASSES, RequestError
+from ...backend.recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, MAX_CLASSES, MIN_CLASSES, RequestError
 from .. import describe
 from ..jobs.registry import writable_folder
 from ..properties import templates_folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import bpy
 from bpy.props import IntProperty
 
-from ...backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, RequestError
+from ...backend.recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, RequestError
 from .. import describe
 from ..jobs.registry import writable_folder
 from ..properties import RecDreamerTemplate, templates_folder

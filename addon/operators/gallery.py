@@ -9,7 +9,7 @@ from pathlib import Path
 import bpy
 from bpy.props import IntProperty
 
-from ...backend.recdreamer.protocol import CLASS_AZIMUTHS_DEG, NO_PROMPT, RequestError
+from ...backend.recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, NO_PROMPT, RequestError
 from .. import describe
 from ..jobs import environment, errands
 from ..jobs.errands import Errand, Gallery

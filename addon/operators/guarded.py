@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.shared.protocol import RequestError
 from .. import trouble
 from ..objects.new_data import removed_on_error
 from ..preference_access import get_preferences

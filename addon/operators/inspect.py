@@ -6,7 +6,7 @@ import shutil
 
 import bpy
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.shared.protocol import RequestError
 from ..jobs import environment, errands
 from ..jobs.errands import Errand
 from ..objects.object_keys import job_of

@@ -10,8 +10,8 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
 
-from ...backend.recdreamer.folder_lock import Command
-from ...backend.recdreamer.protocol import BUILTIN_PRIOR, START_MESH, JobRequest, RequestError
+from ...backend.recdreamer.shared.folder_lock import Command
+from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, START_MESH, JobRequest, RequestError
 from ..jobs import environment
 from ..jobs.model_tasks import EXTRACTOR
 from ..jobs.registry import Job

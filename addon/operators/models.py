@@ -7,7 +7,7 @@ import textwrap
 import bpy
 from bpy.props import EnumProperty, IntProperty, StringProperty
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.shared.protocol import RequestError
 from .. import describe
 from ..jobs.model_tasks import KINDS, RECOMMENDED, RECOMMENDED_TITLE, ModelTask
 from ..jobs.registry import writable_folder

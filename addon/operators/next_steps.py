@@ -8,8 +8,8 @@ import re
 import bpy
 from bpy.props import EnumProperty, StringProperty
 
-from ...backend.recdreamer.protocol import BUILTIN_PRIOR, START_MESH, JobRequest
-from ...backend.recdreamer.safe_files import confined, read_bounded
+from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, START_MESH, JobRequest
+from ...backend.recdreamer.shared.safe_files import confined, read_bounded
 from ..jobs import environment
 from ..jobs.placement import PLACEMENT, START_FACES
 from ..jobs.registry import Job

@@ -7,7 +7,7 @@ import math
 import bpy
 from bpy.props import EnumProperty, IntProperty
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.shared.protocol import RequestError
 from ..objects.hiding import HIDDEN_KEY, hide, is_left_out
 from ..objects.object_keys import JOB_KEY, OBJECT_KEY, PAINTED_KEY, job_of
 from ..objects.rest_positions import REST

@@ -9,7 +9,7 @@ import bpy
 import numpy as np
 from bpy.props import IntProperty
 
-from ...backend.recdreamer.protocol import RESULT_ROUGHNESS, RequestError
+from ...backend.recdreamer.shared.protocol import RESULT_ROUGHNESS, RequestError
 from .. import compat
 from ..objects.hiding import local_view
 from ..result.material import remove_material

@@ -6,7 +6,7 @@ import bpy
 from bpy.props import EnumProperty
 
 from ... import __package__ as base_package
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.shared.protocol import RequestError
 from ..jobs import environment
 from ..jobs.registry import writable_folder
 from ..preference_access import get_preferences

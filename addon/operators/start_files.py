@@ -10,8 +10,8 @@ from dataclasses import replace
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.protocol import START_MESH, JobFolder, JobRequest, RequestError
-from ...backend.recdreamer.safe_files import confined, read_npz
+from ...backend.recdreamer.shared.protocol import START_MESH, JobFolder, JobRequest, RequestError
+from ...backend.recdreamer.shared.safe_files import confined, read_npz
 from ..jobs.placement import PLACEMENT, START_FACES, StartPlacement, start_job_id
 from ..objects.object_keys import OBJECT_KEY
 from ..objects.rest_positions import world_of_job

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 
-from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError, Template
-from ...backend.recdreamer.safe_files import confined, read_bounded, write_atomically
+from ...backend.recdreamer.shared.protocol import JobFolder, JobRequest, RequestError, Template
+from ...backend.recdreamer.shared.safe_files import confined, read_bounded, write_atomically
 from ..jobs.placement import PLACEMENT, StartPlacement
 from ..jobs.registry import writable_folder
 from ..objects.object_keys import find_start

@@ -10,7 +10,7 @@ import time
 
 import bpy
 
-from ...backend.recdreamer.protocol import MAX_CLASSES
+from ...backend.recdreamer.shared.protocol import MAX_CLASSES
 from .. import compat, describe, previews
 from ..jobs.registry import Job
 from ..layout import draw_text, shortened, text_px

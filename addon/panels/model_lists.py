@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import bpy
 
-from ...backend.recdreamer.protocol import BUILTIN_PRIOR
-from ...backend.recdreamer.worlds import DEFAULT_WORLD
+from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR
+from ...backend.recdreamer.shared.worlds import DEFAULT_WORLD
 from .. import describe
 from ..jobs.model_tasks import EXTRACTOR, ModelRow, ModelTask
 from ..jobs.task import CANCELED

@@ -6,9 +6,9 @@ from functools import lru_cache
 
 import bpy
 
-from ...backend.recdreamer import prompt_words
-from ...backend.recdreamer.protocol import BUILTIN_PRIOR
-from ...backend.recdreamer.worlds import DEFAULT_WORLD, described
+from ...backend.recdreamer.shared import prompt_words
+from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR
+from ...backend.recdreamer.shared.worlds import DEFAULT_WORLD, described
 from ..layout import draw_text
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from ...backend.recdreamer.protocol import Stage
+from ...backend.recdreamer.shared.protocol import Stage
 from .. import describe
 from ..layout import draw_text
 from ..properties import RecDreamerSettings

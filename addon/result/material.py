@@ -7,8 +7,8 @@ from pathlib import Path
 
 import bpy
 
-from ...backend.recdreamer.protocol import RESULT_ROUGHNESS, JobFolder, RequestError
-from ...backend.recdreamer.safe_files import confined
+from ...backend.recdreamer.shared.protocol import RESULT_ROUGHNESS, JobFolder, RequestError
+from ...backend.recdreamer.shared.safe_files import confined
 from .. import compat
 from ..picture_files import check_picture
 

@@ -7,9 +7,9 @@ import numpy as np
 from mathutils import Matrix
 from mathutils.kdtree import KDTree
 
-from ...backend.recdreamer.material_slots import MaterialSlots, slots_in
-from ...backend.recdreamer.protocol import JobFolder, RequestError
-from ...backend.recdreamer.safe_files import confined, read_npz, reason_of
+from ...backend.recdreamer.shared.material_slots import MaterialSlots, slots_in
+from ...backend.recdreamer.shared.protocol import JobFolder, RequestError
+from ...backend.recdreamer.shared.safe_files import confined, read_npz, reason_of
 from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
 from ..objects.object_keys import JOB_KEY, SLOT_KEY
 from ..objects.rest_positions import frame_of, is_moved_by_hand, is_rest, write_rest

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.protocol import JobFolder, RequestError
-from ...backend.recdreamer.safe_files import confined, read_npz, reason_of
+from ...backend.recdreamer.shared.protocol import JobFolder, RequestError
+from ...backend.recdreamer.shared.safe_files import confined, read_npz, reason_of
 from ..jobs.placement import START_FACES, StartPlacement
 from ..objects.mesh_data import read_loop_starts, read_material_indices, read_property
 from ..objects.object_keys import PAINTED_KEY

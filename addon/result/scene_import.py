@@ -13,9 +13,9 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
-from ...backend.recdreamer.json_values import read_json
-from ...backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
-from ...backend.recdreamer.safe_files import FileMissing, confined
+from ...backend.recdreamer.shared.json_values import read_json
+from ...backend.recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
+from ...backend.recdreamer.shared.safe_files import FileMissing, confined
 from .. import describe
 from ..jobs.placement import PLACEMENT, StartPlacement, start_job_id
 from ..objects.hiding import hide, show_in_local_view

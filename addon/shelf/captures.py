@@ -13,7 +13,7 @@ import gpu
 import numpy as np
 from mathutils import Matrix, Vector
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.shared.protocol import RequestError
 from .. import compat
 from .pictures import fill_outline, load_pixels, new_picture, save_png
 from .studio import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.protocol import MIN_COVERAGE, MIN_SIDE_PX, RequestError
+from ...backend.recdreamer.shared.protocol import MIN_COVERAGE, MIN_SIDE_PX, RequestError
 from ..objects.pixels import read_srgb
 from ..picture_files import read_header
 

@@ -11,7 +11,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix, Vector
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.shared.protocol import RequestError
 from .. import compat, trouble
 from ..objects.evaluation import frozen
 from ..objects.hiding import is_left_out

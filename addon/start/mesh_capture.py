@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.material_slots import MAX_SLOTS, MaterialSlots, named_slots
-from ...backend.recdreamer.protocol import MAX_TRIANGLES, RequestError
+from ...backend.recdreamer.shared.material_slots import MAX_SLOTS, MaterialSlots, named_slots
+from ...backend.recdreamer.shared.protocol import MAX_TRIANGLES, RequestError
 from ..objects.evaluation import evaluated, has_faces, instances
 from ..objects.mesh_data import read_loop_verts, read_material_indices, read_property, read_verts
 from ..objects.pixels import scene_linear_to_srgb

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import bpy
 from bpy.props import BoolProperty, EnumProperty, FloatProperty, PointerProperty, StringProperty
 
-from ...backend.recdreamer.protocol import START_MESH, JobRequest, RequestError, Stage
+from ...backend.recdreamer.shared.protocol import START_MESH, JobRequest, RequestError, Stage
 from .. import describe
 from ..jobs.placement import start_job_id
 from ..jobs.registry import Job

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.protocol import RequestError
+from ...backend.recdreamer.shared.protocol import RequestError
 from ..objects.mesh_data import read_loop_starts, read_loop_verts, read_property
 from .material_colors import mean_of_corners
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.protocol import RequestError
-from ...backend.recdreamer.uv_map import check_uvs, tile_numbers
+from ...backend.recdreamer.shared.protocol import RequestError
+from ...backend.recdreamer.shared.uv_map import check_uvs, tile_numbers
 from ..objects.mesh_data import read_property, read_verts
 from .fingerprint import digest
 from .mesh_capture import uv_map_of

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.view_shares import Share
+from recdreamer.parallel.view_shares import Share
 
 Range = tuple[float, float]
 Angle = TypeVar("Angle", float, Tensor)

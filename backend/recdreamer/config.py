@@ -15,9 +15,9 @@ from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierCon
 from recdreamer.distillation.timesteps import Schedule
 from recdreamer.field import FieldConfig, OccupancyConfig
 from recdreamer.mesh import MeshConfig
-from recdreamer.protocol import Method, PoseMode, Stage
 from recdreamer.rendering import RenderConfig
 from recdreamer.sdf.distance_grid import SOLID
+from recdreamer.shared.protocol import Method, PoseMode, Stage
 
 
 @dataclass(frozen=True)

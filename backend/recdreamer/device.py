@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
-from recdreamer.protocol import DEVICES
+from recdreamer.parallel.view_shares import Share, StepGenerator
 from recdreamer.report import JobError
-from recdreamer.safe_files import printable, reason_of
-from recdreamer.view_shares import Share, StepGenerator
-from recdreamer.worlds import world_of
+from recdreamer.shared.protocol import DEVICES
+from recdreamer.shared.safe_files import printable, reason_of
+from recdreamer.shared.worlds import world_of
 
 
 def choose_dtype(prior: str, device: torch.device) -> torch.dtype:

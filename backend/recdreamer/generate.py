@@ -13,20 +13,20 @@ from typing import Any, get_args
 
 import torch
 
-from recdreamer import team
 from recdreamer.catalog.entries import Kind
 from recdreamer.catalog.locate import located
 from recdreamer.config import GenerateConfig, as_json
 from recdreamer.device import choose_device, choose_dtype
-from recdreamer.folder_lock import LOCK, STOP
 from recdreamer.job.repeat import empty_result, repeated_seeds, take_result
 from recdreamer.mesh import dress_mesh
+from recdreamer.parallel import team
 from recdreamer.pose.attribute_classifier import BUILTIN_FOLDER as CLASSIFIER_FOLDER
 from recdreamer.pose.features import BUILTIN_FOLDER as EXTRACTOR_FOLDER
 from recdreamer.prior.diffusion import BUILTIN_FOLDER as PRIOR_FOLDER
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import USD_METHODS, JobFolder, Stage, write_atomically
 from recdreamer.report import NullReport, Report
+from recdreamer.shared.folder_lock import LOCK, STOP
+from recdreamer.shared.protocol import USD_METHODS, JobFolder, Stage, write_atomically
 from recdreamer.stages.guidance import prepare_guides
 from recdreamer.stages.handover import JobRun, first_shapes, refined_shapes
 from recdreamer.stages.memory import compact, fitted, most_views, stepped_down, ways

@@ -11,7 +11,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from recdreamer.protocol import write_atomically
+from recdreamer.shared.protocol import write_atomically
 
 PNG_STRATEGY = zlib.Z_RLE
 """Of zlib. After PNG's filters only runs are worth looking for: this takes less than a third of the time of the default

@@ -21,11 +21,11 @@ from recdreamer.distillation.methods import Answers, Guide
 from recdreamer.distillation.noised import Noised, add_noise
 from recdreamer.distillation.timesteps import sample_timesteps, timestep_range
 from recdreamer.models.model import Model
+from recdreamer.parallel.team import share_of_views
+from recdreamer.parallel.view_shares import ALL_VIEWS, Share, share_of
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.prior.schedule import NoiseSchedule
-from recdreamer.team import share_of_views
-from recdreamer.view_shares import ALL_VIEWS, Share, share_of
 
 
 def optimize_step(

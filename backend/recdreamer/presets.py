@@ -17,10 +17,10 @@ from recdreamer.distillation.guidance_config import RectifierConfig
 from recdreamer.field import FieldConfig
 from recdreamer.mesh import MeshConfig
 from recdreamer.prior.prompts import ViewConfig
-from recdreamer.protocol import JobRequest, RequestError
 from recdreamer.rendering import RenderConfig
-from recdreamer.safe_files import printable, reason_of
-from recdreamer.worlds import world_of
+from recdreamer.shared.protocol import JobRequest, RequestError
+from recdreamer.shared.safe_files import printable, reason_of
+from recdreamer.shared.worlds import world_of
 
 BUILTIN_VIEWS = ViewConfig(
     front="from front view", right="facing left", back="from back view", left="facing right",

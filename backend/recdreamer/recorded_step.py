@@ -28,11 +28,11 @@ from recdreamer.optimize import (
     optimize_step,
     settle,
 )
+from recdreamer.parallel.team import share_of_views
+from recdreamer.parallel.view_shares import Share, StepGenerator
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
 from recdreamer.report import Warn, no_warn
-from recdreamer.team import share_of_views
-from recdreamer.view_shares import Share, StepGenerator
 
 
 class Picture:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fake_models
 import fake_templates
 
-from recdreamer.folder_lock import FolderLock, take_stop_request
+from recdreamer.shared.folder_lock import FolderLock, take_stop_request
 
 ASKED = {"command": ""}
 

@@ -9,7 +9,12 @@ from recdreamer_extension.addon.cures import CURES, cure_of
 from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.retry import config_of, smaller
 from recdreamer_extension.addon.jobs.task import BACKEND
-from recdreamer_extension.backend.recdreamer.protocol import ErrorKind, JobRequest, JobState, RequestError
+from recdreamer_extension.backend.recdreamer.shared.protocol import (
+    ErrorKind,
+    JobRequest,
+    JobState,
+    RequestError,
+)
 
 
 def test_every_kind_of_error_has_a_next_step_and_no_other_word_has():

@@ -2,7 +2,7 @@
 
 import pytest
 from recdreamer_extension.addon import describe
-from recdreamer_extension.backend.recdreamer.protocol import JobState
+from recdreamer_extension.backend.recdreamer.shared.protocol import JobState
 
 
 @pytest.mark.parametrize(

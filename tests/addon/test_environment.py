@@ -13,7 +13,7 @@ from recdreamer_extension.addon.setup import builds, installation, locks, report
 from recdreamer_extension.addon.setup.hardware import Card, Machine
 from recdreamer_extension.addon.setup.report import Row
 from recdreamer_extension.addon.setup.uv import interpreter_of
-from recdreamer_extension.backend.recdreamer.protocol import RequestError
+from recdreamer_extension.backend.recdreamer.shared.protocol import RequestError
 
 CARD = Card("RTX 3060", (580, 95), (8, 6), 12288)
 MACHINE = Machine("linux", "x86_64", cards=(CARD,))

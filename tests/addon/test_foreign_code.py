@@ -14,7 +14,7 @@ from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.task import Step, Task
 from recdreamer_extension.addon.setup import hardware
 from recdreamer_extension.addon.setup.builds import BUILDS
-from recdreamer_extension.backend.recdreamer.protocol import JobRequest
+from recdreamer_extension.backend.recdreamer.shared.protocol import JobRequest
 
 PLANTED = ("recdreamer", "json", "random", "tyro", "sitecustomize", "ensurepip", "venv", "torch")
 WORKER = """

@@ -15,7 +15,7 @@ from recdreamer_extension.addon.jobs.client import worker_environment
 from recdreamer_extension.addon.jobs.placement import PLACEMENT, StartPlacement
 from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.task import BACKEND
-from recdreamer_extension.backend.recdreamer.protocol import (
+from recdreamer_extension.backend.recdreamer.shared.protocol import (
     STALE_S,
     START_MESH,
     JobFolder,

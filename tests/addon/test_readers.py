@@ -12,7 +12,7 @@ import pytest
 from recdreamer_extension.addon.jobs import errands
 from recdreamer_extension.addon.jobs.placement import PLACEMENT, StartPlacement, start_job_id
 from recdreamer_extension.addon.picture_files import PictureHeader, check_picture, parse_header, read_header
-from recdreamer_extension.backend.recdreamer.protocol import JobFolder, JobRequest, RequestError
+from recdreamer_extension.backend.recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
 
 TURNED = sorted(Path(__file__).parents[1].glob("blender/turned/*"))
 ROUNDS = 400

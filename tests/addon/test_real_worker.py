@@ -8,7 +8,7 @@ import sys
 import pytest
 from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.task import BACKEND
-from recdreamer_extension.backend.recdreamer.protocol import JobRequest
+from recdreamer_extension.backend.recdreamer.shared.protocol import JobRequest
 
 COMMAND = [sys.executable, "-m", "recdreamer"]
 TINY = {

@@ -11,8 +11,8 @@ import time
 
 import pytest
 from recdreamer_extension.addon.jobs.registry import JobRegistry
-from recdreamer_extension.backend.recdreamer.folder_lock import STOP, FolderLock
-from recdreamer_extension.backend.recdreamer.protocol import STALE_S, JobRequest, RequestError
+from recdreamer_extension.backend.recdreamer.shared.folder_lock import STOP, FolderLock
+from recdreamer_extension.backend.recdreamer.shared.protocol import STALE_S, JobRequest, RequestError
 
 
 @pytest.fixture

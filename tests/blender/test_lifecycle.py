@@ -72,7 +72,9 @@ def test_only_the_shared_files_of_the_backend_are_imported(extension):
         "protocol", "safe_files", "json_values", "folder_lock", "job_state", "worlds", "uv_map", "material_slots",
         "prompt_words",
     }  # fmt: skip
-    assert names == {"", ".recdreamer"} | {f".recdreamer.{name}" for name in shared}
+    assert names == {"", ".recdreamer", ".recdreamer.shared"} | {
+        f".recdreamer.shared.{name}" for name in shared
+    }
     assert "torch" not in sys.modules
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from recdreamer.catalog.check_model import check_model
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 
 def refusal(path: Path, kind: Any = None) -> str:

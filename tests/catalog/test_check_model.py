@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from recdreamer.catalog.check_model import check_model
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 from . import models_on_disk as disk
 from .refused import refusal

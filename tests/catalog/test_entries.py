@@ -13,7 +13,7 @@ from recdreamer.catalog.headers import PICKLES
 from recdreamer.catalog.single_file import CONFIGURATIONS
 from recdreamer.config import GenerateConfig
 from recdreamer.presets import stable_diffusion
-from recdreamer.protocol import JobRequest
+from recdreamer.shared.protocol import JobRequest
 
 
 @pytest.mark.parametrize("name", entries())

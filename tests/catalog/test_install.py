@@ -20,8 +20,8 @@ from recdreamer.catalog.hub import Hub
 from recdreamer.catalog.install import get, remove, verify
 from recdreamer.catalog.locate import is_installed, locate
 from recdreamer.catalog.places import MANIFEST, Choices, models_folder
-from recdreamer.protocol import RequestError
 from recdreamer.report import Cancelled, JobError
+from recdreamer.shared.protocol import RequestError
 
 from . import models_on_disk as disk
 from .local_hub import Fault, LocalHub

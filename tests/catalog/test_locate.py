@@ -13,8 +13,8 @@ from recdreamer.cli.main import Generate, prepare_job
 from recdreamer.cli.models import Add, ListModels, Remove, run_models
 from recdreamer.cli.work import work
 from recdreamer.pose.features import FeatureExtractor
-from recdreamer.protocol import JobFolder, JobRequest, RequestError
 from recdreamer.report import JobError, NullReport
+from recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
 
 from . import models_on_disk as disk
 

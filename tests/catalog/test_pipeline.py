@@ -20,8 +20,8 @@ from recdreamer.prior import pipeline
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.pipeline import clip_tokenizer, load_parts, told_prediction
 from recdreamer.prior.schedule import NoiseSchedule
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError, NullReport
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
 from . import models_on_disk as disk
 

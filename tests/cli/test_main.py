@@ -11,7 +11,7 @@ from PIL import Image
 from recdreamer.cli import main
 from recdreamer.cli.follow import EventView
 from recdreamer.job import worker
-from recdreamer.protocol import JobFolder, JobRequest
+from recdreamer.shared.protocol import JobFolder, JobRequest
 
 BACKEND = Path(main.__file__).parents[2]
 

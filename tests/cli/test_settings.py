@@ -12,7 +12,7 @@ import recdreamer
 from recdreamer.cli.settings import parse_setting
 from recdreamer.config import as_json
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest, RequestError
+from recdreamer.shared.protocol import JobRequest, RequestError
 
 BACKEND = sorted(Path(recdreamer.__file__).parent.rglob("*.py"))
 

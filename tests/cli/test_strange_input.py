@@ -16,7 +16,7 @@ from PIL import Image
 
 from recdreamer.cli import main
 from recdreamer.cli.follow import worker_environment
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
 BACKEND = Path(main.__file__).parents[2]
 COMMAND = Path(sys.executable).parent / "recdreamer"

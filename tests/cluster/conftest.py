@@ -14,8 +14,8 @@ from recdreamer.cluster import connection
 from recdreamer.cluster.connection import NodeLost
 from recdreamer.cluster.destination import Destination
 from recdreamer.cluster.host import FOLDER, JobHost
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import NullReport
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools" / "cluster"

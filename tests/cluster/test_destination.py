@@ -3,7 +3,7 @@
 import pytest
 
 from recdreamer.cluster.destination import destination, gpus_for
-from recdreamer.protocol import JobRequest, RequestError
+from recdreamer.shared.protocol import JobRequest, RequestError
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 
 from recdreamer.cluster import parcel
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 
 def zipped(*files: tuple[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:

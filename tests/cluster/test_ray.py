@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from recdreamer.folder_lock import ask_to_stop, is_locked
-from recdreamer.protocol import JobFolder
+from recdreamer.shared.folder_lock import ask_to_stop, is_locked
+from recdreamer.shared.protocol import JobFolder
 
 from .conftest import ROOT, TOOLS, result_of
 from .test_submit import RIGHT

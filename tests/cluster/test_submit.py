@@ -13,9 +13,9 @@ from recdreamer.cluster import submit as module
 from recdreamer.cluster.host import JobHost, sweep_abandoned
 from recdreamer.cluster.mirror import Mirror
 from recdreamer.cluster.submit import MAX_LOSSES, run_on
-from recdreamer.folder_lock import FolderLock
-from recdreamer.protocol import RequestError
 from recdreamer.report import Cancelled, JobError, Paused
+from recdreamer.shared.folder_lock import FolderLock
+from recdreamer.shared.protocol import RequestError
 
 from .conftest import Cluster, Told, lose_at, result_of
 from stand_in_worker import DEFAULTS, expected

@@ -21,7 +21,7 @@ from recdreamer.pose.rectifier import Rectifier
 from recdreamer.prior.denoiser import Question
 from recdreamer.prior.prompts import Prompts, ViewConfig
 from recdreamer.prior.schedule import NoiseSchedule, Prediction
-from recdreamer.protocol import Method
+from recdreamer.shared.protocol import Method
 
 Answer = Callable[[Tensor, Tensor], Tensor]
 """Noise estimate of a branch for (x_t, t)."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
 from recdreamer.distillation.methods import Guide
 from recdreamer.pose.rectifier import Rectifier
-from recdreamer.protocol import Method
+from recdreamer.shared.protocol import Method
 
 from .mixture import (
     DOUBLE,

@@ -13,7 +13,7 @@ from recdreamer.distillation.methods import Guide
 from recdreamer.distillation.noised import Noised
 from recdreamer.distillation.perp_neg import PerpNegPrompts, PerpNegSchedule, perp_neg_prompts, perpendicular
 from recdreamer.prior.prompts import Prompts
-from recdreamer.protocol import Method
+from recdreamer.shared.protocol import Method
 
 from .mixture import (
     DOUBLE,

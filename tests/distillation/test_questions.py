@@ -10,7 +10,7 @@ from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierCon
 from recdreamer.distillation.methods import Guide
 from recdreamer.distillation.noised import Noised, add_noise
 from recdreamer.optimize import distillation_grad, timesteps_of
-from recdreamer.protocol import Method
+from recdreamer.shared.protocol import Method
 
 from .recorded import SCHEDULE, RecordingDenoiser, answer, cameras, prompts
 

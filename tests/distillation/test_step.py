@@ -16,9 +16,9 @@ from recdreamer.distillation.guidance_config import GuidanceConfig
 from recdreamer.distillation.methods import Guide
 from recdreamer.distillation.noised import Noised
 from recdreamer.optimize import optimize_step
+from recdreamer.parallel.view_shares import ALL_VIEWS, Share
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import Lesson, LoraTrainer
-from recdreamer.view_shares import ALL_VIEWS, Share
 
 from .recorded import SCHEDULE, RecordingDenoiser, answer, cameras, prompts
 

@@ -11,7 +11,7 @@ from recdreamer.evaluation.animal_meshes import SHADE, SIZE, Animal, AnimalTruth
 from recdreamer.evaluation.judge_mesh import against_the_truth, truth_of
 from recdreamer.evaluation.mesh_distance import about_z
 from recdreamer.mesh.mesh import Mesh
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)
 QUADS = ((0, 4, 5, 1), (2, 3, 7, 6), (0, 1, 3, 2), (4, 6, 7, 5), (0, 2, 6, 4), (1, 5, 7, 3))

@@ -25,7 +25,7 @@ from recdreamer.evaluation.audit import (
 from recdreamer.evaluation.mesh_distance import figure_or_none
 from recdreamer.evaluation.mesh_views import true_views
 from recdreamer.images import write_sheet
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 SEES, BLIND, CONTRARY = (Audited(key, key, 1, "") for key in ("sees", "blind", "contrary"))
 

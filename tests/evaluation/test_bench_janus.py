@@ -31,9 +31,9 @@ from recdreamer.evaluation.job_runs import METHODS
 from recdreamer.evaluation.measure_result import split_row
 from recdreamer.images import write_picture, write_sheet
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobFolder, JobRequest, RequestError
+from recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
+from recdreamer.shared.worlds import WORLDS
 from recdreamer.stages.particles_2d import check_config
-from recdreamer.worlds import WORLDS
 
 ROWS = [
     {"method": "vsd", "prompt": "a red bear", "seed": 1, "folder": "v1", "janus_score": 2.0, "success": 0.0,
@@ -249,6 +249,6 @@ def test_the_command_says_how_long_it_takes(tmp_path: Path, capsys: pytest.Captu
 def test_the_methods_of_the_bench_are_those_of_jobs() -> None:
     from typing import get_args
 
-    from recdreamer.protocol import Method
+    from recdreamer.shared.protocol import Method
 
     assert {settings["method"] for settings in METHODS.values()} == set(get_args(Method))

@@ -11,7 +11,7 @@ from recdreamer.evaluation.random_sd import UNET, VAE, random_dinov2
 from recdreamer.graphs import Rerun
 from recdreamer.models.radiance import Particles
 from recdreamer.pose.features import FeatureExtractor
-from recdreamer.protocol import Stage
+from recdreamer.shared.protocol import Stage
 
 SMALL = {"optimize.num_views": 1, "optimize.render_px": 16, "rectifier.classifier.template_copies": 0,
          "rectifier.classifier.query_copies": 1, "field.num_levels": 2}  # fmt: skip

@@ -15,7 +15,7 @@ from recdreamer.evaluation.consistency import measure_consistency, ring_agreemen
 from recdreamer.evaluation.figurines import POSES, pose_class
 from recdreamer.evaluation.inspect_mesh import choose_oracle, inspect_mesh, read_colored, verdict_of
 from recdreamer.images import write_picture
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 AZIMUTHS = 7.5 + torch.arange(24) * 15.0
 CENTRES = [[0.0], [90.0], [180.0], [270.0]]

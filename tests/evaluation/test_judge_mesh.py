@@ -11,8 +11,8 @@ import pytest
 
 from recdreamer.cli import main
 from recdreamer.evaluation.judge_mesh import judge_mesh
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
 MEASURES = {"yaw_deg", "chamfer", "f_score", "normal_consistency", "color_difference", "psnr_db"}
 

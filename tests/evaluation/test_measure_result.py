@@ -20,7 +20,7 @@ from recdreamer.evaluation.mesh_views import sheet_cameras, true_views
 from recdreamer.evaluation.view_metrics import ClipJudge
 from recdreamer.images import write_sheet
 from recdreamer.pose.features import FeatureExtractor
-from recdreamer.protocol import JobFolder
+from recdreamer.shared.protocol import JobFolder
 
 from .known_meshes import figure_of, read
 

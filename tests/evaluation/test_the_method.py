@@ -27,8 +27,8 @@ from recdreamer.evaluation.consistency import Consistency, measure_consistency
 from recdreamer.evaluation.oracle import load_oracle
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder, JobRequest, Method, PoseMode, write_atomically
 from recdreamer.report import NullReport
+from recdreamer.shared.protocol import JobFolder, JobRequest, Method, PoseMode, write_atomically
 from recdreamer.stages.guidance import prepare_guide
 from recdreamer.stages.shape import shape_stage
 

@@ -13,7 +13,7 @@ from recdreamer.field.grid_values import grid_points, trilinear
 from recdreamer.field.region_field import RegionField, free_within
 from recdreamer.field.solid_field import GREY, SolidField
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest
+from recdreamer.shared.protocol import JobRequest
 from recdreamer.start.starting_point import field_of
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import NullReport
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
 SMALL = {
     "optimize.num_steps": 3,

@@ -10,9 +10,9 @@ import trimesh
 from PIL import Image
 
 from recdreamer.generate import generate
-from recdreamer.material_slots import MaterialSlots
 from recdreamer.presets import resolve
-from recdreamer.protocol import RequestError
+from recdreamer.shared.material_slots import MaterialSlots
+from recdreamer.shared.protocol import RequestError
 
 from .small_jobs import Recorder, job_of, mesh_of
 

@@ -17,8 +17,8 @@ from recdreamer.device import choose_device
 from recdreamer.generate import SHARES, generate
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.presets import resolve
-from recdreamer.protocol import Stage
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import Stage
 
 from .small_jobs import Finished, Recorder, albedo_of, job_of
 

@@ -13,7 +13,7 @@ import pytest
 
 from recdreamer.generate import generate
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobFolder
+from recdreamer.shared.protocol import JobFolder
 
 from .small_jobs import Recorder, job_of, mesh_of
 

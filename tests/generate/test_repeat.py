@@ -11,8 +11,8 @@ import pytest
 from recdreamer.generate import generate
 from recdreamer.job.repeat import begin_again, put_back
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError, Paused
+from recdreamer.shared.protocol import JobFolder
 
 from .small_jobs import Finished, Recorder, albedo_of, copy_of, mesh_of
 

@@ -10,10 +10,10 @@ from recdreamer.cameras import CameraConfig, camera_rays, orbit, sample_cameras
 from recdreamer.field import HashGrid, OccupancyConfig, OccupancyGrid, RadianceField, set_backend
 from recdreamer.models.radiance import Scene
 from recdreamer.presets import EMBEDDED_FIELD, EMBEDDED_RENDER, resolve
-from recdreamer.protocol import JobRequest
 from recdreamer.rendering import Background, random_backgrounds, render
 from recdreamer.rendering.composite import composite, composite_reference
 from recdreamer.rendering.march import Samples, march, march_reference
+from recdreamer.shared.protocol import JobRequest
 
 pytestmark = [
     pytest.mark.gpu,

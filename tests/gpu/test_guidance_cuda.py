@@ -21,8 +21,8 @@ from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder, JobRequest, Method, Template, write_atomically
 from recdreamer.report import NullReport
+from recdreamer.shared.protocol import JobFolder, JobRequest, Method, Template, write_atomically
 from recdreamer.stages.guidance import prepare_guide
 
 pytestmark = [

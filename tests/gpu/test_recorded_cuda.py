@@ -18,8 +18,8 @@ from recdreamer.prior.fast_layers import GroupNormThenSilu, OneWideHead
 from recdreamer.prior.fused import add, add_reference, geglu, geglu_reference, group_norm
 from recdreamer.prior.fused_warp import Geglu, GroupNormSilu
 from recdreamer.prior.lora import LoraTrainer
-from recdreamer.protocol import Method, Template
 from recdreamer.recorded_step import Picture, RecordedSteps
+from recdreamer.shared.protocol import Method, Template
 from recdreamer.stages.guidance import prepare_guide
 from tests.gpu.test_guidance_cuda import METHODS, make_job, templates  # noqa: F401
 

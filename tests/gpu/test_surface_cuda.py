@@ -14,11 +14,11 @@ from recdreamer.mesh import Mesh, bake_color, unwrap
 from recdreamer.mesh.mesh import MeshConfig
 from recdreamer.models.painting import Painting
 from recdreamer.presets import EMBEDDED_FIELD, resolve
-from recdreamer.protocol import JobRequest
 from recdreamer.rendering.ray_cast import MeshCaster
 from recdreamer.rendering.render_sdf import render_surface
 from recdreamer.sdf.distance_grid import DistanceGrid
 from recdreamer.sdf.from_mesh import SolidMesh
+from recdreamer.shared.protocol import JobRequest
 from recdreamer.stages.texture import texture_field
 from recdreamer.stages.workpiece import Workpiece
 from recdreamer.start.starting_point import StartingPoint

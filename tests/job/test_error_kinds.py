@@ -9,7 +9,7 @@ from typing import get_args
 import recdreamer
 from recdreamer.catalog.entries import Kind
 from recdreamer.job.errors import explain
-from recdreamer.protocol import ErrorKind, JobRequest, RequestError
+from recdreamer.shared.protocol import ErrorKind, JobRequest, RequestError
 
 KINDS = set(get_args(ErrorKind))
 SOURCES = sorted(Path(recdreamer.__file__).parent.rglob("*.py"))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from recdreamer.job.errors import explain
-from recdreamer.protocol import RequestError
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import RequestError
 
 
 def os_error(number: int) -> OSError:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from recdreamer.folder_lock import FolderLock
 from recdreamer.job.repeat import (
     begin_again,
     empty_result,
@@ -17,8 +16,9 @@ from recdreamer.job.repeat import (
     repeated_seeds,
     take_result,
 )
-from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
 from recdreamer.report import JobError
+from recdreamer.shared.folder_lock import FolderLock
+from recdreamer.shared.protocol import JobFolder, JobRequest, RequestError, write_atomically
 
 from .test_worker import finish, start, wait_for_step
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from recdreamer.folder_lock import LOCK, FolderLock, ask_to_stop
-from recdreamer.protocol import STALE_S, JobFolder, JobState, write_atomically
+from recdreamer.shared.folder_lock import LOCK, FolderLock, ask_to_stop
+from recdreamer.shared.protocol import STALE_S, JobFolder, JobState, write_atomically
 
 from .test_worker import expect_result, finish, recorded, start, wait_for_step, write
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from recdreamer.protocol import HEARTBEAT_S, PROTOCOL_VERSION, JobFolder, JobRequest, write_atomically
+from recdreamer.shared.protocol import HEARTBEAT_S, PROTOCOL_VERSION, JobFolder, JobRequest, write_atomically
 
 TOY = Path(__file__).parent / "toy_job.py"
 SEED, NUM_STEPS = 3, 300

@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 from recdreamer.job import worker
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import Cancelled, JobError, Paused, Report
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
 
 class Saves:

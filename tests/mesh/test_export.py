@@ -18,8 +18,8 @@ from recdreamer.mesh import Mesh, bake_normal_map, stand_on_origin, uv_stretch, 
 from recdreamer.mesh.gltf import glb_bytes
 from recdreamer.mesh.mesh import is_watertight, vertex_normals
 from recdreamer.mesh.tangents import tangent_frames
-from recdreamer.protocol import RESULT_ROUGHNESS
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import RESULT_ROUGHNESS
 
 from .fields import SMALL, ball, finish_mesh, nose_field, position_color, sample_bilinear
 

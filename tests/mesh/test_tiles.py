@@ -14,7 +14,6 @@ import torch
 import trimesh
 from PIL import Image
 
-from recdreamer.material_slots import MaterialSlots, slots_in
 from recdreamer.mesh import (
     Mesh,
     bake_color,
@@ -25,8 +24,9 @@ from recdreamer.mesh import (
     write_mesh,
 )
 from recdreamer.mesh.raster import tiles_of_faces
+from recdreamer.shared.material_slots import MaterialSlots, slots_in
+from recdreamer.shared.uv_map import overlap
 from recdreamer.start.gltf_file import read_gltf
-from recdreamer.uv_map import overlap
 
 from .fields import SMALL, ball, finish_mesh, nose_field, position_color, sample_bilinear
 

@@ -21,8 +21,8 @@ from recdreamer.models.painting import Painting
 from recdreamer.models.radiance import Scene
 from recdreamer.models.surface import Surface
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest
 from recdreamer.sdf.distance_grid import DistanceGrid
+from recdreamer.shared.protocol import JobRequest
 
 CPU, VIEWS = torch.device("cpu"), 12
 SETTINGS = {

@@ -9,8 +9,8 @@ from recdreamer.cameras import sample_cameras
 from recdreamer.config import GenerateConfig
 from recdreamer.models.radiance import Scene
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest
 from recdreamer.rendering.sample_capacity import SampleCapacity
+from recdreamer.shared.protocol import JobRequest
 
 CPU = torch.device("cpu")
 

@@ -22,8 +22,8 @@ from recdreamer.models.painting import Painting, unevenness
 from recdreamer.optimize import timesteps_of
 from recdreamer.presets import EMBEDDED_FIELD, resolve
 from recdreamer.prior.schedule import NoiseSchedule
-from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
 from recdreamer.report import Cancelled, NullReport
+from recdreamer.shared.protocol import JobFolder, JobRequest, RequestError, write_atomically
 
 CPU = torch.device("cpu")
 SETTINGS = {

@@ -15,7 +15,7 @@ from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
 from recdreamer.models.painting import Painting, unevenness
 from recdreamer.presets import EMBEDDED_FIELD, resolve
-from recdreamer.protocol import JobRequest
+from recdreamer.shared.protocol import JobRequest
 from recdreamer.stages.texture import copied
 
 SETTINGS = {

@@ -12,7 +12,6 @@ from recdreamer.field.grid_values import grid_points
 from recdreamer.models.radiance import Particles, Scene
 from recdreamer.models.stay_near_start import hold_loss
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest
 from recdreamer.rendering import (
     Rendering,
     opaque_loss,
@@ -21,6 +20,7 @@ from recdreamer.rendering import (
     weight_entropy_loss,
     z_variance_loss,
 )
+from recdreamer.shared.protocol import JobRequest
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 CPU = torch.device("cpu")

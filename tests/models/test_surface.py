@@ -14,8 +14,8 @@ from recdreamer.mesh import Mesh, extract_mesh
 from recdreamer.mesh.mesh import connected_components
 from recdreamer.models.surface import Surface
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest
 from recdreamer.sdf.distance_grid import DistanceGrid, light
+from recdreamer.shared.protocol import JobRequest
 from recdreamer.stages.geometry import start_grid
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from recdreamer.pose.anchoring import TRUSTED, Drawn, Reading, anchored, doubts,
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.templates import PoseTemplate
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG
+from recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG
 
 SETTINGS = ClassifierConfig(template_copies=4)
 

@@ -18,8 +18,8 @@ from transformers import (
 from recdreamer.evaluation.figurines import photograph
 from recdreamer.pose.attribute_classifier import AttributeClassifier
 from recdreamer.prior.diffusion import BUILTIN_FOLDER
-from recdreamer.protocol import RequestError
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import RequestError
 
 WORDS = {"hat": "a red bear wearing a hat", "bare": "a red bear without a hat"}
 

@@ -17,7 +17,7 @@ from recdreamer.pose.anchoring import Drawn
 from recdreamer.pose.check import Advice, TemplateVerdict, check_templates
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.templates import load_templates
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, Template
+from recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, JobFolder, Template
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from recdreamer.pose.draw import NUM_SAMPLES, draw_gallery, draw_templates
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.templates import load_templates
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder, Template
+from recdreamer.shared.protocol import JobFolder, Template
 
 
 @pytest.fixture(scope="module")

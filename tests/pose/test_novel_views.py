@@ -17,8 +17,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from recdreamer.pose.novel_views import OBJECT_SHARE, NovelViews, framed, pose_vectors, write_views
 from recdreamer.pose.templates import BACKGROUND, PoseTemplate, load_templates
-from recdreamer.protocol import JobFolder, RequestError, Template
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import JobFolder, RequestError, Template
 
 SIDES_DEG = [0.0, 90.0, 180.0, 270.0]
 EMBEDDING, WIDTH, LATENT, SCALING = 12, 16, 4, 0.3

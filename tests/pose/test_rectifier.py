@@ -15,7 +15,7 @@ from recdreamer.pose.rectifier import (
     marginal_log_ratio,
     target_distribution,
 )
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 AZIMUTHS = torch.tensor([0.0, 90.0, 180.0, 270.0])
 

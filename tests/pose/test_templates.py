@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from recdreamer.pose.templates import BACKGROUND, load_templates, templates_in, with_mirrored_sides
-from recdreamer.protocol import JobFolder, RequestError, Template
+from recdreamer.shared.protocol import JobFolder, RequestError, Template
 
 RED, BLUE, HALF, GREY = (1, 0, 0), (0, 0, 1), (0.5, 0.5, 0.5), (BACKGROUND, BACKGROUND, BACKGROUND)
 

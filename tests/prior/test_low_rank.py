@@ -17,7 +17,7 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.fast_layers import speed_up
 from recdreamer.prior.lora import LoraBranch, LoraTrainer
 from recdreamer.prior.low_rank import LowRankUpdates
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 OTHERS = ("conv1", "proj_in", "ff.net.0.proj", "time_emb_proj")

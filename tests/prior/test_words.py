@@ -9,17 +9,17 @@ from typing import get_args
 import pytest
 import torch
 
-from recdreamer import prompt_words
 from recdreamer.config import StepName
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.pipeline import clip_tokenizer
 from recdreamer.prior.prompts import VIEWS
 from recdreamer.prior.words import Words, doubts
-from recdreamer.protocol import JobFolder, JobRequest, Method
 from recdreamer.report import JobError
+from recdreamer.shared import prompt_words
+from recdreamer.shared.protocol import JobFolder, JobRequest, Method
+from recdreamer.shared.worlds import DEFAULT_WORLD, described
 from recdreamer.stages.guidance import endings, prepare_guide, prepare_prompts, prompt_doubts
-from recdreamer.worlds import DEFAULT_WORLD, described
 
 VIEW_WORDS = ("from front view", "facing left", "from back view")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {

@@ -16,7 +16,6 @@ import trimesh
 from safetensors.torch import save_file
 from torch import Tensor
 
-from recdreamer import team
 from recdreamer.config import StepConfig
 from recdreamer.distillation.guidance_config import RectifierConfig
 from recdreamer.distillation.methods import Guide
@@ -28,6 +27,7 @@ from recdreamer.models.close_ups import CloseUps
 from recdreamer.models.painting import Painting
 from recdreamer.models.radiance import Scene
 from recdreamer.models.surface import Surface
+from recdreamer.parallel import team
 from recdreamer.pose.control import YawPosterior
 from recdreamer.pose.perturbation import averaged_logits
 from recdreamer.pose.rectifier import Rectifier
@@ -36,8 +36,8 @@ from recdreamer.prior.denoiser import Denoiser
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraBranch, LoraTrainer
 from recdreamer.prior.prompts import Prompts, ViewConfig
-from recdreamer.protocol import JobRequest
 from recdreamer.recorded_step import RecordedSteps
+from recdreamer.shared.protocol import JobRequest
 from recdreamer.stages.geometry import start_grid
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 

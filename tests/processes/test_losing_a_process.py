@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recdreamer.folder_lock import ask_to_stop
 from recdreamer.job.checkpoint import CheckpointStore
+from recdreamer.shared.folder_lock import ask_to_stop
 
 from .losing import check_the_loss_of_a_process, is_gone, new_job, run
 

@@ -16,7 +16,7 @@ from recdreamer.mesh.mesh import turned
 from recdreamer.pose.control import wanted_classes
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobFolder, JobRequest
+from recdreamer.shared.protocol import JobFolder, JobRequest
 from recdreamer.stages.facing import LEAST_AGREEMENT, yaw_of, yaw_of_views
 from recdreamer.start.earlier_job import written_yaw_deg
 from recdreamer.start.mesh_file import Placement

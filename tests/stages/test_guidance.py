@@ -14,7 +14,7 @@ from recdreamer.images import write_picture
 from recdreamer.pose.templates import PoseTemplate, class_azimuths
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Template
+from recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, Template
 from recdreamer.stages import guidance
 
 from ..generate.small_jobs import job_of

@@ -23,7 +23,7 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.prompts import VIEWS
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.prior.words import ReadPrompt
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, JobFolder, JobRequest
+from recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, JobFolder, JobRequest
 from recdreamer.stages import guidance
 from recdreamer.stages.guidance import prepare_guide, prepare_guides, prepare_prompts, prepare_rectifiers
 

@@ -26,8 +26,8 @@ from recdreamer.models.surface import Surface
 from recdreamer.presets import EMBEDDED_FIELD, resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.schedule import NoiseSchedule
-from recdreamer.protocol import JobFolder, JobRequest
 from recdreamer.report import NullReport
+from recdreamer.shared.protocol import JobFolder, JobRequest
 from recdreamer.stages import geometry, handover, texture, workpiece
 from recdreamer.stages.handover import JobRun, first_shapes, refined_shapes
 from recdreamer.stages.workpiece import Workpiece, paint_objects, workpieces_of

@@ -16,8 +16,8 @@ from recdreamer.config import GenerateConfig
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.schedule import NoiseSchedule
-from recdreamer.protocol import JobFolder, JobRequest
 from recdreamer.report import NullReport
+from recdreamer.shared.protocol import JobFolder, JobRequest
 from recdreamer.stages import memory
 from recdreamer.stages.memory import Way, fitted, stepped_down, ways
 

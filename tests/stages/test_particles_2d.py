@@ -21,8 +21,8 @@ from recdreamer.pose.templates import templates_in
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
-from recdreamer.protocol import JobFolder, JobRequest, RequestError, Template, write_atomically
 from recdreamer.report import JobError, NullReport, Paused
+from recdreamer.shared.protocol import JobFolder, JobRequest, RequestError, Template, write_atomically
 from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
 from recdreamer.stages.particles_2d import (
     STAGE,

@@ -19,8 +19,8 @@ from recdreamer.prior.denoiser import Denoiser
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import Prompts, ViewConfig
-from recdreamer.protocol import JobFolder
 from recdreamer.report import NullReport, Paused
+from recdreamer.shared.protocol import JobFolder
 from recdreamer.stages.run import StageContext, run_stage, run_steps
 
 from ..distillation.recorded import cameras

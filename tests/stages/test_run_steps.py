@@ -8,8 +8,8 @@ from torch import Tensor
 
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobRequest
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import JobRequest
 from recdreamer.stages.run import run_steps
 
 CPU = torch.device("cpu")

@@ -17,8 +17,8 @@ from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.radiance import Particles, Scene
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import NullReport, Paused
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.stages import collapse, shape
 from recdreamer.stages.collapse import Look, cured, find_collapse, horizon, look_at
 from recdreamer.stages.guidance import prepare_guide

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from recdreamer.material_slots import slots_in
+from recdreamer.shared.material_slots import slots_in
 from recdreamer.start.mesh_file import read_start_mesh, start_mesh_bytes, start_notes
 
 

@@ -15,8 +15,8 @@ from recdreamer.config import GenerateConfig, as_json
 from recdreamer.device import step_generator
 from recdreamer.models.radiance import Scene
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.rendering import render
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.start.prepare import prepare_start
 from recdreamer.start.starting_point import StartingPoint
 

@@ -18,7 +18,7 @@ from recdreamer.field.region_field import RegionField
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.mesh import Mesh
 from recdreamer.models.radiance import Particles, Scene
-from recdreamer.protocol import JobFolder, RequestError
+from recdreamer.shared.protocol import JobFolder, RequestError
 from recdreamer.stages.geometry import freedom
 from recdreamer.stages.shape import skipped_shape
 from recdreamer.stages.texture import texture_field

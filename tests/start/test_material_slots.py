@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from recdreamer.material_slots import MaterialSlots, slots_in
-from recdreamer.protocol import RequestError
+from recdreamer.shared.material_slots import MaterialSlots, slots_in
+from recdreamer.shared.protocol import RequestError
 from recdreamer.start.mesh_file import check_start
 
 from .mesh_files import materials_of_faces, notes, read

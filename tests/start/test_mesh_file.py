@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 from recdreamer.start.mesh_file import Placement, read_start_mesh, start_mesh_bytes
 
 from .starts import figure

@@ -14,7 +14,7 @@ import pytest
 import trimesh
 from PIL import Image
 
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 from recdreamer.start.mesh_file import check_start, read_start_mesh, start_mesh_bytes
 
 from .mesh_files import materials_of_faces, notes, read

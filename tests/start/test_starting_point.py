@@ -15,8 +15,8 @@ from recdreamer.field.grid_values import grid_points
 from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
 from recdreamer.models.radiance import Particles, Scene
-from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.rendering.ray_cast import MeshCaster
+from recdreamer.shared.protocol import JobFolder, RequestError
 from recdreamer.stages.workpiece import placing
 from recdreamer.start.earlier_job import written_yaw_deg
 from recdreamer.start.prepare import prepare_start

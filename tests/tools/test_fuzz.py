@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "fuzz"))

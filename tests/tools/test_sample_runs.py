@@ -13,7 +13,7 @@ from scipy.stats import binom, norm
 
 from recdreamer.evaluation import job_runs
 from recdreamer.evaluation.figurines import COLORS, KINDS
-from recdreamer.protocol import JobRequest
+from recdreamer.shared.protocol import JobRequest
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "measure"))

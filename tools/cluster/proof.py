@@ -28,9 +28,9 @@ from recdreamer.cluster.connection import Cluster
 from recdreamer.cluster.destination import Destination, destination
 from recdreamer.cluster.host import FOLDER
 from recdreamer.cluster.submit import run_on
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.report import JobError, NullReport
-from recdreamer.safe_files import sweep_temporaries
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
+from recdreamer.shared.safe_files import sweep_temporaries
 
 from ray_nodes import Nodes
 from stand_in_worker import DEFAULTS, expected

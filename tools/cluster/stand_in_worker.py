@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from recdreamer.job import worker
-from recdreamer.protocol import TEMPORARY, JobFolder, JobRequest, write_atomically
 from recdreamer.report import Cancelled, Paused, Report
+from recdreamer.shared.protocol import TEMPORARY, JobFolder, JobRequest, write_atomically
 
 DEFAULTS = {"num_steps": 20, "step_s": 0.03, "save_every": 5, "ledger": "", "payload": 0, "trouble": ""}
 

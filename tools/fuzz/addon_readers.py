@@ -12,7 +12,7 @@ from types import ModuleType
 
 from reader import Reader
 
-from recdreamer.protocol import JobFolder, JobState
+from recdreamer.shared.protocol import JobFolder, JobState
 
 import mutators
 
@@ -34,7 +34,7 @@ def addon(name: str) -> ModuleType:
 
 def told() -> tuple[type[Exception], ...]:
     """The add-on has its own copy of the shared files, and so of the exception."""
-    return (addon("backend.recdreamer.protocol").RequestError,)
+    return (addon("backend.recdreamer.shared.protocol").RequestError,)
 
 
 def _placement(job: JobFolder, path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from reader import Reader
 
-from recdreamer.protocol import JobFolder
+from recdreamer.shared.protocol import JobFolder
 
 import mutators
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from recdreamer.protocol import JobFolder
+from recdreamer.shared.protocol import JobFolder
 
 Mutator = Callable[[bytes, random.Random], bytes]
 

@@ -17,8 +17,8 @@ from model_readers import model_readers
 from PIL import Image
 from reader import Reader
 
-from recdreamer.protocol import JobFolder, JobRequest, JobState, RequestError, Template
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import JobFolder, JobRequest, JobState, RequestError, Template
 
 import mutators
 
@@ -158,8 +158,8 @@ def _checkpoint(job: JobFolder, path: Path) -> None:
 
 
 def _overrides(job: JobFolder, path: Path) -> None:
-    from recdreamer.json_values import parsed
     from recdreamer.presets import resolve
+    from recdreamer.shared.json_values import parsed
 
     found = parsed("overrides", path.read_bytes())
     if isinstance(found, dict):
@@ -210,8 +210,8 @@ def _notes(job: JobFolder, path: Path) -> None:
 
 def _result(job: JobFolder, path: Path) -> None:
     """As `recdreamer evaluate mesh` and a job that continues it read it."""
-    from recdreamer.protocol import START_ARRAYS
-    from recdreamer.safe_files import read_npz
+    from recdreamer.shared.protocol import START_ARRAYS
+    from recdreamer.shared.safe_files import read_npz
     from recdreamer.start.mesh_file import checked
 
     checked(read_npz(path, START_ARRAYS))
@@ -224,7 +224,7 @@ def _gallery(job: JobFolder, path: Path) -> None:
 
 
 def _stop(job: JobFolder, path: Path) -> None:
-    from recdreamer.folder_lock import take_stop_request
+    from recdreamer.shared.folder_lock import take_stop_request
 
     assert take_stop_request(job.root) in ("", "pause", "cancel")
 

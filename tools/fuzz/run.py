@@ -25,7 +25,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from recdreamer.protocol import JobFolder
+from recdreamer.shared.protocol import JobFolder
 
 import hostile_folders
 from readers import TOLD, Reader, all_readers

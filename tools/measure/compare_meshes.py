@@ -24,7 +24,7 @@ from statistics import fmean
 from typing import Any
 
 from recdreamer.evaluation.job_runs import METHODS, save_named_sheet
-from recdreamer.protocol import JobFolder, JobRequest, write_atomically
+from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
 STAGES = ("shape", "geometry", "texture")
 FORMATS = {

@@ -27,7 +27,7 @@ from recdreamer.evaluation.job_runs import (
 
 
 def main() -> None:
-    from recdreamer.protocol import JobRequest
+    from recdreamer.shared.protocol import JobRequest
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/compare"))

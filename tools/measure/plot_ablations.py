@@ -21,7 +21,7 @@ import torch
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.pose.draw import VIEW_PHRASES
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobFolder
+from recdreamer.shared.protocol import JobFolder
 
 DPI = 110
 

@@ -146,7 +146,7 @@ def name_of(source: str) -> str:
 
 def main() -> None:
     from recdreamer.evaluation.figurines import COLORS, KINDS
-    from recdreamer.protocol import JobRequest, Quality, RequestError, Stage
+    from recdreamer.shared.protocol import JobRequest, Quality, RequestError, Stage
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

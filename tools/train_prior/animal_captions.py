@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from recdreamer.evaluation.animals import COATS, KINDS, POSE_SHARES, POSES, VIEW_SHARE, VIEW_TRUTH
-from recdreamer.worlds import described
+from recdreamer.shared.worlds import described
 
 from captions import AUXILIARY, MAX_TOKENS, VIEWS
 

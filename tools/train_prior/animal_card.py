@@ -9,7 +9,7 @@ from animal_table import KEPT_FOR_TESTS, KEPT_FROM_JUDGES
 from animal_training import LATENT_CHANNELS, Training
 
 from recdreamer.evaluation.animals import POSE_SHARES, POSES, VIEW_SHARE, VIEW_TRUTH
-from recdreamer.worlds import described
+from recdreamer.shared.worlds import described
 
 PARTS = ("vae", "denoiser", "oracle", "extractor")
 

@@ -19,7 +19,7 @@ from recdreamer.evaluation.animals import POSES
 from recdreamer.images import write_sheet
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.schedule import NoiseSchedule
-from recdreamer.worlds import described
+from recdreamer.shared.worlds import described
 
 from captions import AUXILIARY
 from denoiser import new_scheduler

@@ -10,8 +10,8 @@ from recdreamer.catalog.description import Model, Prediction
 from recdreamer.catalog.entries import KIND_NAMES, Kind
 from recdreamer.catalog.headers import PICKLES, WANTED, read_header, read_json
 from recdreamer.catalog.single_file import check_single_file, zero_snr_without_v
-from recdreamer.protocol import RequestError
-from recdreamer.safe_files import printable, reason_of
+from recdreamer.shared.protocol import RequestError
+from recdreamer.shared.safe_files import printable, reason_of
 
 AGAIN = "Download the model again, or choose another."
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recdreamer.json_values import parse_json
-from recdreamer.protocol import RequestError
-from recdreamer.safe_files import reason_of
+from recdreamer.shared.json_values import parse_json
+from recdreamer.shared.protocol import RequestError
+from recdreamer.shared.safe_files import reason_of
 
 MAX_HEADER_BYTES = 100_000_000
 """As the format's own library allows."""

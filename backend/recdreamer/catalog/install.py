@@ -19,10 +19,10 @@ from recdreamer.catalog.entries import Entry, License, entries, entry_of, with_n
 from recdreamer.catalog.hub import Hub, Listing
 from recdreamer.catalog.locate import is_installed, locate
 from recdreamer.catalog.places import MANIFEST, Choices
-from recdreamer.json_values import parse_json
-from recdreamer.protocol import RequestError, write_atomically
 from recdreamer.report import JobError, Tick, no_tick
-from recdreamer.safe_files import is_inside
+from recdreamer.shared.json_values import parse_json
+from recdreamer.shared.protocol import RequestError, write_atomically
+from recdreamer.shared.safe_files import is_inside
 
 Emit = Callable[[dict[str, Any]], None]
 """Receives the events of `get`, in this order; readers ignore unknown types and fields:

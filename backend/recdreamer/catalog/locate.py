@@ -17,12 +17,12 @@ from recdreamer.catalog.places import (
     is_repository,
     models_folder,
 )
-from recdreamer.json_values import parse_json
 from recdreamer.paths import given_path, unquoted
-from recdreamer.protocol import RequestError
 from recdreamer.report import JobError
-from recdreamer.safe_files import printable, reason_of
-from recdreamer.worlds import DEFAULT_WORLD, World, world_of
+from recdreamer.shared.json_values import parse_json
+from recdreamer.shared.protocol import RequestError
+from recdreamer.shared.safe_files import printable, reason_of
+from recdreamer.shared.worlds import DEFAULT_WORLD, World, world_of
 
 
 class ModelMissing(RequestError):

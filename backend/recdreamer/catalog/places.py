@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from recdreamer.json_values import parse_json
-from recdreamer.protocol import RequestError, write_atomically
-from recdreamer.safe_files import reason_of
+from recdreamer.shared.json_values import parse_json
+from recdreamer.shared.protocol import RequestError, write_atomically
+from recdreamer.shared.safe_files import reason_of
 
 FOLDER_VARIABLE = "RECDREAMER_MODELS"
 """Environment variable with the folder of installed models."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 REMEDY = "Choose Stable Diffusion 1.x or 2.x, or a fine-tune of either."
 SDXL = "is a Stable Diffusion XL model, which has a second text encoder and sizes that are not supported yet"
@@ -109,8 +109,8 @@ def refuse_channels(name: str, in_channels: int, out_channels: int, latent_chann
     >>> refuse_channels("photo-inpainting", 9, 4, 4)
     Traceback (most recent call last):
         ...
-    recdreamer.safe_files.RequestError: photo-inpainting is an inpainting model: its U-Net takes 9 channels, with a mask \
-and a masked picture. Choose Stable Diffusion 1.x or 2.x, or a fine-tune of either.
+    recdreamer.shared.safe_files.RequestError: photo-inpainting is an inpainting model: its U-Net takes 9 \
+channels, with a mask and a masked picture. Choose Stable Diffusion 1.x or 2.x, or a fine-tune of either.
     """
     if in_channels == out_channels == latent_channels:
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 from recdreamer.catalog import refusals
 from recdreamer.catalog.description import Model, Prediction
 from recdreamer.catalog.headers import Header, read_header, read_json
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 CONFIGURATIONS = Path(__file__).parent / "configurations"
 """For each family the settings of its parts, in the format of diffusers: nothing is fetched to load a file."""

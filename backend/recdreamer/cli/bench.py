@@ -13,7 +13,7 @@ import tyro
 from recdreamer.cli.settings import Settings, parse_setting
 from recdreamer.evaluation.bench_tables import FieldTable
 from recdreamer.paths import given_path
-from recdreamer.protocol import BUILTIN_PRIOR, Method, Quality, RequestError, Stage, write_atomically
+from recdreamer.shared.protocol import BUILTIN_PRIOR, Method, Quality, RequestError, Stage, write_atomically
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ def _prior() -> str:
     import torch
 
     from recdreamer.prior.diffusion import DiffusionPrior
-    from recdreamer.protocol import BUILTIN_PRIOR
+    from recdreamer.shared.protocol import BUILTIN_PRIOR
 
     prior = DiffusionPrior.load(BUILTIN_PRIOR, "cpu", torch.float32)
     return f"{sum(p.numel() for p in prior.unet.parameters()) / 1e6:.1f} M parameters, loads"
@@ -280,8 +280,8 @@ def _folder(folder: Path) -> str:
 def _job(device: str) -> str:
     """All stages of a tiny job with the embedded prior; by a method that draws no templates first."""
     from recdreamer.cli.work import generate_job
-    from recdreamer.protocol import JobFolder, JobRequest, write_atomically
     from recdreamer.report import JobError, NullReport
+    from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
     name = usable_device(device)
     request = JobRequest(prompt="a red bear", method="sds", quality="quick", device=name, overrides=TINY_JOB)

@@ -11,7 +11,7 @@ import tyro
 
 from recdreamer.evaluation.bench_tables import OracleName
 from recdreamer.paths import given_path
-from recdreamer.protocol import JobFolder, write_atomically
+from recdreamer.shared.protocol import JobFolder, write_atomically
 
 
 @dataclass(frozen=True)

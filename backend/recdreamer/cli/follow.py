@@ -9,7 +9,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-from recdreamer.json_values import parse_json
+from recdreamer.shared.json_values import parse_json
 
 HOME = Path(__file__).resolve().parents[2]
 """Folder that has this package. Neither the job folder nor the one where one works: there may be anything."""

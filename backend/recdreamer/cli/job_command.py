@@ -12,9 +12,9 @@ from typing import Any
 
 from recdreamer.cli.settings import parse_setting
 from recdreamer.cli.work import refuse_unusable
-from recdreamer.folder_lock import is_locked
 from recdreamer.paths import given_path
-from recdreamer.protocol import (
+from recdreamer.shared.folder_lock import is_locked
+from recdreamer.shared.protocol import (
     DEVICES,
     START_MESH,
     JobFolder,
@@ -23,7 +23,7 @@ from recdreamer.protocol import (
     Template,
     write_atomically,
 )
-from recdreamer.safe_files import printable, read_bounded, read_npz
+from recdreamer.shared.safe_files import printable, read_bounded, read_npz
 
 MAX_PICTURE_BYTES = 2**28
 """Of the file of a template."""
@@ -199,7 +199,7 @@ def _is_same_mesh(one: Path, other: Path) -> bool:
     """By the arrays: the archive around them has the time in it."""
     import numpy as np
 
-    from recdreamer.protocol import START_ARRAYS
+    from recdreamer.shared.protocol import START_ARRAYS
 
     try:
         first, second = read_npz(one, START_ARRAYS), read_npz(other, START_ARRAYS)

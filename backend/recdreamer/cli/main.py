@@ -27,7 +27,7 @@ from recdreamer.cli.work import PROCESSES, UntilStage, assist_job, work
 from recdreamer.job.errors import explain
 from recdreamer.job.process import stay_offline
 from recdreamer.paths import given_path
-from recdreamer.protocol import (
+from recdreamer.shared.protocol import (
     BUILTIN_PRIOR,
     JobRequest,
     Method,
@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _exit(code: int) -> NoReturn:
     """End with a code; at once where a process was lost, as libraries would wait for it."""
-    team = sys.modules.get("recdreamer.team")
+    team = sys.modules.get("recdreamer.parallel.team")
     if team is not None and team.has_lost():
         sys.stdout.flush()
         sys.stderr.flush()

@@ -22,8 +22,8 @@ from recdreamer.catalog.locate import found_models, locate, models_in
 from recdreamer.catalog.places import MANIFEST, Choices, models_folder
 from recdreamer.job.process import StopRequests
 from recdreamer.paths import given_path
-from recdreamer.protocol import RequestError
 from recdreamer.report import Cancelled, JobError
+from recdreamer.shared.protocol import RequestError
 
 Row = dict[str, Any]
 

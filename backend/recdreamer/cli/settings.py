@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from recdreamer.json_values import parse_json
-from recdreamer.safe_files import RequestError, printable
+from recdreamer.shared.json_values import parse_json
+from recdreamer.shared.safe_files import RequestError, printable
 
 Settings = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")]
 

@@ -13,7 +13,7 @@ import tyro
 from recdreamer.cli.job_command import model_name, settings_of
 from recdreamer.cli.settings import Settings
 from recdreamer.paths import given_path
-from recdreamer.protocol import (
+from recdreamer.shared.protocol import (
     BUILTIN_PRIOR,
     NO_PROMPT,
     JobFolder,

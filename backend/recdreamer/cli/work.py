@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from recdreamer.catalog.locate import located
-from recdreamer.protocol import JobFolder, JobRequest, Stage
 from recdreamer.report import Paused, Report
-from recdreamer.worlds import DEFAULT_WORLD, EMBEDDED, world_of
+from recdreamer.shared.protocol import JobFolder, JobRequest, Stage
+from recdreamer.shared.worlds import DEFAULT_WORLD, EMBEDDED, world_of
 
 PROCESSES = "RECDREAMER_PROCESSES"
 """Environment variable: the number of processes of this run, instead of the job's."""

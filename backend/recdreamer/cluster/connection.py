@@ -17,7 +17,7 @@ from recdreamer import __version__
 from recdreamer.cluster.destination import Destination
 from recdreamer.cluster.host import JobHost
 from recdreamer.report import JobError
-from recdreamer.safe_files import printable, reason_of
+from recdreamer.shared.safe_files import printable, reason_of
 
 ANSWER_S = 10.0
 """Time for the head to answer at all."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from recdreamer.protocol import JobRequest, RequestError
-from recdreamer.safe_files import printable
-from recdreamer.worlds import world_of
+from recdreamer.shared.protocol import JobRequest, RequestError
+from recdreamer.shared.safe_files import printable
+from recdreamer.shared.worlds import world_of
 
 DEFAULT_PORT = 10001
 """Of Ray's client server on the head."""

@@ -23,9 +23,10 @@ from typing import Any
 
 from recdreamer import __version__
 from recdreamer.cluster import parcel
-from recdreamer.folder_lock import COMMANDS, FolderLock, is_locked
 from recdreamer.job.errors import explain
-from recdreamer.protocol import (
+from recdreamer.report import JobError
+from recdreamer.shared.folder_lock import COMMANDS, FolderLock, is_locked
+from recdreamer.shared.protocol import (
     PROTOCOL_VERSION,
     TEMPORARY,
     JobFolder,
@@ -33,8 +34,7 @@ from recdreamer.protocol import (
     RequestError,
     write_atomically,
 )
-from recdreamer.report import JobError
-from recdreamer.safe_files import is_inside, open_regular
+from recdreamer.shared.safe_files import is_inside, open_regular
 
 FOLDER = "RECDREAMER_CLUSTER_FOLDER"
 """Variable of the node: where it keeps the copies of job folders. By default in the folder of temporary files."""

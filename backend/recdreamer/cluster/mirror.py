@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from recdreamer.cluster import parcel
 from recdreamer.cluster.host import CARRIED, RETURNED, SINGLY
-from recdreamer.protocol import TEMPORARY, JobFolder, JobRequest
-from recdreamer.safe_files import confined, is_inside
+from recdreamer.shared.protocol import TEMPORARY, JobFolder, JobRequest
+from recdreamer.shared.safe_files import confined, is_inside
 
 CHECKPOINTS = "checkpoints/"
 EARLIER = "checkpoints/earlier"

@@ -17,8 +17,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from recdreamer.protocol import TEMPORARY, RequestError
-from recdreamer.safe_files import MAX_FILES, confined, is_inside, is_link, open_regular, printable, reason_of
+from recdreamer.shared.protocol import TEMPORARY, RequestError
+from recdreamer.shared.safe_files import (
+    MAX_FILES,
+    confined,
+    is_inside,
+    is_link,
+    open_regular,
+    printable,
+    reason_of,
+)
 
 MAX_PARCEL_BYTES = 2**32
 """Of one checkpoint, result, or job folder without its result."""

@@ -25,11 +25,11 @@ from recdreamer.cluster.host import EARLIER_JOB, JOB, SILENCE_S
 from recdreamer.cluster.mirror import Mirror, carried_names
 from recdreamer.job.repeat import is_repeated
 from recdreamer.job.worker import CANCELLED, DONE, FAILED, PAUSED, Again, run
-from recdreamer.job_state import CLOCK_SKEW_S
-from recdreamer.json_values import parse_json
-from recdreamer.protocol import JobFolder, JobRequest, RequestError
 from recdreamer.report import Cancelled, JobError, Paused, Report
-from recdreamer.safe_files import printable
+from recdreamer.shared.job_state import CLOCK_SKEW_S
+from recdreamer.shared.json_values import parse_json
+from recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
+from recdreamer.shared.safe_files import printable
 
 PART = 2**20
 """Bytes of a file that one answer carries."""

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.team import added
-from recdreamer.view_shares import ALL_VIEWS, Share
+from recdreamer.parallel.team import added
+from recdreamer.parallel.view_shares import ALL_VIEWS, Share
 
 Clamp = Literal["none", "cap", "released"]
 

@@ -19,15 +19,15 @@ from recdreamer.distillation.noised import Noised
 from recdreamer.distillation.perp_neg import perp_neg_eps, perp_neg_prompts
 from recdreamer.distillation.view_embedding import disentangled
 from recdreamer.graphs import Scalar
+from recdreamer.parallel.team import rows_of_all
+from recdreamer.parallel.view_shares import ALL_VIEWS, Share, drawn
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.prior.denoiser import Denoiser, Question
 from recdreamer.prior.diffusion import TinyEncoder, guided
 from recdreamer.prior.lora import Lesson, LoraBranch
 from recdreamer.prior.prompts import Prompts
 from recdreamer.prior.schedule import NoiseSchedule
-from recdreamer.protocol import USD_METHODS, Method
-from recdreamer.team import rows_of_all
-from recdreamer.view_shares import ALL_VIEWS, Share, drawn
+from recdreamer.shared.protocol import USD_METHODS, Method
 
 LORA_METHODS = ("vsd", "esd", "usd")
 

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdreamer.cameras import Cameras
+from recdreamer.parallel.view_shares import drawn
 from recdreamer.prior.schedule import NoiseSchedule
-from recdreamer.view_shares import drawn
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from recdreamer.evaluation.mesh_distance import SurfacePoints, mesh_surface
 from recdreamer.evaluation.mesh_views import mesh_views
 from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.mesh import Mesh
-from recdreamer.protocol import RequestError
 from recdreamer.rendering.ray_cast import MeshCaster
-from recdreamer.safe_files import printable, reason_of
-from recdreamer.worlds import described
+from recdreamer.shared.protocol import RequestError
+from recdreamer.shared.safe_files import printable, reason_of
+from recdreamer.shared.worlds import described
 
 SIZE = 1.5
 """Longest side of an animal in scene units."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from recdreamer.evaluation.animals import COATS, KINDS, POSES
 from recdreamer.evaluation.oracle import Oracle, load_oracle
-from recdreamer.worlds import EMBEDDED, World
+from recdreamer.shared.worlds import EMBEDDED, World
 
 ORACLE_FILE = EMBEDDED / "animals" / "oracle" / "model.safetensors"
 AZIMUTH_BINS = 36

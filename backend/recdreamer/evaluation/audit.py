@@ -28,11 +28,11 @@ from recdreamer.evaluation.mesh_distance import figure_or_none
 from recdreamer.evaluation.mesh_views import true_views
 from recdreamer.evaluation.oracle import load_oracle
 from recdreamer.evaluation.view_metrics import ClipJudge, distance_up_to_yaw
-from recdreamer.json_values import read_json
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.templates import PoseTemplate
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, RequestError, write_atomically
+from recdreamer.shared.json_values import read_json
+from recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, RequestError, write_atomically
 
 VIEW_PX = 64
 GOOD, BAD = 0.9, 1.0

@@ -25,7 +25,7 @@ import torch
 from recdreamer.evaluation import bench_field_cases
 from recdreamer.evaluation.bench_field_cases import Case
 from recdreamer.evaluation.bench_tables import FieldTable
-from recdreamer.protocol import write_atomically
+from recdreamer.shared.protocol import write_atomically
 
 OURS = {"levels": 8, "log2_table_size": 16, "base": 8, "finest": 128}
 INSTANT_NGP = {"levels": 16, "log2_table_size": 19, "base": 16, "finest": 1024}

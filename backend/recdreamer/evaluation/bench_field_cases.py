@@ -245,7 +245,7 @@ def recorded_step(device: torch.device, backend: str, size_px: int) -> Repetitio
 def _training(device: torch.device, size_px: int) -> tuple[Any, Tensor]:
     from recdreamer.models.radiance import Scene
     from recdreamer.presets import resolve
-    from recdreamer.protocol import JobRequest
+    from recdreamer.shared.protocol import JobRequest
 
     if device.type == "cpu" and size_px > MAX_CPU_PX:
         raise ValueError(f"A step of more than {MAX_CPU_PX} pixels takes minutes on a CPU.")

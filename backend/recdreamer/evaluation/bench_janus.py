@@ -23,7 +23,14 @@ from recdreamer.device import choose_device
 from recdreamer.evaluation.bench_suites import Suite
 from recdreamer.evaluation.bench_summary import as_markdown, reference_features, tables_of
 from recdreamer.evaluation.job_runs import FIRST_STAGE, METHODS, prepare, read_row, run_all, templates_from
-from recdreamer.protocol import BUILTIN_PRIOR, JobRequest, Quality, RequestError, Stage, write_atomically
+from recdreamer.shared.protocol import (
+    BUILTIN_PRIOR,
+    JobRequest,
+    Quality,
+    RequestError,
+    Stage,
+    write_atomically,
+)
 
 CPU_SECONDS = {
     "sds": 110.0, "debiased_sds": 115.0, "perp_neg": 140.0, "sds_bridge": 110.0, "vsd": 170.0, "esd": 185.0,

@@ -13,9 +13,9 @@ import torch
 from recdreamer.device import choose_dtype
 from recdreamer.evaluation.bench_step import prepare
 from recdreamer.models.radiance import Particles
-from recdreamer.protocol import Method
 from recdreamer.recorded_step import RecordedSteps
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import Method
 from recdreamer.stages.memory import GIB, fitted
 
 CONTEXT_GIB = 0.5

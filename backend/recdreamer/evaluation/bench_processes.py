@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recdreamer import team
 from recdreamer.cameras import orbit
 from recdreamer.config import GenerateConfig
 from recdreamer.device import choose_dtype
 from recdreamer.evaluation.bench_step import Subject, prepare
 from recdreamer.models.radiance import Particles
-from recdreamer.protocol import Method
+from recdreamer.parallel import team
 from recdreamer.recorded_step import RecordedSteps
+from recdreamer.shared.protocol import Method
 
 ROUNDS = 3
 WARM_UP_STEPS = 4

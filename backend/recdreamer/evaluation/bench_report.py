@@ -10,7 +10,7 @@ from typing import Any
 from recdreamer.evaluation.bench_summary import Table, failures_of, shares_over_time
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.html_page import lines, page, picture, table
-from recdreamer.protocol import write_atomically
+from recdreamer.shared.protocol import write_atomically
 
 MAX_SHEETS = 240
 

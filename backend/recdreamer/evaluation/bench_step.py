@@ -34,7 +34,7 @@ from recdreamer.optimize import optimize_step
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
-from recdreamer.protocol import JobFolder, JobRequest, Method, Stage, Template, write_atomically
+from recdreamer.shared.protocol import JobFolder, JobRequest, Method, Stage, Template, write_atomically
 from recdreamer.stages.geometry import start_grid
 from recdreamer.stages.guidance import prepare_guides
 from recdreamer.stages.run import Theta

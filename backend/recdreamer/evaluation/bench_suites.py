@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from recdreamer.evaluation.job_runs import METHODS
-from recdreamer.protocol import BUILTIN_PRIOR, CLASS_AZIMUTHS_DEG, Kind, RequestError
+from recdreamer.shared.protocol import BUILTIN_PRIOR, CLASS_AZIMUTHS_DEG, Kind, RequestError
 
 EIGHT_PROMPTS = (
     "a red bear", "a blue bird", "a yellow robot", "a purple rabbit",

@@ -23,7 +23,7 @@ from recdreamer.evaluation.view_metrics import DIRECTIONS, ClipJudge
 from recdreamer.images import write_picture
 from recdreamer.pose.draw import VIEW_PHRASES
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.worlds import world_of
+from recdreamer.shared.worlds import world_of
 
 FID_VIEWS = 5
 """Views of each result that FID compares (paper, 4.2)."""

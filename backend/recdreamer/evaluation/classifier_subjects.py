@@ -29,7 +29,7 @@ from recdreamer.pose.templates import PoseTemplate, load_templates
 from recdreamer.presets import EMBEDDED_CAMERAS
 from recdreamer.prior.attention import attention_to_prompt
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder
+from recdreamer.shared.protocol import JobFolder
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,8 @@ from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.templates import are_placed, class_azimuths, load_templates, templates_in
 from recdreamer.presets import EMBEDDED_CAMERAS
-from recdreamer.protocol import JobFolder, RequestError, write_atomically
-from recdreamer.safe_files import printable, read_bounded, reason_of
+from recdreamer.shared.protocol import JobFolder, RequestError, write_atomically
+from recdreamer.shared.safe_files import printable, read_bounded, reason_of
 from recdreamer.start.given_mesh import Unreadable
 from recdreamer.start.gltf_file import BaseColor, read_base_colors
 from recdreamer.start.mesh_file import GIVE, MAX_FILE_BYTES, Y_UP, beside, read_parts

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recdreamer.evaluation.html_page import page, picture, table
 from recdreamer.images import write_sheet
-from recdreamer.protocol import write_atomically
+from recdreamer.shared.protocol import write_atomically
 
 ROWS = (
     ("fronts", "Sides that are recognized as the front", "1", "-1: every side"),

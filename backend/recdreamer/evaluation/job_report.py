@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from recdreamer.json_values import read_json
-from recdreamer.protocol import JobFolder, write_atomically
-from recdreamer.safe_files import FileMissing, RequestError
+from recdreamer.shared.json_values import read_json
+from recdreamer.shared.protocol import JobFolder, write_atomically
+from recdreamer.shared.safe_files import FileMissing, RequestError
 
 
 def add_to_report(job: JobFolder, name: str, found: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from recdreamer.config import GenerateConfig
     from recdreamer.prior.diffusion import DiffusionPrior
-    from recdreamer.protocol import JobFolder, JobRequest, Template
+    from recdreamer.shared.protocol import JobFolder, JobRequest, Template
 
 PLAIN_METHODS = ("sds", "debiased_sds", "perp_neg", "sds_bridge", "vsd", "esd", "consdreamer", "sdi")
 METHODS: dict[str, dict[str, Any]] = {
@@ -72,7 +72,7 @@ def parse_settings(items: Sequence[str]) -> dict[str, Any]:
 def templates_from(folder: Path) -> tuple[Template, ...]:
     """The templates of a folder, as described in its templates.json, else by the names of its pictures."""
     from recdreamer.pose.templates import templates_in
-    from recdreamer.protocol import Template
+    from recdreamer.shared.protocol import Template
 
     described = folder / "templates.json"
     if described.exists():
@@ -87,7 +87,7 @@ def prepare(folder: Path, request: JobRequest) -> None:
 
     Exits if it has a different job, whose result would be mistaken for this one's.
     """
-    from recdreamer.protocol import write_atomically
+    from recdreamer.shared.protocol import write_atomically
 
     (folder / "templates").mkdir(parents=True, exist_ok=True)
     copied = []
@@ -185,7 +185,7 @@ def run_one(folder: Path) -> None:
     from recdreamer.device import choose_device
     from recdreamer.evaluation.measure_result import measure_result, peak_memory_gib
     from recdreamer.presets import resolve
-    from recdreamer.protocol import JobFolder
+    from recdreamer.shared.protocol import JobFolder
 
     job = JobFolder(folder)
     request = job.read_request()

@@ -34,9 +34,9 @@ from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.export import texture_name
 from recdreamer.mesh.mesh import Mesh
 from recdreamer.mesh.raster import tiles_of_faces
-from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError
-from recdreamer.safe_files import read_npz
+from recdreamer.shared.protocol import JobFolder
+from recdreamer.shared.safe_files import read_npz
 
 VIEW_PX = 128
 SURFACE_POINTS = 50_000

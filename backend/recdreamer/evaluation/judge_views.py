@@ -11,10 +11,10 @@ from recdreamer.images import write_sheet
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.radiance import Particles
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import JobFolder
+from recdreamer.shared.worlds import DEFAULT_WORLD, world_of
 from recdreamer.start.earlier_job import written_yaw_deg
-from recdreamer.worlds import DEFAULT_WORLD, world_of
 
 NUM_VIEWS = 24
 

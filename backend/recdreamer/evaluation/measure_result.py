@@ -48,10 +48,10 @@ from recdreamer.models.radiance import Particles, Scene
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.presets import EMBEDDED_CAMERAS
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder
 from recdreamer.report import JobError
+from recdreamer.shared.protocol import JobFolder
+from recdreamer.shared.worlds import DEFAULT_WORLD, World, world_of
 from recdreamer.stages.guidance import prepare_classifier
-from recdreamer.worlds import DEFAULT_WORLD, World, world_of
 
 NUM_VIEWS = 24
 VIEWS_PX = {"figurines": 64, "animals": 128, None: 224}

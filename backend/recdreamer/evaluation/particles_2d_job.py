@@ -20,14 +20,14 @@ from recdreamer.evaluation.consistency import category_entropy
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import Oracle
 from recdreamer.images import write_sheet
-from recdreamer.json_values import read_json
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder, JobRequest, RequestError, write_atomically
 from recdreamer.report import JobError, Report
+from recdreamer.shared.json_values import read_json
+from recdreamer.shared.protocol import JobFolder, JobRequest, RequestError, write_atomically
+from recdreamer.shared.worlds import DEFAULT_WORLD, World, world_of
 from recdreamer.stages.guidance import prepare_guide, prepare_rectifiers
 from recdreamer.stages.particles_2d import PoseObserver, Snapshot, check_config, is_due, particle_stage
-from recdreamer.worlds import DEFAULT_WORLD, World, world_of
 
 NUM_SHEETS = 10
 MIN_PICTURE_PX = 128

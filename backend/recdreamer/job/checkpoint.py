@@ -22,12 +22,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from recdreamer.folder_lock import gone, identity
 from recdreamer.job.errors import explain
-from recdreamer.json_values import read_json
-from recdreamer.protocol import TEMPORARY
 from recdreamer.report import JobError
-from recdreamer.safe_files import read_bounded, reason_of
+from recdreamer.shared.folder_lock import gone, identity
+from recdreamer.shared.json_values import read_json
+from recdreamer.shared.protocol import TEMPORARY
+from recdreamer.shared.safe_files import read_bounded, reason_of
 
 NAME = re.compile(r"(?P<stage>[a-z][a-z0-9_]*)-(?P<step>\d{8})(?P<final>-final)?")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 import os
 
-from recdreamer.protocol import RequestError
 from recdreamer.report import JobError
-from recdreamer.safe_files import printable, reason_of
+from recdreamer.shared.protocol import RequestError
+from recdreamer.shared.safe_files import printable, reason_of
 
 # EFBIG: a quota, or a file system (FAT) that takes no larger file.
 DISK_FULL = (

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from recdreamer.folder_lock import COMMANDS
-from recdreamer.safe_files import open_regular
+from recdreamer.shared.folder_lock import COMMANDS
+from recdreamer.shared.safe_files import open_regular
 
 DRAIN_S = 5.0
 """Time for the reader to take the last events before the worker exits."""

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from recdreamer import team
 from recdreamer.job.errors import explain
-from recdreamer.protocol import write_atomically
+from recdreamer.parallel import team
 from recdreamer.report import JobError, Tick, no_tick
+from recdreamer.shared.protocol import write_atomically
 
 HOME = Path(__file__).resolve().parents[2]
 """Folder that has this package."""

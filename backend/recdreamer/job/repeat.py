@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from recdreamer.job.errors import explain
-from recdreamer.json_values import is_seed, read_json
-from recdreamer.protocol import (
+from recdreamer.report import Warn, no_warn
+from recdreamer.shared.json_values import is_seed, read_json
+from recdreamer.shared.protocol import (
     TEMPORARY,
     JobFolder,
     JobRequest,
@@ -22,8 +23,7 @@ from recdreamer.protocol import (
     Stage,
     write_atomically,
 )
-from recdreamer.report import Warn, no_warn
-from recdreamer.safe_files import FileMissing
+from recdreamer.shared.safe_files import FileMissing
 
 CHECKPOINTS: dict[str, tuple[str, ...]] = {
     "shape": ("shape",),

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 from recdreamer import __version__
-from recdreamer.folder_lock import FolderBusy, FolderLock, take_stop_request, taken_over
 from recdreamer.job.errors import explain
 from recdreamer.job.eta import RemainingTime
 from recdreamer.job.process import (
@@ -33,7 +32,9 @@ from recdreamer.job.process import (
     stay_offline,
 )
 from recdreamer.job.repeat import begin_again, is_repeated, put_back
-from recdreamer.protocol import (
+from recdreamer.report import Cancelled, JobError, Paused, Report
+from recdreamer.shared.folder_lock import FolderBusy, FolderLock, take_stop_request, taken_over
+from recdreamer.shared.protocol import (
     HEARTBEAT_S,
     PROTOCOL_VERSION,
     JobFolder,
@@ -43,8 +44,7 @@ from recdreamer.protocol import (
     Status,
     write_atomically,
 )
-from recdreamer.report import Cancelled, JobError, Paused, Report
-from recdreamer.safe_files import open_regular, sweep_temporaries
+from recdreamer.shared.safe_files import open_regular, sweep_temporaries
 
 DONE, FAILED, PAUSED, CANCELLED = 0, 1, 3, 4
 PROGRESS_EVENT_S = 0.2

@@ -14,9 +14,9 @@ from recdreamer.images import png_bytes
 from recdreamer.mesh.baked_texture import Tiles
 from recdreamer.mesh.gltf import glb_bytes
 from recdreamer.mesh.mesh import Mesh
-from recdreamer.protocol import write_atomically
 from recdreamer.report import JobError
-from recdreamer.uv_map import FIRST_TILE
+from recdreamer.shared.protocol import write_atomically
+from recdreamer.shared.uv_map import FIRST_TILE
 
 
 def write_mesh(folder: Path, mesh: Mesh, albedo: Tiles, normal_map: Tiles | None = None) -> list[str]:

@@ -20,7 +20,7 @@ from recdreamer.mesh.pack_rows import room_px
 from recdreamer.mesh.quality import mesh_report
 from recdreamer.mesh.uv import unwrap
 from recdreamer.report import Tick, Warn, no_tick, no_warn
-from recdreamer.uv_map import bare_faces
+from recdreamer.shared.uv_map import bare_faces
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from recdreamer import __version__
 from recdreamer.mesh.mesh import Mesh, vertex_normals
 from recdreamer.mesh.raster import tiles_of_faces, uvs_in_tile
 from recdreamer.mesh.tangents import tangent_frames
-from recdreamer.protocol import RESULT_ROUGHNESS
+from recdreamer.shared.protocol import RESULT_ROUGHNESS
 
 FLOAT, UINT32 = 5126, 5125
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963

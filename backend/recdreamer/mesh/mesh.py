@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import sparse
 
-from recdreamer.material_slots import MaterialSlots
+from recdreamer.shared.material_slots import MaterialSlots
 
 
 @dataclass(frozen=True)

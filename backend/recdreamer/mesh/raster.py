@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recdreamer.kernels import launch
 from recdreamer.mesh.mesh import double_areas
-from recdreamer.uv_map import FIRST_TILE, TILES_PER_ROW, tile_numbers
+from recdreamer.shared.uv_map import FIRST_TILE, TILES_PER_ROW, tile_numbers
 
 wp.set_module_options({"enable_backward": False})
 

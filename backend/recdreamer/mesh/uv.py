@@ -13,7 +13,7 @@ from recdreamer.mesh.pack_rows import packed_in_rows
 from recdreamer.mesh.parametrize import Chart, make_charts
 from recdreamer.mesh.xatlas_process import GivenUp, ask_xatlas
 from recdreamer.report import Tick, no_tick
-from recdreamer.uv_map import FIRST_TILE, TILES_PER_ROW, bare_faces, tile_for_the_rest
+from recdreamer.shared.uv_map import FIRST_TILE, TILES_PER_ROW, bare_faces, tile_for_the_rest
 
 PAGE_GROWTH = 1.5  # xatlas's page is usually larger than requested, by up to this factor
 ATTEMPTS = 3

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from recdreamer.report import JobError, Tick
-from recdreamer.safe_files import read_npz
+from recdreamer.shared.safe_files import read_npz
 
 CHILD = Path(__file__).with_name("xatlas_child.py")
 LIMIT_S = 300.0

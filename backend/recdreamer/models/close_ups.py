@@ -16,8 +16,8 @@ from recdreamer.device import step_generator
 from recdreamer.models.model import Descent, distillation_loss, field_optimizer
 from recdreamer.models.painting import PaintedViews, Painting, paint, unevenness
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
+from recdreamer.parallel.view_shares import share_of
 from recdreamer.rendering import random_backgrounds
-from recdreamer.view_shares import share_of
 
 
 @dataclass(frozen=True)

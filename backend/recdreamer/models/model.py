@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recdreamer.cameras import Cameras
-from recdreamer.team import added_grads
-from recdreamer.view_shares import ALL_VIEWS, Share
+from recdreamer.parallel.team import added_grads
+from recdreamer.parallel.view_shares import ALL_VIEWS, Share
 
 
 @runtime_checkable

@@ -18,10 +18,10 @@ from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
 from recdreamer.models.model import Descent, distillation_loss, field_optimizer
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
+from recdreamer.parallel.view_shares import share_of
 from recdreamer.rendering import random_backgrounds
 from recdreamer.rendering.picked import picked
 from recdreamer.rendering.ray_cast import MeshCaster
-from recdreamer.view_shares import share_of
 
 SHOW_ALL = 1 << 30
 """Step at which all levels of a field are shown."""

@@ -15,6 +15,7 @@ from recdreamer.field.region_field import RegionField, empty_like
 from recdreamer.models.model import Descent, distillation_loss, field_optimizer
 from recdreamer.models.stay_near_start import GentleField, hold_loss
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
+from recdreamer.parallel.view_shares import drawn, share_of
 from recdreamer.rendering import (
     Background,
     Rendering,
@@ -29,7 +30,6 @@ from recdreamer.rendering import (
 from recdreamer.rendering.sample_capacity import SampleCapacity
 from recdreamer.report import Warn, no_warn
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
-from recdreamer.view_shares import drawn, share_of
 
 NUM_LOOKS = 4
 """Updates of the occupancy grid from a start, before the first step."""

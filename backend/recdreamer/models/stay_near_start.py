@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from recdreamer.field import Field
+from recdreamer.parallel.view_shares import share_of
 from recdreamer.rendering import Rendering
 from recdreamer.rendering.picked import picked
-from recdreamer.view_shares import share_of
 
 THICKNESS = 0.04
 """Thickness of the layer whose opacity stands for a density, in scene units."""

@@ -11,6 +11,7 @@ from recdreamer.config import GenerateConfig
 from recdreamer.field import OccupancyGrid
 from recdreamer.models.model import Descent, distillation_loss
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
+from recdreamer.parallel.view_shares import share_of
 from recdreamer.rendering import Rendering, random_backgrounds
 from recdreamer.rendering.render_sdf import render_surface
 from recdreamer.sdf.distance_grid import (
@@ -20,7 +21,6 @@ from recdreamer.sdf.distance_grid import (
     eikonal_loss,
     hessian_loss,
 )
-from recdreamer.view_shares import share_of
 
 
 class Surface:

@@ -22,7 +22,7 @@ from recdreamer.cameras import angle_difference
 from recdreamer.pose.classifier import PoseClassifier, class_members
 from recdreamer.pose.control import wanted_classes
 from recdreamer.pose.templates import PoseTemplate, class_azimuths
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG
+from recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG
 
 TRUSTED = 0.6
 """Least mean probability of the right class, in each pose."""

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForImageClassification, CLIPModel,
 from recdreamer.catalog.locate import located
 from recdreamer.pose.perturbation import averaged_logits
 from recdreamer.prior.loading import Preprocessing, loading
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "clip"
 COPIES, NOISE = 2, 0.06

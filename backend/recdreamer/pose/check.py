@@ -17,7 +17,7 @@ from recdreamer.pose.classifier import ClassifierConfig, Normalization, PoseClas
 from recdreamer.pose.features import PATCHES, FeatureExtractor, Features
 from recdreamer.pose.foreground import template_masks
 from recdreamer.pose.templates import PoseTemplate, are_placed
-from recdreamer.protocol import Template, write_atomically
+from recdreamer.shared.protocol import Template, write_atomically
 
 SMALL, HUGE = 0.04, 0.97
 """Coverage of the picture below which the object is too small, and above which there is no background."""

@@ -16,7 +16,7 @@ from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.gallery import Sample, remove_gallery, write_gallery
 from recdreamer.pose.templates import PoseTemplate, with_mirrored_sides
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, Template
+from recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, Template
 
 VIEW_PHRASES = {"front": "from front view", "back": "from back view", "right": "facing left"}
 """Seen from its right side, a figure faces left in the picture; the other side is the mirror image."""

@@ -7,8 +7,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from recdreamer.json_values import read_json
-from recdreamer.protocol import write_atomically
+from recdreamer.shared.json_values import read_json
+from recdreamer.shared.protocol import write_atomically
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from recdreamer.pose.gallery import Sample, write_gallery
 from recdreamer.pose.templates import BACKGROUND, PoseTemplate
 from recdreamer.prior.diffusion import freeze, guided
 from recdreamer.prior.loading import Preprocessing, loading
-from recdreamer.protocol import CLASS_AZIMUTHS_DEG, RequestError, Template
+from recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, RequestError, Template
 
 TRAINED_PX = 256
 """Side of the pictures that the model was trained on; some conversions claim 512."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from recdreamer.view_shares import drawn
+from recdreamer.parallel.view_shares import drawn
 
 CELLS = 64
 """Copies move, blur and get noise in cells of 1/64 of the picture's width, so that what an extractor sees of it does not

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recdreamer.pose.control import YawPosterior, wanted_classes
 from recdreamer.pose.marginal import PoseMarginal
-from recdreamer.protocol import PoseMode, RequestError
+from recdreamer.shared.protocol import PoseMode, RequestError
 
 
 def marginal_log_ratio(

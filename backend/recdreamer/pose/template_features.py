@@ -16,7 +16,7 @@ from torch import Tensor
 
 from recdreamer.pose import perturbation
 from recdreamer.pose.features import FeatureExtractor, Features
-from recdreamer.protocol import write_atomically
+from recdreamer.shared.protocol import write_atomically
 
 MAX_KEPT = 200
 NOISE = 0.12

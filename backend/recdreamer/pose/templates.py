@@ -15,7 +15,8 @@ from jaxtyping import Float
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from recdreamer.protocol import (
+from recdreamer.report import Warn, no_warn
+from recdreamer.shared.protocol import (
     CLASS_AZIMUTHS_DEG,
     MIN_COVERAGE,
     MIN_SIDE_PX,
@@ -23,8 +24,7 @@ from recdreamer.protocol import (
     RequestError,
     Template,
 )
-from recdreamer.report import Warn, no_warn
-from recdreamer.safe_files import confined, printable, read_bounded, reason_of
+from recdreamer.shared.safe_files import confined, printable, read_bounded, reason_of
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 64_000_000

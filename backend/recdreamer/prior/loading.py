@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recdreamer.report import JobError
-from recdreamer.safe_files import printable, reason_of
+from recdreamer.shared.safe_files import printable, reason_of
 
 PREPROCESSOR = "preprocessor_config.json"
 BUILTIN_FOLDER = Path(__file__).parents[1] / "builtin" / "prior"

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from recdreamer.graphs import Scalar
 from recdreamer.named_tensors import part
+from recdreamer.parallel.team import added_grads
+from recdreamer.parallel.view_shares import ALL_VIEWS, Share, drawn
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.grad_scale import GradScale
 from recdreamer.prior.low_rank import LowRankUpdates
-from recdreamer.team import added_grads
-from recdreamer.view_shares import ALL_VIEWS, Share, drawn
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from recdreamer.prior.grad_scale import GradScale
-from recdreamer.protocol import RequestError
+from recdreamer.shared.protocol import RequestError
 
 ALIGNED = 8
 """Ranks are filled up with zeros to a multiple of this: tensor cores take 16 bytes at once."""

@@ -23,7 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from recdreamer.catalog.description import Model
 from recdreamer.catalog.single_file import CONFIGURATIONS, TRAINED_PX
 from recdreamer.prior.schedule import NoiseSchedule, Prediction
-from recdreamer.prompt_words import letters_of_bytes
+from recdreamer.shared.prompt_words import letters_of_bytes
 
 PAD_TOKENS = {"sd1": "<|endoftext|>", "sd2": "!"}
 """What fills a prompt up to its full length, by family: as each was trained."""

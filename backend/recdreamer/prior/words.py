@@ -7,7 +7,7 @@ from typing import Any
 from recdreamer.catalog.locate import located
 from recdreamer.prior.loading import BUILTIN_FOLDER, loading
 from recdreamer.prior.pipeline import tokenizer_of
-from recdreamer.prompt_words import PromptReader, Read, ReadPrompt, doubts
+from recdreamer.shared.prompt_words import PromptReader, Read, ReadPrompt, doubts
 
 __all__ = ["Read", "ReadPrompt", "Words", "doubts"]
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recdreamer.view_shares import drawn
+from recdreamer.parallel.view_shares import drawn
 
 NUM_FREQUENCIES = 4
 """Octaves of the direction's encoding; few keep the background blurred."""

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from recdreamer import team
-from recdreamer.view_shares import Share
+from recdreamer.parallel import team
+from recdreamer.parallel.view_shares import Share
 
 
 @dataclass(frozen=True)

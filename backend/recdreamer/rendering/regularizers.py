@@ -10,10 +10,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from recdreamer.field import Field
+from recdreamer.parallel.team import part_of_mean
+from recdreamer.parallel.view_shares import ALL_VIEWS, Share, share_of
 from recdreamer.rendering.picked import picked
 from recdreamer.rendering.render import Rendering
-from recdreamer.team import part_of_mean
-from recdreamer.view_shares import ALL_VIEWS, Share, share_of
 
 
 def sparsity_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor, ""]:

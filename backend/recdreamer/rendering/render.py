@@ -10,10 +10,10 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras, camera_rays
 from recdreamer.field import Field, OccupancyGrid
+from recdreamer.parallel.view_shares import drawn
 from recdreamer.rendering.composite import composite
 from recdreamer.rendering.march import END, march
 from recdreamer.rendering.march_buffered import march_buffered
-from recdreamer.view_shares import drawn
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 from recdreamer.cameras import Cameras, camera_rays
 from recdreamer.field import OccupancyGrid
 from recdreamer.field.grid_values import trilinear
+from recdreamer.parallel.view_shares import drawn
 from recdreamer.rendering.composite import composite
 from recdreamer.rendering.march import END, Samples, joined, march
 from recdreamer.rendering.render import Rendering
 from recdreamer.sdf.distance_grid import DistanceGrid, light
-from recdreamer.view_shares import drawn
 
 Shown = Literal["normals", "shaded"]
 MIN_WEIGHT = 1e-5

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from recdreamer.parallel.team import largest
+from recdreamer.parallel.view_shares import ALL_VIEWS, Share
 from recdreamer.report import Warn, no_warn
-from recdreamer.team import largest
-from recdreamer.view_shares import ALL_VIEWS, Share
 
 START_SAMPLES = 64
 """Samples per ray before any were counted: those of a start blob that fills the view, at the default step."""

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from recdreamer.field.grid_values import grid_points, trilinear
 from recdreamer.kernels import launch, warp_module
-from recdreamer.protocol import RequestError
 from recdreamer.sdf.winding import facing_outward
+from recdreamer.shared.protocol import RequestError
 
 wp.set_module_options({"enable_backward": False})
 

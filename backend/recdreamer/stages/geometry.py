@@ -17,10 +17,10 @@ from recdreamer.field.grid_values import grid_points, trilinear
 from recdreamer.mesh import Mesh, extract_mesh
 from recdreamer.models.surface import Surface
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder
 from recdreamer.report import Report, Tick, no_tick
 from recdreamer.sdf.distance_grid import DistanceGrid, light, uncolored
 from recdreamer.sdf.from_mesh import SolidMesh
+from recdreamer.shared.protocol import JobFolder
 from recdreamer.stages.run import StageContext, particle_name, run_stage
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 

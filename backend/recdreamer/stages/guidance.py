@@ -30,8 +30,8 @@ from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder, TinyEncoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import VIEWS, Prompts
 from recdreamer.prior.words import Read, Words, doubts
-from recdreamer.protocol import USD_METHODS, JobFolder, RequestError
 from recdreamer.report import Warn, no_warn
+from recdreamer.shared.protocol import USD_METHODS, JobFolder, RequestError
 
 
 def prepare_guide(

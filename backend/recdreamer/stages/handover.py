@@ -19,9 +19,9 @@ from recdreamer.mesh.level import Density
 from recdreamer.models.painting import SHOW_ALL
 from recdreamer.models.radiance import Particles
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder
 from recdreamer.report import Report, Tick
 from recdreamer.sdf.distance_grid import DistanceGrid, uncolored
+from recdreamer.shared.protocol import JobFolder
 from recdreamer.stages.geometry import geometry_stage
 from recdreamer.stages.shape import shape_stage, skipped_shape
 from recdreamer.start.starting_point import StartingPoint, field_of

@@ -15,9 +15,9 @@ import torch
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import LORA_METHODS, USD_METHODS
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import Method
 from recdreamer.report import Warn, no_warn
-from recdreamer.worlds import world_of
+from recdreamer.shared.protocol import Method
+from recdreamer.shared.worlds import world_of
 
 GIB = 2**30
 USABLE = 0.93
@@ -110,7 +110,7 @@ def stepped_down(config: GenerateConfig) -> GenerateConfig | None:
     From one view at once to activations that are computed again:
 
     >>> from recdreamer.presets import resolve
-    >>> from recdreamer.protocol import JobRequest
+    >>> from recdreamer.shared.protocol import JobRequest
     >>> config = stepped_down(resolve(JobRequest("a bear", prior="some model")))
     >>> config.guidance.checkpointing, stepped_down(config)
     (True, None)

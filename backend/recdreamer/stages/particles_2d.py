@@ -23,8 +23,8 @@ from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.pose.rectifier import Classifier
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
-from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.report import Report
+from recdreamer.shared.protocol import JobFolder, RequestError
 from recdreamer.stages.run import report_poses, run_steps
 
 STAGE = "particles"

@@ -11,20 +11,20 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from recdreamer import team
 from recdreamer.cameras import CameraConfig, Cameras, orbit
 from recdreamer.config import StepConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
 from recdreamer.images import write_sheet
 from recdreamer.job.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.models.model import Model, Pictured
+from recdreamer.parallel import team
 from recdreamer.pose.marginal import PoseMarginal
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
-from recdreamer.protocol import JobFolder
 from recdreamer.recorded_step import RecordedSteps
 from recdreamer.report import JobError, Report
-from recdreamer.safe_files import reason_of
+from recdreamer.shared.protocol import JobFolder
+from recdreamer.shared.safe_files import reason_of
 
 
 @runtime_checkable

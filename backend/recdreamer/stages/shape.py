@@ -7,16 +7,16 @@ import shutil
 import torch
 from torch import Tensor
 
-from recdreamer import team
 from recdreamer.cameras import Cameras
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import Guide
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.models.radiance import Particles, Scene
+from recdreamer.parallel import team
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.prior.lora import LoraTrainer
-from recdreamer.protocol import JobFolder
 from recdreamer.report import Report
+from recdreamer.shared.protocol import JobFolder
 from recdreamer.stages.collapse import (
     ADVICE,
     ADVICE_FOR_OBJECT,

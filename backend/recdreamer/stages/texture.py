@@ -20,8 +20,8 @@ from recdreamer.models.close_ups import CloseUps
 from recdreamer.models.model import Descent, field_optimizer
 from recdreamer.models.painting import SHOW_ALL, Painting
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.protocol import JobFolder
 from recdreamer.report import Report, Tick, no_tick
+from recdreamer.shared.protocol import JobFolder
 from recdreamer.stages.run import StageContext, particle_name, run_stage
 from recdreamer.start.starting_point import StartingPoint
 

@@ -19,10 +19,10 @@ from recdreamer.mesh.mesh import turned
 from recdreamer.mesh.solid_cells import whole_object
 from recdreamer.named_tensors import part
 from recdreamer.presets import resolve
-from recdreamer.protocol import JobFolder, JobRequest, RequestError
 from recdreamer.report import Tick
-from recdreamer.safe_files import MAX_JSON_BYTES, confined, read_bounded, read_npz
 from recdreamer.sdf.distance_grid import uncolored
+from recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
+from recdreamer.shared.safe_files import MAX_JSON_BYTES, confined, read_bounded, read_npz
 from recdreamer.start.mesh_file import Placement, checked, read_start_mesh
 from recdreamer.start.starting_point import StartingPoint, centred, has_region, in_scene, sampled
 

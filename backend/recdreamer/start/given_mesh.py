@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from recdreamer.protocol import MAX_TRIANGLES
+from recdreamer.shared.protocol import MAX_TRIANGLES
 
 MAX_CORNERS = 3 * MAX_TRIANGLES
 """No mesh needs more vertices or UVs: each corner of each triangle would have its own."""

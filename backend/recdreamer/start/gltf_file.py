@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from recdreamer.protocol import MAX_TRIANGLES, RequestError
-from recdreamer.safe_files import reason_of
+from recdreamer.shared.protocol import MAX_TRIANGLES, RequestError
+from recdreamer.shared.safe_files import reason_of
 from recdreamer.start.given_mesh import GivenMesh, Part, Unreadable, checked_count, checked_faces, finite
 
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}

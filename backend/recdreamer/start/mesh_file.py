@@ -11,17 +11,17 @@ from urllib.parse import unquote
 import numpy as np
 from jaxtyping import Float
 
-from recdreamer.material_slots import MAX_SLOTS, named_slots, slots_in
 from recdreamer.mesh.mesh import turned
 from recdreamer.paths import given_path
-from recdreamer.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError, Start
-from recdreamer.safe_files import FileMissing, confined, printable, read_bounded, read_npz, reason_of
+from recdreamer.shared.material_slots import MAX_SLOTS, named_slots, slots_in
+from recdreamer.shared.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError, Start
+from recdreamer.shared.safe_files import FileMissing, confined, printable, read_bounded, read_npz, reason_of
+from recdreamer.shared.uv_map import bare_faces, check_uvs
 from recdreamer.start.given_mesh import MAX_CORNERS, GivenMesh, Unreadable
 from recdreamer.start.gltf_file import OpenFile, read_gltf
 from recdreamer.start.obj_file import read_obj
 from recdreamer.start.ply_file import read_ply
 from recdreamer.start.stl_file import read_stl
-from recdreamer.uv_map import bare_faces, check_uvs
 
 CHOOSE = "Choose the object to start from again."
 GIVE = "Give an .npz, .obj, .ply, .stl, .glb or .gltf file."

@@ -6,7 +6,7 @@ import codecs
 
 import numpy as np
 
-from recdreamer.protocol import MAX_TRIANGLES
+from recdreamer.shared.protocol import MAX_TRIANGLES
 from recdreamer.start.given_mesh import GivenMesh, Part, Unreadable, checked_faces, finite
 from recdreamer.start.polygons import triangulated
 

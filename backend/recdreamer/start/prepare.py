@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from recdreamer.config import GenerateConfig
-from recdreamer.protocol import JobFolder, RequestError
 from recdreamer.report import Tick, Warn, no_tick, no_warn
-from recdreamer.safe_files import confined
+from recdreamer.shared.protocol import JobFolder, RequestError
+from recdreamer.shared.safe_files import confined
 from recdreamer.start.earlier_job import continued
 from recdreamer.start.mesh_file import check_start, read_start_mesh, start_notes
 from recdreamer.start.starting_point import (

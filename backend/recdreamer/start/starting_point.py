@@ -14,12 +14,12 @@ from recdreamer.config import GenerateConfig
 from recdreamer.field.radiance_field import FieldConfig, RadianceField
 from recdreamer.field.region_field import RegionField, empty_like, free_within
 from recdreamer.field.solid_field import SolidField
-from recdreamer.material_slots import slots_in
 from recdreamer.mesh.mesh import Mesh
 from recdreamer.named_tensors import part
-from recdreamer.protocol import Start
 from recdreamer.report import Tick, Warn, no_warn
 from recdreamer.sdf.from_mesh import Nearest, SolidMesh
+from recdreamer.shared.material_slots import slots_in
+from recdreamer.shared.protocol import Start
 from recdreamer.start.mesh_file import Placement
 
 REGION_REACH = (0.2, 0.4)

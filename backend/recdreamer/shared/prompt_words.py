@@ -32,7 +32,7 @@ CLIP_TOKENS = 77
 VIEW_WORDS = ("front view", "side view", "back view", "overhead view")
 BUILTIN_VIEW_WORDS = ("from front view", "facing left", "from back view", "facing right")
 CLOSE_UP_WORDS = "close-up, highly detailed"
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .protocol import BUILTIN_PRIOR
 
-EMBEDDED = Path(__file__).parent / "builtin"
+EMBEDDED = Path(__file__).parents[1] / "builtin"
 """Where the models that ship stand."""
 ANIMALS: dict[str, tuple[str, ...]] = {
     "bear": ("black", "brown"),

@@ -1,7 +1,7 @@
 """The contract between the add-on and the backend: job folder, request, events, and conventions.
 
 Standard library only: Blender imports this file as part of the extension, the worker imports it as
-`recdreamer.protocol`. The same holds for the files that it imports, relatively therefore: safe_files.py,
+`recdreamer.shared.protocol`. The same holds for the files that it imports, relatively therefore: safe_files.py,
 json_values.py, folder_lock.py and job_state.py. Files carry data, JSON lines carry events.
 
 Colours: every colour that leaves a module, and every colour in a file, is sRGB in [0, 1] (or 0 to 255 in bytes). The

@@ -26,8 +26,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from recdreamer.parallel.view_shares import Share
 from recdreamer.report import JobError
-from recdreamer.view_shares import Share
 
 STEP_LIMIT = timedelta(minutes=10)
 """How long one process waits for the others in a step."""

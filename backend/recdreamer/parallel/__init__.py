@@ -1,0 +1,1 @@
+"""The views of a step, shared among processes."""
