@@ -220,7 +220,7 @@ def test_verify_names_damaged_files(draw, models, finish, remember, relist):
     bpy.ops.recdreamer.verify_models()
     finish()
     text = text_of(draw())
-    assert "taesd: 1 damaged files were removed." in text and "dinov2-small: every byte is right." in text
+    assert "taesd: 1 damaged file was removed." in text and "dinov2-small: every byte is right." in text
 
 
 def test_menus_choose(models, addon, remember, relist, preferences, tmp_path):
