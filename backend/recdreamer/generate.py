@@ -84,10 +84,11 @@ def assist(job: JobFolder, config: GenerateConfig) -> None:
 
 
 def _not_needed(folder: str, names: list[str]) -> set[str]:
-    """What a job writes."""
+    """What a job writes, and files that are being written: they have gone before they are copied."""
     job = JobFolder(Path(folder))
     written = (job.checkpoints, job.previews, job.result, job.events, job.log, job.state)
-    return {path.name for path in written} | {LOCK, STOP}
+    unfinished = {name for name in names if name.startswith(".")}
+    return {path.name for path in written} | {LOCK, STOP} | unfinished
 
 
 def run_stages(run: JobRun) -> list[Workpiece]:

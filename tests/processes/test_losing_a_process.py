@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from recdreamer.generate import _not_needed
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.shared.folder_lock import ask_to_stop
 
@@ -46,3 +47,9 @@ def test_a_job_of_two_processes_is_paused_through_its_folder_and_resumed_by_thre
     assert len(others) == 2
     assert again.end() == 0 and (job.result / "mesh.npz").exists()
     assert all(is_gone(each) for each in others)
+
+
+def test_files_that_are_being_written_are_not_copied_for_the_others(tmp_path: Path) -> None:
+    """They are gone under this name before they are read."""
+    names = ["job.json", ".state.json.589f85a2d079", "state.json", "templates", "checkpoints", "seeds.json"]
+    assert {*names} - _not_needed(str(tmp_path), names) == {"job.json", "templates", "seeds.json"}
