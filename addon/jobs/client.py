@@ -30,7 +30,7 @@ from ...backend.recdreamer.shared.protocol import (
     RequestError,
     write_atomically,
 )
-from ...backend.recdreamer.shared.safe_files import open_regular
+from ...backend.recdreamer.shared.safe_files import open_regular, printable
 
 HELLO_TIMEOUT_S = 180.0
 """A cold start imports torch from a slow disk, but nobody waits longer than this."""
@@ -215,7 +215,7 @@ class JobClient:
     def _meet(self, protocol: object) -> None:
         if protocol != PROTOCOL_VERSION:
             self._fail(
-                f"The backend uses protocol {protocol}, but this add-on needs {PROTOCOL_VERSION}.",
+                f"The backend uses protocol {printable(protocol)[:40]}, but this add-on needs {PROTOCOL_VERSION}.",
                 "Install the add-on and the backend from the same release.",
                 "outdated",
             )
@@ -316,11 +316,12 @@ def apply_event(state: JobState, event: dict[str, Any]) -> None:
                 label: share for label, prob in probs.items() if (share := number_or_none(prob)) is not None
             }
         case {"type": "warning", "message": str(message)}:
-            state.message, state.kind = message, ""
+            state.message, state.kind = printable(message), ""
         case {"type": "result"}:
             state.status, state.eta_s = "done", None
         case {"type": "error", "message": str(message)}:
-            state.status, state.message, state.hint = "failed", message, str(event.get("hint", ""))
+            state.status, state.message = "failed", printable(message)
+            state.hint = printable(event.get("hint", ""))
             state.kind = str(event.get("kind", ""))
         case {"type": "cancelled" | "paused" as status}:
             state.status = status

@@ -54,8 +54,8 @@ def _events(job: JobFolder, path: Path) -> None:
         def __init__(self) -> None:
             self.state = JobState()
 
-        def _fail(self, message: str, hint: str) -> None:
-            assert message.isprintable() and hint
+        def _fail(self, message: str, hint: str, kind: str) -> None:
+            assert message.isprintable() and hint and kind
 
     listener = Listener()
     for line in path.read_bytes().split(b"\n"):
@@ -69,7 +69,8 @@ def _registry(job: JobFolder, path: Path) -> None:
     (found,) = registry.jobs
     registry.refresh()
     found.update()
-    assert found.condition and f"{found.problem}{found.state.message}{found.why_not_continue}".isprintable()
+    shown = f"{found.problem}{found.state.message}{found.why_not_continue}"
+    assert found.condition and shown.isprintable(), ascii(shown)
 
 
 def _gallery(job: JobFolder, path: Path) -> None:

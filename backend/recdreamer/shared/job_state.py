@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .safe_files import printable
+
 Status = Literal["queued", "running", "paused", "done", "failed", "cancelled"]
 ErrorKind = Literal[
     # What the artist asked for.
@@ -61,6 +63,14 @@ class JobState:
     hint: str = ""
     kind: str = ""
     """Kind of the error, see ErrorKind; empty without one, and in jobs of earlier versions."""
+
+    def __post_init__(self) -> None:
+        """A state may come from a stranger's folder, and both are shown on one line.
+
+        >>> JobState(message="one\\ntwo").message
+        'one\\\\ntwo'
+        """
+        self.message, self.hint = printable(self.message), printable(self.hint)
 
     def is_fresh(self, now_s: float) -> bool:
         """Whether a worker has said a moment ago that it runs. What comes from the future is not fresh."""
