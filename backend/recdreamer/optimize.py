@@ -1,6 +1,7 @@
 """One step of Algorithm 1 (uniform score distillation), and of the other methods by the same lines.
 
-The loop around it (lines 1 and 7) is `stages.run.run_steps`; p̄_t begins as 1/n_c in `pose.marginal`.
+The loop around it (lines 1 and 7) is `stages.run.run_steps`, whose `run_step` picks line 2's particle θ^i; p̄_t begins as
+1/n_c in `pose.marginal`. On a GPU, `recorded_step` replays a step as a CUDA graph instead of running these lines again.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def distill(
     if lora is not None and step % config.guidance.lora_every == 0:
         lesson = lora.draw(x.latents, guide.prompts.plain.expand(len(t), -1, -1), cameras.c2w, generator)
 
-    # Line 4: θ ← θ - η_1 ∇_θ; the mean over views, η_1 and the regularizers are in `descend`.
+    # Line 4: θ ← θ - η_1 ∇_θ; the mean over views, η_1 and the regularizers are in `descend` of each model (`models/`).
     answers = guide.ask(x, generator, lesson)
     model.descend(rendering, latents, distillation_grad(guide, x, answers, share), step, generator)
 
@@ -96,7 +97,7 @@ def settle(step: int, found: Found, guide: Guide, lora: LoraTrainer | None) -> N
     # Line 5, Eq. 19: p̄_t ← α_ema p_ξ(c|x_t) + (1 - α_ema) p̄_t, after line 4 has used the old p̄_t.
     guide.observe(found.x, found.log_probs, found.share)
 
-    # Line 6, Eq. 8: φ ← φ - η_2 ∇_φ |ε_φ(x_t, t, c, y) - ε|².
+    # Line 6, Eq. 8: φ ← φ - η_2 ∇_φ |ε_φ(x_t, t, c, y) - ε|², with t, ε and x_t of the lesson.
     if lora is not None and found.branch_grads is not None:
         lora.learn(found.branch_grads, step, found.share)
 
@@ -108,10 +109,12 @@ def distillation_grad(
 
     ω(t) (ε_pretrain - ε_φ) - ω(t) σ_t/α_t ∇ log r(x_t), the last with respect to x_0.
 
-    As x_t = α_t x_0 + σ_t ε, that is α_t times the slope with respect to x_t, and α_t drops out. Without a rectifier
-    it is VSD (Eq. 9), and with the drawn noise for ε_φ it is SDS (Eq. 5). r is the marginal form's, or that of pose
-    control (C.5), as the rectifier says. Its term is multiplied by `rectifier.weight` (Eq. 13 has 1) and at most as long
-    as the denoiser's (B.3).
+    `answers.grad_log_r` is the slope with respect to x_t. As x_t = α_t x_0 + σ_t ε, that with respect to x_0 is α_t times
+    as large, and α_t drops out. Without a rectifier this is VSD (Eq. 9), and with the drawn noise for ε_φ SDS (Eq. 5).
+
+    In the marginal form r is Σ_c f(c)/p̄_t(c) p_ξ(c|x_t) (Eq. 11), in pose control the probability of the camera's class
+    (C.5); `pose/rectifier.py` has both. The term is multiplied by `rectifier.weight` (1 in Eq. 13, 16,384 in the released
+    code for Stable Diffusion) and then cut to the length of the denoiser's (B.3).
     """
     denoising = guide.clipped(answers.w_t * (answers.eps_pretrained - answers.eps_phi), x)
     if answers.grad_log_r is None:
