@@ -142,9 +142,62 @@ def check_uvs(uvs: np.ndarray, verts: np.ndarray, faces: np.ndarray) -> list[str
     share = overlap(uvs[is_painted], tiles[is_painted])
     if share > OVERLAPPING:
         warnings.append(
-            f"{share:.0%} of the UV map lies under other parts of it: parts that overlap share their colors."
+            f"{share:.0%} of the UV map lies under other parts of it: parts that overlap share their colors. Unwrap "
+            "the object again if they should not."
         )
     return warnings
+
+
+def slots_apart(uvs: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """UVs `faces 3 2` in which no two material slots share points; `slots` has the slot of each face.
+
+    In most files each material has pictures of its own, so that its UVs may lie where those of another do. A job paints
+    one picture for each tile: slots that overlap earlier ones move up by whole tiles. `uvs` itself if none does.
+
+    >>> square = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1.0]]])
+    >>> both, slots = np.concatenate([square, square]), np.array([0, 0, 1, 1])
+    >>> tile_numbers(slots_apart(both, slots)).tolist()
+    [1001, 1001, 1011, 1011]
+    >>> slots_apart(both, np.zeros(4, int)) is both
+    True
+
+    Raises RequestError for UVs that tile_numbers refuses.
+    """
+    used = np.flatnonzero(~bare_faces(uvs))
+    names = np.unique(slots[used])
+    if len(names) < 2:
+        return uvs
+    tiles = tile_numbers(uvs[used])
+    kinds = np.unique(tiles)
+    if len(kinds) > MAX_TILES:
+        return uvs  # Refused by check_uvs.
+    rows = int((kinds.max() - FIRST_TILE) // TILES_PER_ROW) + 1
+    is_painted = 2 * uv_areas(uvs[used]) >= SMALLEST
+    layers: list[np.ndarray] = []
+    layer_of_face = np.zeros(len(uvs), np.int64)
+    for name in names.tolist():
+        of_slot = slots[used] == name
+        painted = of_slot & is_painted
+        covered = _hits(uvs[used][painted], tiles[painted], kinds) > 0
+        most = OVERLAPPING * np.count_nonzero(covered)
+        place = next((i for i, layer in enumerate(layers) if np.count_nonzero(layer & covered) <= most), None)
+        if place is None:
+            if (len(layers) + 1) * len(kinds) > MAX_TILES:
+                raise RequestError(
+                    f"The UVs of {len(names):,} materials lie upon each other, and with textures of their own they would "
+                    f"need more than {MAX_TILES} UV tiles.",
+                    "Unwrap the object again with all materials together, or join some of them.",
+                )
+            place = len(layers)
+            layers.append(covered)
+        else:
+            layers[place] |= covered
+        layer_of_face[used[of_slot]] = place
+    if len(layers) == 1:
+        return uvs
+    moved = uvs.copy()
+    moved[..., 1] += (rows * layer_of_face).astype(uvs.dtype)[:, None]
+    return moved
 
 
 def overlap(uvs: np.ndarray, tiles: np.ndarray) -> float:
@@ -159,6 +212,13 @@ def overlap(uvs: np.ndarray, tiles: np.ndarray) -> float:
     >>> overlap(square, np.array([1001] * 2))
     0.0
     """
+    hits = _hits(uvs, tiles, np.unique(tiles))
+    covered = int(np.count_nonzero(hits))
+    return int(np.count_nonzero(hits > 1)) / covered if covered else 0.0
+
+
+def _hits(uvs: np.ndarray, tiles: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """How many of the faces `faces 3 2` cover each point of a grid `kinds GRID GRID` in the tiles `kinds`."""
     rows, columns = np.divmod(tiles - FIRST_TILE, TILES_PER_ROW)
     # Grid points lie at odd places, so that few edges run exactly through them.
     corners = (uvs.astype(np.float64) - np.stack([columns, rows], 1)[:, None]) * GRID - 0.4871
@@ -170,8 +230,8 @@ def overlap(uvs: np.ndarray, tiles: np.ndarray) -> float:
     if tests.sum() > MAX_TESTS:
         chosen = np.random.default_rng(0).permutation(chosen)
         chosen = chosen[: max(int(np.searchsorted(np.cumsum(tests[chosen]), MAX_TESTS)), 2)]
-    _, tile = np.unique(tiles, return_inverse=True)
-    hits = np.zeros((tile.max(initial=0) + 1, GRID, GRID), np.int32)
+    tile = np.searchsorted(kinds, tiles)
+    hits = np.zeros((len(kinds), GRID, GRID), np.int32)
     ends = np.cumsum(tests[chosen])
     for begin in range(0, int(ends[-1]) if len(ends) else 0, CHUNK_TESTS):
         number = np.arange(begin, min(begin + CHUNK_TESTS, int(ends[-1])))
@@ -181,8 +241,7 @@ def overlap(uvs: np.ndarray, tiles: np.ndarray) -> float:
         x, y = low[face, 0] + column, low[face, 1] + row
         inside = _contains(corners[face], x, y)
         np.add.at(hits, (tile[face[inside]], y[inside], x[inside]), 1)
-    covered = int(np.count_nonzero(hits))
-    return int(np.count_nonzero(hits > 1)) / covered if covered else 0.0
+    return hits
 
 
 def _contains(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

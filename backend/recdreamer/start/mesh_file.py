@@ -16,7 +16,8 @@ from recdreamer.paths import given_path
 from recdreamer.shared.material_slots import MAX_SLOTS, named_slots, slots_in
 from recdreamer.shared.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError, Start
 from recdreamer.shared.safe_files import FileMissing, confined, printable, read_bounded, read_npz, reason_of
-from recdreamer.shared.uv_map import bare_faces, check_uvs
+from recdreamer.shared.start_check import check_start
+from recdreamer.shared.uv_map import bare_faces
 from recdreamer.start.given_mesh import MAX_CORNERS, GivenMesh, Unreadable
 from recdreamer.start.gltf_file import OpenFile, read_gltf
 from recdreamer.start.obj_file import read_obj
@@ -260,25 +261,6 @@ def _check_extent(verts: np.ndarray, faces: np.ndarray) -> None:
             "The mesh to start from has no extent: all its faces are points or lines.",
             "Choose an object with a surface.",
         )
-
-
-def check_start(arrays: dict[str, np.ndarray], start: Start) -> list[str]:
-    """What the artist should know before a job starts from this mesh, one sentence each. Raises RequestError.
-
-    The same function is asked before a job is made and by its worker.
-    """
-    if start == "object":
-        slots = slots_in(arrays, len(arrays["faces"]))
-        if slots is None or slots.num_used < 2:
-            return []
-        return [
-            f"The surface is made again, so that its {slots.num_used} materials become one, with one texture."
-        ]
-    if start != "texture":
-        return []
-    if "uvs" not in arrays:
-        return ["The mesh has no UV map; a new one is made."]
-    return check_uvs(arrays["uvs"], arrays["verts"], arrays["faces"])
 
 
 def _check_array(name: str, array: np.ndarray) -> None:
