@@ -69,7 +69,8 @@ def _draw_install_button(layout: bpy.types.UILayout, context, build: builds.Buil
     """The button, and if it is grayed out why, and what helps."""
     status = installation.read_status(get_preferences().folder, builds.BUILDS)
     if status is None:
-        text = "Install Backend"
+        has_failed = isinstance(session.task, environment.Install) and bool(session.task.problem)
+        text = "Try Again" if has_failed else "Install Backend"
     elif not status.is_current:
         text = "Update Backend"
     else:
