@@ -14,6 +14,8 @@ trap 'kill $screen; rm -rf "$scratch"' EXIT
 for _ in $(seq 100); do [ -S /tmp/.X11-unix/X79 ] && break; sleep 0.1; done
 
 options=--offline-mode
+[ "$1" != install.py ] || options=
+[ ! -s certificates.pem ] || export SSL_CERT_FILE=/opt/recdreamer/certificates.pem
 if [ "$1" = clicks.py ]; then
     # There is no other computer in this network; the hub is on 127.0.0.1, which is yet to be switched on.
     options=

@@ -22,9 +22,11 @@ OVERLAPPING = 0.01
 """Share of the painted points above which overlapping islands are worth a word."""
 GRID = 256
 """Points along a tile at which overlaps are counted."""
-MAX_TESTS = 20_000_000
-"""Of a point against a face; beyond them only some of the faces are tested."""
-CHUNK_TESTS = 1_000_000
+MARGIN = 1e-3
+"""Distance from the edge of a face, in grid cells, within which a point is not inside."""
+MAX_ROWS = 20_000_000
+"""Of points that are compared with a face; beyond them only some of the faces are."""
+CHUNK_ROWS = 1_000_000
 REMEDY = "Unwrap the object again, or remove the UV map and a new one is made."
 
 
@@ -178,9 +180,12 @@ def slots_apart(uvs: np.ndarray, slots: np.ndarray) -> np.ndarray:
     for name in names.tolist():
         of_slot = slots[used] == name
         painted = of_slot & is_painted
-        covered = _hits(uvs[used][painted], tiles[painted], kinds) > 0
+        own = np.unique(tiles[painted])
+        covered, in_layer = _hits(uvs[used][painted], tiles[painted], own) > 0, np.searchsorted(kinds, own)
         most = OVERLAPPING * np.count_nonzero(covered)
-        place = next((i for i, layer in enumerate(layers) if np.count_nonzero(layer & covered) <= most), None)
+        place = next(
+            (i for i, layer in enumerate(layers) if np.count_nonzero(layer[in_layer] & covered) <= most), None
+        )
         if place is None:
             if (len(layers) + 1) * len(kinds) > MAX_TILES:
                 raise RequestError(
@@ -189,9 +194,8 @@ def slots_apart(uvs: np.ndarray, slots: np.ndarray) -> np.ndarray:
                     "Unwrap the object again with all materials together, or join some of them.",
                 )
             place = len(layers)
-            layers.append(covered)
-        else:
-            layers[place] |= covered
+            layers.append(np.zeros((len(kinds), GRID, GRID), bool))
+        layers[place][in_layer] |= covered
         layer_of_face[used[of_slot]] = place
     if len(layers) == 1:
         return uvs
@@ -224,37 +228,49 @@ def _hits(uvs: np.ndarray, tiles: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     corners = (uvs.astype(np.float64) - np.stack([columns, rows], 1)[:, None]) * GRID - 0.4871
     low = np.clip(np.ceil(corners.min(1)), 0, GRID).astype(np.int64)
     high = np.clip(np.floor(corners.max(1)), -1, GRID - 1).astype(np.int64)
-    sizes = np.maximum(high - low + 1, 0)
-    tests = sizes.prod(1)
-    chosen = np.flatnonzero(tests)
-    if tests.sum() > MAX_TESTS:
+    num_rows = np.where(high[:, 0] >= low[:, 0], np.maximum(high[:, 1] - low[:, 1] + 1, 0), 0)
+    chosen = np.flatnonzero(num_rows)
+    if num_rows.sum() > MAX_ROWS:
         chosen = np.random.default_rng(0).permutation(chosen)
-        chosen = chosen[: max(int(np.searchsorted(np.cumsum(tests[chosen]), MAX_TESTS)), 2)]
+        chosen = chosen[: max(int(np.searchsorted(np.cumsum(num_rows[chosen]), MAX_ROWS)), 2)]
     tile = np.searchsorted(kinds, tiles)
-    hits = np.zeros((len(kinds), GRID, GRID), np.int32)
-    ends = np.cumsum(tests[chosen])
-    for begin in range(0, int(ends[-1]) if len(ends) else 0, CHUNK_TESTS):
-        number = np.arange(begin, min(begin + CHUNK_TESTS, int(ends[-1])))
+    # What a face adds from its first point in a row on, and takes away behind its last.
+    changes = np.zeros((len(kinds), GRID, GRID + 1), np.int32)
+    ends = np.cumsum(num_rows[chosen])
+    for begin in range(0, int(ends[-1]) if len(ends) else 0, CHUNK_ROWS):
+        number = np.arange(begin, min(begin + CHUNK_ROWS, int(ends[-1])))
         place = np.searchsorted(ends, number, side="right")
         face = chosen[place]
-        row, column = np.divmod(number - (ends - tests[chosen])[place], sizes[face, 0])
-        x, y = low[face, 0] + column, low[face, 1] + row
-        inside = _contains(corners[face], x, y)
-        np.add.at(hits, (tile[face[inside]], y[inside], x[inside]), 1)
-    return hits
+        y = low[face, 1] + number - (ends - num_rows[chosen])[place]
+        first, last = _span(corners[face], y)
+        first, last = np.maximum(first, low[face, 0]), np.minimum(last, high[face, 0])
+        is_hit = first <= last
+        face, y, first, last = face[is_hit], y[is_hit], first[is_hit], last[is_hit]
+        np.add.at(changes, (tile[face], y, first), 1)
+        np.add.at(changes, (tile[face], y, last + 1), -1)
+    return np.cumsum(changes, 2, dtype=np.int32)[..., :GRID]
 
 
-def _contains(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points lie strictly inside their triangles; a common edge of two belongs to neither."""
-    sides = []
+def _span(corners: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last whole x of the row y that lie strictly inside of triangles `faces 3 2`; first > last for none.
+
+    A common edge of two belongs to neither.
+    """
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    turn = np.sign((b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0]))
+    low, high = np.full(len(y), -1.0), np.full(len(y), float(GRID))
     for corner in range(3):
-        ax, ay = corners[:, corner].T
-        bx, by = corners[:, (corner + 1) % 3].T
-        length = np.hypot(bx - ax, by - ay)
-        sides.append(((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / np.maximum(length, 1e-300))
-    least, most = np.minimum.reduce(sides), np.maximum.reduce(sides)
-    margin = 1e-3
-    return (least > margin) | (most < -margin)
+        (ax, ay), (bx, by) = corners[:, corner].T, corners[:, (corner + 1) % 3].T
+        length = np.maximum(np.hypot(bx - ax, by - ay), 1e-300)
+        # The distance from the edge is at_zero + slope * x, positive inside.
+        slope = -turn * (by - ay) / length
+        at_zero = turn * (bx - ax) * (y - ay) / length - slope * ax
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bound = (MARGIN - at_zero) / slope
+        low = np.where(slope > 0, np.maximum(low, bound), low)
+        high = np.where(slope < 0, np.minimum(high, bound), high)
+        high = np.where((slope == 0) & (at_zero <= MARGIN), -1.0, high)
+    return np.floor(low).astype(np.int64) + 1, np.ceil(high).astype(np.int64) - 1
 
 
 def _beside_others(uvs: np.ndarray, corner: np.ndarray) -> np.ndarray:
