@@ -3,14 +3,15 @@
 #   run.sh CHROOT OUT [BACKEND_PYTHON]                 the main job, by operators
 #   WALK=clicks run.sh CHROOT OUT [BACKEND_PYTHON]     from install to Stable Diffusion, by mouse and keys;
 #                                                      with FROM=models without the first asset, which takes minutes
-#   WALK=install run.sh CHROOT OUT [BACKEND_PYTHON]    Install Backend on the network of this computer, as far as it comes
+#   WALK=install run.sh CHROOT OUT [BACKEND_PYTHON]    Install Backend on the network of this computer, as far as it comes;
+#                                                      with FROM=python where there is a Python that fits
 #   WALK=cluster run.sh CHROOT OUT [BACKEND_PYTHON]    a job on a Ray cluster on this computer, by mouse and keys
 # CHROOT comes from setup_chroot.sh, OUT gets empty.png, idle.png, running.png, finished.png and the logs.
 # BACKEND_PYTHON is a Python with the backend's dependencies, default .venv/backend/bin/python.
 # NUM_STEPS in the environment, default 40; increase it for screenshots of good results.
 # Needs root: the backend's Python is mounted into the chroot at its own path, read-only.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,12s/^# //p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,13s/^# //p' "$0"; exit 2; }
 here=$(dirname "$(realpath "$0")")
 checkout=$(realpath "$here/../..")
 root=$(realpath "$1")
