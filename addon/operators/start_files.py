@@ -10,7 +10,7 @@ from dataclasses import replace
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.shared.protocol import START_MESH, JobFolder, JobRequest, RequestError
+from ...backend.recdreamer.shared.protocol import START_MESH, JobFolder, JobRequest, RequestError, Start
 from ...backend.recdreamer.shared.safe_files import confined, read_npz
 from ..jobs.placement import PLACEMENT, START_FACES, StartPlacement, start_job_id
 from ..objects.object_keys import OBJECT_KEY
@@ -48,14 +48,14 @@ def prepare(
             "Add a Realize Instances node to its Geometry Nodes, or apply them (Object › Apply › Make Instances Real).",
         )
     files, uv_map = {}, uv_map_of(start.objects[0])
+    _check(captured, start.object, request.start)
     if request.start == "texture":
-        _check_uvs(captured, start.object)
         if moves_uvs(captured.arrays):
             uv_map = ""  # The result brings a UV map of its own.
         files[START_FACES] = _npz(_faces(captured, start, uv_map))
         if not uv_map_of(start.object) and (uvs := smart_uvs(start.object, context)) is not None:
             captured.arrays["uvs"] = uvs[captured.triangle_loops]
-            _check_uvs(captured, start.object)
+            _check(captured, start.object, request.start)
     elif start.keeps_size:
         if is_flat(captured):
             raise RequestError(
@@ -100,13 +100,11 @@ def _prepare_continue(
     return request, files | {PLACEMENT: placement.to_json().encode()}
 
 
-def _check_uvs(captured: CapturedMesh, obj: bpy.types.Object) -> None:
-    """Raise RequestError if the worker would refuse the UVs, which modifiers may have changed."""
-    arrays = captured.arrays
-    if "uvs" in arrays:
-        problem = verdict(key_of(arrays), arrays, "texture").problem
-        if problem is not None:
-            raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
+def _check(captured: CapturedMesh, obj: bpy.types.Object, kind: Start) -> None:
+    """Raise RequestError if the worker would refuse what modifiers, children and instances have made of the object."""
+    problem = verdict(key_of(captured.arrays), captured.arrays, kind).problem
+    if problem is not None:
+        raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
 
 
 def has_region(job: JobFolder) -> bool:

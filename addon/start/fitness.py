@@ -11,7 +11,7 @@ import bpy
 import numpy as np
 
 from ...backend.recdreamer.shared.protocol import RequestError, Start
-from ...backend.recdreamer.shared.start_check import check_size, check_start, painted_uvs
+from ...backend.recdreamer.shared.start_check import check_extent, check_size, check_start, painted_uvs
 from ...backend.recdreamer.shared.uv_map import tile_numbers
 from ..objects.evaluation import MESHABLE, has_faces
 from .fingerprint import digest
@@ -23,6 +23,8 @@ FRESH_S = 2.0
 """Time for which objects are not read again; longer if reading takes longer."""
 MOST_OF_THE_TIME = 20
 """Objects are not read again for this many times as long as that takes."""
+MAX_FACES = 200_000
+"""Of objects that are read while the panel is drawn; a mesh of so many takes a third of a second."""
 MAX_KEPT = 32
 
 
@@ -55,15 +57,18 @@ _shown: list[_Shown] = []
 
 
 def verdict_of(objects: Sequence[bpy.types.Object], kind: Start) -> Verdict:
-    """The verdict on the UVs and materials of the objects that a job starts from.
+    """The verdict on the extent, the UVs and the materials of the objects that a job starts from.
 
     Fit while it is not yet known, because this is called on every redraw; and for objects whose mesh can only be known by
     evaluating them in a scene of their own, which Generate does.
     """
-    if kind == "texture" and not uv_map_of(objects[0]):
-        return FIT
     found = _read(objects, kind)
-    return FIT if found is None else verdict(found.key, found.arrays, kind)
+    if found is None:
+        return FIT
+    verdict_on = verdict(found.key, found.arrays, kind)
+    # The panel says in words of its own what becomes of an object without a UV map.
+    has_map = kind != "texture" or bool(uv_map_of(objects[0]))
+    return verdict_on if has_map else Verdict(verdict_on.problem)
 
 
 def said_of_size(
@@ -80,10 +85,9 @@ def said_of_size(
     if found is None:
         return []
     verts = front_turned(found.arrays["verts"].astype(np.float64), front_deg) * metres_per_unit
-    faces = found.arrays["faces"]
-    if height_m is None:
-        height_m = float(np.ptp(verts[np.unique(faces), 2]))
-    return check_size({"verts": verts, "faces": faces}, kind, seen_px, height_m)
+    corners = np.stack([verts.min(0), verts.max(0)])  # Of all vertices, none of which is loose.
+    height_m = float(np.ptp(corners[:, 2])) if height_m is None else height_m
+    return check_size({"verts": corners, "faces": np.array([[0, 1, 1]])}, kind, seen_px, height_m)
 
 
 def verdict(key: str, arrays: Mapping[str, np.ndarray], kind: Start) -> Verdict:
@@ -93,7 +97,7 @@ def verdict(key: str, arrays: Mapping[str, np.ndarray], kind: Start) -> Verdict:
         if key not in _threads:
             _threads[key] = threading.Thread(target=_judge, args=(key, arrays, kind), daemon=True)
             _threads[key].start()
-        _threads[key].join(WAIT_S)
+            _threads[key].join(WAIT_S)
         if not _threads[key].is_alive():
             del _threads[key]
     return _verdicts.get(key, FIT)
@@ -117,7 +121,8 @@ def _read(objects: Sequence[bpy.types.Object], kind: Start) -> _Shown | None:
         return _shown[0]
     _shown.clear()
     parts = [obj for obj in objects if obj.type in MESHABLE]
-    if not parts or not all(map(_is_easily_read, objects)):
+    num_faces = sum(len(obj.data.polygons) for obj in parts if obj.type == "MESH")
+    if not parts or num_faces > MAX_FACES or not all(map(_is_easily_read, objects)):
         return None
     started = time.monotonic()
     try:
@@ -141,6 +146,7 @@ def _is_easily_read(obj: bpy.types.Object) -> bool:
 
 def _judge(key: str, arrays: Mapping[str, np.ndarray], kind: Start) -> None:
     try:
+        check_extent(arrays["verts"], arrays["faces"])
         if kind == "texture" and "uvs" in arrays:
             # Of a UV map in Blender no face can be without, so what is not a number is wrong.
             tile_numbers(arrays["uvs"])

@@ -248,7 +248,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         if self.needs_object:
             check_object(self.object, self.id_data, self.kind)
             self._check_empty()
-            problem = verdict_of([self.object], self.kind).problem if self.kind == "texture" else None
+            problem = verdict_of(self.objects, self.kind).problem
             if problem is not None:
                 raise RequestError(f"{self.object.name!r}: {problem.message}", problem.hint)
         if self.kind == "continue":

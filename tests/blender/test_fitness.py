@@ -176,3 +176,26 @@ def test_a_slow_verdict_does_not_hold_the_panel_up(painted, sentence, addon, mon
     while sentence() == "" and time.monotonic() < deadline:
         time.sleep(0.02)
     assert sentence() == "'Cube': It is bad. Mend it."
+
+
+@pytest.mark.parametrize("kind", ["object", "texture"])
+def test_an_object_without_extent_is_refused_before_there_is_a_job(settings, sentence, kind):
+    cube = add_cube()
+    settings.start.kind, settings.start.object = kind, cube
+    assert sentence() == ""
+    cube.data.vertices.foreach_set("co", np.zeros(24))
+    cube.data.update()
+    wanted = (
+        "'Cube': The mesh to start from has no extent: all its faces are points or lines. Choose an object with a "
+        "surface."
+    )
+    assert sentence() == wanted
+    # Geometry Nodes may show anything, so that only Generate knows.
+    cube.modifiers.new("GeometryNodes", "NODES")
+    assert sentence() == "" and wanted in reported()
+
+
+def test_an_object_far_from_the_origin_is_refused_before_there_is_a_job(settings, sentence):
+    settings.start.kind, settings.start.object = "object", add_cube((1e7, 0, 0))
+    bpy.context.view_layer.update()
+    assert "too far for the precision of its coordinates. Move it to the origin" in sentence()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from .material_slots import slots_in
-from .protocol import Start
+from .protocol import RequestError, Start
 from .uv_map import bare_faces, check_uvs, slots_apart
 from .worlds import world_of
 
@@ -22,8 +22,34 @@ EMBEDDED_PX, SHAPE_PX, TEXTURE_PX = 64, 256, 512
 """Sides of the pictures of the embedded priors, and of Stable Diffusion in the stages of shape and texture."""
 COARSE_METHODS = ("sds", "debiased_sds", "consdreamer", "perp_neg")
 """Methods that were published with small pictures in the first stage."""
+MAX_EXTENT, MIN_EXTENT = 1e36, 1e-36
+"""Metres between which coordinates are far from the limits of float32."""
 HALF_SIZE = 0.75
 """Half of the mesh's longest side in the scene: about the size of the figures that the embedded prior draws."""
+
+
+def check_extent(verts: np.ndarray, faces: np.ndarray) -> None:
+    """Raises RequestError if float32 coordinates cannot hold the shape, or if there is none."""
+    used = verts[np.unique(faces)].astype(np.float64)
+    extent, distance = float(np.ptp(used, axis=0).max()), float(np.abs(used).max(initial=0.0))
+    if extent > MAX_EXTENT or distance > MAX_EXTENT:
+        raise RequestError(
+            f"The mesh to start from reaches {max(extent, distance):.0e} m far.",
+            "Scale it down, and move it to the origin.",
+        )
+    corners = verts[faces].astype(np.float64)
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    if 0 < extent <= 1e-6 * distance:
+        raise RequestError(
+            f"The mesh to start from is {extent:.3g} m large and {distance:.3g} m away from the origin, too far for "
+            "the precision of its coordinates.",
+            "Move it to the origin of the scene.",
+        )
+    if extent < MIN_EXTENT or not normals.any():
+        raise RequestError(
+            "The mesh to start from has no extent: all its faces are points or lines.",
+            "Choose an object with a surface.",
+        )
 
 
 def check_start(arrays: Mapping[str, np.ndarray], start: Start) -> list[str]:
