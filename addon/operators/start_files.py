@@ -102,7 +102,8 @@ def _prepare_continue(
 
 def _check(captured: CapturedMesh, obj: bpy.types.Object, kind: Start) -> None:
     """Raise RequestError if the worker would refuse what modifiers, children and instances have made of the object."""
-    problem = verdict(key_of(captured.arrays), captured.arrays, kind).problem
+    keeps_faces = captured.triangle_loops is not None
+    problem = verdict(key_of(captured.arrays), captured.arrays, kind, keeps_faces).problem
     if problem is not None:
         raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
 
@@ -164,11 +165,6 @@ def _faces(captured: CapturedMesh, start: RecDreamerStart, uv_map: str) -> dict[
         arrays["is_painted"] = faces_in(obj, start.region_name)
     if not uv_map:
         if captured.triangle_loops is None:
-            if uv_map_of(obj):
-                raise RequestError(
-                    f"The UVs of several materials of {obj.name!r} overlap, and its modifiers change its faces.",
-                    "Unwrap it with all materials together (UV › Smart UV Project), or apply the modifiers.",
-                )
             raise RequestError(
                 f"{obj.name!r} has no UV map, and its modifiers change its faces.",
                 "Unwrap it first (UV › Smart UV Project), or apply the modifiers.",

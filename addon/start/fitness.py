@@ -46,9 +46,15 @@ class _Shown:
     fresh_s: float
     arrays: dict[str, np.ndarray]
     key: str
+    keeps_faces: bool
+    """Whether modifiers leave the faces as they are."""
 
 
 FIT = Verdict()
+NO_ROOM = (
+    "The UVs of several materials overlap, and modifiers change the faces.",
+    "Unwrap it with all materials together (UV › Smart UV Project), or apply the modifiers.",
+)
 _verdicts: dict[str, Verdict] = {}
 """By digest of the mesh; those that were asked for last, at the end."""
 _threads: dict[str, threading.Thread] = {}
@@ -65,7 +71,7 @@ def verdict_of(objects: Sequence[bpy.types.Object], kind: Start) -> Verdict:
     found = _read(objects, kind)
     if found is None:
         return FIT
-    verdict_on = verdict(found.key, found.arrays, kind)
+    verdict_on = verdict(found.key, found.arrays, kind, found.keeps_faces)
     # The panel says in words of its own what becomes of an object without a UV map.
     has_map = kind != "texture" or bool(uv_map_of(objects[0]))
     return verdict_on if has_map else Verdict(verdict_on.problem)
@@ -90,12 +96,14 @@ def said_of_size(
     return check_size({"verts": corners, "faces": np.array([[0, 1, 1]])}, kind, seen_px, height_m)
 
 
-def verdict(key: str, arrays: Mapping[str, np.ndarray], kind: Start) -> Verdict:
+def verdict(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> Verdict:
     """The verdict on a START_MESH, by its digest; fit while it is not yet known."""
-    key = f"{kind} {key}"
+    key = f"{kind} {keeps_faces} {key}"
     if key not in _verdicts:
         if key not in _threads:
-            _threads[key] = threading.Thread(target=_judge, args=(key, arrays, kind), daemon=True)
+            _threads[key] = threading.Thread(
+                target=_judge, args=(key, arrays, kind, keeps_faces), daemon=True
+            )
             _threads[key].start()
             _threads[key].join(WAIT_S)
         if not _threads[key].is_alive():
@@ -126,13 +134,13 @@ def _read(objects: Sequence[bpy.types.Object], kind: Start) -> _Shown | None:
         return None
     started = time.monotonic()
     try:
-        arrays = shown_mesh(parts, bpy.context)
+        arrays, keeps_faces = shown_mesh(parts, bpy.context)
     except RequestError:
         return None  # Which Generate says.
     if not len(arrays["faces"]):
         return None
     fresh_s = max(FRESH_S, MOST_OF_THE_TIME * (time.monotonic() - started)) if FRESH_S else 0.0
-    _shown.append(_Shown(of, time.monotonic(), fresh_s, arrays, key_of(arrays)))
+    _shown.append(_Shown(of, time.monotonic(), fresh_s, arrays, key_of(arrays), keeps_faces))
     return _shown[0]
 
 
@@ -144,13 +152,15 @@ def _is_easily_read(obj: bpy.types.Object) -> bool:
     return obj.mode != "EDIT" and not shows_instances and (obj.type not in MESHABLE or has_faces(obj))
 
 
-def _judge(key: str, arrays: Mapping[str, np.ndarray], kind: Start) -> None:
+def _judge(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> None:
     try:
         check_extent(arrays["verts"], arrays["faces"])
         if kind == "texture" and "uvs" in arrays:
             # Of a UV map in Blender no face can be without, so what is not a number is wrong.
             tile_numbers(arrays["uvs"])
         found = Verdict(warnings=tuple(check_start(arrays, kind)))
+        if kind == "texture" and not keeps_faces and moves_uvs(arrays):
+            found = Verdict(RequestError(*NO_ROOM))  # For a UV map that the result could bring.
     except RequestError as error:
         found = Verdict(error)
     while len(_verdicts) >= MAX_KEPT:

@@ -123,11 +123,13 @@ def capture_mesh(
     return CapturedMesh(arrays, tuple(place.tolist()), height, alone and alone.triangle_loops, has_instances)
 
 
-def shown_mesh(objects: Sequence[bpy.types.Object], context: bpy.types.Context) -> dict[str, np.ndarray]:
+def shown_mesh(
+    objects: Sequence[bpy.types.Object], context: bpy.types.Context
+) -> tuple[dict[str, np.ndarray], bool]:
     """The objects without their instances, in the world's space and units, as the present view layer has them.
 
-    Takes less time than capture_mesh, and changes no data, so that it may be called while the panel is drawn. Raises
-    RequestError.
+    And whether modifiers leave their faces as they are. Takes less time than capture_mesh, and changes no data, so that
+    it may be called while the panel is drawn. Raises RequestError.
     """
     parts = []
     for obj in objects:
@@ -135,7 +137,7 @@ def shown_mesh(objects: Sequence[bpy.types.Object], context: bpy.types.Context) 
         depsgraph = None if is_as_edited else context.evaluated_depsgraph_get()
         shown = obj if is_as_edited else obj.evaluated_get(depsgraph)
         parts.append(_capture_part(obj, shown, depsgraph, "", False, False))
-    return _join(parts)
+    return _join(parts), all(part.triangle_loops is not None for part in parts)
 
 
 def front_turned(verts: np.ndarray, front_deg: float) -> np.ndarray:

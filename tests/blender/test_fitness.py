@@ -199,3 +199,14 @@ def test_an_object_far_from_the_origin_is_refused_before_there_is_a_job(settings
     settings.start.kind, settings.start.object = "object", add_cube((1e7, 0, 0))
     bpy.context.view_layer.update()
     assert "too far for the precision of its coordinates. Move it to the origin" in sentence()
+
+
+def test_materials_with_a_map_each_and_modifiers_are_refused_with_a_remedy(painted, sentence, addon):
+    with_materials(painted, "oak", "tin")
+    put_uvs(painted, np.tile(np.float32([(0, 0), (1, 0), (1, 1), (0, 1)]), (6, 1)))
+    assert sentence() == ""
+    painted.modifiers.new("Bevel", "BEVEL")
+    wanted = f"'Cube': {' '.join(addon('start.fitness').NO_ROOM)}"
+    assert sentence() == wanted
+    painted.modifiers.new("GeometryNodes", "NODES")
+    assert sentence() == "" and wanted in reported()

@@ -8,8 +8,6 @@ import bpy
 import numpy as np
 import pytest
 
-from .objects import reported
-
 
 @pytest.fixture
 def paint(fake_backend, settle):
@@ -387,10 +385,3 @@ def test_materials_with_a_map_each_are_painted_apart_and_the_map_of_the_artist_s
     assert {node.uv_map for node in nodes if node.type == "UVMAP"} == {"RecDreamer"}
     image = images_of(material)["Base Color"]
     assert image.source == "TILED" and sorted(tile.number for tile in image.tiles) == [1001, 1011]
-
-
-def test_materials_with_a_map_each_and_modifiers_are_refused_with_a_remedy(paint, cube, settings):
-    upon_each_other(cube)
-    cube.modifiers.new("Bevel", "BEVEL")
-    settings.prompt, settings.start.kind, settings.start.object = "a red bear", "texture", cube
-    assert "The UVs of several materials of 'Cube' overlap, and its modifiers change its faces." in reported()
