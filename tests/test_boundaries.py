@@ -28,12 +28,14 @@ SHARED = [
         "worlds",
         "uv_map",
         "material_slots",
+        "start_check",
         "prompt_words",
     )
 ]
 """What both sides import, lowest first: the contract between them, how its files are read and written, the words that
-embedded priors know, what UVs can be painted, the material slots of a mesh, and which words of a prompt are read."""
-WITH_NUMPY = {"safe_files", "uv_map", "material_slots"}
+embedded priors know, what UVs can be painted, the material slots of a mesh, what becomes of an object that a job starts
+from, and which words of a prompt are read."""
+WITH_NUMPY = {"safe_files", "uv_map", "material_slots", "start_check"}
 JUDGES = [path for path in BACKEND if path.parent.name == "evaluation"]
 
 BLENDER = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "bpy_extras", "blf", "addon_utils", "bl_ext"}
@@ -160,7 +162,7 @@ def test_what_is_shared_can_be_imported_where_there_is_nothing_else():
         [sys.executable, "-c", script], cwd=ROOT / "backend", capture_output=True, text=True, check=True
     )
     ours = {name for name in done.stdout.split() if name.startswith("recdreamer")}
-    above = {"worlds", "uv_map", "material_slots", "prompt_words"}
+    above = {"worlds", "uv_map", "material_slots", "start_check", "prompt_words"}
     names = {f"recdreamer.shared.{path.stem}" for path in SHARED if path.stem not in above}
     assert ours == {"recdreamer", "recdreamer.shared"} | names
     # Negative control: the same lock keeps the field out.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import bpy
 
 from ...backend.recdreamer.shared.protocol import RequestError
@@ -29,6 +31,15 @@ class GuardedOperator:
     def run(self, context: bpy.types.Context) -> str | None:
         """Do it. Returns why it is refused, if it is, or raises what `execute` turns into a sentence."""
         raise NotImplementedError
+
+
+def open_outside(path: Path) -> str:
+    """Open a file or folder by the system's own program. Returns why that is not possible; empty if it is."""
+    try:
+        bpy.ops.wm.path_open(filepath=str(path))
+    except RuntimeError:  # Of any error in an operator of Blender's.
+        return f"This system has no program that opens {path}. Look at it with one of your own."
+    return ""
 
 
 def why_not(cls: type[bpy.types.Operator], reason: str) -> bool:

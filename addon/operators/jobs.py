@@ -23,7 +23,7 @@ from ..session import session
 from ..trouble import Reason
 from . import start_files, use_settings
 from .capture import renew_turntable
-from .guarded import GuardedOperator, why_not
+from .guarded import GuardedOperator, open_outside, why_not
 
 REPEATED = (
     ("geometry", "Geometry", "Refine the surface and paint it again, with a new seed"),
@@ -291,8 +291,7 @@ class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
         if job.folder.root.suffix:
             # Ours have none. A folder "x.app" would be started as a program by macOS.
             return "The name of this folder looks like that of a program. Rename it without a dot first."
-        bpy.ops.wm.path_open(filepath=str(job.folder.root))
-        return ""
+        return open_outside(job.folder.root)
 
 
 class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):

@@ -18,7 +18,7 @@ from ..jobs.task import BACKEND
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings
 from ..session import session
-from .guarded import GuardedOperator, why_not
+from .guarded import GuardedOperator, open_outside, why_not
 from .jobs import JobOperator, random_seed, why_not_start
 
 EXAMPLES = {True: "a red bear", False: "a wooden chair"}
@@ -118,8 +118,7 @@ class RECDREAMER_OT_open_job_log(JobOperator, bpy.types.Operator):
         path = confined(job.folder.root, job.folder.log.name)
         if not path.is_file():
             return "This job has no log yet."
-        bpy.ops.wm.path_open(filepath=str(path))
-        return ""
+        return open_outside(path)
 
 
 class RECDREAMER_OT_retry(JobOperator, bpy.types.Operator):

@@ -14,7 +14,7 @@ from ..session import session
 from ..setup import builds, installation, locks, report, storage
 from ..setup.remedies import SetupError
 from ..trouble import Reason
-from .guarded import GuardedOperator, why_not
+from .guarded import GuardedOperator, open_outside, why_not
 from .jobs import JOB_IS_RUNNING
 
 
@@ -173,7 +173,7 @@ class RECDREAMER_OT_open_log(GuardedOperator, bpy.types.Operator):
         return why_not(cls, "" if is_there else "Nothing was installed yet.")
 
     def run(self, context):
-        bpy.ops.wm.path_open(filepath=str(installation.Places(get_preferences().folder).log))
+        return open_outside(installation.Places(get_preferences().folder).log)
 
 
 class RECDREAMER_OT_open_preferences(GuardedOperator, bpy.types.Operator):

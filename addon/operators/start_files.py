@@ -10,7 +10,7 @@ from dataclasses import replace
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.shared.protocol import START_MESH, JobFolder, JobRequest, RequestError
+from ...backend.recdreamer.shared.protocol import START_MESH, JobFolder, JobRequest, RequestError, Start
 from ...backend.recdreamer.shared.safe_files import confined, read_npz
 from ..jobs.placement import PLACEMENT, START_FACES, StartPlacement, start_job_id
 from ..objects.object_keys import OBJECT_KEY
@@ -18,11 +18,11 @@ from ..objects.rest_positions import world_of_job
 from ..properties import RecDreamerSettings
 from ..result.mesh import read_arrays
 from ..start.fingerprint import digest, fingerprint
+from ..start.fitness import key_of, moves_uvs, verdict
 from ..start.mesh_capture import CapturedMesh, capture_mesh, is_flat, uv_map_of
 from ..start.properties import RecDreamerStart
 from ..start.regions import faces_in
 from ..start.unwrap import smart_uvs
-from ..start.uv_fitness import verdict
 
 
 def prepare(
@@ -47,12 +47,15 @@ def prepare(
             f"{start.object.name!r} shows instances, which are not in its mesh and cannot be painted.",
             "Add a Realize Instances node to its Geometry Nodes, or apply them (Object › Apply › Make Instances Real).",
         )
-    files = {PLACEMENT: _placement(settings, captured).to_json().encode()}
+    files, uv_map = {}, uv_map_of(start.objects[0])
+    _check(captured, start.object, request.start)
     if request.start == "texture":
-        files[START_FACES] = _npz(_faces(captured, start))
+        if moves_uvs(captured.arrays):
+            uv_map = ""  # The result brings a UV map of its own.
+        files[START_FACES] = _npz(_faces(captured, start, uv_map))
         if not uv_map_of(start.object) and (uvs := smart_uvs(start.object, context)) is not None:
             captured.arrays["uvs"] = uvs[captured.triangle_loops]
-        _check_uvs(captured, start.object)
+            _check(captured, start.object, request.start)
     elif start.keeps_size:
         if is_flat(captured):
             raise RequestError(
@@ -60,11 +63,9 @@ def prepare(
                 "Give it some thickness, disable Keep Size, or use Paint Only.",
             )
         request = replace(request, height_m=captured.height_m)
-    hidden = len(start.children) + 1 - len(start.objects)
-    if hidden:
-        objects = "1 hidden object" if hidden == 1 else f"{hidden} hidden objects"
-        note = f"Of {start.object.name!r}, {objects} below it {'is' if hidden == 1 else 'are'} left out."
-        captured.arrays["notes"] = np.frombuffer(note.encode(), np.uint8)
+    files[PLACEMENT] = _placement(settings, captured, uv_map).to_json().encode()
+    if start.left_out:
+        captured.arrays["notes"] = np.frombuffer(start.left_out.encode(), np.uint8)
     return request, files | {START_MESH: _npz(captured.arrays)}
 
 
@@ -99,14 +100,12 @@ def _prepare_continue(
     return request, files | {PLACEMENT: placement.to_json().encode()}
 
 
-def _check_uvs(captured: CapturedMesh, obj: bpy.types.Object) -> None:
-    """Raise RequestError if the worker would refuse the UVs, which modifiers may have changed."""
-    arrays = captured.arrays
-    if "uvs" in arrays:
-        names = ("uvs", "verts", "faces")
-        problem = verdict(digest(*map(arrays.get, names)), *map(arrays.get, names)).problem
-        if problem is not None:
-            raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
+def _check(captured: CapturedMesh, obj: bpy.types.Object, kind: Start) -> None:
+    """Raise RequestError if the worker would refuse what modifiers, children and instances have made of the object."""
+    keeps_faces = captured.triangle_loops is not None
+    problem = verdict(key_of(captured.arrays), captured.arrays, kind, keeps_faces).problem
+    if problem is not None:
+        raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
 
 
 def has_region(job: JobFolder) -> bool:
@@ -127,11 +126,11 @@ def has_region(job: JobFolder) -> bool:
     return False  # It continues itself.
 
 
-def _placement(settings: RecDreamerSettings, captured: CapturedMesh) -> StartPlacement:
+def _placement(settings: RecDreamerSettings, captured: CapturedMesh, uv_map: str) -> StartPlacement:
+    """`uv_map` is the one that the texture will use; empty if the result brings its own."""
     start = settings.start
     first, *children = start.objects
     object_id, *children_ids = _object_ids(start.objects)
-    uv_map = uv_map_of(first)
     return StartPlacement(
         object=first.name,
         object_id=object_id,
@@ -156,12 +155,15 @@ def _taken_of(settings: RecDreamerSettings, captured: CapturedMesh) -> str:
     return taken_of.pop() if len(taken_of) == 1 else ""
 
 
-def _faces(captured: CapturedMesh, start: RecDreamerStart) -> dict[str, np.ndarray]:
-    """How the texture maps to the faces of the artist's mesh: faces in the region, and corners for new UVs."""
+def _faces(captured: CapturedMesh, start: RecDreamerStart, uv_map: str) -> dict[str, np.ndarray]:
+    """How the texture maps to the faces of the artist's mesh: faces in the region, and corners for new UVs.
+
+    Those are needed unless the texture uses the artist's `uv_map`. Raises RequestError.
+    """
     obj, arrays = start.object, {}
     if start.region_name:
         arrays["is_painted"] = faces_in(obj, start.region_name)
-    if not uv_map_of(obj):
+    if not uv_map:
         if captured.triangle_loops is None:
             raise RequestError(
                 f"{obj.name!r} has no UV map, and its modifiers change its faces.",

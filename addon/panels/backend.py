@@ -5,6 +5,7 @@ from __future__ import annotations
 import bpy
 
 from ..jobs import environment
+from ..jobs.task import CANCELED
 from ..layout import draw_text
 from ..operators.setup import why_not_install
 from ..preference_access import get_preferences
@@ -60,7 +61,7 @@ def draw_card_of_backend(layout: bpy.types.UILayout, context) -> None:
         draw_text(layout, f"Goes into {preferences.folder}.", context, "FILE_FOLDER")
         _draw_install_button(layout, context, choice.build)
     if task is not None and task.problem:
-        draw_text(layout, task.problem, context, "ERROR")
+        draw_text(layout, task.problem, context, "INFO" if task.problem == CANCELED else "ERROR")
         layout.operator("recdreamer.open_install_log", icon="TEXT")
     layout.operator("recdreamer.open_preferences", text="Options", icon="PREFERENCES")
 
@@ -69,7 +70,8 @@ def _draw_install_button(layout: bpy.types.UILayout, context, build: builds.Buil
     """The button, and if it is grayed out why, and what helps."""
     status = installation.read_status(get_preferences().folder, builds.BUILDS)
     if status is None:
-        text = "Install Backend"
+        has_failed = isinstance(session.task, environment.Install) and bool(session.task.problem)
+        text = "Try Again" if has_failed else "Install Backend"
     elif not status.is_current:
         text = "Update Backend"
     else:
@@ -117,7 +119,7 @@ def _draw_state(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferen
     task = session.task
     problem = preferences.why_no_backend
     if task is not None and task.problem:
-        draw_text(layout, task.problem, context, "ERROR")
+        draw_text(layout, task.problem, context, "INFO" if task.problem == CANCELED else "ERROR")
         if isinstance(task, environment.Install):
             layout.operator("recdreamer.open_install_log", icon="TEXT")
     elif task is not None and getattr(task, "rows", ()):

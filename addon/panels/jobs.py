@@ -93,6 +93,9 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         if body:
             body.prop(settings, "keep_running")
             body.prop(get_preferences(), "device")
+            body.prop(get_preferences(), "place")
+            if get_preferences().place == "cluster":
+                body.prop(get_preferences(), "cluster")
 
     def _draw_generate(self, layout, context):
         button = layout.column()
@@ -131,13 +134,14 @@ def draw_job(layout, job: Job, context):
         draw_text(layout, trouble, context, icon)
         if job.condition == "failed":
             draw_cure(layout, job.state.kind, job.id)
-    if job.preview is not None:
-        layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
-    _draw_poses(layout, job)
+    # Above the preview, which is so large that in a small window all below it has to be scrolled to.
     _draw_actions(layout, job)
     if job.has_result and context.mode != "OBJECT":
         draw_text(layout, NOT_OBJECT_MODE, context, "INFO")
         draw_cure(layout, NOT_OBJECT_MODE.kind)
+    if job.preview is not None:
+        layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
+    _draw_poses(layout, job)
 
 
 def _draw_poses(layout, job: Job):

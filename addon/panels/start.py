@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import get_args
 
-from ...backend.recdreamer.shared.protocol import Stage
+from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, Stage
+from ...backend.recdreamer.shared.start_check import seen_px
 from .. import describe
 from ..layout import draw_text
-from ..properties import RecDreamerSettings
+from ..preference_access import get_preferences
+from ..properties import RecDreamerSettings, metres_per_unit
+from ..start.fitness import said_of_size, verdict_of
 from ..start.properties import RecDreamerStart
-from ..start.uv_fitness import verdict_of_object
 
 
 def draw_start(layout, settings: RecDreamerSettings, context):
@@ -32,9 +34,9 @@ def draw_start(layout, settings: RecDreamerSettings, context):
     _draw_region(column, start, context)
     if start.needs_object and not settings.has_own_templates and settings.rectifies_poses:
         column.prop(start, "auto_turntable")
-    if start.kind == "texture":
-        _draw_uv_hint(column, start, context)
-    else:
+    if start.needs_object:
+        _draw_hints(column, settings, context)
+    if start.kind != "texture":
         row = column.row(align=True)
         row.use_property_split = False  # The three labels need the full width.
         for stage in get_args(Stage):
@@ -66,11 +68,24 @@ def _draw_region(column, start: RecDreamerStart, context):
         )
 
 
-def _draw_uv_hint(column, start: RecDreamerStart, context):
-    obj = start.object
-    if obj is None or obj.type != "MESH":
+def _draw_hints(column, settings: RecDreamerSettings, context):
+    """What the worker will say of the object, too."""
+    start = settings.start
+    if not start.has_usable_object:
         return
-    if not obj.data.uv_layers:
+    obj, kind = start.object, start.kind
+    if kind == "texture" and not obj.data.uv_layers:
         draw_text(column, f"{obj.name!r} has no UV map. Importing the texture adds one.", context, "INFO")
-    for warning in verdict_of_object(obj).warnings:
-        draw_text(column, warning, context, "ERROR")
+    sizes = []
+    if not start.region_name:
+        sizes = said_of_size(
+            start.objects,
+            kind,
+            metres_per_unit=metres_per_unit(context.scene),
+            front_deg=settings.front_deg,
+            seen_px=seen_px(get_preferences().image_model or BUILTIN_PRIOR, settings.method, kind),
+            height_m=None if start.keeps_size else settings.height * metres_per_unit(context.scene),
+        )
+    for text in (*verdict_of(start.objects, kind).warnings, *sizes, start.left_out):
+        if text:
+            draw_text(column, text, context, "ERROR")

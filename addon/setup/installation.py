@@ -244,12 +244,13 @@ class Installation:
         if self._version_of(own) in locks.PYTHONS:
             return str(own), self._version_of(own)
         versions = f"Python {locks.PYTHONS[0]} to {locks.PYTHONS[-1]}"
-        reason = f" and none could be fetched: {failure.sentence}" if failure else "."
+        missing_python = f"There is no {versions} on this computer"
+        if failure is None:
+            raise SetupError(f"{missing_python}.", "Install one of them, and try again.")
+        reason = f"{failure.sentence[0].lower()}{failure.sentence[1:]}"
         raise SetupError(
-            f"There is no {versions} on this computer{reason}",
-            f"Install one of them ({failure.cure[0].lower()}{failure.cure[1:-1]}), and try again."
-            if failure
-            else "Install one of them, and try again.",
+            f"{missing_python}, and none could be fetched: {reason}",
+            f"{failure.cure} Or install one of these versions yourself.",
         )
 
     def _pythons(self) -> list[tuple[str, str]]:

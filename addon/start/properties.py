@@ -15,8 +15,8 @@ from ..objects.evaluation import MESHABLE
 from ..objects.hiding import is_left_out, is_shown
 from ..objects.object_keys import find_imported
 from ..session import session
+from .fitness import verdict_of
 from .regions import choices
-from .uv_fitness import verdict_of_object
 
 KINDS = (
     ("prompt", "From Prompt", "Start from the prompt alone", "TEXT", 0),
@@ -151,6 +151,15 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         return self.kind in ("object", "texture")
 
     @property
+    def has_usable_object(self) -> bool:
+        """True if there is an object, from which a job of this kind could start."""
+        try:
+            check_object(self.object, self.id_data, self.kind)
+        except RequestError:
+            return False
+        return True
+
+    @property
     def source_job(self) -> Job | None:
         """The job to continue."""
         return session.registry.find(self.job)
@@ -191,6 +200,15 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         shown = [obj for obj in self.children if not is_left_out(obj) and is_shown(obj, view_layer)]
         return [self.object, *shown]
 
+    @property
+    def left_out(self) -> str:
+        """What of the object is left out, in one sentence; empty if nothing is."""
+        hidden = len(self.children) + 1 - len(self.objects)
+        if not hidden:
+            return ""
+        objects = "1 hidden object" if hidden == 1 else f"{hidden} hidden objects"
+        return f"Of {self.object.name!r}, {objects} below it {'is' if hidden == 1 else 'are'} left out."
+
     def to_fields(self) -> dict[str, Any]:
         """The request fields for the start. Raises RequestError if something is missing."""
         self._check()
@@ -230,7 +248,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         if self.needs_object:
             check_object(self.object, self.id_data, self.kind)
             self._check_empty()
-            problem = verdict_of_object(self.object).problem if self.kind == "texture" else None
+            problem = verdict_of(self.objects, self.kind).problem
             if problem is not None:
                 raise RequestError(f"{self.object.name!r}: {problem.message}", problem.hint)
         if self.kind == "continue":

@@ -18,6 +18,7 @@ from recdreamer.mesh import MeshConfig
 from recdreamer.rendering import RenderConfig
 from recdreamer.sdf.distance_grid import SOLID
 from recdreamer.shared.protocol import Method, PoseMode, Stage
+from recdreamer.shared.start_check import HALF_SIZE
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ class StartConfig:
 
     resolution: int = 96
     """Vertices of the grid of distances along the cube."""
-    half_size: float = 0.75
-    """Half of the mesh's longest side in the scene: about the size of the figures that the embedded prior draws."""
+    half_size: float = HALF_SIZE
+    """Half of the mesh's longest side in the scene."""
     hold: float = 3000.0
     """Weight of the pull towards the start at strength 0; it falls linearly to 0 at strength 1."""
 

@@ -22,6 +22,7 @@ import fake_models
 import fake_templates
 
 from recdreamer.shared.folder_lock import FolderLock, take_stop_request
+from recdreamer.shared.start_check import painted_uvs
 
 ASKED = {"command": ""}
 
@@ -93,6 +94,8 @@ def painted(folder: Path, request: dict) -> dict[str, np.ndarray]:
         mesh["uvs"] = ((mesh["verts"] - low) / (high - low).clip(1e-6))[mesh["faces"]][..., [0, 2]]
         if request["overrides"].get("seams"):
             mesh["uvs"] = mesh["uvs"] / 2 + np.arange(len(mesh["faces"]))[:, None, None] % 2 / 2
+    else:
+        mesh["uvs"] = painted_uvs(mesh)
     return {name: mesh[name] for name in ("verts", "faces", "uvs")}
 
 

@@ -339,8 +339,10 @@ def test_without_a_fitting_python_blenders_own_is_the_last(data, monkeypatch):
     version = "3.14"
     with pytest.raises(SetupError) as caught:
         run._find_python()
-    assert str(caught.value).startswith(
-        "There is no Python 3.11 to 3.13 on this computer and none could be fetched: The name github.com could not"
+    assert str(caught.value) == (
+        "There is no Python 3.11 to 3.13 on this computer, and none could be fetched: the name github.com could not be "
+        "found on this network. Check that the computer is online and that no firewall blocks this name, and try again. "
+        "Or install one of these versions yourself."
     )
     offline = Installation(data, BUILD, data, lambda *_: None, wheels=data)
     offline._call = answer

@@ -16,7 +16,7 @@ class RecorderLayout:
 
     def __init__(self, record=None):
         object.__setattr__(
-            self, "record", record or SimpleNamespace(texts=[], operators=[], icons=[], props=[])
+            self, "record", record or SimpleNamespace(texts=[], operators=[], icons=[], props=[], above=[])
         )
 
     def __setattr__(self, name, value):
@@ -42,6 +42,8 @@ class RecorderLayout:
                 data, prop = args
                 assert prop in data.bl_rna.properties, f"{data} has no {prop}"
                 self.record.props.append(prop)
+            if name == "template_icon":
+                self.record.above.append(set(self.record.operators))  # The buttons above a picture.
             if name == "progress":
                 assert 0 <= kwargs["factor"] <= 1
             if name == "panel":

@@ -169,3 +169,23 @@ def test_the_log_of_a_job_is_one_click_away(fail, addon, monkeypatch):
     operator = addon("operators.next_steps").RECDREAMER_OT_open_job_log
     assert operator.act(operator, bpy.context, job) == ""
     assert opened == [str(job.folder.log)]
+
+
+def test_where_no_program_opens_a_log_it_is_said_where_it_is(fail, addon, monkeypatch):
+    job = fail("internal")
+
+    def path_open(*, filepath):
+        raise RuntimeError(
+            "Error: Python: Traceback (most recent call last):\n  …\nFileNotFoundError: xdg-open"
+        )
+
+    monkeypatch.setattr(
+        addon("operators.guarded").bpy, "ops", SimpleNamespace(wm=SimpleNamespace(path_open=path_open))
+    )
+    said = f"This system has no program that opens {job.folder.log}. Look at it with one of your own."
+    operator = addon("operators.next_steps").RECDREAMER_OT_open_job_log
+    assert operator.act(operator, bpy.context, job) == said
+    folder = addon("operators.jobs").RECDREAMER_OT_open_folder
+    assert folder.act(folder, bpy.context, job) == said.replace(str(job.folder.log), str(job.folder.root))
+    log = addon("operators.setup").RECDREAMER_OT_open_log
+    assert "no program that opens" in log.run(log, bpy.context) and "install.log" in log.run(log, bpy.context)

@@ -360,3 +360,28 @@ def test_a_normal_map_of_a_new_object(fake_backend, settle):
     with pytest.raises(RuntimeError, match="The texture of this job cannot be read"):
         bpy.ops.recdreamer.import_result(job_id=job.id)
     assert len(bpy.data.images) == 2
+
+
+def upon_each_other(obj) -> np.ndarray:
+    """Give each face of a cube the whole UV tile, and the faces two materials in turn."""
+    layer = obj.data.uv_layers["UVMap"].uv
+    uvs = np.tile(np.float32([(0, 0), (1, 0), (1, 1), (0, 1)]), (6, 1))
+    layer.foreach_set("vector", uvs.ravel())
+    obj.data.polygons.foreach_set("material_index", [0, 1] * 3)
+    return uvs
+
+
+def test_materials_with_a_map_each_are_painted_apart_and_the_map_of_the_artist_stays(paint, cube):
+    uvs = upon_each_other(cube)
+    job = paint(cube)
+    import_paint(job)
+    assert [layer.name for layer in cube.data.uv_layers] == ["UVMap", "RecDreamer"]
+    np.testing.assert_array_equal(read_uvs(cube, "UVMap"), uvs)
+    # The second material is painted one tile further up, at the same place within it.
+    moved = uvs + np.repeat([(0, 0), (0, 1)] * 3, 4, axis=0)
+    np.testing.assert_allclose(read_uvs(cube, "RecDreamer"), moved, atol=1e-6)
+    material = cube.data.materials[indices(cube)[0]]
+    nodes = material.node_tree.nodes
+    assert {node.uv_map for node in nodes if node.type == "UVMAP"} == {"RecDreamer"}
+    image = images_of(material)["Base Color"]
+    assert image.source == "TILED" and sorted(tile.number for tile in image.tiles) == [1001, 1011]

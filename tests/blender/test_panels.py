@@ -116,6 +116,9 @@ def test_running(draw, fake_backend, addon, pump_until):
     assert any("it/s" in text and "left" in text for text in seen.texts)
     assert "front  40 %" in seen.texts
     assert {"recdreamer.pause", "recdreamer.cancel"} <= set(seen.operators)
+    pump_until(lambda: session.shown.preview is not None)
+    (above,) = draw().above
+    assert {"recdreamer.pause", "recdreamer.cancel"} <= above, "below the picture they are out of sight"
     bpy.ops.recdreamer.pause()
     assert "a bear · saving…" in draw().texts
     pump_until(lambda: session.registry.running is None)
@@ -159,6 +162,12 @@ def test_a_job_on_another_computer(draw, fake_backend, settle, addon):
     assert "recdreamer.pause" in seen.operators and "recdreamer.resume" not in seen.operators
     assert bpy.ops.recdreamer.pause() == {"FINISHED"}
     assert (job.folder.root / "stop").read_text() == "pause"
+
+
+def test_where_jobs_run_is_chosen_in_the_tab(draw, fake_backend, preferences):
+    assert "place" in draw().props and "cluster" not in draw().props
+    preferences.place = "cluster"
+    assert "cluster" in draw().props
 
 
 def test_every_condition_has_an_icon(addon):

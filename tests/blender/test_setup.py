@@ -90,7 +90,10 @@ def test_installing_ends_with_the_sentence_of_the_table(
     pump_until(lambda: not session.task.is_running)
     seen = draw_preferences()
     assert "There is no fitting wheel of uv. Choose a folder that has all wheels" in text_of(seen)
+    assert "Try Again" in text_of(seen) and "Install Backend" not in text_of(seen)
     assert "recdreamer.open_install_log" in seen.operators and bpy.ops.recdreamer.open_install_log.poll()
+    session.task.problem = addon("jobs.task").CANCELED
+    assert "ERROR" not in draw_preferences().icons, "which is as it was wanted"
     preferences.wheels_folder = ""
 
 

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 
+from recdreamer.mesh.finish import dress_mesh
+from recdreamer.mesh.mesh import MeshConfig
 from recdreamer.shared.material_slots import MaterialSlots, slots_in
 from recdreamer.shared.protocol import RequestError
-from recdreamer.start.mesh_file import check_start
+from recdreamer.start.mesh_file import Placement, check_start
+from recdreamer.start.starting_point import StartingPoint, in_scene
 
 from .mesh_files import materials_of_faces, notes, read
 
@@ -107,3 +111,29 @@ def test_more_materials_than_slots_become_one_and_it_is_said(tmp_path: Path) -> 
     text = "v 0 0 0\nv 1 0 0\nv 0 1 0\n" + "".join(f"usemtl m{i}\nf 1 2 3\n" for i in range(1100))
     assert "slots" not in read(tmp_path, "many.obj", text)
     assert "its 1,100 materials become one; up to 1,024 are kept" in notes(tmp_path)
+
+
+def test_two_materials_with_a_map_each_leave_as_glb_with_a_picture_each_in_the_uvs_of_the_artist(
+    tmp_path: Path,
+) -> None:
+    """As painted: the lower square red, the upper one blue, both over the whole of the same map."""
+    squares = "".join(f"v 0 {y} 0\nv 1 {y} 0\nv 1 {y} 1\nv 0 {y} 1\n" for y in (0, 1))
+    text = (
+        squares
+        + "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nusemtl lower\nf 1/1 2/2 3/3 4/4\nusemtl upper\nf 5/1 6/2 7/3 8/4\n"
+    )
+    original = read(tmp_path, "two.obj", text)
+    start = in_scene(StartingPoint("texture", 0.0, original), Placement.centred(original["verts"], 0.75))
+    assert start.mesh is not None
+
+    def shade(points: torch.Tensor, normals: torch.Tensor) -> torch.Tensor:
+        return torch.where(points[:, 2:] < 0, torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0]))
+
+    config = MeshConfig(texture_size_px=32, bake_samples=1, normal_map=False)
+    dress_mesh(start.mesh, shade, None, config, tmp_path / "result", place=lambda mesh: mesh)
+    scene = trimesh.load_scene(tmp_path / "result" / "model.glb")
+    for name, color in (("lower", (255, 0, 0)), ("upper", (0, 0, 255))):
+        (part,) = (part for part in scene.geometry.values() if part.visual.material.name.startswith(name))
+        assert np.unique(part.visual.uv).tolist() == [0, 1]
+        picture = np.asarray(part.visual.material.baseColorTexture.convert("RGB"))
+        assert np.unique(picture.reshape(-1, 3), axis=0).tolist() == [list(color)]

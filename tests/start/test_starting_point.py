@@ -16,11 +16,14 @@ from recdreamer.field.region_field import RegionField
 from recdreamer.mesh import Mesh
 from recdreamer.models.radiance import Particles, Scene
 from recdreamer.rendering.ray_cast import MeshCaster
+from recdreamer.shared.material_slots import MaterialSlots
 from recdreamer.shared.protocol import JobFolder, RequestError
+from recdreamer.shared.uv_map import tile_numbers
 from recdreamer.stages.workpiece import placing
 from recdreamer.start.earlier_job import written_yaw_deg
+from recdreamer.start.mesh_file import Placement
 from recdreamer.start.prepare import prepare_start
-from recdreamer.start.starting_point import FROM_PROMPT
+from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint, in_scene
 
 from .starts import CPU, above, figure, iou, make_job, opacities, push, start_of
 
@@ -232,3 +235,19 @@ def test_a_region_ends_away_from_its_surface(tmp_path: Path):
     top = start.region[24, 24]
     assert top[:10].max() == 0 and top[38] == 1, "below and inside the head"
     assert start.region[0, 0, -1] == 0, "the corner is far from it"
+
+
+def test_a_mesh_is_painted_in_uvs_in_which_no_materials_overlap_and_its_own_stay() -> None:
+    square = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1]]], np.float32)
+    verts = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], np.float32)
+    original = {"verts": verts, "faces": np.array([[0, 1, 2], [0, 2, 3]] * 2, np.int32)}
+    original |= {"uvs": np.tile(square, (2, 1, 1))} | MaterialSlots(
+        np.array([0, 0, 1, 1]), ("a", "b")
+    ).as_arrays()
+    placement = Placement.centred(verts, 0.75)
+    painted = in_scene(StartingPoint("texture", 0.0, original), placement)
+    assert painted.mesh is not None and painted.mesh.uvs is not None
+    assert tile_numbers(painted.mesh.uvs).tolist() == [1001] * 2 + [1011] * 2
+    assert painted.original["uvs"].max() == 1
+    shaped = in_scene(StartingPoint("object", 0.0, original), placement)
+    assert shaped.mesh is not None and np.array_equal(shaped.mesh.uvs, original["uvs"])

@@ -14,6 +14,12 @@ trap 'kill $screen; rm -rf "$scratch"' EXIT
 for _ in $(seq 100); do [ -S /tmp/.X11-unix/X79 ] && break; sleep 0.1; done
 
 options=--offline-mode
+if [ "$1" = install.py ]; then
+    options=
+    # As on a computer that has a Python that fits; the one of this system may be too new.
+    [ "${FROM:-}" != python ] || export PATH=$PATH:$(dirname "$(realpath "$BACKEND_PYTHON")")
+fi
+[ ! -s certificates.pem ] || export SSL_CERT_FILE=/opt/recdreamer/certificates.pem
 if [ "$1" = clicks.py ]; then
     # There is no other computer in this network; the hub is on 127.0.0.1, which is yet to be switched on.
     options=

@@ -61,6 +61,12 @@ def obj() -> bytes:
     ).encode()
 
 
+def obj_of_two() -> bytes:
+    """Two materials whose UVs lie upon each other."""
+    half, other = (f"usemtl {name}\nf 1/1 2/2 4/3\nf 1/1 4/3 3/1\n" for name in ("oak", "tin"))
+    return obj() + b"\n" + (half + other).encode()
+
+
 def ply(is_binary: bool) -> bytes:
     kind = "binary_little_endian" if is_binary else "ascii"
     head = f"ply\nformat {kind} 1.0\nelement vertex 8\nproperty float x\nproperty float y\nproperty float z\n"
@@ -96,6 +102,29 @@ def glb() -> bytes:
         "accessors": [
             {"bufferView": 0, "componentType": 5126, "count": 8, "type": "VEC3", "min": [0, 0, 0], "max": [1, 1, 1]},
             {"bufferView": 1, "componentType": 5125, "count": 21, "type": "SCALAR"},
+        ],
+    }  # fmt: skip
+    return _glb(json.dumps(document).encode(), data)
+
+
+def glb_of_two() -> bytes:
+    """Two materials whose UVs lie upon each other."""
+    data = CUBE["verts"].tobytes() + UVS.reshape(-1, 2)[:8].tobytes() + CUBE["faces"].tobytes()
+    attributes = {"POSITION": 0, "TEXCOORD_0": 1}
+    document = {
+        "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0, 1]}],
+        "nodes": [{"mesh": 0}, {"mesh": 0, "translation": [2, 0, 0], "scale": [1, -1, 1]}],
+        "materials": [{"name": "oak"}, {"name": "tin"}],
+        "meshes": [{"primitives": [{"attributes": attributes, "indices": 2, "material": slot} for slot in range(2)]}],
+        "buffers": [{"byteLength": len(data)}],
+        "bufferViews": [
+            {"buffer": 0, "byteLength": 96}, {"buffer": 0, "byteOffset": 96, "byteLength": 64},
+            {"buffer": 0, "byteOffset": 160, "byteLength": 84},
+        ],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 8, "type": "VEC3"},
+            {"bufferView": 1, "componentType": 5126, "count": 8, "type": "VEC2"},
+            {"bufferView": 2, "componentType": 5125, "count": 21, "type": "SCALAR"},
         ],
     }  # fmt: skip
     return _glb(json.dumps(document).encode(), data)
@@ -236,9 +265,11 @@ def _start_mesh(job: JobFolder, path: Path) -> None:
 
 
 def _mesh_file(job: JobFolder, path: Path) -> None:
+    """As a job reads it that is started in a shell, to change it and to paint it; the second reads the UVs, too."""
     from recdreamer.start.mesh_file import start_mesh_bytes
 
     start_mesh_bytes(path)
+    start_mesh_bytes(path, "texture")
 
 
 def _picture(job: JobFolder, path: Path) -> None:
@@ -292,11 +323,13 @@ def all_readers() -> Iterator[Reader]:
     yield Reader("gallery.json", "gallery.json", (b'{"samples": [{"image": "a.png"}]}',), as_json, _gallery)
     yield Reader("stop", "stop", (b"pause", b"cancel"), as_bytes, _stop)
     yield Reader("start mesh", "start/mesh.npz", (npz(**CUBE), npz(**CUBE, uvs=UVS)), as_npz, _start_mesh)
-    yield Reader("mesh .npz", "mesh.npz", (npz(**CUBE),), as_npz, _mesh_file)
-    yield Reader("mesh .obj", "mesh.obj", (obj(),), as_text, _mesh_file)
+    yield Reader("mesh .npz", "mesh.npz", (npz(**CUBE), npz(**CUBE, uvs=UVS)), as_npz, _mesh_file)
+    yield Reader("mesh .obj", "mesh.obj", (obj(), obj_of_two()), as_text, _mesh_file)
     yield Reader("mesh .ply", "mesh.ply", (ply(False), ply(True)), as_text, _mesh_file)
     yield Reader("mesh .stl", "mesh.stl", (stl(),), as_bytes, _mesh_file)
-    yield Reader("mesh .glb", "mesh.glb", (glb(),), (glb_changed, mutators.bytes_changed), _mesh_file)
+    yield Reader(
+        "mesh .glb", "mesh.glb", (glb(), glb_of_two()), (glb_changed, mutators.bytes_changed), _mesh_file
+    )
     yield Reader("picture", "front.png", pictures(), as_bytes, _picture)
     yield Reader(
         "report.json: yaw", "result/report.json", (b'{"meshes": [{"yaw_deg": 90.0}]}',), as_json, _yaw

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -68,8 +69,17 @@ def share_of_views(num_views: int) -> Share:
 
 
 def own_port() -> dist.TCPStore:
-    """Where the others will find this process, rank 0; its `port` is a free one."""
-    return dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
+    """Where the others will find this process, rank 0; its `port` is a free one, of this computer alone.
+
+    Left to itself, a store listens to the whole network, and asks nobody for a password.
+    """
+    if sys.platform == "win32":  # Where a store takes no socket.
+        return dist.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)
+    with socket.create_server((HERE, 0)) as server:
+        port = server.getsockname()[1]
+        return dist.TCPStore(
+            HERE, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach()
+        )
 
 
 def join(

@@ -22,9 +22,11 @@ OVERLAPPING = 0.01
 """Share of the painted points above which overlapping islands are worth a word."""
 GRID = 256
 """Points along a tile at which overlaps are counted."""
-MAX_TESTS = 20_000_000
-"""Of a point against a face; beyond them only some of the faces are tested."""
-CHUNK_TESTS = 1_000_000
+MARGIN = 1e-3
+"""Distance from the edge of a face, in grid cells, within which a point is not inside."""
+MAX_ROWS = 20_000_000
+"""Of points that are compared with a face; beyond them only some of the faces are."""
+CHUNK_ROWS = 1_000_000
 REMEDY = "Unwrap the object again, or remove the UV map and a new one is made."
 
 
@@ -142,9 +144,64 @@ def check_uvs(uvs: np.ndarray, verts: np.ndarray, faces: np.ndarray) -> list[str
     share = overlap(uvs[is_painted], tiles[is_painted])
     if share > OVERLAPPING:
         warnings.append(
-            f"{share:.0%} of the UV map lies under other parts of it: parts that overlap share their colors."
+            f"{share:.0%} of the UV map lies under other parts of it: parts that overlap share their colors. Unwrap "
+            "the object again if they should not."
         )
     return warnings
+
+
+def slots_apart(uvs: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """UVs `faces 3 2` in which no two material slots share points; `slots` has the slot of each face.
+
+    In most files each material has pictures of its own, so that its UVs may lie where those of another do. A job paints
+    one picture for each tile: slots that overlap earlier ones move up by whole tiles. `uvs` itself if none does.
+
+    >>> square = np.array([[[0, 0], [1, 0], [1, 1]], [[0, 0], [1, 1], [0, 1.0]]])
+    >>> both, slots = np.concatenate([square, square]), np.array([0, 0, 1, 1])
+    >>> tile_numbers(slots_apart(both, slots)).tolist()
+    [1001, 1001, 1011, 1011]
+    >>> slots_apart(both, np.zeros(4, int)) is both
+    True
+
+    Raises RequestError for UVs that tile_numbers refuses.
+    """
+    used = np.flatnonzero(~bare_faces(uvs))
+    names = np.unique(slots[used])
+    if len(names) < 2:
+        return uvs
+    tiles = tile_numbers(uvs[used])
+    kinds = np.unique(tiles)
+    if len(kinds) > MAX_TILES:
+        return uvs  # Refused by check_uvs.
+    rows = int((kinds.max() - FIRST_TILE) // TILES_PER_ROW) + 1
+    is_painted = 2 * uv_areas(uvs[used]) >= SMALLEST
+    layers: list[np.ndarray] = []
+    layer_of_face = np.zeros(len(uvs), np.int64)
+    for name in names.tolist():
+        of_slot = slots[used] == name
+        painted = of_slot & is_painted
+        own = np.unique(tiles[painted])
+        covered, in_layer = _hits(uvs[used][painted], tiles[painted], own) > 0, np.searchsorted(kinds, own)
+        most = OVERLAPPING * np.count_nonzero(covered)
+        place = next(
+            (i for i, layer in enumerate(layers) if np.count_nonzero(layer[in_layer] & covered) <= most), None
+        )
+        if place is None:
+            if (len(layers) + 1) * len(kinds) > MAX_TILES:
+                raise RequestError(
+                    f"The UVs of {len(names):,} materials lie upon each other, and with textures of their own they would "
+                    f"need more than {MAX_TILES} UV tiles.",
+                    "Unwrap the object again with all materials together, or join some of them.",
+                )
+            place = len(layers)
+            layers.append(np.zeros((len(kinds), GRID, GRID), bool))
+        layers[place][in_layer] |= covered
+        layer_of_face[used[of_slot]] = place
+    if len(layers) == 1:
+        return uvs
+    moved = uvs.copy()
+    moved[..., 1] += (rows * layer_of_face).astype(uvs.dtype)[:, None]
+    return moved
 
 
 def overlap(uvs: np.ndarray, tiles: np.ndarray) -> float:
@@ -159,43 +216,61 @@ def overlap(uvs: np.ndarray, tiles: np.ndarray) -> float:
     >>> overlap(square, np.array([1001] * 2))
     0.0
     """
+    hits = _hits(uvs, tiles, np.unique(tiles))
+    covered = int(np.count_nonzero(hits))
+    return int(np.count_nonzero(hits > 1)) / covered if covered else 0.0
+
+
+def _hits(uvs: np.ndarray, tiles: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """How many of the faces `faces 3 2` cover each point of a grid `kinds GRID GRID` in the tiles `kinds`."""
     rows, columns = np.divmod(tiles - FIRST_TILE, TILES_PER_ROW)
     # Grid points lie at odd places, so that few edges run exactly through them.
     corners = (uvs.astype(np.float64) - np.stack([columns, rows], 1)[:, None]) * GRID - 0.4871
     low = np.clip(np.ceil(corners.min(1)), 0, GRID).astype(np.int64)
     high = np.clip(np.floor(corners.max(1)), -1, GRID - 1).astype(np.int64)
-    sizes = np.maximum(high - low + 1, 0)
-    tests = sizes.prod(1)
-    chosen = np.flatnonzero(tests)
-    if tests.sum() > MAX_TESTS:
+    num_rows = np.where(high[:, 0] >= low[:, 0], np.maximum(high[:, 1] - low[:, 1] + 1, 0), 0)
+    chosen = np.flatnonzero(num_rows)
+    if num_rows.sum() > MAX_ROWS:
         chosen = np.random.default_rng(0).permutation(chosen)
-        chosen = chosen[: max(int(np.searchsorted(np.cumsum(tests[chosen]), MAX_TESTS)), 2)]
-    _, tile = np.unique(tiles, return_inverse=True)
-    hits = np.zeros((tile.max(initial=0) + 1, GRID, GRID), np.int32)
-    ends = np.cumsum(tests[chosen])
-    for begin in range(0, int(ends[-1]) if len(ends) else 0, CHUNK_TESTS):
-        number = np.arange(begin, min(begin + CHUNK_TESTS, int(ends[-1])))
+        chosen = chosen[: max(int(np.searchsorted(np.cumsum(num_rows[chosen]), MAX_ROWS)), 2)]
+    tile = np.searchsorted(kinds, tiles)
+    # What a face adds from its first point in a row on, and takes away behind its last.
+    changes = np.zeros((len(kinds), GRID, GRID + 1), np.int32)
+    ends = np.cumsum(num_rows[chosen])
+    for begin in range(0, int(ends[-1]) if len(ends) else 0, CHUNK_ROWS):
+        number = np.arange(begin, min(begin + CHUNK_ROWS, int(ends[-1])))
         place = np.searchsorted(ends, number, side="right")
         face = chosen[place]
-        row, column = np.divmod(number - (ends - tests[chosen])[place], sizes[face, 0])
-        x, y = low[face, 0] + column, low[face, 1] + row
-        inside = _contains(corners[face], x, y)
-        np.add.at(hits, (tile[face[inside]], y[inside], x[inside]), 1)
-    covered = int(np.count_nonzero(hits))
-    return int(np.count_nonzero(hits > 1)) / covered if covered else 0.0
+        y = low[face, 1] + number - (ends - num_rows[chosen])[place]
+        first, last = _span(corners[face], y)
+        first, last = np.maximum(first, low[face, 0]), np.minimum(last, high[face, 0])
+        is_hit = first <= last
+        face, y, first, last = face[is_hit], y[is_hit], first[is_hit], last[is_hit]
+        np.add.at(changes, (tile[face], y, first), 1)
+        np.add.at(changes, (tile[face], y, last + 1), -1)
+    return np.cumsum(changes, 2, dtype=np.int32)[..., :GRID]
 
 
-def _contains(corners: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether points lie strictly inside their triangles; a common edge of two belongs to neither."""
-    sides = []
+def _span(corners: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last whole x of the row y that lie strictly inside of triangles `faces 3 2`; first > last for none.
+
+    A common edge of two belongs to neither.
+    """
+    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
+    turn = np.sign((b[:, 0] - a[:, 0]) * (c[:, 1] - a[:, 1]) - (b[:, 1] - a[:, 1]) * (c[:, 0] - a[:, 0]))
+    low, high = np.full(len(y), -1.0), np.full(len(y), float(GRID))
     for corner in range(3):
-        ax, ay = corners[:, corner].T
-        bx, by = corners[:, (corner + 1) % 3].T
-        length = np.hypot(bx - ax, by - ay)
-        sides.append(((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / np.maximum(length, 1e-300))
-    least, most = np.minimum.reduce(sides), np.maximum.reduce(sides)
-    margin = 1e-3
-    return (least > margin) | (most < -margin)
+        (ax, ay), (bx, by) = corners[:, corner].T, corners[:, (corner + 1) % 3].T
+        length = np.maximum(np.hypot(bx - ax, by - ay), 1e-300)
+        # The distance from the edge is at_zero + slope * x, positive inside.
+        slope = -turn * (by - ay) / length
+        at_zero = turn * (bx - ax) * (y - ay) / length - slope * ax
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bound = (MARGIN - at_zero) / slope
+        low = np.where(slope > 0, np.maximum(low, bound), low)
+        high = np.where(slope < 0, np.minimum(high, bound), high)
+        high = np.where((slope == 0) & (at_zero <= MARGIN), -1.0, high)
+    return np.floor(low).astype(np.int64) + 1, np.ceil(high).astype(np.int64) - 1
 
 
 def _beside_others(uvs: np.ndarray, corner: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ from recdreamer.paths import given_path
 from recdreamer.shared.material_slots import MAX_SLOTS, named_slots, slots_in
 from recdreamer.shared.protocol import MAX_TRIANGLES, START_ARRAYS, RequestError, Start
 from recdreamer.shared.safe_files import FileMissing, confined, printable, read_bounded, read_npz, reason_of
-from recdreamer.shared.uv_map import bare_faces, check_uvs
+from recdreamer.shared.start_check import check_extent, check_start
+from recdreamer.shared.uv_map import bare_faces
 from recdreamer.start.given_mesh import MAX_CORNERS, GivenMesh, Unreadable
 from recdreamer.start.gltf_file import OpenFile, read_gltf
 from recdreamer.start.obj_file import read_obj
@@ -29,8 +30,6 @@ Y_UP = (".obj", ".glb", ".gltf")
 MAX_FILE_BYTES = 512 * 2**20
 """Of a mesh file, and of all arrays of a START_MESH: the largest have as much in double precision, and text takes about
 100 bytes per triangle."""
-MAX_EXTENT, MIN_EXTENT = 1e36, 1e-36
-"""Metres between which coordinates are far from the limits of float32."""
 MAX_NOTES = 10
 WIDTHS: dict[str, tuple[int, ...]] = {
     "verts": (3,), "faces": (3,), "uvs": (3, 2), "region": (), "rgb": (3,), "slots": (), "slot_names": ()
@@ -224,7 +223,7 @@ def checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             raise RequestError(
                 f"The {name} of the mesh to start from have {len(arrays[name])} entries, not {count}.", CHOOSE
             )
-    _check_extent(verts, faces)
+    check_extent(verts, faces)
     for name in ("region", "rgb"):
         if name in arrays and not (arrays[name].min() >= 0 and arrays[name].max() <= 1):
             raise RequestError(f"The {name} of the mesh to start from are not all between 0 and 1.", CHOOSE)
@@ -236,49 +235,6 @@ def checked(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if "uvs" in arrays and bare_faces(arrays["uvs"]).all():
         arrays = {name: array for name, array in arrays.items() if name != "uvs"}
     return {name: array.astype(WHOLE_NUMBERS.get(name, np.float32)) for name, array in arrays.items()}
-
-
-def _check_extent(verts: np.ndarray, faces: np.ndarray) -> None:
-    """Raises RequestError if float32 coordinates cannot hold the shape, or if there is none."""
-    used = verts[np.unique(faces)].astype(np.float64)
-    extent, distance = float(np.ptp(used, axis=0).max()), float(np.abs(used).max(initial=0.0))
-    if extent > MAX_EXTENT or distance > MAX_EXTENT:
-        raise RequestError(
-            f"The mesh to start from reaches {max(extent, distance):.0e} m far.",
-            "Scale it down, and move it to the origin.",
-        )
-    corners = verts[faces].astype(np.float64)
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    if 0 < extent <= 1e-6 * distance:
-        raise RequestError(
-            f"The mesh to start from is {extent:.3g} m large and {distance:.3g} m away from the origin, too far for "
-            "the precision of its coordinates.",
-            "Move it to the origin of the scene.",
-        )
-    if extent < MIN_EXTENT or not normals.any():
-        raise RequestError(
-            "The mesh to start from has no extent: all its faces are points or lines.",
-            "Choose an object with a surface.",
-        )
-
-
-def check_start(arrays: dict[str, np.ndarray], start: Start) -> list[str]:
-    """What the artist should know before a job starts from this mesh, one sentence each. Raises RequestError.
-
-    The same function is asked before a job is made and by its worker.
-    """
-    if start == "object":
-        slots = slots_in(arrays, len(arrays["faces"]))
-        if slots is None or slots.num_used < 2:
-            return []
-        return [
-            f"The surface is made again, so that its {slots.num_used} materials become one, with one texture."
-        ]
-    if start != "texture":
-        return []
-    if "uvs" not in arrays:
-        return ["The mesh has no UV map; a new one is made."]
-    return check_uvs(arrays["uvs"], arrays["verts"], arrays["faces"])
 
 
 def _check_array(name: str, array: np.ndarray) -> None:

@@ -20,13 +20,11 @@ from recdreamer.report import Tick, Warn, no_warn
 from recdreamer.sdf.from_mesh import Nearest, SolidMesh
 from recdreamer.shared.material_slots import slots_in
 from recdreamer.shared.protocol import Start
+from recdreamer.shared.start_check import is_flat, painted_uvs
 from recdreamer.start.mesh_file import Placement
 
 REGION_REACH = (0.2, 0.4)
 """Distances from the surface, in scene units, up to which a region has its full weight, and from which it has none."""
-
-FLAT = 0.05
-"""An object is flat if its height is a smaller share of its length."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class StartingPoint:
     original: dict[str, np.ndarray] = field(default_factory=dict)
     """The arrays of START_MESH, unchanged, in metres."""
     mesh: Mesh | None = None
-    """The mesh in scene units, with its UVs if it has any."""
+    """The mesh in scene units, with its UVs if it has any; where it is painted, those of no two materials overlap."""
     placement: Placement | None = None
     """The position of the mesh in the scene."""
     distances: Float[Tensor, "x y z"] | None = None
@@ -68,10 +66,7 @@ class StartingPoint:
     @property
     def is_flat(self) -> bool:
         """An object that lies flat on the ground: scaled by its height, it would become a field."""
-        if self.kind != "object" or self.mesh is None:
-            return False
-        extents = np.ptp(self.mesh.verts, axis=0)
-        return bool(extents[2] < FLAT * extents.max())
+        return self.kind == "object" and self.mesh is not None and is_flat(np.ptp(self.mesh.verts, axis=0))
 
     @property
     def goes_on(self) -> bool:
@@ -147,7 +142,8 @@ def centred(original: dict[str, np.ndarray], config: GenerateConfig) -> Placemen
 def in_scene(start: StartingPoint, placement: Placement) -> StartingPoint:
     original = start.original
     verts, faces = placement.to_scene(original["verts"]), original["faces"]
-    mesh = Mesh(verts, faces, original.get("uvs"), slots_in(original, len(faces)))
+    uvs = painted_uvs(original) if start.is_only_painted and "uvs" in original else original.get("uvs")
+    mesh = Mesh(verts, faces, uvs, slots_in(original, len(faces)))
     return replace(start, mesh=mesh, placement=placement)
 
 

@@ -1,0 +1,168 @@
+"""What becomes of the start of a job, said before the job is made, by the functions that its worker asks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import bpy
+import numpy as np
+
+from ...backend.recdreamer.shared.protocol import RequestError, Start
+from ...backend.recdreamer.shared.start_check import check_extent, check_size, check_start, painted_uvs
+from ...backend.recdreamer.shared.uv_map import tile_numbers
+from ..objects.evaluation import MESHABLE, has_faces
+from .fingerprint import digest
+from .mesh_capture import front_turned, shown_mesh, uv_map_of
+
+WAIT_S = 0.3
+"""Longest wait of a redraw. Most maps take less; one with many overlaps takes seconds."""
+FRESH_S = 2.0
+"""Time for which objects are not read again; longer if reading takes longer."""
+MOST_OF_THE_TIME = 20
+"""Objects are not read again for this many times as long as that takes."""
+MAX_FACES = 200_000
+"""Of objects that are read while the panel is drawn; a mesh of so many takes a third of a second."""
+MAX_KEPT = 32
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong with a start."""
+
+    problem: RequestError | None = None
+    """Why no job can start from it."""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Objects as they were read last."""
+
+    of: tuple
+    read_at: float
+    fresh_s: float
+    arrays: dict[str, np.ndarray]
+    key: str
+    keeps_faces: bool
+    """Whether modifiers leave the faces as they are."""
+
+
+FIT = Verdict()
+NO_ROOM = (
+    "The UVs of several materials overlap, and modifiers change the faces.",
+    "Unwrap it with all materials together (UV › Smart UV Project), or apply the modifiers.",
+)
+_verdicts: dict[str, Verdict] = {}
+"""By digest of the mesh; those that were asked for last, at the end."""
+_threads: dict[str, threading.Thread] = {}
+_shown: list[_Shown] = []
+"""Of the only start that the panel shows."""
+
+
+def verdict_of(objects: Sequence[bpy.types.Object], kind: Start) -> Verdict:
+    """The verdict on the extent, the UVs and the materials of the objects that a job starts from.
+
+    Fit while it is not yet known, because this is called on every redraw; and for objects whose mesh can only be known by
+    evaluating them in a scene of their own, which Generate does.
+    """
+    found = _read(objects, kind)
+    if found is None:
+        return FIT
+    verdict_on = verdict(found.key, found.arrays, kind, found.keeps_faces)
+    # The panel says in words of its own what becomes of an object without a UV map.
+    has_map = kind != "texture" or bool(uv_map_of(objects[0]))
+    return verdict_on if has_map else Verdict(verdict_on.problem)
+
+
+def said_of_size(
+    objects: Sequence[bpy.types.Object],
+    kind: Start,
+    *,
+    metres_per_unit: float,
+    front_deg: float,
+    seen_px: int,
+    height_m: float | None,
+) -> list[str]:
+    """What becomes of the size of the objects; a height of None is their own."""
+    found = _read(objects, kind)
+    if found is None:
+        return []
+    verts = front_turned(found.arrays["verts"].astype(np.float64), front_deg) * metres_per_unit
+    corners = np.stack([verts.min(0), verts.max(0)])  # Of all vertices, none of which is loose.
+    height_m = float(np.ptp(corners[:, 2])) if height_m is None else height_m
+    return check_size({"verts": corners, "faces": np.array([[0, 1, 1]])}, kind, seen_px, height_m)
+
+
+def verdict(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> Verdict:
+    """The verdict on a START_MESH, by its digest; fit while it is not yet known."""
+    key = f"{kind} {keeps_faces} {key}"
+    if key not in _verdicts:
+        if key not in _threads:
+            _threads[key] = threading.Thread(
+                target=_judge, args=(key, arrays, kind, keeps_faces), daemon=True
+            )
+            _threads[key].start()
+            _threads[key].join(WAIT_S)
+        if not _threads[key].is_alive():
+            del _threads[key]
+    return _verdicts.get(key, FIT)
+
+
+def key_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """Digest of what the verdict depends on."""
+    names = [name for name in ("uvs", "verts", "faces", "slots", "slot_names") if name in arrays]
+    return digest(*(arrays[name] for name in names))
+
+
+def moves_uvs(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether the UVs in which a START_MESH is painted are not its own. Raises RequestError."""
+    return "uvs" in arrays and painted_uvs(arrays) is not arrays["uvs"]
+
+
+def _read(objects: Sequence[bpy.types.Object], kind: Start) -> _Shown | None:
+    """The objects as they are shown now or were shortly before; None if they have no mesh that is easily read."""
+    of = (kind, *(obj.session_uid for obj in objects))
+    if _shown and _shown[0].of == of and time.monotonic() - _shown[0].read_at < _shown[0].fresh_s:
+        return _shown[0]
+    _shown.clear()
+    parts = [obj for obj in objects if obj.type in MESHABLE]
+    num_faces = sum(len(obj.data.polygons) for obj in parts if obj.type == "MESH")
+    if not parts or num_faces > MAX_FACES or not all(map(_is_easily_read, objects)):
+        return None
+    started = time.monotonic()
+    try:
+        arrays, keeps_faces = shown_mesh(parts, bpy.context)
+    except RequestError:
+        return None  # Which Generate says.
+    if not len(arrays["faces"]):
+        return None
+    fresh_s = max(FRESH_S, MOST_OF_THE_TIME * (time.monotonic() - started)) if FRESH_S else 0.0
+    _shown.append(_Shown(of, time.monotonic(), fresh_s, arrays, key_of(arrays), keeps_faces))
+    return _shown[0]
+
+
+def _is_easily_read(obj: bpy.types.Object) -> bool:
+    """False for what may show instances, which are in no mesh of its own, and for meshes that are being edited."""
+    shows_instances = obj.instance_type != "NONE" or any(
+        modifier.type == "NODES" for modifier in obj.modifiers
+    )
+    return obj.mode != "EDIT" and not shows_instances and (obj.type not in MESHABLE or has_faces(obj))
+
+
+def _judge(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> None:
+    try:
+        check_extent(arrays["verts"], arrays["faces"])
+        if kind == "texture" and "uvs" in arrays:
+            # Of a UV map in Blender no face can be without, so what is not a number is wrong.
+            tile_numbers(arrays["uvs"])
+        found = Verdict(warnings=tuple(check_start(arrays, kind)))
+        if kind == "texture" and not keeps_faces and moves_uvs(arrays):
+            found = Verdict(RequestError(*NO_ROOM))  # For a UV map that the result could bring.
+    except RequestError as error:
+        found = Verdict(error)
+    while len(_verdicts) >= MAX_KEPT:
+        _verdicts.pop(next(iter(_verdicts)))
+    _verdicts[key] = found

@@ -1,0 +1,212 @@
+"""What becomes of the object is said before Generate, by the functions that the worker asks, too."""
+
+from __future__ import annotations
+
+import time
+
+import bpy
+import numpy as np
+import pytest
+
+from .objects import add_cube, reported
+
+
+@pytest.fixture
+def painted(settings):
+    cube = add_cube()
+    settings.start.kind, settings.start.object = "texture", cube
+    return cube
+
+
+def put_uvs(obj, uvs) -> None:
+    layer = obj.data.uv_layers.active.uv
+    layer.foreach_set("vector", np.broadcast_to(np.float32(uvs), (len(layer), 2)).ravel())
+
+
+def read_uvs(obj) -> np.ndarray:
+    uvs = np.empty(2 * len(obj.data.uv_layers.active.uv), np.float32)
+    obj.data.uv_layers.active.uv.foreach_get("vector", uvs)
+    return uvs.reshape(-1, 2)
+
+
+@pytest.fixture(autouse=True)
+def patient(addon, monkeypatch):
+    """Each redraw waits for the verdict, and reads the mesh anew."""
+    monkeypatch.setattr(addon("start.fitness"), "WAIT_S", 60)
+    monkeypatch.setattr(addon("start.fitness"), "FRESH_S", 0)
+
+
+def test_a_good_map(painted, sentence, draw):
+    assert sentence() == ""
+    assert "UV" not in " ".join(draw().texts)
+
+
+def test_a_map_without_area(painted, sentence):
+    put_uvs(painted, (0, 0))
+    assert sentence() == (
+        "'Cube': The UV map has no area: all its faces are points or lines. "
+        "Unwrap the object again, or remove the UV map and a new one is made."
+    )
+    painted.data.uv_layers.remove(painted.data.uv_layers[0])
+    assert sentence() == "", "and so it is"
+
+
+def test_a_map_of_a_default_that_repeats(painted, sentence):
+    put_uvs(painted, 3 * read_uvs(painted))
+    assert "cross the border of their UV tile" in sentence()
+
+
+def test_not_finite(painted, sentence):
+    put_uvs(painted, (np.nan, 0))
+    assert "coordinates that are no numbers" in sentence()
+
+
+def test_overlaps_are_a_warning_only(painted, sentence, draw):
+    for polygon in painted.data.polygons:
+        for corner, loop in enumerate(polygon.loop_indices):
+            painted.data.uv_layers.active.uv[loop].vector = ((0, 0), (1, 0), (1, 1), (0, 1))[corner]
+    assert sentence() == ""
+    assert "parts that overlap share their colors" in " ".join(draw().texts)
+
+
+def test_what_modifiers_make_of_it_is_checked_too(painted, sentence):
+    modifier = painted.modifiers.new("Mirror", "MIRROR")
+    modifier.use_mirror_u, modifier.offset_u = True, -3.0
+    assert sentence().startswith("'Cube': ") and "UV" in sentence()
+
+
+def test_what_only_an_evaluation_of_its_own_can_know_is_checked_by_generate(painted, sentence):
+    painted.modifiers.new("GeometryNodes", "NODES")
+    put_uvs(painted, (0, 0))
+    assert sentence() == ""
+    assert "'Cube': The UV map has no area" in reported()
+
+
+def with_materials(obj, *names):
+    """On the faces in turn."""
+    for name in names:
+        obj.data.materials.append(bpy.data.materials.get(name) or bpy.data.materials.new(name))
+    obj.data.polygons.foreach_set("material_index", np.arange(len(obj.data.polygons)) % len(names))
+    return obj
+
+
+@pytest.fixture
+def said(draw):
+    return lambda: " ".join(draw().texts)
+
+
+def test_materials_that_become_one_are_said(settings, said):
+    cube = with_materials(add_cube(), "oak", "tin")
+    settings.start.kind, settings.start.object = "object", cube
+    wanted = "The surface is made again, so that its 2 materials become one, with one texture."
+    assert wanted in said()
+    other = with_materials(add_cube((2, 0, 0)), "tin", "brass")
+    other.parent = cube
+    assert wanted.replace("2", "3") in said(), "those of its parts count"
+    settings.start.use_children = False
+    assert wanted in said()
+    cube.data.polygons.foreach_set("material_index", [1] * 6)
+    assert "materials" not in said()
+    settings.start.kind = "texture"
+    assert "materials" not in said()
+
+
+def test_what_becomes_of_the_size_is_said(settings, said):
+    cube = add_cube(scale=(1, 1, 2))
+    bpy.context.view_layer.update()
+    settings.start.kind, settings.start.object, settings.height = "object", cube, 0.5
+    assert "m high, and its result" not in said(), "it keeps its size"
+    settings.start.keep_size = False
+    assert "The object is 2 m high, and its result will be 0.5 m high." in said()
+    bpy.context.scene.unit_settings.scale_length = 0.01
+    assert "The object is 0.02 m high, and its result will be 0.005 m high." in said()
+    bpy.context.scene.unit_settings.scale_length = 1
+    cube.scale = (2, 1, 0.01)
+    bpy.context.view_layer.update()
+    assert "The object is flat, 2 × 1 × 0.01 m" in said()
+    settings.front = np.pi / 2
+    assert "The object is flat, 1 × 2 × 0.01 m" in said(), "seen from its front"
+    cube.scale = (0.01, 0.01, 1)
+    bpy.context.view_layer.update()
+    assert "less than a pixel of the 64" in said()
+    settings.start.kind = "texture"
+    assert "less than a pixel of the 64" in said()
+
+
+def test_parts_that_are_left_out_are_said(settings, said):
+    cube, part = add_cube(), add_cube((2, 0, 0))
+    part.parent = cube
+    settings.start.kind, settings.start.object = "object", cube
+    assert "left out" not in said()
+    part.hide_set(True)
+    assert "Of 'Cube', 1 hidden object below it is left out." in said()
+
+
+def test_what_cannot_be_read_says_nothing_and_draws(settings, said):
+    settings.start.kind = "object"
+    said()
+    settings.start.object = bpy.data.objects.new("Empty", None)
+    said()
+    bpy.context.scene.collection.objects.link(settings.start.object)
+    said()
+    bpy.ops.object.text_add()
+    settings.start.object, settings.start.keep_size = bpy.context.object, False
+    assert "The object is flat" in said()
+    cube = settings.start.object = add_cube()
+    bpy.ops.object.mode_set(mode="EDIT")
+    said()
+    bpy.ops.object.mode_set(mode="OBJECT")
+    cube.data.clear_geometry()
+    said()
+
+
+def test_a_slow_verdict_does_not_hold_the_panel_up(painted, sentence, addon, monkeypatch):
+    module = addon("start.fitness")
+
+    def slow(*args):
+        time.sleep(0.5)
+        raise module.RequestError("It is bad.", "Mend it.")
+
+    monkeypatch.setattr(module, "check_start", slow)
+    monkeypatch.setattr(module, "WAIT_S", 0.01)
+    put_uvs(painted, (0.25, 0.5))
+    started = time.monotonic()
+    assert sentence() == "" and time.monotonic() - started < 0.4
+    deadline = time.monotonic() + 20
+    while sentence() == "" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert sentence() == "'Cube': It is bad. Mend it."
+
+
+@pytest.mark.parametrize("kind", ["object", "texture"])
+def test_an_object_without_extent_is_refused_before_there_is_a_job(settings, sentence, kind):
+    cube = add_cube()
+    settings.start.kind, settings.start.object = kind, cube
+    assert sentence() == ""
+    cube.data.vertices.foreach_set("co", np.zeros(24))
+    cube.data.update()
+    wanted = (
+        "'Cube': The mesh to start from has no extent: all its faces are points or lines. Choose an object with a "
+        "surface."
+    )
+    assert sentence() == wanted
+    # Geometry Nodes may show anything, so that only Generate knows.
+    cube.modifiers.new("GeometryNodes", "NODES")
+    assert sentence() == "" and wanted in reported()
+
+
+def test_an_object_far_from_the_origin_is_refused_before_there_is_a_job(settings, sentence):
+    settings.start.kind, settings.start.object = "object", add_cube((1e7, 0, 0))
+    bpy.context.view_layer.update()
+    assert "too far for the precision of its coordinates. Move it to the origin" in sentence()
+
+
+def test_materials_with_a_map_each_and_modifiers_are_refused_with_a_remedy(painted, sentence, addon):
+    with_materials(painted, "oak", "tin")
+    put_uvs(painted, np.tile(np.float32([(0, 0), (1, 0), (1, 1), (0, 1)]), (6, 1)))
+    assert sentence() == ""
+    painted.modifiers.new("Bevel", "BEVEL")
+    wanted = f"'Cube': {' '.join(addon('start.fitness').NO_ROOM)}"
+    assert sentence() == wanted
+    painted.modifiers.new("GeometryNodes", "NODES")
+    assert sentence() == "" and wanted in reported()
