@@ -25,11 +25,21 @@ class RegularizerConfig:
     """Weights of the regularizers, relative to a distillation loss summed over latents and averaged over views."""
 
     sparsity: float = 10.0
-    opaque: float = 10.0
-    """Weight at the end, reached linearly; pushes pixels away from half-transparent."""
-    entropy: float = 10.0
-    """Entropy of the samples' weights; weight at the end, reached linearly."""
+    """threestudio, prolificdreamer.yaml: 10."""
+    opaque: float = 1000.0
+    """Pushes pixels away from half-transparent. threestudio, prolificdreamer.yaml: 1000."""
+    opaque_rise: tuple[float, float] = (0.4, 0.4)
+    """Shares of the steps between which this weight rises linearly from 0 to its value. threestudio: at once, after
+    10,000 of 25,000 steps."""
+    entropy: float = 100.0
+    """Entropy of the samples' weights. RecDreamer's released code: 100 (ProlificDreamer: 10, and 100 against fog)."""
+    entropy_rise: tuple[float, float] = (0.0, 0.0)
+    """Like `opaque_rise`. Released code: constant."""
+    entropy_samples_per_ray: int = 96
+    """Samples of each ray, of all pixels, over which the mean entropy is taken (released code: 64 coarse and 32 fine
+    ones), so that its pull does not depend on how many are skipped as empty. 0: over those that are rendered."""
     smoothness: float = 30.0
+    """No source has it. At Stable Diffusion's size its gradient is a thousandth of the distillation's: harmless."""
     color_smoothness: float = 10.0
     z_variance: float = 0.0
     """Variance of depth along each ray that hits something (HiFA)."""
@@ -45,17 +55,23 @@ class OptimizeConfig:
     num_views: int = 1
     """Cameras per step."""
     render_px: int = 256
+    """From the first step to the last (paper, C.6, and the released code). threestudio's VSD renders 64 pixels for the
+    first fifth, which would save little: of a step, a picture takes a seventeenth (docs/evaluation.md)."""
     grid_learning_rate: float = 1e-2
+    """Rates, here and below: ProlificDreamer's and RecDreamer's released code."""
     network_learning_rate: float = 1e-3
     final_learning_rate: float = 1.0
     """Final share of the learning rates, reached along a cosine; 1 keeps them constant."""
     background: Literal["plain", "learned"] = "learned"
     """`plain`: a random colour behind each view. `learned`: a learned surrounding instead, in half of the views
     (as ProlificDreamer)."""
-    background_brightness: tuple[float, float] = (0.4, 1.0)
-    """Range of a plain background, sRGB in [0, 1]."""
-    background_tint: float = 0.1
+    background_brightness: tuple[float, float] = (0.0, 1.0)
+    """Range of a plain background, sRGB in [0, 1]. threestudio, `random_aug`: any color."""
+    background_tint: float = 1.0
     """Largest difference between the channels of a plain background."""
+    density_noise: float = 1.0
+    """Standard deviation of the noise on densities before their softplus, in training pictures alone: only what stays
+    solid in spite of it is seen. ProlificDreamer's and RecDreamer's released code: 1. 0: none."""
     tiny_encoder: str = ""
     """Folder or id of an AutoencoderTiny (TAESD: madebyollin/taesd) that encodes the pictures of this stage; empty uses
     the prior's own encoder. Its latents are a little off, and so are the colors, which the third stage learns anew."""

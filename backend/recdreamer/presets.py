@@ -28,7 +28,9 @@ BUILTIN_VIEWS = ViewConfig(
 )  # fmt: skip
 """From its right, the figure is seen facing left."""
 
-EMBEDDED_FIELD = FieldConfig(num_levels=8, log2_table_size=16, max_resolution=128, hidden_width=32)
+EMBEDDED_FIELD = FieldConfig(
+    num_levels=8, log2_table_size=16, max_resolution=128, hidden_width=32, blob_density=5.0, blob_radius=0.5
+)
 """At the finest level about two cells per pixel of a 64-pixel picture of the cube."""
 EMBEDDED_CAMERAS = CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0))
 """Those of the prior's training pictures."""
@@ -144,7 +146,7 @@ def embedded(request: JobRequest) -> GenerateConfig:
         optimize=OptimizeConfig(
             num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
             final_learning_rate=0.05, background="plain", background_brightness=(0.45, 1.0),
-            background_tint=0.2, preview_every=25,
+            background_tint=0.2, density_noise=0.0, preview_every=25,
         ),
         # This prior has never seen normals. Its steps are cheap, and the cells of the grid are as fine as its pixels:
         # where the first stage is round or pitted, the surface has to move by five cells or more.
@@ -171,7 +173,8 @@ def embedded(request: JobRequest) -> GenerateConfig:
         ),
         rectifier=RectifierConfig(weight=300.0, n_ema=30, attribute_classifier="builtin"),
         regularizers=RegularizerConfig(
-            sparsity=10.0, opaque=1000.0, entropy=30.0, smoothness=100.0, color_smoothness=100.0
+            sparsity=10.0, opaque=1000.0, opaque_rise=(0.0, 1.0), entropy=30.0, entropy_rise=(0.0, 1.0),
+            entropy_samples_per_ray=0, smoothness=100.0, color_smoothness=100.0,
         ),
         cameras=EMBEDDED_CAMERAS,
         field=EMBEDDED_FIELD,
