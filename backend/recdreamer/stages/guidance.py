@@ -75,7 +75,7 @@ def prepare_guides(
                 f"The geometry stage cannot follow {stage.method} in a job that follows {config.method}.",
                 f"Set geometry.method to sds, or to {config.method}.",
             )
-        is_same = stage.guidance.auxiliary_prompt == config.guidance.auxiliary_prompt
+        is_same = endings(stage.guidance) == endings(config.guidance)
         # Prepared once, as a language model may have to be loaded.
         prompts = first.prompts if is_same else prepare_prompts(config.prompt, stage.guidance, prior)
         return Guide(
