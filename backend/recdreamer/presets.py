@@ -16,6 +16,7 @@ from recdreamer.config import GenerateConfig, GeometryConfig, OptimizeConfig, Re
 from recdreamer.distillation.guidance_config import RectifierConfig
 from recdreamer.field import FieldConfig
 from recdreamer.mesh import MeshConfig
+from recdreamer.pose.draw import DrawConfig
 from recdreamer.prior.prompts import ViewConfig
 from recdreamer.rendering import RenderConfig
 from recdreamer.shared.protocol import JobRequest, RequestError
@@ -35,6 +36,10 @@ VSD, and what runs on that, ESD and SDS-Bridge, has the 60 degrees of ProlificDr
 PARTICLES_INTERVALS = 10
 """n_i for several particles (paper, B.3)."""
 
+EMBEDDED_DRAWING = DrawConfig(
+    side="facing left", left="", right="", num_samples=8, guidance_scale=3.0, num_steps=25
+)
+"""The priors that ship obey these words."""
 EMBEDDED_FIELD = FieldConfig(
     num_levels=8, log2_table_size=16, max_resolution=128, hidden_width=32, blob_density=5.0, blob_radius=0.5
 )
@@ -186,7 +191,9 @@ def embedded(request: JobRequest) -> GenerateConfig:
             clip_limits=(0.5, 2.0), bridge_source="", bridge_weight=3.0,
             inversion_scale=-1.0,
         ),
-        rectifier=RectifierConfig(weight=300.0, n_ema=30, attribute_classifier="builtin"),
+        rectifier=RectifierConfig(
+            weight=300.0, n_ema=30, attribute_classifier="builtin", drawing=EMBEDDED_DRAWING
+        ),
         regularizers=RegularizerConfig(
             sparsity=10.0, opaque=1000.0, opaque_rise=(0.0, 1.0), entropy=30.0, entropy_rise=(0.0, 1.0),
             entropy_samples_per_ray=0, smoothness=100.0, color_smoothness=100.0,

@@ -9,6 +9,7 @@ from recdreamer.distillation.gradients import Clamp
 from recdreamer.distillation.perp_neg import PerpNegSchedule
 from recdreamer.distillation.timesteps import Schedule
 from recdreamer.pose.classifier import ClassifierConfig
+from recdreamer.pose.draw import DrawConfig
 from recdreamer.prior.prompts import ViewConfig
 
 
@@ -112,6 +113,8 @@ class RectifierConfig:
     n_ema: int = 100
     """Number of latest samples that carry 90 % of the weight in a marginal."""
     classifier: ClassifierConfig = ClassifierConfig()
+    drawing: DrawConfig = DrawConfig()
+    """Of templates that the prior draws itself."""
     anchor: bool = True
     """Check templates from other sources against the prior's own pictures, and replace those that do not fit by the
     prior's; False uses them unchecked (paper)."""

@@ -53,6 +53,10 @@ class Reading:
     """The likeliest class, by the same pose."""
 
     @property
+    def mean_share(self) -> float:
+        return sum(self.shares.values()) / len(self.shares)
+
+    @property
     def is_trusted(self) -> bool:
         return min(self.shares.values()) >= TRUSTED
 
@@ -86,6 +90,18 @@ def read_drawn(
         turn_deg = 0.0  # Templates that fail in every turn say nothing about it.
     read_as = {pose: labels[int(probs[of_pose].mean(0).argmax())] for pose, of_pose in rows.items()}
     return Reading(turn_deg, found[turn_deg], read_as)
+
+
+def with_sides_swapped(drawn: Drawn) -> Drawn:
+    """The same pictures, of which each shows the other side than was believed."""
+    other = {"right": "left", "left": "right"}
+    templates = [
+        replace(template, label=other[template.label], azimuth_deg=CLASS_AZIMUTHS_DEG[other[template.label]])
+        if template.label in other
+        else template
+        for template in drawn.templates
+    ]
+    return Drawn(templates, drawn.pictures)
 
 
 def anchored(given: Sequence[PoseTemplate], drawn: Drawn, reading: Reading) -> list[PoseTemplate]:
