@@ -299,8 +299,8 @@ def test_a_fixed_marginal_is_measured_on_as_many_pictures_as_the_settings_say(
             read.append(len(images))
             return super().forward(images, generator)
 
-    def sample(prompts: list[str], generator: torch.Generator, scale: float) -> Tensor:
-        drawn.append((prompts, generator.initial_seed(), scale))
+    def sample(prompts: list[str], generator: torch.Generator, scale: float, num_steps: int) -> Tensor:
+        drawn.append((prompts, generator.initial_seed(), scale, num_steps))
         return torch.rand(len(prompts), 3, 64, 64)
 
     monkeypatch.setattr(prior, "sample", sample)
@@ -310,12 +310,13 @@ def test_a_fixed_marginal_is_measured_on_as_many_pictures_as_the_settings_say(
         seed=9,
         rectifier__marginal="sampled",
         rectifier__marginal_samples=3,
+        rectifier__drawing__num_steps=7,
         rectifier__num_intervals=2,
         guidance__guidance_scale=4.0,
         guidance__auxiliary_prompt="from behind",
     )
     (rectifier,) = prepare_guide(NOWHERE, config, prior).rectifiers
-    assert drawn == [(["a red bear, from behind"] * 3, 9, 4.0)] and read == [3, 3]
+    assert drawn == [(["a red bear, from behind"] * 3, 9, 4.0, 7)] and read == [3, 3]
     assert not rectifier.is_running
     assert torch.allclose(rectifier.marginal.probs, torch.tensor([ROW] * 2), atol=1e-5)
 

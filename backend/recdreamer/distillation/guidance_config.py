@@ -94,6 +94,10 @@ class RectifierConfig:
     """Fresh noise and a separate forward pass, as in the released code; False shares both with VSD (Alg. 1)."""
     estimate: Literal["clean", "noisy"] = "clean"
     """Input of the classifier: the clean estimate, or x_t itself (ablation of p(c|x_t, y), Sec. 4.4)."""
+    estimate_guidance: float = 1.0
+    """Classifier-free guidance of the clean estimate. 1: the estimate for the prompt alone, which is the mean of what the
+    picture may have been, and is read as well or better; and one row of the backward pass less. The released code takes
+    that of the prior's term, 7.5; the two gradients have little in common (docs/stable-diffusion.md)."""
     marginal: Literal["running", "sampled"] = "running"
     """p̄: tracked during optimization, or fixed from pictures drawn beforehand (ablation of p(c|y), Sec. 4.4)."""
     marginal_samples: int = 64
