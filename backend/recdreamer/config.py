@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from recdreamer.cameras import CameraConfig
+from recdreamer.device import Precision
 from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
 from recdreamer.distillation.timesteps import Schedule
 from recdreamer.field import FieldConfig, OccupancyConfig
@@ -205,6 +206,10 @@ class GenerateConfig:
     extractor: str
     device: str
     height_m: float
+    precision: Precision = "auto"
+    """Of the prior on a GPU. bfloat16 cannot overflow, but float16 is eight times as exact, and VSD and USD follow small
+    differences of two estimates (docs/stable-diffusion.md); its gradients are scaled. `single` takes twice the memory
+    (released code). `auto`: bfloat16, or float16 on cards without it."""
     processes: int = 1
     """Processes that share the views of a step, each with a GPU or a core. The result is the same within rounding; a
     stage with fewer views in a step is run by one. 0: as many as there are GPUs or cores, up to a process for each view

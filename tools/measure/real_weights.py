@@ -51,7 +51,7 @@ class Bench:
     def __init__(self, request: JobRequest, folder: Path, pictures: int) -> None:
         self.request, self.config, self.folder = request, resolve(request), folder
         self.device = choose_device(request.device)
-        self.dtype = choose_dtype(request.prior, self.device)
+        self.dtype = choose_dtype(request.prior, self.device, self.config.precision)
         self.prior = DiffusionPrior.load(request.prior, self.device, self.dtype)
         extractor = FeatureExtractor(self.config.extractor).to(self.device)
         drawing, prompt = self.config.rectifier.drawing, self.config.prompt

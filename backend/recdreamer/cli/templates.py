@@ -255,7 +255,7 @@ def _models(request: JobRequest) -> tuple[DiffusionPrior, FeatureExtractor, Clas
 
     quieten()
     config, device = resolve(request), choose_device(request.device)
-    prior = DiffusionPrior.load(request.prior, device, choose_dtype(request.prior, device))
+    prior = DiffusionPrior.load(request.prior, device, choose_dtype(request.prior, device, config.precision))
     return prior, FeatureExtractor(config.extractor).to(device), config.rectifier.classifier
 
 
