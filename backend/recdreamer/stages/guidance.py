@@ -187,16 +187,15 @@ def prepare_classifier(
         if config.pose_mode == "camera" and (doubt := side_doubt(folder)):
             warn(doubt)
         return build(drawn.templates), drawn.templates
-    reading = read_drawn(build([*loaded, *drawn.templates]), loaded, drawn)
+    read = lambda each: read_drawn(build([*loaded, *each.templates]), loaded, each)  # noqa: E731
+    reading = read(drawn)
     if drawing.right and reading is not None:
-        # The artist's pictures say which side is which, and do not have to obey words.
-        swapped = anchoring.with_sides_swapped(drawn)
-        other = read_drawn(build([*loaded, *swapped.templates]), loaded, swapped)
-        if other is not None and other.mean_share > reading.mean_share:
-            drawn, reading = swapped, other
+        drawn, reading = anchoring.with_known_sides(drawn, reading, read)
     if reading is not None:
         if doubt := anchoring.doubts(reading):
             warn(" ".join(doubt))
+            if config.pose_mode == "camera" and (doubt := side_doubt(folder)):
+                warn(doubt)
         loaded = anchored(loaded, drawn, reading)
     return build(loaded), loaded
 
