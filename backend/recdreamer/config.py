@@ -206,6 +206,9 @@ class GenerateConfig:
     extractor: str
     device: str
     height_m: float
+    extractor_px: int = 0
+    """Side of the extractor's input. 0: as it was trained, 224 for DINOv2, whose 16 × 16 patches are the map of B.1.4.
+    Released code: 560, averaged to 16 × 16, for six times the work."""
     precision: Precision = "auto"
     """Of the prior on a GPU. bfloat16 cannot overflow, but float16 is eight times as exact, and VSD and USD follow small
     differences of two estimates (docs/stable-diffusion.md); its gradients are scaled. `single` takes twice the memory

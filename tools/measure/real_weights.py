@@ -31,6 +31,8 @@ from recdreamer.prior.diffusion import DiffusionPrior, guided
 from recdreamer.report import NullReport
 from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 
+RELEASED_PX = 560
+"""Side of the extractor's input in the released code."""
 TIMESTEPS = (100, 300, 500, 700, 900)
 SCALES = (1.0, 7.5)
 
@@ -53,16 +55,17 @@ class Bench:
         self.device = choose_device(request.device)
         self.dtype = choose_dtype(request.prior, self.device, self.config.precision)
         self.prior = DiffusionPrior.load(request.prior, self.device, self.dtype)
-        extractor = FeatureExtractor(self.config.extractor).to(self.device)
+        extractor = FeatureExtractor(self.config.extractor, self.config.extractor_px).to(self.device)
         drawing, prompt = self.config.rectifier.drawing, self.config.prompt
         drawn = draw_templates(folder, self.prior, extractor, prompt, request.seed, drawing)
         templates = load_templates(JobFolder(folder), drawn, self.prior.image_px)
         images = torch.stack([template.image for template in templates]).to(self.device)
         self.generator = torch.Generator(device=self.device).manual_seed(request.seed + 1)
         attention = attention_to_prompt(self.prior, images, prompt, PATCHES, self.generator)
-        self.classifier = PoseClassifier(
-            extractor, templates, self.config.rectifier.classifier, request.seed, attention
-        )
+        settings, seed = self.config.rectifier.classifier, request.seed
+        self.classifier = PoseClassifier(extractor, templates, settings, seed, attention)
+        finer = FeatureExtractor(self.config.extractor, RELEASED_PX).to(self.device)
+        self.finer = PoseClassifier(finer, templates, settings, seed, attention)
         words = [f"{prompt}, {phrase}" for phrase in drawing.phrases().values() for _ in range(pictures)]
         self.pictures = self.prior.sample(words, self.generator, drawing.guidance_scale, drawing.num_steps)
         self.asked = [label for label in LABELS for _ in range(pictures)]
@@ -80,17 +83,21 @@ class Bench:
     @torch.no_grad()
     def reading(self) -> dict[str, Any]:
         """How the templates read fresh pictures, and which part of each template counts as the object."""
-        rows = torch.cat([self.classifier(one[None]) for one in self.pictures])
-        right = self.are_right(rows)
-        by_label = {
-            label: sum(ok for ok, asked in zip(right, self.asked, strict=True) if asked == label)
-            / self.asked.count(label)
-            for label in LABELS
-        }
+        shares = []
+        for classifier in (self.classifier, self.finer):
+            right = self.are_right(torch.cat([classifier(one[None]) for one in self.pictures]))
+            shares.append(
+                {
+                    label: sum(ok for ok, asked in zip(right, self.asked, strict=True) if asked == label)
+                    / self.asked.count(label)
+                    for label in LABELS
+                }
+            )
         mask = self.classifier.template_mask.float().mean(1)
         sides = self.folder / SIDES
         return {
-            "share read as asked": by_label,
+            "share read as asked": shares[0],
+            f"share read as asked, by an extractor of {RELEASED_PX} pixels": shares[1],
             "share of each template that is the object": [round(part, 2) for part in mask.tolist()],
             "sides": json.loads(sides.read_text()) if sides.exists() else None,
             "doubt": side_doubt(self.folder),

@@ -256,7 +256,11 @@ def _models(request: JobRequest) -> tuple[DiffusionPrior, FeatureExtractor, Clas
     quieten()
     config, device = resolve(request), choose_device(request.device)
     prior = DiffusionPrior.load(request.prior, device, choose_dtype(request.prior, device, config.precision))
-    return prior, FeatureExtractor(config.extractor).to(device), config.rectifier.classifier
+    return (
+        prior,
+        FeatureExtractor(config.extractor, config.extractor_px).to(device),
+        config.rectifier.classifier,
+    )
 
 
 def _print_template(template: Template, folder: Path = Path()) -> None:

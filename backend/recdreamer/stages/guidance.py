@@ -169,7 +169,7 @@ def prepare_classifier(
 
     Templates from other sources are compared with pictures that the prior draws (`pose.anchoring`).
     """
-    extractor = FeatureExtractor(config.extractor).to(prior.device)
+    extractor = FeatureExtractor(config.extractor, config.extractor_px).to(prior.device)
     given = job.read_request().templates
     loaded = load_templates(job, given, prior.image_px, warn)
     build = partial(_classifier_of, extractor=extractor, config=config, prior=prior)
