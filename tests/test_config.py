@@ -27,7 +27,8 @@ def config(method: str = "usd") -> GenerateConfig:
     ("name", "method", "numbers", "guidance"),
     [
         ("shape", "usd", (11, 1), (1.5, "uniform", 0.9, "from behind")),
-        ("geometry", "sds", (12, 2), (2.5, "annealed", 0.9, "from behind")),
+        # Its normals are asked for one side at a time.
+        ("geometry", "sds", (12, 2), (2.5, "annealed", 0.9, "")),
         ("texture", "usd", (13, 3), (3.5, "back_and_forth", 0.9, "from behind")),
         # A part of the object has no pose that could be rectified.
         ("close_ups", "vsd", (14, 3), (3.5, "late", 0.4, "close-up")),

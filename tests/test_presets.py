@@ -105,3 +105,24 @@ def test_a_draft_bakes_one_sample_a_texel() -> None:
         == 1
         < resolve(JobRequest("x")).mesh.bake_samples
     )
+
+
+def test_words_for_the_front_span_what_they_do_in_threestudio() -> None:
+    """Its own 45 degrees to either side; those of ProlificDreamer, 30, for VSD and for what runs on it."""
+    width = lambda method: (  # noqa: E731
+        resolve(JobRequest("x", method=method, prior="some/model")).guidance.views.front_width_deg
+    )
+    assert {width(method) for method in ("sds", "debiased_sds", "perp_neg", "sdi")} == {90.0}
+    assert {width(method) for method in ("vsd", "esd", "sds_bridge")} == {60.0}
+
+
+def test_several_particles_have_ten_intervals_with_stable_diffusion() -> None:
+    """n_i of the paper, B.3: 2 for one particle, 10 for four; a request may say otherwise."""
+    intervals = lambda prior="some/model", **overrides: (  # noqa: E731
+        resolve(
+            JobRequest("x", prior=prior, overrides={k.replace("__", "."): v for k, v in overrides.items()})
+        ).guidance.num_intervals
+    )
+    assert intervals() == 2 and intervals(optimize__num_particles=4) == 10
+    assert intervals(optimize__num_particles=4, guidance__num_intervals=3) == 3
+    assert intervals("builtin", optimize__num_particles=4) == intervals("builtin") == 4

@@ -49,8 +49,10 @@ class CameraConfig:
 
     elevation_deg: Range = (-10.0, 45.0)
     """Above the horizon."""
-    distance: Range = (2.6, 3.4)
-    """From the centre of the scene, in scene units."""
+    distance: Range = (2.2, 2.8)
+    """From the centre of the scene, in scene units. ProlificDreamer: 1 to 1.5, inside of the cube, where an object that
+    a job starts from (`StartConfig.half_size`) would not fit into the picture. From here it just does, and the initial
+    blob covers as much as theirs does; see `FieldConfig.blob_radius`."""
     fov_y_deg: Range = (40.0, 50.0)
     """Full vertical angle of view."""
     azimuth_deg: Range = (0.0, 360.0)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from recdreamer.cameras import CameraConfig
+from recdreamer.device import Precision
 from recdreamer.distillation.guidance_config import GuidanceConfig, RectifierConfig
 from recdreamer.distillation.timesteps import Schedule
 from recdreamer.field import FieldConfig, OccupancyConfig
@@ -26,11 +27,21 @@ class RegularizerConfig:
     """Weights of the regularizers, relative to a distillation loss summed over latents and averaged over views."""
 
     sparsity: float = 10.0
-    opaque: float = 10.0
-    """Weight at the end, reached linearly; pushes pixels away from half-transparent."""
-    entropy: float = 10.0
-    """Entropy of the samples' weights; weight at the end, reached linearly."""
+    """threestudio, prolificdreamer.yaml: 10."""
+    opaque: float = 1000.0
+    """Pushes pixels away from half-transparent. threestudio, prolificdreamer.yaml: 1000."""
+    opaque_rise: tuple[float, float] = (0.4, 0.4)
+    """Shares of the steps between which this weight rises linearly from 0 to its value. threestudio: at once, after
+    10,000 of 25,000 steps."""
+    entropy: float = 100.0
+    """Entropy of the samples' weights. RecDreamer's released code: 100 (ProlificDreamer: 10, and 100 against fog)."""
+    entropy_rise: tuple[float, float] = (0.0, 0.0)
+    """Like `opaque_rise`. Released code: constant."""
+    entropy_samples_per_ray: int = 96
+    """Samples of each ray, of all pixels, over which the mean entropy is taken (released code: 64 coarse and 32 fine
+    ones), so that its pull does not depend on how many are skipped as empty. 0: over those that are rendered."""
     smoothness: float = 30.0
+    """No source has it. At Stable Diffusion's size its gradient is a thousandth of the distillation's: harmless."""
     color_smoothness: float = 10.0
     z_variance: float = 0.0
     """Variance of depth along each ray that hits something (HiFA)."""
@@ -46,17 +57,23 @@ class OptimizeConfig:
     num_views: int = 1
     """Cameras per step."""
     render_px: int = 256
+    """From the first step to the last (paper, C.6, and the released code). threestudio's VSD renders 64 pixels for the
+    first fifth, which would save little: of a step, a picture takes a seventeenth (docs/evaluation.md)."""
     grid_learning_rate: float = 1e-2
+    """Rates, here and below: ProlificDreamer's and RecDreamer's released code."""
     network_learning_rate: float = 1e-3
     final_learning_rate: float = 1.0
     """Final share of the learning rates, reached along a cosine; 1 keeps them constant."""
     background: Literal["plain", "learned"] = "learned"
     """`plain`: a random colour behind each view. `learned`: a learned surrounding instead, in half of the views
     (as ProlificDreamer)."""
-    background_brightness: tuple[float, float] = (0.4, 1.0)
-    """Range of a plain background, sRGB in [0, 1]."""
-    background_tint: float = 0.1
+    background_brightness: tuple[float, float] = (0.0, 1.0)
+    """Range of a plain background, sRGB in [0, 1]. threestudio, `random_aug`: any color."""
+    background_tint: float = 1.0
     """Largest difference between the channels of a plain background."""
+    density_noise: float = 1.0
+    """Standard deviation of the noise on densities before their softplus, in training pictures alone: only what stays
+    solid in spite of it is seen. ProlificDreamer's and RecDreamer's released code: 1. 0: none."""
     tiny_encoder: str = ""
     """Folder or id of an AutoencoderTiny (TAESD: madebyollin/taesd) that encodes the pictures of this stage; empty uses
     the prior's own encoder. Its latents are a little off, and so are the colors, which the third stage learns anew."""
@@ -72,6 +89,10 @@ class GeometryConfig:
     num_steps: int = 15_000
     method: Method = "sds"
     guidance_scale: float = 100.0
+    view_prompts: bool = True
+    """Words for the camera's viewpoint behind the prompt, whatever the other stages have (released code)."""
+    auxiliary_prompt: str = ""
+    """Instead of the first stage's: with it, each side would be asked to show the others (released code: none)."""
     schedule: Schedule = "late"
     num_views: int = 1
     render_px: int = 512
@@ -84,18 +105,22 @@ class GeometryConfig:
     """Distance over which outlines fade, in scene units: about a quarter of a pixel."""
     step_size: float = 0.004
     """Distance between samples near the surface, in scene units."""
-    learning_rate: float = 0.1
-    """Cells per step, at the start."""
+    learning_rate: float = 0.01
+    """Cells per step, at the start. The surface can travel by 82 cells in all, about as far as in ProlificDreamer's
+    released code: 15,000 steps of 0.005, of distances that are cut off at 1."""
     final_learning_rate: float = 0.1
     albedo_learning_rate: float = 0.01
     """For `shaded` pictures: a wrong colour can then be corrected without a wrong shape."""
     albedo_variation: float = 100.0
     """Weight of differences between near points' albedo: without it, colours turn mottled."""
-    eikonal: float = 100.0
-    hessian: float = 30.0
+    eikonal: float = 900.0
+    """In proportion to the curvature's as where both were tuned, on the embedded prior. This weight and the four around
+    it hold at 96 vertices along the cube, and grow with the number of vertices; see `Surface.held`."""
+    hessian: float = 400.0
     """Weight of the curvature at the start; see `hessian_loss`."""
-    final_hessian: float = 100.0
-    """Weight of the curvature at the end."""
+    final_hessian: float = 1400.0
+    """Weight of the curvature at the end: 10,000 at 256 vertices along the cube, as threestudio's consistency of normals
+    (ProlificDreamer: 5,000). Guidance of 100 has gradients some ten times those of the embedded prior."""
     anchor: float = 1.0
     """Weight of the mean squared distance from the start, in cells."""
 
@@ -182,6 +207,13 @@ class GenerateConfig:
     extractor: str
     device: str
     height_m: float
+    extractor_px: int = 0
+    """Side of the extractor's input. 0: as it was trained, 224 for DINOv2, whose 16 × 16 patches are the map of B.1.4.
+    Released code: 560, averaged to 16 × 16, for six times the work."""
+    precision: Precision = "auto"
+    """Of the prior on a GPU. bfloat16 cannot overflow, but float16 is eight times as exact, and VSD and USD follow small
+    differences of two estimates (docs/stable-diffusion.md); its gradients are scaled. `single` takes twice the memory
+    (released code). `auto`: bfloat16, or float16 on cards without it."""
     processes: int = 1
     """Processes that share the views of a step, each with a GPU or a core. The result is the same within rounding; a
     stage with fewer views in a step is run by one. 0: as many as there are GPUs or cores, up to a process for each view
@@ -208,6 +240,11 @@ class GenerateConfig:
             guidance = replace(guidance, guidance_scale=own.guidance_scale, schedule=own.schedule)
         if name == "geometry":
             method = self.geometry.method
+            guidance = replace(
+                guidance,
+                view_prompts=self.geometry.view_prompts,
+                auxiliary_prompt=self.geometry.auxiliary_prompt,
+            )
         if name == "close_ups":
             # A part of the object has no pose that could be rectified.
             unrectified: dict[Method, Method] = {"usd": "vsd", "usd_sdi": "sdi"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
@@ -13,12 +14,16 @@ from recdreamer.shared.protocol import DEVICES
 from recdreamer.shared.safe_files import printable, reason_of
 from recdreamer.shared.worlds import world_of
 
+Precision = Literal["auto", "bfloat16", "float16", "single"]
 
-def choose_dtype(prior: str, device: torch.device) -> torch.dtype:
-    """bfloat16 on a GPU, or float16 on one without it (Turing), where gradients are scaled.
 
-    Embedded priors stay in float32, as they are too small to gain from halves.
+def choose_dtype(prior: str, device: torch.device, precision: Precision = "auto") -> torch.dtype:
+    """The named precision; `auto` is bfloat16 on a GPU, or float16 on one without it (Turing).
+
+    Embedded priors stay in float32, as they are too small to gain from halves; and so does everything on a CPU.
     """
+    if device.type == "cuda" and precision != "auto":
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16, "single": torch.float32}[precision]
     if device.type != "cuda" or world_of(prior) is not None:
         return torch.float32
     is_old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)

@@ -117,7 +117,7 @@ def prepare_run(
     start = prepare_start(job, config, device, lambda: report.progress(0, 1), report.warning)
     models = models_of(config)
     torch.manual_seed(config.seed)
-    prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
+    prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device, config.precision))
     config = fitted(config, prior, report.warning)
     guides = prepare_guides(job, config, prior, report.warning)
     prior.free_text_encoder()

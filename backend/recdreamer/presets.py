@@ -16,19 +16,33 @@ from recdreamer.config import GenerateConfig, GeometryConfig, OptimizeConfig, Re
 from recdreamer.distillation.guidance_config import RectifierConfig
 from recdreamer.field import FieldConfig
 from recdreamer.mesh import MeshConfig
+from recdreamer.pose.draw import DrawConfig
 from recdreamer.prior.prompts import ViewConfig
 from recdreamer.rendering import RenderConfig
 from recdreamer.shared.protocol import JobRequest, RequestError
 from recdreamer.shared.safe_files import printable, reason_of
 from recdreamer.shared.worlds import world_of
 
+VIEW_PROMPT_METHODS = ("perp_neg", "debiased_sds", "consdreamer")
+"""The methods that consist of words for the view."""
 BUILTIN_VIEWS = ViewConfig(
     front="from front view", right="facing left", back="from back view", left="facing right",
     overhead="from front view", front_width_deg=90.0,
 )  # fmt: skip
 """From its right, the figure is seen facing left."""
+WIDE_VIEWS = ViewConfig(front_width_deg=90.0)
+"""threestudio's own front and back (45 degrees to either side), which its SDS, Debiased-SDS, Perp-Neg and SDI keep; its
+VSD, and what runs on that, ESD and SDS-Bridge, has the 60 degrees of ProlificDreamer."""
+PARTICLES_INTERVALS = 10
+"""n_i for several particles (paper, B.3)."""
 
-EMBEDDED_FIELD = FieldConfig(num_levels=8, log2_table_size=16, max_resolution=128, hidden_width=32)
+EMBEDDED_DRAWING = DrawConfig(
+    side="facing left", left="", right="", num_samples=8, guidance_scale=3.0, num_steps=25
+)
+"""The priors that ship obey these words."""
+EMBEDDED_FIELD = FieldConfig(
+    num_levels=8, log2_table_size=16, max_resolution=128, hidden_width=32, blob_density=5.0, blob_radius=0.5
+)
 """At the finest level about two cells per pixel of a 64-pixel picture of the cube."""
 EMBEDDED_CAMERAS = CameraConfig(elevation_deg=(2.0, 18.0), distance=(4.0, 4.0), fov_y_deg=(30.0, 30.0))
 """Those of the prior's training pictures."""
@@ -57,6 +71,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "base_resolution": (1, 1024), "features_per_level": (1, 16), "hidden_width": (1, 1024), "interval": (1, 10**9),
     "num_intervals": (1, 1000), "lora_rank": (1, 1024), "lora_every": (1, 10**9), "segment_samples": (1, 1024),
     "padding_px": (0, 1024), "smoothing_steps": (0, 10**6), "template_copies": (0, 1024), "query_copies": (0, 1024),
+    "extractor_px": (0, 4096),
 }  # fmt: skip
 """Of whole numbers, by the last part of their names, so that no job fails by them much later."""
 MAX_NUMBER = 10**9
@@ -74,6 +89,9 @@ def resolve(request: JobRequest) -> GenerateConfig:
         config = embedded(request)
     if request.quality == "quick":
         config = quick(config)
+    particles = request.overrides.get("optimize.num_particles", 1)
+    if world is None and config.method in ("usd", "usd_sdi") and type(particles) is int and particles > 1:
+        config = replace(config, guidance=replace(config.guidance, num_intervals=PARTICLES_INTERVALS))
     for name, value in request.overrides.items():
         if name in REMOVED:
             continue
@@ -117,7 +135,7 @@ def as_published(config: GenerateConfig) -> GenerateConfig:
             optimize = replace(optimize, num_steps=25_000)
         case "sdi":
             # Its 7.5 multiplies as above; its timesteps fall steadily, as those of the back-and-forth schedule do.
-            guidance = replace(guidance, guidance_scale=8.5, view_prompts=True)
+            guidance = replace(guidance, guidance_scale=8.5, view_prompts=True, views=WIDE_VIEWS)
             optimize = replace(optimize, num_steps=10_000)
         case "usd_sdi":
             guidance = replace(
@@ -126,10 +144,14 @@ def as_published(config: GenerateConfig) -> GenerateConfig:
             optimize = replace(optimize, num_steps=10_000)
         case "sds" | "debiased_sds" | "consdreamer":
             # Its 100 multiplies (eps_text - eps_empty) on top of eps_text.
-            guidance = replace(guidance, guidance_scale=101.0, view_prompts=True, schedule="uniform")
+            guidance = replace(
+                guidance, guidance_scale=101.0, view_prompts=True, schedule="uniform", views=WIDE_VIEWS
+            )
             optimize = replace(optimize, num_steps=10_000, render_px=64)
         case "perp_neg":
-            guidance = replace(guidance, guidance_scale=100.0, view_prompts=True, schedule="uniform")
+            guidance = replace(
+                guidance, guidance_scale=100.0, view_prompts=True, schedule="uniform", views=WIDE_VIEWS
+            )
             optimize = replace(optimize, num_steps=10_000, render_px=64)
     texture = replace(config.texture, guidance_scale=guidance.guidance_scale)
     return replace(config, guidance=guidance, optimize=optimize, texture=texture)
@@ -144,12 +166,13 @@ def embedded(request: JobRequest) -> GenerateConfig:
         optimize=OptimizeConfig(
             num_steps=500, num_views=4, render_px=64, grid_learning_rate=3e-2, network_learning_rate=3e-3,
             final_learning_rate=0.05, background="plain", background_brightness=(0.45, 1.0),
-            background_tint=0.2, preview_every=25,
+            background_tint=0.2, density_noise=0.0, preview_every=25,
         ),
         # This prior has never seen normals. Its steps are cheap, and the cells of the grid are as fine as its pixels:
         # where the first stage is round or pitted, the surface has to move by five cells or more.
         geometry=GeometryConfig(
             num_steps=200, num_views=4, render_px=64, guidance_scale=3.0, picture="shaded", schedule="uniform",
+            view_prompts=config.method in VIEW_PROMPT_METHODS,
             resolution=96, softness=0.008, step_size=0.02, learning_rate=1.0, eikonal=50.0, hessian=10.0,
             final_hessian=80.0, anchor=0.0,
         ),
@@ -164,14 +187,17 @@ def embedded(request: JobRequest) -> GenerateConfig:
         # phase draws from t = 500 on, and drafts settle on a pose before the rectifier has chosen one.
         guidance=replace(
             config.guidance, guidance_scale=3.0, auxiliary_prompt="", schedule="back_and_forth", num_intervals=4,
-            view_prompts=config.method in ("perp_neg", "debiased_sds", "consdreamer"), views=BUILTIN_VIEWS,
+            view_prompts=config.method in VIEW_PROMPT_METHODS, views=BUILTIN_VIEWS,
             lora_rank=8, lora_learning_rate=1e-3, lora_warmup_steps=20,
             clip_limits=(0.5, 2.0), bridge_source="", bridge_weight=3.0,
             inversion_scale=-1.0,
         ),
-        rectifier=RectifierConfig(weight=300.0, n_ema=30, attribute_classifier="builtin"),
+        rectifier=RectifierConfig(
+            weight=300.0, n_ema=30, attribute_classifier="builtin", drawing=EMBEDDED_DRAWING
+        ),
         regularizers=RegularizerConfig(
-            sparsity=10.0, opaque=1000.0, entropy=30.0, smoothness=100.0, color_smoothness=100.0
+            sparsity=10.0, opaque=1000.0, opaque_rise=(0.0, 1.0), entropy=30.0, entropy_rise=(0.0, 1.0),
+            entropy_samples_per_ray=0, smoothness=100.0, color_smoothness=100.0,
         ),
         cameras=EMBEDDED_CAMERAS,
         field=EMBEDDED_FIELD,

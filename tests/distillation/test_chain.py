@@ -123,20 +123,22 @@ def second_term(guide: Guide, x: Noised) -> Tensor:
     return usd_grad - distillation_grad(vsd, x, vsd.ask(x, torch.Generator()))
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize(("prediction", "scale"), [("epsilon", 1.0), ("v_prediction", 1.0), ("epsilon", 7.5)])
 def test_the_gradient_through_all_networks_is_that_of_differences(
-    prediction: Prediction, tmp_path: Path
+    prediction: Prediction, scale: float, tmp_path: Path
 ) -> None:
     """-ω σ ∇ log r(x_t), with every network's Jacobian in it, in float64 (paper, Eq. 13)."""
     small = small_prior(torch.float64, prediction)
     prior = InFloat64(**{name: getattr(small, name) for name in DiffusionPrior.__dataclass_fields__})
-    guide = guide_of(prior, tmp_path, torch.float64)
+    guide = guide_of(prior, tmp_path, torch.float64, estimate_guidance=scale)
     x = noised_latents(prior, torch.float64)
     rectifier, schedule, text = guide.rectifiers[0], prior.schedule, guide._text(x)
+    assert (guide._empty(x) - text).abs().max() > 0.1
 
     def log_ratio(latents_t: Tensor) -> Tensor:
-        eps = prior.eps(latents_t, x.t, text)
-        images = prior.decode(schedule.x0_hat(latents_t, eps, x.t))
+        eps, eps_empty = (prior.eps(latents_t, x.t, words) for words in (text, guide._empty(x)))
+        # As in the released code, where the scale is that of the prior's term.
+        images = prior.decode(schedule.x0_hat(latents_t, eps_empty + scale * (eps - eps_empty), x.t))
         return rectifier.log_ratio(images, x.t, None, torch.Generator().manual_seed(9))[0]
 
     latents_t = x.latents_t.clone().requires_grad_()

@@ -19,7 +19,7 @@ from recdreamer.generate import generate
 from recdreamer.optimize import distillation_grad
 from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import FeatureExtractor
-from recdreamer.presets import resolve
+from recdreamer.presets import EMBEDDED_DRAWING, resolve
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.report import NullReport
 from recdreamer.shared.protocol import JobFolder, JobRequest, Method, Template, write_atomically
@@ -37,7 +37,7 @@ METHODS: tuple[Method, ...] = ("sds", "debiased_sds", "perp_neg", "sds_bridge", 
 def templates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Template, ...]:
     folder = tmp_path_factory.mktemp("templates")
     prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
-    drawn = draw_templates(folder, prior, FeatureExtractor(), "a red bear", 0)
+    drawn = draw_templates(folder, prior, FeatureExtractor(), "a red bear", 0, EMBEDDED_DRAWING)
     return tuple(
         Template(t.label, str(folder / t.image), "prior", t.azimuth_deg, t.elevation_deg, t.mirrored)
         for t in drawn

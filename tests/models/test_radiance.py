@@ -9,6 +9,7 @@ from torch import Tensor
 from recdreamer.cameras import Cameras, orbit
 from recdreamer.config import GenerateConfig
 from recdreamer.field.grid_values import grid_points
+from recdreamer.models.noisy_field import NoisyField
 from recdreamer.models.radiance import Particles, Scene
 from recdreamer.models.stay_near_start import hold_loss
 from recdreamer.presets import resolve
@@ -167,3 +168,63 @@ def test_particles_are_made_from_seeds_of_their_own_and_take_turns() -> None:
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert not torch.equal(first[0], first[1]), "else they would differ by nothing but the turns"
     assert not torch.equal(first[0], other[0])
+
+
+def large(**settings) -> GenerateConfig:
+    """The preset of Stable Diffusion, with a field that renders quickly."""
+    overrides = (
+        SETTINGS | {"optimize.num_steps": 100} | {k.replace("__", "."): v for k, v in settings.items()}
+    )
+    return resolve(JobRequest("a red bear", prior="some/model", overrides=overrides))
+
+
+def test_for_stable_diffusion_entropy_counts_from_the_start_and_opaqueness_after_two_fifths() -> None:
+    """RecDreamer's released code, and threestudio's prolificdreamer.yaml."""
+    scene, found = Scene(large(), CPU), []
+    for step in (0, 39, 40, 99):
+        scene.begin_descent(step)
+        found.append(scene.rising.tolist())
+    assert found == [[0.0, 100.0], [0.0, 100.0], [1000.0, 100.0], [1000.0, 100.0]]
+
+
+def test_entropy_per_ray_does_not_depend_on_how_many_samples_are_skipped() -> None:
+    """Twice as many empty samples beside the same object: the mean over them halves, that over 96 of each ray stays."""
+    scene = Scene(large(regularizers__entropy=1.0), CPU)
+    seen = rendered(scene, 0)
+    more = torch.cat([seen.weights, torch.full_like(seen.weights, 1e-9)])
+    mean = lambda weights, in_all: weight_entropy_loss(weights, in_all=in_all).item()  # noqa: E731
+    in_all = 96 * seen.opacity.numel()
+    assert mean(more, in_all) == pytest.approx(mean(seen.weights, in_all), rel=0.02)
+    assert mean(more, 0) < 0.6 * mean(seen.weights, 0)
+    with_it, without = (
+        Scene(large(regularizers__entropy=weight, regularizers__smoothness=0.0), CPU) for weight in (1.0, 0.0)
+    )
+    losses = []
+    for each in (with_it, without):
+        each.begin_descent(0)
+        losses.append(each._regularization(seen, torch.Generator().manual_seed(2)).item())
+    assert losses[0] - losses[1] == pytest.approx(mean(seen.weights, in_all), rel=1e-2)
+
+
+def test_the_first_pictures_for_stable_diffusion_are_filled_as_prolific_dreamers_are() -> None:
+    """41 % more than half opaque: its blob (10, 0.5) from its cameras (1.25, 55 degrees), by integration."""
+    scene = Scene(large(), CPU)
+    opacity = scene_opacity(scene)
+    assert (opacity > 0.5).float().mean().item() == pytest.approx(0.41, abs=0.03)
+
+
+def scene_opacity(scene: Scene) -> Tensor:
+    for _ in range(8):
+        scene.occupancy.update(scene.field, 0, torch.Generator().manual_seed(0))
+    white, black = (scene.picture(orbit(4, scene.config.cameras, CPU), 48, shade) for shade in (1.0, 0.0))
+    return 1 - (white - black).mean(1)
+
+
+def test_densities_are_noisy_in_training_pictures_alone() -> None:
+    noisy, plain = Scene(large(), CPU), Scene(large(optimize__density_noise=0.0), CPU)
+    assert torch.equal(noisy.picture(views(), 16), plain.picture(views(), 16))
+    assert not torch.equal(rendered(noisy, 0).opacity, rendered(plain, 0).opacity)
+    points = 2 * torch.rand(4000, 3, generator=torch.Generator().manual_seed(0)) - 1
+    raw = lambda sigmas: sigmas + torch.log(-torch.expm1(-sigmas))  # noqa: E731
+    added = raw(NoisyField(noisy.field, 0.5).density(points)) - raw(noisy.field.density(points))
+    assert added.std().item() == pytest.approx(0.5, abs=0.03) and abs(added.mean().item()) < 0.03

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from recdreamer.cameras import orbit_cameras, sample_cameras
+from recdreamer.field.grid_values import grid_points
+from recdreamer.models.surface import Surface
 from recdreamer.sdf.distance_grid import (
     DistanceGrid,
     albedo_variation,
@@ -14,8 +16,10 @@ from recdreamer.sdf.distance_grid import (
     hessian_loss,
 )
 
-from .test_surface import CPU, surface
+from .test_surface import CPU, config, surface
 
+HELD = (40 / 96) ** 2
+"""The surfaces here have 40 vertices along the cube, and weights hold at 96."""
 WEIGHTS = ("eikonal", "hessian", "final_hessian", "anchor", "albedo_variation")
 
 
@@ -42,7 +46,7 @@ def loss_at(number: int, monkeypatch: pytest.MonkeyPatch, **weights: float) -> t
 )  # fmt: skip
 def test_each_term_of_the_loss_has_its_own_weight(name: str, number: int, of, monkeypatch) -> None:
     loss, grid = loss_at(number, monkeypatch, **{name: 20.0})
-    wanted = of(grid, grid.near_surface()).item()
+    wanted = HELD * of(grid, grid.near_surface()).item()
     assert wanted > 1e-3 and loss == pytest.approx(20 * wanted, rel=1e-3)
 
 
@@ -52,7 +56,23 @@ def test_the_weight_of_the_curvature_goes_from_hessian_to_final_hessian(
 ) -> None:
     """Geometrically: halfway from 2 to 50 lies 10."""
     loss, grid = loss_at(number, monkeypatch, hessian=2.0, final_hessian=50.0)
-    assert loss == pytest.approx(weight * hessian_loss(grid, grid.near_surface()).item(), rel=1e-3)
+    assert loss == pytest.approx(HELD * weight * hessian_loss(grid, grid.near_surface()).item(), rel=1e-3)
+
+
+def test_a_vertex_of_a_finer_grid_is_held_as_firmly() -> None:
+    """The pull of the curvature on each of the vertices of a ball with bumps of 0.3 cells, per cell that they move."""
+    pulls = []
+    for resolution in (24, 48):
+        size = (resolution,) * 3
+        ball = (grid_points(resolution).norm(dim=1) - 0.5).view(size)
+        subject = Surface(config(), DistanceGrid(ball, torch.zeros(3, *size)), CPU)
+        grid, generator = subject.grid, torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            grid.distances.add_(0.3 * grid.cell * torch.randn(grid.distances.shape, generator=generator))
+        near = grid.near_surface()
+        (pull,) = torch.autograd.grad(subject.held * hessian_loss(grid, near), grid.distances)
+        pulls.append((pull.flatten()[near] * grid.cell).abs().mean().item())
+    assert pulls[1] == pytest.approx(pulls[0], rel=0.15)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from recdreamer.cameras import orbit_cameras
 from recdreamer.evaluation.figurines import COLORS, KINDS, POSES, Figurines, pose_class, render_figurines
-from recdreamer.pose.anchoring import TRUSTED, Drawn, Reading, anchored, doubts, read_drawn
+from recdreamer.pose.anchoring import (
+    TRUSTED,
+    Drawn,
+    Reading,
+    anchored,
+    doubts,
+    read_drawn,
+    with_known_sides,
+    with_sides_swapped,
+)
 from recdreamer.pose.classifier import ClassifierConfig, PoseClassifier
 from recdreamer.pose.features import FeatureExtractor
 from recdreamer.pose.templates import PoseTemplate
@@ -142,3 +151,18 @@ def test_trust_needs_every_pose() -> None:
     shares = dict.fromkeys(POSES, 0.99)
     assert Reading(0.0, shares, {}).is_trusted
     assert not Reading(0.0, shares | {"back": TRUSTED - 0.01}, {}).is_trusted
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_the_artists_pictures_say_which_side_was_drawn(extractor: FeatureExtractor, is_swapped: bool) -> None:
+    """The prior draws sides that look the same way, but nobody knows which."""
+    right = drawn_pictures()
+    drawn = with_sides_swapped(right) if is_swapped else right
+    given = four(CLASS_AZIMUTHS_DEG)
+    reading = read(extractor, given, drawn)
+    assert reading is not None and reading.is_trusted != is_swapped
+    found, reading = with_known_sides(drawn, reading, lambda each: read(extractor, given, each))
+    assert reading.is_trusted and reading.turn_deg == 0
+    for ours, true in zip(found.templates, right.templates, strict=True):
+        assert (ours.label, ours.azimuth_deg) == (true.label, true.azimuth_deg)
+        assert torch.equal(ours.image, true.image)

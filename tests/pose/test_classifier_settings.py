@@ -121,3 +121,26 @@ def test_patch_temperature_is_that_of_the_match(extractor: FeatureExtractor, tem
     places = horizontal_map(mask)
     wanted = near * places.abs() + far * (places - 1).abs()
     assert torch.allclose(found[:, 0], wanted, atol=1e-4)
+
+
+def test_the_side_of_the_extractors_input_is_a_setting(tmp_path: Path) -> None:
+    """560 pixels are 40 x 40 patches of DINOv2, brought to the same map of 16 x 16."""
+    torch.manual_seed(0)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 4,
+    }
+    Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**sizes)).save_pretrained(tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.2, 0.2, 0.2], "size": {"height": 32, "width": 32}}'
+    )
+    trained, larger = FeatureExtractor(str(tmp_path)), FeatureExtractor(str(tmp_path), 66)
+    assert (trained.prepare.size_px, larger.prepare.size_px) == (32, 64), "whole patches"
+    picture = torch.rand(1, 3, 64, 64)
+    shapes = {extractor(picture).patches.shape for extractor in (trained, larger)}
+    assert shapes == {(1, 256, 16)}
+    assert not torch.allclose(trained(picture).cls, larger(picture).cls, atol=1e-3)
+    assert trained.fingerprint != larger.fingerprint

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
@@ -44,6 +46,14 @@ def test_attention_to_the_prompt_lies_on_the_object(prior: DiffusionPrior, kind:
 def test_start_and_article_carry_no_meaning(prior: DiffusionPrior) -> None:
     assert prior.has_meaning("a red bear").tolist()[:3] == [False, False, True]
     assert prior.has_meaning("red bear").tolist()[:2] == [False, True]
+
+
+@pytest.mark.parametrize(("prompt", "places"), [("a red bear", [2, 3]), ("red bear", [1, 2]), ("a", [2])])
+def test_nothing_behind_the_words_counts(prior: DiffusionPrior, prompt: str, places: list[int]) -> None:
+    """Neither the end nor the padding, which in CLIP's 77 tokens would outvote them; but in the priors that ship, whose
+    attention to the words alone does not lie on the object."""
+    assert prior.has_meaning(prompt)[places[0] :].all()
+    assert replace(prior, padding_has_meaning=False).has_meaning(prompt).nonzero()[:, 0].tolist() == places
 
 
 @pytest.mark.parametrize("processor", [AttnProcessor(), AttnProcessor2_0()])

@@ -85,3 +85,21 @@ def test_a_wrong_model_is_one_clear_sentence(name: str, kind: str, sentence: str
         DiffusionPrior.load(source, "cpu", torch.float32)
     assert caught.value.kind == kind
     assert "\n" not in caught.value.message and caught.value.hint
+
+
+def test_many_pictures_go_through_the_networks_in_batches(
+    prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same pictures as all at once, of which Stable Diffusion's would not fit."""
+    sizes, eps = [], DiffusionPrior.eps
+
+    def counted(self: DiffusionPrior, latents_t: torch.Tensor, *asked: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(latents_t))
+        return eps(self, latents_t, *asked)
+
+    monkeypatch.setattr(DiffusionPrior, "eps", counted)
+    prompts = ["a red bear", "a blue bird", "a red bear", "a teal rabbit", "a blue bird"]
+    draw = lambda at_once: prior.sample(prompts, torch.Generator().manual_seed(1), 3.0, 2, at_once)  # noqa: E731
+    together = draw(5)
+    sizes.clear()
+    assert torch.allclose(draw(2), together, atol=1e-4) and max(sizes) == 2

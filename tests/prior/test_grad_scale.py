@@ -82,3 +82,6 @@ def test_the_precision_follows_the_card(
     assert devices.choose_dtype("some model", torch.device("cuda")) == dtype
     assert devices.choose_dtype("builtin", torch.device("cuda")) == torch.float32
     assert devices.choose_dtype("some model", torch.device("cpu")) == torch.float32
+    named = [devices.choose_dtype("some model", torch.device("cuda"), name) for name in ("float16", "single")]
+    assert named == [torch.float16, torch.float32]
+    assert devices.choose_dtype("some model", torch.device("cpu"), "float16") == torch.float32

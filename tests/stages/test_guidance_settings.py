@@ -100,6 +100,20 @@ def texts_of(prior: Embedded, config: GenerateConfig, prompt: str = "a red bear"
     return prior.texts
 
 
+def test_the_geometry_of_stable_diffusion_has_words_for_views_and_no_auxiliary_prompt(
+    prior: Embedded,
+) -> None:
+    """Released code: the prompt with its side, and nothing of the other sides."""
+    config = resolve(JobRequest("a red bear", prior="some/model", method="usd"))
+    assert config.guidance.auxiliary_prompt == "from side view, from back view"
+    prepare_prompts(config.prompt, config.step("geometry").guidance, prior)
+    assert prior.texts[:6] == [
+        "a red bear", "", "a red bear, front view", "a red bear, side view", "a red bear, back view",
+        "a red bear, side view",
+    ]  # fmt: skip
+    assert not config.step("texture").guidance.view_prompts
+
+
 def test_the_auxiliary_prompt_follows_the_prompt_everywhere_but_in_the_empty_one(prior: Embedded) -> None:
     texts = texts_of(
         prior, config_of(guidance__auxiliary_prompt="from side view", guidance__bridge_source="foggy")
@@ -285,8 +299,8 @@ def test_a_fixed_marginal_is_measured_on_as_many_pictures_as_the_settings_say(
             read.append(len(images))
             return super().forward(images, generator)
 
-    def sample(prompts: list[str], generator: torch.Generator, scale: float) -> Tensor:
-        drawn.append((prompts, generator.initial_seed(), scale))
+    def sample(prompts: list[str], generator: torch.Generator, scale: float, num_steps: int) -> Tensor:
+        drawn.append((prompts, generator.initial_seed(), scale, num_steps))
         return torch.rand(len(prompts), 3, 64, 64)
 
     monkeypatch.setattr(prior, "sample", sample)
@@ -296,12 +310,13 @@ def test_a_fixed_marginal_is_measured_on_as_many_pictures_as_the_settings_say(
         seed=9,
         rectifier__marginal="sampled",
         rectifier__marginal_samples=3,
+        rectifier__drawing__num_steps=7,
         rectifier__num_intervals=2,
         guidance__guidance_scale=4.0,
         guidance__auxiliary_prompt="from behind",
     )
     (rectifier,) = prepare_guide(NOWHERE, config, prior).rectifiers
-    assert drawn == [(["a red bear, from behind"] * 3, 9, 4.0)] and read == [3, 3]
+    assert drawn == [(["a red bear, from behind"] * 3, 9, 4.0, 7)] and read == [3, 3]
     assert not rectifier.is_running
     assert torch.allclose(rectifier.marginal.probs, torch.tensor([ROW] * 2), atol=1e-5)
 
@@ -338,3 +353,14 @@ def test_each_stage_is_guided_by_its_own_settings(
     for guide in guides.values():
         assert guide.denoiser is shape.denoiser and guide.rectifier_config is config.rectifier
     assert guides["texture"].prompts is shape.prompts is not guides["close_ups"].prompts
+    assert shape.prompts is not guides["geometry"].prompts, "without the auxiliary prompt"
+
+
+def test_words_for_views_in_the_geometry_alone_make_prompts_of_their_own(
+    prior: Embedded, easy: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guidance, "LoraBranch", lambda *given: None)
+    guides = prepare_guides(NOWHERE, config_of(geometry__view_prompts=True), prior)
+    shape, geometry = guides["shape"].prompts, guides["geometry"].prompts
+    assert guides["texture"].prompts is shape is not geometry
+    assert prior.texts[2].startswith("a red bear, "), "the front, encoded last"

@@ -19,7 +19,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from recdreamer.job.checkpoint import CheckpointStore
-from recdreamer.pose.draw import VIEW_PHRASES
+from recdreamer.pose.draw import LABELS
 from recdreamer.presets import resolve
 from recdreamer.shared.protocol import JobFolder
 
@@ -35,7 +35,7 @@ def plot_n_ema(folder: Path, path: Path) -> None:
         n_ema = resolve(job.read_request()).rectifier.n_ema
         groups[n_ema].append((checkpoint.tensors["marginal"], row_of(job)))
     # Templates drawn by the prior.
-    labels = (*VIEW_PHRASES, "left")
+    labels = (*LABELS, "left")
     figure, axes = plt.subplots(1, len(groups), figsize=(3.4 * len(groups), 3.0), sharey=True, squeeze=False)
     for axis, (n_ema, runs) in zip(axes[0], sorted(groups.items()), strict=True):
         mean = torch.stack([marginal for marginal, _ in runs]).mean(0)

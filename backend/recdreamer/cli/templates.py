@@ -107,25 +107,31 @@ def run_templates(command: Templates) -> int:
 
 
 def draw(command: Draw) -> int:
-    from recdreamer.pose.draw import draw_templates
+    from recdreamer.pose.draw import draw_templates, side_doubt
+    from recdreamer.presets import resolve
 
     if any(command.out.glob("*.png")):
         raise RequestError(f"{command.out} already has pictures.", "Choose another folder, or empty it.")
     request = _request(command)
     prior, extractor, _ = _models(request)
     command.out.mkdir(parents=True, exist_ok=True)
-    for template in draw_templates(command.out, prior, extractor, request.prompt, request.seed):
+    drawing = resolve(request).rectifier.drawing
+    for template in draw_templates(command.out, prior, extractor, request.prompt, request.seed, drawing):
         _print_template(template, command.out)
+    if doubt := side_doubt(command.out):
+        print(doubt)
     return 0
 
 
 def gallery(command: Gallery) -> int:
     from recdreamer.pose.draw import draw_gallery
+    from recdreamer.presets import resolve
 
     request = _request(command)
     prior, extractor, _ = _models(request)
     command.out.mkdir(parents=True, exist_ok=True)
-    for sample in draw_gallery(command.out, prior, extractor, request.prompt, request.seed, _tick):
+    drawing = resolve(request).rectifier.drawing
+    for sample in draw_gallery(command.out, prior, extractor, request.prompt, request.seed, drawing, _tick):
         print(f"{sample.label}: {command.out / sample.image} ({100 * sample.share:.0f} %)")
     return 0
 
@@ -216,6 +222,7 @@ def _drawn(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobReque
     from recdreamer.pose.anchoring import Drawn
     from recdreamer.pose.draw import draw_templates
     from recdreamer.pose.templates import load_templates
+    from recdreamer.presets import resolve
 
     name = Path(request.prior).resolve() if Path(request.prior).is_dir() else request.prior
     key = f"{__version__}\n{name}\n{extractor.fingerprint}\n{request.prompt}"
@@ -223,7 +230,8 @@ def _drawn(prior: DiffusionPrior, extractor: FeatureExtractor, request: JobReque
     for old in sorted(folder.parent.glob("*"), key=lambda path: path.stat().st_mtime)[:-MAX_DRAWN]:
         shutil.rmtree(old, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
-    templates = draw_templates(folder, prior, extractor, request.prompt, seed=0)
+    drawing = resolve(request).rectifier.drawing
+    templates = draw_templates(folder, prior, extractor, request.prompt, 0, drawing)
     loaded = load_templates(JobFolder(folder), templates, prior.image_px)
     return Drawn(loaded, [template.image for template in templates])
 
@@ -247,8 +255,12 @@ def _models(request: JobRequest) -> tuple[DiffusionPrior, FeatureExtractor, Clas
 
     quieten()
     config, device = resolve(request), choose_device(request.device)
-    prior = DiffusionPrior.load(request.prior, device, choose_dtype(request.prior, device))
-    return prior, FeatureExtractor(config.extractor).to(device), config.rectifier.classifier
+    prior = DiffusionPrior.load(request.prior, device, choose_dtype(request.prior, device, config.precision))
+    return (
+        prior,
+        FeatureExtractor(config.extractor, config.extractor_px).to(device),
+        config.rectifier.classifier,
+    )
 
 
 def _print_template(template: Template, folder: Path = Path()) -> None:

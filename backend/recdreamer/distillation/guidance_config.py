@@ -9,6 +9,7 @@ from recdreamer.distillation.gradients import Clamp
 from recdreamer.distillation.perp_neg import PerpNegSchedule
 from recdreamer.distillation.timesteps import Schedule
 from recdreamer.pose.classifier import ClassifierConfig
+from recdreamer.pose.draw import DrawConfig
 from recdreamer.prior.prompts import ViewConfig
 
 
@@ -93,6 +94,10 @@ class RectifierConfig:
     """Fresh noise and a separate forward pass, as in the released code; False shares both with VSD (Alg. 1)."""
     estimate: Literal["clean", "noisy"] = "clean"
     """Input of the classifier: the clean estimate, or x_t itself (ablation of p(c|x_t, y), Sec. 4.4)."""
+    estimate_guidance: float = 1.0
+    """Classifier-free guidance of the clean estimate. 1: the estimate for the prompt alone, which is the mean of what the
+    picture may have been, and is read as well or better; and one row of the backward pass less. The released code takes
+    that of the prior's term, 7.5; the two gradients have little in common (docs/stable-diffusion.md)."""
     marginal: Literal["running", "sampled"] = "running"
     """p̄: tracked during optimization, or fixed from pictures drawn beforehand (ablation of p(c|y), Sec. 4.4)."""
     marginal_samples: int = 64
@@ -112,6 +117,8 @@ class RectifierConfig:
     n_ema: int = 100
     """Number of latest samples that carry 90 % of the weight in a marginal."""
     classifier: ClassifierConfig = ClassifierConfig()
+    drawing: DrawConfig = DrawConfig()
+    """Of templates that the prior draws itself."""
     anchor: bool = True
     """Check templates from other sources against the prior's own pictures, and replace those that do not fit by the
     prior's; False uses them unchecked (paper)."""

@@ -249,15 +249,21 @@ class Guide:
                 eps = drawn(torch.randn, tuple(x.eps.shape), generator, x.eps.dtype)
                 latents_t = schedule.add_noise(x.latents, eps, x.t)
         latents_t, losses, learning = latents_t.clone().requires_grad_(not is_lazy), [], []
+        eps_empty: list[Tensor] = []
         with_gradient, denoiser = settings.jacobian and not is_lazy, self.denoiser
-        if lesson is not None and with_gradient and isinstance(denoiser, Denoiser) and denoiser.branch:
+        is_guided = settings.estimate_guidance != 1
+        is_shared = lesson is not None and with_gradient and not is_guided
+        if is_shared and lesson is not None and isinstance(denoiser, Denoiser) and denoiser.branch:
             # The forward and backward passes that the rectifier needs anyway take the lesson along.
             eps_read, loss = denoiser.ask_beside(latents_t, x.t, text, lesson)
             losses, learning = [loss], denoiser.branch.learning()
         else:
             with torch.set_grad_enabled(with_gradient):
-                (eps_read,) = self._answers(x, text, latents_t=latents_t)
+                empty = (Question(self._empty(x)),) if is_guided else ()
+                eps_read, *eps_empty = self._answers(x, text, *empty, latents_t=latents_t)
         eps_text = eps_read.detach() if eps_text is None else eps_text
+        if is_guided:
+            eps_read = guided(eps_read, eps_empty[0], settings.estimate_guidance)
         eps_pretrained = guided(eps_text, eps_uncond, self.config.guidance_scale)
         with torch.set_grad_enabled(not is_lazy), self._rectifiers_precision():
             is_clean = settings.estimate == "clean"

@@ -21,7 +21,7 @@ from recdreamer.evaluation.intervals import Estimate, described, mean_over_promp
 from recdreamer.evaluation.measure_result import NUM_VIEWS, split_row
 from recdreamer.evaluation.view_metrics import DIRECTIONS, ClipJudge
 from recdreamer.images import write_picture
-from recdreamer.pose.draw import VIEW_PHRASES
+from recdreamer.presets import EMBEDDED_DRAWING
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.shared.worlds import world_of
 
@@ -195,7 +195,9 @@ def reference_features(
     world = world_of(prior_name)
     pictures, owners = [], []
     phrases = (
-        list(VIEW_PHRASES.values()) if world is not None else [d.removeprefix("from ") for d in DIRECTIONS]
+        list(EMBEDDED_DRAWING.phrases().values())
+        if world is not None
+        else [d.removeprefix("from ") for d in DIRECTIONS]
     )
     for number, prompt in enumerate(prompts):
         path = folder / f"{number:02d}.png"

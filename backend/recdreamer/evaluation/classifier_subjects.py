@@ -26,7 +26,7 @@ from recdreamer.pose.draw import draw_templates
 from recdreamer.pose.features import PATCHES, FeatureExtractor
 from recdreamer.pose.rectifier import Classifier
 from recdreamer.pose.templates import PoseTemplate, load_templates
-from recdreamer.presets import EMBEDDED_CAMERAS
+from recdreamer.presets import EMBEDDED_CAMERAS, EMBEDDED_DRAWING
 from recdreamer.prior.attention import attention_to_prompt
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.shared.protocol import JobFolder
@@ -61,7 +61,7 @@ class ClassifierBench:
         prompt = f"a {list(COLORS)[color]} {KINDS[kind]}"
         folder = self.folder / "templates" / prompt.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
-        drawn = draw_templates(folder, self.prior, self.extractor, prompt, self.seed)
+        drawn = draw_templates(folder, self.prior, self.extractor, prompt, self.seed, EMBEDDED_DRAWING)
         templates = load_templates(JobFolder(folder), drawn, self.prior.image_px)
         images = torch.stack([template.image for template in templates]).to(self.device)
         attention = attention_to_prompt(self.prior, images, prompt, PATCHES, self.generator)

@@ -241,7 +241,7 @@ def _first_stage(
 
     report = PrintReport(job.root.name)
     torch.manual_seed(config.seed)
-    prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
+    prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device, config.precision))
     guide = prepare_guide(job, config, prior, report.warning)
     particles, seconds = shape_stage(job, config, prior, guide, device, report)
     yaw_deg = yaw_of(particles.scenes[0], guide.rectifiers, config.cameras, prior.image_px)
@@ -268,7 +268,9 @@ def _whole(
             "chamfer": mesh["chamfer"], "f_score": mesh["f_score"],
             "normals": mesh["normal_consistency"], "psnr_db": mesh["psnr_db"],
         }  # fmt: skip
-    return DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device)), facts
+    return DiffusionPrior.load(
+        config.prior, device, choose_dtype(config.prior, device, config.precision)
+    ), facts
 
 
 def read_row(folder: Path) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def measure_result(
         enlarge=2 if name == "figurines" else 1,
     )
     write_sheet(job.root / "views.png", pictures, NUM_VIEWS)
-    extractor = FeatureExtractor(config.extractor).to(device)
+    extractor = FeatureExtractor(config.extractor, config.extractor_px).to(device)
     clip = _clip(config.prompt, CLIP[name], device)
     found = measure_views(pictures, azimuth_deg, extractor, clip)
     if world is not None:

@@ -45,7 +45,7 @@ def particles_job(job: JobFolder, request: JobRequest, report: Report) -> None:
     write_atomically(job.root / "config.json", json.dumps(as_json(config), indent=2, ensure_ascii=False))
     report.stage("prepare", 0, 2, (0.0, 0.03))
     torch.manual_seed(config.seed)
-    prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device))
+    prior = DiffusionPrior.load(config.prior, device, choose_dtype(config.prior, device, config.precision))
     guide = prepare_guide(job, config, prior)
     rectifiers = guide.rectifiers or prepare_rectifiers(job, config, prior)
     observer = PoseObserver(guide, rectifiers[0].classifier, config.rectifier)

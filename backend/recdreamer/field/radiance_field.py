@@ -49,10 +49,11 @@ class FieldConfig:
     """Cells along the cube at the finest level."""
     hidden_width: int = 64
     """Units of the only hidden layer."""
-    blob_density: float = 5.0
-    """Density at the centre of the initial blob, per scene unit; with radius 0.5 it is 94 % opaque there."""
-    blob_radius: float = 0.5
-    """Distance at which the blob's bias on the density crosses zero, in scene units."""
+    blob_density: float = 10.0
+    """Density at the centre of the initial blob, per scene unit (ProlificDreamer: 10)."""
+    blob_radius: float = 0.75
+    """Distance at which the blob's bias on the density crosses zero, in scene units. Seen from the middle of the default
+    cameras, 40 % of the picture are then more than half opaque; with ProlificDreamer's 0.5 and cameras it is 41 %."""
     start_density: float = 10.0
     """Density inside a given shape, where it is not thin: low enough for light, and thus a gradient, to pass."""
     start_levels: int = 4
@@ -69,12 +70,12 @@ class RadianceField(nn.Module):
     The density starts as a soft blob: softplus(raw + blob_density · (1 − |x| / blob_radius)), as in Magic3D (Lin et
     al. 2023) but with this project's sizes; or as a given shape, with `solid_bias` instead.
 
-    The features start near 0, so that the density is softplus(5) at the centre and softplus(0) at radius 0.5:
+    The features start near 0, so that the density is softplus(10) at the centre and softplus(0) at the radius:
 
     >>> field = RadianceField(FieldConfig(num_levels=2), seed=0)
-    >>> sigmas = field.density(torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.0]]))
+    >>> sigmas = field.density(torch.tensor([[0.0, 0.0, 0.0], [0.75, 0.0, 0.0]]))
     >>> [round(sigma, 1) for sigma in sigmas.tolist()]
-    [5.0, 0.7]
+    [10.0, 0.7]
     """
 
     start: Tensor | None

@@ -13,6 +13,7 @@ from recdreamer.config import GenerateConfig
 from recdreamer.field import Field, OccupancyGrid
 from recdreamer.field.region_field import RegionField, empty_like
 from recdreamer.models.model import Descent, distillation_loss, field_optimizer
+from recdreamer.models.noisy_field import NoisyField
 from recdreamer.models.stay_near_start import GentleField, hold_loss
 from recdreamer.named_tensors import load_optimizer, optimizer_tensors, part
 from recdreamer.parallel.view_shares import drawn, share_of
@@ -116,7 +117,7 @@ class Scene:
         share = share_of(generator)
         capacity = None if self.capacity is None else self.capacity.of(share)
         rendering = render(
-            self._pushed(),
+            self._in_training(),
             self.occupancy,
             cameras,
             size,
@@ -134,6 +135,11 @@ class Scene:
         """The field whose gradient the prior and the regularizers see."""
         return self.field if self.frozen is None else GentleField(self.field, self.strength)
 
+    def _in_training(self) -> Field:
+        """The field as training pictures show it."""
+        noise = self.config.optimize.density_noise
+        return NoisyField(self._pushed(), noise) if noise else self._pushed()
+
     def descend(
         self,
         rendering: Rendering,
@@ -149,8 +155,9 @@ class Scene:
     def begin_descent(self, step: int) -> None:
         """What changes with time; before `move`, or before a recording of it is replayed."""
         progress, weights = step / self.config.optimize.num_steps, self.config.regularizers
-        for weight, final in zip(self.rising, (weights.opaque, weights.entropy), strict=True):
-            weight.fill_(final * progress)
+        rises = (weights.opaque_rise, weights.entropy_rise)
+        for weight, final, rise in zip(self.rising, (weights.opaque, weights.entropy), rises, strict=True):
+            weight.fill_(final * risen(progress, rise))
         self.descent.begin(step)
 
     def move(
@@ -171,12 +178,13 @@ class Scene:
     def _regularization(self, rendering: Rendering, generator: torch.Generator) -> Float[Tensor, ""]:
         weights, (opaque, entropy), share = self.config.regularizers, self.rising, share_of(generator)
         smooth, smooth_color = smoothness_loss(self._pushed(), rendering, 0.04, 4096, generator)
+        in_all = weights.entropy_samples_per_ray * rendering.opacity.numel()
         # Off by default, and costly: it goes through the samples of all rays.
         z_variance = weights.z_variance * z_variance_loss(rendering, share) if weights.z_variance else 0.0
         return (
             weights.sparsity * sparsity_loss(rendering.opacity)
             + opaque * opaque_loss(rendering.opacity)
-            + entropy * weight_entropy_loss(rendering.weights, rendering.count, share)
+            + entropy * weight_entropy_loss(rendering.weights, rendering.count, share, in_all)
             + weights.smoothness * smooth
             + weights.color_smoothness * smooth_color
             + z_variance
@@ -238,6 +246,20 @@ class Scene:
 
     def _region_has_frozen(self) -> bool:
         return isinstance(self.field, RegionField) and self.field.frozen is self.frozen
+
+
+def risen(progress: float, rise: tuple[float, float]) -> float:
+    """The share of its weight that a loss has at a share of the steps.
+
+    >>> [risen(progress, (0.25, 0.75)) for progress in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    [0.0, 0.0, 0.5, 1.0, 1.0]
+    >>> [risen(progress, (0.4, 0.4)) for progress in (0.39, 0.4)]
+    [0.0, 1.0]
+    """
+    first, last = rise
+    if progress >= last:
+        return 1.0
+    return max(0.0, (progress - first) / (last - first)) if last > first else 0.0
 
 
 def _load_fitting(name: str, module: torch.nn.Module, tensors: dict[str, Tensor]) -> bool:

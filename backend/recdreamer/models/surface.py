@@ -22,6 +22,9 @@ from recdreamer.sdf.distance_grid import (
     hessian_loss,
 )
 
+WEIGHED_AT = 96
+"""Vertices along the cube at which the weights of the settings hold."""
+
 
 class Surface:
     """Signed distances, and the albedo if it is shown, with their optimizer."""
@@ -38,6 +41,9 @@ class Surface:
         self.occupancy = OccupancyGrid(config.occupancy).to(device)
         self.freedom = freedom
         settings = config.geometry
+        self.held = (len(grid.distances) / WEIGHED_AT) ** 2
+        """Factor on the weights of all means over vertices, in proportion to their number: a vertex of a finer grid is
+        then held as firmly."""
         groups = [{"params": [self.grid.distances], "lr": settings.learning_rate * grid.cell}]
         if settings.picture == "shaded":
             # With a fixed albedo, a wrong colour would be explained by a wrong shape.
@@ -69,14 +75,14 @@ class Surface:
         near = grid.near_surface()
         loss = distillation_loss(latents, grad)
         if len(near):
-            loss = (
-                loss
-                + settings.eikonal * eikonal_loss(grid, near)
+            holding = (
+                settings.eikonal * eikonal_loss(grid, near)
                 + self._hessian_weight(step) * hessian_loss(grid, near)
                 + settings.anchor * anchor_loss(grid, near)
             )
             if grid.albedo.requires_grad:
-                loss = loss + settings.albedo_variation * albedo_variation(grid, near)
+                holding = holding + settings.albedo_variation * albedo_variation(grid, near)
+            loss = loss + self.held * holding
         before = None if self.freedom is None else [tensor.detach().clone() for tensor in self._learned]
         self.descent.step(loss, step, share_of(generator))
         if before is not None and self.freedom is not None:

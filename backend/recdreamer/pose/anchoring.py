@@ -11,7 +11,7 @@ are the nearest possible templates; a template's camera tells which of them it c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -53,6 +53,11 @@ class Reading:
     """The likeliest class, by the same pose."""
 
     @property
+    def mean_share(self) -> float:
+        """Mean probability of the right class over the poses."""
+        return sum(self.shares.values()) / len(self.shares)
+
+    @property
     def is_trusted(self) -> bool:
         return min(self.shares.values()) >= TRUSTED
 
@@ -86,6 +91,30 @@ def read_drawn(
         turn_deg = 0.0  # Templates that fail in every turn say nothing about it.
     read_as = {pose: labels[int(probs[of_pose].mean(0).argmax())] for pose, of_pose in rows.items()}
     return Reading(turn_deg, found[turn_deg], read_as)
+
+
+def with_known_sides(
+    drawn: Drawn, reading: Reading, read: Callable[[Drawn], Reading | None]
+) -> tuple[Drawn, Reading]:
+    """The pictures with their sides as the given templates read them, for a prior that obeys no words for them.
+
+    `reading` is that of the pictures as they are.
+    """
+    swapped = with_sides_swapped(drawn)
+    other = read(swapped)
+    return (swapped, other) if other and other.mean_share > reading.mean_share else (drawn, reading)
+
+
+def with_sides_swapped(drawn: Drawn) -> Drawn:
+    """The same pictures, of which each shows the other side than was believed."""
+    other = {"right": "left", "left": "right"}
+    templates = [
+        replace(template, label=other[template.label], azimuth_deg=CLASS_AZIMUTHS_DEG[other[template.label]])
+        if template.label in other
+        else template
+        for template in drawn.templates
+    ]
+    return Drawn(templates, drawn.pictures)
 
 
 def anchored(given: Sequence[PoseTemplate], drawn: Drawn, reading: Reading) -> list[PoseTemplate]:

@@ -33,8 +33,11 @@ class FeatureExtractor(nn.Module):
     The released code feeds queries in [-1, 1] but normalised templates; here both are normalised.
     """
 
-    def __init__(self, name: str = "builtin") -> None:
+    def __init__(self, name: str = "builtin", input_px: int = 0) -> None:
         """`name` is "builtin", a folder of DINOv2, or one that is installed or cached, such as "dinov2-small".
+
+        `input_px` is the side of its input, to whole patches; 0: that of its training. More give more patches, which are
+        averaged to the same map.
 
         Raises JobError if it is not here or cannot be loaded.
         """
@@ -47,6 +50,9 @@ class FeatureExtractor(nn.Module):
                 folder, local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
         self.model.requires_grad_(False).eval()
+        if input_px:
+            patch = self.model.config.patch_size
+            self.prepare.size_px = patch * max(1, round(input_px / patch))
         self.fingerprint = _fingerprint(self.model, self.prepare)
         """Identifies weights and preprocessing, independent of the folder."""
         self.num_prefix = 1 + getattr(self.model.config, "num_register_tokens", 0)

@@ -21,6 +21,10 @@ from recdreamer.prior.pipeline import load_parts
 from recdreamer.prior.schedule import NoiseSchedule
 from recdreamer.prior.words import ReadPrompt, Words
 from recdreamer.report import JobError
+from recdreamer.shared.worlds import world_of
+
+AT_ONCE = 8
+"""Pictures that go through the networks together where there are many: of Stable Diffusion's, 8 take about 4 GiB."""
 
 
 @dataclass
@@ -37,6 +41,9 @@ class DiffusionPrior:
     schedule: NoiseSchedule
     image_px: int
     """Side of the square pictures that the model was trained on."""
+    padding_has_meaning: bool = False
+    """Whether the tokens behind the words stand for the object, as in the priors that ship, whose text encoder learned
+    together with the denoiser. CLIP's do not."""
 
     @staticmethod
     def load(name: str, device: torch.device | str, dtype: torch.dtype) -> DiffusionPrior:
@@ -57,6 +64,7 @@ class DiffusionPrior:
             parts.text_encoder,
             parts.schedule.to(device),
             parts.image_px,
+            padding_has_meaning=world_of(name) is not None,
         )
 
     @property
@@ -86,20 +94,21 @@ class DiffusionPrior:
         return self.text_encoder(tokens.input_ids.to(self.device))[0]
 
     def has_meaning(self, prompt: str) -> Bool[Tensor, "tokens"]:
-        """Which tokens of the padded prompt can carry its meaning: those from the first word that is not an article.
+        """Which tokens of the padded prompt are its words, from the first one that is not an article.
 
-        The text encoder is causal, so the tokens before that word are the same for every prompt.
+        The text encoder is causal, so the tokens before that word are the same for every prompt. In the 77 of CLIP there
+        are some 65 behind the words, which would outvote them, and what attends to those is often the background.
+        (Released code: as many tokens as there are words.)
         """
-        tokens = self.tokenizer(
-            self.read(prompt).text,
-            padding="max_length",
-            truncation=True,
-            max_length=self.tokenizer.model_max_length,
-        ).input_ids
+        words = self.tokenizer(self.read(prompt).text, add_special_tokens=False, verbose=False).input_ids
+        length = self.tokenizer.model_max_length
+        end = min(1 + len(words), length - 1)
         first = 1
-        while self.tokenizer.decode(tokens[first]).strip().lower() in ("a", "an", "the"):
+        while first < end and self.tokenizer.decode(words[first - 1]).strip().lower() in ("a", "an", "the"):
             first += 1
-        return torch.arange(len(tokens), device=self.device) >= first
+        places = torch.arange(length, device=self.device)
+        # Nothing but articles has no words; then the end speaks for all.
+        return (places >= first) & (self.padding_has_meaning | (places < max(end, first + 1)))
 
     def free_text_encoder(self) -> None:
         """Release the text encoder's memory once all prompts are encoded."""
@@ -135,12 +144,29 @@ class DiffusionPrior:
 
     @torch.no_grad()
     def sample(
-        self, prompts: list[str], generator: torch.Generator, guidance_scale: float = 3.0, num_steps: int = 25
+        self,
+        prompts: list[str],
+        generator: torch.Generator,
+        guidance_scale: float = 3.0,
+        num_steps: int = 25,
+        at_once: int = AT_ONCE,
     ) -> Float[Tensor, "batch 3 height width"]:
-        """Pictures in [0, 1] drawn from the prior by DDIM (eta 0), one for each prompt."""
-        text, empty = self.encode_text(prompts), self.encode_text([""]).expand(len(prompts), -1, -1)
+        """Pictures in [0, 1] drawn from the prior by DDIM (eta 0), one for each prompt.
+
+        Any number fits into memory, as `at_once` of them are drawn together, all from the noise drawn first.
+        """
         shape = (len(prompts), self.unet.config.in_channels, *[self.latent_side] * 2)
-        latents = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
+        noise = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
+        parts = (
+            self._denoised(few, prompts[index * at_once :][:at_once], guidance_scale, num_steps)
+            for index, few in enumerate(noise.split(at_once))
+        )
+        return torch.cat(list(parts))
+
+    def _denoised(
+        self, latents: Float[Tensor, "batch c h w"], prompts: list[str], guidance_scale: float, num_steps: int
+    ) -> Float[Tensor, "batch 3 height width"]:
+        text, empty = self.encode_text(prompts), self.encode_text([""]).expand(len(prompts), -1, -1)
         steps = torch.linspace(self.schedule.last, 0, num_steps + 1).round().long().tolist()
         for now, then in pairwise(steps):
             t = torch.full((len(prompts),), now, device=self.device)

@@ -36,21 +36,27 @@ def opaque_loss(opacity: Float[Tensor, "views 1 height width"]) -> Float[Tensor,
 
 
 def weight_entropy_loss(
-    weights: Float[Tensor, "samples"], count: Int[Tensor, ""] | None = None, share: Share = ALL_VIEWS
+    weights: Float[Tensor, "samples"],
+    count: Int[Tensor, ""] | None = None,
+    share: Share = ALL_VIEWS,
+    in_all: int = 0,
 ) -> Float[Tensor, ""]:
     """Mean binary entropy of the samples' weights, in bits: favours few samples per ray over fog.
 
-    ProlificDreamer's released code (base 2, per sample). Only the first `count` are samples; None: all are.
+    ProlificDreamer's released code (base 2, per sample). Only the first `count` are samples; None: all are. `in_all` is
+    the number of samples with those that were skipped, whose entropy is 0; 0: none were.
 
     >>> weight_entropy_loss(torch.tensor([0.5, 0.5])).item()
     1.0
+    >>> weight_entropy_loss(torch.tensor([0.5, 0.5]), in_all=8).item()
+    0.25
     """
     weights = weights.clamp(1e-5, 1 - 1e-5)
     entropy = -(weights * weights.log2() + (1 - weights) * (1 - weights).log2())
     if count is None:
-        return part_of_mean(entropy.sum(), len(weights), share)
+        return part_of_mean(entropy.sum(), in_all or len(weights), share)
     is_real = torch.arange(len(weights), device=weights.device) < count
-    return part_of_mean((entropy * is_real).sum(), count, share)
+    return part_of_mean((entropy * is_real).sum(), in_all or count, share)
 
 
 def z_variance_loss(rendering: Rendering, share: Share = ALL_VIEWS) -> Float[Tensor, ""]:

@@ -126,13 +126,13 @@ class PromptReader:
 def usual_endings(method: str, is_builtin: bool) -> tuple[str, ...]:
     """What the presets put behind a prompt, for whoever does not know the settings of a job.
 
-    >>> usual_endings("usd", False)
-    ('from side view, from back view', 'close-up, highly detailed')
+    >>> usual_endings("usd", False)[:2]
+    ('from side view, from back view', 'front view')
     """
     if is_builtin:
         return BUILTIN_VIEW_WORDS if method in ("perp_neg", "debiased_sds", "consdreamer") else ("",)
     if method in USD_METHODS:
-        return ("from side view, from back view", CLOSE_UP_WORDS)
+        return ("from side view, from back view", *VIEW_WORDS, CLOSE_UP_WORDS)
     return (*VIEW_WORDS, *(f"{CLOSE_UP_WORDS}, {view}" for view in VIEW_WORDS))
 
 

@@ -20,13 +20,13 @@ from recdreamer.pose.anchoring import Drawn, anchored, read_drawn
 from recdreamer.pose.attribute_classifier import AttributeClassifier
 from recdreamer.pose.classifier import PoseClassifier
 from recdreamer.pose.control import YawPosterior
-from recdreamer.pose.draw import draw_templates
+from recdreamer.pose.draw import draw_templates, side_doubt
 from recdreamer.pose.features import PATCHES, FeatureExtractor
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.pose.templates import PoseTemplate, are_placed, class_azimuths, load_templates
 from recdreamer.prior.attention import attention_to_prompt
 from recdreamer.prior.denoiser import Denoiser
-from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder, TinyEncoder
+from recdreamer.prior.diffusion import AT_ONCE, DiffusionPrior, TinyDecoder, TinyEncoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import VIEWS, Prompts
 from recdreamer.prior.words import Read, Words, doubts
@@ -75,7 +75,7 @@ def prepare_guides(
                 f"The geometry stage cannot follow {stage.method} in a job that follows {config.method}.",
                 f"Set geometry.method to sds, or to {config.method}.",
             )
-        is_same = stage.guidance.auxiliary_prompt == config.guidance.auxiliary_prompt
+        is_same = endings(stage.guidance) == endings(config.guidance)
         # Prepared once, as a language model may have to be loaded.
         prompts = first.prompts if is_same else prepare_prompts(config.prompt, stage.guidance, prior)
         return Guide(
@@ -169,7 +169,7 @@ def prepare_classifier(
 
     Templates from other sources are compared with pictures that the prior draws (`pose.anchoring`).
     """
-    extractor = FeatureExtractor(config.extractor).to(prior.device)
+    extractor = FeatureExtractor(config.extractor, config.extractor_px).to(prior.device)
     given = job.read_request().templates
     loaded = load_templates(job, given, prior.image_px, warn)
     build = partial(_classifier_of, extractor=extractor, config=config, prior=prior)
@@ -178,16 +178,24 @@ def prepare_classifier(
         return build(loaded), loaded
     job.templates.mkdir(exist_ok=True)
     folder = job.templates / "drawn" if given else job.templates
-    own = draw_templates(folder, prior, extractor, config.prompt, config.seed)
+    drawing = config.rectifier.drawing
+    own = draw_templates(folder, prior, extractor, config.prompt, config.seed, drawing)
     drawn = Drawn(
         load_templates(JobFolder(folder), own, prior.image_px), [template.image for template in own]
     )
     if not given:
+        if config.pose_mode == "camera" and (doubt := side_doubt(folder)):
+            warn(doubt)
         return build(drawn.templates), drawn.templates
-    reading = read_drawn(build([*loaded, *drawn.templates]), loaded, drawn)
+    read = lambda each: read_drawn(build([*loaded, *each.templates]), loaded, each)  # noqa: E731
+    reading = read(drawn)
+    if drawing.right and reading is not None:
+        drawn, reading = anchoring.with_known_sides(drawn, reading, read)
     if reading is not None:
         if doubt := anchoring.doubts(reading):
             warn(" ".join(doubt))
+            if config.pose_mode == "camera" and (doubt := side_doubt(folder)):
+                warn(doubt)
         loaded = anchored(loaded, drawn, reading)
     return build(loaded), loaded
 
@@ -212,12 +220,18 @@ def _fix_marginals(
     text = prompts.plain.expand(count, -1, -1)
     with torch.no_grad():
         prompt = full_prompt(config.prompt, config.guidance.auxiliary_prompt)
-        latents = prior.encode(prior.sample([prompt] * count, generator, config.guidance.guidance_scale))
+        samples = prior.sample(
+            [prompt] * count, generator, config.guidance.guidance_scale, config.rectifier.drawing.num_steps
+        )
+        latents = torch.cat([prior.encode(few) for few in samples.split(AT_ONCE)])
 
         def estimates(t: Tensor) -> Tensor:
             noised = add_noise(latents, t.expand(count), None, 0, 1, prior.schedule, generator)
-            eps = prior.eps(noised.latents_t, noised.t, text)
-            return prior.decode(prior.schedule.x0_hat(noised.latents_t, eps, noised.t))
+            parts = zip(*(rows.split(AT_ONCE) for rows in (noised.latents_t, noised.t, text)), strict=True)
+            return torch.cat([estimate(*part) for part in parts])
+
+        def estimate(latents_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
+            return prior.decode(prior.schedule.x0_hat(latents_t, prior.eps(latents_t, t, text), t))
 
         for rectifier in rectifiers:
             rectifier.fix_marginal(estimates, generator)
