@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from ...backend.recdreamer.shared.folder_lock import Command, ask_to_stop, is_locked
@@ -26,6 +27,12 @@ from .client import CHECK_BACKEND, JobClient
 
 SHUT_DOWN_S = 10.0
 """Longest wait for workers to save and exit when the add-on is disabled."""
+OPENED_AT_ONCE, OPENED_PER_POLL, LOOKS_PER_POLL = 50, 3, 20
+"""Job folders that are opened with the data folder and in each poll, and how many idle ones a poll looks at, so that
+thousands of them cost the user interface no more than a few."""
+RACY_S = 2.0
+"""A folder that has changed so recently may change again without another time stamp, so its entries are read once
+more after this time."""
 
 
 def default_data_folder() -> Path:
@@ -68,7 +75,7 @@ class Job:
     preview: Path | None = None
     """The newest preview picture, if it exists."""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The name of the folder, as every text can hold it."""
         return printable(self.folder.root.name)
@@ -162,19 +169,39 @@ class JobRegistry:
         self.data_folder = data_folder
         self.jobs: list[Job] = []
         self._stamps: dict[str, tuple[int, int]] = {}
-        self.refresh()
+        self._unopened: list[str] = []
+        """Names of folders that are not opened yet, oldest first."""
+        self._names: set[str] = set()
+        """Of all folders that were seen."""
+        self._seen_at: tuple[int, float] | None = None
+        """Time stamp of the folder of jobs when its entries were read, and when that was."""
+        self._next_look = 0
+        self._ours: list[Job] = []
+        """Jobs with a worker of this Blender. Looking for them among thousands would cost each poll milliseconds."""
+        self._elsewhere: dict[str, Job] = {}
+        """Jobs with a worker of another Blender."""
+        self.refresh(OPENED_AT_ONCE)
 
     @property
     def root(self) -> Path:
         return self.data_folder / "jobs"
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are folders that the next polls will open."""
+        return bool(self._unopened)
+
     def find(self, job_id: str) -> Job | None:
+        """The job of this ID; its folder is opened now if it was not yet."""
+        if job_id in self._unopened:
+            self._unopened.remove(job_id)
+            self._add([job_id])
         return next((job for job in self.jobs if job.id == job_id), None)
 
     @property
     def running(self) -> Job | None:
         """The job whose worker was started by this Blender."""
-        return next((job for job in self.jobs if job.client is not None), None)
+        return max(self._ours, key=lambda job: job.id, default=None)
 
     def create(
         self, request: JobRequest, images: Sequence[Path], files: Mapping[str, bytes] | None = None
@@ -189,6 +216,7 @@ class JobRegistry:
         request = write_request(folder, request, images, files)
         job = Job(folder, request, "")
         self.jobs.insert(0, job)
+        self._names.add(folder.root.name)
         return job
 
     def start(
@@ -219,6 +247,7 @@ class JobRegistry:
                 CHECK_BACKEND,
             ) from error
         job.state = job.client.state
+        self._ours.append(job)
 
     def ask_to_stop(self, job: Job, command: Command) -> None:
         """Ask the worker to save and exit: ours over its pipe, that of another Blender through the folder.
@@ -246,36 +275,76 @@ class JobRegistry:
     def poll(self) -> bool:
         """Read news from workers and folders. True if something visible changed."""
         changed = False
-        for job in self.jobs:
-            if job.client is None:
-                continue
+        for job in list(self._ours):
+            assert job.client is not None
             changed |= job.client.poll()
             job.state = job.client.state
             if job.client.is_settled:
                 job.client = None
+                self._ours.remove(job)
             job.update()
         return self.refresh() or changed
 
-    def refresh(self) -> bool:
-        """Read changes from disk. True if something changed."""
-        try:
-            names = {entry.name for entry in os.scandir(self.root) if entry.is_dir()}
-        except OSError:
-            names = set()
-        known = {job.folder.root.name for job in self.jobs}
-        gone, new = known - names, names - known
-        self.jobs = [job for job in self.jobs if job.folder.root.name not in gone or job.client is not None]
-        self.jobs += [self._open(JobFolder(self.root / name)) for name in new]
-        changed = bool(gone or new)
-        for job in self.jobs:
-            if job.client is None and not job.problem:
-                changed |= self._look_at(job)
-        self.jobs.sort(key=lambda job: job.id, reverse=True)
+    def refresh(self, opened: int = OPENED_PER_POLL) -> bool:
+        """Read changes from disk: all of jobs that run elsewhere, and a part of the others. True if something changed.
+
+        At most `opened` new folders are opened, newest first; the next polls open the rest.
+        """
+        changed = self._read_names()
+        if self._unopened:
+            self._unopened, now = self._unopened[:-opened], self._unopened[-opened:]
+            self._add(now)
+            changed = True
+        for job in self._jobs_to_look_at():
+            changed |= self._look_at(job)
         return changed
+
+    def _read_names(self) -> bool:
+        """Find new folders, and drop those that are gone. True if there are any."""
+        try:
+            stamp = self.root.stat().st_mtime_ns
+        except OSError:
+            stamp = 0
+        now_s = time.time()
+        if self._seen_at is not None and self._seen_at[0] == stamp:
+            was_racy = self._seen_at[1] < stamp / 1e9 + RACY_S
+            if not was_racy or now_s < stamp / 1e9 + RACY_S:
+                return False
+        self._seen_at = (stamp, now_s)
+        try:
+            with os.scandir(self.root) as entries:
+                kinds = {entry.name: entry for entry in entries}
+        except OSError:
+            kinds = {}
+        gone = self._names - kinds.keys()
+        new = [name for name in kinds.keys() - self._names if kinds[name].is_dir()]
+        if not gone and not new:
+            return False
+        self.jobs = [job for job in self.jobs if job.folder.root.name not in gone or job.client is not None]
+        self._elsewhere = {job_id: job for job_id, job in self._elsewhere.items() if job_id not in gone}
+        self._names = (self._names - gone) | set(new)
+        self._unopened = sorted([*(set(self._unopened) - gone), *new])
+        return True
+
+    def _add(self, names: Sequence[str]) -> None:
+        """Open these folders."""
+        jobs = [self._open(JobFolder(self.root / name)) for name in names]
+        for job in jobs:
+            if not job.problem:
+                self._look_at(job)
+        self.jobs = sorted([*self.jobs, *jobs], key=lambda job: job.id, reverse=True)
+
+    def _jobs_to_look_at(self) -> list[Job]:
+        """Those with a worker of another Blender, and the next few of the others."""
+        first = self._next_look if self._next_look < len(self.jobs) else 0
+        self._next_look = first + LOOKS_PER_POLL
+        chosen = {job.id: job for job in self.jobs[first : self._next_look]} | self._elsewhere
+        return [job for job in chosen.values() if job.client is None and not job.problem]
 
     def shut_down(self, timeout_s: float = SHUT_DOWN_S) -> None:
         """Make every worker save and exit, except those whose request says to keep running."""
-        clients = [(job, job.client) for job in self.jobs if job.client is not None]
+        clients = [(job, job.client) for job in self._ours if job.client is not None]
+        self._ours = []
         for job, client in clients:
             client.let_go()
             job.client = None
@@ -299,6 +368,10 @@ class JobRegistry:
         try:
             self._read_state(job)
             job.update()
+            if job.running_on:
+                self._elsewhere[job.id] = job
+            else:
+                self._elsewhere.pop(job.id, None)
         except Exception as error:
             job.problem = trouble.explain(error, "Reading this job")
             return True

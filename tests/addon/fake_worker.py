@@ -166,6 +166,9 @@ def main() -> int:
         send("error", **text)
         return 1
     send("stage", name="optimize", index=0, count=2)
+    for number in range(overrides.get("chatter", 0)):
+        now = {"step": 0, "total": steps, "it_per_s": 4.0, "eta_s": float(number)}
+        print(json.dumps({"type": "progress", **now}))
     for step in range(1, steps + 1):
         command = take_stop_request(folder)
         if mode != "stubborn":
