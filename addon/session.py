@@ -9,12 +9,15 @@ from contextlib import suppress
 
 import bpy
 
+from ..backend.recdreamer.shared.protocol import RequestError
 from . import previews, trouble
+from .jobs import environment
 from .jobs.environment import Hardware
 from .jobs.errands import Check, Errand, Gallery
 from .jobs.model_tasks import EXTRACTOR, Models, ModelTask
 from .jobs.registry import Job, JobRegistry
-from .jobs.task import Task
+from .jobs.task import BACKEND, Task
+from .jobs.turns import next_turn
 from .preference_access import MODEL_PROPERTIES, get_preferences, use_model
 from .setup.storage import Sizes
 
@@ -48,6 +51,10 @@ class Session:
         """Place in the list of jobs at which History begins."""
         self.shown_template = ""
         """Image of the card that is shown beside a message about it."""
+        self.paused_for_render: list[str] | None = None
+        """The jobs that go on after a render that is running now; None if there is none."""
+        self.queue_problem = ""
+        """Why the queue was held, if not by the artist."""
         self._registry: JobRegistry | None = None
 
     @property
@@ -83,9 +90,39 @@ class Session:
 session = Session()
 
 
+def start_next(wanted: str = "") -> bool:
+    """Start the waiting jobs whose turn it is, at most one on each device. True if one was started.
+
+    Raises RequestError if the job `wanted` cannot be started. Any other goes back to its place, and the queue is held.
+    """
+    has_errand = session.errand is not None and session.errand.task.is_running
+    if has_errand or session.paused_for_render is not None:
+        return False
+    registry, preferences, started = session.registry, get_preferences(), False
+    while (turn := next_turn(registry)) is not None:
+        job = registry.find(turn.job_id)
+        if job is None or not registry.queue.take(turn.job_id):
+            break  # Another Blender was faster.
+        job.is_waiting = False
+        try:
+            command = environment.run_command(preferences.find_interpreter())
+            registry.start(job, command, BACKEND, turn.again, turn.seed, where=preferences.where)
+        except RequestError as error:
+            if job.id == wanted:
+                raise
+            registry.queue.put_back(turn)
+            job.is_waiting = True
+            registry.queue.hold(True)
+            session.queue_problem = str(error)
+            break
+        started, session.queue_problem = True, ""
+    return started
+
+
 def pump() -> bool:
     """Read news from workers, folders and tasks, and redraw the regions that show it."""
     changed = session.registry.poll()
+    changed |= bool(session.registry.queue.turns) and start_next()
     news = [session.task is not None and session.task.poll(), session.hardware.poll(), session.sizes.poll()]
     news.append(session.models.poll())
     if session.models.done is not None:

@@ -23,6 +23,7 @@ from ...backend.recdreamer.shared.protocol import (
 from ...backend.recdreamer.shared.safe_files import confined, is_link, printable
 from .. import trouble
 from .client import CHECK_BACKEND, JobClient
+from .waiting import Queue
 
 SHUT_DOWN_S = 10.0
 """Longest wait for workers to save and exit when the add-on is disabled."""
@@ -67,6 +68,8 @@ class Job:
     """The computer on which the worker of another Blender runs; empty if there is none."""
     preview: Path | None = None
     """The newest preview picture, if it exists."""
+    is_waiting: bool = False
+    """Whether it waits for its turn."""
 
     @property
     def id(self) -> str:
@@ -86,6 +89,8 @@ class Job:
             return names.get(self.state.status, "stopping")
         if self.running_on:
             return "running elsewhere"
+        if self.is_waiting:
+            return "waiting"
         return "interrupted" if self.state.status == "running" else self.state.status
 
     def update(self) -> None:
@@ -105,6 +110,12 @@ class Job:
             return False
 
     @property
+    def pictures(self) -> list[Path]:
+        """The pictures of the templates, in the folder. Raises RequestError if one is somewhere else."""
+        templates = self.request.templates if self.request else ()
+        return [confined(self.folder.root, template.image) for template in templates]
+
+    @property
     def why_not_resume(self) -> str:
         match self.condition:
             case "damaged":
@@ -113,6 +124,8 @@ class Job:
                 return "This job is done."
             case "queued" | "paused" | "failed" | "cancelled" | "interrupted":
                 return ""
+            case "waiting":
+                return "This job waits for its turn."
         return "This job is running."
 
     @property
@@ -125,7 +138,8 @@ class Job:
     @property
     def has_result(self) -> bool:
         """Also True after a failed attempt to redo a stage, because the earlier result is kept."""
-        return self.condition == "done" or (not self.why_not_resume and self._has("result/report.json"))
+        is_idle = not self.why_not_resume or self.condition == "waiting"
+        return self.condition == "done" or (is_idle and self._has("result/report.json"))
 
     @property
     def why_not_repeat(self) -> str:
@@ -162,6 +176,7 @@ class JobRegistry:
         self.data_folder = data_folder
         self.jobs: list[Job] = []
         self._stamps: dict[str, tuple[int, int]] = {}
+        self.queue = Queue(data_folder / "queue")
         self.refresh()
 
     @property
@@ -177,7 +192,11 @@ class JobRegistry:
         return next((job for job in self.jobs if job.client is not None), None)
 
     def create(
-        self, request: JobRequest, images: Sequence[Path], files: Mapping[str, bytes] | None = None
+        self,
+        request: JobRequest,
+        images: Sequence[Path],
+        files: Mapping[str, bytes] | None = None,
+        job_id: str = "",
     ) -> Job:
         """Write a new job folder: one image per template of the request, other files by name, then job.json.
 
@@ -185,11 +204,24 @@ class JobRegistry:
         """
         request.validate()
         writable_folder(self.root)
-        folder = JobFolder(self.root / new_job_id(request.prompt))
+        folder = JobFolder(self.root / (job_id or new_job_id(request.prompt)))
         request = write_request(folder, request, images, files)
         job = Job(folder, request, "")
         self.jobs.insert(0, job)
         return job
+
+    def enqueue(self, job: Job, again: str = "", seed: int = 0, *, first: bool = False) -> None:
+        """Let a job wait for its turn: to run or resume, or to redo its stage `again`. Raises RequestError."""
+        reason = job.why_not_repeat if again else job.why_not_resume
+        if reason and job.condition != "waiting":
+            raise RequestError(reason, "Choose another job.")
+        self.queue.add(job.id, again, seed, first=first)
+        job.is_waiting = True
+
+    def leave_queue(self, job: Job) -> None:
+        """Let a job wait no more; its folder stays, and it can be resumed."""
+        self.queue.take(job.id)
+        job.is_waiting = False
 
     def start(
         self,
@@ -241,6 +273,7 @@ class JobRegistry:
             job.folder.root.unlink()
         else:
             shutil.rmtree(job.folder.root)
+        self.queue.take(job.id)
         self.jobs.remove(job)
 
     def poll(self) -> bool:
@@ -266,7 +299,10 @@ class JobRegistry:
         gone, new = known - names, names - known
         self.jobs = [job for job in self.jobs if job.folder.root.name not in gone or job.client is not None]
         self.jobs += [self._open(JobFolder(self.root / name)) for name in new]
-        changed = bool(gone or new)
+        changed = self.queue.refresh() or bool(gone or new)
+        waiting = {turn.job_id for turn in self.queue.turns}
+        for job in self.jobs:
+            job.is_waiting = job.id in waiting
         for job in self.jobs:
             if job.client is None and not job.problem:
                 changed |= self._look_at(job)

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fake_models
 import fake_templates
 
+from recdreamer.shared.device_lock import turn
 from recdreamer.shared.folder_lock import FolderLock, take_stop_request
 
 ASKED = {"command": ""}
@@ -126,7 +127,8 @@ def write_preview(folder: Path, step: int) -> str:
 
 def main() -> int:
     if "templates" in sys.argv:
-        return fake_templates.main(sys.argv[sys.argv.index("templates") + 1 :], write_png)
+        with turn("auto", lambda: time.sleep(0.05)):
+            return fake_templates.main(sys.argv[sys.argv.index("templates") + 1 :], write_png)
     if "evaluate" in sys.argv:
         return fake_templates.inspect(sys.argv[sys.argv.index("evaluate") + 1 :])
     if "models" in sys.argv:
@@ -165,6 +167,18 @@ def main() -> int:
         write_state(folder, status="failed", **text)
         send("error", **text)
         return 1
+    with turn(request["device"], lambda: wait_for_device(folder)):
+        return work(folder, request, mode, steps, lock)
+
+
+def wait_for_device(folder: Path) -> None:
+    write_state(folder, stage="waiting")
+    send("stage", name="waiting", index=0, count=1)
+    time.sleep(0.05)
+
+
+def work(folder: Path, request: dict, mode: str, steps: int, lock: FolderLock) -> int:
+    overrides = request["overrides"]
     send("stage", name="optimize", index=0, count=2)
     for step in range(1, steps + 1):
         command = take_stop_request(folder)
