@@ -118,6 +118,10 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         description="URL of a storage that this computer and the cluster can write, such as file:///mnt/studio/jobs. "
         "Empty: files travel through the connection",
     )
+    pause_while_rendering: BoolProperty(
+        name="Pause While Rendering",
+        description="Pause running jobs when Blender renders, so that the render has the GPU. They go on afterwards",
+    )
     num_jobs: IntProperty(
         name="Jobs Listed", description="Number of jobs shown in History", default=8, min=1, max=100
     )
@@ -168,6 +172,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
             self.layout.prop(self, "allow_remote")
             self.layout.prop(self, "storage", placeholder="optional: URL of a shared storage")
         self.layout.prop(self, "views_model", placeholder="optional: draws a picture from other sides")
+        self.layout.prop(self, "pause_while_rendering")
         self.layout.prop(self, "num_jobs")
 
 

@@ -6,19 +6,22 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import bpy
 
 from ..backend.recdreamer.shared.protocol import RequestError
 from . import previews, trouble
+from .jobs import environment
 from .jobs.costs import Cost, Costs
 from .jobs.environment import Hardware
 from .jobs.errands import Check, Errand, Gallery
+from .jobs.finish import finish_early
 from .jobs.model_tasks import EXTRACTOR, Models, ModelTask
 from .jobs.registry import Job, JobRegistry
-from .jobs.task import Task
+from .jobs.task import BACKEND, Task
+from .jobs.turns import next_turn
 from .preference_access import MODEL_PROPERTIES, get_preferences, use_model
 from .setup.storage import Sizes
 
@@ -64,6 +67,12 @@ class Session:
         """Image of the card that is shown beside a message about it."""
         self.ended: Ended | None = None
         """The last job of this Blender that has ended, as long as the status bar tells of it."""
+        self.paused_for_render: list[str] | None = None
+        """The jobs that go on after a render that is running now; None if there is none."""
+        self.queue_problem = ""
+        """Why the queue was held, if not by the artist."""
+        self.after_stop: dict[str, str] = {}
+        """What was chosen for jobs that are stopping: IMPORT or DELETE; FINISH while a mesh is made to import."""
         self._registry: JobRegistry | None = None
         self._costs: Costs | None = None
 
@@ -111,18 +120,51 @@ class Session:
             self._registry.shut_down()
         self.task = self.errand = self.gallery = self.check = self._registry = None
         self._costs = self.ended = None
+        self.after_stop = {}
         self.shown_id = self.shown_template = ""
 
 
 session = Session()
 
 
+def start_next(wanted: str = "") -> bool:
+    """Start the waiting jobs whose turn it is, at most one on each device. True if one was started.
+
+    Raises RequestError if the job `wanted` cannot be started. Any other goes back to its place, and the queue is held.
+    """
+    has_errand = session.errand is not None and session.errand.task.is_running
+    if has_errand or session.paused_for_render is not None:
+        return False
+    registry, preferences, started = session.registry, get_preferences(), False
+    while (turn := next_turn(registry)) is not None:
+        job = registry.find(turn.job_id)
+        if job is None or not registry.queue.take(turn.job_id):
+            break  # Another Blender was faster.
+        job.is_waiting = False
+        try:
+            command = environment.run_command(preferences.find_interpreter())
+            registry.start(job, command, BACKEND, turn.again, turn.seed, where=preferences.where)
+        except RequestError as error:
+            if job.id == wanted:
+                raise
+            registry.queue.put_back(turn)
+            job.is_waiting = True
+            registry.queue.hold(True)
+            session.queue_problem = str(error)
+            break
+        started, session.queue_problem = True, ""
+    return started
+
+
 def pump() -> bool:
     """Read news from workers, folders and tasks, and redraw the regions that show it."""
-    running = session.registry.running
+    working = session.registry.working
     changed = session.registry.poll()
-    if running is not None and running.client is None:
-        _note_end(running)
+    for job in working:
+        if job.client is None:
+            _note_end(job)
+    changed |= _do_after_stop()
+    changed |= bool(session.registry.queue.turns) and start_next()
     news = [session.task is not None and session.task.poll(), session.hardware.poll(), session.sizes.poll()]
     news.append(session.models.poll())
     if session.models.done is not None:
@@ -148,6 +190,39 @@ def _note_end(job: Job) -> None:
     if job.state.status == "done" and job.request is not None:
         session.costs.learn(job.request, job.folder.root)
     session.ended = Ended(job, time.monotonic())
+
+
+def _do_after_stop() -> bool:
+    """Do what was chosen for jobs that have stopped by now. True if something was done."""
+    done = False
+    for job_id, choice in list(session.after_stop.items()):
+        job = session.registry.find(job_id)
+        if job is not None and (job.client is not None or job.running_on or job.is_waiting):
+            continue
+        del session.after_stop[job_id]
+        done = True
+        if job is None:
+            continue
+        try:
+            if choice == "DELETE":
+                session.registry.delete(job)
+            elif job.has_result:
+                _import(job)
+            elif choice == "IMPORT":
+                finish_early(job)
+                session.registry.enqueue(job, first=True)
+                session.after_stop[job_id] = "FINISH"
+        except (RequestError, OSError) as error:
+            session.queue_problem = trouble.explain(error, "Stopping the job")
+    return done
+
+
+def _import(job: Job) -> None:
+    """Import a result as if the button was pressed; in another mode than Object Mode the button waits for it."""
+    windows = bpy.context.window_manager.windows
+    with bpy.context.temp_override(window=windows[0]) if windows else nullcontext():
+        if bpy.ops.recdreamer.import_result.poll():
+            bpy.ops.recdreamer.import_result("EXEC_DEFAULT", True, job_id=job.id)
 
 
 def _use_new_models(task: ModelTask) -> None:

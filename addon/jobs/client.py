@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ...backend.recdreamer.shared.device_lock import DEVICES
 from ...backend.recdreamer.shared.folder_lock import Command
 from ...backend.recdreamer.shared.json_values import parse_json
 from ...backend.recdreamer.shared.protocol import (
@@ -58,6 +59,11 @@ def models_folder(data_folder: Path) -> Path:
     return Path(os.environ.get(MODELS) or data_folder / "models")
 
 
+def devices_folder(data_folder: Path) -> Path:
+    """The folder with the locks of the devices, see device_lock.py."""
+    return data_folder / "devices"
+
+
 def worker_environment(backend: Path) -> dict[str, str]:
     """Environment variables of a child process: no settings of other Pythons, and the bundled backend first.
 
@@ -77,10 +83,12 @@ def start_process(
     """Start a process in its own group, so that its whole tree can be killed, without a console window.
 
     It works in the bundled backend: nobody else's files are there, neither a job's nor those beside a .blend file. It
-    finds the models of `data_folder`.
+    finds the models of `data_folder`, and the locks of the devices.
     """
-    models = {MODELS: str(models_folder(data_folder))} if data_folder else {}
-    options = {"cwd": backend, "env": worker_environment(backend) | models} | options
+    ours = {}
+    if data_folder:
+        ours = {MODELS: str(models_folder(data_folder)), DEVICES: str(devices_folder(data_folder))}
+    options = {"cwd": backend, "env": worker_environment(backend) | ours} | options
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         return subprocess.Popen(command, creationflags=flags, **options)

@@ -115,7 +115,15 @@ def check_task(
 ) -> Task:
     """Check the templates of a request with the backend."""
     write_request(JobFolder(folder), request, images)
-    return Task([Step("Checking templates", [*command, "templates", "check", str(folder)])], data_folder)
+    return Task(
+        [
+            Step(
+                "Checking templates",
+                [*command, "templates", "check", str(folder), "--device", request.device],
+            )
+        ],
+        data_folder,
+    )
 
 
 def inspect_task(

@@ -24,6 +24,7 @@ from ...backend.recdreamer.shared.protocol import (
 from ...backend.recdreamer.shared.safe_files import confined, is_link, printable
 from .. import trouble
 from .client import CHECK_BACKEND, JobClient
+from .waiting import Queue
 
 SHUT_DOWN_S = 10.0
 """Longest wait for workers to save and exit when the add-on is disabled."""
@@ -74,6 +75,8 @@ class Job:
     """The computer on which the worker of another Blender runs; empty if there is none."""
     preview: Path | None = None
     """The newest preview picture, if it exists."""
+    is_waiting: bool = False
+    """Whether it waits for its turn."""
 
     @cached_property
     def id(self) -> str:
@@ -93,6 +96,8 @@ class Job:
             return names.get(self.state.status, "stopping")
         if self.running_on:
             return "running elsewhere"
+        if self.is_waiting:
+            return "waiting"
         return "interrupted" if self.state.status == "running" else self.state.status
 
     def update(self) -> None:
@@ -112,6 +117,12 @@ class Job:
             return False
 
     @property
+    def pictures(self) -> list[Path]:
+        """The pictures of the templates, in the folder. Raises RequestError if one is somewhere else."""
+        templates = self.request.templates if self.request else ()
+        return [confined(self.folder.root, template.image) for template in templates]
+
+    @property
     def why_not_resume(self) -> str:
         match self.condition:
             case "damaged":
@@ -120,6 +131,8 @@ class Job:
                 return "This job is done."
             case "queued" | "paused" | "failed" | "cancelled" | "interrupted":
                 return ""
+            case "waiting":
+                return "This job waits for its turn."
         return "This job is running."
 
     @property
@@ -132,7 +145,8 @@ class Job:
     @property
     def has_result(self) -> bool:
         """Also True after a failed attempt to redo a stage, because the earlier result is kept."""
-        return self.condition == "done" or (not self.why_not_resume and self._has("result/report.json"))
+        is_idle = not self.why_not_resume or self.condition == "waiting"
+        return self.condition == "done" or (is_idle and self._has("result/report.json"))
 
     @property
     def why_not_repeat(self) -> str:
@@ -169,6 +183,8 @@ class JobRegistry:
         self.data_folder = data_folder
         self.jobs: list[Job] = []
         self._stamps: dict[str, tuple[int, int]] = {}
+        self.queue = Queue(data_folder / "queue")
+        self._waiting: set[str] = set()
         self._unopened: list[str] = []
         """Names of folders that are not opened yet, oldest first."""
         self._names: set[str] = set()
@@ -199,12 +215,21 @@ class JobRegistry:
         return next((job for job in self.jobs if job.id == job_id), None)
 
     @property
+    def working(self) -> list[Job]:
+        """The jobs whose workers were started by this Blender."""
+        return list(self._ours)
+
+    @property
     def running(self) -> Job | None:
-        """The job whose worker was started by this Blender."""
+        """The newest job whose worker was started by this Blender."""
         return max(self._ours, key=lambda job: job.id, default=None)
 
     def create(
-        self, request: JobRequest, images: Sequence[Path], files: Mapping[str, bytes] | None = None
+        self,
+        request: JobRequest,
+        images: Sequence[Path],
+        files: Mapping[str, bytes] | None = None,
+        job_id: str = "",
     ) -> Job:
         """Write a new job folder: one image per template of the request, other files by name, then job.json.
 
@@ -212,12 +237,25 @@ class JobRegistry:
         """
         request.validate()
         writable_folder(self.root)
-        folder = JobFolder(self.root / new_job_id(request.prompt))
+        folder = JobFolder(self.root / (job_id or new_job_id(request.prompt)))
         request = write_request(folder, request, images, files)
         job = Job(folder, request, "")
         self.jobs.insert(0, job)
         self._names.add(folder.root.name)
         return job
+
+    def enqueue(self, job: Job, again: str = "", seed: int = 0, *, first: bool = False) -> None:
+        """Let a job wait for its turn: to run or resume, or to redo its stage `again`. Raises RequestError."""
+        reason = job.why_not_repeat if again else job.why_not_resume
+        if reason and job.condition != "waiting":
+            raise RequestError(reason, "Choose another job.")
+        self.queue.add(job.id, again, seed, first=first)
+        job.is_waiting = True
+
+    def leave_queue(self, job: Job) -> None:
+        """Let a job wait no more; its folder stays, and it can be resumed."""
+        self.queue.take(job.id)
+        job.is_waiting = False
 
     def start(
         self,
@@ -270,6 +308,7 @@ class JobRegistry:
             job.folder.root.unlink()
         else:
             shutil.rmtree(job.folder.root)
+        self.queue.take(job.id)
         self.jobs.remove(job)
 
     def poll(self) -> bool:
@@ -291,12 +330,19 @@ class JobRegistry:
         At most `opened` new folders are opened, newest first; the next polls open the rest.
         """
         changed = self._read_names()
+        if self.queue.refresh():
+            changed = True
         if self._unopened:
             self._unopened, now = self._unopened[:-opened], self._unopened[-opened:]
             self._add(now)
             changed = True
         for job in self._jobs_to_look_at():
             changed |= self._look_at(job)
+        waiting = {turn.job_id for turn in self.queue.turns}
+        if changed or waiting != self._waiting:
+            self._waiting = waiting
+            for job in self.jobs:
+                job.is_waiting = job.id in waiting
         return changed
 
     def _read_names(self) -> bool:

@@ -31,6 +31,7 @@ CONDITION_ICONS = {
     "pausing": "PLAY",
     "stopping": "PLAY",
     "queued": "TIME",
+    "waiting": "TIME",
     "paused": "PAUSE",
     "interrupted": "PAUSE",
     "done": "CHECKMARK",
@@ -40,6 +41,7 @@ CONDITION_ICONS = {
 }
 CONDITION_WORDS = {
     "running elsewhere": "running in the background",
+    "waiting": "waiting for its turn",
     "cancelling": "saving…",
     "pausing": "saving…",
     "stopping": "saving…",
@@ -91,9 +93,10 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         changes = context.scene.recdreamer.changes
         if changes:
             draw_text(layout, " · ".join(changes), context, "PRESET")
-        button = layout.column()
+        button = layout.row(align=True)
         button.scale_y = 1.5
         button.operator("recdreamer.generate", icon="SHADERFX")
+        button.operator("recdreamer.vary", icon="DUPLICATE")
         running = session.registry.running
         if reason and (running is None or running is not session.shown):
             draw_text(layout, reason, context, "INFO")
@@ -202,7 +205,9 @@ def _draw_actions(layout, job: Job):
                 repeat = row.operator("recdreamer.repeat_stage", text=text, icon="FILE_REFRESH")
                 repeat.job_id, repeat.stage = job.id, stage
         row = layout.row(align=True)
-    if not job.why_not_resume:
+    if job.condition == "waiting":
+        row.operator("recdreamer.leave_queue", icon="X").job_id = job.id
+    elif not job.why_not_resume:
         row.operator("recdreamer.resume", icon="PLAY").job_id = job.id
     elif job.condition not in ("damaged", "done"):
         row.enabled = not job.why_not_stop

@@ -88,7 +88,7 @@ def _import(
         in_slots = slot_materials(material, name, slots[index])
         result = find_imported(job.root.name, context.scene, index)
         if result is not None:
-            remark = renew_mesh(result, name, mesh_arrays, in_slots)
+            remark = renew_mesh(result, mesh_arrays, in_slots)
             if remark:
                 say(remark)
         else:
