@@ -26,6 +26,7 @@ MODULES = (
     "operators.presets",
     "panels.model_lists",
     "panels.prompt",
+    "panels.job_progress",
     "panels.jobs",
     "panels.queue_of_jobs",
     "panels.shelf",

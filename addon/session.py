@@ -71,6 +71,8 @@ class Session:
         """The jobs that go on after a render that is running now; None if there is none."""
         self.queue_problem = ""
         """Why the queue was held, if not by the artist."""
+        self._stages: dict[str, tuple[str, float]] = {}
+        """Jobs of this Blender -> their stage, and when it has begun."""
         self.after_stop: dict[str, str] = {}
         """What was chosen for jobs that are stopping: IMPORT or DELETE; FINISH while a mesh is made to import."""
         self._registry: JobRegistry | None = None
@@ -90,6 +92,22 @@ class Session:
             return self.costs.of(scene.recdreamer.to_request(prompt_if_empty="a", with_templates=False))
         except RequestError:
             return None
+
+    def since(self, job: Job) -> float | None:
+        """Seconds since the stage of a job of this Blender has begun."""
+        found = self._stages.get(job.id)
+        return None if found is None or job.client is None else time.monotonic() - found[1]
+
+    def note_stages(self) -> bool:
+        """Note which stages have begun. True if a bar moves by time alone."""
+        moves, known = False, self._stages
+        self._stages = {}
+        for job in self.registry.working:
+            stage, began_s = known.get(job.id, ("", 0.0))
+            is_new = stage != job.state.stage
+            self._stages[job.id] = (job.state.stage, time.monotonic() if is_new else began_s)
+            moves |= job.state.total <= 0
+        return moves
 
     @property
     def registry(self) -> JobRegistry:
@@ -163,6 +181,7 @@ def pump() -> bool:
     for job in working:
         if job.client is None:
             _note_end(job)
+    changed |= session.note_stages()
     changed |= _do_after_stop()
     changed |= bool(session.registry.queue.turns) and start_next()
     news = [session.task is not None and session.task.poll(), session.hardware.poll(), session.sizes.poll()]
@@ -182,6 +201,8 @@ def pump() -> bool:
     changed |= previews.load_next()
     if changed:
         _redraw("VIEW_3D", CATEGORY)
+    if working or session.ended is not None:
+        _redraw_status_bar()
     return changed
 
 
@@ -245,6 +266,13 @@ def _redraw(area_type: str, category: str) -> None:
             for region in area.regions:
                 if not category or (region.type == "UI" and region.active_panel_category == category):
                     region.tag_redraw()
+
+
+def _redraw_status_bar() -> None:
+    """Let Blender draw the status bar, which is in no screen; a tool that has put a text there keeps it."""
+    for window in bpy.context.window_manager.windows:
+        if not window.modal_operators:
+            window.workspace.status_text_set_internal(None)
 
 
 def _tick() -> float:
