@@ -41,6 +41,10 @@ class Ended:
     """By time.monotonic."""
 
 
+QUIET_AFTER_S = 3.0
+"""After this time without a change the templates are checked."""
+
+
 class Session:
     """Module state, reset by `stop` and never saved in a .blend file."""
 
@@ -73,6 +77,10 @@ class Session:
         """Why the queue was held, if not by the artist."""
         self._stages: dict[str, tuple[str, float]] = {}
         """Jobs of this Blender -> their stage, and when it has begun."""
+        self.checked_quietly: tuple = ()
+        """The cards that were checked, or are being checked, without being asked to."""
+        self._shelf_seen: tuple[tuple, float] = ((), 0.0)
+        """The cards at the last look, and since when they are as they are."""
         self.after_stop: dict[str, str] = {}
         """What was chosen for jobs that are stopping: IMPORT or DELETE; FINISH while a mesh is made to import."""
         self._registry: JobRegistry | None = None
@@ -97,6 +105,13 @@ class Session:
         """Seconds since the stage of a job of this Blender has begun."""
         found = self._stages.get(job.id)
         return None if found is None or job.client is None else time.monotonic() - found[1]
+
+    def end_quiet_errand(self) -> None:
+        """End a check that nobody asked for, because something else is to be done."""
+        if self.errand is not None and self.errand.is_quiet and self.errand.task.is_running:
+            self.errand.task.cancel()
+            self.errand = None
+            self.checked_quietly = ()  # Again when there is time.
 
     def note_stages(self) -> bool:
         """Note which stages have begun. True if a bar moves by time alone."""
@@ -138,7 +153,7 @@ class Session:
             self._registry.shut_down()
         self.task = self.errand = self.gallery = self.check = self._registry = None
         self._costs = self.ended = None
-        self.after_stop = {}
+        self.after_stop, self.checked_quietly = {}, ()
         self.shown_id = self.shown_template = ""
 
 
@@ -150,6 +165,8 @@ def start_next(wanted: str = "") -> bool:
 
     Raises RequestError if the job `wanted` cannot be started. Any other goes back to its place, and the queue is held.
     """
+    if session.registry.queue.turns:
+        session.end_quiet_errand()
     has_errand = session.errand is not None and session.errand.task.is_running
     if has_errand or session.paused_for_render is not None:
         return False
@@ -193,6 +210,7 @@ def pump() -> bool:
         _redraw("PREFERENCES", "")
     if session.errand is not None and session.errand.poll():
         changed = True
+    changed |= _check_quietly()
     changed |= previews.trim()
     if changed and session.shown is not None and session.shown.preview is not None:
         previews.icon(
@@ -211,6 +229,39 @@ def _note_end(job: Job) -> None:
     if job.state.status == "done" and job.request is not None:
         session.costs.learn(job.request, job.folder.root)
     session.ended = Ended(job, time.monotonic())
+
+
+def _check_quietly() -> bool:
+    """Check the templates by ourselves when the artist has left them alone for a while, and nothing else is to be done.
+
+    Once for each state of the shelf; whatever comes meanwhile ends it. True if a check was started.
+    """
+    windows = bpy.context.window_manager.windows
+    scene = windows[0].scene if windows else bpy.context.scene
+    cards = tuple(card.key for card in scene.recdreamer.enabled_templates)
+    before, since_s = session._shelf_seen
+    if cards != before:
+        session._shelf_seen = cards, time.monotonic()
+        return False
+    is_known = session.check is not None and set(session.check.verdicts) == set(cards)
+    if (
+        not cards
+        or is_known
+        or cards == session.checked_quietly
+        or time.monotonic() - since_s < QUIET_AFTER_S
+    ):
+        return False
+    preferences, registry = get_preferences(), session.registry
+    is_busy = session.errand is not None and session.errand.task.is_running
+    if not preferences.check_quietly or is_busy or registry.working or registry.queue.turns:
+        return False
+    session.checked_quietly = cards
+    override = bpy.context.temp_override(window=windows[0]) if windows else nullcontext()
+    with override, suppress(RuntimeError):  # Nobody asked, so nobody is told why it cannot be done.
+        return bpy.ops.recdreamer.check_templates.poll() and bpy.ops.recdreamer.check_templates(
+            is_quiet=True
+        ) == {"FINISHED"}
+    return False
 
 
 def _do_after_stop() -> bool:

@@ -337,6 +337,9 @@ def test_card_menu(extension, addon, block_out):
     context = SimpleNamespace(scene=scene, recdreamer_template=scene.recdreamer.templates[1])
     addon("panels.shelf").RECDREAMER_MT_card.draw(SimpleNamespace(layout=layout), context)
     assert layout.record.operators == [
+        "recdreamer.move_template",
+        "recdreamer.move_template",
+        "recdreamer.fly_to_template",
         "recdreamer.redo_template",
         "recdreamer.draw_novel_views",
         "recdreamer.open_preferences",
