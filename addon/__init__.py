@@ -26,12 +26,14 @@ MODULES = (
     "operators.presets",
     "panels.model_lists",
     "panels.prompt",
+    "panels.enlarged",
     "panels.job_progress",
     "panels.jobs",
     "panels.queue_of_jobs",
     "panels.shelf",
     "panels.result",
     "shelf.front_gizmo",
+    "shelf.coverage",
     "session",
 )
 """In order of registration: each module may use those before it."""

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import bpy
 
@@ -69,6 +71,12 @@ class Session:
         """Place in the list of jobs at which History begins."""
         self.shown_template = ""
         """Image of the card that is shown beside a message about it."""
+        self.scrubbed: tuple[str, Path | None] = ("", None)
+        """Job and earlier preview of it that the slider shows."""
+        self.is_enlarged = False
+        """Whether the preview is shown in the 3D view, too."""
+        self.on_tick: list[Callable[[], bool]] = []
+        """What panels do in each tick; each says whether there is something to show."""
         self.ended: Ended | None = None
         """The last job of this Blender that has ended, as long as the status bar tells of it."""
         self.paused_for_render: list[str] | None = None
@@ -153,6 +161,7 @@ class Session:
             self._registry.shut_down()
         self.task = self.errand = self.gallery = self.check = self._registry = None
         self._costs = self.ended = None
+        self.scrubbed, self.is_enlarged = ("", None), False
         self.after_stop, self.checked_quietly = {}, ()
         self.shown_id = self.shown_template = ""
 
@@ -217,6 +226,9 @@ def pump() -> bool:
             session.shown.preview
         )  # So that the panel never shows an empty place between two previews.
     changed |= previews.load_next()
+    for act in session.on_tick:
+        if act():
+            _redraw("VIEW_3D", "")
     if changed:
         _redraw("VIEW_3D", CATEGORY)
     if working or session.ended is not None:

@@ -11,8 +11,9 @@ from .. import describe, previews
 from ..jobs.registry import Job
 from ..layout import draw_text
 from ..session import session
+from .enlarged import shown_preview
 
-PREVIEW_SCALE = 9
+PREVIEW_SCALE = 8
 TOLD_S = 60.0
 """How long the status bar tells of a job that has ended."""
 
@@ -33,8 +34,14 @@ def draw_progress(layout, job: Job) -> None:
 
 
 def draw_preview(layout, job: Job) -> None:
-    if job.preview is not None:
-        layout.template_icon(icon_value=previews.icon(job.preview), scale=PREVIEW_SCALE)
+    """Draw the newest preview, or the earlier one that the slider below it chooses."""
+    path = shown_preview(job)
+    if path is None:
+        return
+    layout.template_icon(icon_value=previews.icon(path), scale=PREVIEW_SCALE)
+    row = layout.row(align=True)
+    row.prop(bpy.context.window_manager, "recdreamer_preview", slider=True)
+    row.operator("recdreamer.enlarge", text="", icon="FULLSCREEN_ENTER", depress=session.is_enlarged)
 
 
 def draw_poses(layout, job: Job, context) -> None:
