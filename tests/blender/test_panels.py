@@ -346,6 +346,31 @@ def test_card_menu(extension, addon, block_out):
     ]
 
 
+def test_no_two_buttons_of_one_name_mean_different_things(
+    draw, fake_backend, block_out, addon, pump_until, settle
+):
+    """In each state of the tab: three buttons were called Continue, and two Check."""
+    states = [draw().buttons]
+    bpy.ops.recdreamer.capture_turntable(num_views=4)
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"steps": 300}))
+    session = addon("session").session
+    pump_until(lambda: session.shown.state.step > 2)
+    states.append(draw().buttons)
+    bpy.ops.recdreamer.cancel()
+    settle()
+    states.append(draw().buttons)
+    bpy.ops.recdreamer.generate()
+    settle()
+    bpy.ops.recdreamer.import_result()
+    states.append(draw().buttons)
+    for buttons in states:
+        meanings = {}
+        for text, idname in buttons:
+            meanings.setdefault(text, set()).add(idname)
+        assert {text: found for text, found in meanings.items() if text and len(found) > 1} == {}
+
+
 def test_every_button_has_a_tooltip(extension):
     for name in dir(bpy.ops.recdreamer):
         assert getattr(bpy.ops.recdreamer, name).get_rna_type().description, name
