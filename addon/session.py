@@ -44,6 +44,8 @@ class Ended:
     """By time.monotonic."""
 
 
+TOLD_S = 60.0
+"""How long the status bar tells of a job that has ended."""
 QUIET_AFTER_S = 3.0
 """After this time without a change the templates are checked."""
 
@@ -233,6 +235,8 @@ def pump() -> bool:
     if changed:
         _redraw("VIEW_3D", CATEGORY)
     if working or session.ended is not None:
+        if session.ended is not None and time.monotonic() - session.ended.at_s > TOLD_S:
+            session.ended = None
         _redraw_status_bar()
     return changed
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import bpy
 
 from ...backend.recdreamer.shared.protocol import MAX_CLASSES
@@ -14,8 +12,6 @@ from ..session import session
 from .enlarged import shown_preview
 
 PREVIEW_SCALE = 8
-TOLD_S = 60.0
-"""How long the status bar tells of a job that has ended."""
 
 
 def name_of(job: Job) -> str:
@@ -63,7 +59,7 @@ def status_line() -> tuple[str, str]:
     if running is not None:
         return describe.status_line(name_of(running), running.state, session.since(running)), "SHADERFX"
     ended = session.ended
-    if ended is None or time.monotonic() - ended.at_s > TOLD_S:
+    if ended is None:
         return "", "NONE"
     icon = {"done": "CHECKMARK", "failed": "ERROR"}.get(ended.job.condition, "INFO")
     return describe.end_line(name_of(ended.job), ended.job.condition, ended.job.state.message), icon
