@@ -23,8 +23,9 @@ from .setup.storage import Sizes
 
 CATEGORY = "RecDreamer"
 """Name of the sidebar tab."""
-BUSY_S, IDLE_S = 0.25, 1.0
-"""Time between two polls, with and without a worker of this Blender."""
+BUSY_S, IDLE_S, BEHIND_S = 0.25, 1.0, 0.02
+"""Time between two polls: with and without a worker of this Blender, and while job folders or pictures are read, of
+which each poll takes a few."""
 
 
 class Session:
@@ -71,7 +72,8 @@ class Session:
     def shown(self) -> Job | None:
         """The job in the panel: the clicked one, else the running one, else the newest."""
         registry = self.registry
-        return registry.find(self.shown_id) or registry.running or next(iter(registry.jobs), None)
+        clicked = registry.find(self.shown_id) if self.shown_id else None
+        return clicked or registry.running or next(iter(registry.jobs), None)
 
     def stop(self) -> None:
         """End everything that runs, except jobs that continue without Blender."""
@@ -132,7 +134,12 @@ def pump() -> bool:
         _redraw("PREFERENCES", "")
     if session.errand is not None and session.errand.poll():
         changed = True
-    previews.trim()
+    changed |= previews.trim()
+    if changed and session.shown is not None and session.shown.preview is not None:
+        previews.icon(
+            session.shown.preview
+        )  # So that the panel never shows an empty place between two previews.
+    changed |= previews.load_next()
     if changed:
         _redraw("VIEW_3D", CATEGORY)
     return changed
@@ -164,6 +171,8 @@ def _tick() -> float:
     """Never raises: Blender drops a timer that does, and the panel would never update again."""
     try:
         pump()
+        if session.registry.is_behind or previews.is_behind():
+            return BEHIND_S
         return BUSY_S if _is_busy() else IDLE_S
     except Exception as error:
         with suppress(Exception):

@@ -180,6 +180,9 @@ def wait_for_device(folder: Path) -> None:
 def work(folder: Path, request: dict, mode: str, steps: int, lock: FolderLock) -> int:
     overrides = request["overrides"]
     send("stage", name="optimize", index=0, count=2)
+    for number in range(overrides.get("chatter", 0)):
+        now = {"step": 0, "total": steps, "it_per_s": 4.0, "eta_s": float(number)}
+        print(json.dumps({"type": "progress", **now}))
     for step in range(1, steps + 1):
         command = take_stop_request(folder)
         if mode != "stubborn":

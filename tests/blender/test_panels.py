@@ -195,14 +195,38 @@ def test_pictures_of_a_file(addon, fake_backend, settle):
     bpy.context.scene.recdreamer.prompt = "a bear"
     bpy.ops.recdreamer.generate()
     path = settle().preview
+    previews.clear()
     for mirrored in (False, True):
-        previews.icon(path, mirrored=mirrored)
+        assert previews.icon(path, mirrored=mirrored) == 0 and previews.is_behind()  # Not read while drawing,
+        while previews.is_behind():
+            previews.load_next()  # but by the timer.
+        assert not previews._wanted
     shown = [
         np.reshape(preview.image_pixels_float, (128, 128, 4)) for preview in previews._collection.values()
     ]
     assert np.allclose(shown[0], shown[1][:, ::-1], atol=0.02)
     assert previews.icon(path.with_name("gone.png")) == 0
     previews.clear()
+
+
+def test_no_picture_is_read_in_a_draw(draw, fake_backend, block_out, addon, pump_until, monkeypatch):
+    """Sixteen cards took 376 ms of the first draw."""
+    previews = addon("previews")
+    bpy.ops.recdreamer.capture_turntable(num_views=4)
+    read = []
+    load = previews._load
+    monkeypatch.setattr(previews, "_load", lambda *key: read.append(key) or load(*key))
+    draw()
+    assert read == [] and previews.is_behind()
+    for _ in range(4):
+        before = len(read)
+        addon("session").pump()
+        assert len(read) <= before + 1  # A tick reads one at most.
+    pump_until(lambda: not previews.is_behind())
+    assert len(read) == 4
+    draw()
+    addon("session").pump()
+    assert len(read) == 4
 
 
 def test_preferences_open_at_the_add_on(extension):
