@@ -22,6 +22,7 @@ MODULES = (
     "operators.setup",
     "operators.models",
     "operators.next_steps",
+    "operators.presets",
     "panels.model_lists",
     "panels.prompt",
     "panels.jobs",

@@ -67,6 +67,19 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{max(count / 1e6, 1):.0f} MB"
 
 
+def cost(found: tuple[float, int] | None) -> str:
+    """What a job takes, in seconds and bytes, as measured here.
+
+    >>> cost((247.0, 38_200_000)), cost(None)
+    ('≈ 4 min 10 s · 38 MB, as measured here', 'The first job of this kind measures its time.')
+    """
+    if found is None:
+        return "The first job of this kind measures its time."
+    seconds, size = found
+    rounded = seconds if seconds < 10 else round(seconds, -1)
+    return f"≈ {duration(rounded)} · {gigabytes(size)}, as measured here"
+
+
 def download(done: int, total: int, eta_s: float | None) -> str:
     """
     >>> download(1_200_000_000, 2_680_000_000, 130.0)

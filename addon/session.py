@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
+from dataclasses import dataclass
 
 import bpy
 
 from ..backend.recdreamer.shared.protocol import RequestError
 from . import previews, trouble
 from .jobs import environment
+from .jobs.costs import Cost, Costs
 from .jobs.environment import Hardware
 from .jobs.errands import Check, Errand, Gallery
 from .jobs.model_tasks import EXTRACTOR, Models, ModelTask
@@ -26,6 +29,15 @@ CATEGORY = "RecDreamer"
 BUSY_S, IDLE_S, BEHIND_S = 0.25, 1.0, 0.02
 """Time between two polls: with and without a worker of this Blender, and while job folders or pictures are read, of
 which each poll takes a few."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A job that has ended, and when."""
+
+    job: Job
+    at_s: float
+    """By time.monotonic."""
 
 
 class Session:
@@ -56,7 +68,25 @@ class Session:
         """The jobs that go on after a render that is running now; None if there is none."""
         self.queue_problem = ""
         """Why the queue was held, if not by the artist."""
+        self.ended: Ended | None = None
+        """The last job of this Blender that has ended, as long as the status bar tells of it."""
         self._registry: JobRegistry | None = None
+        self._costs: Costs | None = None
+
+    @property
+    def costs(self) -> Costs:
+        """What jobs have cost on this computer."""
+        folder = self.registry.data_folder
+        if self._costs is None or self._costs.path.parent != folder:
+            self._costs = Costs(folder)
+        return self._costs
+
+    def cost_of(self, scene: bpy.types.Scene) -> Cost | None:
+        """What the next job will cost, if one of its kind was measured."""
+        try:
+            return self.costs.of(scene.recdreamer.to_request(prompt_if_empty="a", with_templates=False))
+        except RequestError:
+            return None
 
     @property
     def registry(self) -> JobRegistry:
@@ -86,6 +116,7 @@ class Session:
         if self._registry is not None:
             self._registry.shut_down()
         self.task = self.errand = self.gallery = self.check = self._registry = None
+        self._costs = self.ended = None
         self.shown_id = self.shown_template = ""
 
 
@@ -123,7 +154,11 @@ def start_next(wanted: str = "") -> bool:
 
 def pump() -> bool:
     """Read news from workers, folders and tasks, and redraw the regions that show it."""
+    running = session.registry.own
     changed = session.registry.poll()
+    for job in running:
+        if job.client is None:
+            _note_end(job)
     changed |= bool(session.registry.queue.turns) and start_next()
     news = [session.task is not None and session.task.poll(), session.hardware.poll(), session.sizes.poll()]
     news.append(session.models.poll())
@@ -143,6 +178,13 @@ def pump() -> bool:
     if changed:
         _redraw("VIEW_3D", CATEGORY)
     return changed
+
+
+def _note_end(job: Job) -> None:
+    """Learn from a job whose worker has ended, and tell of it in the status bar."""
+    if job.state.status == "done" and job.request is not None:
+        session.costs.learn(job.request, job.folder.root)
+    session.ended = Ended(job, time.monotonic())
 
 
 def _use_new_models(task: ModelTask) -> None:

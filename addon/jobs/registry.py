@@ -100,6 +100,11 @@ class JobRegistry:
         return next((job for job in self.jobs if job.id == job_id), None)
 
     @property
+    def own(self) -> list[Job]:
+        """The jobs whose workers were started by this Blender."""
+        return list(self._ours)
+
+    @property
     def running(self) -> Job | None:
         """The job whose worker was started by this Blender."""
         return max(self._ours, key=lambda job: job.id, default=None)

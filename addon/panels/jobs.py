@@ -1,6 +1,6 @@
-"""The sidebar tab: settings of the next job, the job shown, and History. The template shelf is in shelf.py.
+"""The sidebar tab in the order of an artist's thought: what is wanted, the result, History, Advanced.
 
-The job is above the shelf, so that its progress is visible on a small screen, too.
+The template shelf, which is between result and History, is in shelf.py.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from .. import compat, describe, previews
 from ..jobs.registry import Job
 from ..layout import draw_text, shortened, text_px
 from ..operators.jobs import NOT_OBJECT_MODE, why_not_generate
+from ..operators.presets import RECDREAMER_MT_presets
 from ..preference_access import get_preferences
 from ..session import CATEGORY, session
 from .backend import draw_card_of_backend
 from .cure_buttons import draw_cure
 from .prompt import draw_model_and_words
-from .start import draw_height, draw_start
+from .start import draw_height, draw_stages, draw_start
 
 CONDITION_ICONS = {
     "starting": "PLAY",
@@ -58,6 +59,8 @@ class SidebarPanel:
 
 
 class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
+    """What is asked for: prompt, start, quality with its cost, Generate"""
+
     bl_label = "RecDreamer"
     bl_order = 0
 
@@ -72,40 +75,77 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         draw_start(layout, settings, context)
-        column = layout.column()
-        column.prop(settings, "method")
-        if settings.rectifies_poses:
-            column.row().prop(settings, "pose_mode", expand=True)
-        column.row().prop(settings, "quality", expand=True)
-        row = column.row(align=True)
-        row.prop(settings, "seed")
-        row.operator("recdreamer.random_seed", text="", icon="FILE_REFRESH")
-        draw_height(column, settings)
-        self._draw_advanced(layout, settings)
+        draw_height(layout.column(), settings)
         layout.use_property_split = False
+        self._draw_presets(layout)
         self._draw_generate(layout, context)
-        job = session.shown
-        if job is not None:
-            layout.separator()
-            draw_job(layout, job, context)
 
-    def _draw_advanced(self, layout, settings):
-        header, body = layout.panel("RECDREAMER_advanced", default_closed=True)
-        header.label(text="Advanced")
-        if body:
-            body.prop(settings, "keep_running")
-            body.prop(get_preferences(), "device")
+    def _draw_presets(self, layout):
+        row = layout.row(align=True)
+        row.menu("RECDREAMER_MT_presets", text=RECDREAMER_MT_presets.bl_label)
+        row.operator("recdreamer.add_preset", text="", icon="ADD")
+        row.operator("recdreamer.add_preset", text="", icon="REMOVE").remove_active = True
 
     def _draw_generate(self, layout, context):
-        button = layout.column()
+        reason = why_not_generate(context)
+        if not reason or reason.kind == "running":
+            draw_text(layout, describe.cost(session.cost_of(context.scene)), context, "TIME")
+        changes = context.scene.recdreamer.changes
+        if changes:
+            draw_text(layout, " · ".join(changes), context, "PRESET")
+        button = layout.split(factor=0.7, align=True)
         button.scale_y = 1.5
         button.operator("recdreamer.generate", icon="SHADERFX")
-        layout.operator("recdreamer.vary", icon="DUPLICATE")
-        reason = why_not_generate(context)
+        button.operator("recdreamer.vary")
         running = session.registry.running
         if reason and (running is None or running is not session.shown):
             draw_text(layout, reason, context, "INFO")
             draw_cure(layout, reason.kind)
+
+
+class RECDREAMER_PT_job(SidebarPanel, bpy.types.Panel):
+    """The running or finished job"""
+
+    bl_label = "Result"
+    bl_order = 1
+
+    @classmethod
+    def poll(cls, context):
+        return session.shown is not None and not get_preferences().why_no_backend
+
+    def draw(self, context):
+        draw_job(self.layout, session.shown, context)
+
+
+class RECDREAMER_PT_advanced(SidebarPanel, bpy.types.Panel):
+    """How the job works: method, stages, model, seed"""
+
+    bl_label = "Advanced"
+    bl_order = 5
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, context):
+        return not get_preferences().why_no_backend
+
+    def draw(self, context):
+        layout, settings = self.layout, context.scene.recdreamer
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        column = layout.column()
+        column.prop(settings, "quality")
+        column.prop(settings, "texture_px")
+        column.prop(settings, "face_count")
+        column.prop(settings, "method")
+        if settings.rectifies_poses:
+            column.prop(settings, "pose_mode")
+        draw_stages(column, settings)
+        row = column.row(align=True)
+        row.prop(settings, "seed")
+        row.operator("recdreamer.random_seed", text="", icon="FILE_REFRESH")
+        column.prop(get_preferences(), "device")
+        layout.use_property_split = False
+        layout.prop(settings, "keep_running")
 
 
 def name_of(job: Job) -> str:
@@ -177,7 +217,7 @@ def _draw_actions(layout, job: Job):
 
 class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
     bl_label = "History"
-    bl_order = 3
+    bl_order = 4
     bl_options = {"DEFAULT_CLOSED"}
 
     @classmethod
@@ -210,8 +250,6 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
             row.operator("recdreamer.list_jobs", text="Newer", icon="TRIA_LEFT").first = first - count
             row.label(text=f"{first + 1}–{min(first + count, len(jobs))} of {len(jobs)}")
             row.operator("recdreamer.list_jobs", text="Older", icon="TRIA_RIGHT").first = first + count
-        if not shown.why_not_continue:
-            layout.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = shown.id
         layout.operator("recdreamer.use_settings", icon="LOOP_BACK").job_id = shown.id
         row = layout.row(align=True)
         row.operator("recdreamer.open_folder", text="Folder", icon="FILE_FOLDER").job_id = shown.id
@@ -220,6 +258,8 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
 
 CLASSES = (
     RECDREAMER_PT_request,
+    RECDREAMER_PT_job,
     RECDREAMER_PT_jobs,
+    RECDREAMER_PT_advanced,
 )
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -17,7 +17,7 @@ from .jobs import SidebarPanel
 
 class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
     bl_label = "Pose Templates"
-    bl_order = 2
+    bl_order = 3
 
     @classmethod
     def poll(cls, context):

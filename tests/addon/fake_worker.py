@@ -79,7 +79,8 @@ def box(height_m: float) -> dict[str, np.ndarray]:
 
 def write_results(folder: Path, request: dict) -> None:
     (folder / "result").mkdir(exist_ok=True)
-    (folder / "result/report.json").write_text("{}")
+    report = {"seconds": request["overrides"].get("seconds", {})}
+    (folder / "result/report.json").write_text(json.dumps(report))
     mesh = painted(folder, request) if request["start"] == "texture" else box(request["height_m"])
     for index in range(request["overrides"].get("optimize.num_particles", 1)):
         write_result(folder / "result" / f"particle-{index}" if index else folder / "result", mesh, request)

@@ -89,7 +89,7 @@ def test_continue_and_result(draw, fake_backend, settle):
     settings.prompt = "a bear"
     bpy.ops.recdreamer.generate()
     job = settle()
-    assert draw().operators.count("recdreamer.continue_job") == 2
+    assert draw().operators.count("recdreamer.continue_job") == 1
     bpy.ops.recdreamer.continue_job(job_id=job.id)
     seen = draw()
     assert "job" in seen.props and "recdreamer.make_quads" not in seen.operators

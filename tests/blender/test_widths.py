@@ -9,14 +9,20 @@ from types import SimpleNamespace
 import bpy
 import pytest
 
+from . import widths
 from .widths import SIDEBAR_PX, Group, MeasuringLayout
+
+SCALES = (1.0, 1.25, 2.0)
+SCREEN_PX, AROUND_PX = 1080, 98
+"""Height of a screen, and of what Blender has above and below the sidebar: menu bar, two headers, status bar."""
 
 
 @pytest.fixture
-def cut(addon):
-    """The labels of the tab that are cut now."""
+def laid_out(addon):
+    """The panels of the tab as they are now, at a scale of the interface, in order."""
 
-    def cut() -> list[str]:
+    def laid_out(scale: float = 1.0) -> list[tuple[type, Group]]:
+        widths.scale = scale
         found = []
         for name in ("panels.jobs", "panels.shelf", "panels.result"):
             for cls in addon(name).CLASSES:
@@ -26,16 +32,55 @@ def cut(addon):
                     for helper in dir(cls):
                         if helper.startswith("_draw"):
                             setattr(fake, helper, getattr(cls, helper).__get__(fake))
-                    region = SimpleNamespace(width=292)
+                    region = SimpleNamespace(width=292 * scale)
                     context = SimpleNamespace(
                         scene=bpy.context.scene, object=bpy.context.object, mode=bpy.context.mode,
-                        region=region, preferences=SimpleNamespace(system=SimpleNamespace(ui_scale=1.0)),
+                        region=region, preferences=SimpleNamespace(system=SimpleNamespace(ui_scale=scale)),
                     )  # fmt: skip
                     cls.draw(fake, context)
-                    found += root.cut(SIDEBAR_PX)
+                    found.append((cls, root))
+        widths.scale = 1.0
+        return sorted(found, key=lambda pair: pair[0].bl_order)
+
+    return laid_out
+
+
+@pytest.fixture
+def cut(laid_out):
+    """The labels of the tab that are cut now, at any of three scales of the interface."""
+
+    def cut() -> list[str]:
+        found = []
+        for scale in SCALES:
+            for _, root in laid_out(scale):
+                widths.scale = scale
+                found += [f"{text} at a scale of {scale}" for text in root.cut(SIDEBAR_PX)]
+        widths.scale = 1.0
         return found
 
     return cut
+
+
+def test_the_order_of_the_tab_and_one_screen(laid_out, fake_backend, settings, settle, addon, pump_until):
+    """Prompt, result, templates, history, advanced; what is open when the tab is new fits on a screen."""
+
+    def height() -> float:
+        return sum(
+            widths.PANEL_PX + (0 if "DEFAULT_CLOSED" in getattr(cls, "bl_options", ()) else root.height_px)
+            for cls, root in laid_out()
+        )
+
+    settings.method = "usd"
+    assert height() <= SCREEN_PX - AROUND_PX
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"steps": 300}))
+    session = addon("session").session
+    pump_until(lambda: session.shown.state.step > 2)
+    assert height() <= SCREEN_PX - AROUND_PX
+    bpy.ops.recdreamer.cancel()
+    settle()
+    assert height() <= SCREEN_PX - AROUND_PX
+    labels = [cls.bl_label for cls, _ in laid_out()]
+    assert labels == ["RecDreamer", "Result", "Pose Templates", "History", "Advanced"]
 
 
 def test_a_cut_label_is_seen(extension):
