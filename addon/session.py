@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from .jobs import environment
 from .jobs.costs import Cost, Costs
 from .jobs.environment import Hardware
 from .jobs.errands import Check, Errand, Gallery
+from .jobs.folder_sizes import FolderSizes
 from .jobs.model_tasks import EXTRACTOR, Models, ModelTask
 from .jobs.registry import Job, JobRegistry
 from .jobs.task import BACKEND, Task
@@ -60,8 +62,10 @@ class Session:
         """What the backend takes on the disk."""
         self.models = Models()
         """Pretrained models: which there are, and what is done about them."""
-        self.first_listed = 0
-        """Place in the list of jobs at which History begins."""
+        self.folder_sizes = FolderSizes()
+        """What the jobs take on the disk."""
+        self.compared_id = ""
+        """The job with which others are compared."""
         self.shown_template = ""
         """Image of the card that is shown beside a message about it."""
         self.paused_for_render: list[str] | None = None
@@ -121,6 +125,8 @@ class Session:
 
 
 session = Session()
+after_poll: list[Callable[[], bool]] = []
+"""What follows from the news, such as the rows of History; each says whether something changed."""
 
 
 def start_next(wanted: str = "") -> bool:
@@ -169,6 +175,9 @@ def pump() -> bool:
         _redraw("PREFERENCES", "")
     if session.errand is not None and session.errand.poll():
         changed = True
+    for follow in after_poll:
+        changed |= follow()
+    changed |= session.folder_sizes.poll()
     changed |= previews.trim()
     if changed and session.shown is not None and session.shown.preview is not None:
         previews.icon(

@@ -6,9 +6,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from ...backend.recdreamer.shared.protocol import JobFolder, JobRequest, JobState, RequestError
-from ...backend.recdreamer.shared.safe_files import confined, printable
+from ...backend.recdreamer.shared.protocol import (
+    JobFolder,
+    JobRequest,
+    JobState,
+    RequestError,
+    write_atomically,
+)
+from ...backend.recdreamer.shared.safe_files import confined, printable, reason_of
 from .client import JobClient
+
+PIN = "pinned"
+"""File in the job folder."""
 
 
 @dataclass
@@ -26,6 +35,8 @@ class Job:
     """The computer on which the worker of another Blender runs; empty if there is none."""
     preview: Path | None = None
     """The newest preview picture, if it exists."""
+    is_pinned: bool = False
+    """Whether the artist has pinned it, by a file in its folder."""
     is_waiting: bool = False
     """Whether it waits for its turn."""
 
@@ -56,9 +67,33 @@ class Job:
         is_ours = self.client is not None
         may_run = not is_ours and self.state.status in ("queued", "running")
         self.running_on = self.folder.running_on(self.state) if may_run else ""
+        self.is_pinned = self._has(PIN)
         self.preview = None
         if self.state.preview and self._has(self.state.preview):
             self.preview = self.folder.root / self.state.preview
+
+    @property
+    def last_s(self) -> float:
+        """When it ran last, or was made, in seconds since 1970."""
+        if self.state.updated_s:
+            return self.state.updated_s
+        try:
+            return self.folder.root.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def pin(self, is_pinned: bool) -> None:
+        """Raises RequestError if the folder cannot be written."""
+        try:
+            if is_pinned:
+                write_atomically(self.folder.root / PIN, "")
+            else:
+                (self.folder.root / PIN).unlink(missing_ok=True)
+        except OSError as error:
+            raise RequestError(
+                f"The job folder cannot be written ({reason_of(error)}).", "Make it writable."
+            ) from error
+        self.is_pinned = is_pinned
 
     def _has(self, name: str) -> bool:
         """Whether a file is in the folder itself, not behind a link or somewhere else."""

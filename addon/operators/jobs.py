@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
-from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from ...backend.recdreamer.shared.folder_lock import Command
 from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, START_MESH, JobRequest, RequestError
@@ -263,18 +263,6 @@ class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
         return ""
 
 
-class RECDREAMER_OT_list_jobs(GuardedOperator, bpy.types.Operator):
-    """Show other jobs in History"""
-
-    bl_idname = "recdreamer.list_jobs"
-    bl_label = "List Jobs"
-
-    first: IntProperty(name="First", description="Place of the first job in the list; 0 is the newest")
-
-    def run(self, context):
-        session.first_listed = max(0, min(self.first, len(session.registry.jobs) - 1))
-
-
 class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
     """Restore the prompt, settings and templates of this job in the panel. Other templates are disabled"""
 
@@ -304,32 +292,6 @@ class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
         return ""
 
 
-class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
-    """Delete this job and its files permanently. Imported objects stay"""
-
-    bl_idname = "recdreamer.delete_job"
-    bl_label = "Delete Job"
-
-    def invoke(self, context, event):
-        return context.window_manager.invoke_confirm(
-            self,
-            event,
-            title="Delete Job",
-            message="All files of this job are deleted. This cannot be undone.",
-            confirm_text="Delete",
-        )
-
-    def act(self, context, job):
-        try:
-            session.registry.delete(job)
-        except OSError as error:
-            reason = error.strerror or error
-            return (
-                f"The job cannot be deleted ({reason}). Close all programs that use its files, and try again."
-            )
-        return ""
-
-
 class RECDREAMER_OT_random_seed(GuardedOperator, bpy.types.Operator):
     """Pick a random seed"""
 
@@ -349,10 +311,8 @@ CLASSES = (
     RECDREAMER_OT_cancel,
     RECDREAMER_OT_import_result,
     RECDREAMER_OT_show_job,
-    RECDREAMER_OT_list_jobs,
     RECDREAMER_OT_use_settings,
     RECDREAMER_OT_open_folder,
-    RECDREAMER_OT_delete_job,
     RECDREAMER_OT_random_seed,
 )
 register, unregister = bpy.utils.register_classes_factory(CLASSES)
