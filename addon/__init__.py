@@ -11,6 +11,7 @@ MODULES = (
     "properties",
     "packed_pictures",
     "operators.jobs",
+    "operators.stop",
     "operators.queue",
     "operators.history",
     "operators.results",

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import bpy
 
+from ..backend.recdreamer.shared.folder_lock import is_locked
 from ..backend.recdreamer.shared.protocol import RequestError
 from . import previews, trouble
 from .jobs import environment
 from .jobs.costs import Cost, Costs
 from .jobs.environment import Hardware
 from .jobs.errands import Check, Errand, Gallery
+from .jobs.finish import finish_early
 from .jobs.folder_sizes import FolderSizes
 from .jobs.model_tasks import EXTRACTOR, Models, ModelTask
 from .jobs.registry import Job, JobRegistry
@@ -74,6 +76,8 @@ class Session:
         """Why the queue was held, if not by the artist."""
         self.ended: Ended | None = None
         """The last job of this Blender that has ended, as long as the status bar tells of it."""
+        self.after_stop: dict[str, str] = {}
+        """What was chosen for jobs that are stopping: IMPORT or DELETE; FINISH while a mesh is made to import."""
         self._registry: JobRegistry | None = None
         self._costs: Costs | None = None
 
@@ -121,6 +125,7 @@ class Session:
             self._registry.shut_down()
         self.task = self.errand = self.gallery = self.check = self._registry = None
         self._costs = self.ended = None
+        self.after_stop = {}
         self.shown_id = self.shown_template = ""
 
 
@@ -160,11 +165,12 @@ def start_next(wanted: str = "") -> bool:
 
 def pump() -> bool:
     """Read news from workers, folders and tasks, and redraw the regions that show it."""
-    running = session.registry.own
+    working = session.registry.working
     changed = session.registry.poll()
-    for job in running:
+    for job in working:
         if job.client is None:
             _note_end(job)
+    changed |= _do_after_stop()
     changed |= bool(session.registry.queue.turns) and start_next()
     news = [session.task is not None and session.task.poll(), session.hardware.poll(), session.sizes.poll()]
     news.append(session.models.poll())
@@ -194,6 +200,41 @@ def _note_end(job: Job) -> None:
     if job.state.status == "done" and job.request is not None:
         session.costs.learn(job.request, job.folder.root)
     session.ended = Ended(job, time.monotonic())
+
+
+def _do_after_stop() -> bool:
+    """Do what was chosen for jobs that have stopped by now. True if something was done."""
+    done = False
+    for job_id, choice in list(session.after_stop.items()):
+        job = session.registry.find(job_id)
+        is_busy = job is not None and (job.client is not None or job.running_on or job.is_waiting)
+        # A worker of another Blender writes its last state before it lets go of the folder.
+        if is_busy or (job is not None and is_locked(job.folder.root)):
+            continue
+        del session.after_stop[job_id]
+        done = True
+        if job is None:
+            continue
+        try:
+            if choice == "DELETE":
+                session.registry.delete(job)
+            elif job.has_result:
+                _import(job)
+            elif choice == "IMPORT":
+                finish_early(job)
+                session.registry.enqueue(job, first=True)
+                session.after_stop[job_id] = "FINISH"
+        except (RequestError, OSError) as error:
+            session.queue_problem = trouble.explain(error, "Stopping the job")
+    return done
+
+
+def _import(job: Job) -> None:
+    """Import a result as if the button was pressed; in another mode than Object Mode the button waits for it."""
+    windows = bpy.context.window_manager.windows
+    with bpy.context.temp_override(window=windows[0]) if windows else nullcontext():
+        if bpy.ops.recdreamer.import_result.poll():
+            bpy.ops.recdreamer.import_result("EXEC_DEFAULT", True, job_id=job.id)
 
 
 def _use_new_models(task: ModelTask) -> None:

@@ -100,13 +100,13 @@ class JobRegistry:
         return next((job for job in self.jobs if job.id == job_id), None)
 
     @property
-    def own(self) -> list[Job]:
+    def working(self) -> list[Job]:
         """The jobs whose workers were started by this Blender."""
         return list(self._ours)
 
     @property
     def running(self) -> Job | None:
-        """The job whose worker was started by this Blender."""
+        """The newest job whose worker was started by this Blender."""
         return max(self._ours, key=lambda job: job.id, default=None)
 
     def create(
@@ -321,7 +321,9 @@ class JobRegistry:
             return
         stamp = (stat.st_mtime_ns, stat.st_ino)
         if self._stamps.get(job.id) != stamp:
-            self._stamps[job.id] = stamp
+            # One that replaces it at nearly the same time may have the same stamp.
+            is_settled = time.time() > stat.st_mtime + RACY_S
+            self._stamps[job.id] = stamp if is_settled else (0, 0)
             job.state = job.folder.read_state()
 
 

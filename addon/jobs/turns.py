@@ -16,7 +16,7 @@ def next_turn(registry: JobRegistry) -> Turn | None:
     queue = registry.queue
     if queue.is_held:
         return None
-    used = {name for job in registry.own for name in locks_of(_device(job))}
+    used = {name for job in registry.working for name in locks_of(_device(job))}
     for turn in list(queue.turns):
         job = registry.find(turn.job_id)
         if job is None or (job.problem and job.client is None):

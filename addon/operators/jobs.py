@@ -11,7 +11,6 @@ from typing import Any
 import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
-from ...backend.recdreamer.shared.folder_lock import Command
 from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, START_MESH, JobRequest, RequestError
 from ..jobs.model_tasks import EXTRACTOR
 from ..jobs.registry import Job
@@ -195,34 +194,6 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
         return ""
 
 
-class StopOperator(JobOperator):
-    """Base of Pause and Stop."""
-
-    command: Command
-
-    def act(self, context, job):
-        if job.why_not_stop:
-            return job.why_not_stop
-        session.registry.ask_to_stop(job, self.command)
-        return ""
-
-
-class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
-    """Save the job and free the GPU. Resume continues it later"""
-
-    bl_idname = "recdreamer.pause"
-    bl_label = "Pause"
-    command = "pause"
-
-
-class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
-    """Stop this job. Everything made so far stays in its folder, and Resume continues it"""
-
-    bl_idname = "recdreamer.cancel"
-    bl_label = "Stop"
-    command = "cancel"
-
-
 class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
     """Add the finished object to the scene or update it, or apply the texture to the painted object"""
 
@@ -307,8 +278,6 @@ CLASSES = (
     RECDREAMER_OT_generate,
     RECDREAMER_OT_resume,
     RECDREAMER_OT_repeat_stage,
-    RECDREAMER_OT_pause,
-    RECDREAMER_OT_cancel,
     RECDREAMER_OT_import_result,
     RECDREAMER_OT_show_job,
     RECDREAMER_OT_use_settings,

@@ -29,12 +29,11 @@ class RECDREAMER_PT_queue(SidebarPanel, bpy.types.Panel):
     def draw(self, context):
         registry, layout = session.registry, self.layout
         column = layout.column(align=True)
-        for job in registry.jobs:
-            if job.client is not None:
-                row = column.row(align=True)
-                self._draw_name(row, job, context)
-                if job is not session.shown:
-                    row.operator("recdreamer.show_running", text="Show Job")
+        for job in registry.working:
+            row = column.row(align=True)
+            self._draw_name(row, job, context)
+            if job is not session.shown:
+                row.operator("recdreamer.show_running", text="Show Job")
         for turn in registry.queue.turns:
             job = registry.find(turn.job_id)
             if job is None:

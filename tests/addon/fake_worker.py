@@ -137,7 +137,8 @@ def main() -> int:
     folder = Path(sys.argv[sys.argv.index("run") + 1])
     request = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     overrides = request["overrides"]
-    mode, steps = overrides.get("fake", "work"), overrides.get("steps", 5)
+    mode = overrides.get("fake", "work")
+    steps = overrides.get("optimize.num_steps", overrides.get("steps", 5))
     if "--again" in sys.argv:
         mode = overrides.get("again", mode)
         steps = 3000 if mode == "long" else steps
@@ -180,7 +181,7 @@ def wait_for_device(folder: Path) -> None:
 
 def work(folder: Path, request: dict, mode: str, steps: int, lock: FolderLock) -> int:
     overrides = request["overrides"]
-    send("stage", name="optimize", index=0, count=2)
+    send("stage", name="shape", index=0, count=2)
     for number in range(overrides.get("chatter", 0)):
         now = {"step": 0, "total": steps, "it_per_s": 4.0, "eta_s": float(number)}
         print(json.dumps({"type": "progress", **now}))
@@ -197,7 +198,7 @@ def work(folder: Path, request: dict, mode: str, steps: int, lock: FolderLock) -
         probs = {"front": 0.4, "right": 0.2, "back": 0.22, "left": 0.18}
         now = {"step": step, "total": steps, "it_per_s": 4.0, "eta_s": (steps - step) / 4.0}
         preview = write_preview(folder, step)
-        write_state(folder, stage="optimize", preview=preview, pose_distribution=probs, **now)
+        write_state(folder, stage="shape", preview=preview, pose_distribution=probs, **now)
         send("progress", **now)
         send("preview", path=preview)
         send("pose_distribution", probs=probs)

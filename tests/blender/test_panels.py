@@ -112,7 +112,7 @@ def test_running(draw, fake_backend, addon, pump_until):
     assert "a bear · starting" in draw().texts
     pump_until(lambda: session.shown.state.step > 2)
     seen = draw()
-    assert any(text.startswith("Optimize  ") for text in seen.texts)
+    assert any(text.startswith("Shape  ") for text in seen.texts)
     assert any("it/s" in text and "left" in text for text in seen.texts)
     assert "front  40 %" in seen.texts
     assert {"recdreamer.pause", "recdreamer.cancel"} <= set(seen.operators)

@@ -38,7 +38,8 @@ def laid_out(addon):
                     region = SimpleNamespace(width=292 * scale)
                     context = SimpleNamespace(
                         scene=bpy.context.scene, object=bpy.context.object, mode=bpy.context.mode,
-                        region=region, window_manager=bpy.context.window_manager, preferences=SimpleNamespace(system=SimpleNamespace(ui_scale=scale)),
+                        region=region, window_manager=bpy.context.window_manager,
+                        preferences=SimpleNamespace(system=SimpleNamespace(ui_scale=scale)),
                     )  # fmt: skip
                     cls.draw(fake, context)
                     found.append((cls, root))

@@ -261,6 +261,8 @@ def stable_diffusion(hand: Hand, area, session, settings) -> Iterator[float]:
     yield from see(hand, "13-own-prompt")
     assert job.request.prior == "stable-diffusion-2-1-base" and job.condition == "running", job.state.message
     yield from press(hand, area, "recdreamer.cancel(", columns=(0.6, 0.7))
+    yield from probe.see("13-stop-asks")
+    yield from hand.key("k")  # Keep for Later.
     yield from until(lambda: job.client is None, 120)
 
     # An error with its next step. The record is written by hand: no GPU runs out of memory here.
