@@ -27,6 +27,7 @@ MODULES = (
     "operators.presets",
     "panels.model_lists",
     "panels.prompt",
+    "panels.job_progress",
     "panels.jobs",
     "panels.queue_of_jobs",
     "panels.list_of_jobs",

@@ -118,6 +118,11 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         description="URL of a storage that this computer and the cluster can write, such as file:///mnt/studio/jobs. "
         "Empty: files travel through the connection",
     )
+    check_quietly: BoolProperty(
+        name="Check Templates by Itself",
+        description="Check new templates in the background when nothing else is to be done",
+        default=True,
+    )
     pause_while_rendering: BoolProperty(
         name="Pause While Rendering",
         description="Pause running jobs when Blender renders, so that the render has the GPU. They go on afterwards",
@@ -170,6 +175,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
             self.layout.prop(self, "storage", placeholder="optional: URL of a shared storage")
         self.layout.prop(self, "views_model", placeholder="optional: draws a picture from other sides")
         self.layout.prop(self, "pause_while_rendering")
+        self.layout.prop(self, "check_quietly")
 
 
 def register() -> None:

@@ -44,6 +44,10 @@ class Ended:
     """By time.monotonic."""
 
 
+QUIET_AFTER_S = 3.0
+"""After this time without a change the templates are checked."""
+
+
 class Session:
     """Module state, reset by `stop` and never saved in a .blend file."""
 
@@ -76,6 +80,12 @@ class Session:
         """Why the queue was held, if not by the artist."""
         self.ended: Ended | None = None
         """The last job of this Blender that has ended, as long as the status bar tells of it."""
+        self._stages: dict[str, tuple[str, float]] = {}
+        """Jobs of this Blender -> their stage, and when it has begun."""
+        self.checked_quietly: tuple = ()
+        """The cards that were checked, or are being checked, without being asked to."""
+        self._shelf_seen: tuple[tuple, float] = ((), 0.0)
+        """The cards at the last look, and since when they are as they are."""
         self.after_stop: dict[str, str] = {}
         """What was chosen for jobs that are stopping: IMPORT or DELETE; FINISH while a mesh is made to import."""
         self._registry: JobRegistry | None = None
@@ -95,6 +105,29 @@ class Session:
             return self.costs.of(scene.recdreamer.to_request(prompt_if_empty="a", with_templates=False))
         except RequestError:
             return None
+
+    def since(self, job: Job) -> float | None:
+        """Seconds since the stage of a job of this Blender has begun."""
+        found = self._stages.get(job.id)
+        return None if found is None or job.client is None else time.monotonic() - found[1]
+
+    def end_quiet_errand(self) -> None:
+        """End a check that nobody asked for, because something else is to be done."""
+        if self.errand is not None and self.errand.is_quiet and self.errand.task.is_running:
+            self.errand.task.cancel()
+            self.errand = None
+            self.checked_quietly = ()  # Again when there is time.
+
+    def note_stages(self) -> bool:
+        """Note which stages have begun. True if a bar moves by time alone."""
+        moves, known = False, self._stages
+        self._stages = {}
+        for job in self.registry.working:
+            stage, began_s = known.get(job.id, ("", 0.0))
+            is_new = stage != job.state.stage
+            self._stages[job.id] = (job.state.stage, time.monotonic() if is_new else began_s)
+            moves |= job.state.total <= 0
+        return moves
 
     @property
     def registry(self) -> JobRegistry:
@@ -125,7 +158,7 @@ class Session:
             self._registry.shut_down()
         self.task = self.errand = self.gallery = self.check = self._registry = None
         self._costs = self.ended = None
-        self.after_stop = {}
+        self.after_stop, self.checked_quietly = {}, ()
         self.shown_id = self.shown_template = ""
 
 
@@ -139,6 +172,8 @@ def start_next(wanted: str = "") -> bool:
 
     Raises RequestError if the job `wanted` cannot be started. Any other goes back to its place, and the queue is held.
     """
+    if session.registry.queue.turns:
+        session.end_quiet_errand()
     has_errand = session.errand is not None and session.errand.task.is_running
     if has_errand or session.paused_for_render is not None:
         return False
@@ -170,6 +205,7 @@ def pump() -> bool:
     for job in working:
         if job.client is None:
             _note_end(job)
+    changed |= session.note_stages()
     changed |= _do_after_stop()
     changed |= bool(session.registry.queue.turns) and start_next()
     news = [session.task is not None and session.task.poll(), session.hardware.poll(), session.sizes.poll()]
@@ -184,6 +220,7 @@ def pump() -> bool:
     for follow in after_poll:
         changed |= follow()
     changed |= session.folder_sizes.poll()
+    changed |= _check_quietly()
     changed |= previews.trim()
     if changed and session.shown is not None and session.shown.preview is not None:
         previews.icon(
@@ -192,6 +229,8 @@ def pump() -> bool:
     changed |= previews.load_next()
     if changed:
         _redraw("VIEW_3D", CATEGORY)
+    if working or session.ended is not None:
+        _redraw_status_bar()
     return changed
 
 
@@ -200,6 +239,39 @@ def _note_end(job: Job) -> None:
     if job.state.status == "done" and job.request is not None:
         session.costs.learn(job.request, job.folder.root)
     session.ended = Ended(job, time.monotonic())
+
+
+def _check_quietly() -> bool:
+    """Check the templates by ourselves when the artist has left them alone for a while, and nothing else is to be done.
+
+    Once for each state of the shelf; whatever comes meanwhile ends it. True if a check was started.
+    """
+    windows = bpy.context.window_manager.windows
+    scene = windows[0].scene if windows else bpy.context.scene
+    cards = tuple(card.key for card in scene.recdreamer.enabled_templates)
+    before, since_s = session._shelf_seen
+    if cards != before:
+        session._shelf_seen = cards, time.monotonic()
+        return False
+    is_known = session.check is not None and set(session.check.verdicts) == set(cards)
+    if (
+        not cards
+        or is_known
+        or cards == session.checked_quietly
+        or time.monotonic() - since_s < QUIET_AFTER_S
+    ):
+        return False
+    preferences, registry = get_preferences(), session.registry
+    is_busy = session.errand is not None and session.errand.task.is_running
+    if not preferences.check_quietly or is_busy or registry.working or registry.queue.turns:
+        return False
+    session.checked_quietly = cards
+    override = bpy.context.temp_override(window=windows[0]) if windows else nullcontext()
+    with override, suppress(RuntimeError):  # Nobody asked, so nobody is told why it cannot be done.
+        return bpy.ops.recdreamer.check_templates.poll() and bpy.ops.recdreamer.check_templates(
+            is_quiet=True
+        ) == {"FINISHED"}
+    return False
 
 
 def _do_after_stop() -> bool:
@@ -257,6 +329,13 @@ def _redraw(area_type: str, category: str) -> None:
             for region in area.regions:
                 if not category or (region.type == "UI" and region.active_panel_category == category):
                     region.tag_redraw()
+
+
+def _redraw_status_bar() -> None:
+    """Let Blender draw the status bar, which is in no screen; a tool that has put a text there keeps it."""
+    for window in bpy.context.window_manager.windows:
+        if not window.modal_operators:
+            window.workspace.status_text_set_internal(None)
 
 
 def _tick() -> float:

@@ -83,6 +83,8 @@ class Errand:
     task: Task
     collect: Callable[[], None]
     """Called once after the command has succeeded. May raise RequestError."""
+    is_quiet: bool = False
+    """Whether nobody asked for it: it gives way to all else, and nothing is said if it fails."""
 
     def poll(self) -> bool:
         """Process news from the task. True if something changed."""

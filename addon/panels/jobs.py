@@ -9,8 +9,7 @@ import socket
 
 import bpy
 
-from ...backend.recdreamer.shared.protocol import MAX_CLASSES
-from .. import compat, describe, previews
+from .. import compat, describe
 from ..jobs.registry import Job
 from ..layout import draw_text
 from ..operators.jobs import NOT_OBJECT_MODE, why_not_generate
@@ -19,6 +18,7 @@ from ..preference_access import get_preferences
 from ..session import CATEGORY, session
 from .backend import draw_card_of_backend
 from .cure_buttons import draw_cure
+from .job_progress import draw_poses, draw_preview, draw_progress, name_of
 from .prompt import draw_model_and_words
 from .start import draw_height, draw_stages, draw_start
 
@@ -145,10 +145,6 @@ class RECDREAMER_PT_advanced(SidebarPanel, bpy.types.Panel):
         layout.prop(settings, "keep_running")
 
 
-def name_of(job: Job) -> str:
-    return describe.one_line(job.request.prompt if job.request else job.id)
-
-
 def draw_job(layout, job: Job, context):
     """Draw the progress, preview and actions of a job."""
     name = name_of(job)
@@ -156,36 +152,21 @@ def draw_job(layout, job: Job, context):
     if job.running_on not in ("", socket.gethostname()):
         condition = f"running on {describe.one_line(job.running_on, 40)}"
     draw_text(layout, f"{name} · {condition}", context, CONDITION_ICONS[job.condition])
-    if job.client is not None or job.condition == "running elsewhere":
-        factor, text = describe.progress(job.state)
-        layout.progress(factor=factor, text=text)
-        speed = describe.speed(job.state)
-        if speed:
-            layout.label(text=speed, icon="TIME")
-    elif job.condition in ("paused", "interrupted") and job.state.total:
-        factor, text = describe.progress(job.state)
-        layout.progress(factor=factor, text=text)
+    is_idle = job.condition in ("paused", "interrupted") and job.state.total
+    if job.client is not None or job.condition == "running elsewhere" or is_idle:
+        draw_progress(layout, job)
     trouble = job.problem or " ".join(filter(None, (job.state.message, job.state.hint)))
     if trouble:
         icon = "ERROR" if job.condition in ("failed", "damaged") else "INFO"
         draw_text(layout, trouble, context, icon)
         if job.condition == "failed":
             draw_cure(layout, job.state.kind, job.id)
-    if job.preview is not None:
-        layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
-    _draw_poses(layout, job)
+    draw_preview(layout, job)
+    draw_poses(layout, job, context)
     _draw_actions(layout, job)
     if job.has_result and context.mode != "OBJECT":
         draw_text(layout, NOT_OBJECT_MODE, context, "INFO")
         draw_cure(layout, NOT_OBJECT_MODE.kind)
-
-
-def _draw_poses(layout, job: Job):
-    """Draw the live pose distribution; bars of equal length mean that no side is neglected."""
-    column = layout.column(align=True)
-    for label, share in list(job.state.pose_distribution.items())[:MAX_CLASSES]:
-        share = min(1.0, max(0.0, share))
-        column.progress(factor=share, text=f"{describe.one_line(label, 30)}  {100 * share:.0f} %")
 
 
 def _draw_actions(layout, job: Job):

@@ -9,7 +9,8 @@ from ..jobs.registry import Job
 from ..layout import draw_text, shortened
 from ..operators.queue import siblings
 from ..session import session
-from .jobs import CONDITION_ICONS, SidebarPanel, name_of
+from .job_progress import name_of
+from .jobs import CONDITION_ICONS, SidebarPanel
 
 ROW_OTHER_PX = 130
 """What a row of the queue has beside the name."""

@@ -46,7 +46,7 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         column = layout.column(align=True)
         row = column.row(align=True)
         row.operator("recdreamer.capture_view", text="View", icon="VIEW3D")
-        row.operator("recdreamer.capture_turntable", icon="CON_ROTLIKE")
+        row.operator("recdreamer.capture_turntable", text="Turntable…", icon="CON_ROTLIKE")
         row = column.row(align=True)
         row.operator("recdreamer.add_files", text="Files", icon="FILE_IMAGE")
         row.menu("RECDREAMER_MT_sources", text="More", icon="ADD")
@@ -64,7 +64,7 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
             factor = describe.fraction(task.line)
             row.progress(factor=factor or 0.0, text=task.title if factor else task.line or f"{task.title} …")
             row.operator("recdreamer.cancel_errand", text="", icon="X")
-        elif task.problem:
+        elif task.problem and not session.errand.is_quiet:
             draw_text(layout, task.problem, context, "INFO" if task.problem == CANCELED else "ERROR")
 
     def _draw_shelf(self, layout, context, settings):
@@ -139,6 +139,12 @@ class RECDREAMER_MT_card(bpy.types.Menu):
         layout = self.layout
         template = context.recdreamer_template
         index = list(context.scene.recdreamer.templates).index(template)
+        for text, icon, by in (("Move Up", "TRIA_UP", -1), ("Move Down", "TRIA_DOWN", 1)):
+            move = layout.operator("recdreamer.move_template", text=text, icon=icon)
+            move.index, move.by = index, by
+        if template.camera is not None:
+            layout.operator("recdreamer.fly_to_template", icon="HIDE_OFF").index = index
+        layout.separator()
         layout.prop(template, "weight")
         layout.operator("recdreamer.redo_template", icon="FILE_REFRESH").index = index
         layout.operator("recdreamer.draw_novel_views", icon="CAMERA_DATA").index = index

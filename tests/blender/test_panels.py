@@ -113,13 +113,54 @@ def test_running(draw, fake_backend, addon, pump_until):
     pump_until(lambda: session.shown.state.step > 2)
     seen = draw()
     assert any(text.startswith("Shape  ") for text in seen.texts)
-    assert any("it/s" in text and "left" in text for text in seen.texts)
-    assert "front  40 %" in seen.texts
+    assert any("it/s" in text for text in seen.texts)
+    assert any(text.startswith("Stage 2 of 5  ·  ") and "left" in text for text in seen.texts)
+    assert "Poses seen; equal shares are best:" in " ".join(seen.texts)
+    poses = [text for text in seen.texts if text.endswith(" %")]
+    assert poses == ["target  25 %", "front  40 %", "right  20 %", "back  22 %", "left  18 %"]
     assert {"recdreamer.pause", "recdreamer.cancel"} <= set(seen.operators)
     bpy.ops.recdreamer.pause()
     assert "a bear · saving…" in draw().texts
     pump_until(lambda: session.registry.running is None)
     assert "recdreamer.resume" in draw().operators
+
+
+def test_a_bar_without_steps_moves(settings, addon, pump_until, draw, monkeypatch):
+    """Loading models took a minute in which nothing moved."""
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": "mute"}))
+    module = addon("session")
+    factors = []
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    for _ in range(4):
+        assert module.pump()  # The panel is drawn again,
+        factors.append(
+            addon("describe").progress(module.session.shown.state, module.session.since(module.session.shown))
+        )
+        clock[0] += 10
+    assert [factor for factor, _ in factors] == sorted({factor for factor, _ in factors})  # and shows more.
+    assert factors[-1][1] == "Starting the backend  30 s" and factors[-1][0] < 1
+    assert any(text.startswith("Starting the backend  ") for text in draw().texts)
+
+
+def test_the_status_bar_tells_of_a_job_and_of_its_end(settings, addon, pump_until, settle, monkeypatch):
+    session, line = addon("session").session, addon("panels.job_progress").status_line
+    assert line() == ("", "NONE")
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"steps": 60}))
+    pump_until(lambda: session.shown.state.step > 2)
+    text, _ = line()
+    assert text.startswith("a red bear: Shape  ") and text.endswith(" left")
+    settle()
+    assert line() == ("a red bear is ready to import", "CHECKMARK")
+    monkeypatch.setattr(addon("panels.job_progress"), "TOLD_S", 0.0)
+    assert line() == ("", "NONE")
+    monkeypatch.undo()
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": "fail"}))
+    settle()
+    assert line() == ("a red bear: failed. The GPU has no memory left.", "ERROR")
+    header = SimpleNamespace(layout=RecorderLayout())
+    addon("panels.job_progress").draw_status_bar(header, bpy.context)
+    assert header.layout.record.texts == ["a red bear: failed. The GPU has no memory left."]
 
 
 @pytest.mark.parametrize(
@@ -296,6 +337,9 @@ def test_card_menu(extension, addon, block_out):
     context = SimpleNamespace(scene=scene, recdreamer_template=scene.recdreamer.templates[1])
     addon("panels.shelf").RECDREAMER_MT_card.draw(SimpleNamespace(layout=layout), context)
     assert layout.record.operators == [
+        "recdreamer.move_template",
+        "recdreamer.move_template",
+        "recdreamer.fly_to_template",
         "recdreamer.redo_template",
         "recdreamer.draw_novel_views",
         "recdreamer.open_preferences",

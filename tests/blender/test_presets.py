@@ -51,7 +51,7 @@ def test_all_that_a_preset_has_is_in_ours(addon):
 
 
 def test_what_a_job_has_cost(settings, settle, draw, addon, preferences):
-    sentence = "The first job of this kind measures its time."
+    sentence = "The first job measures its time."
     assert sentence in " ".join(draw().texts)
     bpy.ops.recdreamer.generate(overrides=json.dumps({"seconds": {"shape": 200.0, "texture": 47.0}}))
     settle()
