@@ -14,6 +14,8 @@ MODULES = (
     "operators.stop",
     "operators.queue",
     "operators.history",
+    "operators.scripts",
+    "operators.assets",
     "operators.results",
     "operators.quads",
     "operators.quads_bake",

@@ -16,6 +16,8 @@ from ...backend.recdreamer.shared.protocol import (
 from ...backend.recdreamer.shared.safe_files import confined, printable, reason_of
 from .client import JobClient
 
+BUSY = ("starting", "running", "running elsewhere", "cancelling", "pausing", "stopping", "waiting")
+"""Conditions of a job that is not over."""
 PIN = "pinned"
 """File in the job folder."""
 
@@ -71,6 +73,11 @@ class Job:
         self.preview = None
         if self.state.preview and self._has(self.state.preview):
             self.preview = self.folder.root / self.state.preview
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it runs, is ending, or waits for its turn."""
+        return self.client is not None or self.condition in BUSY
 
     @property
     def last_s(self) -> float:

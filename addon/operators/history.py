@@ -18,7 +18,6 @@ from ..setup.progress import tree_size
 from .guarded import GuardedOperator, why_not
 from .jobs import NOT_OBJECT_MODE, JobOperator
 
-UNDELETABLE = ("starting", "running", "running elsewhere", "cancelling", "pausing", "stopping", "waiting")
 KINDS = (
     ("UNFINISHED", "Without a Result", "Jobs that failed, were stopped or never ran"),
     ("DRAFTS", "Quick Jobs", "Also drafts that have a result"),
@@ -175,7 +174,7 @@ def to_clean_up(kind: str, days: int) -> list[Job]:
     before_s = time.time() - 86400 * days
     found = []
     for job in session.registry.jobs:
-        is_free = job.condition not in UNDELETABLE and not job.is_pinned and job.last_s <= before_s
+        is_free = not job.is_busy and not job.is_pinned and job.last_s <= before_s
         is_draft = job.request is not None and job.request.quality == "quick"
         if is_free and (kind == "ALL" or not job.has_result or (kind == "DRAFTS" and is_draft)):
             found.append(job)

@@ -172,7 +172,9 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
         if earlier is not None:
             name = shortened(f"From {name_of(earlier)}", context, ROW_OTHER_PX)
             layout.operator("recdreamer.show_job", text=name, icon="LOOP_BACK").job_id = earlier.id
-        layout.operator("recdreamer.use_settings", icon="LOOP_BACK").job_id = job.id
+        row = layout.row(align=True)
+        row.operator("recdreamer.use_settings", icon="LOOP_BACK").job_id = job.id
+        row.operator_menu_enum("recdreamer.copy_command", "language", text="Command").job_id = job.id
         row = layout.row(align=True)
         row.operator("recdreamer.open_folder", text="Folder", icon="FILE_FOLDER").job_id = job.id
         row.operator("recdreamer.compare_job", depress=session.compared_id == job.id).job_id = job.id
