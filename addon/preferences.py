@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bpy
-from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from .. import __package__ as base_package
 from ..backend.recdreamer.shared.protocol import BUILTIN_PRIOR, RequestError
@@ -127,9 +127,6 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         name="Pause While Rendering",
         description="Pause running jobs when Blender renders, so that the render has the GPU. They go on afterwards",
     )
-    num_jobs: IntProperty(
-        name="Jobs Listed", description="Number of jobs shown in History", default=8, min=1, max=100
-    )
 
     @property
     def folder(self) -> Path:
@@ -179,7 +176,6 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         self.layout.prop(self, "views_model", placeholder="optional: draws a picture from other sides")
         self.layout.prop(self, "pause_while_rendering")
         self.layout.prop(self, "check_quietly")
-        self.layout.prop(self, "num_jobs")
 
 
 def register() -> None:

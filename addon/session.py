@@ -21,6 +21,7 @@ from .jobs.costs import Cost, Costs
 from .jobs.environment import Hardware
 from .jobs.errands import Check, Errand, Gallery
 from .jobs.finish import finish_early
+from .jobs.folder_sizes import FolderSizes
 from .jobs.model_tasks import EXTRACTOR, Models, ModelTask
 from .jobs.registry import Job, JobRegistry
 from .jobs.task import BACKEND, Task
@@ -70,8 +71,10 @@ class Session:
         """What the backend takes on the disk."""
         self.models = Models()
         """Pretrained models: which there are, and what is done about them."""
-        self.first_listed = 0
-        """Place in the list of jobs at which History begins."""
+        self.folder_sizes = FolderSizes()
+        """What the jobs take on the disk."""
+        self.compared_id = ""
+        """The job with which others are compared."""
         self.shown_template = ""
         """Image of the card that is shown beside a message about it."""
         self.scrubbed: tuple[str, Path | None] = ("", None)
@@ -170,6 +173,8 @@ class Session:
 
 
 session = Session()
+after_poll: list[Callable[[], bool]] = []
+"""What follows from the news, such as the rows of History; each says whether something changed."""
 
 
 def start_next(wanted: str = "") -> bool:
@@ -222,6 +227,9 @@ def pump() -> bool:
         _redraw("PREFERENCES", "")
     if session.errand is not None and session.errand.poll():
         changed = True
+    for follow in after_poll:
+        changed |= follow()
+    changed |= session.folder_sizes.poll()
     changed |= _check_quietly()
     changed |= previews.trim()
     if changed and session.shown is not None and session.shown.preview is not None:
@@ -286,10 +294,10 @@ def _do_after_stop() -> bool:
     done = False
     for job_id, choice in list(session.after_stop.items()):
         job = session.registry.find(job_id)
-        if job is not None and (job.client is not None or job.running_on or job.is_waiting):
+        is_busy = job is not None and (job.client is not None or job.running_on or job.is_waiting)
+        # A worker of another Blender writes its last state before it lets go of the folder.
+        if is_busy or (job is not None and is_locked(job.folder.root)):
             continue
-        if job is not None and is_locked(job.folder.root):
-            continue  # The worker of another Blender has said that it stops, and is about to end.
         del session.after_stop[job_id]
         done = True
         if job is None:

@@ -9,22 +9,21 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 from ...backend.recdreamer.shared.folder_lock import Command, ask_to_stop, is_locked
 from ...backend.recdreamer.shared.protocol import (
     JobFolder,
     JobRequest,
-    JobState,
     RequestError,
     write_atomically,
 )
-from ...backend.recdreamer.shared.safe_files import confined, is_link, printable
+from ...backend.recdreamer.shared.safe_files import is_link, printable
 from .. import trouble
 from .client import CHECK_BACKEND, JobClient
-from .waiting import Queue
+from .job import Job
+from .waiting import Queue, Turn
 
 SHUT_DOWN_S = 10.0
 """Longest wait for workers to save and exit when the add-on is disabled."""
@@ -60,122 +59,6 @@ def writable_folder(path: Path) -> Path:
     return path
 
 
-@dataclass
-class Job:
-    """One job folder as shown in the panel."""
-
-    folder: JobFolder
-    request: JobRequest | None
-    problem: str
-    """Why the folder cannot be used; empty if it can."""
-    state: JobState = field(default_factory=JobState)
-    client: JobClient | None = None
-    """The worker, if this Blender started it."""
-    running_on: str = ""
-    """The computer on which the worker of another Blender runs; empty if there is none."""
-    preview: Path | None = None
-    """The newest preview picture, if it exists."""
-    is_waiting: bool = False
-    """Whether it waits for its turn."""
-
-    @cached_property
-    def id(self) -> str:
-        """The name of the folder, as every text can hold it."""
-        return printable(self.folder.root.name)
-
-    @property
-    def condition(self) -> str:
-        """The status of the job, including a lost worker, which state.json alone cannot show."""
-        if self.problem:
-            return "damaged"
-        if self.client is not None:
-            if self.client.stopping:
-                return {"cancel": "cancelling", "pause": "pausing"}[self.client.stopping]
-            # An announced end is final only when the process has ended; a result can be used before.
-            names = {"queued": "starting", "running": "running", "done": "done"}
-            return names.get(self.state.status, "stopping")
-        if self.running_on:
-            return "running elsewhere"
-        if self.is_waiting:
-            return "waiting"
-        return "interrupted" if self.state.status == "running" else self.state.status
-
-    def update(self) -> None:
-        """Find out what depends on more than state.json: the worker of another Blender, and the preview."""
-        is_ours = self.client is not None
-        may_run = not is_ours and self.state.status in ("queued", "running")
-        self.running_on = self.folder.running_on(self.state) if may_run else ""
-        self.preview = None
-        if self.state.preview and self._has(self.state.preview):
-            self.preview = self.folder.root / self.state.preview
-
-    def _has(self, name: str) -> bool:
-        """Whether a file is in the folder itself, not behind a link or somewhere else."""
-        try:
-            return confined(self.folder.root, name).is_file()
-        except RequestError:
-            return False
-
-    @property
-    def pictures(self) -> list[Path]:
-        """The pictures of the templates, in the folder. Raises RequestError if one is somewhere else."""
-        templates = self.request.templates if self.request else ()
-        return [confined(self.folder.root, template.image) for template in templates]
-
-    @property
-    def why_not_resume(self) -> str:
-        match self.condition:
-            case "damaged":
-                return self.problem
-            case "done":
-                return "This job is done."
-            case "queued" | "paused" | "failed" | "cancelled" | "interrupted":
-                return ""
-            case "waiting":
-                return "This job waits for its turn."
-        return "This job is running."
-
-    @property
-    def stages_to_repeat(self) -> tuple[str, ...]:
-        """Stages that can run again with the output of the stages before them."""
-        if self.why_not_repeat or self.request is None:
-            return ()
-        return tuple(stage for stage in self.request.stages_to_run if stage != "shape")
-
-    @property
-    def has_result(self) -> bool:
-        """Also True after a failed attempt to redo a stage, because the earlier result is kept."""
-        is_idle = not self.why_not_resume or self.condition == "waiting"
-        return self.condition == "done" or (is_idle and self._has("result/report.json"))
-
-    @property
-    def why_not_repeat(self) -> str:
-        return "" if self.has_result else "This job has no result yet."
-
-    @property
-    def why_not_import(self) -> str:
-        if not self.has_result:
-            return "This job has no result yet."
-        return "" if self._has("result/mesh.npz") else "The result of this job was deleted."
-
-    @property
-    def why_not_continue(self) -> str:
-        if self.request is not None and self.request.start == "texture":
-            return (
-                "This job only painted an object, so it has no shape to start from. Paint the object again."
-            )
-        return self.why_not_import
-
-    @property
-    def why_not_stop(self) -> str:
-        match self.condition:
-            case "starting" | "running" | "running elsewhere":
-                return ""
-            case "cancelling" | "pausing" | "stopping":
-                return "This job is already stopping."
-        return "This job is not running."
-
-
 class JobRegistry:
     """All jobs under one data folder, newest first."""
 
@@ -184,7 +67,9 @@ class JobRegistry:
         self.jobs: list[Job] = []
         self._stamps: dict[str, tuple[int, int]] = {}
         self.queue = Queue(data_folder / "queue")
-        self._waiting: set[str] = set()
+        self._marked: list[Turn] = []
+        """The turns of the jobs that are marked as waiting."""
+        self._waiting: list[Job] = []
         self._unopened: list[str] = []
         """Names of folders that are not opened yet, oldest first."""
         self._names: set[str] = set()
@@ -330,19 +215,24 @@ class JobRegistry:
         At most `opened` new folders are opened, newest first; the next polls open the rest.
         """
         changed = self._read_names()
-        if self.queue.refresh():
-            changed = True
         if self._unopened:
             self._unopened, now = self._unopened[:-opened], self._unopened[-opened:]
             self._add(now)
             changed = True
         for job in self._jobs_to_look_at():
             changed |= self._look_at(job)
-        waiting = {turn.job_id for turn in self.queue.turns}
-        if changed or waiting != self._waiting:
-            self._waiting = waiting
-            for job in self.jobs:
-                job.is_waiting = job.id in waiting
+        return self._read_queue() or changed
+
+    def _read_queue(self) -> bool:
+        """Mark the jobs that wait. True if something changed."""
+        changed = self.queue.refresh()
+        if self.queue.turns != self._marked:
+            for job in self._waiting:
+                job.is_waiting = False
+            self._marked = list(self.queue.turns)
+            self._waiting = [job for turn in self._marked if (job := self.find(turn.job_id)) is not None]
+            for job in self._waiting:
+                job.is_waiting = True
         return changed
 
     def _read_names(self) -> bool:
@@ -431,7 +321,9 @@ class JobRegistry:
             return
         stamp = (stat.st_mtime_ns, stat.st_ino)
         if self._stamps.get(job.id) != stamp:
-            self._stamps[job.id] = stamp
+            # One that replaces it at nearly the same time may have the same stamp.
+            is_settled = time.time() > stat.st_mtime + RACY_S
+            self._stamps[job.id] = stamp if is_settled else (0, 0)
             job.state = job.folder.read_state()
 
 

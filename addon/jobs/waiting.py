@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,10 @@ from ...backend.recdreamer.shared.safe_files import reason_of
 SUFFIX, HELD = ".json", "held"
 MAX_WAITING = 1000
 """More files than anybody has put there by hand."""
+
+
+SETTLED_S = 2.0
+"""After this time a change has another time stamp, on every file system."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,21 @@ class Queue:
         self.turns: list[Turn] = []
         self.is_held = False
         """True after the artist has held the queue: nothing starts by itself."""
+        self._seen_at: tuple[int, float] = (-1, 0.0)
+        """Time stamp of the folder when it was read, and when that was."""
         self._known: dict[str, tuple[tuple[int, int], Turn | None]] = {}
         self.refresh()
 
     def refresh(self) -> bool:
-        """Read the folder. True if something changed."""
+        """Read the folder, if anything in it may be new. True if something changed."""
+        try:
+            stamp = self.folder.stat().st_mtime_ns
+        except OSError:
+            stamp = 0
+        # Two changes at nearly the same time may have the same stamp.
+        if self._seen_at[0] == stamp and self._seen_at[1] > stamp / 1e9 + SETTLED_S:
+            return False
+        self._seen_at = (stamp, time.time())
         before, found, is_held = (self.turns, self.is_held), {}, False
         with suppress(OSError), os.scandir(self.folder) as entries:
             for entry in entries:

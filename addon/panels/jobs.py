@@ -6,13 +6,12 @@ The template shelf, which is between result and History, is in shelf.py.
 from __future__ import annotations
 
 import socket
-import time
 
 import bpy
 
 from .. import compat, describe
 from ..jobs.registry import Job
-from ..layout import draw_text, shortened, text_px
+from ..layout import draw_text
 from ..operators.jobs import NOT_OBJECT_MODE, why_not_generate
 from ..operators.presets import RECDREAMER_MT_presets
 from ..preference_access import get_preferences
@@ -48,8 +47,6 @@ CONDITION_WORDS = {
     "cancelled": "stopped",
 }
 """Conditions that the panel shows in other words."""
-HISTORY_OTHER_PX = 84
-"""What a line of History has beside name and age: an icon, and the frames of button and label."""
 
 
 class SidebarPanel:
@@ -96,10 +93,10 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         changes = context.scene.recdreamer.changes
         if changes:
             draw_text(layout, " · ".join(changes), context, "PRESET")
-        button = layout.row(align=True)
+        button = layout.split(factor=0.7, align=True)
         button.scale_y = 1.5
         button.operator("recdreamer.generate", icon="SHADERFX")
-        button.operator("recdreamer.vary", icon="DUPLICATE")
+        button.operator("recdreamer.vary")
         running = session.registry.running
         if reason and (running is None or running is not session.shown):
             draw_text(layout, reason, context, "INFO")
@@ -199,51 +196,9 @@ def _draw_actions(layout, job: Job):
         row.operator("recdreamer.cancel", icon="X").job_id = job.id
 
 
-class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
-    bl_label = "History"
-    bl_order = 4
-    bl_options = {"DEFAULT_CLOSED"}
-
-    @classmethod
-    def poll(cls, context):
-        return bool(session.registry.jobs) or not get_preferences().why_no_backend
-
-    def draw(self, context):
-        layout = self.layout
-        jobs = session.registry.jobs
-        if not jobs:
-            layout.label(text="No jobs yet.")
-            return
-        shown = session.shown
-        column = layout.column(align=True)
-        first, count = session.first_listed, get_preferences().num_jobs
-        first = min(first, (len(jobs) - 1) // count * count)
-        for job in jobs[first : first + count]:
-            age = describe.age(time.time() - job.state.updated_s) if job.state.updated_s else ""
-            name = shortened(name_of(job), context, HISTORY_OTHER_PX + text_px(age))
-            row = column.row(align=True)
-            select = row.operator(
-                "recdreamer.show_job", text=name, icon=CONDITION_ICONS[job.condition], depress=job is shown
-            )
-            select.job_id = job.id
-            side = row.row()
-            side.alignment = "RIGHT"
-            side.label(text=age)
-        if len(jobs) > count:
-            row = layout.row(align=True)
-            row.operator("recdreamer.list_jobs", text="Newer", icon="TRIA_LEFT").first = first - count
-            row.label(text=f"{first + 1}–{min(first + count, len(jobs))} of {len(jobs)}")
-            row.operator("recdreamer.list_jobs", text="Older", icon="TRIA_RIGHT").first = first + count
-        layout.operator("recdreamer.use_settings", icon="LOOP_BACK").job_id = shown.id
-        row = layout.row(align=True)
-        row.operator("recdreamer.open_folder", text="Folder", icon="FILE_FOLDER").job_id = shown.id
-        row.operator("recdreamer.delete_job", text="Delete", icon="TRASH").job_id = shown.id
-
-
 CLASSES = (
     RECDREAMER_PT_request,
     RECDREAMER_PT_job,
-    RECDREAMER_PT_jobs,
     RECDREAMER_PT_advanced,
 )
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -31,6 +31,7 @@ class RECDREAMER_PT_result(SidebarPanel, bpy.types.Panel):
             layout.operator_context = "INVOKE_DEFAULT"
             layout.operator("recdreamer.make_quads", icon="MOD_REMESH")
             layout.operator("recdreamer.inspect", icon="VIEWZOOM")
+            layout.operator("recdreamer.mark_asset", icon="ASSET_MANAGER")
         if is_painted(obj):
             layout.operator("recdreamer.restore_materials", icon="LOOP_BACK")
         if QUADS_KEY in obj and not obj.data.materials:

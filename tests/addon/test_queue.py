@@ -146,7 +146,7 @@ def test_two_workers_that_are_started_at_once_do_not_work_at_once(registries, fa
     assert waits[0].state.stage == "waiting" and waits[0].state.step == 0
     works[1].ask_to_stop(works[0], "pause")
     wait_until(lambda: [r.poll() for r in registries] and waits[0].state.step > 1)
-    assert works[0].condition == "paused"
+    wait_until(lambda: works[1].poll() and works[0].condition == "paused")
 
 
 def test_a_deleted_job_leaves_the_queue_and_a_missing_one_is_passed_over(registries, fake_command):

@@ -68,7 +68,7 @@ class RecorderLayout:
 def draw_panels(addon):
     """Draw all panels as Blender would; returns what was recorded."""
     record = RecorderLayout()
-    modules = ("panels.jobs", "panels.queue_of_jobs", "panels.shelf", "panels.result")
+    modules = ("panels.jobs", "panels.queue_of_jobs", "panels.list_of_jobs", "panels.shelf", "panels.result")
     classes = [cls for name in modules for cls in addon(name).CLASSES]
     for cls in sorted(classes, key=lambda cls: getattr(cls, "bl_order", 9)):
         assert cls.is_registered

@@ -375,24 +375,3 @@ def test_no_two_buttons_of_one_name_mean_different_things(
 def test_every_button_has_a_tooltip(extension):
     for name in dir(bpy.ops.recdreamer):
         assert getattr(bpy.ops.recdreamer, name).get_rna_type().description, name
-
-
-def test_every_job_is_within_reach_of_history(draw, generate, addon, preferences):
-    """The ninth job could only be reached by a preference."""
-    jobs = [generate()[0] for _ in range(5)]
-    preferences.num_jobs = 2
-    session = addon("session").session
-    shown = []
-    for _ in range(4):
-        seen = draw()
-        assert seen.operators.count("recdreamer.show_job") == min(2, 5 - session.first_listed)
-        shown.append(next(text for text in seen.texts if text.endswith("of 5")))
-        bpy.ops.recdreamer.list_jobs(first=session.first_listed + 2)
-    assert shown[:3] == ["1–2 of 5", "3–4 of 5", "5–5 of 5"]
-    for job in jobs[:4]:
-        session.registry.delete(job)
-    assert (
-        draw().operators.count("recdreamer.show_job") == 1 and "recdreamer.list_jobs" not in draw().operators
-    )
-    bpy.ops.recdreamer.list_jobs(first=-2)
-    assert session.first_listed == 0

@@ -17,6 +17,9 @@ SCREEN_PX, AROUND_PX = 1080, 98
 """Height of a screen, and of what Blender has above and below the sidebar: menu bar, two headers, status bar."""
 
 
+PANELS = ("panels.jobs", "panels.shelf", "panels.result", "panels.queue_of_jobs", "panels.list_of_jobs")
+
+
 @pytest.fixture
 def laid_out(addon):
     """The panels of the tab as they are now, at a scale of the interface, in order."""
@@ -24,7 +27,7 @@ def laid_out(addon):
     def laid_out(scale: float = 1.0) -> list[tuple[type, Group]]:
         widths.scale = scale
         found = []
-        for name in ("panels.jobs", "panels.shelf", "panels.result"):
+        for name in PANELS:
             for cls in addon(name).CLASSES:
                 if "_PT_" in cls.__name__ and getattr(cls, "poll", lambda context: True)(bpy.context):
                     root = Group("column")
@@ -35,7 +38,8 @@ def laid_out(addon):
                     region = SimpleNamespace(width=292 * scale)
                     context = SimpleNamespace(
                         scene=bpy.context.scene, object=bpy.context.object, mode=bpy.context.mode,
-                        region=region, preferences=SimpleNamespace(system=SimpleNamespace(ui_scale=scale)),
+                        region=region, window_manager=bpy.context.window_manager,
+                        preferences=SimpleNamespace(system=SimpleNamespace(ui_scale=scale)),
                     )  # fmt: skip
                     cls.draw(fake, context)
                     found.append((cls, root))
@@ -116,8 +120,7 @@ def test_settings(cut, fake_backend, block_out, kind, method):
 
 
 @pytest.mark.parametrize("fake", ["work", "fail"])
-def test_jobs(cut, fake_backend, settings, settle, preferences, fake):
-    preferences.num_jobs = 1
+def test_jobs(cut, fake_backend, settings, settle, fake):
     for kind in ("out_of_memory", "non_finite", "internal"):
         settings.prompt = "a red bear with a very long prompt that no panel has room for"
         bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": fake, "kind": kind}))
@@ -173,4 +176,18 @@ def test_models(cut, fake_backend, settings, pump_until, addon, preferences, nam
     assert cut() == []
     bpy.context.preferences.system.use_online_access = False
     bpy.ops.recdreamer.dismiss_models()
+    assert cut() == []
+
+
+def test_what_waits_and_drafts_and_the_comparison(cut, settings, addon, pump_until, settle):
+    settings.prompt = "a red bear with a very long prompt that no panel has room for"
+    bpy.ops.recdreamer.vary()
+    session = addon("session").session
+    assert cut() == []
+    jobs = addon("operators.queue").siblings(session.shown)
+    pump_until(lambda: all(job.condition == "done" for job in jobs))
+    bpy.ops.recdreamer.compare_job(job_id=jobs[0].id)
+    bpy.ops.recdreamer.refine(job_id=jobs[1].id)
+    settle()
+    bpy.ops.recdreamer.show_job(job_id=jobs[1].id)
     assert cut() == []

@@ -160,6 +160,9 @@ class MeasuringLayout:
     def template_icon(self, scale=1.0, **_):
         self.group.parts.append(Item("", 0, UNIT_PX * scale))
 
+    def template_list(self, *_, rows=5, **__):
+        self.group.parts.append(Item("", 0, UNIT_PX * (rows + 1)))
+
     def separator(self, **_): ...
 
     def context_pointer_set(self, *_): ...
