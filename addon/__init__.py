@@ -29,6 +29,7 @@ MODULES = (
     "operators.presets",
     "panels.model_lists",
     "panels.prompt",
+    "panels.enlarged",
     "panels.job_progress",
     "panels.jobs",
     "panels.queue_of_jobs",
@@ -36,6 +37,7 @@ MODULES = (
     "panels.shelf",
     "panels.result",
     "shelf.front_gizmo",
+    "shelf.coverage",
     "session",
 )
 """In order of registration: each module may use those before it."""

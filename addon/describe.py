@@ -131,16 +131,16 @@ def gigabytes(count: int) -> str:
 
 
 def cost(found: tuple[float, int] | None) -> str:
-    """What a job takes, in seconds and bytes, as measured here.
+    """What a job takes, in seconds and bytes.
 
     >>> cost((247.0, 38_200_000)), cost(None)
-    ('≈ 4 min 10 s · 38 MB, as measured here', 'The first job measures its time.')
+    ('≈ 4 min 10 s · 38 MB', 'The first job measures its time.')
     """
     if found is None:
         return "The first job measures its time."
     seconds, size = found
     rounded = seconds if seconds < 10 else round(seconds, -1)
-    return f"≈ {duration(rounded)} · {gigabytes(size)}, as measured here"
+    return f"≈ {duration(rounded)} · {gigabytes(size)}"
 
 
 def download(done: int, total: int, eta_s: float | None) -> str:

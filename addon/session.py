@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import bpy
 
@@ -44,6 +45,8 @@ class Ended:
     """By time.monotonic."""
 
 
+TOLD_S = 60.0
+"""How long the status bar tells of a job that has ended."""
 QUIET_AFTER_S = 3.0
 """After this time without a change the templates are checked."""
 
@@ -74,12 +77,18 @@ class Session:
         """The job with which others are compared."""
         self.shown_template = ""
         """Image of the card that is shown beside a message about it."""
+        self.scrubbed: tuple[str, Path | None] = ("", None)
+        """Job and earlier preview of it that the slider shows."""
+        self.is_enlarged = False
+        """Whether the preview is shown in the 3D view, too."""
+        self.on_tick: list[Callable[[], bool]] = []
+        """What panels do in each tick; each says whether there is something to show."""
+        self.ended: Ended | None = None
+        """The last job of this Blender that has ended, as long as the status bar tells of it."""
         self.paused_for_render: list[str] | None = None
         """The jobs that go on after a render that is running now; None if there is none."""
         self.queue_problem = ""
         """Why the queue was held, if not by the artist."""
-        self.ended: Ended | None = None
-        """The last job of this Blender that has ended, as long as the status bar tells of it."""
         self._stages: dict[str, tuple[str, float]] = {}
         """Jobs of this Blender -> their stage, and when it has begun."""
         self.checked_quietly: tuple = ()
@@ -158,13 +167,12 @@ class Session:
             self._registry.shut_down()
         self.task = self.errand = self.gallery = self.check = self._registry = None
         self._costs = self.ended = None
+        self.scrubbed, self.is_enlarged = ("", None), False
         self.after_stop, self.checked_quietly = {}, ()
         self.shown_id = self.shown_template = ""
 
 
 session = Session()
-after_poll: list[Callable[[], bool]] = []
-"""What follows from the news, such as the rows of History; each says whether something changed."""
 
 
 def start_next(wanted: str = "") -> bool:
@@ -217,8 +225,6 @@ def pump() -> bool:
         _redraw("PREFERENCES", "")
     if session.errand is not None and session.errand.poll():
         changed = True
-    for follow in after_poll:
-        changed |= follow()
     changed |= session.folder_sizes.poll()
     changed |= _check_quietly()
     changed |= previews.trim()
@@ -227,9 +233,14 @@ def pump() -> bool:
             session.shown.preview
         )  # So that the panel never shows an empty place between two previews.
     changed |= previews.load_next()
+    for act in session.on_tick:
+        if act():
+            _redraw("VIEW_3D", "")
     if changed:
         _redraw("VIEW_3D", CATEGORY)
     if working or session.ended is not None:
+        if session.ended is not None and time.monotonic() - session.ended.at_s > TOLD_S:
+            session.ended = None
         _redraw_status_bar()
     return changed
 
@@ -279,10 +290,10 @@ def _do_after_stop() -> bool:
     done = False
     for job_id, choice in list(session.after_stop.items()):
         job = session.registry.find(job_id)
-        is_busy = job is not None and (job.client is not None or job.running_on or job.is_waiting)
-        # A worker of another Blender writes its last state before it lets go of the folder.
-        if is_busy or (job is not None and is_locked(job.folder.root)):
+        if job is not None and (job.client is not None or job.running_on or job.is_waiting):
             continue
+        if job is not None and is_locked(job.folder.root):
+            continue  # The worker of another Blender has said that it stops, and is about to end.
         del session.after_stop[job_id]
         done = True
         if job is None:

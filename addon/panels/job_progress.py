@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import bpy
 
 from ...backend.recdreamer.shared.protocol import MAX_CLASSES
@@ -11,10 +9,9 @@ from .. import describe, previews
 from ..jobs.registry import Job
 from ..layout import draw_text
 from ..session import session
+from .enlarged import shown_preview
 
-PREVIEW_SCALE = 9
-TOLD_S = 60.0
-"""How long the status bar tells of a job that has ended."""
+PREVIEW_SCALE = 8
 
 
 def name_of(job: Job) -> str:
@@ -33,8 +30,14 @@ def draw_progress(layout, job: Job) -> None:
 
 
 def draw_preview(layout, job: Job) -> None:
-    if job.preview is not None:
-        layout.template_icon(icon_value=previews.icon(job.preview), scale=PREVIEW_SCALE)
+    """Draw the newest preview, or the earlier one that the slider below it chooses."""
+    path = shown_preview(job)
+    if path is None:
+        return
+    layout.template_icon(icon_value=previews.icon(path), scale=PREVIEW_SCALE)
+    row = layout.row(align=True)
+    row.prop(bpy.context.window_manager, "recdreamer_preview", slider=True)
+    row.operator("recdreamer.enlarge", text="", icon="FULLSCREEN_ENTER", depress=session.is_enlarged)
 
 
 def draw_poses(layout, job: Job, context) -> None:
@@ -56,7 +59,7 @@ def status_line() -> tuple[str, str]:
     if running is not None:
         return describe.status_line(name_of(running), running.state, session.since(running)), "SHADERFX"
     ended = session.ended
-    if ended is None or time.monotonic() - ended.at_s > TOLD_S:
+    if ended is None:
         return "", "NONE"
     icon = {"done": "CHECKMARK", "failed": "ERROR"}.get(ended.job.condition, "INFO")
     return describe.end_line(name_of(ended.job), ended.job.condition, ended.job.state.message), icon

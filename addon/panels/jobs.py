@@ -74,12 +74,15 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         draw_start(layout, settings, context)
         draw_height(layout.column(), settings)
         layout.use_property_split = False
-        self._draw_presets(layout)
+        self._draw_presets(layout, settings)
         self._draw_generate(layout, context)
 
-    def _draw_presets(self, layout):
+    def _draw_presets(self, layout, settings):
         row = layout.row(align=True)
-        row.menu("RECDREAMER_MT_presets", text=RECDREAMER_MT_presets.bl_label)
+        # Blender remembers the last preset by this label; in a new scene it is that of another one.
+        chosen = RECDREAMER_MT_presets.bl_label
+        changed = "Presets" if chosen == "Standard" else chosen
+        row.menu("RECDREAMER_MT_presets", text=changed if settings.changes else "Standard")
         row.operator("recdreamer.add_preset", text="", icon="ADD")
         row.operator("recdreamer.add_preset", text="", icon="REMOVE").remove_active = True
 

@@ -16,7 +16,7 @@ class RecorderLayout:
 
     def __init__(self, record=None):
         object.__setattr__(
-            self, "record", record or SimpleNamespace(texts=[], operators=[], icons=[], props=[])
+            self, "record", record or SimpleNamespace(texts=[], operators=[], buttons=[], icons=[], props=[])
         )
 
     def __setattr__(self, name, value):
@@ -47,15 +47,16 @@ class RecorderLayout:
             if name == "panel":
                 return RecorderLayout(self.record), RecorderLayout(self.record)
             if name in ("operator", "operator_menu_enum"):
-                return self._operator(args[0])
+                return self._operator(args[0], kwargs.get("text"))
             return RecorderLayout(self.record)
 
         return call
 
-    def _operator(self, idname):
+    def _operator(self, idname, text):
         module, name = idname.split(".")
         rna = getattr(getattr(bpy.ops, module), name).get_rna_type()
         self.record.operators.append(idname)
+        self.record.buttons.append((rna.name if text is None else text, idname))
 
         class Properties:
             def __setattr__(self, prop, value):

@@ -152,7 +152,8 @@ def test_the_status_bar_tells_of_a_job_and_of_its_end(settings, addon, pump_unti
     assert text.startswith("a red bear: Shape  ") and text.endswith(" left")
     settle()
     assert line() == ("a red bear is ready to import", "CHECKMARK")
-    monkeypatch.setattr(addon("panels.job_progress"), "TOLD_S", 0.0)
+    monkeypatch.setattr(addon("session"), "TOLD_S", 0.0)
+    addon("session").pump()
     assert line() == ("", "NONE")
     monkeypatch.undo()
     bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": "fail"}))
@@ -344,6 +345,31 @@ def test_card_menu(extension, addon, block_out):
         "recdreamer.draw_novel_views",
         "recdreamer.open_preferences",
     ]
+
+
+def test_no_two_buttons_of_one_name_mean_different_things(
+    draw, fake_backend, block_out, addon, pump_until, settle
+):
+    """In each state of the tab: three buttons were called Continue, and two Check."""
+    states = [draw().buttons]
+    bpy.ops.recdreamer.capture_turntable(num_views=4)
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"steps": 300}))
+    session = addon("session").session
+    pump_until(lambda: session.shown.state.step > 2)
+    states.append(draw().buttons)
+    bpy.ops.recdreamer.cancel()
+    settle()
+    states.append(draw().buttons)
+    bpy.ops.recdreamer.generate()
+    settle()
+    bpy.ops.recdreamer.import_result()
+    states.append(draw().buttons)
+    for buttons in states:
+        meanings = {}
+        for text, idname in buttons:
+            meanings.setdefault(text, set()).add(idname)
+        assert {text: found for text, found in meanings.items() if text and len(found) > 1} == {}
 
 
 def test_every_button_has_a_tooltip(extension):

@@ -56,13 +56,13 @@ def test_what_a_job_has_cost(settings, settle, draw, addon, preferences):
     bpy.ops.recdreamer.generate(overrides=json.dumps({"seconds": {"shape": 200.0, "texture": 47.0}}))
     settle()
     settings.prompt = "a blue bird"
-    assert "≈ 4 min 10 s · 1 MB, as measured here" in " ".join(draw().texts)
+    assert "≈ 4 min 10 s · 1 MB" in " ".join(draw().texts)
     settings.quality = "quick"
     assert sentence in " ".join(draw().texts)
     settings.quality = "standard"
     session = addon("session").session
     session._costs = None  # As after a restart.
-    assert "≈ 4 min 10 s · 1 MB, as measured here" in " ".join(draw().texts)
+    assert "≈ 4 min 10 s · 1 MB" in " ".join(draw().texts)
     session._costs = None
     (preferences.folder / "costs.json").write_text('{"a": [1], "b": "x"}')
     assert sentence in " ".join(draw().texts)

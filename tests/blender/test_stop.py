@@ -33,7 +33,7 @@ def elsewhere(running, pump_until, session, settings):
 
     def elsewhere():
         settings.keep_running = True
-        job_id = running().id
+        job_id = running(fake="stubborn").id
         session.stop()
         pump_until(lambda: session.registry.find(job_id).condition == "running elsewhere")
         return session.registry.find(job_id)

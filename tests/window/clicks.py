@@ -212,6 +212,13 @@ def first_asset(hand: Hand, area, session, settings) -> Iterator[float]:
     job = session.registry.running
     yield from until(lambda: job.client is None or job.preview is not None)
     yield from see(hand, "05-running")
+    yield from press(hand, area, "recdreamer.enlarge", columns=(0.8, 0.82))
+    yield from see(hand, "05b-enlarged")
+    yield from press(hand, area, "recdreamer.enlarge", columns=(0.8, 0.82))
+    del hand.clicks[-2:]  # Not needed for the first asset.
+    settings.show_front = True
+    yield from see(hand, "05c-front-and-ring")
+    settings.show_front = False
     yield from until(lambda: job.client is None)
     assert job.condition == "done", f"{job.condition}: {job.state.message} {job.state.hint}"
     area.tag_redraw()
