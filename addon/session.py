@@ -173,8 +173,6 @@ class Session:
 
 
 session = Session()
-after_poll: list[Callable[[], bool]] = []
-"""What follows from the news, such as the rows of History; each says whether something changed."""
 
 
 def start_next(wanted: str = "") -> bool:
@@ -227,8 +225,6 @@ def pump() -> bool:
         _redraw("PREFERENCES", "")
     if session.errand is not None and session.errand.poll():
         changed = True
-    for follow in after_poll:
-        changed |= follow()
     changed |= session.folder_sizes.poll()
     changed |= _check_quietly()
     changed |= previews.trim()
@@ -294,9 +290,7 @@ def _do_after_stop() -> bool:
     done = False
     for job_id, choice in list(session.after_stop.items()):
         job = session.registry.find(job_id)
-        is_busy = job is not None and (job.client is not None or job.running_on or job.is_waiting)
-        # A worker of another Blender writes its last state before it lets go of the folder.
-        if is_busy or (job is not None and is_locked(job.folder.root)):
+        if job is not None and (job.client is not None or job.running_on or job.is_waiting):
             continue
         del session.after_stop[job_id]
         done = True

@@ -8,7 +8,6 @@ import bpy
 from bpy.props import CollectionProperty, EnumProperty, IntProperty, StringProperty
 
 from .. import describe, previews
-from .. import session as session_module
 from ..jobs.comparison import differences
 from ..jobs.job import Job
 from ..jobs.origin import origin_of
@@ -206,11 +205,11 @@ def register() -> None:
     bpy.types.WindowManager.recdreamer_job_index = IntProperty(
         name="Job", description="The selected job", update=_select
     )
-    session_module.after_poll.append(synchronize)
+    session.on_tick.append(synchronize)
 
 
 def unregister() -> None:
-    session_module.after_poll.remove(synchronize)
+    session.on_tick.remove(synchronize)
     _listed.clear()
     del bpy.types.WindowManager.recdreamer_job_index, bpy.types.WindowManager.recdreamer_jobs
     for cls in reversed((*_OTHERS, *CLASSES)):

@@ -56,7 +56,7 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         row.operator_menu_enum("recdreamer.set_front", "direction", text="", icon="DOWNARROW_HLT")
 
     def _draw_errand(self, layout, context):
-        if session.errand is None:
+        if session.errand is None or session.errand.is_quiet:
             return
         task = session.errand.task
         if task.is_running:
@@ -64,7 +64,7 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
             factor = describe.fraction(task.line)
             row.progress(factor=factor or 0.0, text=task.title if factor else task.line or f"{task.title} …")
             row.operator("recdreamer.cancel_errand", text="", icon="X")
-        elif task.problem and not session.errand.is_quiet:
+        elif task.problem:
             draw_text(layout, task.problem, context, "INFO" if task.problem == CANCELED else "ERROR")
 
     def _draw_shelf(self, layout, context, settings):

@@ -42,10 +42,11 @@ def import_result(
     """Import the result of a finished job: one object per particle, selected, the first one active.
 
     New objects stand in a row along X from the 3D cursor, beside what is there; or on the selected empty; or at the
-    position of the object that the job started from, which `hide_start` hides. An object of the same job that is already in the scene gets the new mesh and keeps its
-    transform, modifiers, vertex groups and name. Meshes are in metres and scaled to the scene's unit; the origin is at
-    the base; the front faces -Y, or like that of the start object. A job that only paints assigns its material to the
-    artist's object. `say` gets remarks for the artist. Raises RequestError if the folder has no complete result.
+    position of the object that the job started from, which `hide_start` hides. An object of the same job that is
+    already in the scene gets the new mesh and keeps its transform, modifiers, vertex groups and name. Meshes are in
+    metres and scaled to the scene's unit; the origin is at the base; the front faces -Y, or like that of the start
+    object. A job that only paints assigns its material to the artist's object. `say` gets remarks for the artist.
+    Raises RequestError if the folder has no complete result.
     """
     with removed_on_error():
         return _import(JobFolder(Path(job_folder)), context or bpy.context, hide_start, say)

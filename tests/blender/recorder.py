@@ -46,7 +46,7 @@ class RecorderLayout:
                 assert 0 <= kwargs["factor"] <= 1
             if name == "panel":
                 return RecorderLayout(self.record), RecorderLayout(self.record)
-            if name == "operator":
+            if name in ("operator", "operator_menu_enum"):
                 return self._operator(args[0], kwargs.get("text"))
             return RecorderLayout(self.record)
 

@@ -179,6 +179,7 @@ class MeasuringLayout:
 
     def operator_menu_enum(self, idname, prop, text="", icon="NONE"):
         self._item(text, icon)
+        return SimpleNamespace()
 
     def textbox(self, *_, initial_visible_lines=1, **__):
         self.group.parts.append(Item("", 0, UNIT_PX * initial_visible_lines))
