@@ -290,7 +290,9 @@ def _do_after_stop() -> bool:
     done = False
     for job_id, choice in list(session.after_stop.items()):
         job = session.registry.find(job_id)
-        if job is not None and (job.client is not None or job.running_on or job.is_waiting):
+        is_busy = job is not None and (job.client is not None or job.running_on or job.is_waiting)
+        # A worker of another Blender writes its last state before it lets go of the folder.
+        if is_busy or (job is not None and is_locked(job.folder.root)):
             continue
         del session.after_stop[job_id]
         done = True
