@@ -33,6 +33,8 @@ def bench_memory(
     """
     if device.type != "cuda":
         raise JobError("device", "The memory of a CPU is not measured.", "Choose a GPU.")
+    if device.index is None:  # A limit of memory needs one.
+        device = torch.device("cuda", torch.cuda.current_device())
     total = torch.cuda.get_device_properties(device).total_memory / GIB
     rows = []
     for card in cards_gib:
