@@ -13,7 +13,6 @@ from pathlib import Path
 
 import bpy
 
-from ..backend.recdreamer.shared.folder_lock import is_locked
 from ..backend.recdreamer.shared.protocol import RequestError
 from . import previews, trouble
 from .jobs import environment
@@ -292,8 +291,6 @@ def _do_after_stop() -> bool:
         job = session.registry.find(job_id)
         if job is not None and (job.client is not None or job.running_on or job.is_waiting):
             continue
-        if job is not None and is_locked(job.folder.root):
-            continue  # The worker of another Blender has said that it stops, and is about to end.
         del session.after_stop[job_id]
         done = True
         if job is None:
