@@ -21,7 +21,7 @@ ROW_OTHER_PX = 92
 """What a row has beside name, size and age: a picture, the pin, the scroll bar and the frames."""
 MAX_SHOWN = 8
 """Differences of two jobs that are shown."""
-ADDED_AT_ONCE = 500
+ADDED_AT_ONCE = 100
 """New rows for each tick of the timer, which is to be short."""
 STATES = (
     ("ALL", "All", "All jobs"),
@@ -32,6 +32,8 @@ STATES = (
 
 _listed: list[str] = []
 """The jobs of the rows, as the rows cannot be read quickly."""
+_seen: list[tuple[int, int, int] | None] = [None]
+"""List of jobs, its length and that of the rows at the last comparison."""
 
 
 def _select(manager: bpy.types.WindowManager, context: bpy.types.Context) -> None:
@@ -55,24 +57,36 @@ def synchronize() -> bool:
     if len(rows) != len(_listed):  # Another file was opened.
         rows.clear()
         _listed.clear()
-    jobs = {job.id: job for job in session.registry.jobs}
+        _seen[0] = None
     changed = False
-    if len(jobs) != len(_listed) or not jobs.keys() <= set(_listed):
-        for index in reversed([i for i, job_id in enumerate(_listed) if job_id not in jobs]):
-            rows.remove(index)
-            del _listed[index]
-        for job_id in list(jobs.keys() - set(_listed))[:ADDED_AT_ONCE]:
-            row = rows.add()
-            row.job_id, row.name = job_id, name_of(jobs[job_id])
-            _listed.append(job_id)
-        changed = True
+    # To compare thousands of names takes a millisecond, so that is done when there may be something new.
+    all_jobs = session.registry.jobs
+    seen = (id(all_jobs), len(all_jobs), len(_listed))
+    if seen != _seen[0]:
+        changed = _renew_rows(rows, {job.id: job for job in all_jobs})
+        _seen[0] = (id(all_jobs), len(all_jobs), len(_listed))
     shown = session.shown
-    if shown is not None and shown.id in jobs:
+    if shown is not None:
         index = manager.recdreamer_job_index
         if not (0 <= index < len(_listed)) or _listed[index] != shown.id:
-            manager.recdreamer_job_index = _listed.index(shown.id) if shown.id in _listed else -1
-            changed = True
+            found = _listed.index(shown.id) if shown.id in _listed else -1
+            changed |= index != found
+            manager.recdreamer_job_index = found
     return changed
+
+
+def _renew_rows(rows: bpy.types.bpy_prop_collection, jobs: dict[str, Job]) -> bool:
+    """Remove the rows of jobs that are gone, and add some of the new ones. True if there were any."""
+    if jobs.keys() == set(_listed):
+        return False
+    for index in reversed([i for i, job_id in enumerate(_listed) if job_id not in jobs]):
+        rows.remove(index)
+        del _listed[index]
+    for job_id in list(jobs.keys() - set(_listed))[:ADDED_AT_ONCE]:
+        row = rows.add()
+        row.job_id, row.name = job_id, name_of(jobs[job_id])
+        _listed.append(job_id)
+    return True
 
 
 class RECDREAMER_UL_jobs(bpy.types.UIList):
@@ -211,6 +225,7 @@ def register() -> None:
 def unregister() -> None:
     session.on_tick.remove(synchronize)
     _listed.clear()
+    _seen[0] = None
     del bpy.types.WindowManager.recdreamer_job_index, bpy.types.WindowManager.recdreamer_jobs
     for cls in reversed((*_OTHERS, *CLASSES)):
         bpy.utils.unregister_class(cls)
