@@ -13,6 +13,7 @@ from pathlib import Path
 
 import bpy
 
+from ..backend.recdreamer.shared.folder_lock import is_locked
 from ..backend.recdreamer.shared.protocol import RequestError
 from . import previews, trouble
 from .jobs import environment
