@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..backend.recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, JobState
 
 MAX_S = 1e7
 """Longer times are not worth their digits."""
+HALF_WAY_S = 20.0
+"""After this time a bar without a number of steps is half full: about a cold start of the built-in model."""
+STAGE_TITLES = {
+    "starting": "Starting the backend",
+    "prepare": "Loading the image model",
+    "waiting": "Waiting for the device",
+}
 OPPOSITE_SIDE = {"left": "right", "right": "left"}
 """New label of a mirrored picture; other labels do not change."""
 
@@ -41,22 +48,78 @@ def age(seconds: float) -> str:
     return "just now"
 
 
-def progress(state: JobState) -> tuple[float, str]:
-    """Fraction and text of the progress bar."""
-    name = one_line(state.stage.replace("_", " ").capitalize(), 30) or "Starting"
-    if state.total <= 0:
+def stage_title(stage: str) -> str:
+    """
+    >>> stage_title("prepare"), stage_title("shape")
+    ('Loading the image model', 'Shape')
+    """
+    return STAGE_TITLES.get(stage, one_line(stage.replace("_", " ").capitalize(), 30) or "Starting")
+
+
+def progress(state: JobState, since_s: float | None = None) -> tuple[float, str]:
+    """Fraction and text of the progress bar of a stage; without a number of steps, it moves by the seconds since the
+    stage has begun, ever slower.
+
+    >>> progress(JobState(stage="prepare"), 20.0)
+    (0.5, 'Loading the image model  20 s')
+    """
+    name = stage_title(state.stage)
+    if state.total > 0:
+        return min(1.0, max(0.0, state.step / state.total)), f"{name}  {state.step} / {state.total}"
+    if since_s is None:
         return 0.0, name
-    return min(1.0, max(0.0, state.step / state.total)), f"{name}  {state.step} / {state.total}"
+    return since_s / (since_s + HALF_WAY_S), f"{name}  {duration(since_s)}"
+
+
+def whole_progress(state: JobState, stages: Sequence[str]) -> tuple[float, str]:
+    """The same of the whole job, which runs these stages between its preparation and the mesh.
+
+    >>> whole_progress(JobState(stage="shape", step=50, total=100, eta_s=90), ("shape", "texture"))
+    (0.375, 'Stage 2 of 4  ·  1 min 30 s left')
+    """
+    names = ["prepare", *stages, "mesh"]
+    index = names.index(state.stage) if state.stage in names else 0
+    share = min(1.0, max(0.0, state.step / state.total)) if state.total > 0 else 0.0
+    left = "" if state.eta_s is None else f"  ·  {duration(state.eta_s)} left"
+    return (index + share) / len(names), f"Stage {index + 1} of {len(names)}{left}"
+
+
+def status_line(name: str, state: JobState, since_s: float | None = None) -> str:
+    """A running job in one line.
+
+    >>> status_line("a red bear", JobState(stage="shape", step=5, total=100, eta_s=90))
+    'a red bear: Shape  5 / 100  ·  1 min 30 s left'
+    """
+    left = "" if state.eta_s is None else f"  ·  {duration(state.eta_s)} left"
+    return f"{one_line(name, 40)}: {progress(state, since_s)[1]}{left}"
+
+
+def end_line(name: str, condition: str, message: str) -> str:
+    """A job that has ended in one line.
+
+    >>> end_line("a red bear", "done", "")
+    'a red bear is ready to import'
+    """
+    if condition == "done":
+        return f"{one_line(name, 40)} is ready to import"
+    words = {"cancelled": "stopped"}.get(condition, condition)
+    return one_line(f"{one_line(name, 40)}: {words}{'. ' + message if message else ''}", 120)
+
+
+def pose_bars(distribution: dict[str, float]) -> list[tuple[str, float]]:
+    """Shares of the poses, always in the same order: the cardinal ones around the object, then the others by name.
+
+    >>> pose_bars({"left": 0.1, "top": 0.2, "back": 0.3, "front": 0.4})
+    [('front', 0.4), ('back', 0.3), ('left', 0.1), ('top', 0.2)]
+    """
+    places = {label: place for place, label in enumerate(CLASS_AZIMUTHS_DEG)}
+    order = sorted(distribution, key=lambda label: (places.get(label, len(places)), label))
+    return [(label, min(1.0, max(0.0, distribution[label]))) for label in order]
 
 
 def speed(state: JobState) -> str:
-    """Iterations per second and remaining time; empty if both are unknown."""
-    parts = []
-    if 0 < state.it_per_s < MAX_S:
-        parts.append(f"{state.it_per_s:.2f} it/s")
-    if state.eta_s is not None:
-        parts.append(f"{duration(state.eta_s)} left")
-    return "  ·  ".join(parts)
+    """Iterations per second; empty if they are unknown."""
+    return f"{state.it_per_s:.2f} it/s" if 0 < state.it_per_s < MAX_S else ""
 
 
 def gigabytes(count: int) -> str:
@@ -65,6 +128,19 @@ def gigabytes(count: int) -> str:
     ('2.7 GB', '10 MB')
     """
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{max(count / 1e6, 1):.0f} MB"
+
+
+def cost(found: tuple[float, int] | None) -> str:
+    """What a job takes, in seconds and bytes.
+
+    >>> cost((247.0, 38_200_000)), cost(None)
+    ('≈ 4 min 10 s · 38 MB', 'The first job measures its time.')
+    """
+    if found is None:
+        return "The first job measures its time."
+    seconds, size = found
+    rounded = seconds if seconds < 10 else round(seconds, -1)
+    return f"≈ {duration(rounded)} · {gigabytes(size)}"
 
 
 def download(done: int, total: int, eta_s: float | None) -> str:

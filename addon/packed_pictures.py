@@ -16,6 +16,7 @@ from ..backend.recdreamer.shared.protocol import RequestError, write_atomically
 from .jobs.registry import writable_folder
 from .picture_files import MAX_FILE_BYTES, parse_header
 from .properties import RecDreamerTemplate, templates_folder
+from .shelf.pictures import new_names
 
 NAME = re.compile(r"[0-9a-f]{32}\.[a-z]{3,4}")
 """Of the files that the shelf makes."""
@@ -31,6 +32,7 @@ def _cards() -> Iterator[RecDreamerTemplate]:
 def pack_pictures(*_: object) -> None:
     """Give each card an image that has its picture, packed. The file counts, so its path is not kept."""
     for card in _cards():
+        new_names.discard(card.path.name)
         if (card.packed is None or card.packed_of != card.image) and not card.is_missing:
             with suppress(RuntimeError):  # Blender cannot read it; the card says so itself.
                 image = bpy.data.images.load(str(card.path))
@@ -50,6 +52,17 @@ def put_back_pictures(*_: object) -> None:
                 write_atomically(writable_folder(templates_folder()) / card.path.name, data)
 
 
+@persistent
+def clean_pictures(*_: object) -> None:
+    """Delete the pictures made in this session that no card shows and no saved file may show, before another file is
+    opened and at the end. Until then undo may bring a card back."""
+    used, folder = {card.path.name for card in _cards()}, templates_folder()
+    for name in new_names - used:
+        with suppress(OSError):
+            (folder / name).unlink(missing_ok=True)
+        new_names.discard(name)
+
+
 def _packed_bytes(card: RecDreamerTemplate) -> bytes:
     """The packed picture of a card; nothing unless it is one that the shelf could have made: the file is a stranger's."""
     image = card.packed
@@ -62,9 +75,12 @@ def _packed_bytes(card: RecDreamerTemplate) -> bytes:
 
 def register() -> None:
     bpy.app.handlers.save_pre.append(pack_pictures)
+    bpy.app.handlers.load_pre.append(clean_pictures)
     bpy.app.handlers.load_post.append(put_back_pictures)
 
 
 def unregister() -> None:
+    bpy.app.handlers.load_pre.remove(clean_pictures)
+    clean_pictures()
     bpy.app.handlers.save_pre.remove(pack_pictures)
     bpy.app.handlers.load_post.remove(put_back_pictures)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bpy
-from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from .. import __package__ as base_package
 from ..backend.recdreamer.shared.protocol import BUILTIN_PRIOR, RequestError
@@ -118,8 +118,14 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         description="URL of a storage that this computer and the cluster can write, such as file:///mnt/studio/jobs. "
         "Empty: files travel through the connection",
     )
-    num_jobs: IntProperty(
-        name="Jobs Listed", description="Number of jobs shown in History", default=8, min=1, max=100
+    check_quietly: BoolProperty(
+        name="Check Templates by Itself",
+        description="Check new templates in the background when nothing else is to be done",
+        default=True,
+    )
+    pause_while_rendering: BoolProperty(
+        name="Pause While Rendering",
+        description="Pause running jobs when Blender renders, so that the render has the GPU. They go on afterwards",
     )
 
     @property
@@ -168,7 +174,8 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
             self.layout.prop(self, "allow_remote")
             self.layout.prop(self, "storage", placeholder="optional: URL of a shared storage")
         self.layout.prop(self, "views_model", placeholder="optional: draws a picture from other sides")
-        self.layout.prop(self, "num_jobs")
+        self.layout.prop(self, "pause_while_rendering")
+        self.layout.prop(self, "check_quietly")
 
 
 def register() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 
 import bpy.utils.previews
@@ -12,31 +14,71 @@ from .picture_files import check_picture
 
 MAX_LOADED = 200
 """A long job makes many previews; beyond this number all loaded pictures are released."""
+LOOKS_AGAIN_AFTER_S = 1.0
+"""A drawn picture is looked for on the disk at most this often."""
+
+Key = tuple[Path, bool]
+"""A picture, and whether it is mirrored."""
 
 _collection: bpy.utils.previews.ImagePreviewCollection | None = None
+_names: dict[Key, str] = {}
+"""Pictures that were drawn -> their names in the collection; empty: there is nothing to show."""
+_looked_s: dict[Key, float] = {}
+_wanted: dict[Key, None] = {}
+"""Pictures that were drawn and are to be read."""
 
 
 def icon(path: Path, *, mirrored: bool = False) -> int:
-    """Icon number of a picture; 0 if it cannot be shown (missing file, or no window)."""
+    """Icon number of a picture; 0 as long as it is not read, or if it cannot be shown (missing file, or no window).
+
+    Nothing is read while Blender draws: `load_next` does that, and the newest version that it knows is shown until then.
+    """
+    key = (path, mirrored)
+    if time.monotonic() - _looked_s.get(key, -math.inf) > LOOKS_AGAIN_AFTER_S:
+        _wanted[key] = None
+    name = _names.get(key, "")
+    return _collection[name].icon_id if name and _collection is not None else 0
+
+
+def is_behind() -> bool:
+    """Whether a picture was drawn that is not read yet."""
+    return bool(_wanted.keys() - _names.keys())
+
+
+def load_next() -> bool:
+    """Read at most one of the pictures that were drawn. True if another one can be shown. Called by the timer."""
+    for key in list(_wanted):
+        del _wanted[key]
+        _looked_s[key] = time.monotonic()
+        before, _names[key] = _names.get(key), _load(*key)
+        if before != _names[key]:
+            return True
+    return False
+
+
+def _load(path: Path, mirrored: bool) -> str:
+    """Read a picture unless its newest version is read already. Its name in the collection; empty if that fails."""
     global _collection
     if _collection is None:
         _collection = bpy.utils.previews.new()
     try:
-        key = f"{path}|{path.stat().st_mtime_ns}|{mirrored}"
-        if key not in _collection:
-            check_picture(path)
+        name = f"{path}|{path.stat().st_mtime_ns}|{mirrored}"
+        if name in _collection:
+            return name
+        header = check_picture(path)
     except (OSError, RequestError):
-        return 0
-    if key not in _collection:
-        preview = _collection.load(key, str(path), "IMAGE")
+        return ""
+    preview = _collection.load(name, str(path), "IMAGE")
+    is_strip = header.width == 4 * header.height
+    if mirrored or is_strip:  # Otherwise Blender reads it by itself, when and where it has time.
         width, height = preview.image_size
-        is_strip = width == 4 * height > 0
-        if mirrored or is_strip:
-            pixels = np.array(preview.image_pixels_float, np.float32).reshape(height, width, 4)
-            pixels = fold(pixels) if is_strip else pixels[:, ::-1]
-            preview.image_size = pixels.shape[1::-1]
-            preview.image_pixels_float = pixels.ravel().tolist()
-    return _collection[key].icon_id
+        pixels = np.empty(width * height * 4, np.float32)
+        preview.image_pixels_float.foreach_get(pixels)
+        pixels = pixels.reshape(height, width, 4)
+        pixels = fold(pixels) if is_strip and width == 4 * height else pixels[:, ::-1]
+        preview.image_size = pixels.shape[1::-1]
+        preview.image_pixels_float.foreach_set(np.ascontiguousarray(pixels).ravel())
+    return name
 
 
 def fold(strip: np.ndarray) -> np.ndarray:
@@ -48,10 +90,18 @@ def fold(strip: np.ndarray) -> np.ndarray:
     return np.concatenate([right, left], axis=0)
 
 
-def trim() -> None:
-    """Release old pictures. Never call this while drawing: the layout may hold their icon numbers."""
-    if _collection is not None and len(_collection) > MAX_LOADED:
-        _collection.clear()
+def trim() -> bool:
+    """Release old pictures; True if it did. Never call this while drawing: the layout may hold their icon numbers."""
+    if _collection is None or len(_collection) <= MAX_LOADED:
+        return False
+    _collection.clear()
+    _forget()
+    return True
+
+
+def _forget() -> None:
+    for record in (_names, _looked_s, _wanted):
+        record.clear()
 
 
 def clear() -> None:
@@ -60,3 +110,4 @@ def clear() -> None:
     if _collection is not None:
         bpy.utils.previews.remove(_collection)
         _collection = None
+    _forget()

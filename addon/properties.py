@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import Any, get_args
 
 import bpy
 from bpy.props import (
@@ -25,6 +25,7 @@ from ..backend.recdreamer.shared.protocol import (
     USD_METHODS,
     JobRequest,
     RequestError,
+    Stage,
     Template,
 )
 from . import previews
@@ -34,6 +35,9 @@ from .shelf import studio
 from .shelf.captures import Camera
 from .start.properties import RecDreamerStart
 
+TEXTURE_SIZE, FACE_COUNT = "mesh.texture_size_px", "mesh.target_faces"
+"""Settings of the backend that the panel has, too."""
+MIN_FACES = 100
 METHODS = (
     (
         "usd",
@@ -74,6 +78,12 @@ POSE_MODES = (
 QUALITIES = (
     ("quick", "Quick", "A rough result in a fraction of the time"),
     ("standard", "Standard", "The full number of iterations"),
+)
+TEXTURE_SIZES = (
+    ("AUTO", "Automatic", "As large as the image model and the quality deserve"),
+    ("1024", "1024 px", "For small or distant objects"),
+    ("2048", "2048 px", "For most objects"),
+    ("4096", "4096 px", "For close-ups"),
 )
 SOURCES = (
     ("viewport", "View", "Captured from a 3D view", "VIEW3D", 0),
@@ -190,6 +200,17 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
     method: EnumProperty(name="Method", items=METHODS, default="usd")
     pose_mode: EnumProperty(name="Views", items=POSE_MODES, default="camera")
     quality: EnumProperty(name="Quality", items=QUALITIES, default="standard")
+    texture_px: EnumProperty(
+        name="Texture", description="Side of the texture of the result", items=TEXTURE_SIZES
+    )
+    face_count: IntProperty(
+        name="Faces",
+        description="Triangles of the result at most; 0: as many as quality and image model deserve",
+        default=0,
+        min=0,
+        soft_max=500_000,
+        max=10_000_000,
+    )
     seed: IntProperty(
         name="Seed", description="The same seed and settings give the same object", default=0, min=0
     )
@@ -242,6 +263,28 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
         is_wanted = start.needs_object and start.auto_turntable and self.rectifies_poses
         return is_wanted and not self.has_own_templates
 
+    @property
+    def mesh_overrides(self) -> dict[str, Any]:
+        """The settings of a job that say how fine its result is."""
+        overrides = {}
+        if self.texture_px != "AUTO":
+            overrides[TEXTURE_SIZE] = int(self.texture_px)
+        if self.face_count:
+            overrides[FACE_COUNT] = max(MIN_FACES, self.face_count)
+        return overrides
+
+    @property
+    def changes(self) -> list[str]:
+        """What differs from the defaults, which are those of the preset Standard, in the words of the panel."""
+        changed = []
+        for name in ("quality", "texture_px", "face_count", "method", "pose_mode"):
+            rna, value = self.bl_rna.properties[name], getattr(self, name)
+            if value != rna.default:
+                text = rna.enum_items[value].name if rna.type == "ENUM" else f"{value:,}"
+                changed.append(f"{rna.name}: {text}")
+        skipped = [stage.capitalize() for stage in get_args(Stage) if not getattr(self.start, f"run_{stage}")]
+        return [*changed, *(f"without {stage}" for stage in skipped)]
+
     def to_request(
         self,
         overrides: dict[str, Any] | None = None,
@@ -282,7 +325,7 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
             templates=tuple(template.to_protocol() for template in templates),
             height_m=self.height * metres_per_unit(self.id_data),
             keep_running=self.keep_running,
-            overrides=model_overrides(prior, self.method) | (overrides or {}),
+            overrides=model_overrides(prior, self.method) | self.mesh_overrides | (overrides or {}),
             **(self.start.to_fields() if with_start else {}),
         )
         request.validate()

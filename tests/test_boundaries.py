@@ -23,6 +23,7 @@ SHARED = [
         "safe_files",
         "json_values",
         "folder_lock",
+        "device_lock",
         "job_state",
         "protocol",
         "worlds",
@@ -162,7 +163,7 @@ def test_what_is_shared_can_be_imported_where_there_is_nothing_else():
         [sys.executable, "-c", script], cwd=ROOT / "backend", capture_output=True, text=True, check=True
     )
     ours = {name for name in done.stdout.split() if name.startswith("recdreamer")}
-    above = {"worlds", "uv_map", "material_slots", "start_check", "prompt_words"}
+    above = {"device_lock", "worlds", "uv_map", "material_slots", "start_check", "prompt_words"}
     names = {f"recdreamer.shared.{path.stem}" for path in SHARED if path.stem not in above}
     assert ours == {"recdreamer", "recdreamer.shared"} | names
     # Negative control: the same lock keeps the field out.

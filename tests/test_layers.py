@@ -22,7 +22,7 @@ BACKEND_ROOMS = (
 ADDON_ROOMS = (
     "compat", "describe", "setup", "trouble", "cures", "picture_files", "previews", "preference_access", "layout", "jobs",
     "session", "objects", "start", "shelf", "properties", "packed_pictures",
-    "result", "operators", "panels", "preferences", "__init__",
+    "result", "operators", "scripting", "panels", "preferences", "__init__",
 )  # fmt: skip
 """The same of the add-on."""
 MEANT_CIRCLES = {

@@ -1,14 +1,14 @@
 """The background process of one job, from start to end. No bpy here.
 
 The process is `python -m recdreamer run <job folder>`. It writes JSON lines to its standard output; a thread
-puts them into a queue, and `poll` (called by Blender's timer or by a test) processes the queue.
+keeps the newest event of each type, and `poll` (called by Blender's timer or by a test) applies them.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import queue
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +20,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from ...backend.recdreamer.shared.device_lock import DEVICES
 from ...backend.recdreamer.shared.folder_lock import Command
 from ...backend.recdreamer.shared.json_values import parse_json
 from ...backend.recdreamer.shared.protocol import (
@@ -36,8 +37,11 @@ HELLO_TIMEOUT_S = 180.0
 """A cold start imports torch from a slow disk, but nobody waits longer than this."""
 STOP_GRACE_S = 60.0
 """Time for a worker to save and exit after `cancel` or `pause`. Checkpoints survive a kill at any moment."""
-LINES_PER_POLL = 500
-"""Limits the work of one poll, so that many events cannot freeze the user interface."""
+EVENTS = (
+    "hello", "stage", "progress", "preview", "pose_distribution", "warning", "result", "error", "cancelled", "paused"
+)  # fmt: skip
+"""Types of events that say something to us. Of each, the newest counts, so a poll has no more work than this."""
+TYPE = re.compile(rb'"type": ?"(\w{1,40})"', re.ASCII)
 FOREIGN = ("PYTHON", "PIP_", "CONDA", "VIRTUAL_ENV", "UV_")
 """Prefixes of variables that would change where Python looks and where pip installs to."""
 NETWORK = ("PIP_CERT", "PIP_PROXY", "PIP_CLIENT_CERT")
@@ -53,6 +57,11 @@ MODELS = "RECDREAMER_MODELS"
 def models_folder(data_folder: Path) -> Path:
     """The folder of installed models: that of the environment variable, or `models` in the data folder."""
     return Path(os.environ.get(MODELS) or data_folder / "models")
+
+
+def devices_folder(data_folder: Path) -> Path:
+    """The folder with the locks of the devices, see device_lock.py."""
+    return data_folder / "devices"
 
 
 def worker_environment(backend: Path) -> dict[str, str]:
@@ -74,10 +83,12 @@ def start_process(
     """Start a process in its own group, so that its whole tree can be killed, without a console window.
 
     It works in the bundled backend: nobody else's files are there, neither a job's nor those beside a .blend file. It
-    finds the models of `data_folder`.
+    finds the models of `data_folder`, and the locks of the devices.
     """
-    models = {MODELS: str(models_folder(data_folder))} if data_folder else {}
-    options = {"cwd": backend, "env": worker_environment(backend) | models} | options
+    ours = {}
+    if data_folder:
+        ours = {MODELS: str(models_folder(data_folder)), DEVICES: str(devices_folder(data_folder))}
+    options = {"cwd": backend, "env": worker_environment(backend) | ours} | options
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         return subprocess.Popen(command, creationflags=flags, **options)
@@ -131,7 +142,11 @@ class JobClient:
         """True once the process has ended and the state is final."""
         self._said_hello = False
         self._failure: tuple[str, str, ErrorKind] | None = None
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._events: dict[str, bytes] = {}
+        """Lines with events since the last poll, the newest of each type, in their order. The thread does not parse them:
+        where it works, Blender waits."""
+        self._lock = threading.Lock()
+        self._has_ended = False
         with os.fdopen(open_regular(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
             # Written before the worker can write its own state.
             self._write_state()
@@ -151,19 +166,16 @@ class JobClient:
         threading.Thread(target=self._read, name=f"recdreamer {folder.root.name}", daemon=True).start()
 
     def poll(self) -> bool:
-        """Process the lines from the worker. True if something changed."""
-        changed = False
-        for _ in range(LINES_PER_POLL):
-            try:
-                line = self._lines.get_nowait()
-            except queue.Empty:
-                break
-            changed = True
-            if line is None:
-                self._finish()
-                return True
+        """Process the events from the worker. True if something changed."""
+        with self._lock:
+            events, self._events = self._events, {}
+            has_ended = self._has_ended
+        for line in events.values():
             self._apply(line)
-        return self._watch_clock() or changed
+        if has_ended:
+            self._finish()
+            return True
+        return self._watch_clock() or bool(events)
 
     def ask_to_stop(self, command: Command) -> None:
         """Ask the worker to save and exit, as paused or as cancelled. Either job can be resumed."""
@@ -191,9 +203,14 @@ class JobClient:
         assert self._process.stdout is not None
         with self._process.stdout as stream:
             for line in stream:
-                self._lines.put(line)
+                kind = kind_of(line)
+                if kind in EVENTS:
+                    with self._lock:
+                        self._events.pop(kind, None)  # The newest comes last.
+                        self._events[kind] = line
         self._process.wait()  # In this thread, so that a detached worker is reaped, too.
-        self._lines.put(None)
+        with self._lock:
+            self._has_ended = True
 
     def _close_stdin(self) -> None:
         assert self._process.stdin is not None
@@ -298,6 +315,16 @@ class JobClient:
             "Press Resume to continue from the newest checkpoint; log.txt in the job folder has details.",
             "internal",
         )
+
+
+def kind_of(line: bytes) -> str:
+    """The type of the event in a line from a worker; empty if it has none.
+
+    >>> kind_of(b'{"type": "result", "path": "result"}'), kind_of(b"Loading weights")
+    ('result', '')
+    """
+    found = TYPE.search(line)
+    return found[1].decode() if found else ""
 
 
 def apply_event(state: JobState, event: dict[str, Any]) -> None:

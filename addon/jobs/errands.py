@@ -83,6 +83,8 @@ class Errand:
     task: Task
     collect: Callable[[], None]
     """Called once after the command has succeeded. May raise RequestError."""
+    is_quiet: bool = False
+    """Whether nobody asked for it: it gives way to all else, and nothing is said if it fails."""
 
     def poll(self) -> bool:
         """Process news from the task. True if something changed."""
@@ -115,7 +117,15 @@ def check_task(
 ) -> Task:
     """Check the templates of a request with the backend."""
     write_request(JobFolder(folder), request, images)
-    return Task([Step("Checking templates", [*command, "templates", "check", str(folder)])], data_folder)
+    return Task(
+        [
+            Step(
+                "Checking templates",
+                [*command, "templates", "check", str(folder), "--device", request.device],
+            )
+        ],
+        data_folder,
+    )
 
 
 def inspect_task(

@@ -9,23 +9,30 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ...backend.recdreamer.shared.folder_lock import Command, ask_to_stop, is_locked
 from ...backend.recdreamer.shared.protocol import (
     JobFolder,
     JobRequest,
-    JobState,
     RequestError,
     write_atomically,
 )
-from ...backend.recdreamer.shared.safe_files import confined, is_link, printable
+from ...backend.recdreamer.shared.safe_files import is_link, printable
 from .. import trouble
 from .client import CHECK_BACKEND, JobClient
+from .job import Job
+from .waiting import Queue, Turn
 
 SHUT_DOWN_S = 10.0
 """Longest wait for workers to save and exit when the add-on is disabled."""
+OPENED_AT_ONCE, OPENED_PER_POLL, LOOKS_PER_POLL = 50, 3, 20
+"""Job folders that are opened with the data folder and in each poll, and how many idle ones a poll looks at, so that
+thousands of them cost the user interface no more than a few."""
+RACY_S = 2.0
+"""A folder that has changed so recently may change again without another time stamp, so its entries are read once
+more after this time."""
 
 
 def default_data_folder() -> Path:
@@ -52,109 +59,6 @@ def writable_folder(path: Path) -> Path:
     return path
 
 
-@dataclass
-class Job:
-    """One job folder as shown in the panel."""
-
-    folder: JobFolder
-    request: JobRequest | None
-    problem: str
-    """Why the folder cannot be used; empty if it can."""
-    state: JobState = field(default_factory=JobState)
-    client: JobClient | None = None
-    """The worker, if this Blender started it."""
-    running_on: str = ""
-    """The computer on which the worker of another Blender runs; empty if there is none."""
-    preview: Path | None = None
-    """The newest preview picture, if it exists."""
-
-    @property
-    def id(self) -> str:
-        """The name of the folder, as every text can hold it."""
-        return printable(self.folder.root.name)
-
-    @property
-    def condition(self) -> str:
-        """The status of the job, including a lost worker, which state.json alone cannot show."""
-        if self.problem:
-            return "damaged"
-        if self.client is not None:
-            if self.client.stopping:
-                return {"cancel": "cancelling", "pause": "pausing"}[self.client.stopping]
-            # An announced end is final only when the process has ended; a result can be used before.
-            names = {"queued": "starting", "running": "running", "done": "done"}
-            return names.get(self.state.status, "stopping")
-        if self.running_on:
-            return "running elsewhere"
-        return "interrupted" if self.state.status == "running" else self.state.status
-
-    def update(self) -> None:
-        """Find out what depends on more than state.json: the worker of another Blender, and the preview."""
-        is_ours = self.client is not None
-        may_run = not is_ours and self.state.status in ("queued", "running")
-        self.running_on = self.folder.running_on(self.state) if may_run else ""
-        self.preview = None
-        if self.state.preview and self._has(self.state.preview):
-            self.preview = self.folder.root / self.state.preview
-
-    def _has(self, name: str) -> bool:
-        """Whether a file is in the folder itself, not behind a link or somewhere else."""
-        try:
-            return confined(self.folder.root, name).is_file()
-        except RequestError:
-            return False
-
-    @property
-    def why_not_resume(self) -> str:
-        match self.condition:
-            case "damaged":
-                return self.problem
-            case "done":
-                return "This job is done."
-            case "queued" | "paused" | "failed" | "cancelled" | "interrupted":
-                return ""
-        return "This job is running."
-
-    @property
-    def stages_to_repeat(self) -> tuple[str, ...]:
-        """Stages that can run again with the output of the stages before them."""
-        if self.why_not_repeat or self.request is None:
-            return ()
-        return tuple(stage for stage in self.request.stages_to_run if stage != "shape")
-
-    @property
-    def has_result(self) -> bool:
-        """Also True after a failed attempt to redo a stage, because the earlier result is kept."""
-        return self.condition == "done" or (not self.why_not_resume and self._has("result/report.json"))
-
-    @property
-    def why_not_repeat(self) -> str:
-        return "" if self.has_result else "This job has no result yet."
-
-    @property
-    def why_not_import(self) -> str:
-        if not self.has_result:
-            return "This job has no result yet."
-        return "" if self._has("result/mesh.npz") else "The result of this job was deleted."
-
-    @property
-    def why_not_continue(self) -> str:
-        if self.request is not None and self.request.start == "texture":
-            return (
-                "This job only painted an object, so it has no shape to start from. Paint the object again."
-            )
-        return self.why_not_import
-
-    @property
-    def why_not_stop(self) -> str:
-        match self.condition:
-            case "starting" | "running" | "running elsewhere":
-                return ""
-            case "cancelling" | "pausing" | "stopping":
-                return "This job is already stopping."
-        return "This job is not running."
-
-
 class JobRegistry:
     """All jobs under one data folder, newest first."""
 
@@ -162,22 +66,55 @@ class JobRegistry:
         self.data_folder = data_folder
         self.jobs: list[Job] = []
         self._stamps: dict[str, tuple[int, int]] = {}
-        self.refresh()
+        self.queue = Queue(data_folder / "queue")
+        self._marked: list[Turn] = []
+        """The turns of the jobs that are marked as waiting."""
+        self._waiting: list[Job] = []
+        self._unopened: list[str] = []
+        """Names of folders that are not opened yet, oldest first."""
+        self._names: set[str] = set()
+        """Of all folders that were seen."""
+        self._seen_at: tuple[int, float] | None = None
+        """Time stamp of the folder of jobs when its entries were read, and when that was."""
+        self._next_look = 0
+        self._ours: list[Job] = []
+        """Jobs with a worker of this Blender. Looking for them among thousands would cost each poll milliseconds."""
+        self._elsewhere: dict[str, Job] = {}
+        """Jobs with a worker of another Blender."""
+        self.refresh(OPENED_AT_ONCE)
 
     @property
     def root(self) -> Path:
         return self.data_folder / "jobs"
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are folders that the next polls will open."""
+        return bool(self._unopened)
+
     def find(self, job_id: str) -> Job | None:
+        """The job of this ID; its folder is opened now if it was not yet."""
+        if job_id in self._unopened:
+            self._unopened.remove(job_id)
+            self._add([job_id])
         return next((job for job in self.jobs if job.id == job_id), None)
 
     @property
+    def working(self) -> list[Job]:
+        """The jobs whose workers were started by this Blender."""
+        return list(self._ours)
+
+    @property
     def running(self) -> Job | None:
-        """The job whose worker was started by this Blender."""
-        return next((job for job in self.jobs if job.client is not None), None)
+        """The newest job whose worker was started by this Blender."""
+        return max(self._ours, key=lambda job: job.id, default=None)
 
     def create(
-        self, request: JobRequest, images: Sequence[Path], files: Mapping[str, bytes] | None = None
+        self,
+        request: JobRequest,
+        images: Sequence[Path],
+        files: Mapping[str, bytes] | None = None,
+        job_id: str = "",
     ) -> Job:
         """Write a new job folder: one image per template of the request, other files by name, then job.json.
 
@@ -185,11 +122,25 @@ class JobRegistry:
         """
         request.validate()
         writable_folder(self.root)
-        folder = JobFolder(self.root / new_job_id(request.prompt))
+        folder = JobFolder(self.root / (job_id or new_job_id(request.prompt)))
         request = write_request(folder, request, images, files)
         job = Job(folder, request, "")
         self.jobs.insert(0, job)
+        self._names.add(folder.root.name)
         return job
+
+    def enqueue(self, job: Job, again: str = "", seed: int = 0, *, first: bool = False) -> None:
+        """Let a job wait for its turn: to run or resume, or to redo its stage `again`. Raises RequestError."""
+        reason = job.why_not_repeat if again else job.why_not_resume
+        if reason and job.condition != "waiting":
+            raise RequestError(reason, "Choose another job.")
+        self.queue.add(job.id, again, seed, first=first)
+        job.is_waiting = True
+
+    def leave_queue(self, job: Job) -> None:
+        """Let a job wait no more; its folder stays, and it can be resumed."""
+        self.queue.take(job.id)
+        job.is_waiting = False
 
     def start(
         self,
@@ -219,6 +170,7 @@ class JobRegistry:
                 CHECK_BACKEND,
             ) from error
         job.state = job.client.state
+        self._ours.append(job)
 
     def ask_to_stop(self, job: Job, command: Command) -> None:
         """Ask the worker to save and exit: ours over its pipe, that of another Blender through the folder.
@@ -241,41 +193,94 @@ class JobRegistry:
             job.folder.root.unlink()
         else:
             shutil.rmtree(job.folder.root)
+        self.queue.take(job.id)
         self.jobs.remove(job)
 
     def poll(self) -> bool:
         """Read news from workers and folders. True if something visible changed."""
         changed = False
-        for job in self.jobs:
-            if job.client is None:
-                continue
+        for job in list(self._ours):
+            assert job.client is not None
             changed |= job.client.poll()
             job.state = job.client.state
             if job.client.is_settled:
                 job.client = None
+                self._ours.remove(job)
             job.update()
         return self.refresh() or changed
 
-    def refresh(self) -> bool:
-        """Read changes from disk. True if something changed."""
-        try:
-            names = {entry.name for entry in os.scandir(self.root) if entry.is_dir()}
-        except OSError:
-            names = set()
-        known = {job.folder.root.name for job in self.jobs}
-        gone, new = known - names, names - known
-        self.jobs = [job for job in self.jobs if job.folder.root.name not in gone or job.client is not None]
-        self.jobs += [self._open(JobFolder(self.root / name)) for name in new]
-        changed = bool(gone or new)
-        for job in self.jobs:
-            if job.client is None and not job.problem:
-                changed |= self._look_at(job)
-        self.jobs.sort(key=lambda job: job.id, reverse=True)
+    def refresh(self, opened: int = OPENED_PER_POLL) -> bool:
+        """Read changes from disk: all of jobs that run elsewhere, and a part of the others. True if something changed.
+
+        At most `opened` new folders are opened, newest first; the next polls open the rest.
+        """
+        changed = self._read_names()
+        if self._unopened:
+            self._unopened, now = self._unopened[:-opened], self._unopened[-opened:]
+            self._add(now)
+            changed = True
+        for job in self._jobs_to_look_at():
+            changed |= self._look_at(job)
+        return self._read_queue() or changed
+
+    def _read_queue(self) -> bool:
+        """Mark the jobs that wait. True if something changed."""
+        changed = self.queue.refresh()
+        if self.queue.turns != self._marked:
+            for job in self._waiting:
+                job.is_waiting = False
+            self._marked = list(self.queue.turns)
+            self._waiting = [job for turn in self._marked if (job := self.find(turn.job_id)) is not None]
+            for job in self._waiting:
+                job.is_waiting = True
         return changed
+
+    def _read_names(self) -> bool:
+        """Find new folders, and drop those that are gone. True if there are any."""
+        try:
+            stamp = self.root.stat().st_mtime_ns
+        except OSError:
+            stamp = 0
+        now_s = time.time()
+        if self._seen_at is not None and self._seen_at[0] == stamp:
+            was_racy = self._seen_at[1] < stamp / 1e9 + RACY_S
+            if not was_racy or now_s < stamp / 1e9 + RACY_S:
+                return False
+        self._seen_at = (stamp, now_s)
+        try:
+            with os.scandir(self.root) as entries:
+                kinds = {entry.name: entry for entry in entries}
+        except OSError:
+            kinds = {}
+        gone = self._names - kinds.keys()
+        new = [name for name in kinds.keys() - self._names if kinds[name].is_dir()]
+        if not gone and not new:
+            return False
+        self.jobs = [job for job in self.jobs if job.folder.root.name not in gone or job.client is not None]
+        self._elsewhere = {job_id: job for job_id, job in self._elsewhere.items() if job_id not in gone}
+        self._names = (self._names - gone) | set(new)
+        self._unopened = sorted([*(set(self._unopened) - gone), *new])
+        return True
+
+    def _add(self, names: Sequence[str]) -> None:
+        """Open these folders."""
+        jobs = [self._open(JobFolder(self.root / name)) for name in names]
+        for job in jobs:
+            if not job.problem:
+                self._look_at(job)
+        self.jobs = sorted([*self.jobs, *jobs], key=lambda job: job.id, reverse=True)
+
+    def _jobs_to_look_at(self) -> list[Job]:
+        """Those with a worker of another Blender, and the next few of the others."""
+        first = self._next_look if self._next_look < len(self.jobs) else 0
+        self._next_look = first + LOOKS_PER_POLL
+        chosen = {job.id: job for job in self.jobs[first : self._next_look]} | self._elsewhere
+        return [job for job in chosen.values() if job.client is None and not job.problem]
 
     def shut_down(self, timeout_s: float = SHUT_DOWN_S) -> None:
         """Make every worker save and exit, except those whose request says to keep running."""
-        clients = [(job, job.client) for job in self.jobs if job.client is not None]
+        clients = [(job, job.client) for job in self._ours if job.client is not None]
+        self._ours = []
         for job, client in clients:
             client.let_go()
             job.client = None
@@ -299,6 +304,10 @@ class JobRegistry:
         try:
             self._read_state(job)
             job.update()
+            if job.running_on:
+                self._elsewhere[job.id] = job
+            else:
+                self._elsewhere.pop(job.id, None)
         except Exception as error:
             job.problem = trouble.explain(error, "Reading this job")
             return True
@@ -312,7 +321,9 @@ class JobRegistry:
             return
         stamp = (stat.st_mtime_ns, stat.st_ino)
         if self._stamps.get(job.id) != stamp:
-            self._stamps[job.id] = stamp
+            # One that replaces it at nearly the same time may have the same stamp.
+            is_settled = time.time() > stat.st_mtime + RACY_S
+            self._stamps[job.id] = stamp if is_settled else (0, 0)
             job.state = job.folder.read_state()
 
 

@@ -119,6 +119,10 @@ class RECDREAMER_OT_capture_turntable(CaptureOperator):
         max=math.radians(60),
     )
 
+    def invoke(self, context, event):
+        """Ask first: in the panel of the last operation nobody finds these options."""
+        return context.window_manager.invoke_props_dialog(self, confirm_text="Render")
+
     def draw(self, context):
         layout = self.layout
         layout.use_property_split = True

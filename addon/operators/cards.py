@@ -12,7 +12,7 @@ from .. import describe
 from ..jobs.registry import writable_folder
 from ..properties import RecDreamerTemplate, templates_folder
 from ..shelf import captures
-from .guarded import GuardedOperator
+from .guarded import GuardedOperator, why_not
 
 
 class ShelfOperator(GuardedOperator, bpy.types.Operator):
@@ -121,6 +121,39 @@ class RECDREAMER_OT_remove_template(CardOperator, ShelfOperator):
         context.scene.recdreamer.templates.remove(self.index)
 
 
+class RECDREAMER_OT_move_template(CardOperator, ShelfOperator):
+    """Move this template to another place on the shelf"""
+
+    bl_idname = "recdreamer.move_template"
+    bl_label = "Move Template"
+
+    by: IntProperty(name="Places", description="Places to move down, or up if it is negative", default=1)
+
+    def run(self, context):
+        self.find(context)
+        shelf = context.scene.recdreamer.templates
+        shelf.move(self.index, max(0, min(self.index + self.by, len(shelf) - 1)))
+
+
+class RECDREAMER_OT_fly_to_template(CardOperator, GuardedOperator, bpy.types.Operator):
+    """Look at the scene from the camera of this template"""
+
+    bl_idname = "recdreamer.fly_to_template"
+    bl_label = "Fly to Camera"
+
+    @classmethod
+    def poll(cls, context):
+        is_view = getattr(context.space_data, "type", "") == "VIEW_3D"
+        return why_not(cls, "" if is_view else "Press the button in a 3D view's sidebar.")
+
+    def run(self, context):
+        camera = self.find(context).camera
+        if camera is None:
+            return "The camera of this template is not known. Only captured pictures have one."
+        captures.fly_to(context, camera)
+        return ""
+
+
 class RECDREAMER_OT_remove_missing_templates(ShelfOperator):
     """Remove all templates whose pictures are not on this computer"""
 
@@ -148,6 +181,8 @@ CLASSES = (
     RECDREAMER_OT_redo_template,
     RECDREAMER_OT_mirror_template,
     RECDREAMER_OT_remove_template,
+    RECDREAMER_OT_move_template,
+    RECDREAMER_OT_fly_to_template,
     RECDREAMER_OT_remove_missing_templates,
     RECDREAMER_OT_clear_templates,
 )

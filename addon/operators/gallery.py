@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bpy
-from bpy.props import IntProperty
+from bpy.props import BoolProperty, IntProperty
 
 from ...backend.recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, NO_PROMPT, RequestError
 from .. import describe
@@ -24,16 +24,20 @@ from .jobs import why_not_start
 
 def why_errand_busy() -> str:
     """Why no errand can be started; only one can run at a time."""
-    is_running = session.errand is not None and session.errand.task.is_running
+    errand = session.errand
+    is_running = errand is not None and errand.task.is_running and not errand.is_quiet
     return "Pictures are being drawn or checked. Wait, or cancel it." if is_running else ""
 
 
 class ErrandOperator(GuardedOperator, bpy.types.Operator):
     """Base of operators that start background work for the shelf."""
 
+    is_quiet = False
+
     def run(self, context):
         command = environment.run_command(get_preferences().find_interpreter())
-        session.errand = Errand(*self.start(context, command))
+        session.end_quiet_errand()
+        session.errand = Errand(*self.start(context, command), is_quiet=self.is_quiet)
 
     def start(self, context: bpy.types.Context, command: list[str]) -> tuple[Task, Callable[[], None]]:
         """The task and the function that reads its result. Raises RequestError."""
@@ -101,6 +105,12 @@ class RECDREAMER_OT_check_templates(ErrandOperator):
 
     bl_idname = "recdreamer.check_templates"
     bl_label = "Check Templates"
+
+    is_quiet: BoolProperty(
+        name="Quiet",
+        description="Give way to everything else, and say nothing if it fails",
+        options={"SKIP_SAVE", "HIDDEN"},
+    )
 
     @classmethod
     def poll(cls, context):

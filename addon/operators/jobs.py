@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import secrets
+from pathlib import Path
 from typing import Any
 
 import bpy
-from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
+from bpy.props import BoolProperty, EnumProperty, StringProperty
 
-from ...backend.recdreamer.shared.folder_lock import Command
 from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, START_MESH, JobRequest, RequestError
-from ..jobs import environment
 from ..jobs.model_tasks import EXTRACTOR
 from ..jobs.registry import Job
-from ..jobs.task import BACKEND
 from ..preference_access import get_preferences
 from ..properties import metres_per_unit
-from ..result import scene_import
-from ..session import session
+from ..result import scene_import, viewing
+from ..session import session, start_next
 from ..trouble import Reason
 from . import start_files, use_settings
 from .capture import renew_turntable
@@ -39,9 +37,7 @@ OVERRIDES_HINT = 'Write them like {"optimize.num_steps": 40}.'
 
 
 def why_not_start() -> Reason:
-    """Why no worker can be started now for any job; empty if one can."""
-    if session.registry.running is not None:
-        return JOB_IS_RUNNING
+    """Why no job can be started, now or when its turn comes; empty if one can."""
     return get_preferences().why_no_backend
 
 
@@ -68,8 +64,62 @@ def why_not_models_of(request: JobRequest) -> Reason:
     return reason
 
 
+def start_or_wait(operator: bpy.types.Operator, job: Job, again: str = "", seed: int = 0) -> None:
+    """Start a job, or let it wait until its device is free. Raises RequestError if it cannot be started."""
+    session.registry.enqueue(job, again, seed)
+    session.shown_id = job.id
+    start_next(job.id)
+    if job.is_waiting:
+        place = 1 + [turn.job_id for turn in session.registry.queue.turns].index(job.id)
+        operator.report({"INFO"}, f"The job waits for its turn: it is number {place} in the queue.")
+
+
 def random_seed() -> int:
     return secrets.randbelow(10**6)
+
+
+def prepared_request(
+    context: bpy.types.Context,
+    overrides: dict[str, Any] | None = None,
+    fields: dict[str, Any] | None = None,
+) -> tuple[JobRequest, dict[str, bytes]]:
+    """The request of the panel, with other values for some `fields`, and the files of its start.
+
+    Raises RequestError, before anything is written.
+    """
+    get_preferences().find_interpreter()
+    settings, fields = context.scene.recdreamer, fields or {}
+    request = settings.to_request(overrides, prompt_if_empty=fields.get("prompt", ""))
+    unknown = fields.keys() - {field.name for field in dataclasses.fields(JobRequest)}
+    if unknown:
+        raise RequestError(
+            f"A job has no setting {min(unknown)!r}.", "See docs/scripting.md for those it has."
+        )
+    request = dataclasses.replace(request, **fields)
+    request.validate()
+    request, files = start_files.prepare(context, request, metres_per_unit(context.scene))
+    if settings.wants_turntable and renew_turntable(context, settings.start.objects, files[START_MESH]):
+        # Generate itself has no undo step, so the new templates need one.
+        bpy.ops.ed.undo_push(message="Turntable")
+        templates = settings.to_request(overrides, prompt_if_empty=request.prompt).templates
+        request = dataclasses.replace(request, templates=templates)
+    return request, files
+
+
+def parse_overrides(text: str) -> dict[str, Any]:
+    """Settings of the backend from JSON; empty for no text. Raises RequestError."""
+    try:
+        overrides = json.loads(text or "{}")
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"The overrides are not JSON ({error}).", OVERRIDES_HINT) from error
+    if not isinstance(overrides, dict):
+        raise RequestError("The overrides are no JSON object.", OVERRIDES_HINT)
+    return overrides
+
+
+def images_of(context: bpy.types.Context) -> list[Path]:
+    """The pictures of the templates that a job of the panel gets."""
+    return [template.path for template in context.scene.recdreamer.enabled_templates]
 
 
 class JobOperator(GuardedOperator):
@@ -107,33 +157,9 @@ class RECDREAMER_OT_generate(GuardedOperator, bpy.types.Operator):
         return why_not(cls, why_not_generate(context))
 
     def run(self, context):
-        overrides = self._read_overrides()
-        interpreter = get_preferences().find_interpreter()
-        settings = context.scene.recdreamer
-        request, files = start_files.prepare(
-            context, settings.to_request(overrides), metres_per_unit(context.scene)
-        )
-        if settings.wants_turntable and renew_turntable(context, settings.start.objects, files[START_MESH]):
-            # Generate itself has no undo step, so the new templates need one.
-            bpy.ops.ed.undo_push(message="Turntable")
-            templates = settings.to_request(overrides).templates
-            request = dataclasses.replace(request, templates=templates)
-        images = [template.path for template in settings.enabled_templates]
-        job = session.registry.create(request, images, files)
-        session.registry.start(
-            job, environment.run_command(interpreter), BACKEND, where=get_preferences().where
-        )
-        session.shown_id = job.id
-
-    def _read_overrides(self) -> dict[str, Any]:
-        """The overrides. Raises RequestError."""
-        try:
-            overrides = json.loads(self.overrides or "{}")
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"The overrides are not JSON ({error}).", OVERRIDES_HINT) from error
-        if not isinstance(overrides, dict):
-            raise RequestError("The overrides are no JSON object.", OVERRIDES_HINT)
-        return overrides
+        request, files = prepared_request(context, parse_overrides(self.overrides))
+        job = session.registry.create(request, images_of(context), files)
+        start_or_wait(self, job)
 
 
 class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
@@ -147,9 +173,7 @@ class RECDREAMER_OT_resume(JobOperator, bpy.types.Operator):
         return why_not(cls, why_not_start())
 
     def act(self, context, job):
-        command = environment.run_command(get_preferences().find_interpreter())
-        session.registry.start(job, command, BACKEND, where=get_preferences().where)
-        session.shown_id = job.id
+        start_or_wait(self, job)
         return ""
 
 
@@ -179,39 +203,8 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
     def act(self, context, job):
         if self.stage not in job.stages_to_repeat:
             return job.why_not_repeat or f"This job did not run the {self.stage} stage."
-        command = environment.run_command(get_preferences().find_interpreter())
-        where = get_preferences().where
-        session.registry.start(job, command, BACKEND, self.stage, random_seed(), where)
-        session.shown_id = job.id
+        start_or_wait(self, job, self.stage, random_seed())
         return ""
-
-
-class StopOperator(JobOperator):
-    """Base of Pause and Stop."""
-
-    command: Command
-
-    def act(self, context, job):
-        if job.why_not_stop:
-            return job.why_not_stop
-        session.registry.ask_to_stop(job, self.command)
-        return ""
-
-
-class RECDREAMER_OT_pause(StopOperator, bpy.types.Operator):
-    """Save the job and free the GPU. Resume continues it later"""
-
-    bl_idname = "recdreamer.pause"
-    bl_label = "Pause"
-    command = "pause"
-
-
-class RECDREAMER_OT_cancel(StopOperator, bpy.types.Operator):
-    """Stop this job. Everything made so far stays in its folder, and Resume continues it"""
-
-    bl_idname = "recdreamer.cancel"
-    bl_label = "Stop"
-    command = "cancel"
 
 
 class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
@@ -227,6 +220,13 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
         default=True,
     )
 
+    frame: BoolProperty(name="Frame", description="Move the view so that a new object is seen", default=True)
+    show_texture: BoolProperty(
+        name="Show Texture",
+        description="Let Solid shading show textures, unless its color is set to something else already",
+        default=True,
+    )
+
     @classmethod
     def poll(cls, context):
         return why_not(cls, "" if context.mode == "OBJECT" else NOT_OBJECT_MODE)
@@ -234,12 +234,20 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
     def act(self, context, job):
         if job.why_not_import:
             return job.why_not_import
-        scene_import.import_result(
+        before = {obj.session_uid for obj in context.scene.objects}
+        objects = scene_import.import_result(
             job.folder.root,
             context,
             hide_start=self.hide_start,
             say=lambda text: self.report({"INFO"}, text),
         )
+        is_new = any(obj.session_uid not in before for obj in objects)
+        if self.show_texture:
+            viewing.show_textures(context)
+        if is_new and self.frame:
+            viewing.frame_selected(context)
+        names = ", ".join(obj.name for obj in objects)
+        self.report({"INFO"}, f"{'Imported' if is_new else 'Updated'}: {names}")
         return ""
 
 
@@ -252,18 +260,6 @@ class RECDREAMER_OT_show_job(JobOperator, bpy.types.Operator):
     def act(self, context, job):
         session.shown_id = job.id
         return ""
-
-
-class RECDREAMER_OT_list_jobs(GuardedOperator, bpy.types.Operator):
-    """Show other jobs in History"""
-
-    bl_idname = "recdreamer.list_jobs"
-    bl_label = "List Jobs"
-
-    first: IntProperty(name="First", description="Place of the first job in the list; 0 is the newest")
-
-    def run(self, context):
-        session.first_listed = max(0, min(self.first, len(session.registry.jobs) - 1))
 
 
 class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
@@ -294,32 +290,6 @@ class RECDREAMER_OT_open_folder(JobOperator, bpy.types.Operator):
         return open_outside(job.folder.root)
 
 
-class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
-    """Delete this job and its files permanently. Imported objects stay"""
-
-    bl_idname = "recdreamer.delete_job"
-    bl_label = "Delete Job"
-
-    def invoke(self, context, event):
-        return context.window_manager.invoke_confirm(
-            self,
-            event,
-            title="Delete Job",
-            message="All files of this job are deleted. This cannot be undone.",
-            confirm_text="Delete",
-        )
-
-    def act(self, context, job):
-        try:
-            session.registry.delete(job)
-        except OSError as error:
-            reason = error.strerror or error
-            return (
-                f"The job cannot be deleted ({reason}). Close all programs that use its files, and try again."
-            )
-        return ""
-
-
 class RECDREAMER_OT_random_seed(GuardedOperator, bpy.types.Operator):
     """Pick a random seed"""
 
@@ -335,14 +305,10 @@ CLASSES = (
     RECDREAMER_OT_generate,
     RECDREAMER_OT_resume,
     RECDREAMER_OT_repeat_stage,
-    RECDREAMER_OT_pause,
-    RECDREAMER_OT_cancel,
     RECDREAMER_OT_import_result,
     RECDREAMER_OT_show_job,
-    RECDREAMER_OT_list_jobs,
     RECDREAMER_OT_use_settings,
     RECDREAMER_OT_open_folder,
-    RECDREAMER_OT_delete_job,
     RECDREAMER_OT_random_seed,
 )
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -10,16 +10,15 @@ from bpy.props import EnumProperty, StringProperty
 
 from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, START_MESH, JobRequest
 from ...backend.recdreamer.shared.safe_files import confined, read_bounded
-from ..jobs import environment
+from ..jobs.origin import ORIGIN, Origin
 from ..jobs.placement import PLACEMENT, START_FACES
 from ..jobs.registry import Job
 from ..jobs.retry import config_of, smaller
-from ..jobs.task import BACKEND
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings
 from ..session import session
 from .guarded import GuardedOperator, open_outside, why_not
-from .jobs import JobOperator, random_seed, why_not_start
+from .jobs import JobOperator, random_seed, start_or_wait, why_not_start
 
 EXAMPLES = {True: "a red bear", False: "a wooden chair"}
 """A prompt that the image model can draw: the built-in one, another one."""
@@ -141,14 +140,10 @@ class RECDREAMER_OT_retry(JobOperator, bpy.types.Operator):
     def act(self, context, job):
         if job.request is None:
             return job.problem
-        interpreter = get_preferences().find_interpreter()
         request = changed(job, job.request, self.change)
-        images = [confined(job.folder.root, template.image) for template in request.templates]
-        files = start_files_of(job)
-        again = session.registry.create(request, images, files)
-        command, where = environment.run_command(interpreter), get_preferences().where
-        session.registry.start(again, command, BACKEND, where=where)
-        session.shown_id = again.id
+        files = start_files_of(job) | {ORIGIN: Origin("retry", job.id).to_json().encode()}
+        again = session.registry.create(request, job.pictures, files)
+        start_or_wait(self, again)
         return ""
 
 

@@ -33,7 +33,7 @@ class RECDREAMER_OT_continue_selected(GuardedOperator, bpy.types.Operator):
     """Start the next job from the result that the active object shows"""
 
     bl_idname = "recdreamer.continue_selected"
-    bl_label = "Use Active Object as Start"
+    bl_label = "Start from Selected"
     bl_options = {"REGISTER", "UNDO"}
 
     @classmethod

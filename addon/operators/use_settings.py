@@ -12,7 +12,14 @@ from ..jobs.registry import writable_folder
 from ..objects.object_keys import find_start
 from ..picture_files import MAX_FILE_BYTES, check_picture
 from ..preference_access import DEVICES, get_preferences
-from ..properties import RecDreamerSettings, RecDreamerTemplate, metres_per_unit, templates_folder
+from ..properties import (
+    FACE_COUNT,
+    TEXTURE_SIZE,
+    RecDreamerSettings,
+    RecDreamerTemplate,
+    metres_per_unit,
+    templates_folder,
+)
 from ..shelf.pictures import new_picture
 
 
@@ -30,6 +37,11 @@ def use_settings(job: JobFolder, request: JobRequest, settings: RecDreamerSettin
 def _use_request(job: JobFolder, request: JobRequest, settings: RecDreamerSettings) -> None:
     for name in ("method", "pose_mode", "quality", "keep_running"):
         setattr(settings, name, getattr(request, name))
+    texture_px = str(request.overrides.get(TEXTURE_SIZE, "AUTO"))
+    sizes = settings.bl_rna.properties["texture_px"].enum_items
+    settings.texture_px = texture_px if texture_px in sizes else "AUTO"
+    faces = request.overrides.get(FACE_COUNT, 0)
+    settings.face_count = min(faces, 10_000_000) if isinstance(faces, int) else 0
     settings.prompt = request.prompt.replace("\0", " ")  # Blender's texts end at a zero.
     get_preferences().image_model = request.prior.replace("\0", " ")
     settings.seed = max(0, min(request.seed, 2**31 - 1))

@@ -1,26 +1,26 @@
-"""The sidebar tab: settings of the next job, the job shown, and History. The template shelf is in shelf.py.
+"""The sidebar tab in the order of an artist's thought: what is wanted, the result, History, Advanced.
 
-The job is above the shelf, so that its progress is visible on a small screen, too.
+The template shelf, which is between result and History, is in shelf.py.
 """
 
 from __future__ import annotations
 
 import socket
-import time
 
 import bpy
 
-from ...backend.recdreamer.shared.protocol import MAX_CLASSES
-from .. import compat, describe, previews
+from .. import compat, describe
 from ..jobs.registry import Job
-from ..layout import draw_text, shortened, text_px
+from ..layout import draw_text
 from ..operators.jobs import NOT_OBJECT_MODE, why_not_generate
+from ..operators.presets import RECDREAMER_MT_presets
 from ..preference_access import get_preferences
 from ..session import CATEGORY, session
 from .backend import draw_card_of_backend
 from .cure_buttons import draw_cure
+from .job_progress import draw_poses, draw_preview, draw_progress, name_of
 from .prompt import draw_model_and_words
-from .start import draw_height, draw_start
+from .start import draw_height, draw_stages, draw_start
 
 CONDITION_ICONS = {
     "starting": "PLAY",
@@ -30,6 +30,7 @@ CONDITION_ICONS = {
     "pausing": "PLAY",
     "stopping": "PLAY",
     "queued": "TIME",
+    "waiting": "TIME",
     "paused": "PAUSE",
     "interrupted": "PAUSE",
     "done": "CHECKMARK",
@@ -39,14 +40,13 @@ CONDITION_ICONS = {
 }
 CONDITION_WORDS = {
     "running elsewhere": "running in the background",
+    "waiting": "waiting for its turn",
     "cancelling": "saving…",
     "pausing": "saving…",
     "stopping": "saving…",
     "cancelled": "stopped",
 }
 """Conditions that the panel shows in other words."""
-HISTORY_OTHER_PX = 84
-"""What a line of History has beside name and age: an icon, and the frames of button and label."""
 
 
 class SidebarPanel:
@@ -56,6 +56,8 @@ class SidebarPanel:
 
 
 class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
+    """What is asked for: prompt, start, quality with its cost, Generate"""
+
     bl_label = "RecDreamer"
     bl_order = 0
 
@@ -70,46 +72,83 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
         layout.use_property_split = True
         layout.use_property_decorate = False
         draw_start(layout, settings, context)
-        column = layout.column()
-        column.prop(settings, "method")
-        if settings.rectifies_poses:
-            column.row().prop(settings, "pose_mode", expand=True)
-        column.row().prop(settings, "quality", expand=True)
-        row = column.row(align=True)
-        row.prop(settings, "seed")
-        row.operator("recdreamer.random_seed", text="", icon="FILE_REFRESH")
-        draw_height(column, settings)
-        self._draw_advanced(layout, settings)
+        draw_height(layout.column(), settings)
         layout.use_property_split = False
+        self._draw_presets(layout, settings)
         self._draw_generate(layout, context)
-        job = session.shown
-        if job is not None:
-            layout.separator()
-            draw_job(layout, job, context)
 
-    def _draw_advanced(self, layout, settings):
-        header, body = layout.panel("RECDREAMER_advanced", default_closed=True)
-        header.label(text="Advanced")
-        if body:
-            body.prop(settings, "keep_running")
-            body.prop(get_preferences(), "device")
-            body.prop(get_preferences(), "place")
-            if get_preferences().place == "cluster":
-                body.prop(get_preferences(), "cluster")
+    def _draw_presets(self, layout, settings):
+        row = layout.row(align=True)
+        # Blender remembers the last preset by this label; in a new scene it is that of another one.
+        chosen = RECDREAMER_MT_presets.bl_label
+        changed = "Presets" if chosen == "Standard" else chosen
+        row.menu("RECDREAMER_MT_presets", text=changed if settings.changes else "Standard")
+        row.operator("recdreamer.add_preset", text="", icon="ADD")
+        row.operator("recdreamer.add_preset", text="", icon="REMOVE").remove_active = True
 
     def _draw_generate(self, layout, context):
-        button = layout.column()
+        reason = why_not_generate(context)
+        if not reason or reason.kind == "running":
+            draw_text(layout, describe.cost(session.cost_of(context.scene)), context, "TIME")
+        changes = context.scene.recdreamer.changes
+        if changes:
+            draw_text(layout, " · ".join(changes), context, "PRESET")
+        button = layout.split(factor=0.7, align=True)
         button.scale_y = 1.5
         button.operator("recdreamer.generate", icon="SHADERFX")
-        reason = why_not_generate(context)
+        button.operator("recdreamer.vary")
         running = session.registry.running
         if reason and (running is None or running is not session.shown):
             draw_text(layout, reason, context, "INFO")
             draw_cure(layout, reason.kind)
 
 
-def name_of(job: Job) -> str:
-    return describe.one_line(job.request.prompt if job.request else job.id)
+class RECDREAMER_PT_job(SidebarPanel, bpy.types.Panel):
+    """The running or finished job"""
+
+    bl_label = "Result"
+    bl_order = 1
+
+    @classmethod
+    def poll(cls, context):
+        return session.shown is not None and not get_preferences().why_no_backend
+
+    def draw(self, context):
+        draw_job(self.layout, session.shown, context)
+
+
+class RECDREAMER_PT_advanced(SidebarPanel, bpy.types.Panel):
+    """How the job works: method, stages, model, seed"""
+
+    bl_label = "Advanced"
+    bl_order = 5
+    bl_options = {"DEFAULT_CLOSED"}
+
+    @classmethod
+    def poll(cls, context):
+        return not get_preferences().why_no_backend
+
+    def draw(self, context):
+        layout, settings = self.layout, context.scene.recdreamer
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        column = layout.column()
+        column.prop(settings, "quality")
+        column.prop(settings, "texture_px")
+        column.prop(settings, "face_count")
+        column.prop(settings, "method")
+        if settings.rectifies_poses:
+            column.prop(settings, "pose_mode")
+        draw_stages(column, settings)
+        row = column.row(align=True)
+        row.prop(settings, "seed")
+        row.operator("recdreamer.random_seed", text="", icon="FILE_REFRESH")
+        column.prop(get_preferences(), "device")
+        column.prop(get_preferences(), "place")
+        if get_preferences().place == "cluster":
+            column.prop(get_preferences(), "cluster")
+        layout.use_property_split = False
+        layout.prop(settings, "keep_running")
 
 
 def draw_job(layout, job: Job, context):
@@ -119,15 +158,9 @@ def draw_job(layout, job: Job, context):
     if job.running_on not in ("", socket.gethostname()):
         condition = f"running on {describe.one_line(job.running_on, 40)}"
     draw_text(layout, f"{name} · {condition}", context, CONDITION_ICONS[job.condition])
-    if job.client is not None or job.condition == "running elsewhere":
-        factor, text = describe.progress(job.state)
-        layout.progress(factor=factor, text=text)
-        speed = describe.speed(job.state)
-        if speed:
-            layout.label(text=speed, icon="TIME")
-    elif job.condition in ("paused", "interrupted") and job.state.total:
-        factor, text = describe.progress(job.state)
-        layout.progress(factor=factor, text=text)
+    is_idle = job.condition in ("paused", "interrupted") and job.state.total
+    if job.client is not None or job.condition == "running elsewhere" or is_idle:
+        draw_progress(layout, job)
     trouble = job.problem or " ".join(filter(None, (job.state.message, job.state.hint)))
     if trouble:
         icon = "ERROR" if job.condition in ("failed", "damaged") else "INFO"
@@ -139,17 +172,8 @@ def draw_job(layout, job: Job, context):
     if job.has_result and context.mode != "OBJECT":
         draw_text(layout, NOT_OBJECT_MODE, context, "INFO")
         draw_cure(layout, NOT_OBJECT_MODE.kind)
-    if job.preview is not None:
-        layout.template_icon(icon_value=previews.icon(job.preview), scale=9)
-    _draw_poses(layout, job)
-
-
-def _draw_poses(layout, job: Job):
-    """Draw the live pose distribution; bars of equal length mean that no side is neglected."""
-    column = layout.column(align=True)
-    for label, share in list(job.state.pose_distribution.items())[:MAX_CLASSES]:
-        share = min(1.0, max(0.0, share))
-        column.progress(factor=share, text=f"{describe.one_line(label, 30)}  {100 * share:.0f} %")
+    draw_preview(layout, job)
+    draw_poses(layout, job, context)
 
 
 def _draw_actions(layout, job: Job):
@@ -166,7 +190,9 @@ def _draw_actions(layout, job: Job):
                 repeat = row.operator("recdreamer.repeat_stage", text=text, icon="FILE_REFRESH")
                 repeat.job_id, repeat.stage = job.id, stage
         row = layout.row(align=True)
-    if not job.why_not_resume:
+    if job.condition == "waiting":
+        row.operator("recdreamer.leave_queue", icon="X").job_id = job.id
+    elif not job.why_not_resume:
         row.operator("recdreamer.resume", icon="PLAY").job_id = job.id
     elif job.condition not in ("damaged", "done"):
         row.enabled = not job.why_not_stop
@@ -174,51 +200,9 @@ def _draw_actions(layout, job: Job):
         row.operator("recdreamer.cancel", icon="X").job_id = job.id
 
 
-class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
-    bl_label = "History"
-    bl_order = 3
-    bl_options = {"DEFAULT_CLOSED"}
-
-    @classmethod
-    def poll(cls, context):
-        return bool(session.registry.jobs) or not get_preferences().why_no_backend
-
-    def draw(self, context):
-        layout = self.layout
-        jobs = session.registry.jobs
-        if not jobs:
-            layout.label(text="No jobs yet.")
-            return
-        shown = session.shown
-        column = layout.column(align=True)
-        first, count = session.first_listed, get_preferences().num_jobs
-        first = min(first, (len(jobs) - 1) // count * count)
-        for job in jobs[first : first + count]:
-            age = describe.age(time.time() - job.state.updated_s) if job.state.updated_s else ""
-            name = shortened(name_of(job), context, HISTORY_OTHER_PX + text_px(age))
-            row = column.row(align=True)
-            select = row.operator(
-                "recdreamer.show_job", text=name, icon=CONDITION_ICONS[job.condition], depress=job is shown
-            )
-            select.job_id = job.id
-            side = row.row()
-            side.alignment = "RIGHT"
-            side.label(text=age)
-        if len(jobs) > count:
-            row = layout.row(align=True)
-            row.operator("recdreamer.list_jobs", text="Newer", icon="TRIA_LEFT").first = first - count
-            row.label(text=f"{first + 1}–{min(first + count, len(jobs))} of {len(jobs)}")
-            row.operator("recdreamer.list_jobs", text="Older", icon="TRIA_RIGHT").first = first + count
-        if not shown.why_not_continue:
-            layout.operator("recdreamer.continue_job", icon="LOOP_FORWARDS").job_id = shown.id
-        layout.operator("recdreamer.use_settings", icon="LOOP_BACK").job_id = shown.id
-        row = layout.row(align=True)
-        row.operator("recdreamer.open_folder", text="Folder", icon="FILE_FOLDER").job_id = shown.id
-        row.operator("recdreamer.delete_job", text="Delete", icon="TRASH").job_id = shown.id
-
-
 CLASSES = (
     RECDREAMER_PT_request,
-    RECDREAMER_PT_jobs,
+    RECDREAMER_PT_job,
+    RECDREAMER_PT_advanced,
 )
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

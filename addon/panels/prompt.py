@@ -23,7 +23,8 @@ def draw_model_and_words(layout: bpy.types.UILayout, settings: RecDreamerSetting
     column = layout.column(align=True)
     draw_choice(column, context)
     if is_builtin:
-        draw_text(column, DEFAULT_WORLD.about, context)
+        if not session.registry.jobs:  # Who has made something knows it.
+            draw_text(column, DEFAULT_WORLD.about, context)
         column.menu("RECDREAMER_MT_words", icon="OUTLINER_OB_FONT")
     doubt = dropped_words(settings.prompt, settings.method, is_builtin)
     if doubt:

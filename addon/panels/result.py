@@ -14,8 +14,8 @@ from .jobs import SidebarPanel
 class RECDREAMER_PT_result(SidebarPanel, bpy.types.Panel):
     """Actions for an object that a job made or painted"""
 
-    bl_label = "Result"
-    bl_order = 1
+    bl_label = "Selected Result"
+    bl_order = 2
 
     @classmethod
     def poll(cls, context):
@@ -26,11 +26,12 @@ class RECDREAMER_PT_result(SidebarPanel, bpy.types.Panel):
         layout = self.layout
         obj = context.object
         if job_of(obj):
-            layout.operator("recdreamer.continue_selected", text="Use as Start", icon="LOOP_FORWARDS")
+            layout.operator("recdreamer.continue_selected", icon="LOOP_FORWARDS")
             # The operator asks for its settings first.
             layout.operator_context = "INVOKE_DEFAULT"
             layout.operator("recdreamer.make_quads", icon="MOD_REMESH")
             layout.operator("recdreamer.inspect", icon="VIEWZOOM")
+            layout.operator("recdreamer.mark_asset", icon="ASSET_MANAGER")
         if is_painted(obj):
             layout.operator("recdreamer.restore_materials", icon="LOOP_BACK")
         if QUADS_KEY in obj and not obj.data.materials:

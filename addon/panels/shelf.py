@@ -17,7 +17,7 @@ from .jobs import SidebarPanel
 
 class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
     bl_label = "Pose Templates"
-    bl_order = 2
+    bl_order = 3
 
     @classmethod
     def poll(cls, context):
@@ -46,7 +46,7 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         column = layout.column(align=True)
         row = column.row(align=True)
         row.operator("recdreamer.capture_view", text="View", icon="VIEW3D")
-        row.operator("recdreamer.capture_turntable", icon="CON_ROTLIKE")
+        row.operator("recdreamer.capture_turntable", text="Turntable…", icon="CON_ROTLIKE")
         row = column.row(align=True)
         row.operator("recdreamer.add_files", text="Files", icon="FILE_IMAGE")
         row.menu("RECDREAMER_MT_sources", text="More", icon="ADD")
@@ -56,7 +56,7 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         row.operator_menu_enum("recdreamer.set_front", "direction", text="", icon="DOWNARROW_HLT")
 
     def _draw_errand(self, layout, context):
-        if session.errand is None:
+        if session.errand is None or session.errand.is_quiet:
             return
         task = session.errand.task
         if task.is_running:
@@ -139,6 +139,12 @@ class RECDREAMER_MT_card(bpy.types.Menu):
         layout = self.layout
         template = context.recdreamer_template
         index = list(context.scene.recdreamer.templates).index(template)
+        for text, icon, by in (("Move Up", "TRIA_UP", -1), ("Move Down", "TRIA_DOWN", 1)):
+            move = layout.operator("recdreamer.move_template", text=text, icon=icon)
+            move.index, move.by = index, by
+        if template.camera is not None:
+            layout.operator("recdreamer.fly_to_template", icon="HIDE_OFF").index = index
+        layout.separator()
         layout.prop(template, "weight")
         layout.operator("recdreamer.redo_template", icon="FILE_REFRESH").index = index
         layout.operator("recdreamer.draw_novel_views", icon="CAMERA_DATA").index = index

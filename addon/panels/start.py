@@ -36,11 +36,15 @@ def draw_start(layout, settings: RecDreamerSettings, context):
         column.prop(start, "auto_turntable")
     if start.needs_object:
         _draw_hints(column, settings, context)
-    if start.kind != "texture":
-        row = column.row(align=True)
-        row.use_property_split = False  # The three labels need the full width.
-        for stage in get_args(Stage):
-            row.prop(start, f"run_{stage}", toggle=True)
+
+
+def draw_stages(layout, settings: RecDreamerSettings):
+    """Draw which stages run; painting is one by itself."""
+    if settings.start.kind == "texture":
+        return
+    column = layout.column(heading="Stages")
+    for stage in get_args(Stage):
+        column.prop(settings.start, f"run_{stage}")
 
 
 def draw_height(layout, settings: RecDreamerSettings):

@@ -14,6 +14,8 @@ from ..picture_files import check_picture
 
 ALBEDO, NORMAL = "albedo", "normal"
 """Stems of the image files: albedo.png, or with tile numbers albedo.1001.png, albedo.1002.png …"""
+TEXTURE_KEY = "recdreamer_texture"
+"""On an image of a result: its stem."""
 
 
 def build_material(name: str, job: JobFolder, result: str = "result", uv_map: str = "") -> bpy.types.Material:
@@ -29,11 +31,11 @@ def build_material(name: str, job: JobFolder, result: str = "result", uv_map: st
     principled = compat.principled_of(material)
     principled.inputs["Roughness"].default_value = RESULT_ROUGHNESS
     # The color space for pictures is the one that a loaded PNG has, whatever the configuration calls it.
-    albedo_node = _add_texture(material, principled, albedo, f"{name} albedo", uv_map, row=0)
+    albedo_node = _add_texture(material, principled, albedo, name, ALBEDO, uv_map)
     links.new(albedo_node.outputs["Color"], principled.inputs["Base Color"])
     if normal is not None:
         normal.colorspace_settings.is_data = True
-        normal_node = _add_texture(material, principled, normal, f"{name} normal", uv_map, row=1)
+        normal_node = _add_texture(material, principled, normal, name, NORMAL, uv_map)
         turn = nodes.new("ShaderNodeNormalMap")
         turn.space, turn.uv_map = "TANGENT", uv_map
         turn.location = (principled.location.x - 200, normal_node.location.y)
@@ -41,6 +43,32 @@ def build_material(name: str, job: JobFolder, result: str = "result", uv_map: st
         links.new(turn.outputs["Normal"], principled.inputs["Normal"])
     nodes.active = albedo_node
     return material
+
+
+def renewed(old: bpy.types.Material, new: bpy.types.Material, own_users: int) -> bpy.types.Material:
+    """A material with the images of the new one, and all else as the artist has it in the old one.
+
+    It is the old one; a copy if that has more than `own_users` users; the new one if the textures of the old one are not
+    those of a result any more. The one that is not needed is removed, unless it has users.
+    """
+    images = {node.image[TEXTURE_KEY]: node.image for node in _textures(new)}
+    if not images or {node.image[TEXTURE_KEY] for node in _textures(old)} != images.keys():
+        return new
+    kept = old if old.users - old.use_fake_user <= own_users else old.copy()
+    for node in _textures(kept):
+        before, node.image = node.image, images[node.image[TEXTURE_KEY]]
+        if before != node.image and before.users == 0:
+            name = before.name
+            bpy.data.images.remove(before)
+            node.image.name = name
+    remove_material(new)
+    return kept
+
+
+def _textures(material: bpy.types.Material) -> list[bpy.types.Node]:
+    """The nodes with images of a result."""
+    nodes = material.node_tree.nodes if material.node_tree is not None else ()
+    return [node for node in nodes if node.type == "TEX_IMAGE" and node.image and TEXTURE_KEY in node.image]
 
 
 def remove_material(material: bpy.types.Material) -> None:
@@ -59,15 +87,15 @@ def _add_texture(
     principled: bpy.types.Node,
     image: bpy.types.Image,
     name: str,
+    stem: str,
     uv_map: str,
-    row: int,
 ) -> bpy.types.Node:
-    image.name = name
+    image.name, image[TEXTURE_KEY] = f"{name} {stem}", stem
     image.pack()
     nodes, links = material.node_tree.nodes, material.node_tree.links
     texture = nodes.new("ShaderNodeTexImage")
     texture.image = image
-    texture.location = (principled.location.x - 520, principled.location.y - 320 * row)
+    texture.location = (principled.location.x - 520, principled.location.y - 320 * (stem == NORMAL))
     if uv_map:
         coordinates = nodes.new("ShaderNodeUVMap")
         coordinates.uv_map = uv_map

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bmesh
 import bpy
 import numpy as np
 from mathutils import Matrix
@@ -15,13 +16,15 @@ from ..objects.object_keys import JOB_KEY, SLOT_KEY
 from ..objects.rest_positions import frame_of, is_moved_by_hand, is_rest, write_rest
 from ..start.mesh_capture import volume_times_six
 from ..start.regions import SCULPT_MASK
-from .material import remove_material
+from .material import remove_material, renewed
 
 RESULT_UV_MAP = "UVMap"
 MAX_RESULT_BYTES = 1 << 28
 """Of the arrays, which are read inside of Blender; the largest results have about half of it."""
 SlotMaterials = list[tuple[str, bpy.types.Material]]
 """The materials of a result by slot, each with its name, which Blender may have changed to keep it unique."""
+_WITHOUT_A_WORD = {"material_index", "sharp_face", "sharp_edge", "custom_normal", "uv_seam"}
+"""Attributes that are named otherwise, or whose loss needs no word."""
 LARGEST = 1e18
 """Of a coordinate: its square is still a number of 32 bits."""
 
@@ -77,6 +80,18 @@ def build_mesh(
 ) -> bpy.types.Mesh:
     """Build a welded, smooth mesh. UVs are per corner, so seams need no split vertices."""
     mesh = bpy.data.meshes.new(name)
+    _fill(mesh, verts, faces, uvs)
+    mesh.shade_smooth()
+    for _, material in materials:
+        mesh.materials.append(material)
+    if slots is not None:
+        mesh.polygons.foreach_set("material_index", slots.of_face)
+    write_rest(mesh, verts)
+    return mesh
+
+
+def _fill(mesh: bpy.types.Mesh, verts: np.ndarray, faces: np.ndarray, uvs: np.ndarray) -> None:
+    """Add vertices, triangles and their UV map to a mesh that has none."""
     mesh.vertices.add(len(verts))
     mesh.vertices.foreach_set("co", verts.ravel())
     mesh.loops.add(faces.size)
@@ -84,44 +99,33 @@ def build_mesh(
     mesh.polygons.add(len(faces))
     mesh.polygons.foreach_set("loop_start", np.arange(0, faces.size, 3, dtype=np.int32))
     mesh.uv_layers.new(name=RESULT_UV_MAP).uv.foreach_set("vector", uvs.ravel())
-    mesh.shade_smooth()
-    for _, material in materials:
-        mesh.materials.append(material)
-    if slots is not None:
-        mesh.polygons.foreach_set("material_index", slots.of_face)
     mesh.update(calc_edges=True)
     mesh.validate()
-    write_rest(mesh, verts)
-    return mesh
 
 
 def renew_mesh(
-    obj: bpy.types.Object,
-    name: str,
-    arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
-    materials: SlotMaterials,
+    obj: bpy.types.Object, arrays: tuple[np.ndarray, np.ndarray, np.ndarray], materials: SlotMaterials
 ) -> str:
-    """Replace the mesh of an object from the same job in place. Returns a remark for the artist, or an empty string.
+    """Renew the mesh of an object from the same job. Returns a remark for the artist, or an empty string.
 
     If the faces are the same, all other mesh data is kept; if the vertices are the same, edits by hand are kept, too.
-    Otherwise vertex groups and materials are transferred to the nearest vertices and faces.
+    Otherwise vertex groups and materials are transferred to the nearest vertices and faces. Other objects with the mesh
+    keep it.
     """
     verts, faces, uvs = arrays
+    if obj.data.users - obj.data.use_fake_user > 1:
+        obj.data = obj.data.copy()
     mesh, frame = obj.data, Matrix(frame_of(obj.data).tolist())
     if frame.determinant() < 0 and _is_wound_outward(mesh):
         # Blender 5.2 flips the faces when a mirroring transform is applied; each keeps its first corner.
         faces, uvs = (np.ascontiguousarray(array[:, [0, 2, 1]]) for array in (faces, uvs))
-    has_same_faces = len(mesh.polygons) == len(faces) and np.array_equal(read_loop_verts(mesh), faces.ravel())
-    has_same_verts = is_rest(mesh, verts)
-    if not (has_same_faces and mesh.users == 1 and (has_same_verts or mesh.shape_keys is None)):
-        return _replace_mesh(obj, name, (verts, faces, uvs), materials, frame, has_same_faces)
+    if len(mesh.polygons) != len(faces) or not np.array_equal(read_loop_verts(mesh), faces.ravel()):
+        return _replace_geometry(obj, (verts, faces, uvs), materials, frame)
     remarks = []
-    if not has_same_verts:
+    if not is_rest(mesh, verts):
         if is_moved_by_hand(mesh):
             remarks.append(f"{obj.name!r} has a new shape; vertices moved by hand were reset.")
-        mesh.vertices.foreach_set("co", verts.ravel())
-        write_rest(mesh, verts)
-        mesh.transform(frame)
+        _move_verts(mesh, verts, frame)
     layer = (
         mesh.uv_layers.get(RESULT_UV_MAP) or mesh.uv_layers.active or mesh.uv_layers.new(name=RESULT_UV_MAP)
     )
@@ -132,54 +136,96 @@ def renew_mesh(
     return " ".join(remarks)
 
 
-def _replace_mesh(
+def _move_verts(mesh: bpy.types.Mesh, verts: np.ndarray, frame: Matrix) -> None:
+    """Move the vertices to new places in the job's space; shape keys keep what they add to them."""
+    keys = mesh.shape_keys.key_blocks if mesh.shape_keys is not None else ()
+    before = [read_property(key.data, "co", width=3) for key in keys]
+    places = (np.column_stack((verts, np.ones(len(verts)))) @ np.array(frame).T)[:, :3].astype(np.float32)
+    mesh.vertices.foreach_set("co", places.ravel())
+    for key, values in zip(keys, before, strict=True):
+        key.data.foreach_set("co", (values - before[0] + places).ravel())
+    write_rest(mesh, verts)
+
+
+def _replace_geometry(
     obj: bpy.types.Object,
-    name: str,
     arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
     materials: SlotMaterials,
     frame: Matrix,
-    has_same_faces: bool,
 ) -> str:
-    """Replace the mesh datablock. Returns a remark on transferred and lost data, or an empty string."""
-    mesh, new = obj.data, build_mesh(name, *arrays, materials)
-    new.transform(frame)
+    """Give the mesh other vertices and faces. Returns a remark on transferred and lost data, or an empty string."""
+    mesh = obj.data
+    gone, groups = _lost(mesh), _read_groups(obj)
+    old_verts, old_centers, slots = read_verts(mesh), _centers(mesh), read_material_indices(mesh)
+    is_flat = not read_property(mesh.polygons, "use_smooth", bool).any()
+    has_parts = len(set(slots.tolist())) > 1
+    if mesh.shape_keys is not None:
+        obj.shape_key_clear()
+    _put_geometry(mesh, arrays, frame)
+    if not is_flat:
+        mesh.shade_smooth()
+    if has_parts:
+        slots = slots[_nearest(_centers(mesh), old_centers)]
+    else:
+        slots = np.full(len(mesh.polygons), slots.max(initial=0), np.int32)
+    mesh.polygons.foreach_set("material_index", slots)
+    keeps_own = not _put_materials(mesh, materials)
+    if groups:
+        nearest = _nearest(read_verts(mesh), old_verts)
+    for group, weights in groups.items():
+        for vertex in np.flatnonzero(weights[nearest] >= 0).tolist():
+            obj.vertex_groups[group].add([vertex], float(weights[nearest[vertex]]), "REPLACE")
+    mesh.update()
+    parts = ["its vertex groups were transferred to the nearest vertices"] if groups else []
+    parts += ["its materials were transferred to the nearest faces"] if has_parts else []
+    parts += ["it keeps its own material, with the new one in the last slot"] if keeps_own else []
+    parts += [f"it lost the {listed(gone)} of the old mesh"] if gone else []
+    return f"{obj.name!r} has a new mesh: {', and '.join(parts)}." if parts else ""
+
+
+def _put_geometry(
+    mesh: bpy.types.Mesh, arrays: tuple[np.ndarray, np.ndarray, np.ndarray], frame: Matrix
+) -> None:
+    """Exchange the geometry by way of a BMesh: Mesh.clear_geometry would delete vertex groups and drivers, too."""
+    new, shape = bpy.data.meshes.new("RecDreamer"), bmesh.new()
+    try:
+        _fill(new, *arrays)
+        write_rest(new, arrays[0])
+        new.transform(frame)
+        shape.from_mesh(new)
+        shape.to_mesh(mesh)
+    finally:
+        shape.free()
+        bpy.data.meshes.remove(new)
+
+
+def _lost(mesh: bpy.types.Mesh) -> list[str]:
+    """What the artist has put on single vertices, edges, faces and corners, by its name."""
     gone = ["paint"] if len(mesh.color_attributes) or SCULPT_MASK in mesh.attributes else []
     gone += ["shape keys"] if mesh.shape_keys is not None else []
     gone += [f"UV map {layer.name!r}" for layer in mesh.uv_layers if layer.name != RESULT_UV_MAP]
     gone += ["manual edits"] if is_moved_by_hand(mesh) else []
-    groups = _read_groups(obj)
-    nearest = np.arange(len(new.vertices)) if has_same_faces else _nearest(read_verts(new), read_verts(mesh))
-    slots = read_material_indices(mesh)
-    has_parts = len(set(slots.tolist())) > 1
-    if has_parts and not has_same_faces:
-        slots = slots[_nearest(_centers(new), _centers(mesh))]
-    elif not has_same_faces:
-        slots = np.full(len(new.polygons), slots.max(initial=0), np.int32)
-    new.materials.clear()
-    for old in mesh.materials:
-        new.materials.append(old)
-    new.polygons.foreach_set("material_index", slots)
-    obj.data = new
-    if mesh.users == 0:
-        bpy.data.meshes.remove(mesh)
-    keeps_own = not _put_materials(new, materials)
-    # Rename only now: the name may be free because the old datablock was removed.
-    new.name = name
-    for group, weights in groups.items():
-        added = obj.vertex_groups.new(name=group)
-        for vertex in np.flatnonzero(weights[nearest] >= 0).tolist():
-            added.add([vertex], float(weights[nearest[vertex]]), "REPLACE")
-    parts = (
-        ["its vertex groups were transferred to the nearest vertices"]
-        if groups and not has_same_faces
-        else []
-    )
-    parts += (
-        ["its materials were transferred to the nearest faces"] if has_parts and not has_same_faces else []
-    )
-    parts += ["it keeps its own material, with the new one in the last slot"] if keeps_own else []
-    parts += [f"it lost the {' and '.join(gone)} of the old mesh"] if gone else []
-    return f"{obj.name!r} has a new mesh: {', and '.join(parts)}." if parts else ""
+    gone += ["face sets"] if ".sculpt_face_set" in mesh.attributes else []
+    gone += ["seams"] if read_property(mesh.edges, "use_seam", bool).any() else []
+    gone += ["custom normals"] if mesh.has_custom_normals else []
+    known = {*_WITHOUT_A_WORD, *(layer.name for layer in (*mesh.uv_layers, *mesh.color_attributes))}
+    return gone + [f"attribute {one.name!r}" for one in mesh.attributes if _is_of_artist(one, known)]
+
+
+def _is_of_artist(attribute: bpy.types.Attribute, known: set[str]) -> bool:
+    return not (attribute.is_required or attribute.name.startswith(".") or attribute.name in known)
+
+
+def listed(names: list[str], most: int = 5) -> str:
+    """Names as a part of a sentence, of many only the first ones.
+
+    >>> listed(["paint", "shape keys", "custom normals"])
+    'paint, shape keys and custom normals'
+    """
+    if len(names) > most:
+        names = [*names[: most - 1], f"{len(names) - most + 1} others"]
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _put_materials(mesh: bpy.types.Mesh, materials: SlotMaterials) -> bool:
@@ -205,9 +251,13 @@ def _put_material(mesh: bpy.types.Mesh, name: str, material: bpy.types.Material,
     ]
     slots += [i for i, old in enumerate(olds) if old is None and is_needed]
     if slots:
-        mesh.materials[slots[0]] = material
-        if olds[slots[0]] is not None:
-            remove_material(olds[slots[0]])
+        old = olds[slots[0]]
+        put = material if old is None else renewed(old, material, olds.count(old))
+        if put == old:
+            return True
+        mesh.materials[slots[0]] = material = put
+        if old is not None:
+            remove_material(old)
     elif is_needed:
         mesh.materials.append(material)
     material.name = name

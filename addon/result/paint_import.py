@@ -14,7 +14,7 @@ from ..objects.mesh_data import read_loop_starts, read_material_indices, read_pr
 from ..objects.object_keys import PAINTED_KEY
 from ..start import properties
 from ..start.fingerprint import fingerprint
-from .material import build_material, remove_material
+from .material import build_material, remove_material, renewed
 from .mesh import MAX_RESULT_BYTES, read_arrays
 
 FORMER = "recdreamer_former_material"
@@ -131,23 +131,26 @@ def _loop_uvs(
 def _assign(obj: bpy.types.Object, material: bpy.types.Material, job_id: str, is_painted: np.ndarray) -> None:
     """Put the material into the slot of an earlier import of this job, or a new one, and assign the faces."""
     mesh = obj.data
-    indices = read_material_indices(mesh)
     if not mesh.materials:
         # An empty slot to which the faces can return.
         mesh.materials.append(None)
+    # For a slot that is not there Blender shows the last one, which will be another one.
+    indices = read_material_indices(mesh).clip(0, len(mesh.materials) - 1)
     if FORMER not in mesh.attributes:
         former = mesh.attributes.new(FORMER, "INT", "FACE")
-        former.data.foreach_set("value", indices.clip(0, len(mesh.materials) - 1))
+        former.data.foreach_set("value", indices)
     slot = next((i for i, m in enumerate(mesh.materials) if m and m.get(PAINTED_KEY) == job_id), None)
     if slot is None:
         mesh.materials.append(material)
         slot = len(mesh.materials) - 1
     else:
         old = mesh.materials[slot]
-        mesh.materials[slot] = material
-        name = material.name if old.users else old.name
-        remove_material(old)
-        material.name = name
+        material = renewed(old, material, sum(one == old for one in mesh.materials))
+        if material != old:
+            mesh.materials[slot] = material
+            name = material.name if old.users else old.name
+            remove_material(old)
+            material.name = name
     material[PAINTED_KEY] = job_id
     indices[is_painted] = slot
     mesh.polygons.foreach_set("material_index", indices)

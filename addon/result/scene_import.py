@@ -11,7 +11,7 @@ from pathlib import Path
 
 import bpy
 import numpy as np
-from mathutils import Matrix
+from mathutils import Matrix, Vector
 
 from ...backend.recdreamer.shared.json_values import read_json
 from ...backend.recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
@@ -41,11 +41,12 @@ def import_result(
 ) -> list[bpy.types.Object]:
     """Import the result of a finished job: one object per particle, selected, the first one active.
 
-    New objects stand in a row along X from the 3D cursor, or at the position of the object that the job started from,
-    which `hide_start` hides. An object of the same job that is already in the scene gets the new mesh and keeps its
-    transform, modifiers, vertex groups and name. Meshes are in metres and scaled to the scene's unit; the origin is at
-    the base; the front faces -Y, or like that of the start object. A job that only paints assigns its material to the
-    artist's object. `say` gets remarks for the artist. Raises RequestError if the folder has no complete result.
+    New objects stand in a row along X from the 3D cursor, beside what is there; or on the selected empty; or at the
+    position of the object that the job started from, which `hide_start` hides. An object of the same job that is
+    already in the scene gets the new mesh and keeps its transform, modifiers, vertex groups and name. Meshes are in
+    metres and scaled to the scene's unit; the origin is at the base; the front faces -Y, or like that of the start
+    object. A job that only paints assigns its material to the artist's object. `say` gets remarks for the artist.
+    Raises RequestError if the folder has no complete result.
     """
     with removed_on_error():
         return _import(JobFolder(Path(job_folder)), context or bpy.context, hide_start, say)
@@ -88,7 +89,7 @@ def _import(
         in_slots = slot_materials(material, name, slots[index])
         result = find_imported(job.root.name, context.scene, index)
         if result is not None:
-            remark = renew_mesh(result, name, mesh_arrays, in_slots)
+            remark = renew_mesh(result, mesh_arrays, in_slots)
             if remark:
                 say(remark)
         else:
@@ -170,10 +171,35 @@ def _place(
         if not keeps_size:
             result.scale = (scale,) * 3
     elif placement is None or not placement.object:
+        target = context.object
+        if target is not None and target.type == "EMPTY" and target.select_get():
+            result.matrix_world = target.matrix_world @ result.matrix_world
+            return
         result.location = context.scene.cursor.location
+        result.location.x += _way_out(result, context)
     else:
         result.location = [scale * value for value in placement.place_m]
         result.rotation_euler.z = math.radians(placement.front_deg)
+
+
+def _way_out(result: bpy.types.Object, context: bpy.types.Context) -> float:
+    """How far a new object has to go along X, so that it does not stand inside of another one."""
+    context.view_layer.update()
+    corners = np.array([result.matrix_basis @ Vector(corner) for corner in result.bound_box])
+    low, high = corners.min(0), corners.max(0)
+    own = result.data.materials[0].get(JOB_KEY)
+    others = [
+        obj
+        for obj in context.visible_objects
+        if obj.type == "MESH" and obj.data.vertices and obj.get(JOB_KEY) != own
+    ]
+    boxes = [np.array([obj.matrix_world @ Vector(corner) for corner in obj.bound_box]) for obj in others]
+    moved = 0.0
+    for box in sorted(boxes, key=lambda box: box[:, 0].min()):
+        step = np.array((moved, 0, 0))
+        if (low + step < box.max(0)).all() and (high + step > box.min(0)).all():
+            moved = float(box[:, 0].max() - low[0] + (_GAP - 1) * (high[0] - low[0]))
+    return moved
 
 
 def _starts(

@@ -146,6 +146,34 @@ def current_camera(context: bpy.types.Context) -> Camera:
     return Camera(view.view_matrix.inverted(), crop @ view.window_matrix)
 
 
+def fly_to(context: bpy.types.Context, camera: Camera) -> None:
+    """Let the 3D view look from a camera: what its picture shows is in the central square of the region."""
+    view, region = context.region_data, _window_region(context)
+    is_orthographic = camera.projection[3][3] == 1
+    view.view_perspective = "ORTHO" if is_orthographic else "PERSP"
+    if is_orthographic:
+        # A view that is not in perspective shows what one in perspective would at its distance.
+        scale = camera.projection[0][0] * min(region.width, region.height) / max(region.width, region.height)
+        view.view_distance = 2 * context.space_data.lens / (SENSOR_MM * scale)
+    else:
+        context.space_data.lens = lens_of(camera.projection[0][0], region.width, region.height)
+    view.view_matrix = camera.c2w.inverted()
+    view.update()
+
+
+SENSOR_MM = 72.0
+"""Of a 3D view, along the longer side of its region: twice that of a camera."""
+
+
+def lens_of(scale: float, width: int, height: int) -> float:
+    """Focal length in mm of a 3D view whose central square has a projection with this scale, 1 / tan(half its angle).
+
+    >>> lens_of(2.0, 1000, 500)
+    36.0
+    """
+    return SENSOR_MM / 2 * scale * min(width, height) / max(width, height)
+
+
 def subjects(context: bpy.types.Context, kinds: set[str] = RENDERABLE) -> list[bpy.types.Object]:
     """Objects to capture: the selected ones with their children, else all visible ones.
 

@@ -87,8 +87,14 @@ def mirror_picture(source: Path, folder: Path) -> Path:
     return path
 
 
+new_names: set[str] = set()
+"""Pictures made in this session that no saved file shows; see packed_pictures.py."""
+
+
 def new_picture(folder: Path) -> Path:
-    return folder / f"{uuid.uuid4().hex}.png"
+    path = folder / f"{uuid.uuid4().hex}.png"
+    new_names.add(path.name)
+    return path
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:

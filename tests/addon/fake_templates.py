@@ -32,6 +32,7 @@ def main(arguments: list[str], write_png) -> int:
     for name in ("image", "model", "out", "device"):
         views.add_argument(f"--{name}", required=True)
     check.add_argument("folder", type=Path)
+    check.add_argument("--device", required=True)
     asked = parser.parse_args(arguments)
     if asked.command == "check":
         request = json.loads((asked.folder / "job.json").read_text(encoding="utf-8"))

@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import fake_models
 import fake_templates
 
+from recdreamer.shared.device_lock import turn
 from recdreamer.shared.folder_lock import FolderLock, take_stop_request
 from recdreamer.shared.start_check import painted_uvs
 
@@ -79,7 +80,8 @@ def box(height_m: float) -> dict[str, np.ndarray]:
 
 def write_results(folder: Path, request: dict) -> None:
     (folder / "result").mkdir(exist_ok=True)
-    (folder / "result/report.json").write_text("{}")
+    report = {"seconds": request["overrides"].get("seconds", {})}
+    (folder / "result/report.json").write_text(json.dumps(report))
     mesh = painted(folder, request) if request["start"] == "texture" else box(request["height_m"])
     for index in range(request["overrides"].get("optimize.num_particles", 1)):
         write_result(folder / "result" / f"particle-{index}" if index else folder / "result", mesh, request)
@@ -129,7 +131,8 @@ def write_preview(folder: Path, step: int) -> str:
 
 def main() -> int:
     if "templates" in sys.argv:
-        return fake_templates.main(sys.argv[sys.argv.index("templates") + 1 :], write_png)
+        with turn("auto", lambda: time.sleep(0.05)):
+            return fake_templates.main(sys.argv[sys.argv.index("templates") + 1 :], write_png)
     if "evaluate" in sys.argv:
         return fake_templates.inspect(sys.argv[sys.argv.index("evaluate") + 1 :])
     if "models" in sys.argv:
@@ -137,7 +140,8 @@ def main() -> int:
     folder = Path(sys.argv[sys.argv.index("run") + 1])
     request = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     overrides = request["overrides"]
-    mode, steps = overrides.get("fake", "work"), overrides.get("steps", 5)
+    mode = overrides.get("fake", "work")
+    steps = overrides.get("optimize.num_steps", overrides.get("steps", 5))
     if "--again" in sys.argv:
         mode = overrides.get("again", mode)
         steps = 3000 if mode == "long" else steps
@@ -168,7 +172,22 @@ def main() -> int:
         write_state(folder, status="failed", **text)
         send("error", **text)
         return 1
-    send("stage", name="optimize", index=0, count=2)
+    with turn(request["device"], lambda: wait_for_device(folder)):
+        return work(folder, request, mode, steps, lock)
+
+
+def wait_for_device(folder: Path) -> None:
+    write_state(folder, stage="waiting")
+    send("stage", name="waiting", index=0, count=1)
+    time.sleep(0.05)
+
+
+def work(folder: Path, request: dict, mode: str, steps: int, lock: FolderLock) -> int:
+    overrides = request["overrides"]
+    send("stage", name="shape", index=0, count=2)
+    for number in range(overrides.get("chatter", 0)):
+        now = {"step": 0, "total": steps, "it_per_s": 4.0, "eta_s": float(number)}
+        print(json.dumps({"type": "progress", **now}))
     for step in range(1, steps + 1):
         command = take_stop_request(folder)
         if mode != "stubborn":
@@ -182,7 +201,7 @@ def main() -> int:
         probs = {"front": 0.4, "right": 0.2, "back": 0.22, "left": 0.18}
         now = {"step": step, "total": steps, "it_per_s": 4.0, "eta_s": (steps - step) / 4.0}
         preview = write_preview(folder, step)
-        write_state(folder, stage="optimize", preview=preview, pose_distribution=probs, **now)
+        write_state(folder, stage="shape", preview=preview, pose_distribution=probs, **now)
         send("progress", **now)
         send("preview", path=preview)
         send("pose_distribution", probs=probs)

@@ -6,6 +6,7 @@ import json
 import sys
 
 import pytest
+from recdreamer_extension.addon.jobs.finish import can_finish, finish_early
 from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.task import BACKEND
 from recdreamer_extension.backend.recdreamer.shared.protocol import JobRequest
@@ -74,3 +75,20 @@ def test_switching_off_while_it_works(registry, wait_until):
     registry.shut_down(timeout_s=60)
     assert job.folder.read_state().status == "paused"
     assert not job.why_not_resume
+
+
+def test_a_mesh_of_what_is_there(registry, wait_until):
+    """A job of 5,000 steps is stopped after a few, and ends early with a mesh."""
+    overrides = TINY | {"optimize.num_steps": 5000}
+    job = registry.create(JobRequest(prompt="a red bear", quality="quick", overrides=overrides), [])
+    registry.start(job, COMMAND, BACKEND)
+    wait_until(lambda: registry.poll() and job.state.total == 5000 and job.state.step > 2, TIME_LIMIT_S)
+    registry.ask_to_stop(job, "cancel")
+    wait_until(lambda: registry.poll() and job.client is None, TIME_LIMIT_S)
+    assert job.condition == "cancelled" and can_finish(job)
+    finish_early(job)
+    registry.start(job, COMMAND, BACKEND)
+    wait_until(lambda: registry.poll() and job.client is None, TIME_LIMIT_S)
+    assert job.condition == "done", f"{job.state.message} {job.state.hint}"
+    assert not job.why_not_import
+    assert json.loads((job.folder.result / "report.json").read_text())["stages"] == ["shape"]

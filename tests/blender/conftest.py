@@ -72,6 +72,7 @@ def extension(installed: Path, tmp_path: Path) -> ModuleType:
     preferences = bpy.context.preferences.addons[MODULE].preferences
     preferences.data_folder = str(tmp_path / "Dätä folder")
     preferences.device = "cpu"
+    preferences.check_quietly = False  # Tests of it switch it on.
     yield package
     addon_utils.disable(MODULE, default_set=True)
 

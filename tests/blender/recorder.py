@@ -16,7 +16,9 @@ class RecorderLayout:
 
     def __init__(self, record=None):
         object.__setattr__(
-            self, "record", record or SimpleNamespace(texts=[], operators=[], icons=[], props=[], above=[])
+            self,
+            "record",
+            record or SimpleNamespace(texts=[], operators=[], buttons=[], icons=[], props=[], above=[]),
         )
 
     def __setattr__(self, name, value):
@@ -48,16 +50,17 @@ class RecorderLayout:
                 assert 0 <= kwargs["factor"] <= 1
             if name == "panel":
                 return RecorderLayout(self.record), RecorderLayout(self.record)
-            if name == "operator":
-                return self._operator(args[0])
+            if name in ("operator", "operator_menu_enum"):
+                return self._operator(args[0], kwargs.get("text"))
             return RecorderLayout(self.record)
 
         return call
 
-    def _operator(self, idname):
+    def _operator(self, idname, text):
         module, name = idname.split(".")
         rna = getattr(getattr(bpy.ops, module), name).get_rna_type()
         self.record.operators.append(idname)
+        self.record.buttons.append((rna.name if text is None else text, idname))
 
         class Properties:
             def __setattr__(self, prop, value):
@@ -69,7 +72,7 @@ class RecorderLayout:
 def draw_panels(addon):
     """Draw all panels as Blender would; returns what was recorded."""
     record = RecorderLayout()
-    modules = ("panels.jobs", "panels.shelf", "panels.result")
+    modules = ("panels.jobs", "panels.queue_of_jobs", "panels.list_of_jobs", "panels.shelf", "panels.result")
     classes = [cls for name in modules for cls in addon(name).CLASSES]
     for cls in sorted(classes, key=lambda cls: getattr(cls, "bl_order", 9)):
         assert cls.is_registered

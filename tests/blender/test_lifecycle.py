@@ -60,7 +60,7 @@ def test_the_scene_holds_no_job_state(extension):
     names = set(bpy.context.scene.recdreamer.bl_rna.properties.keys()) - {"rna_type", "name"}
     assert names == {
         "prompt", "method", "pose_mode", "quality", "seed", "height", "keep_running", "templates",
-        "front", "show_front", "shelf_view", "start",
+        "front", "show_front", "shelf_view", "start", "texture_px", "face_count",
     }  # fmt: skip
 
 
@@ -69,8 +69,8 @@ def test_only_the_shared_files_of_the_backend_are_imported(extension):
         name.removeprefix(f"{MODULE}.backend") for name in sys.modules if name.startswith(f"{MODULE}.backend")
     }
     shared = {
-        "protocol", "safe_files", "json_values", "folder_lock", "job_state", "worlds", "uv_map", "material_slots",
-        "prompt_words",
+        "protocol", "safe_files", "json_values", "folder_lock", "device_lock", "job_state", "worlds", "uv_map",
+        "material_slots", "prompt_words",
     }  # fmt: skip
     assert names == {"", ".recdreamer", ".recdreamer.shared"} | {
         f".recdreamer.shared.{name}" for name in shared

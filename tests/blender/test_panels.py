@@ -89,7 +89,7 @@ def test_continue_and_result(draw, fake_backend, settle):
     settings.prompt = "a bear"
     bpy.ops.recdreamer.generate()
     job = settle()
-    assert draw().operators.count("recdreamer.continue_job") == 2
+    assert draw().operators.count("recdreamer.continue_job") == 1
     bpy.ops.recdreamer.continue_job(job_id=job.id)
     seen = draw()
     assert "job" in seen.props and "recdreamer.make_quads" not in seen.operators
@@ -112,9 +112,12 @@ def test_running(draw, fake_backend, addon, pump_until):
     assert "a bear · starting" in draw().texts
     pump_until(lambda: session.shown.state.step > 2)
     seen = draw()
-    assert any(text.startswith("Optimize  ") for text in seen.texts)
-    assert any("it/s" in text and "left" in text for text in seen.texts)
-    assert "front  40 %" in seen.texts
+    assert any(text.startswith("Shape  ") for text in seen.texts)
+    assert any("it/s" in text for text in seen.texts)
+    assert any(text.startswith("Stage 2 of 5  ·  ") and "left" in text for text in seen.texts)
+    assert "Poses seen; equal shares are best:" in " ".join(seen.texts)
+    poses = [text for text in seen.texts if text.endswith(" %")]
+    assert poses == ["target  25 %", "front  40 %", "right  20 %", "back  22 %", "left  18 %"]
     assert {"recdreamer.pause", "recdreamer.cancel"} <= set(seen.operators)
     pump_until(lambda: session.shown.preview is not None)
     (above,) = draw().above
@@ -123,6 +126,45 @@ def test_running(draw, fake_backend, addon, pump_until):
     assert "a bear · saving…" in draw().texts
     pump_until(lambda: session.registry.running is None)
     assert "recdreamer.resume" in draw().operators
+
+
+def test_a_bar_without_steps_moves(settings, addon, pump_until, draw, monkeypatch):
+    """Loading models took a minute in which nothing moved."""
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": "mute"}))
+    module = addon("session")
+    factors = []
+    clock = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    for _ in range(4):
+        assert module.pump()  # The panel is drawn again,
+        factors.append(
+            addon("describe").progress(module.session.shown.state, module.session.since(module.session.shown))
+        )
+        clock[0] += 10
+    assert [factor for factor, _ in factors] == sorted({factor for factor, _ in factors})  # and shows more.
+    assert factors[-1][1] == "Starting the backend  30 s" and factors[-1][0] < 1
+    assert any(text.startswith("Starting the backend  ") for text in draw().texts)
+
+
+def test_the_status_bar_tells_of_a_job_and_of_its_end(settings, addon, pump_until, settle, monkeypatch):
+    session, line = addon("session").session, addon("panels.job_progress").status_line
+    assert line() == ("", "NONE")
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"steps": 60}))
+    pump_until(lambda: session.shown.state.step > 2)
+    text, _ = line()
+    assert text.startswith("a red bear: Shape  ") and text.endswith(" left")
+    settle()
+    assert line() == ("a red bear is ready to import", "CHECKMARK")
+    monkeypatch.setattr(addon("session"), "TOLD_S", 0.0)
+    addon("session").pump()
+    assert line() == ("", "NONE")
+    monkeypatch.undo()
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": "fail"}))
+    settle()
+    assert line() == ("a red bear: failed. The GPU has no memory left.", "ERROR")
+    header = SimpleNamespace(layout=RecorderLayout())
+    addon("panels.job_progress").draw_status_bar(header, bpy.context)
+    assert header.layout.record.texts == ["a red bear: failed. The GPU has no memory left."]
 
 
 @pytest.mark.parametrize(
@@ -204,14 +246,38 @@ def test_pictures_of_a_file(addon, fake_backend, settle):
     bpy.context.scene.recdreamer.prompt = "a bear"
     bpy.ops.recdreamer.generate()
     path = settle().preview
+    previews.clear()
     for mirrored in (False, True):
-        previews.icon(path, mirrored=mirrored)
+        assert previews.icon(path, mirrored=mirrored) == 0 and previews.is_behind()  # Not read while drawing,
+        while previews.is_behind():
+            previews.load_next()  # but by the timer.
+        assert not previews._wanted
     shown = [
         np.reshape(preview.image_pixels_float, (128, 128, 4)) for preview in previews._collection.values()
     ]
     assert np.allclose(shown[0], shown[1][:, ::-1], atol=0.02)
     assert previews.icon(path.with_name("gone.png")) == 0
     previews.clear()
+
+
+def test_no_picture_is_read_in_a_draw(draw, fake_backend, block_out, addon, pump_until, monkeypatch):
+    """Sixteen cards took 376 ms of the first draw."""
+    previews = addon("previews")
+    bpy.ops.recdreamer.capture_turntable(num_views=4)
+    read = []
+    load = previews._load
+    monkeypatch.setattr(previews, "_load", lambda *key: read.append(key) or load(*key))
+    draw()
+    assert read == [] and previews.is_behind()
+    for _ in range(4):
+        before = len(read)
+        addon("session").pump()
+        assert len(read) <= before + 1  # A tick reads one at most.
+    pump_until(lambda: not previews.is_behind())
+    assert len(read) == 4
+    draw()
+    addon("session").pump()
+    assert len(read) == 4
 
 
 def test_preferences_open_at_the_add_on(extension):
@@ -281,33 +347,40 @@ def test_card_menu(extension, addon, block_out):
     context = SimpleNamespace(scene=scene, recdreamer_template=scene.recdreamer.templates[1])
     addon("panels.shelf").RECDREAMER_MT_card.draw(SimpleNamespace(layout=layout), context)
     assert layout.record.operators == [
+        "recdreamer.move_template",
+        "recdreamer.move_template",
+        "recdreamer.fly_to_template",
         "recdreamer.redo_template",
         "recdreamer.draw_novel_views",
         "recdreamer.open_preferences",
     ]
 
 
+def test_no_two_buttons_of_one_name_mean_different_things(
+    draw, fake_backend, block_out, addon, pump_until, settle
+):
+    """In each state of the tab: three buttons were called Continue, and two Check."""
+    states = [draw().buttons]
+    bpy.ops.recdreamer.capture_turntable(num_views=4)
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"steps": 300}))
+    session = addon("session").session
+    pump_until(lambda: session.shown.state.step > 2)
+    states.append(draw().buttons)
+    bpy.ops.recdreamer.cancel()
+    settle()
+    states.append(draw().buttons)
+    bpy.ops.recdreamer.generate()
+    settle()
+    bpy.ops.recdreamer.import_result()
+    states.append(draw().buttons)
+    for buttons in states:
+        meanings = {}
+        for text, idname in buttons:
+            meanings.setdefault(text, set()).add(idname)
+        assert {text: found for text, found in meanings.items() if text and len(found) > 1} == {}
+
+
 def test_every_button_has_a_tooltip(extension):
     for name in dir(bpy.ops.recdreamer):
         assert getattr(bpy.ops.recdreamer, name).get_rna_type().description, name
-
-
-def test_every_job_is_within_reach_of_history(draw, generate, addon, preferences):
-    """The ninth job could only be reached by a preference."""
-    jobs = [generate()[0] for _ in range(5)]
-    preferences.num_jobs = 2
-    session = addon("session").session
-    shown = []
-    for _ in range(4):
-        seen = draw()
-        assert seen.operators.count("recdreamer.show_job") == min(2, 5 - session.first_listed)
-        shown.append(next(text for text in seen.texts if text.endswith("of 5")))
-        bpy.ops.recdreamer.list_jobs(first=session.first_listed + 2)
-    assert shown[:3] == ["1–2 of 5", "3–4 of 5", "5–5 of 5"]
-    for job in jobs[:4]:
-        session.registry.delete(job)
-    assert (
-        draw().operators.count("recdreamer.show_job") == 1 and "recdreamer.list_jobs" not in draw().operators
-    )
-    bpy.ops.recdreamer.list_jobs(first=-2)
-    assert session.first_listed == 0

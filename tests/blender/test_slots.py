@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from .objects import add_cube
+from .test_paint import images_of
 
 
 def with_slots(obj, *names):
@@ -107,11 +108,12 @@ def test_importing_again_renews_each_slot_and_keeps_what_the_artist_has_put_into
     obj, slots = import_slots(("skin", "eyes"), (0, 1))
     own = obj.data.materials[1] = bpy.data.materials.new("own")
     count = len(bpy.data.materials)
-    skin = obj.data.materials[0].as_pointer()
+    skin, before = obj.data.materials[0], images_of(obj.data.materials[0])["Base Color"].session_uid
     again, _ = import_slots(("skin", "eyes"), (0, 1), is_new=False)
     assert again == obj and indices(obj) == slots.tolist()
     assert [m.name for m in obj.data.materials] == ["skin", "own"] and obj.data.materials[1] == own
-    assert obj.data.materials[0].as_pointer() != skin and len(bpy.data.materials) == count
+    assert obj.data.materials[0] == skin and len(bpy.data.materials) == count
+    assert images_of(skin)["Base Color"].session_uid != before
 
 
 def test_a_result_without_slots_has_one_material_of_its_name(imported):

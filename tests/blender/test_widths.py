@@ -9,16 +9,25 @@ from types import SimpleNamespace
 import bpy
 import pytest
 
+from . import widths
 from .widths import SIDEBAR_PX, Group, MeasuringLayout
+
+SCALES = (1.0, 1.25, 2.0)
+SCREEN_PX, AROUND_PX = 1080, 98
+"""Height of a screen, and of what Blender has above and below the sidebar: menu bar, two headers, status bar."""
+
+
+PANELS = ("panels.jobs", "panels.shelf", "panels.result", "panels.queue_of_jobs", "panels.list_of_jobs")
 
 
 @pytest.fixture
-def cut(addon):
-    """The labels of the tab that are cut now."""
+def laid_out(addon):
+    """The panels of the tab as they are now, at a scale of the interface, in order."""
 
-    def cut() -> list[str]:
+    def laid_out(scale: float = 1.0) -> list[tuple[type, Group]]:
+        widths.scale = scale
         found = []
-        for name in ("panels.jobs", "panels.shelf", "panels.result"):
+        for name in PANELS:
             for cls in addon(name).CLASSES:
                 if "_PT_" in cls.__name__ and getattr(cls, "poll", lambda context: True)(bpy.context):
                     root = Group("column")
@@ -26,16 +35,56 @@ def cut(addon):
                     for helper in dir(cls):
                         if helper.startswith("_draw"):
                             setattr(fake, helper, getattr(cls, helper).__get__(fake))
-                    region = SimpleNamespace(width=292)
+                    region = SimpleNamespace(width=292 * scale)
                     context = SimpleNamespace(
                         scene=bpy.context.scene, object=bpy.context.object, mode=bpy.context.mode,
-                        region=region, preferences=SimpleNamespace(system=SimpleNamespace(ui_scale=1.0)),
+                        region=region, window_manager=bpy.context.window_manager,
+                        preferences=SimpleNamespace(system=SimpleNamespace(ui_scale=scale)),
                     )  # fmt: skip
                     cls.draw(fake, context)
-                    found += root.cut(SIDEBAR_PX)
+                    found.append((cls, root))
+        widths.scale = 1.0
+        return sorted(found, key=lambda pair: pair[0].bl_order)
+
+    return laid_out
+
+
+@pytest.fixture
+def cut(laid_out):
+    """The labels of the tab that are cut now, at any of three scales of the interface."""
+
+    def cut() -> list[str]:
+        found = []
+        for scale in SCALES:
+            for _, root in laid_out(scale):
+                widths.scale = scale
+                found += [f"{text} at a scale of {scale}" for text in root.cut(SIDEBAR_PX)]
+        widths.scale = 1.0
         return found
 
     return cut
+
+
+def test_the_order_of_the_tab_and_one_screen(laid_out, fake_backend, settings, settle, addon, pump_until):
+    """Prompt, result, templates, history, advanced; what is open when the tab is new fits on a screen."""
+
+    def height() -> float:
+        return sum(
+            widths.PANEL_PX + (0 if "DEFAULT_CLOSED" in getattr(cls, "bl_options", ()) else root.height_px)
+            for cls, root in laid_out()
+        )
+
+    settings.method = "usd"
+    assert height() <= SCREEN_PX - AROUND_PX
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"steps": 300}))
+    session = addon("session").session
+    pump_until(lambda: session.shown.state.step > 2)
+    assert height() <= SCREEN_PX - AROUND_PX
+    bpy.ops.recdreamer.cancel()
+    settle()
+    assert height() <= SCREEN_PX - AROUND_PX
+    labels = [cls.bl_label for cls, _ in laid_out()]
+    assert labels == ["RecDreamer", "Result", "Pose Templates", "History", "Advanced"]
 
 
 def test_a_cut_label_is_seen(extension):
@@ -71,8 +120,7 @@ def test_settings(cut, fake_backend, block_out, kind, method):
 
 
 @pytest.mark.parametrize("fake", ["work", "fail"])
-def test_jobs(cut, fake_backend, settings, settle, preferences, fake):
-    preferences.num_jobs = 1
+def test_jobs(cut, fake_backend, settings, settle, fake):
     for kind in ("out_of_memory", "non_finite", "internal"):
         settings.prompt = "a red bear with a very long prompt that no panel has room for"
         bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": fake, "kind": kind}))
@@ -128,4 +176,18 @@ def test_models(cut, fake_backend, settings, pump_until, addon, preferences, nam
     assert cut() == []
     bpy.context.preferences.system.use_online_access = False
     bpy.ops.recdreamer.dismiss_models()
+    assert cut() == []
+
+
+def test_what_waits_and_drafts_and_the_comparison(cut, settings, addon, pump_until, settle):
+    settings.prompt = "a red bear with a very long prompt that no panel has room for"
+    bpy.ops.recdreamer.vary()
+    session = addon("session").session
+    assert cut() == []
+    jobs = addon("operators.queue").siblings(session.shown)
+    pump_until(lambda: all(job.condition == "done" for job in jobs))
+    bpy.ops.recdreamer.compare_job(job_id=jobs[0].id)
+    bpy.ops.recdreamer.refine(job_id=jobs[1].id)
+    settle()
+    bpy.ops.recdreamer.show_job(job_id=jobs[1].id)
     assert cut() == []

@@ -27,9 +27,15 @@ LABEL_SHARE = 0.4
 """Of the width, with property split."""
 
 
+GAP_PX, PANEL_PX = 2, 36
+"""Between two lines; header and margins of a panel."""
+scale = 1.0
+"""Of the interface. Numbers are for a scale of 1, but the font is hinted for the one that is set."""
+
+
 def text_px(text: str) -> float:
-    blf.size(0, FONT_POINTS)
-    return blf.dimensions(0, text)[0]
+    blf.size(0, FONT_POINTS * scale)
+    return blf.dimensions(0, text)[0] / scale
 
 
 @dataclass
@@ -39,6 +45,7 @@ class Item:
     text: str
     extra_px: float
     """Of icons and arrows."""
+    height_px: float = UNIT_PX
 
     @property
     def least_px(self) -> float:
@@ -62,6 +69,14 @@ class Group:
     def wanted_px(self) -> float:
         wants = [part.wanted_px for part in self.parts] or [0.0]
         return sum(wants) if self.kind == "row" else max(wants)
+
+    @property
+    def height_px(self) -> float:
+        heights = [part.height_px for part in self.parts] or [0.0]
+        if self.kind in ("row", "split"):
+            return max(heights)
+        lines = [max(heights[at : at + self.columns]) for at in range(0, len(heights), self.columns)]
+        return sum(lines) + GAP_PX * (len(lines) - 1) + (BOX_PX if self.kind == "box" else 0)
 
     def cut(self, width_px: float) -> list[str]:
         """The texts that do not fit into this width."""
@@ -99,10 +114,13 @@ class MeasuringLayout:
     def __init__(self, group: Group, is_split: bool = False) -> None:
         object.__setattr__(self, "group", group)
         object.__setattr__(self, "is_split", is_split)
+        object.__setattr__(self, "scale_y", 1.0)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == "use_property_split":
             object.__setattr__(self, "is_split", value)
+        if name == "scale_y":
+            object.__setattr__(self, "scale_y", value)
 
     def _nested(self, kind: str, **options) -> MeasuringLayout:
         group = Group(kind, **options)
@@ -110,12 +128,15 @@ class MeasuringLayout:
         return MeasuringLayout(group, self.is_split)
 
     def _item(self, text: str | None, icon: str = "NONE", more_px: float = 0.0) -> None:
-        self.group.parts.append(Item(text or "", (UNIT_PX if icon not in ("NONE", "") else 0) + more_px))
+        extra_px = (UNIT_PX if icon not in ("NONE", "") else 0) + more_px
+        self.group.parts.append(Item(text or "", extra_px, UNIT_PX * self.scale_y))
 
     def row(self, **_):
         return self._nested("row")
 
-    def column(self, **_):
+    def column(self, heading="", **_):
+        if heading and self.is_split:
+            self._nested("split", factor=LABEL_SHARE)._item(heading)
         return self._nested("column")
 
     def box(self):
@@ -136,7 +157,11 @@ class MeasuringLayout:
     def progress(self, text="", **_):
         self._item(text)
 
-    def template_icon(self, **_): ...
+    def template_icon(self, scale=1.0, **_):
+        self.group.parts.append(Item("", 0, UNIT_PX * scale))
+
+    def template_list(self, *_, rows=5, **__):
+        self.group.parts.append(Item("", 0, UNIT_PX * (rows + 1)))
 
     def separator(self, **_): ...
 
@@ -154,8 +179,10 @@ class MeasuringLayout:
 
     def operator_menu_enum(self, idname, prop, text="", icon="NONE"):
         self._item(text, icon)
+        return SimpleNamespace()
 
-    def textbox(self, *_, **__): ...
+    def textbox(self, *_, initial_visible_lines=1, **__):
+        self.group.parts.append(Item("", 0, UNIT_PX * initial_visible_lines))
 
     def prop(self, data, name, text=None, icon="NONE", expand=False, **_):
         rna = data.bl_rna.properties[name]

@@ -212,6 +212,13 @@ def first_asset(hand: Hand, area, session, settings) -> Iterator[float]:
     job = session.registry.running
     yield from until(lambda: job.client is None or job.preview is not None)
     yield from see(hand, "05-running")
+    yield from press(hand, area, "recdreamer.enlarge", columns=(0.8, 0.82))
+    yield from see(hand, "05b-enlarged")
+    yield from press(hand, area, "recdreamer.enlarge", columns=(0.8, 0.82))
+    del hand.clicks[-2:]  # Not needed for the first asset.
+    settings.show_front = True
+    yield from see(hand, "05c-front-and-ring")
+    settings.show_front = False
     yield from until(lambda: job.client is None)
     assert job.condition == "done", f"{job.condition}: {job.state.message} {job.state.hint}"
     area.tag_redraw()
@@ -261,6 +268,8 @@ def stable_diffusion(hand: Hand, area, session, settings) -> Iterator[float]:
     yield from see(hand, "13-own-prompt")
     assert job.request.prior == "stable-diffusion-2-1-base" and job.condition == "running", job.state.message
     yield from press(hand, area, "recdreamer.cancel(", columns=(0.6, 0.7))
+    yield from probe.see("13-stop-asks")
+    yield from hand.key("k")  # Keep for Later.
     yield from until(lambda: job.client is None, 120)
 
     # An error with its next step. The record is written by hand: no GPU runs out of memory here.

@@ -9,6 +9,7 @@ import io
 import os
 import sys
 import tempfile
+import time
 import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,10 +24,11 @@ from recdreamer.cli.job_command import model_name, settings_of, validate, write_
 from recdreamer.cli.models import Models, run_models
 from recdreamer.cli.settings import Settings
 from recdreamer.cli.templates import Templates, run_templates
-from recdreamer.cli.work import PROCESSES, UntilStage, assist_job, work
+from recdreamer.cli.work import PROCESSES, WAIT_S, UntilStage, assist_job, work
 from recdreamer.job.errors import explain
 from recdreamer.job.process import stay_offline
 from recdreamer.paths import given_path
+from recdreamer.shared.device_lock import turn
 from recdreamer.shared.protocol import (
     BUILTIN_PRIOR,
     JobRequest,
@@ -229,20 +231,28 @@ def _run(command: Generate | Run | Templates | Models | Particles2D | Evaluate |
                 os.environ[PROCESSES] = str(command.processes)
             return run_job(command)
         case Templates():
-            return run_templates(command)
+            with turn(command.do.device, wait_for_device):
+                return run_templates(command)
         case Models():
             return run_models(command)
         case Particles2D():
             prepare_particles(command)
             return follow(given_path(command.out))
         case Evaluate():
-            return run_evaluate(command)
+            with turn(getattr(command.what, "device", "auto"), wait_for_device):
+                return run_evaluate(command)
         case Bench():
             return run_bench(command)
         case Doctor():
             from recdreamer.cli.doctor import examine
 
             return examine(given_path(command.folder), command.device, command.json, command.quick)
+
+
+def wait_for_device() -> None:
+    """Say why nothing happens; whoever has started this shows its newest line."""
+    print("Waiting: another job uses the device.", flush=True)
+    time.sleep(WAIT_S)
 
 
 def run_job(command: Run) -> int:

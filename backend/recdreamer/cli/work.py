@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 from recdreamer.catalog.locate import located
 from recdreamer.report import Paused, Report
+from recdreamer.shared.device_lock import turn
 from recdreamer.shared.protocol import JobFolder, JobRequest, Stage
 from recdreamer.shared.worlds import DEFAULT_WORLD, EMBEDDED, world_of
 
 PROCESSES = "RECDREAMER_PROCESSES"
 """Environment variable: the number of processes of this run, instead of the job's."""
+WAIT_S = 1.0
+"""Between two looks at a device that is in use."""
 ORDER = ("prepare", "shape", "geometry", "texture", "mesh")
 """Stages as they are reported."""
 
@@ -60,7 +64,23 @@ def refuse_unusable(request: JobRequest) -> None:
 
 
 def work(job: JobFolder, request: JobRequest, report: Report) -> None:
-    """The work of a worker, by kind of request."""
+    """The work of a worker, by kind of request, as soon as nobody else uses its device."""
+
+    has_said_so = False
+
+    def wait() -> None:
+        nonlocal has_said_so
+        if not has_said_so:
+            report.stage("waiting", 0, 1)
+            has_said_so = True
+        report.progress(0, 1)  # Raises if the worker is to stop.
+        time.sleep(WAIT_S)
+
+    with turn(request.device, wait):
+        _work(job, request, report)
+
+
+def _work(job: JobFolder, request: JobRequest, report: Report) -> None:
     if request.kind == "object":
         generate_job(job, request, report)
     else:

@@ -1,0 +1,80 @@
+"""How far a job is and what it looks like: bars, preview, shares of the poses; one line of it in the status bar."""
+
+from __future__ import annotations
+
+import bpy
+
+from ...backend.recdreamer.shared.protocol import MAX_CLASSES
+from .. import describe, previews
+from ..jobs.registry import Job
+from ..layout import draw_text
+from ..session import session
+from .enlarged import shown_preview
+
+PREVIEW_SCALE = 8
+
+
+def name_of(job: Job) -> str:
+    return describe.one_line(job.request.prompt if job.request else job.id)
+
+
+def draw_progress(layout, job: Job) -> None:
+    """Draw a bar for the whole job and one for its stage."""
+    stages = job.request.stages_to_run if job.request else ()
+    factor, text = describe.whole_progress(job.state, stages)
+    column = layout.column(align=True)
+    column.progress(factor=factor, text=text)
+    factor, text = describe.progress(job.state, session.since(job))
+    speed = describe.speed(job.state)
+    column.progress(factor=factor, text=f"{text}  ·  {speed}" if speed else text)
+
+
+def draw_preview(layout, job: Job) -> None:
+    """Draw the newest preview, or the earlier one that the slider below it chooses."""
+    path = shown_preview(job)
+    if path is None:
+        return
+    layout.template_icon(icon_value=previews.icon(path), scale=PREVIEW_SCALE)
+    row = layout.row(align=True)
+    row.prop(bpy.context.window_manager, "recdreamer_preview", slider=True)
+    row.operator("recdreamer.enlarge", text="", icon="FULLSCREEN_ENTER", depress=session.is_enlarged)
+
+
+def draw_poses(layout, job: Job, context) -> None:
+    """Draw the shares of the poses below the share that all would have if no side was neglected."""
+    bars = describe.pose_bars(job.state.pose_distribution)[:MAX_CLASSES]
+    if not bars:
+        return
+    target = 1 / len(bars)
+    draw_text(layout, "Poses seen; equal shares are best:", context)
+    column = layout.column(align=True)
+    column.progress(factor=target, text=f"target  {100 * target:.0f} %")
+    for label, share in bars:
+        column.progress(factor=share, text=f"{describe.one_line(label, 30)}  {100 * share:.0f} %")
+
+
+def status_line() -> tuple[str, str]:
+    """Text and icon for the status bar; an empty text if there is nothing to tell."""
+    running = session.registry.running
+    if running is not None:
+        return describe.status_line(name_of(running), running.state, session.since(running)), "SHADERFX"
+    ended = session.ended
+    if ended is None:
+        return "", "NONE"
+    icon = {"done": "CHECKMARK", "failed": "ERROR"}.get(ended.job.condition, "INFO")
+    return describe.end_line(name_of(ended.job), ended.job.condition, ended.job.state.message), icon
+
+
+def draw_status_bar(header, context) -> None:
+    text, icon = status_line()
+    if text:
+        header.layout.separator_spacer()
+        header.layout.label(text=text, icon=icon)
+
+
+def register() -> None:
+    bpy.types.STATUSBAR_HT_header.append(draw_status_bar)
+
+
+def unregister() -> None:
+    bpy.types.STATUSBAR_HT_header.remove(draw_status_bar)
