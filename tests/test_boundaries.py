@@ -37,7 +37,18 @@ embedded priors know, what UVs can be painted, the material slots of a mesh, and
 WITH_NUMPY = {"safe_files", "uv_map", "material_slots"}
 JUDGES = [path for path in BACKEND if path.parent.name == "evaluation"]
 
-BLENDER = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "bpy_extras", "blf", "addon_utils", "bl_ext"}
+BLENDER = {
+    "bpy",
+    "bmesh",
+    "mathutils",
+    "gpu",
+    "gpu_extras",
+    "bpy_extras",
+    "blf",
+    "addon_utils",
+    "bl_ext",
+    "bl_operators",
+}
 BLENDER_SHIPS = {"numpy"}
 MAX_LINES = 400
 
