@@ -39,7 +39,18 @@ from, and which words of a prompt are read."""
 WITH_NUMPY = {"safe_files", "uv_map", "material_slots", "start_check"}
 JUDGES = [path for path in BACKEND if path.parent.name == "evaluation"]
 
-BLENDER = {"bpy", "bmesh", "mathutils", "gpu", "gpu_extras", "bpy_extras", "blf", "addon_utils", "bl_ext"}
+BLENDER = {
+    "bpy",
+    "bmesh",
+    "mathutils",
+    "gpu",
+    "gpu_extras",
+    "bpy_extras",
+    "blf",
+    "addon_utils",
+    "bl_ext",
+    "bl_operators",
+}
 BLENDER_SHIPS = {"numpy"}
 MAX_LINES = 400
 
