@@ -59,9 +59,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="how long the worker talks")
     arguments = parser.parse_args()
     extension()
-    from extension.addon.jobs.registry import JobRegistry
-    from extension.addon.jobs.task import BACKEND
-    from extension.backend.recdreamer.shared.protocol import PROTOCOL_VERSION, JobRequest
+    from extension.addon.jobs.registry import JobRegistry  # pyright: ignore[reportMissingImports]
+    from extension.addon.jobs.task import BACKEND  # pyright: ignore[reportMissingImports]
+    from extension.backend.recdreamer.shared.protocol import PROTOCOL_VERSION, JobRequest  # pyright: ignore[reportMissingImports]
 
     with tempfile.TemporaryDirectory() as name:
         text = JobRequest(prompt="a red bear").to_json()
@@ -70,7 +70,8 @@ def main() -> None:
             folder.mkdir(parents=True)
             (folder / "job.json").write_text(text)
             (folder / "state.json").write_text('{"status": "done"}')
-        os.utime(Path(name, "jobs"), (time.time() - 60,) * 2)
+        a_minute_ago = time.time() - 60
+        os.utime(Path(name, "jobs"), (a_minute_ago, a_minute_ago))
         began = time.perf_counter()
         registry = JobRegistry(Path(name))
         print(
