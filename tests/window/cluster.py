@@ -22,9 +22,10 @@ from clicks import Hand, press, see, until  # noqa: E402
 
 ACTIONS = (0.3, 0.2, 0.7, 0.8)
 """Columns of the buttons below a job."""
-ADVANCED_BELOW_PX, PLACE_ABOVE_PX, CLUSTER_BELOW_PX = 30, 20, 47
-"""From the upper part of Height to the header below it, from that of Generate to the row above it, and
-from there to the second item of its menu."""
+TEMPLATES_ABOVE_PX, ADVANCED_BELOW_PX = 42, 56
+"""From the upper part of Files to the header of its panel, and from there, when closed, to that of Advanced."""
+PLACE_BELOW_PX, CLUSTER_BELOW_PX = 54, 47
+"""From the upper part of the seed's button to Where to Run, and from there to the second item of its menu."""
 
 
 def script() -> Iterator[float]:
@@ -90,14 +91,19 @@ def script() -> Iterator[float]:
 
 def choose_cluster(hand: Hand, area: bpy.types.Area, sidebar: bpy.types.Region) -> Iterator[float]:
     """Open Advanced, and choose the second place there. Blender has no name for headers, nor for preferences."""
-    place = yield from clicks.find(hand, area, "UI", "recdreamer.height", columns=(0.7,))
-    assert place is not None
-    yield from hand.click("Advanced", (sidebar.x + sidebar.width * 0.25, place[1] - ADVANCED_BELOW_PX))
+    files = yield from clicks.find(hand, area, "UI", "recdreamer.add_files", columns=(0.25,))
+    assert files is not None
+    left, top = sidebar.x + sidebar.width * 0.25, files[1] + TEMPLATES_ABOVE_PX
+    # Otherwise Advanced would end below the window.
+    yield from hand.click("Pose Templates", (left, top))
+    yield from hand.click("Advanced", (left, top - ADVANCED_BELOW_PX))
     yield from see(hand, "cluster-0-advanced")
-    place = yield from clicks.find(hand, area, "UI", "recdreamer.generate", columns=(0.7,))
-    assert place is not None
-    yield from hand.click("Where to Run", (place[0], place[1] + PLACE_ABOVE_PX))
-    yield from hand.click("A Cluster", (place[0], place[1] + PLACE_ABOVE_PX - CLUSTER_BELOW_PX))
+    seed = yield from clicks.find(hand, area, "UI", "recdreamer.random_seed", columns=(0.83,))
+    assert seed is not None
+    place = (sidebar.x + sidebar.width * 0.7, seed[1] - PLACE_BELOW_PX)
+    yield from hand.click("Where to Run", place)
+    yield from see(hand, "cluster-0-menu")
+    yield from hand.click("A Cluster", (place[0], place[1] - CLUSTER_BELOW_PX))
 
 
 if __name__ == "__main__":
