@@ -12,7 +12,7 @@ STEP = 0.05
 
 def rays(count_px: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
     """Three views; the corners of the pictures miss the cube."""
-    config = CameraConfig(fov_y_deg=(50.0, 50.0))
+    config = CameraConfig(distance=(2.6, 3.4), fov_y_deg=(50.0, 50.0))  # Some rays miss the cube.
     cameras = sample_cameras(config, 3, torch.Generator().manual_seed(0), "cpu")
     rays_o, rays_d = camera_rays(cameras, count_px, count_px)
     return rays_o.reshape(-1, 3).contiguous(), rays_d.reshape(-1, 3).contiguous()

@@ -22,12 +22,12 @@ class RegionField(nn.Module):
     gradient. Colours are weighted by the density of each side, so that empty space contributes none. Each side is
     evaluated only where it has a weight: a point costs one field, however many regions have followed one another there.
 
-    A solid of density 10 and the start blob, 5 at its centre, half each:
+    A solid of density 20 and the start blob, 10 at its centre, half each:
 
-    >>> solid = SolidField(10.0, -torch.ones(2, 2, 2))
+    >>> solid = SolidField(20.0, -torch.ones(2, 2, 2))
     >>> mixed = RegionField(solid, RadianceField(FieldConfig(num_levels=2), seed=0), torch.full((2, 2, 2), 0.5))
     >>> round(mixed.density(torch.zeros(1, 3)).item(), 1)
-    7.5
+    15.0
     """
 
     region: Tensor | None
