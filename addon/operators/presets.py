@@ -34,7 +34,7 @@ class RECDREAMER_MT_presets(bpy.types.Menu):
     draw = bpy.types.Menu.draw_preset
 
 
-class RECDREAMER_OT_add_preset(AddPresetBase, bpy.types.Operator):
+class RECDREAMER_OT_add_preset(GuardedOperator, AddPresetBase, bpy.types.Operator):
     """Save quality, texture, face count, method, views and stages as a preset of your own, or remove the chosen one"""
 
     bl_idname = "recdreamer.add_preset"
@@ -43,6 +43,10 @@ class RECDREAMER_OT_add_preset(AddPresetBase, bpy.types.Operator):
     preset_subdir = SUBDIR
     preset_defines = ("settings = bpy.context.scene.recdreamer", "start = settings.start")
     preset_values = SAVED
+
+    def run(self, context):
+        AddPresetBase.execute(self, context)  # Which reports by itself what it cannot write.
+        return ""
 
 
 class RECDREAMER_OT_use_preset(GuardedOperator, bpy.types.Operator):

@@ -81,6 +81,7 @@ def test_the_timer_goes_on_whatever_happens(addon, preferences, monkeypatch):
 
     class Broken:
         running = property(lambda self: 1 / 0)
+        working = ()
 
         def poll(self):
             raise RecursionError("deep")
