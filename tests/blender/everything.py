@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import bpy
@@ -100,6 +101,13 @@ def of_material(material: bpy.types.Material) -> dict[str, Any]:
 
 def of_properties(data: bpy.types.bpy_struct) -> dict[str, Any]:
     """The values of all properties that can be set, and of those that name another datablock."""
+    with warnings.catch_warnings():
+        # Blender 5.2 leaves the error pending when a deprecated property is read and warnings are errors.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return _of_properties(data)
+
+
+def _of_properties(data: bpy.types.bpy_struct) -> dict[str, Any]:
     found = {}
     for name in data.bl_rna.properties.keys():  # noqa: SIM118
         if name in POINTERS:
