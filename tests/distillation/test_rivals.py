@@ -40,6 +40,24 @@ def test_inversion_of_a_gaussian_is_the_product_of_its_steps() -> None:
     assert torch.allclose(many.latents_t, x_0, atol=1e-3 * float(x_0.abs().max()))
 
 
+def test_inversion_of_any_gaussian_is_its_probability_flow() -> None:
+    """Of data N(m, s²): eps = sigma (x - alpha m) / (alpha² s² + sigma²), and the flow takes x_0 to
+    alpha m + √(alpha² s² + sigma²) (x_0 - m) / s. The steps' error falls as their number."""
+    schedule, t, m, s = clean_schedule(), torch.tensor([700]), 0.6, 0.4
+    x_0 = torch.randn(1, 2, 3, 3, generator=generator(), dtype=torch.float64)
+    x = add_noise(x_0, t, None, 0, 1, schedule, generator())
+
+    def variance(now: Tensor) -> Tensor:
+        return (schedule.alpha_t(now) * s) ** 2 + schedule.sigma_t(now) ** 2
+
+    def eps_of(latents_t: Tensor, now: Tensor) -> Tensor:
+        return schedule.sigma_t(now) * (latents_t - schedule.alpha_t(now) * m) / variance(now)
+
+    exact = schedule.alpha_t(t) * m + variance(t).sqrt() * (x_0 - m) / s
+    errors = [(inverted(x, eps_of, schedule, n).latents_t - exact).abs().max().item() for n in (70, 140, 700)]
+    assert errors[2] < 0.01 * exact.abs().max().item() and errors[0] / errors[1] == pytest.approx(2, rel=0.15)
+
+
 def test_every_view_is_inverted_to_its_own_timestep() -> None:
     x, seen = noised(), []
 
@@ -114,6 +132,32 @@ def test_usd_on_sdi_asks_no_branch_and_rectifies() -> None:
     assert torch.allclose(answers.eps_phi, plain.ask(x, generator()).eps_phi)
     guide.observe(x, answers.log_probs)
     assert len(spy.observed) == 1
+
+
+def test_sdi_without_a_step_of_inversion_is_sds() -> None:
+    """The noise stays random: the same questions, answers and gradient, bit by bit."""
+    x, sdi, sds = noised(), guide_of("sdi", inversion_steps=0), guide_of("sds")
+    grads = [distillation_grad(guide, x, guide.ask(x, generator())) for guide in (sdi, sds)]
+    assert torch.equal(*grads) and bool(grads[0].any())
+    assert [one.texts for one in sdi.denoiser.asked] == [one.texts for one in sds.denoiser.asked]
+    inverted_ones = distillation_grad(guide_of("sdi"), x, guide_of("sdi").ask(x, generator()))
+    assert not torch.allclose(inverted_ones, grads[1])
+
+
+def test_usd_on_sdi_with_a_flat_rectifier_is_sdi() -> None:
+    x, flat, plain = noised(), guide_of("usd_sdi", SpyRectifier(0.0)), guide_of("sdi")
+    grads = [distillation_grad(guide, x, guide.ask(x, generator())) for guide in (flat, plain)]
+    assert torch.allclose(*grads, atol=1e-6)
+    steep = guide_of("usd_sdi", SpyRectifier(0.5))
+    assert not torch.allclose(distillation_grad(steep, x, steep.ask(x, generator())), grads[1], atol=1e-3)
+
+
+def test_usd_on_sdi_without_inversion_is_sds_and_the_rectifier() -> None:
+    """What it adds to SDS is the rectifier's term alone, which it takes at the same x_t."""
+    x, rectified, plain = noised(), guide_of("usd_sdi", SpyRectifier(0.5), inversion_steps=0), guide_of("sds")
+    answers, of_sds = rectified.ask(x, generator()), plain.ask(x, generator())
+    assert torch.allclose(answers.eps_pretrained, of_sds.eps_pretrained) and answers.eps_phi is x.eps
+    assert answers.grad_log_r is not None and answers.grad_log_r.any()
 
 
 def embedded(**views: list[float]) -> Prompts:

@@ -59,7 +59,7 @@ class GuidanceConfig:
     view_strength: float = 1.0
     """w of ConsDreamer: how much of a view's own part of the embedding is added."""
     inversion_steps: int = 10
-    """Steps of DDIM inversion of SDI."""
+    """Steps of DDIM inversion of SDI; 0 leaves the noise random, which is SDS."""
     inversion_scale: float = -6.5
     """Guidance scale of SDI's inversion (released: -7.5, which multiplies (eps_text - eps_empty) on top of eps_text)."""
     checkpointing: bool = False

@@ -19,8 +19,9 @@ def inverted(x: Noised, eps_of: EpsOf, schedule: NoiseSchedule, num_steps: int) 
     """x with x_t from `num_steps` of DDIM backwards from x_0 at t = 0, and with the noise that x_t then contains.
 
     Each step moves along the estimate at its beginning: x_s = alpha_s x̂_0 + sigma_s eps. Where the model is exact and
-    the picture its own, x_t is the sample that DDIM would have made it from. The small random part of the released
-    code (inversion_eta) is left out.
+    the picture its own, x_t is the sample that DDIM (Song et al. 2021, Eq. 12) would have made it from. The small
+    random part of the released code (inversion_eta) is left out. With no step at all the noise stays the random one
+    that x has, and SDI is SDS.
 
     A model that knows the picture exactly says that x_0 has no noise, and keeps saying the noise that it is given:
 
@@ -32,6 +33,8 @@ def inverted(x: Noised, eps_of: EpsOf, schedule: NoiseSchedule, num_steps: int) 
     >>> round(found.latents_t.item(), 4), round(found.eps.item(), 4)  # 0.8 · 2 + 0.6 · 0.5, and 0.5
     (1.9, 0.5)
     """
+    if not num_steps:
+        return x
     latents_t, now = x.latents, x.t * 0
     for step in range(1, num_steps + 1):
         then = x.t * step // num_steps
