@@ -5,22 +5,28 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from recdreamer.cameras import orbit
 from recdreamer.evaluation.figurines import POSES, pose_class
 from recdreamer.evaluation.measure_result import (
     classified,
     measure_surface,
     measure_views,
     peak_memory_gib,
+    recounted,
+    surface_path,
     write_pose_trace,
 )
 from recdreamer.evaluation.mesh_views import sheet_cameras, true_views
 from recdreamer.evaluation.view_metrics import ClipJudge
 from recdreamer.images import write_sheet
 from recdreamer.pose.features import FeatureExtractor
+from recdreamer.presets import EMBEDDED_CAMERAS
 from recdreamer.shared.protocol import JobFolder
+from recdreamer.shared.worlds import WORLDS
 
 from .known_meshes import figure_of, read
 
@@ -31,12 +37,30 @@ def one_hot(classes: torch.Tensor, count: int = 4) -> torch.Tensor:
     return torch.nn.functional.one_hot(classes, count).float()
 
 
-def test_the_true_surface_has_no_feature_too_many(bear_folder: Path) -> None:
+def test_the_true_surface_has_no_feature_too_many(bear_folder: Path, tmp_path: Path) -> None:
     mesh, _ = read(bear_folder)
-    found = measure_surface(mesh, figure_of("a red bear"), "bear", one_hot(pose_class(AZIMUTHS)))
+    found = measure_surface(JobFolder(tmp_path), mesh, "a red bear", one_hot(pose_class(AZIMUTHS)))
     assert found["field_chamfer"] < 0.01 and found["field_f_score"] > 0.97 and found["field_normals"] > 0.9
     assert found["janus_score"] == 0 and found["success"] == 1
     assert [count["name"] for count in found["counts"]] == ["faces", "packs", "ears"]
+
+
+def test_a_run_is_counted_again_from_what_it_has_kept(bear_folder: Path, tmp_path: Path) -> None:
+    """The same R as when it was measured, and that of other ears once these are in the kept points."""
+    job, world = JobFolder(tmp_path), WORLDS["figurines"]
+    cameras = orbit(24, EMBEDDED_CAMERAS, torch.device("cpu"), 7.5)
+    write_sheet(tmp_path / "views.png", true_views(figure_of("a red bear"), cameras, 64), 24)
+    assert recounted(job, "a red bear", world) is None, "an earlier version has kept no points"
+    mesh, _ = read(bear_folder)
+    measured = measure_surface(job, mesh, "a red bear", one_hot(pose_class(AZIMUTHS)))
+    assert surface_path(job).stat().st_size < 150_000
+    found = recounted(job, "a red bear", world)
+    assert found is not None and found == {key: measured[key] for key in found} and found["success"] == 1
+    points = np.load(surface_path(job))["points"]
+    np.savez_compressed(surface_path(job), points=points[(points[:, 0] < 0.1) | (points[:, 2] < 0.6)])
+    found = recounted(job, "a red bear", world)
+    assert found is not None and found["janus_score"] == 0.5
+    assert found["counts"][-1] == {"name": "ears", "found": 1, "expected": 2, "penalty": 0.5}
 
 
 def test_classes_are_put_in_order_and_other_classes_have_entropies_alone() -> None:

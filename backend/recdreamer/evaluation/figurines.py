@@ -97,6 +97,9 @@ _PARTS: dict[str, list[_Part]] = {
     ],
 }
 
+_ON_HEAD = {"bear": (6, 7), "bird": (6,), "robot": (8, 9), "rabbit": (7, 8)}
+"""Which of its parts are a kind's ears, crest or antenna."""
+
 # Position of a hat's brim on the head of each kind.
 _BRIM = {"bear": (0, 0, 0.64), "bird": (0, -0.02, 0.64), "robot": (0, 0, 0.57), "rabbit": (0, -0.05, 0.37)}
 _HAT: list[_Part] = [
@@ -159,6 +162,16 @@ def _mirrored_parts(parts: list[_Part], own_color: tuple[float, float, float]) -
             row = (*place, *radii, math.radians(pitch_deg), shape == "box", *(color or own_color))
             rows.append(tuple(map(float, row)))
     return rows
+
+
+def rows_on_head(kind: str) -> list[int]:
+    """Which parts of `Figurines.of` are a kind's ears, crest or antenna.
+
+    >>> len(rows_on_head("bear")), len(rows_on_head("bird"))  # Two ears, each with its inside; one crest.
+    (4, 1)
+    """
+    owners = [k for k, part in enumerate(_PARTS[kind]) for _ in range(1 + (part[1][0] > 0))]
+    return [row for row, owner in enumerate(owners) if owner in _ON_HEAD[kind]]
 
 
 def _hat_of(kind: str) -> list[_Part]:

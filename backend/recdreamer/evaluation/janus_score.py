@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import numpy as np
 from jaxtyping import Bool, Float
-from scipy.ndimage import label
 from torch import Tensor
 
 from recdreamer.evaluation.figurines import POSES
@@ -17,14 +15,8 @@ GLOBAL, LOCAL = 1.0, 0.5
 """Penalties for one feature too many or missing."""
 REAR_FEATURES = {"bear": "packs", "bird": "tails", "robot": "packs", "rabbit": "tails"}
 """What the back of each kind shows."""
-TOP_FEATURES = {"bear": ("ears", 2), "bird": ("crests", 1), "robot": ("antennas", 1), "rabbit": ("ears", 2)}
-"""What stands on the head of each kind, and how many."""
-TOP_HEIGHTS = {"bear": 0.69, "bird": 0.72, "robot": 0.70, "rabbit": 0.74}
-"""Where a horizontal cut meets only them, in the scene units of the true figure."""
-CUT_CELL = 0.02
-"""Size of the cells of a cut, in scene units. Pieces within a cell of each other count as one."""
-LEAST_CELLS = 3
-"""Smaller pieces of a cut are specks."""
+HEAD_FEATURES = {"bear": "ears", "bird": "crests", "robot": "antennas", "rabbit": "ears"}
+"""What stands on the head of each kind."""
 
 
 @dataclass(frozen=True)
@@ -94,34 +86,16 @@ def count_around(is_seen: Bool[Tensor, "views"], width: float) -> int:
     return sum(max(1, math.ceil(length / width - 0.5)) for length in lengths)
 
 
-def count_pieces(points: Float[np.ndarray, "points 3"], height: float, half_band: float = 0.02) -> int:
-    """Number of separate pieces in which a horizontal plane cuts a surface, given many points spread over it.
-
-    >>> angles = np.linspace(0, 2 * np.pi, 200)
-    >>> ring = np.stack([0.1 * np.cos(angles), 0.1 * np.sin(angles), np.zeros(200)], 1)
-    >>> count_pieces(np.concatenate([ring - (0.3, 0, 0), ring + (0.3, 0, 0)]), 0.0), count_pieces(ring, 1.0)
-    (2, 0)
-    """
-    near = points[np.abs(points[:, 2] - height) <= half_band, :2]
-    if not len(near):
-        return 0
-    cells = np.floor((near - near.min(0)) / CUT_CELL).astype(int)
-    grid = np.zeros(cells.max(0) + 1, bool)
-    grid[cells[:, 0], cells[:, 1]] = True
-    pieces = np.asarray(label(grid, structure=np.ones((3, 3)))[0])  # pyright: ignore[reportIndexIssue]
-    return int((np.bincount(pieces.ravel())[1:] >= LEAST_CELLS).sum())
-
-
 def count_features(
     probs: Float[Tensor, "views poses"],
     kind: str | None = None,
-    surface: Float[np.ndarray, "points 3"] | None = None,
+    on_head: tuple[int, int] | None = None,
 ) -> JanusScore:
     """R from an oracle's pose probabilities of evenly spaced views, in order of azimuth.
 
     Faces and backs are counted over the azimuth. `kind` is that of the figure, whose back has a tail or a pack, and
-    `surface` has points of the result in the true figure's frame (`mesh_distance.fitted_to`), whose ears are counted in
-    a horizontal cut. Other objects have a face and a back.
+    `on_head` says how many ears, crests or antennas the result and the true figure have (`count_on_head`). Other objects
+    have a face and a back.
     """
     guess, width = probs.argmax(-1), len(probs) / len(POSES)
     around = {pose: count_around(guess == POSES.index(pose), width) for pose in ("front", "back")}
@@ -129,7 +103,6 @@ def count_features(
         FeatureCount("faces", around["front"], 1, GLOBAL),
         FeatureCount(REAR_FEATURES.get(kind or "", "backs"), around["back"], 1, LOCAL),
     ]
-    if kind is not None and surface is not None:
-        name, expected = TOP_FEATURES[kind]
-        counts.append(FeatureCount(name, count_pieces(surface, TOP_HEIGHTS[kind]), expected, LOCAL))
+    if kind is not None and on_head is not None:
+        counts.append(FeatureCount(HEAD_FEATURES[kind], *on_head, LOCAL))
     return score_of(counts)

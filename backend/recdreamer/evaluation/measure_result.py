@@ -18,9 +18,10 @@ from recdreamer.cameras import orbit
 from recdreamer.config import GenerateConfig
 from recdreamer.evaluation.animal_oracle import oracle_of
 from recdreamer.evaluation.consistency import category_entropy, measure_consistency
-from recdreamer.evaluation.figurines import KINDS, POSES, Figurines
+from recdreamer.evaluation.figurines import KINDS, POSES
 from recdreamer.evaluation.frechet import EmbeddedFeatures
-from recdreamer.evaluation.janus_score import count_features
+from recdreamer.evaluation.head_features import count_on_head
+from recdreamer.evaluation.janus_score import JanusScore, count_features
 from recdreamer.evaluation.mesh_distance import (
     best_yaw,
     compare_surfaces,
@@ -57,6 +58,8 @@ NUM_VIEWS = 24
 VIEWS_PX = {"figurines": 64, "animals": 128, None: 224}
 """Side of the pictures in the embedded worlds, and elsewhere."""
 SURFACE_POINTS = 50_000
+KEPT_POINTS = 20_000
+"""Of a run's surface, in surface.npz: about 100 kB."""
 CLIP = {"figurines": "builtin", "animals": "clip", None: "clip"}
 
 
@@ -72,7 +75,8 @@ def measure_result(
     job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, yaw_deg: float
 ) -> dict[str, Any]:
     """Measure the first particle of a job's first stage, turned by its yaw. Also writes result/contact-sheet.png, and
-    views.png with all views in a row and poses.json with the poses over the steps into the job folder.
+    views.png with all views in a row, poses.json with the poses over the steps, and in the embedded world surface.npz
+    with points of the surface into the job folder.
 
     In the embedded world the oracle reads the poses; elsewhere the training-free classifier does, with the job's
     templates or those that the prior draws. Raises JobError if nothing has been optimized yet.
@@ -102,7 +106,7 @@ def measure_result(
     clip = _clip(config.prompt, CLIP[name], device)
     found = measure_views(pictures, azimuth_deg, extractor, clip)
     if world is not None:
-        found |= _with_truth(config, world, scene, pictures, azimuth_deg, extractor, device)
+        found |= _with_truth(job, config, world, scene, pictures, azimuth_deg, extractor, device)
         write_pose_trace(job, device, world)
         return found
     classifier, _ = prepare_classifier(job, config, prior)
@@ -172,7 +176,7 @@ def classified(
 
 
 def _with_truth(
-    config: GenerateConfig, world: World, scene: Scene, pictures: Tensor, azimuth_deg: Tensor,
+    job: JobFolder, config: GenerateConfig, world: World, scene: Scene, pictures: Tensor, azimuth_deg: Tensor,
     extractor: FeatureExtractor, device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
     """What the embedded world adds: the oracle's poses, and the distance from the true figure."""
@@ -184,11 +188,11 @@ def _with_truth(
     cameras = orbit(NUM_VIEWS, EMBEDDED_CAMERAS, torch.device("cpu"), 180 / NUM_VIEWS)
     true = true_views(figure, cameras, pictures.shape[-1]).to(device)
     found |= {f"views_{name}": value for name, value in distance_up_to_yaw(extractor, pictures, true).items()}
-    kind = next(kind for kind in KINDS if kind in config.prompt.lower().split())
     mesh = _mesh_or_none(scene, config, device)
     if mesh is None:
+        surface_path(job).unlink(missing_ok=True)  # Of an attempt before.
         return found | {"no_surface": True}
-    return found | measure_surface(mesh, figure, kind, probs)
+    return found | measure_surface(job, mesh, config.prompt, probs)
 
 
 def _mesh_or_none(scene: Scene, config: GenerateConfig, device: torch.device) -> Mesh | None:
@@ -201,20 +205,52 @@ def _mesh_or_none(scene: Scene, config: GenerateConfig, device: torch.device) ->
 
 
 def measure_surface(
-    mesh: Mesh, figure: Figurines, kind: str, probs: Float[Tensor, "views poses"]
+    job: JobFolder, mesh: Mesh, prompt: str, probs: Float[Tensor, "views poses"]
 ) -> dict[str, Any]:
-    """Chamfer, F-score, normals and R with ears, at the yaw that fits best; lengths as in `mesh_distance`."""
+    """Chamfer, F-score, normals and R with ears, at the yaw that fits the prompt's figure best; lengths as in
+    `mesh_distance`. Writes surface.npz, with points from which `recounted` counts again."""
+    figure = figure_or_none(prompt)
+    assert figure is not None, "The prompt names no figure."
     lo, hi = figure_bounds(figure)
     yaw_deg = best_yaw(mesh, figure)
     surface = mesh_surface(fitted_to(mesh, yaw_deg, lo, hi), None, SURFACE_POINTS)
     distance = compare_surfaces(surface, true_surface(figure, SURFACE_POINTS), float(hi[2] - lo[2]))
+    np.savez_compressed(surface_path(job), points=surface.points[:KEPT_POINTS].astype(np.float16))
     return {
         "field_chamfer": distance.chamfer,
         "field_f_score": distance.f_score,
         "field_normals": distance.normal_consistency,
         "field_yaw_deg": yaw_deg,
-        **count_features(probs.cpu(), kind, surface.points).as_dict(),
+        **janus_score_of(job, prompt, probs).as_dict(),
     }
+
+
+def surface_path(job: JobFolder) -> Path:
+    return job.root / "surface.npz"
+
+
+def janus_score_of(job: JobFolder, prompt: str, probs: Float[Tensor, "views poses"]) -> JanusScore:
+    """R of a run in the embedded world, with ears where the run has kept points of its surface."""
+    figure = figure_or_none(prompt)
+    if figure is None or not surface_path(job).exists():
+        return count_features(probs.cpu())
+    kind = next(kind for kind in KINDS if kind in prompt.lower().split())
+    with np.load(surface_path(job), allow_pickle=False) as kept:
+        points = kept["points"].astype(np.float64)
+    true = true_surface(figure, KEPT_POINTS).points
+    # What the true figure shows is counted alike: a hat hides a crest.
+    on_head = (count_on_head(points, figure, kind), count_on_head(true, figure, kind))
+    return count_features(probs.cpu(), kind, on_head)
+
+
+def recounted(job: JobFolder, prompt: str, world: World) -> dict[str, Any] | None:
+    """R and success of a finished run counted again from its pictures and the points of its surface, as this version
+    counts; None if the run has kept no such points, as runs of earlier versions have not."""
+    pictures = job.root / "views.png"
+    if not (surface_path(job).exists() and pictures.exists()):
+        return None
+    probs = oracle_of(world).pose_probs(split_row(pictures, NUM_VIEWS))
+    return janus_score_of(job, prompt, probs).as_dict()
 
 
 def write_pose_trace(job: JobFolder, device: torch.device, world: World = DEFAULT_WORLD) -> None:
