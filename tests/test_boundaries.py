@@ -140,6 +140,7 @@ COMMANDS = {
         "bench_janus.collect",
         "bench_janus.estimate",
         "bench_janus.planned",
+        "bench_janus.recount",
         "bench_suites.prompts_of",
         "bench_suites.suite_of",
     ),

@@ -6,12 +6,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from recdreamer.cameras import orbit
 from recdreamer.cli.main import main
 from recdreamer.evaluation import job_runs, particles_2d_job
-from recdreamer.evaluation.bench_janus import JanusBench, collect, estimate, planned
+from recdreamer.evaluation.bench_janus import JanusBench, collect, estimate, planned, recount
 from recdreamer.evaluation.bench_report import write_report
 from recdreamer.evaluation.bench_suites import EIGHT_PROMPTS, PAPER_PROMPTS, SUITES, prompts_of, suite_of
 from recdreamer.evaluation.bench_summary import (
@@ -29,8 +31,10 @@ from recdreamer.evaluation.figurines import POSES, photograph
 from recdreamer.evaluation.html_page import lines, picture, table
 from recdreamer.evaluation.job_runs import METHODS
 from recdreamer.evaluation.measure_result import split_row
+from recdreamer.evaluation.mesh_distance import figure_or_none, true_surface
+from recdreamer.evaluation.mesh_views import true_views
 from recdreamer.images import write_picture, write_sheet
-from recdreamer.presets import resolve
+from recdreamer.presets import EMBEDDED_CAMERAS, resolve
 from recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
 from recdreamer.shared.worlds import WORLDS
 from recdreamer.stages.particles_2d import check_config
@@ -227,6 +231,29 @@ def test_results_are_collected_into_a_page_that_needs_no_other_file(tmp_path: Pa
     assert "No memory &lt;was&gt; left." in page and "<was>" not in page
     assert not re.findall(r'(?:src|href)="(?!data:)', page), "nothing is fetched"
     assert len(list((tmp_path / "reference").glob("*.png"))) == 2
+
+
+def test_runs_are_counted_again_from_what_they_have_kept(tmp_path: Path) -> None:
+    """A true bear whose ears an earlier version took for one, and a run of that version, which stays as it was."""
+    small = JanusBench(tmp_path, SUITES["small"], "builtin", "cpu", reference_count=3)
+    runs, old = planned(small), ROWS[2] | {"field_chamfer": 0.02, "janus_score": 0.5, "success": 0.0}
+    bears = [run for run in runs if run.prompt == "a red bear"]
+    cameras = orbit(24, EMBEDDED_CAMERAS, torch.device("cpu"), 7.5)
+    figure = figure_or_none("a red bear")
+    assert figure is not None
+    for run in bears:
+        finished_run(run.folder, old)
+        write_sheet(run.folder / "views.png", true_views(figure, cameras, 64), 24)
+    points = true_surface(figure, 20_000).points.astype(np.float16)
+    np.savez_compressed(bears[0].folder / "surface.npz", points=points)
+    said = recount(small, runs)
+    assert said.startswith("R of 1 of 2 finished runs was counted again.") and bears[1].folder.name in said
+    renewed, kept = (job_runs.read_row(run.folder) for run in bears)
+    assert renewed["janus_score"] == 0 and renewed["success"] == 1 and renewed["seconds"] == 20
+    assert kept == old
+    assert collect(small, runs)["facts"]["ears counted by an earlier version"] == "1 runs"
+    with pytest.raises(RequestError, match="Only objects"):
+        recount(bench(tmp_path, "control"), [])
 
 
 def test_plots_and_tables_show_what_they_are_given(tmp_path: Path) -> None:

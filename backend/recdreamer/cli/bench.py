@@ -128,6 +128,8 @@ class BenchJanus:
     """Only say how long it would take."""
     collect: bool = False
     """Run nothing; write the tables and the report of what there is."""
+    recount: bool = False
+    """As `--collect`, but first count faces, backs and ears of the finished runs again, from what they have kept."""
     set: Settings = field(default=())
     """Settings of the backend for all runs."""
 
@@ -243,7 +245,7 @@ def bench_field_command(command: BenchField) -> None:
 
 
 def bench_janus_command(command: BenchJanus) -> None:
-    from recdreamer.evaluation.bench_janus import JanusBench, bench_janus, collect, estimate, planned
+    from recdreamer.evaluation.bench_janus import JanusBench, bench_janus, collect, estimate, planned, recount
     from recdreamer.evaluation.bench_suites import prompts_of, suite_of
 
     suite = suite_of(command.suite).with_choices(command.methods, prompts_of(command.prompts), command.seeds)
@@ -256,7 +258,9 @@ def bench_janus_command(command: BenchJanus) -> None:
     if command.estimate:
         return
     bench.out.mkdir(parents=True, exist_ok=True)
-    if command.collect:
+    if command.recount:
+        print(recount(bench, runs), flush=True)
+    if command.collect or command.recount:
         collect(bench, runs)
     else:
         bench_janus(bench)

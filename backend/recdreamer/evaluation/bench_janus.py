@@ -23,14 +23,17 @@ from recdreamer.device import choose_device
 from recdreamer.evaluation.bench_suites import Suite
 from recdreamer.evaluation.bench_summary import as_markdown, reference_features, tables_of
 from recdreamer.evaluation.job_runs import FIRST_STAGE, METHODS, prepare, read_row, run_all, templates_from
+from recdreamer.evaluation.measure_result import recounted, surface_path
 from recdreamer.shared.protocol import (
     BUILTIN_PRIOR,
+    JobFolder,
     JobRequest,
     Quality,
     RequestError,
     Stage,
     write_atomically,
 )
+from recdreamer.shared.worlds import world_of
 
 CPU_SECONDS = {
     "sds": 110.0, "debiased_sds": 115.0, "perp_neg": 140.0, "sds_bridge": 110.0, "vsd": 170.0, "esd": 185.0,
@@ -163,6 +166,24 @@ def bench_janus(bench: JanusBench) -> dict[str, Any]:
     return collect(bench, runs)
 
 
+def recount(bench: JanusBench, runs: Sequence[BenchRun]) -> str:
+    """Count R of all finished runs again as this version counts, from what they have kept. Returns a sentence that says
+    which have kept no points of their surface; theirs stays as it was."""
+    world = world_of(bench.prior)
+    if world is None or bench.suite.kind == "particles":
+        raise RequestError("Only objects of the embedded worlds are counted again.", "Leave out --recount.")
+    finished = [run for run in runs if "failed" not in read_row(run.folder)]
+    left = []
+    for run in finished:
+        score = recounted(JobFolder(run.folder), run.prompt, world)
+        if score is None:
+            left.append(run.folder.name)
+        else:
+            write_atomically(run.folder / "row.json", json.dumps(read_row(run.folder) | score, indent=2))
+    said = f"R of {len(finished) - len(left)} of {len(finished)} finished runs was counted again."
+    return f"{said} No points of their surface have been kept by {', '.join(left)}." if left else said
+
+
 def collect(bench: JanusBench, runs: Sequence[BenchRun]) -> dict[str, Any]:
     """Write results.jsonl, tables.md, tables.json and report.html from the runs that there are."""
     from recdreamer.evaluation.bench_report import write_report
@@ -193,6 +214,11 @@ def settings_of(bench: JanusBench, rows: Sequence[dict[str, Any]]) -> dict[str, 
     """What a reader needs to repeat it: command, versions, machine, time."""
     devices = sorted({row["device"] for row in rows if "device" in row})
     seconds = [row["seconds"] for row in rows if "seconds" in row]
+    # Before points were kept, ears were counted in one horizontal cut, which took some pairs for one.
+    older = sum(
+        "field_chamfer" in row and not surface_path(JobFolder(bench.out / "runs" / row["folder"])).exists()
+        for row in rows
+    )
     return {
         "suite": bench.suite.name,
         "what it asks": bench.suite.question,
@@ -203,6 +229,7 @@ def settings_of(bench: JanusBench, rows: Sequence[dict[str, Any]]) -> dict[str, 
         "stages": "all" if bench.is_whole else "shape",
         "settings": json.dumps(bench.suite.settings | bench.settings),
         "runs": f"{len(rows)}, {sum('failed' in row for row in rows)} failed or not run",
+        "ears counted by an earlier version": f"{older} runs" if older else "",
         "devices": ", ".join(devices),
         "mean seconds of a run": f"{fmean(seconds):.0f}" if seconds else "",
         "versions": f"recdreamer {__version__}, torch {torch.__version__}, Python {platform.python_version()}",
