@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -13,7 +14,14 @@ import torch
 from recdreamer.cameras import orbit
 from recdreamer.cli.main import main
 from recdreamer.evaluation import job_runs, particles_2d_job
-from recdreamer.evaluation.bench_janus import JanusBench, collect, estimate, planned, recount
+from recdreamer.evaluation.bench_janus import (
+    JanusBench,
+    collect,
+    estimate,
+    planned,
+    recount,
+    with_made_templates,
+)
 from recdreamer.evaluation.bench_report import write_report
 from recdreamer.evaluation.bench_suites import EIGHT_PROMPTS, PAPER_PROMPTS, SUITES, prompts_of, suite_of
 from recdreamer.evaluation.bench_summary import (
@@ -28,11 +36,12 @@ from recdreamer.evaluation.bench_summary import (
     scores_table,
 )
 from recdreamer.evaluation.figurines import POSES, photograph
-from recdreamer.evaluation.html_page import lines, picture, table
+from recdreamer.evaluation.html_page import lines, picture, table, whiskers
 from recdreamer.evaluation.job_runs import METHODS
 from recdreamer.evaluation.measure_result import split_row
 from recdreamer.evaluation.mesh_distance import figure_or_none, true_surface
 from recdreamer.evaluation.mesh_views import true_views
+from recdreamer.evaluation.study_templates import SOURCES
 from recdreamer.images import write_picture, write_sheet
 from recdreamer.presets import EMBEDDED_CAMERAS, resolve
 from recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
@@ -57,10 +66,109 @@ def bench(out: Path, name: str = "small") -> JanusBench:
 @pytest.mark.parametrize("name", SUITES)
 def test_every_suite_is_a_plan_of_valid_jobs(name: str, tmp_path: Path) -> None:
     runs, suite = planned(bench(tmp_path, name)), SUITES[name]
-    assert len(runs) == len(suite.methods) * len(suite.prompts) * len(suite.seeds) * len(suite.variants)
+    cells = len(suite.methods) * len(suite.prompts) * len(suite.seeds) * len(suite.variants)
+    assert len(runs) == cells * max(1, len(suite.sources))
     assert len({run.folder for run in runs}) == len(runs)
-    resolved = {run.group: resolve(run.request) for run in runs}
+    assert set(suite.sources) <= {"", *SOURCES}
+    resolved = {run.group: (resolve(run.request), run.made) for run in runs}
     assert len(set(map(str, resolved.values()))) == len(resolved), "a variant changes nothing"
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_smoke_of_every_suite_has_all_its_variants_and_few_steps(name: str, tmp_path: Path) -> None:
+    suite = SUITES[name].smoke()
+    runs = planned(JanusBench(tmp_path, suite, suite.prior, "cpu"))
+    assert len(runs) == len(SUITES[name].variants) * max(1, len(SUITES[name].sources)) <= 4
+    for run in runs:
+        settings = resolve(run.request).optimize
+        assert settings.num_steps <= 16 and settings.num_views == 2 and settings.num_particles <= 4
+        if run.request.kind == "particles":
+            check_config(resolve(run.request))
+
+
+def test_made_templates_are_in_the_jobs_of_their_study(tmp_path: Path) -> None:
+    """And none is made before a run."""
+    study = JanusBench(tmp_path / "b", SUITES["templates"].smoke(), "builtin", "cpu")
+    runs = planned(study)
+    assert not (tmp_path / "b").exists()
+    assert [run.group for run in runs] == [
+        "usd-camera, templates drawn", "usd-camera, templates turntable",
+        "usd-camera, templates by hand", "usd-camera, templates sketches",
+    ]  # fmt: skip
+    counts = []
+    for run in runs:
+        job_runs.prepare(run.folder, with_made_templates(study, run))
+        templates = JobFolder(run.folder).read_request().templates
+        assert all((run.folder / template.image).exists() for template in templates)
+        counts.append(len(templates))
+    assert counts == [0, 4, 4, 4]
+
+
+def test_variants_are_chosen_by_name() -> None:
+    suite = SUITES["jacobian"].with_choices(variants=["without"])
+    assert suite.variants == {"without": {"rectifier.jacobian": False}}
+    with pytest.raises(RequestError, match="no variant 'off'"):
+        suite.with_choices(variants=["off"])
+
+
+def test_cameras_are_drawn_by_the_bias_and_against_it() -> None:
+    variants = SUITES["q-sampling"].variants
+    drawn, rare = (
+        variants[name]["cameras.azimuth_probs"] for name in ("as often as drawn", "rare sides more often")
+    )
+    assert drawn == [0.65, 0.10, 0.15, 0.10]
+    assert [a * b for a, b in zip(drawn, rare, strict=True)] == pytest.approx([0.05] * 4, abs=1e-4)
+
+
+def test_the_smallest_study_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By the command: four 2D particles in eight steps that want the back; and a second call has nothing left to do."""
+    command = [
+        "bench", "janus", "--out", str(tmp_path), "--suite", "control", "--smoke", "--variants", "wants back",
+        "--device", "cpu", "--reference", "3",
+    ]  # fmt: skip
+    for left in (1, 0):
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == 0 and f"{left} of 1 runs are left" in capsys.readouterr().out
+    (row,) = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    assert "failed" not in row and row["steps"] == 16 and sum(row["counts_2d"].values()) == 4
+    assert row["wanted_share"] == row["counts_2d"]["back"] / 4
+    trace = json.loads((tmp_path / "runs" / row["folder"] / "poses.json").read_text())
+    assert trace[-1]["step"] <= 16 and sum(trace[-1][pose] for pose in POSES) == pytest.approx(1)
+    assert "Poses over the steps" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_variants_are_compared_by_a_plot(tmp_path: Path) -> None:
+    rows = [
+        row | {"method": f"usd-camera, {name}", "prompt": prompt}
+        for name, row in (("with", ROWS[0]), ("without", ROWS[2]))
+        for prompt in ("a red bear", "a blue bird")
+    ]
+    write_report(tmp_path, "jacobian", rows, [], {"what it asks": "?"})
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    entropy = page[page.index("entropy ↑") :].split("</svg>")[0]
+    assert ">with<" in entropy and ">without<" in entropy and "usd-camera" not in entropy
+    x = [float(found) for found in re.findall(r'<circle cx="([\d.]+)"', entropy)]
+    assert x == pytest.approx([150 + 166 * 0.4, 150 + 166 * 1.0], abs=0.06)
+    assert "Compared" not in _report_of([ROWS[0]], tmp_path)
+    readings = {
+        "timesteps": [100, 900],
+        "accuracy": {"clean estimate": [1.0, 0.5]},
+        "truth": {"clean estimate": [1.0, 0.0]},
+    }
+    (tmp_path / "readings.json").write_text(json.dumps(readings))
+    assert "What is read from noise" in _report_of(rows, tmp_path)
+
+
+def _report_of(rows: list[dict], folder: Path) -> str:
+    write_report(folder, "t", rows, [], {"what it asks": "?"})
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_an_interval_that_is_not_known_is_left_out() -> None:
+    found = whiskers("t", {"a": (0.5, 0.25, 0.75), "b": (2.0, math.nan, math.nan)})
+    assert found.count('stroke-width="2"') == 1 and found.count("<circle") == 2
+    assert 'cx="316.0"' in found, "the greatest number is at the right end"
 
 
 def test_the_animals_are_in_their_world() -> None:

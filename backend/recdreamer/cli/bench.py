@@ -101,7 +101,7 @@ class BenchJanus:
     """Folder for the runs, results.jsonl, tables.md and report.html."""
     suite: str = "small"
     """small (two cores, 10 minutes), bar, methods, rivals, animals, paper, or a study of the paper: noisy, marginal,
-    q-sampling, particles, control, clamp, jacobian."""
+    q-sampling, particles, control, clamp, jacobian, guided, templates, other-renders."""
     methods: tuple[str, ...] = ()
     """Instead of the suite's: sds, vsd, esd, debiased_sds, perp_neg, sds_bridge, consdreamer, sdi, usd-marginal,
     usd-camera, usd-sdi-marginal, usd-sdi-camera."""
@@ -109,6 +109,10 @@ class BenchJanus:
     """Instead of the suite's; `paper` stands for the 22 of the paper, `eight` and `animals` for those of the embedded
     worlds."""
     seeds: tuple[int, ...] = ()
+    variants: tuple[str, ...] = ()
+    """Some of the suite's variants, by their names in its tables."""
+    smoke: bool = False
+    """One method, prompt and seed of the suite with a few small steps: whether all of it works, in minutes."""
     prior: str = ""
     """An embedded world, a Stable Diffusion folder, or a model from `recdreamer models list`; by default the suite's."""
     quality: Quality = "standard"
@@ -248,7 +252,10 @@ def bench_janus_command(command: BenchJanus) -> None:
     from recdreamer.evaluation.bench_janus import JanusBench, bench_janus, collect, estimate, planned, recount
     from recdreamer.evaluation.bench_suites import prompts_of, suite_of
 
-    suite = suite_of(command.suite).with_choices(command.methods, prompts_of(command.prompts), command.seeds)
+    suite = suite_of(command.suite).with_choices(
+        command.methods, prompts_of(command.prompts), command.seeds, command.variants
+    )
+    suite = suite.smoke() if command.smoke else suite
     bench = JanusBench(
         given_path(command.out), suite, command.prior or suite.prior, command.device, command.workers, command.threads,
         command.quality, command.whole, dict(map(parse_setting, command.set)), command.templates, command.reference,

@@ -24,6 +24,9 @@ from recdreamer.evaluation.bench_suites import Suite
 from recdreamer.evaluation.bench_summary import as_markdown, reference_features, tables_of
 from recdreamer.evaluation.job_runs import FIRST_STAGE, METHODS, prepare, read_row, run_all, templates_from
 from recdreamer.evaluation.measure_result import recounted, surface_path
+from recdreamer.evaluation.noise_reading import write_noise_readings
+from recdreamer.evaluation.study_templates import write_templates
+from recdreamer.presets import resolve
 from recdreamer.shared.protocol import (
     BUILTIN_PRIOR,
     JobFolder,
@@ -72,6 +75,8 @@ class BenchRun:
     seed: int
     folder: Path
     request: JobRequest
+    made: str = ""
+    """The source in `study_templates` of its templates, which are made when it is run."""
 
     @property
     def group(self) -> str:
@@ -82,9 +87,11 @@ class BenchRun:
 def planned(bench: JanusBench) -> list[BenchRun]:
     """All runs: seeds vary slowest, so that an interrupted benchmark has every method and prompt."""
     suite, runs = bench.suite, []
-    cells = product(suite.seeds, suite.prompts, bench.templates or ("",), suite.variants, suite.methods)
+    sources = bench.templates or suite.sources or ("",)
+    cells = product(suite.seeds, suite.prompts, sources, suite.variants, suite.methods)
     for seed, prompt, source, variant, method in cells:
-        templates = templates_from(template_folder(source, prompt)) if source else ()
+        made = source if source in suite.sources and not bench.templates else ""
+        templates = templates_from(template_folder(source, prompt)) if source and not made else ()
         request = JobRequest(
             prompt,
             kind=suite.kind,
@@ -98,9 +105,10 @@ def planned(bench: JanusBench) -> list[BenchRun]:
         )
         request.validate()
         request = replace(request, templates=templates)  # Still where they are; `prepare` copies them.
-        label = ", ".join(filter(None, (variant, source_name(source))))
+        named = source_name(source) or ("templates drawn" if suite.sources and not bench.templates else "")
+        label = ", ".join(filter(None, (variant, named)))
         name = "_".join(filter(None, (method, _slug(label), _slug(prompt)[:40], str(seed))))
-        runs.append(BenchRun(method, label, prompt, seed, bench.out / "runs" / name, request))
+        runs.append(BenchRun(method, label, prompt, seed, bench.out / "runs" / name, request, made))
     if len({run.folder for run in runs}) < len(runs):
         raise RequestError("Two prompts of the benchmark begin alike.", "Make their first 40 letters differ.")
     return runs
@@ -159,9 +167,12 @@ def bench_janus(bench: JanusBench) -> dict[str, Any]:
     """Run what is left and write the results. Returns the tables as numbers."""
     runs = planned(bench)
     for run in runs:
-        prepare(run.folder, run.request)
+        prepare(run.folder, with_made_templates(bench, run))
     started = time.time()
     run_all([run.folder for run in runs], bench.workers, bench.threads, bench.device)
+    if bench.suite.noise_renders and bench.prior == BUILTIN_PRIOR:
+        extractor, device = resolve(runs[0].request).extractor, choose_device(bench.device)
+        write_noise_readings(bench.out, bench.suite.prompts, extractor, device, bench.suite.noise_renders)
     _note_session(bench, time.time() - started)
     return collect(bench, runs)
 
@@ -182,6 +193,15 @@ def recount(bench: JanusBench, runs: Sequence[BenchRun]) -> str:
             write_atomically(run.folder / "row.json", json.dumps(read_row(run.folder) | score, indent=2))
     said = f"R of {len(finished) - len(left)} of {len(finished)} finished runs was counted again."
     return f"{said} No points of their surface have been kept by {', '.join(left)}." if left else said
+
+
+def with_made_templates(bench: JanusBench, run: BenchRun) -> JobRequest:
+    """The run's request with the templates of its study, which are made once for all runs of a prompt."""
+    if not run.made:
+        return run.request
+    folder = bench.out / "templates" / _slug(run.made) / _slug(run.prompt)
+    write_templates(run.made, run.prompt, folder)
+    return replace(run.request, templates=templates_from(folder))
 
 
 def collect(bench: JanusBench, runs: Sequence[BenchRun]) -> dict[str, Any]:

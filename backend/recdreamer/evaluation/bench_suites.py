@@ -1,4 +1,4 @@
-"""What the benchmark can run: suites of methods, prompts, seeds and variants of settings."""
+"""What the benchmark can run: suites of methods, prompts, seeds, variants of settings and sources of templates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from recdreamer.evaluation.figurines import POSE_SHARES
 from recdreamer.evaluation.job_runs import METHODS
 from recdreamer.shared.protocol import BUILTIN_PRIOR, CLASS_AZIMUTHS_DEG, Kind, RequestError
 
@@ -63,19 +64,52 @@ class Suite:
     """The embedded world of its prompts."""
     kind: Kind = "object"
     """`particles` makes 2D pictures instead of objects."""
+    sources: tuple[str, ...] = ()
+    """Sources of templates in `study_templates.SOURCES`, each a variant; "" is the prior, which draws its own."""
+
+    noise_renders: int = 0
+    """Of each prompt, to be noised and read; see `noise_reading.py`."""
 
     def with_choices(
-        self, methods: Sequence[str] = (), prompts: Sequence[str] = (), seeds: Sequence[int] = ()
+        self,
+        methods: Sequence[str] = (),
+        prompts: Sequence[str] = (),
+        seeds: Sequence[int] = (),
+        variants: Sequence[str] = (),
     ) -> Suite:
-        """The suite with other methods, prompts or seeds. Raises RequestError for an unknown method."""
+        """The suite with other methods, prompts or seeds, or with some of its variants. Raises RequestError for an
+        unknown method or variant."""
         for method in methods:
             if method not in METHODS:
                 raise RequestError(f"There is no method {method!r}.", f"Choose from {', '.join(METHODS)}.")
+        for variant in variants:
+            if variant not in self.variants:
+                raise RequestError(
+                    f"The suite {self.name} has no variant {variant!r}.",
+                    f"Choose from {', '.join(map(repr, self.variants))}.",
+                )
         return replace(
             self,
             methods=tuple(methods) or self.methods,
             prompts=tuple(prompts) or self.prompts,
             seeds=tuple(seeds) or self.seeds,
+            variants={name: self.variants[name] for name in variants} or self.variants,
+        )
+
+    def smoke(self) -> Suite:
+        """The same in a few minutes on one core: every variant and source, one method, prompt and seed, a few small
+        steps. It shows that all works, and nothing about the question."""
+        particles = min(4, self.settings.get("optimize.num_particles", 1))
+        few = {"optimize.num_steps": 4 * max(2, particles), "optimize.num_views": 2, "optimize.num_particles": particles,
+               "optimize.preview_every": 4, "rectifier.marginal_samples": 8,
+               "rectifier.classifier.template_copies": 4}  # fmt: skip
+        return replace(
+            self,
+            methods=self.methods[:1],
+            prompts=self.prompts[:1],
+            seeds=self.seeds[:1],
+            settings=self.settings | few,
+            noise_renders=min(self.noise_renders, 8),
         )
 
 
@@ -107,6 +141,7 @@ SUITES = {
             "Sec. 4.4: may the classifier read x_t instead of the clean estimate?",
             ("usd-marginal",), EIGHT_PROMPTS[:4], BENCH_SEEDS[:2],
             {"clean estimate": {}, "noisy picture": {"rectifier.estimate": "noisy"}},
+            noise_renders=96,
         ),
         Suite(
             "marginal",
@@ -116,9 +151,16 @@ SUITES = {
         ),
         Suite(
             "q-sampling",
-            "Fig. 9: does it help to look more often at the rare sides, instead of rectifying?",
+            "Fig. 9: does it help to draw cameras by the prior's p(c) or against it, instead of rectifying?",
             ("vsd", "usd-marginal"), EIGHT_PROMPTS[:4], BENCH_SEEDS[:2],
-            {"uniform cameras": {}, "rare sides more often": {"cameras.azimuth_probs": [0.1, 0.3, 0.3, 0.3]}},
+            {
+                "uniform cameras": {},
+                # q(c) as the prior's p(c), so that no view asks for what it seldom draws; and the other way round.
+                "as often as drawn": {"cameras.azimuth_probs": list(POSE_SHARES.values())},
+                "rare sides more often": {
+                    "cameras.azimuth_probs": [round(0.05 / share, 4) for share in POSE_SHARES.values()]
+                },
+            },
         ),
         Suite(
             "particles",
@@ -144,6 +186,28 @@ SUITES = {
                 "cap over the batch": {"rectifier.clamp": "released"},
                 "weight 1, no cap": {"rectifier.clamp": "none", "rectifier.weight": 1.0},
             },
+        ),
+        Suite(
+            "guided",
+            "May the clean estimate be guided, as in the released code?",
+            ("usd-marginal",), EIGHT_PROMPTS[:4], BENCH_SEEDS[:2],
+            {
+                "unguided": {},
+                "guided as the prior's term": {"rectifier.estimate_guidance": 3.0},
+                "guided by 7.5": {"rectifier.estimate_guidance": 7.5},
+            },
+        ),
+        Suite(
+            "templates",
+            "Do templates of other sources than the prior do as well?",
+            ("usd-camera",), EIGHT_PROMPTS[:4], BENCH_SEEDS[:2],
+            sources=("", "turntable", "by hand", "sketches"),
+        ),
+        Suite(
+            "other-renders",
+            "Fig. 16: can another generator's renders, which lack what the prompt asks for, control the pose?",
+            ("usd-camera",), tuple(f"{prompt} wearing a hat" for prompt in EIGHT_PROMPTS[:4]), BENCH_SEEDS[:2],
+            sources=("", "other renders"),
         ),
         Suite(
             "jacobian",

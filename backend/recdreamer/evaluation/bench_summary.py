@@ -49,6 +49,10 @@ CONSISTENCY = (
     Metric("janus_score", "R", "↓", "C.7", 2, None),
     Metric("success", "success", "↑", "share of runs with R = 0", 2),
     Metric("wanted_share", "wanted pose", "↑", "share of 2D particles that show it", 2, None),
+    Metric("hat_share", "hat", "↑", "share of views with the hat that the prompt asks for", 2, None),
+    Metric("entropy_together", "all particles", "↑", "entropy of all particles together (Fig. 6)", 3, None),
+    Metric("entropy_of_each", "each particle", "↑", "mean entropy of a particle alone", 3, None),
+    Metric("entropy_of_worst", "worst particle", "↑", "the least entropy of a particle alone", 3, None),
 )
 PAPER = (
     Metric("clip_entropy_nats", "cEnt", "↑", "Table 1, by CLIP", 4, None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -58,6 +59,7 @@ def lines(title: str, x: Sequence[float | int], series: dict[str, Sequence[float
     """A small plot of lines over a common x, from 0 to `top`, as SVG."""
     width, height, left, below = 330, 190, 34, 46
     last = max([*x, 1e-9])
+    apart = max(72, 6 * max(map(len, series), default=0) + 24)
 
     def place(a: float | int, b: float | int) -> str:
         return f"{left + (width - left - 8) * a / last:.1f},{8 + (height - below - 8) * (1 - b / top):.1f}"
@@ -69,7 +71,7 @@ def lines(title: str, x: Sequence[float | int], series: dict[str, Sequence[float
     )
     drawn = ""
     for number, (name, values) in enumerate(series.items()):
-        color, at = COLORS[number % len(COLORS)], left + 72 * number
+        color, at = COLORS[number % len(COLORS)], left + apart * number
         path = " L".join(place(a, b) for a, b in zip(x, values, strict=True))
         drawn += f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="2"/>'
         drawn += f'<rect x="{at}" y="{height - 15}" width="10" height="10" fill="{color}"/>'
@@ -78,6 +80,35 @@ def lines(title: str, x: Sequence[float | int], series: dict[str, Sequence[float
     return (
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img">{grid}{drawn}{ends}</svg></figure>'
+    )
+
+
+def whiskers(title: str, estimates: dict[str, tuple[float, float, float]]) -> str:
+    """A small plot of (mean, low, high) by name, below each other, as SVG; from 0 to 1 or to the greatest number. An
+    interval that is not known (NaN) is left out."""
+    width, left, row = 330, 150, 22
+    height = row * len(estimates) + 30
+    known = [value for estimate in estimates.values() for value in estimate if math.isfinite(value)]
+    top = max([1.0, *known])
+
+    def x(value: float) -> float:
+        return left + (width - left - 14) * max(value, 0.0) / top
+
+    drawn = "".join(
+        f'<path d="M{x(share * top):.1f} 4V{height - 22}" stroke="#8885"/>'
+        f'<text x="{x(share * top) - 8:.1f}" y="{height - 6}">{share * top:g}</text>'
+        for share in (0, 0.5, 1)
+    )
+    for number, (name, (mean, low, high)) in enumerate(estimates.items()):
+        y, color = row * number + 16, COLORS[number % len(COLORS)]
+        label = name if len(name) <= 26 else f"…{name[-25:]}"
+        drawn += f'<text x="2" y="{y + 4}">{escape(label)}</text>'
+        if math.isfinite(low) and math.isfinite(high):
+            drawn += f'<path d="M{x(low):.1f} {y}H{x(high):.1f}" stroke="{color}" stroke-width="2"/>'
+        drawn += f'<circle cx="{x(mean):.1f}" cy="{y}" r="4" fill="{color}"/>'
+    return (
+        f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img">{drawn}</svg></figure>'
     )
 
 

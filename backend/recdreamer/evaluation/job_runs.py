@@ -216,6 +216,7 @@ def _particles(job: JobFolder, request: JobRequest) -> dict[str, Any]:
     particles_job(job, request, PrintReport(job.root.name))
     report = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
     shutil.copyfile(job.root / "particles.png", job.result / "contact-sheet.png")
+    _write_shares(job)
     found = {name: report[name] for name in ("seconds", "steps", "device")}
     if report["oracle"] is None:
         return found
@@ -226,6 +227,15 @@ def _particles(job: JobFolder, request: JobRequest) -> dict[str, Any]:
         | {"pose_entropy": report["oracle"]["pose_entropy"], "counts_2d": counts}
         | ({"wanted_share": sum(shares.values())} if wanted else {})
     )
+
+
+def _write_shares(job: JobFolder) -> None:
+    """poses.json, as first stages have it, from the oracle's shares in the trace of 2D particles."""
+    trace = job.root / "trace.json"
+    if trace.exists():
+        records = json.loads(trace.read_text(encoding="utf-8"))["records"]
+        shares = [{"step": r["step"], **r["oracle"]["shares"]} for r in records if "oracle" in r]
+        (job.root / "poses.json").write_text(json.dumps(shares))
 
 
 def _first_stage(

@@ -32,6 +32,7 @@ from recdreamer.evaluation.mesh_distance import (
     true_surface,
 )
 from recdreamer.evaluation.mesh_views import true_views
+from recdreamer.evaluation.oracle import Oracle
 from recdreamer.evaluation.view_metrics import (
     ClipJudge,
     best_view,
@@ -83,7 +84,7 @@ def measure_result(
     """
     world, device = world_of(config.prior), prior.device
     name = world and world.name
-    scene = _scene(job, config, device)
+    scene, *others = _scenes(job, config, device)
     # Half a step away from the borders between two poses, where no answer is right.
     first_deg = 180 / NUM_VIEWS
     # Turning the object one way is turning the cameras the other way.
@@ -107,6 +108,8 @@ def measure_result(
     found = measure_views(pictures, azimuth_deg, extractor, clip)
     if world is not None:
         found |= _with_truth(job, config, world, scene, pictures, azimuth_deg, extractor, device)
+        found |= _of_particles([pictures, *(other.picture(cameras, VIEWS_PX[name]) for other in others)],
+                               azimuth_deg, world, job)  # fmt: skip
         write_pose_trace(job, device, world)
         return found
     classifier, _ = prepare_classifier(job, config, prior)
@@ -115,14 +118,38 @@ def measure_result(
     return found | {"judge": "pose classifier"} | classified(probs, classifier.labels, azimuth_deg)
 
 
-def _scene(job: JobFolder, config: GenerateConfig, device: torch.device) -> Scene:
+def _scenes(job: JobFolder, config: GenerateConfig, device: torch.device) -> list[Scene]:
+    """One of each particle."""
     checkpoint = CheckpointStore(job.checkpoints).newest("shape")
     if checkpoint is None:
         raise JobError("evaluate", f"{job.root} has no checkpoint.", "Run the job first.")
     particles = Particles(config, device)
     particles.load({name: tensor.to(device) for name, tensor in checkpoint.tensors.items()})
-    particles.scenes[0].field.set_progress(checkpoint.step)
-    return particles.scenes[0]
+    for scene in particles.scenes:
+        scene.field.set_progress(checkpoint.step)
+    return particles.scenes
+
+
+def _of_particles(
+    views: list[Float[Tensor, "views 3 height width"]], azimuth_deg: Float[Tensor, "views"], world: World, job: JobFolder
+) -> dict[str, Any]:  # fmt: skip
+    """Whether each of several particles is consistent, or only all together (paper, Fig. 6). Writes a contact sheet
+    with a row for each; {} for a single particle."""
+    if len(views) == 1:
+        return {}
+    oracle = oracle_of(world, views[0].device)
+    probs = [oracle.pose_probs(pictures) for pictures in views]
+    each = [measure_consistency(of_one, azimuth_deg) for of_one in probs]
+    shown = torch.cat([pictures[::2] for pictures in views])
+    enlarge = 2 if world.name == "figurines" else 1
+    write_sheet(job.result / "contact-sheet.png", shown, NUM_VIEWS // 2, enlarge=enlarge)
+    return {
+        "particles": [one.as_dict() for one in each],
+        "entropy_together": category_entropy(torch.cat(probs).mean(0)),
+        "entropy_of_each": sum(one.pose_entropy for one in each) / len(each),
+        "entropy_of_worst": min(one.pose_entropy for one in each),
+        "agreement_of_worst": min(one.azimuth_agreement for one in each),
+    }
 
 
 def _clip(prompt: str, name: str, device: torch.device) -> ClipJudge | None:
@@ -180,11 +207,14 @@ def _with_truth(
     extractor: FeatureExtractor, device: torch.device,
 ) -> dict[str, Any]:  # fmt: skip
     """What the embedded world adds: the oracle's poses, and the distance from the true figure."""
-    probs = oracle_of(world, device).pose_probs(pictures)
+    oracle = oracle_of(world, device)
+    probs = oracle.pose_probs(pictures)
     found: dict[str, Any] = {"judge": "oracle"} | classified(probs, POSES, azimuth_deg)
     figure = figure_or_none(config.prompt)
     if figure is None:
         return found
+    if "hat" in config.prompt.lower().split() and isinstance(oracle, Oracle):
+        found["hat_share"] = float((oracle.hat_probs(pictures) > 0.5).float().mean())
     cameras = orbit(NUM_VIEWS, EMBEDDED_CAMERAS, torch.device("cpu"), 180 / NUM_VIEWS)
     true = true_views(figure, cameras, pictures.shape[-1]).to(device)
     found |= {f"views_{name}": value for name, value in distance_up_to_yaw(extractor, pictures, true).items()}
