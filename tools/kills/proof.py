@@ -3,9 +3,9 @@
     python tools/kills/proof.py OUT [--kills 50] [--jobs 6] [--seed 0]
 
 A Blender without a window (`artist.py`) generates with the embedded prior and few steps, resumes what was interrupted
-and imports what is done. It, its workers, or both at once are killed by SIGKILL; a killed Blender is started again. In the
-end every result is compared with that of a run that nobody disturbed. Writes OUT/report.json, and ends with 0 if all
-holds. For Linux; standard library only.
+and imports what is done. It, its workers, or both at once are killed by SIGKILL; a killed Blender is started again. In
+the end every result is compared with that of a run that nobody disturbed. Writes OUT/report.json, and ends with 0 if
+all holds. For Linux; standard library only.
 """
 
 from __future__ import annotations
