@@ -91,7 +91,9 @@ def _draw_hints(column, settings: RecDreamerSettings, context):
             height_m=None if start.keeps_size else settings.height * metres_per_unit(context.scene),
         )
     if is_unread(start.objects, kind):
-        draw_text(column, "What becomes of it is not known until it is evaluated.", context, "INFO")
+        draw_text(
+            column, "Not checked yet: it has Geometry Nodes, instances or very many faces.", context, "INFO"
+        )
         column.operator("recdreamer.check_start")
     for text in (*verdict_of(start.objects, kind).warnings, *sizes, start.left_out):
         if text:

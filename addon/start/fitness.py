@@ -87,7 +87,7 @@ def verdict_of(objects: Sequence[bpy.types.Object], kind: Start) -> Verdict:
 
 def is_unread(objects: Sequence[bpy.types.Object], kind: Start) -> bool:
     """True if the panel cannot know what becomes of the objects until *Check Object* evaluates them."""
-    return _read(objects, kind) is None and any(map(_may_have_faces, objects))
+    return _is_costly(objects) and not (_checked and _checked[0].of == _key(objects, kind))
 
 
 def check(objects: Sequence[bpy.types.Object], kind: Start, context: bpy.types.Context) -> None:
@@ -176,8 +176,7 @@ def _read(objects: Sequence[bpy.types.Object], kind: Start) -> _Shown | None:
         return _shown[0]
     _shown.clear()
     parts = [obj for obj in objects if obj.type in MESHABLE]
-    num_faces = sum(len(obj.data.polygons) for obj in parts if obj.type == "MESH")
-    if not parts or num_faces > MAX_FACES or not all(map(_is_easily_read, objects)):
+    if not parts or _is_costly(objects):
         return None
     started = time.monotonic()
     try:
@@ -195,8 +194,9 @@ def _key(objects: Sequence[bpy.types.Object], kind: Start) -> tuple:
     return (kind, *(obj.session_uid for obj in objects))
 
 
-def _may_have_faces(obj: bpy.types.Object) -> bool:
-    return obj.mode != "EDIT" and (obj.type in MESHABLE or obj.instance_type != "NONE")
+def _is_costly(objects: Sequence[bpy.types.Object]) -> bool:
+    num_faces = sum(len(obj.data.polygons) for obj in objects if obj.type == "MESH")
+    return num_faces > MAX_FACES or not all(map(_is_easily_read, objects))
 
 
 def _is_easily_read(obj: bpy.types.Object) -> bool:

@@ -172,7 +172,7 @@ def with_nodes(obj, node="GeometryNodeSubdivideMesh"):
     return tree
 
 
-UNKNOWN = "What becomes of it is not known until it is evaluated."
+UNKNOWN = "Not checked yet: it has Geometry Nodes, instances or very many faces."
 
 
 def test_what_the_panel_cannot_evaluate_is_said_by_a_check(settings, said):
