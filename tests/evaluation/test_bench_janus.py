@@ -342,24 +342,33 @@ def test_results_are_collected_into_a_page_that_needs_no_other_file(tmp_path: Pa
 
 
 def test_runs_are_counted_again_from_what_they_have_kept(tmp_path: Path) -> None:
-    """A true bear whose ears an earlier version took for one, and a run of that version, which stays as it was."""
+    """A true bear whose ears an earlier version took for one; one of that version, which has kept pictures alone; and
+    birds that have kept neither, which stay as they were."""
     small = JanusBench(tmp_path, SUITES["small"], "builtin", "cpu", reference_count=3)
     runs, old = planned(small), ROWS[2] | {"field_chamfer": 0.02, "janus_score": 0.5, "success": 0.0}
     bears = [run for run in runs if run.prompt == "a red bear"]
+    bird = next(run for run in runs if run not in bears)
     cameras = orbit(24, EMBEDDED_CAMERAS, torch.device("cpu"), 7.5)
     figure = figure_or_none("a red bear")
     assert figure is not None
     for run in bears:
         finished_run(run.folder, old)
         write_sheet(run.folder / "views.png", true_views(figure, cameras, 64), 24)
+    finished_run(bird.folder, old)
+    (bird.folder / "views.png").unlink()
     points = true_surface(figure, 20_000).points.astype(np.float16)
     np.savez_compressed(bears[0].folder / "surface.npz", points=points)
     said = recount(small, runs)
-    assert said.startswith("R of 1 of 2 finished runs was counted again.") and bears[1].folder.name in said
-    renewed, kept = (job_runs.read_row(run.folder) for run in bears)
-    assert renewed["janus_score"] == 0 and renewed["success"] == 1 and renewed["seconds"] == 20
-    assert kept == old
-    assert collect(small, runs)["facts"]["ears counted by an earlier version"] == "1 runs"
+    assert said.startswith("R of 2 of 3 finished runs was counted again. Ears of 1 were counted on the hull")
+    assert said.endswith(f"Not enough has been kept by {bird.folder.name}.")
+    for run, source in zip(bears, ("surface", "pictures"), strict=True):
+        renewed = job_runs.read_row(run.folder)
+        assert renewed["janus_score"] == 0 and renewed["success"] == 1 and renewed["seconds"] == 20
+        assert renewed["ears_from"] == source
+    assert job_runs.read_row(bird.folder) == old
+    facts = collect(small, runs)["facts"]
+    assert facts["ears counted by an earlier version"] == "1 runs"
+    assert facts["ears counted on the hull of pictures"] == "1 runs"
     with pytest.raises(RequestError, match="Only objects"):
         recount(bench(tmp_path, "control"), [])
 

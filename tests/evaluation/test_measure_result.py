@@ -50,12 +50,16 @@ def test_a_run_is_counted_again_from_what_it_has_kept(bear_folder: Path, tmp_pat
     job, world = JobFolder(tmp_path), WORLDS["figurines"]
     cameras = orbit(24, EMBEDDED_CAMERAS, torch.device("cpu"), 7.5)
     write_sheet(tmp_path / "views.png", true_views(figure_of("a red bear"), cameras, 64), 24)
-    assert recounted(job, "a red bear", world) is None, "an earlier version has kept no points"
+    by_pictures = recounted(job, "a red bear", world)
+    assert by_pictures is not None and by_pictures["ears_from"] == "pictures" and by_pictures["success"] == 1
+    assert recounted(job, "a red robot", world) is None, "an antenna is too thin to be counted in pictures"
+    assert recounted(JobFolder(tmp_path / "none"), "a red bear", world) is None
     mesh, _ = read(bear_folder)
     measured = measure_surface(job, mesh, "a red bear", one_hot(pose_class(AZIMUTHS)))
     assert surface_path(job).stat().st_size < 150_000
     found = recounted(job, "a red bear", world)
-    assert found is not None and found == {key: measured[key] for key in found} and found["success"] == 1
+    assert found is not None and found.pop("ears_from") == "surface" and found["success"] == 1
+    assert found == {key: measured[key] for key in found}
     points = np.load(surface_path(job))["points"]
     np.savez_compressed(surface_path(job), points=points[(points[:, 0] < 0.1) | (points[:, 2] < 0.6)])
     found = recounted(job, "a red bear", world)

@@ -178,21 +178,26 @@ def bench_janus(bench: JanusBench) -> dict[str, Any]:
 
 
 def recount(bench: JanusBench, runs: Sequence[BenchRun]) -> str:
-    """Count R of all finished runs again as this version counts, from what they have kept. Returns a sentence that says
-    which have kept no points of their surface; theirs stays as it was."""
+    """Count R of all finished runs again as this version counts, from what they have kept. Returns sentences that say
+    of which ears were counted on the hull of pictures, and which have not enough for either; theirs stays as it was."""
     world = world_of(bench.prior)
     if world is None or bench.suite.kind == "particles":
         raise RequestError("Only objects of the embedded worlds are counted again.", "Leave out --recount.")
     finished = [run for run in runs if "failed" not in read_row(run.folder)]
-    left = []
+    left, by_pictures = [], 0
     for run in finished:
         score = recounted(JobFolder(run.folder), run.prompt, world)
         if score is None:
             left.append(run.folder.name)
         else:
+            by_pictures += score["ears_from"] == "pictures"
             write_atomically(run.folder / "row.json", json.dumps(read_row(run.folder) | score, indent=2))
     said = f"R of {len(finished) - len(left)} of {len(finished)} finished runs was counted again."
-    return f"{said} No points of their surface have been kept by {', '.join(left)}." if left else said
+    if by_pictures:
+        said += (
+            f" Ears of {by_pictures} were counted on the hull of their pictures: they have kept no surface."
+        )
+    return f"{said} Not enough has been kept by {', '.join(left)}." if left else said
 
 
 def with_made_templates(bench: JanusBench, run: BenchRun) -> JobRequest:
@@ -236,9 +241,12 @@ def settings_of(bench: JanusBench, rows: Sequence[dict[str, Any]]) -> dict[str, 
     seconds = [row["seconds"] for row in rows if "seconds" in row]
     # Before points were kept, ears were counted in one horizontal cut, which took some pairs for one.
     older = sum(
-        "field_chamfer" in row and not surface_path(JobFolder(bench.out / "runs" / row["folder"])).exists()
+        "field_chamfer" in row
+        and "ears_from" not in row
+        and not surface_path(JobFolder(bench.out / "runs" / row["folder"])).exists()
         for row in rows
     )
+    hulls = sum(row.get("ears_from") == "pictures" for row in rows)
     return {
         "suite": bench.suite.name,
         "what it asks": bench.suite.question,
@@ -250,6 +258,7 @@ def settings_of(bench: JanusBench, rows: Sequence[dict[str, Any]]) -> dict[str, 
         "settings": json.dumps(bench.suite.settings | bench.settings),
         "runs": f"{len(rows)}, {sum('failed' in row for row in rows)} failed or not run",
         "ears counted by an earlier version": f"{older} runs" if older else "",
+        "ears counted on the hull of pictures": f"{hulls} runs" if hulls else "",
         "devices": ", ".join(devices),
         "mean seconds of a run": f"{fmean(seconds):.0f}" if seconds else "",
         "versions": f"recdreamer {__version__}, torch {torch.__version__}, Python {platform.python_version()}",

@@ -41,6 +41,7 @@ from recdreamer.evaluation.view_metrics import (
     neighbor_cosine,
     opposite_cosine,
 )
+from recdreamer.evaluation.visual_hull import hull_mesh
 from recdreamer.images import write_sheet
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.mesh.extract import extract_mesh
@@ -61,6 +62,8 @@ VIEWS_PX = {"figurines": 64, "animals": 128, None: 224}
 SURFACE_POINTS = 50_000
 KEPT_POINTS = 20_000
 """Of a run's surface, in surface.npz: about 100 kB."""
+TOO_THIN = ("robot",)
+"""Kinds whose antenna, 1.5 pixels wide, is now and then not seen in pictures of 64."""
 CLIP = {"figurines": "builtin", "animals": "clip", None: "clip"}
 
 
@@ -260,27 +263,52 @@ def surface_path(job: JobFolder) -> Path:
 
 
 def janus_score_of(job: JobFolder, prompt: str, probs: Float[Tensor, "views poses"]) -> JanusScore:
-    """R of a run in the embedded world, with ears where the run has kept points of its surface."""
-    figure = figure_or_none(prompt)
-    if figure is None or not surface_path(job).exists():
+    """R of a run in the embedded world, with ears if the run has kept points of its surface."""
+    if figure_or_none(prompt) is None or not surface_path(job).exists():
         return count_features(probs.cpu())
-    kind = next(kind for kind in KINDS if kind in prompt.lower().split())
     with np.load(surface_path(job), allow_pickle=False) as kept:
-        points = kept["points"].astype(np.float64)
+        return _score_with_ears(prompt, kept["points"].astype(np.float64), probs)
+
+
+def _score_with_ears(
+    prompt: str, points: Float[np.ndarray, "points 3"], probs: Float[Tensor, "views poses"]
+) -> JanusScore:
+    """Of points in the frame of the prompt's figure. What that figure itself shows is counted alike: a hat hides a
+    crest."""
+    figure, kind = figure_or_none(prompt), _kind_of(prompt)
+    assert figure is not None, "The prompt names no figure."
     true = true_surface(figure, KEPT_POINTS).points
-    # What the true figure shows is counted alike: a hat hides a crest.
     on_head = (count_on_head(points, figure, kind), count_on_head(true, figure, kind))
     return count_features(probs.cpu(), kind, on_head)
 
 
+def _kind_of(prompt: str) -> str:
+    return next(kind for kind in KINDS if kind in prompt.lower().split())
+
+
 def recounted(job: JobFolder, prompt: str, world: World) -> dict[str, Any] | None:
-    """R and success of a finished run counted again from its pictures and the points of its surface, as this version
-    counts; None if the run has kept no such points, as runs of earlier versions have not."""
-    pictures = job.root / "views.png"
-    if not (surface_path(job).exists() and pictures.exists()):
+    """R and success of a finished run counted again from what it has kept, as this version counts.
+
+    Faces and backs are read from its pictures. Ears are counted on the points of its surface, or, in runs of earlier
+    versions, which have none, on the visual hull of the pictures; `ears_from` says which. None without the pictures, and
+    for hulls of what is too thin to be seen in them.
+    """
+    path, figure = job.root / "views.png", figure_or_none(prompt)
+    if not path.exists() or figure is None:
         return None
-    probs = oracle_of(world).pose_probs(split_row(pictures, NUM_VIEWS))
-    return janus_score_of(job, prompt, probs).as_dict()
+    pictures = split_row(path, NUM_VIEWS)
+    probs = oracle_of(world).pose_probs(pictures)
+    if surface_path(job).exists():
+        return janus_score_of(job, prompt, probs).as_dict() | {"ears_from": "surface"}
+    if _kind_of(prompt) in TOO_THIN:
+        return None
+    try:
+        mesh = hull_mesh(pictures, orbit(NUM_VIEWS, EMBEDDED_CAMERAS, pictures.device, 180 / NUM_VIEWS))
+    except JobError:  # The pictures show nothing.
+        return None
+    lo, hi = figure_bounds(figure)
+    points = mesh_surface(fitted_to(mesh, best_yaw(mesh, figure), lo, hi), None, KEPT_POINTS).points
+    return _score_with_ears(prompt, points, probs).as_dict() | {"ears_from": "pictures"}
 
 
 def write_pose_trace(job: JobFolder, device: torch.device, world: World = DEFAULT_WORLD) -> None:
