@@ -76,7 +76,11 @@ def lines(title: str, x: Sequence[float | int], series: dict[str, Sequence[float
         drawn += f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="2"/>'
         drawn += f'<rect x="{at}" y="{height - 15}" width="10" height="10" fill="{color}"/>'
         drawn += f'<text x="{at + 14}" y="{height - 6}">{escape(name)}</text>'
-    ends = f'<text x="{left}" y="{height - 28}">{x[0]:g}</text><text x="{width - 34}" y="{height - 28}">{last:g}</text>'
+    at_first = float(place(x[0], 0).split(",")[0])
+    ends = "".join(
+        f'<text x="{at:.0f}" y="{height - 28}">{value:g}</text>'
+        for at, value in ((at_first, x[0]), (width - 34, last))
+    )
     return (
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img">{grid}{drawn}{ends}</svg></figure>'

@@ -62,8 +62,6 @@ VIEWS_PX = {"figurines": 64, "animals": 128, None: 224}
 SURFACE_POINTS = 50_000
 KEPT_POINTS = 20_000
 """Of a run's surface, in surface.npz: about 100 kB."""
-TOO_THIN = ("robot",)
-"""Kinds whose antenna, 1.5 pixels wide, is now and then not seen in pictures of 64."""
 CLIP = {"figurines": "builtin", "animals": "clip", None: "clip"}
 
 
@@ -290,8 +288,7 @@ def recounted(job: JobFolder, prompt: str, world: World) -> dict[str, Any] | Non
     """R and success of a finished run counted again from what it has kept, as this version counts.
 
     Faces and backs are read from its pictures. Ears are counted on the points of its surface, or, in runs of earlier
-    versions, which have none, on the visual hull of the pictures; `ears_from` says which. None without the pictures, and
-    for hulls of what is too thin to be seen in them.
+    versions, which have none, on the visual hull of the pictures; `ears_from` says which. None without the pictures.
     """
     path, figure = job.root / "views.png", figure_or_none(prompt)
     if not path.exists() or figure is None:
@@ -300,8 +297,6 @@ def recounted(job: JobFolder, prompt: str, world: World) -> dict[str, Any] | Non
     probs = oracle_of(world).pose_probs(pictures)
     if surface_path(job).exists():
         return janus_score_of(job, prompt, probs).as_dict() | {"ears_from": "surface"}
-    if _kind_of(prompt) in TOO_THIN:
-        return None
     try:
         mesh = hull_mesh(pictures, orbit(NUM_VIEWS, EMBEDDED_CAMERAS, pictures.device, 180 / NUM_VIEWS))
     except JobError:  # The pictures show nothing.

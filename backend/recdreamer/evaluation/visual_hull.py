@@ -15,7 +15,10 @@ CELLS = 128
 """Along each side of the cube [-1, 1]³."""
 CONTRAST = 0.06
 """A pixel that is farther than this from the background, in any channel of [0, 1], belongs to the object."""
-HULL_MESH = MeshConfig(resolution=100, target_faces=20_000, closed_gap=0.0, smoothing_steps=2)
+HULL_MESH = MeshConfig(
+    resolution=100, target_faces=20_000, closed_gap=0.0, smoothing_steps=2, min_component_share=0.0005
+)
+"""Loose parts down to a ball of a pixel stay: the tip of an ear whose middle has the background's colour is one."""
 
 
 def outlines(pictures: Float[Tensor, "views 3 size size"]) -> Bool[np.ndarray, "views size size"]:
