@@ -221,9 +221,10 @@ def _processes() -> dict[int, list[str]]:
 
 def _has_open(pid: int, name: str) -> bool:
     files = []
-    for link in Path(f"/proc/{pid}/fd").glob("*"):
-        with suppress(OSError):
-            files.append(link.readlink().name)
+    with suppress(OSError):  # Process and files may be gone at any time.
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                files.append(link.readlink().name)
     return name in files
 
 
