@@ -19,6 +19,7 @@ MODULES = (
     "operators.results",
     "operators.quads",
     "operators.quads_bake",
+    "operators.lods",
     "operators.cards",
     "operators.capture",
     "operators.gallery",
