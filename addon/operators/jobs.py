@@ -30,6 +30,17 @@ REPEATED = (
 REPLACED = "The current result is replaced when the new one is finished. Import then updates the object"
 
 
+REPLACES = (
+    (
+        "EARLIER",
+        "Earlier Version",
+        "The draft that was refined, or the result of the job that was retried. Without one, a new object is added",
+    ),
+    ("ACTIVE", "Active Object", "The active object, which may be the result of any other job"),
+    ("NOTHING", "Nothing", "A new object is added, unless that of this job is in the scene"),
+)
+
+
 NOT_OBJECT_MODE = Reason("Switch to Object Mode first.", "mode")
 NO_ACTIVE_RESULT = "Make an imported result the active object first."
 JOB_IS_RUNNING = Reason("A job is running. Pause or stop it first.", "running")
@@ -220,6 +231,12 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
         default=True,
     )
 
+    replaces: EnumProperty(
+        name="Replace",
+        description="What the result takes the place of",
+        items=REPLACES,
+        options={"SKIP_SAVE"},
+    )
     frame: BoolProperty(name="Frame", description="Move the view so that a new object is seen", default=True)
     show_texture: BoolProperty(
         name="Show Texture",
@@ -239,6 +256,7 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
             job.folder.root,
             context,
             hide_start=self.hide_start,
+            replaces=self.replaces,
             say=lambda text: self.report({"INFO"}, text),
         )
         is_new = any(obj.session_uid not in before for obj in objects)
