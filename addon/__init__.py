@@ -37,6 +37,7 @@ MODULES = (
     "panels.list_of_jobs",
     "panels.shelf",
     "panels.result",
+    "panels.target_box",
     "shelf.front_gizmo",
     "shelf.coverage",
     "session",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import Literal
 
 import bpy
 import numpy as np
-from mathutils import Matrix, Vector
+from mathutils import Matrix
 
 from ...backend.recdreamer.shared.json_values import read_json
 from ...backend.recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
@@ -23,15 +22,12 @@ from ..jobs.placement import PLACEMENT, StartPlacement, start_job_id
 from ..objects.hiding import hide, show_in_local_view
 from ..objects.new_data import removed_on_error
 from ..objects.object_keys import JOB_KEY, PARTICLE_KEY, find_imported, find_start, job_of
-from ..objects.rest_positions import world_of_job
-from ..properties import metres_per_unit
 from . import paint_import
 from .material import build_material
 from .mesh import build_mesh, read_arrays, read_slots, renew_mesh, slot_materials
+from .target import GAP, boxes_of, place_of
 
 NAME_LENGTH = 40
-_GAP = 1.2
-"""Distance between neighbors in a row, in widths."""
 Replaces = Literal["EARLIER", "ACTIVE", "NOTHING"]
 """What a result takes the place of: the result of which it is a better version, the active object, or nothing."""
 
@@ -117,7 +113,7 @@ def _import(
             result.location.x += right * result.scale.x
             collection.objects.link(result)
             is_new = True
-        right += _GAP * float(np.ptp(mesh_arrays[0][:, 0]))
+        right += (1 + GAP) * float(np.ptp(mesh_arrays[0][:, 0]))
         _stamp(result, job.root.name, index, request)
         if seeds:
             result["recdreamer_repeated_seeds"] = seeds
@@ -221,49 +217,16 @@ def _place(
     earlier: bpy.types.Object | None,
     context: bpy.types.Context,
 ) -> None:
-    """Place the result like the start object or the earlier result, else at the 3D cursor."""
-    scale = 1 / metres_per_unit(context.scene)
-    result.scale = (scale,) * 3
-    world = placement.world if placement is not None else []
-    if earlier is not None:
-        world = world_of_job(earlier, context).tolist()
-    if world:
-        keeps_size, place_m = (
-            (True, (0, 0, 0)) if placement is None else (placement.keep_size, placement.place_m)
-        )
-        result.matrix_world = Matrix(world) @ Matrix.Translation(place_m)
-        if not keeps_size:
-            result.scale = (scale,) * 3
-    elif placement is None or not placement.object:
-        target = context.object
-        if target is not None and target.type == "EMPTY" and target.select_get():
-            result.matrix_world = target.matrix_world @ result.matrix_world
-            return
-        result.location = context.scene.cursor.location
-        result.location.x += _way_out(result, context)
-    else:
-        result.location = [scale * value for value in placement.place_m]
-        result.rotation_euler.z = math.radians(placement.front_deg)
-
-
-def _way_out(result: bpy.types.Object, context: bpy.types.Context) -> float:
-    """How far a new object has to go along X, so that it does not stand inside of another one."""
-    context.view_layer.update()
-    corners = np.array([result.matrix_basis @ Vector(corner) for corner in result.bound_box])
-    low, high = corners.min(0), corners.max(0)
+    """Place the result like the start object or the earlier result, else on the empty or at the 3D cursor."""
     own = result.data.materials[0].get(JOB_KEY)
-    others = [
-        obj
-        for obj in context.visible_objects
-        if obj.type == "MESH" and obj.data.vertices and obj.get(JOB_KEY) != own
-    ]
-    boxes = [np.array([obj.matrix_world @ Vector(corner) for corner in obj.bound_box]) for obj in others]
-    moved = 0.0
-    for box in sorted(boxes, key=lambda box: box[:, 0].min()):
-        step = np.array((moved, 0, 0))
-        if (low + step < box.max(0)).all() and (high + step > box.min(0)).all():
-            moved = float(box[:, 0].max() - low[0] + (_GAP - 1) * (high[0] - low[0]))
-    return moved
+    corners = np.array(result.bound_box)
+
+    def neighbors() -> np.ndarray:
+        context.view_layer.update()
+        return boxes_of(context, lambda obj: obj.get(JOB_KEY) != own)
+
+    box = corners.min(0), corners.max(0)
+    result.matrix_world = Matrix(place_of(placement, earlier, box, neighbors, context).tolist())
 
 
 def _starts(
