@@ -36,6 +36,7 @@ MODULES = (
     "panels.queue_of_jobs",
     "panels.list_of_jobs",
     "panels.shelf",
+    "result.live_mesh",
     "panels.result",
     "panels.target_box",
     "shelf.front_gizmo",

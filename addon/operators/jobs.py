@@ -16,7 +16,7 @@ from ..jobs.model_tasks import EXTRACTOR
 from ..jobs.registry import Job
 from ..preference_access import get_preferences
 from ..properties import metres_per_unit
-from ..result import scene_import, viewing
+from ..result import live_mesh, scene_import, viewing
 from ..session import session, start_next
 from ..trouble import Reason
 from . import start_files, use_settings
@@ -251,6 +251,7 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
     def act(self, context, job):
         if job.why_not_import:
             return job.why_not_import
+        live_mesh.remove()
         before = {obj.session_uid for obj in context.scene.objects}
         objects = scene_import.import_result(
             job.folder.root,

@@ -7,13 +7,11 @@ import numpy as np
 from mathutils import Matrix
 
 from ..properties import metres_per_unit
-from ..result.target import Target, box_lines, boxes_of, target_of_settings
+from ..result.target import MAX_NEIGHBORS, Target, box_lines, boxes_of, target_of_settings
 from ..session import session
 from ..shelf.coverage import draw_lines
 
 COLOR, HIGHLIGHT = (0.3, 0.75, 1.0), (0.6, 0.9, 1.0)
-MAX_NEIGHBORS = 300
-"""In a scene of more objects the box may be drawn inside of one, beside which the result will stand."""
 _neighbors = np.empty((0, 2, 3))
 """Boxes of what a new object has to stand beside. Looked for by the timer, because a draw has to be quick."""
 _handle = None

@@ -12,12 +12,15 @@ import numpy as np
 from mathutils import Matrix, Vector
 
 from ..jobs.placement import StartPlacement
+from ..objects.object_keys import LIVE_KEY
 from ..objects.rest_positions import frame_of, world_of_job
 from ..properties import metres_per_unit
 from ..start.mesh_capture import front_turned
 
 GAP = 0.2
 """Between a new object and what it stands beside, in widths of the new one."""
+MAX_NEIGHBORS = 300
+"""That are looked at while nobody waits: in a scene of more objects, box and preview may stand inside of one."""
 CORNERS = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)], float)
 EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if np.abs(CORNERS[a] - CORNERS[b]).sum() == 1]
 
@@ -77,7 +80,8 @@ def boxes_of(
     context: bpy.types.Context, counts: Callable[[bpy.types.Object], bool], most: int | None = None
 ) -> np.ndarray:
     """Corners of the boxes in the world, `boxes 2 3`, around the visible meshes that count; of the first `most`."""
-    meshes = (obj for obj in context.visible_objects if obj.type == "MESH" and obj.data.vertices)
+    meshes = (obj for obj in context.visible_objects if obj.type == "MESH" and LIVE_KEY not in obj)
+    meshes = (obj for obj in meshes if obj.data.vertices)
     found = list(islice((obj for obj in meshes if counts(obj)), most))
     if not found:
         return np.empty((0, 2, 3))

@@ -129,6 +129,15 @@ def write_preview(folder: Path, step: int) -> str:
     return name
 
 
+def write_coarse(folder: Path, step: int) -> None:
+    """A box in scene units that grows with the steps, replaced at once."""
+    mesh = box(1.0 + 0.01 * step)
+    rgb = np.full((8, 3), (200, 40, 30), np.uint8)
+    with (folder / "previews/.coarse.npz").open("wb") as file:
+        np.savez(file, verts=mesh["verts"] - np.float32(0.5), faces=mesh["faces"], rgb=rgb)
+    (folder / "previews/.coarse.npz").replace(folder / "previews/coarse.npz")
+
+
 def main() -> int:
     if "templates" in sys.argv:
         with turn("auto", lambda: time.sleep(0.05)):
@@ -201,6 +210,8 @@ def work(folder: Path, request: dict, mode: str, steps: int, lock: FolderLock) -
         probs = {"front": 0.4, "right": 0.2, "back": 0.22, "left": 0.18}
         now = {"step": step, "total": steps, "it_per_s": 4.0, "eta_s": (steps - step) / 4.0}
         preview = write_preview(folder, step)
+        if overrides.get("coarse"):
+            write_coarse(folder, step)
         write_state(folder, stage="shape", preview=preview, pose_distribution=probs, **now)
         send("progress", **now)
         send("preview", path=preview)

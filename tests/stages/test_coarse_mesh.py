@@ -117,7 +117,7 @@ def test_the_third_stage_has_its_own_mesh_with_fewer_faces(
     config: GenerateConfig, meshes: CoarseMeshes, tmp_path: Path
 ) -> None:
     fine = rough_mesh(ball_density, 96)
-    assert fine is not None and len(fine.faces) > 1.5 * MAX_FACES
+    assert fine is not None and len(fine.faces) > 2 * MAX_FACES
     assert meshes.offer(Painting(config, fine, Scene(config, CPU).field, CPU))
     assert np.ptp(written(tmp_path).verts, axis=0) == pytest.approx([1, 1, 1], abs=0.05)
 

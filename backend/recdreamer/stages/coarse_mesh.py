@@ -27,8 +27,8 @@ from recdreamer.shared.protocol import COARSE_MESH, JobFolder, write_atomically
 
 LEAST_S, SHARE = 2.0, 0.02
 """Least time between two meshes, and their share of the time at most."""
-MAX_FACES = 10_000
-"""So that Blender exchanges it within a few milliseconds."""
+MAX_FACES = 4_000
+"""So that Blender exchanges it within two milliseconds."""
 GRAY = 0.6
 """Of a surface whose colours are not known."""
 Color = Callable[[Float[Tensor, "points 3"], Float[Tensor, "points 3"]], Float[Tensor, "points 3"]]
