@@ -7,10 +7,12 @@ from types import ModuleType
 
 MODULES = (
     "preferences",
+    "start.fitness",
     "start.properties",
     "properties",
     "packed_pictures",
     "operators.jobs",
+    "operators.check_start",
     "operators.stop",
     "operators.queue",
     "operators.history",
