@@ -164,7 +164,7 @@ class Session:
                 task.cancel()
                 task.join()
         if self._registry is not None:
-            self._registry.shut_down()
+            self._registry.shut_down(kill=False)
         self.task = self.errand = self.gallery = self.check = self._registry = None
         self._costs = self.ended = None
         self.scrubbed, self.is_enlarged = ("", None), False

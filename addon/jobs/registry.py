@@ -26,8 +26,8 @@ from .client import CHECK_BACKEND, JobClient
 from .job import Job
 from .waiting import Queue, Turn
 
-SHUT_DOWN_S = 10.0
-"""Longest wait for workers to save and exit when the add-on is disabled."""
+SHUT_DOWN_S = 0.3
+"""Longest wait for workers to save and exit when Blender closes, which is to close at once; they need no Blender."""
 OPENED_AT_ONCE, OPENED_PER_POLL, LOOKS_PER_POLL, NAMES_PER_POLL = 50, 2, 20, 1000
 """Job folders that are opened with the data folder and in each poll; how many idle ones a poll looks at, and how many
 names it reads, so that thousands of them cost the user interface no more than a few."""
@@ -164,7 +164,8 @@ class JobRegistry:
             raise RequestError(reason, "Choose another job.")
         options = ["--again", again, "--seed", str(seed)] if again else []
         try:
-            job.client = JobClient(job.folder, command, backend, [*where, *options], self.data_folder)
+            keeps = job.request is not None and job.request.keep_running
+            job.client = JobClient(job.folder, command, backend, [*where, *options], self.data_folder, keeps)
         except OSError as error:
             if error.errno in trouble.FULL:
                 raise RequestError("The disk is full.", "Free some space, and resume the job.") from error
@@ -306,8 +307,11 @@ class JobRegistry:
         chosen = {job.id: job for job in self.jobs[first : self._next_look]} | self._elsewhere
         return [job for job in chosen.values() if job.client is None and not job.problem]
 
-    def shut_down(self, timeout_s: float = SHUT_DOWN_S) -> None:
-        """Make every worker save and exit, except those whose request says to keep running."""
+    def shut_down(self, timeout_s: float = SHUT_DOWN_S, *, kill: bool = True) -> None:
+        """Make every worker save and exit, except those that are to keep running.
+
+        After `timeout_s` the others are killed, or left to do it by themselves.
+        """
         self._end_reading()
         clients = [(job, job.client) for job in self._ours if job.client is not None]
         self._ours = []
@@ -316,9 +320,9 @@ class JobRegistry:
             job.client = None
         deadline = time.monotonic() + timeout_s
         for job, client in clients:
-            if not (job.request and job.request.keep_running):
-                client.shut_down(max(0.0, deadline - time.monotonic()))
-                job.state = client.state
+            if not client.keeps_running:
+                has_ended = client.shut_down(max(0.0, deadline - time.monotonic()), kill=kill)
+                job.state = client.state if has_ended else job.folder.read_state()
 
     def _open(self, folder: JobFolder) -> Job:
         try:

@@ -205,6 +205,12 @@ def _draw_actions(layout, job: Job, context):
         row.enabled = not job.why_not_stop
         row.operator("recdreamer.pause", icon="PAUSE").job_id = job.id
         row.operator("recdreamer.cancel", icon="X").job_id = job.id
+    if job.client is not None and job.condition in ("starting", "running"):
+        keeps = job.client.keeps_running
+        choice = layout.operator(
+            "recdreamer.keep_running", icon="CHECKBOX_HLT" if keeps else "CHECKBOX_DEHLT", emboss=False
+        )
+        choice.job_id, choice.keep = job.id, not keeps
 
 
 CLASSES = (

@@ -32,10 +32,15 @@ def send(kind: str, /, **values: object) -> None:
     print(json.dumps({"type": kind, **values}), flush=True)
 
 
-def listen() -> None:
+def listen(stays: bool) -> None:
     for line in sys.stdin:
-        ASKED["command"] = line.strip()
-    ASKED["command"] = ASKED["command"] or "pause"
+        word = line.strip()
+        if word in ("stay", "leave"):
+            stays = word == "stay"
+        else:
+            ASKED["command"] = word
+    if not stays:
+        ASKED["command"] = ASKED["command"] or "pause"
 
 
 def write_state(folder: Path, **values: object) -> None:
@@ -156,7 +161,7 @@ def main() -> int:
         steps = 3000 if mode == "long" else steps
         if mode not in ("refuse", "busy"):
             begin_again(folder, *sys.argv[sys.argv.index("--again") :][1::2])
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=listen, args=(request["keep_running"],), daemon=True).start()
     lock = FolderLock(folder)
     if mode == "refuse":
         print("ModuleNotFoundError: No module named 'torch'", file=sys.stderr)

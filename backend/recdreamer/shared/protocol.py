@@ -364,7 +364,8 @@ class JobFolder:
 #   error(kind, message, hint)            paused()      cancelled()
 # The kinds of errors are those of ErrorKind.
 # The worker reads "cancel" and "pause" lines from stdin, where end of file means that the parent process ended, and from
-# a file of the job folder (folder_lock.py). Readers ignore unknown types and fields.
+# a file of the job folder (folder_lock.py). On stdin, "stay" and "leave" say what it does at the end of the file, instead
+# of keep_running. Readers ignore unknown types and fields.
 
 
 def _validate_template(template: Template) -> None:
