@@ -89,10 +89,7 @@ START_MESH = "start/mesh.npz"
 #                                   mesh. The worker says them when the job begins.
 COARSE_MESH = "previews/coarse.npz"
 # While a job runs: its coarse mesh, replaced now and then, in scene units; its front is at -Y unless the job chooses one.
-# Like START_MESH, with
-#   verts   float32 (verts, 3)
-#   faces   int32 (faces, 3)
-#   rgb     uint8 (verts, 3)        sRGB
+# Like START_MESH, with verts, faces and rgb, which is uint8 (verts, 3) here, sRGB.
 RESULT_ROUGHNESS = 0.9
 """Of the material of a result, wherever it is made."""
 MAX_HEIGHT_M = 1e30
