@@ -6,6 +6,7 @@ import blf
 import bpy
 
 from . import describe
+from .translation import say
 
 MARGIN_PX, CARD_PX, ICON_PX = 80, 16, 22
 """What panel, scroll bar and a box take of the width of a region; the frame of a card; an icon. At a scale of 1."""
@@ -21,10 +22,10 @@ def draw_text(
     icon: str = "NONE",
     columns: int = 1,
 ) -> None:
-    """Draw text in as many lines as the region, or one of its equal columns, needs."""
+    """Draw text, translated, in as many lines as the region, or one of its equal columns, needs."""
     column = layout.column(align=True)
     width_px = room_px(context, columns) - (ICON_PX if icon != "NONE" else 0)
-    for index, line in enumerate(describe.wrap(text, max(MIN_WIDTH_PX, width_px), text_px)):
+    for index, line in enumerate(describe.wrap(say(text), max(MIN_WIDTH_PX, width_px), text_px)):
         column.label(text=line, icon=icon if index == 0 else ("BLANK1" if icon != "NONE" else "NONE"))
 
 

@@ -18,9 +18,13 @@ from .jobs import NOT_OBJECT_MODE
 
 
 class RECDREAMER_OT_inspect(GuardedOperator, bpy.types.Operator):
-    """Look at the active object from all sides: which side each view shows, and how many fronts there are. The report
-    opens in the browser. Templates of the shelf say what each side looks like; without any, the prompt does"""
+    """Find out which side each view of the active object shows"""
 
+    bl_description = (
+        "Look at the active object from all sides: which side each view shows, and how many fronts there are. The "
+        "report opens in the browser. Templates of the shelf say what each side looks like; without any, the prompt "
+        "does"
+    )
     bl_idname = "recdreamer.inspect"
     bl_label = "Inspect Sides"
 

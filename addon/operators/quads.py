@@ -61,7 +61,7 @@ class RECDREAMER_OT_make_quads(GuardedOperator, bpy.types.Operator):
                 original.select_set(True)
                 context.view_layer.objects.active = original
         hide(original)
-        self.report({"INFO"}, NO_TEXTURE)
+        self.tell("INFO", NO_TEXTURE)
 
 
 def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy.types.Object:

@@ -7,6 +7,7 @@ from ..jobs.errands import Advice, Verdict
 from ..layout import draw_text
 from ..properties import RecDreamerTemplate
 from ..session import session
+from ..translation import say
 
 COLUMNS = 2
 """Cards or suggested pictures per row."""
@@ -28,7 +29,7 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
     row.menu("RECDREAMER_MT_card", text="", icon="DOWNARROW_HLT")
     row = layout.row(align=True)
     source = template.bl_rna.properties["source"].enum_items[template.source]
-    text = f"{template.azimuth_deg:.0f}°" if template.has_camera else source.name
+    text = f"{template.azimuth_deg:.0f}°" if template.has_camera else say(source.name)
     row.label(text=text, icon=source.icon)
     row.operator("recdreamer.mirror_template", text="", icon="MOD_MIRROR", emboss=False).index = index
     row.operator("recdreamer.remove_template", text="", icon="X", emboss=False).index = index

@@ -12,10 +12,11 @@ import bpy
 from .. import compat, describe
 from ..jobs.registry import Job
 from ..layout import draw_text
-from ..operators.jobs import NOT_OBJECT_MODE, why_not_generate
+from ..operators.jobs import NOT_OBJECT_MODE, REDO, why_not_generate
 from ..operators.presets import RECDREAMER_MT_presets
 from ..preference_access import get_preferences
 from ..session import CATEGORY, session
+from ..translation import CONTEXT, say
 from .backend import draw_card_of_backend
 from .cure_buttons import draw_cure
 from .job_progress import draw_poses, draw_preview, draw_progress, name_of
@@ -53,6 +54,7 @@ class SidebarPanel:
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = CATEGORY
+    bl_translation_context = CONTEXT
 
 
 class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
@@ -157,7 +159,7 @@ def draw_job(layout, job: Job, context):
     condition = CONDITION_WORDS.get(job.condition, job.condition)
     if job.running_on not in ("", socket.gethostname()):
         condition = f"running on {describe.one_line(job.running_on, 40)}"
-    draw_text(layout, f"{name} · {condition}", context, CONDITION_ICONS[job.condition])
+    draw_text(layout, f"{name} · {say(condition)}", context, CONDITION_ICONS[job.condition])
     is_idle = job.condition in ("paused", "interrupted") and job.state.total
     if job.client is not None or job.condition == "running elsewhere" or is_idle:
         draw_progress(layout, job)
@@ -186,8 +188,7 @@ def _draw_actions(layout, job: Job):
         if job.stages_to_repeat:
             row = layout.row(align=True)
             for stage in job.stages_to_repeat:
-                text = f"Redo {stage.capitalize()}"
-                repeat = row.operator("recdreamer.repeat_stage", text=text, icon="FILE_REFRESH")
+                repeat = row.operator("recdreamer.repeat_stage", text=REDO[stage], icon="FILE_REFRESH")
                 repeat.job_id, repeat.stage = job.id, stage
         row = layout.row(align=True)
     if job.condition == "waiting":

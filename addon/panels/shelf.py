@@ -11,6 +11,7 @@ from ..layout import draw_text
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings
 from ..session import session
+from ..translation import say
 from .cards_of_templates import COLUMNS, draw_advice, draw_card
 from .jobs import SidebarPanel
 
@@ -37,8 +38,9 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         if settings.templates:
             self._draw_shelf(layout, context, settings)
         if settings.wants_turntable:
-            when = ", if it has changed" if settings.enabled_templates else ""
-            draw_text(layout, f"Generate first captures a turntable of the object{when}.", context, "INFO")
+            is_renewed = bool(settings.enabled_templates)
+            text = f"Generate first captures a turntable of the object{', if it has changed' if is_renewed else ''}."
+            draw_text(layout, text, context, "INFO")
         elif not settings.templates:
             draw_text(layout, "No templates: poses are drawn automatically.", context, "INFO")
 
@@ -62,7 +64,7 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         if task.is_running:
             row = layout.row(align=True)
             factor = describe.fraction(task.line)
-            row.progress(factor=factor or 0.0, text=task.title if factor else task.line or f"{task.title} …")
+            row.progress(factor=factor or 0.0, text=say(task.title if factor else task.line or task.title))
             row.operator("recdreamer.cancel_errand", text="", icon="X")
         elif task.problem:
             draw_text(layout, task.problem, context, "INFO" if task.problem == CANCELED else "ERROR")
@@ -107,7 +109,7 @@ def draw_gallery(layout, gallery: Gallery):
         )
         pick.index = index
     row = layout.row(align=True)
-    row.operator("recdreamer.add_picked", text=f"Add Selected ({len(gallery.picked)})", icon="ADD")
+    row.operator("recdreamer.add_picked", text=say(f"Add Selected ({len(gallery.picked)})"), icon="ADD")
     row.operator("recdreamer.discard_gallery", icon="X")
 
 
