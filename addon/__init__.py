@@ -36,6 +36,8 @@ MODULES = (
     "panels.queue_of_jobs",
     "panels.list_of_jobs",
     "panels.shelf",
+    "panels.actions",
+    "panels.shortcuts",
     "panels.result",
     "shelf.front_gizmo",
     "shelf.coverage",

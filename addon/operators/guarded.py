@@ -12,6 +12,18 @@ from ..objects.new_data import removed_on_error
 from ..preference_access import get_preferences
 from ..translation import CONTEXT, hint, tell
 
+STATES = (
+    ("TOGGLE", "Toggle", "On if it is off, and off if it is on"),
+    ("ON", "On", "Whatever it is now"),
+    ("OFF", "Off", "Whatever it is now"),
+)
+"""Choices of an operator that switches something."""
+
+
+def switched(state: str, is_on: bool) -> bool:
+    """What something becomes that is on or off now, by the choice of an operator."""
+    return not is_on if state == "TOGGLE" else state == "ON"
+
 
 class GuardedOperator:
     """Base of all operators: no error of `run` reaches Blender, which would show a traceback."""

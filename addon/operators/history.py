@@ -16,7 +16,7 @@ from ..result import scene_import
 from ..session import session
 from ..setup.progress import tree_size
 from ..translation import say
-from .guarded import GuardedOperator, why_not
+from .guarded import STATES, GuardedOperator, switched, why_not
 from .jobs import NOT_OBJECT_MODE, JobOperator
 
 KINDS = (
@@ -46,8 +46,12 @@ class RECDREAMER_OT_compare_job(JobOperator, bpy.types.Operator):
     bl_idname = "recdreamer.compare_job"
     bl_label = "Compare"
 
+    state: EnumProperty(name="State", items=STATES, options={"SKIP_SAVE"})
+
     def act(self, context, job):
-        session.compared_id = "" if session.compared_id == job.id else job.id
+        is_marked = session.compared_id == job.id
+        if switched(self.state, is_marked) != is_marked:
+            session.compared_id = "" if is_marked else job.id
         return ""
 
 

@@ -149,6 +149,8 @@ class RECDREAMER_MT_card(bpy.types.Menu):
         layout.separator()
         layout.prop(template, "weight")
         layout.operator("recdreamer.redo_template", icon="FILE_REFRESH").index = index
+        layout.operator("recdreamer.mirror_template", icon="MOD_MIRROR").index = index
+        layout.operator("recdreamer.remove_template", icon="X").index = index
         layout.operator("recdreamer.draw_novel_views", icon="CAMERA_DATA").index = index
         if not get_preferences().views_model:
             layout.operator("recdreamer.open_preferences", text="Choose Multi-View Model", icon="PREFERENCES")
