@@ -94,7 +94,7 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
             draw_text(layout, describe.cost(session.cost_of(context.scene)), context, "TIME")
         changes = context.scene.recdreamer.changes
         if changes:
-            draw_text(layout, " · ".join(changes), context, "PRESET")
+            draw_text(layout, ", ".join(changes), context, "PRESET")
         button = layout.split(factor=0.7, align=True)
         button.scale_y = 1.5
         button.operator("recdreamer.generate", icon="SHADERFX")
