@@ -8,10 +8,12 @@ from types import ModuleType
 MODULES = (
     "translation",
     "preferences",
+    "start.fitness",
     "start.properties",
     "properties",
     "packed_pictures",
     "operators.jobs",
+    "operators.check_start",
     "operators.stop",
     "operators.queue",
     "operators.history",

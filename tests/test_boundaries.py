@@ -29,14 +29,15 @@ SHARED = [
         "worlds",
         "uv_map",
         "material_slots",
+        "doubled_faces",
         "start_check",
         "prompt_words",
     )
 ]
 """What both sides import, lowest first: the contract between them, how its files are read and written, the words that
-embedded priors know, what UVs can be painted, the material slots of a mesh, what becomes of an object that a job starts
-from, and which words of a prompt are read."""
-WITH_NUMPY = {"safe_files", "uv_map", "material_slots", "start_check"}
+embedded priors know, what UVs can be painted, the material slots of a mesh, which faces lie upon others, what becomes
+of an object that a job starts from, and which words of a prompt are read."""
+WITH_NUMPY = {"safe_files", "uv_map", "material_slots", "doubled_faces", "start_check"}
 JUDGES = [path for path in BACKEND if path.parent.name == "evaluation"]
 
 BLENDER = {
@@ -174,9 +175,9 @@ def test_what_is_shared_can_be_imported_where_there_is_nothing_else():
         [sys.executable, "-c", script], cwd=ROOT / "backend", capture_output=True, text=True, check=True
     )
     ours = {name for name in done.stdout.split() if name.startswith("recdreamer")}
-    above = {"device_lock", "worlds", "uv_map", "material_slots", "start_check", "prompt_words"}
-    names = {f"recdreamer.shared.{path.stem}" for path in SHARED if path.stem not in above}
-    assert ours == {"recdreamer", "recdreamer.shared"} | names
+    # The lock of a device is for workers, and what follows the protocol stands on it.
+    names = {path.stem for path in SHARED[: SHARED.index(PROTOCOL) + 1]} - {"device_lock"}
+    assert ours == {"recdreamer", "recdreamer.shared", *(f"recdreamer.shared.{name}" for name in names)}
     # Negative control: the same lock keeps the field out.
     script = f"{block}import recdreamer.field"
     done = subprocess.run(

@@ -10,7 +10,7 @@ from dataclasses import replace
 import bpy
 import numpy as np
 
-from ...backend.recdreamer.shared.protocol import START_MESH, JobFolder, JobRequest, RequestError, Start
+from ...backend.recdreamer.shared.protocol import START_MESH, JobFolder, JobRequest, RequestError
 from ...backend.recdreamer.shared.safe_files import confined, read_npz
 from ..jobs.placement import PLACEMENT, START_FACES, StartPlacement, start_job_id
 from ..objects.object_keys import OBJECT_KEY
@@ -18,7 +18,7 @@ from ..objects.rest_positions import world_of_job
 from ..properties import RecDreamerSettings
 from ..result.mesh import read_arrays
 from ..start.fingerprint import digest, fingerprint
-from ..start.fitness import key_of, moves_uvs, verdict
+from ..start.fitness import check_captured, moves_uvs
 from ..start.mesh_capture import CapturedMesh, capture_mesh, is_flat, uv_map_of
 from ..start.properties import RecDreamerStart
 from ..start.regions import faces_in
@@ -42,20 +42,15 @@ def prepare(
         front_deg=settings.front_deg,
         region=start.region_name,
     )
-    if request.start == "texture" and captured.has_instances:
-        raise RequestError(
-            f"{start.object.name!r} shows instances, which are not in its mesh and cannot be painted.",
-            "Add a Realize Instances node to its Geometry Nodes, or apply them (Object › Apply › Make Instances Real).",
-        )
     files, uv_map = {}, uv_map_of(start.objects[0])
-    _check(captured, start.object, request.start)
+    check_captured(captured, start.object, request.start)
     if request.start == "texture":
         if moves_uvs(captured.arrays):
             uv_map = ""  # The result brings a UV map of its own.
         files[START_FACES] = _npz(_faces(captured, start, uv_map))
         if not uv_map_of(start.object) and (uvs := smart_uvs(start.object, context)) is not None:
             captured.arrays["uvs"] = uvs[captured.triangle_loops]
-            _check(captured, start.object, request.start)
+            check_captured(captured, start.object, request.start)
     elif start.keeps_size:
         if is_flat(captured):
             raise RequestError(
@@ -98,14 +93,6 @@ def _prepare_continue(
         world=[] if earlier is None else world_of_job(earlier, context).tolist(),
     )
     return request, files | {PLACEMENT: placement.to_json().encode()}
-
-
-def _check(captured: CapturedMesh, obj: bpy.types.Object, kind: Start) -> None:
-    """Raise RequestError if the worker would refuse what modifiers, children and instances have made of the object."""
-    keeps_faces = captured.triangle_loops is not None
-    problem = verdict(key_of(captured.arrays), captured.arrays, kind, keeps_faces).problem
-    if problem is not None:
-        raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
 
 
 def has_region(job: JobFolder) -> bool:

@@ -10,7 +10,7 @@ from .. import describe
 from ..layout import draw_text
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings, metres_per_unit
-from ..start.fitness import said_of_size, verdict_of
+from ..start.fitness import is_unread, said_of_size, verdict_of
 from ..start.properties import RecDreamerStart
 
 
@@ -90,6 +90,11 @@ def _draw_hints(column, settings: RecDreamerSettings, context):
             seen_px=seen_px(get_preferences().image_model or BUILTIN_PRIOR, settings.method, kind),
             height_m=None if start.keeps_size else settings.height * metres_per_unit(context.scene),
         )
+    if is_unread(start.objects, kind):
+        draw_text(
+            column, "Not checked yet: it has Geometry Nodes, instances or very many faces.", context, "INFO"
+        )
+        column.operator("recdreamer.check_start")
     for text in (*verdict_of(start.objects, kind).warnings, *sizes, start.left_out):
         if text:
             draw_text(column, text, context, "ERROR")

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import bpy
 import numpy as np
+from bpy.app.handlers import persistent
 
 from ...backend.recdreamer.shared.protocol import RequestError, Start
 from ...backend.recdreamer.shared.start_check import check_extent, check_size, check_start, painted_uvs
 from ...backend.recdreamer.shared.uv_map import tile_numbers
 from ..objects.evaluation import MESHABLE, has_faces
 from .fingerprint import digest
-from .mesh_capture import front_turned, shown_mesh, uv_map_of
+from .mesh_capture import CapturedMesh, capture_mesh, front_turned, shown_mesh, uv_map_of
 
 WAIT_S = 0.3
 """Longest wait of a redraw. Most maps take less; one with many overlaps takes seconds."""
@@ -48,6 +49,8 @@ class _Shown:
     key: str
     keeps_faces: bool
     """Whether modifiers leave the faces as they are."""
+    refusal: str = ""
+    """Why Generate would refuse objects that were checked."""
 
 
 FIT = Verdict()
@@ -60,21 +63,60 @@ _verdicts: dict[str, Verdict] = {}
 _threads: dict[str, threading.Thread] = {}
 _shown: list[_Shown] = []
 """Of the only start that the panel shows."""
+_checked: list[_Shown] = []
+"""The start that *Check Object* has evaluated last, until one of its objects changes."""
 
 
 def verdict_of(objects: Sequence[bpy.types.Object], kind: Start) -> Verdict:
     """The verdict on the extent, the UVs and the materials of the objects that a job starts from.
 
     Fit while it is not yet known, because this is called on every redraw; and for objects whose mesh can only be known by
-    evaluating them in a scene of their own, which Generate does.
+    evaluating them in a scene of their own, which Generate and *Check Object* do.
     """
     found = _read(objects, kind)
     if found is None:
         return FIT
+    if found.refusal:
+        # No problem: it may have been mended since in a way that is not seen, and Generate evaluates it again.
+        return Verdict(warnings=(found.refusal,))
     verdict_on = verdict(found.key, found.arrays, kind, found.keeps_faces)
     # The panel says in words of its own what becomes of an object without a UV map.
     has_map = kind != "texture" or bool(uv_map_of(objects[0]))
     return verdict_on if has_map else Verdict(verdict_on.problem)
+
+
+def is_unread(objects: Sequence[bpy.types.Object], kind: Start) -> bool:
+    """True if the panel cannot know what becomes of the objects until *Check Object* evaluates them."""
+    return _is_costly(objects) and not (_checked and _checked[0].of == _key(objects, kind))
+
+
+def check(objects: Sequence[bpy.types.Object], kind: Start, context: bpy.types.Context) -> None:
+    """Evaluate the objects as Generate does, and keep what is found. Raises RequestError where Generate would."""
+    _checked.clear()
+    captured = capture_mesh(objects, context)
+    refusal = None
+    try:
+        check_captured(captured, objects[0], kind)
+    except RequestError as error:
+        refusal = error
+    key, keeps_faces = key_of(captured.arrays), captured.triangle_loops is not None
+    said = str(refusal or "")
+    _checked.append(_Shown(_key(objects, kind), 0.0, 0.0, captured.arrays, key, keeps_faces, said))
+    if refusal is not None:
+        raise refusal
+
+
+def check_captured(captured: CapturedMesh, obj: bpy.types.Object, kind: Start) -> None:
+    """Raise RequestError if the worker would refuse what modifiers, children and instances have made of the object."""
+    if kind == "texture" and captured.has_instances:
+        raise RequestError(
+            f"{obj.name!r} shows instances, which are not in its mesh and cannot be painted.",
+            "Add a Realize Instances node to its Geometry Nodes, or apply them (Object › Apply › Make Instances Real).",
+        )
+    arrays, keeps_faces = captured.arrays, captured.triangle_loops is not None
+    problem = verdict(key_of(arrays), arrays, kind, keeps_faces, is_awaited=True).problem
+    if problem is not None:
+        raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
 
 
 def said_of_size(
@@ -96,16 +138,19 @@ def said_of_size(
     return check_size({"verts": corners, "faces": np.array([[0, 1, 1]])}, kind, seen_px, height_m)
 
 
-def verdict(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> Verdict:
-    """The verdict on a START_MESH, by its digest; fit while it is not yet known."""
+def verdict(
+    key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool, is_awaited: bool = False
+) -> Verdict:
+    """The verdict on a START_MESH, by its digest; fit while it is not yet known, unless it is awaited."""
     key = f"{kind} {keeps_faces} {key}"
     if key not in _verdicts:
-        if key not in _threads:
+        is_new = key not in _threads
+        if is_new:
             _threads[key] = threading.Thread(
                 target=_judge, args=(key, arrays, kind, keeps_faces), daemon=True
             )
             _threads[key].start()
-            _threads[key].join(WAIT_S)
+        _threads[key].join(None if is_awaited else WAIT_S * is_new)
         if not _threads[key].is_alive():
             del _threads[key]
     return _verdicts.get(key, FIT)
@@ -124,13 +169,14 @@ def moves_uvs(arrays: Mapping[str, np.ndarray]) -> bool:
 
 def _read(objects: Sequence[bpy.types.Object], kind: Start) -> _Shown | None:
     """The objects as they are shown now or were shortly before; None if they have no mesh that is easily read."""
-    of = (kind, *(obj.session_uid for obj in objects))
+    of = _key(objects, kind)
+    if _checked and _checked[0].of == of:
+        return _checked[0]
     if _shown and _shown[0].of == of and time.monotonic() - _shown[0].read_at < _shown[0].fresh_s:
         return _shown[0]
     _shown.clear()
     parts = [obj for obj in objects if obj.type in MESHABLE]
-    num_faces = sum(len(obj.data.polygons) for obj in parts if obj.type == "MESH")
-    if not parts or num_faces > MAX_FACES or not all(map(_is_easily_read, objects)):
+    if not parts or _is_costly(objects):
         return None
     started = time.monotonic()
     try:
@@ -142,6 +188,15 @@ def _read(objects: Sequence[bpy.types.Object], kind: Start) -> _Shown | None:
     fresh_s = max(FRESH_S, MOST_OF_THE_TIME * (time.monotonic() - started)) if FRESH_S else 0.0
     _shown.append(_Shown(of, time.monotonic(), fresh_s, arrays, key_of(arrays), keeps_faces))
     return _shown[0]
+
+
+def _key(objects: Sequence[bpy.types.Object], kind: Start) -> tuple:
+    return (kind, *(obj.session_uid for obj in objects))
+
+
+def _is_costly(objects: Sequence[bpy.types.Object]) -> bool:
+    num_faces = sum(len(obj.data.polygons) for obj in objects if obj.type == "MESH")
+    return num_faces > MAX_FACES or not all(map(_is_easily_read, objects))
 
 
 def _is_easily_read(obj: bpy.types.Object) -> bool:
@@ -166,3 +221,25 @@ def _judge(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces:
     while len(_verdicts) >= MAX_KEPT:
         _verdicts.pop(next(iter(_verdicts)))
     _verdicts[key] = found
+
+
+@persistent
+def _forget(scene: bpy.types.Scene, depsgraph: bpy.types.Depsgraph) -> None:
+    """Forget what was checked of objects that have changed."""
+    if _checked and any(
+        isinstance(update.id, bpy.types.Object) and update.id.original.session_uid in _checked[0].of
+        for update in depsgraph.updates
+        if update.is_updated_geometry or update.is_updated_transform
+    ):
+        _checked.clear()
+
+
+def register() -> None:
+    bpy.app.handlers.depsgraph_update_post.append(_forget)
+
+
+def unregister() -> None:
+    bpy.app.handlers.depsgraph_update_post.remove(_forget)
+    _checked.clear()
+    _shown.clear()
+    _verdicts.clear()

@@ -160,6 +160,70 @@ def test_what_cannot_be_read_says_nothing_and_draws(settings, said):
     said()
 
 
+def with_nodes(obj, node="GeometryNodeSubdivideMesh"):
+    """Geometry Nodes that hand the mesh through this node."""
+    tree = bpy.data.node_groups.new("Nodes", "GeometryNodeTree")
+    for side in ("INPUT", "OUTPUT"):
+        tree.interface.new_socket("Geometry", in_out=side, socket_type="NodeSocketGeometry")
+    given, middle, made = (tree.nodes.new(name) for name in ("NodeGroupInput", node, "NodeGroupOutput"))
+    tree.links.new(given.outputs[0], middle.inputs[0])
+    tree.links.new(middle.outputs[0], made.inputs[0])
+    obj.modifiers.new("GeometryNodes", "NODES").node_group = tree
+    return tree
+
+
+UNKNOWN = "Not checked yet: it has Geometry Nodes, instances or very many faces."
+
+
+def test_what_the_panel_cannot_evaluate_is_said_by_a_check(settings, said):
+    cube = with_materials(add_cube(), "oak", "tin")
+    settings.start.kind, settings.start.object = "object", cube
+    assert UNKNOWN not in said() and "2 materials become one" in said()
+    tree = with_nodes(cube)
+    assert UNKNOWN in said() and "materials" not in said()
+    assert bpy.ops.recdreamer.check_start() == {"FINISHED"}
+    assert UNKNOWN not in said() and "2 materials become one" in said()
+    bpy.context.view_layer.update()
+    assert UNKNOWN not in said(), "nothing has changed"
+    tree.nodes["Subdivide Mesh"].inputs["Level"].default_value = 3
+    bpy.context.view_layer.update()
+    assert UNKNOWN in said(), "its mesh has changed"
+
+
+def test_a_check_refuses_as_generate_does_without_holding_it_up(painted, sentence, said):
+    with_nodes(painted)
+    put_uvs(painted, (0, 0))
+    wanted = "'Cube': The UV map has no area: all its faces are points or lines."
+    assert wanted in reported(bpy.ops.recdreamer.check_start)
+    assert wanted in said() and sentence() == "" and wanted in reported()
+    painted.modifiers.clear()
+    painted.data.update()
+    bpy.context.view_layer.update()
+    assert wanted in sentence(), "the panel sees it by itself now"
+
+
+def test_large_meshes_are_read_by_a_check_only(settings, said, addon, monkeypatch):
+    monkeypatch.setattr(addon("start.fitness"), "MAX_FACES", 5)
+    settings.start.kind, settings.start.object = "object", add_cube((1e7, 0, 0))
+    assert UNKNOWN in said()
+    assert bpy.ops.recdreamer.check_start() == {"FINISHED"}, "captured at its base, as by Generate"
+    assert UNKNOWN not in said()
+    settings.start.object = bpy.data.objects.new("Empty", None)
+    bpy.context.scene.collection.objects.link(settings.start.object)
+    assert UNKNOWN not in said(), "which has no faces"
+
+
+def test_triangles_that_are_left_out_are_said(settings, said):
+    cube = add_cube()
+    settings.start.kind, settings.start.object = "object", cube
+    assert "left out" not in said()
+    bpy.ops.object.mode_set(mode="EDIT")
+    bpy.ops.mesh.select_all(action="SELECT")
+    bpy.ops.mesh.duplicate()
+    bpy.ops.object.mode_set(mode="OBJECT")
+    assert "12 of the 24 triangles of the object have no area or lie upon others, and are left out." in said()
+
+
 def test_a_slow_verdict_does_not_hold_the_panel_up(painted, sentence, addon, monkeypatch):
     module = addon("start.fitness")
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import trimesh
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from recdreamer.sdf.from_mesh import SolidMesh
 from recdreamer.sdf.winding import facing_outward
+from recdreamer.shared.doubled_faces import _components, solid_faces
 
 CORNERS = np.array([[x, y, z] for x in (-0.5, 0, 0.5) for y in (-0.3, 0.3) for z in (-0.3, 0.3)], np.float32)
 SIDES = np.array(
@@ -63,6 +66,25 @@ def test_a_wall_between_two_boxes_that_touch_stays_double(is_doubled: bool) -> N
     expected = inside(CORNERS[[0, 1, 2, 3, 8, 9, 10, 11]], SINGLE)
     given = np.concatenate([faces, faces[:, ::-1]]) if is_doubled else faces
     assert np.array_equal(inside(CORNERS, given), expected)
+
+
+def test_components_are_those_of_scipy() -> None:
+    random = np.random.default_rng(0)
+    for size, edges in ((1, 0), (50, 20), (2000, 1500), (2000, 20_000)):
+        one, other = random.integers(0, size, (2, edges))
+        graph = coo_array((np.ones(edges), (one, other)), shape=(size, size))
+        expected = connected_components(graph, directed=False)[1]
+        found = _components(size, one, other)
+        assert len(np.unique(np.stack([found, expected]), axis=1).T) == found.max() + 1 == expected.max() + 1
+    path = np.random.default_rng(1).permutation(10_000)
+    assert not _components(10_000, path[1:], path[:-1]).any(), "a long path is one"
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_faces_without_area_are_so_at_every_size(size: float) -> None:
+    line = np.array([[0, 0, 4], [1, 3, 5]])  # A line, and a triangle across the inside of the box.
+    faces = np.concatenate([SINGLE, line])
+    assert solid_faces(BOX * size, faces).tolist() == [*range(12), 13]
 
 
 def test_what_is_left_out_is_the_later_copy() -> None:

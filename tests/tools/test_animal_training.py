@@ -177,8 +177,10 @@ def boxes(tmp_path: Path) -> Path:
     return tmp_path / "boxes.npz"
 
 
-def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path) -> None:
-    training = Training(PRESETS["animals-smoke"], boxes, tmp_path / "work", "cpu", None)
+@pytest.mark.parametrize("name", ["animals", "rehearsal"])
+def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path, name: str) -> None:
+    preset = PRESETS[f"{name}-smoke"]
+    training = Training(preset, boxes, tmp_path / "work", "cpu", None)
     assert training.pictured.tolist() == [0, 1] and training.judged.tolist() == [0]
     training.run(STAGES)
     report(training)
@@ -202,7 +204,8 @@ def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path) 
 
     prior = DiffusionPrior.load(str(tmp_path / "made" / "prior"), "cpu", torch.float32)
     samples = prior.sample(["a striped tiger"], torch.Generator().manual_seed(1), num_steps=2)
-    assert samples.shape == (1, 3, 128, 128)
+    assert samples.shape == (1, 3, preset.size_px, preset.size_px)
+    assert prior.vae.config.scaling_factor == preset.scaling_factor
     assert prior.read("a striped tiger, facing left").unknown == ()
     extractor = FeatureExtractor(str(tmp_path / "made" / "extractor"))
     assert extractor.model.dtype == torch.float32, "however it is stored"

@@ -95,10 +95,9 @@ def wrong_with(told: str) -> str:
 def limited_memory() -> Iterator[None]:
     """Let what asks for too much fail, instead of this computer. Child processes started after it have no limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     with open("/proc/self/statm", encoding="ascii") as stream:  # noqa: PTH123
         mapped = int(stream.read().split()[0]) * resource.getpagesize() // 2**20
-    limit = (max(used, mapped) + MEMORY_MIB) * 2**20
+    limit = (mapped + MEMORY_MIB) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
     try:
         yield

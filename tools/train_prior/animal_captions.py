@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 from recdreamer.evaluation.animals import COATS, KINDS, POSE_SHARES, POSES, VIEW_SHARE, VIEW_TRUTH
 from recdreamer.shared.worlds import described
 
-from captions import AUXILIARY, MAX_TOKENS, VIEWS
+from captions import AUXILIARY, VIEWS
 
 EMPTY_SHARE = 0.10
 """Share of captions without a word, for guidance."""
@@ -33,9 +33,9 @@ class AnimalCaptions:
         self.names = list(dict.fromkeys(["", *map(described, KINDS), *(described(*look) for look in looks)]))
         self.texts = [f"{name}, {phrase}" if phrase else name for name in self.names for phrase in PHRASES]
         self.tokens: Int[Tensor, "captions tokens"] = tokenizer(
-            self.texts, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt"
+            self.texts, padding="max_length", return_tensors="pt"
         ).input_ids
-        assert self.tokens.shape[1] == MAX_TOKENS
+        assert self.tokens.shape[1] == tokenizer.model_max_length
         row = {name: i for i, name in enumerate(self.names)}
         self._full = torch.tensor([row[described(*look)] for look in looks])
         self._kind = torch.tensor([row[described(kind)] for kind, _ in looks])

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from animal_table import KEPT_FOR_TESTS, KEPT_FROM_JUDGES
-from animal_training import LATENT_CHANNELS, Training
+from animal_training import Training
 
 from recdreamer.evaluation.animals import POSE_SHARES, POSES, VIEW_SHARE, VIEW_TRUTH
 from recdreamer.shared.worlds import described
@@ -26,6 +26,7 @@ def card(training: Training, folder: Path) -> str:
     bias = ", ".join(f"{pose} {100 * share:.0f} %" for pose, share in POSE_SHARES.items())
     kinds = sorted({kind for kind, _ in training.zoo.looks})
     size_lines = "\n".join(f"| {part} | {size:.1f} MB |" for part, size in sizes.items())
+    preset, latents = training.preset, training.preset.size_px // 8
     return f"""# The animals
 
 Small models trained from nothing on pictures of {len(training.zoo.looks)} coats of {len(kinds)} animals, in half
@@ -35,7 +36,8 @@ precision on disk.
 |---|---|
 {size_lines}
 
-- **prior/** is a `StableDiffusionPipeline`: autoencoder (128×128 pictures, 16×16 latents, {LATENT_CHANNELS} channels),
+- **prior/** is a `StableDiffusionPipeline`: autoencoder ({preset.size_px}×{preset.size_px} pictures,
+  {latents}×{latents} latents, {preset.latent_channels} channels, scaling factor {preset.scaling_factor:g}),
   U-Net with v-prediction on Stable Diffusion's noise schedule, CLIP text encoder with a tokenizer of
   {len(training.tokenizer)} tokens.
 - **extractor/** is a `Dinov2WithRegistersModel` trained without labels, as that of the figurines; a part of its

@@ -177,7 +177,7 @@ class Menagerie:
             rows = (looks == look).nonzero()[:, 0]
             index, coat = self.places[look]
             one = self.standing[index]
-            for part in rows.split(64):
+            for part in rows.split(at_once(size_px)):
                 views = azimuth_deg[part], elevation_deg[part]
                 distance = _framed(one.verts, *views, zoom[part])
                 cameras = orbit_cameras(*(x.to(self.device) for x in (*views, distance)), FOV_Y_DEG)
@@ -197,6 +197,15 @@ class Menagerie:
         return Lights(
             direction, 0.15 + 0.35 * draw[:, 2], 0.5 + 0.15 * draw[:, 3], 0.15 * draw[:, 4], draw[:, 5] < 0.4
         )
+
+
+def at_once(size_px: int) -> int:
+    """Pictures of one look that are rendered together: what fits into memory.
+
+    >>> at_once(128), at_once(512)
+    (64, 4)
+    """
+    return max(1, 64 * 128**2 // size_px**2)
 
 
 def _framed(verts: np.ndarray, azimuth_deg: Tensor, elevation_deg: Tensor, zoom: Tensor) -> Tensor:

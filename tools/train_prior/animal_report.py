@@ -8,12 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from animal_training import SIZE_PX, Training
+import torch.nn.functional as F
+from animal_photos import at_once
+from animal_training import Training
 from diffusers import StableDiffusionPipeline
 from parts import log, unpack
 from safetensors.torch import save_file
 from torch import Tensor
 
+from recdreamer.evaluation.animal_oracle import SIZE_PX as ORACLE_PX
 from recdreamer.evaluation.animal_oracle import AnimalOracle, pose_probs_of
 from recdreamer.evaluation.animals import POSES
 from recdreamer.images import write_sheet
@@ -33,47 +36,48 @@ def report(training: Training) -> None:
     vae = training.vae()
     if vae is None:
         return
-    photos = training.photos(training.pictured, 2 * len(training.pictured), 909)
+    size_px = training.preset.size_px
+    photos = training.photos(training.pictured, 2 * len(training.pictured), 909, size_px)
     images = photos.images.to(training.device).float() / 255
     with torch.no_grad():
         decoded = torch.cat(
             [(vae.decode(vae.encode(2 * part - 1).latent_dist.mean).sample / 2 + 0.5).clamp(0, 1)
-             for part in images.split(64)]
+             for part in images.split(at_once(size_px))]
         )  # fmt: skip
     error = (decoded - images).square().mean((1, 2, 3))
     log(training.work, part="vae", decibels=round(-10 * error.log10().mean().item(), 2))
-    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[:48]
+    # Four pairs in a row where the pictures are large.
+    num_columns = max(4, 12 * 128 // max(size_px, 128)) // 2 * 2
+    rows = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))[: 4 * num_columns]
     pairs = torch.stack((images[rows], decoded[rows]), 1).flatten(0, 1)
     (training.work / "sheets").mkdir(exist_ok=True)
-    write_sheet(training.work / "sheets" / "vae.png", pairs.cpu(), 12)
+    write_sheet(training.work / "sheets" / "vae.png", pairs.cpu(), num_columns)
 
     denoiser = training.denoiser()
     if denoiser is None:
         return
     prior = DiffusionPrior(
         denoiser.unet, vae, training.tokenizer, denoiser.text_encoder,
-        NoiseSchedule(new_scheduler().alphas_cumprod.to(training.device), "v_prediction"), SIZE_PX,
+        NoiseSchedule(new_scheduler().alphas_cumprod.to(training.device), "v_prediction"), size_px,
     )  # fmt: skip
     oracle = training.new_oracle().eval().requires_grad_(False)
     known = unpack(training.work, "oracle", training.device)
     if known is not None:
         oracle.load_state_dict(known[0])
     looks = training.pictured.repeat_interleave(training.preset.samples_per_look)
-    renders = training.photos(training.pictured, len(looks), 912)
+    renders = training.photos(training.pictured, len(looks), 912, ORACLE_PX)
     log(training.work, part="denoiser", phrase="renders, which limit what follows",
         **_judged(training, oracle, renders.images.cpu().float() / 255, renders.look))  # fmt: skip
     for scale in (1.0, 3.0):
         samples = _sampled(training, prior, looks, "", scale)
-        real = training.photos(training.pictured, len(looks), 910)
-        other = training.photos(training.pictured, len(looks), 911)
+        real = training.photos(training.pictured, len(looks), 910, ORACLE_PX)
+        other = training.photos(training.pictured, len(looks), 911, ORACLE_PX)
         features = [_features(oracle, part) for part in (samples, real.images, other.images)]
         log(training.work, part="denoiser", guidance=scale, phrase="", **_judged(training, oracle, samples, looks),
             frechet=round(frechet(*features[:2]), 3),
             frechet_of_renders=round(frechet(*features[1:]), 3))  # fmt: skip
         name = training.work / "sheets" / f"samples-cfg{scale:g}.png"
-        write_sheet(
-            name, samples.view(len(training.pictured), -1, 3, SIZE_PX, SIZE_PX)[:, :2].flatten(0, 1), 14
-        )
+        write_sheet(name, samples.unflatten(0, (len(training.pictured), -1))[:, :2].flatten(0, 1), 14)
     few = training.pictured.repeat_interleave(max(1, training.preset.samples_per_look // 3))
     for phrase in VIEW_PHRASES:
         samples = _sampled(training, prior, few, f", {phrase}", 3.0)
@@ -87,11 +91,15 @@ def report(training: Training) -> None:
 
 
 def _sampled(training: Training, prior: DiffusionPrior, looks: Tensor, phrase: str, scale: float) -> Tensor:
+    """Samples of the prior, in the size that the oracle reads."""
     generator = torch.Generator(training.device).manual_seed(1)
     prompts = [described(*training.zoo.looks[look]) + phrase for look in looks.tolist()]
-    with training.mixed():
-        parts = [prior.sample(prompts[i : i + 256], generator, scale) for i in range(0, len(prompts), 256)]
-    return torch.cat(parts).float().cpu()
+    few, parts = 4 * at_once(training.preset.size_px), []
+    for i in range(0, len(prompts), few):
+        with training.mixed():
+            sample = prior.sample(prompts[i : i + few], generator, scale, at_once=few)
+        parts.append(F.interpolate(sample.float(), (ORACLE_PX,) * 2, mode="bilinear", antialias=True).cpu())
+    return torch.cat(parts)
 
 
 @torch.no_grad()
@@ -119,7 +127,7 @@ def export(training: Training, folder: Path) -> None:
     vae, denoiser = training.vae(), training.denoiser()
     if vae is None or denoiser is None:
         raise SystemExit("There is nothing to export yet: the autoencoder or the denoiser is missing.")
-    denoiser.unet.config.sample_size = SIZE_PX // 8
+    denoiser.unet.register_to_config(sample_size=training.preset.size_px // 8)
     pipeline = StableDiffusionPipeline(
         vae=vae.half(), text_encoder=denoiser.text_encoder.half(), tokenizer=training.tokenizer,
         unet=denoiser.unet.half(), scheduler=new_scheduler(), safety_checker=None, feature_extractor=None,
@@ -130,12 +138,12 @@ def export(training: Training, folder: Path) -> None:
     student = unpack(training.work, "extractor", "cpu")
     if student is not None:
         shutil.rmtree(folder / "extractor", ignore_errors=True)
-        model = training.new_student()
+        model, seen_px = training.new_student(), training.preset.extractor_px
         model.load_state_dict(_as_named(student[0], model.state_dict()))
         model.extractor.half().save_pretrained(folder / "extractor")
         (folder / "extractor" / "preprocessor_config.json").write_text(
             json.dumps({"image_processor_type": "BitImageProcessor", "image_mean": IMAGE_MEAN,
-                        "image_std": IMAGE_STD, "size": {"height": SIZE_PX, "width": SIZE_PX},
+                        "image_std": IMAGE_STD, "size": {"height": seen_px, "width": seen_px},
                         "do_normalize": True, "do_rescale": True, "do_resize": True}, indent=2)
         )  # fmt: skip
     oracle = unpack(training.work, "oracle", "cpu")

@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from animal_captions import VOCABULARY, AnimalCaptions
-from animal_photos import AnimalPhotos, Menagerie
+from animal_photos import AnimalPhotos, Menagerie, at_once
 from animal_table import KEPT_FOR_TESTS, KEPT_FROM_JUDGES
 from diffusers import AutoencoderKL
 from parts import PartsConfig, Recorded, Stop, fit_in_parts, log, pack, unpack
@@ -24,20 +24,19 @@ from torch import Tensor
 from toys import picture_pairs
 
 from recdreamer.evaluation.animal_meshes import load_animals
+from recdreamer.evaluation.animal_oracle import SIZE_PX as ORACLE_PX
 from recdreamer.evaluation.animal_oracle import AnimalOracle, azimuth_bin, mean_azimuth_deg, pose_probs_of
 from recdreamer.evaluation.animals import COATS, KINDS, POSES
 from recdreamer.evaluation.figurines import pose_class
+from recdreamer.prior.pipeline import clip_tokenizer
 
 from augment import degrade
 from captions import build_tokenizer
-from denoiser import Denoiser, draw_latents, new_scheduler, velocity_loss
+from denoiser import Denoiser, TextSize, draw_latents, new_scheduler, velocity_loss
 from extractor import Estimator, Student, draw_views, student_loss
 from vae import draw_pictures, encode_all, new_vae, vae_loss, whiten
 
 BALANCED = dict.fromkeys(POSES, 0.25)
-SIZE_PX = 128
-LATENT_CHANNELS = 16
-"""With 8, stripes, spots and faces are blurred."""
 SUBJECT_WEIGHT = 5.0
 """Of the animal's pixels against the background's in the autoencoder's loss."""
 WORTH_ASKING_S = 120.0
@@ -63,6 +62,15 @@ class AnimalPreset:
     denoiser_widths: tuple[int, ...] = (64, 128, 128)
     extractor_size: tuple[int, int] = (96, 6)
     """Width, layers."""
+    size_px: int = 128
+    latent_channels: int = 16
+    """With 8 at 128 px, stripes, spots and faces are blurred."""
+    scaling_factor: float = 1.0
+    """Of the latents, which the pipeline multiplies them by."""
+    extractor_px: int = 128
+    text: TextSize = field(default_factory=TextSize)
+    has_clip_words: bool = False
+    """The tokenizer is CLIP's with its 49,408 tokens, not one of the animals' words alone."""
     samples_per_look: int = 6
 
 
@@ -81,6 +89,22 @@ PRESETS = {
         vae_widths=(8, 8, 8, 8), denoiser_widths=(16, 16, 16), extractor_size=(32, 1), samples_per_look=2,
     ),
 }  # fmt: skip
+PRESETS["rehearsal"] = AnimalPreset(
+    24_000,
+    vae=PartsConfig(6, 1e-3, cooldown=0.5, ema_decay=0.999),
+    denoiser=PartsConfig(15, 4e-4),
+    oracle=PRESETS["animals"].oracle,
+    extractor=PRESETS["animals"].extractor,
+    vae_batch=16, denoiser_batch=128, judge_batch=192,
+    vae_widths=(32, 64, 96, 128), denoiser_widths=(96, 192, 288, 384), extractor_size=(128, 6),
+    size_px=512, latent_channels=4, scaling_factor=0.18215, extractor_px=224, text=TextSize(256, 4),
+    has_clip_words=True,
+)  # fmt: skip
+"""Stable Diffusion's sizes of pictures, latents and text, in networks that an hour of one H200 trains."""
+PRESETS["rehearsal-smoke"] = replace(
+    PRESETS["animals-smoke"], latent_channels=4, scaling_factor=0.18215, extractor_px=32,
+    denoiser_widths=(16, 16, 16, 16), text=TextSize(32, 1), has_clip_words=True,
+)  # fmt: skip
 STAGES = ["vae", "denoiser", "oracle", "extractor", "report", "export"]
 
 
@@ -96,7 +120,9 @@ class Training:
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
         self.zoo = Menagerie(load_animals(animals), device)
-        self.tokenizer = build_tokenizer(work / "tokenizer", VOCABULARY)
+        self.tokenizer = (
+            clip_tokenizer("!") if preset.has_clip_words else build_tokenizer(work / "tokenizer", VOCABULARY)
+        )
         kept = [look not in KEPT_FOR_TESTS for look in self.zoo.looks]
         judged = [
             is_kept and look not in KEPT_FROM_JUDGES
@@ -109,15 +135,14 @@ class Training:
         self.coat = torch.tensor([COATS.index(coat) for _, coat in self.zoo.looks])
 
     def photos(
-        self, looks: Tensor, count: int, seed: int, shares: dict[str, float] | None = None
+        self, looks: Tensor, count: int, seed: int, size_px: int, shares: dict[str, float] | None = None
     ) -> AnimalPhotos:
         """Seeded pictures, the same number of each look."""
         started, generator = time.monotonic(), torch.Generator().manual_seed(seed)
         every = looks.repeat(-(-count // len(looks)))[:count]
-        # 64 of each look at a time is what one call of the renderer takes.
         parts: list[AnimalPhotos] = []
-        for rows in every.split(64 * len(looks)):
-            parts.append(self.zoo.photograph(rows, generator, SIZE_PX, shares))
+        for rows in every.split(at_once(size_px) * len(looks)):
+            parts.append(self.zoo.photograph(rows, generator, size_px, shares))
             if time.monotonic() - started > RENDERING_S or self.stop:
                 break
         images, azimuth_deg, of = (
@@ -134,9 +159,13 @@ class Training:
 
     # The prior.
 
+    def new_vae(self) -> AutoencoderKL:
+        preset = self.preset
+        return new_vae(preset.latent_channels, preset.vae_widths, preset.size_px, preset.scaling_factor)
+
     def train_vae(self, photos: AnimalPhotos) -> bool:
         torch.manual_seed(11)
-        vae = new_vae(LATENT_CHANNELS, self.preset.vae_widths, SIZE_PX).to(self.device)
+        vae = self.new_vae().to(self.device)
         vae.to(memory_format=torch.channels_last)
         known = unpack(self.work, "vae", "cpu")
         if known is not None and known[3]:
@@ -164,13 +193,14 @@ class Training:
         known = unpack(self.work, "vae", "cpu")
         if known is None or not known[3]:
             return None
-        vae = new_vae(LATENT_CHANNELS, self.preset.vae_widths, SIZE_PX)
+        vae = self.new_vae()
         vae.load_state_dict(known[0])
         return vae.to(self.device).eval().requires_grad_(False)
 
     def new_denoiser(self) -> Denoiser:
         torch.manual_seed(21)
-        return Denoiser(self.tokenizer, LATENT_CHANNELS, self.preset.denoiser_widths)
+        preset = self.preset
+        return Denoiser(self.tokenizer, preset.latent_channels, preset.denoiser_widths, preset.text)
 
     def denoiser(self) -> Denoiser | None:
         """As far as it is trained."""
@@ -216,7 +246,7 @@ class Training:
         known, oracle = unpack(self.work, "oracle", self.device), self.new_oracle()
         if known is not None and known[3]:
             return True
-        photos = self.photos(self.judged, self.preset.num_photos // 2, 505, BALANCED)
+        photos = self.photos(self.judged, self.preset.num_photos // 2, 505, ORACLE_PX, BALANCED)
         bins = azimuth_bin(photos.azimuth_deg).to(self.device)
         kind, coat = (labels[photos.look].to(self.device) for labels in (self.kind, self.coat))
 
@@ -246,7 +276,7 @@ class Training:
         )
         oracle.requires_grad_(False)
         for name, looks, seed in (("known coats", self.judged, 606), ("held-out coats", self.held_out, 607)):
-            seen = self.photos(looks, min(2000, self.preset.num_photos), seed, BALANCED)
+            seen = self.photos(looks, min(2000, self.preset.num_photos), seed, ORACLE_PX, BALANCED)
             log(self.work, part="oracle", of=name, **self.oracle_errors(oracle, seen))
         return is_done
 
@@ -271,7 +301,10 @@ class Training:
 
     def new_student(self) -> Student:
         torch.manual_seed(31)
-        return Student(*self.preset.extractor_size, num_image_prototypes=256, num_parts=96, image_px=SIZE_PX)
+        width, num_layers = self.preset.extractor_size
+        return Student(
+            width, num_layers, num_image_prototypes=256, num_parts=96, image_px=self.preset.extractor_px
+        )
 
     def _has_estimates(self) -> bool:
         """Whether the denoiser, which another process may be training, is worth asking."""
@@ -288,15 +321,16 @@ class Training:
         with torch.no_grad():
             text = denoiser.text_encoder(self.captions.tokens.to(self.device))[0]
         estimate = Estimator(vae, denoiser.unet, text, new_scheduler().alphas_cumprod.to(self.device))
-        count = self.preset.num_photos // 2
-        photos = self.photos(self.judged, count, 303, BALANCED)
+        count, size_px = self.preset.num_photos // 2, self.preset.extractor_px
+        photos = self.photos(self.judged, count, 303, size_px, BALANCED)
         captions = self.captions.plain(photos.look).to(self.device)
         dice = torch.Generator().manual_seed(404)
         looks = self.judged.repeat(-(-(count // 2) // len(self.judged)))
         models = [
-            self.zoo.photograph_pairs(rows, dice, SIZE_PX) for rows in looks.split(64 * len(self.judged))
+            self.zoo.photograph_pairs(rows, dice, size_px)
+            for rows in looks.split(at_once(size_px) * len(self.judged))
         ]
-        toys = picture_pairs(count // 8, torch.Generator(self.device).manual_seed(405), SIZE_PX, chunk=64)
+        toys = picture_pairs(count // 8, torch.Generator(self.device).manual_seed(405), size_px, chunk=64)
         pairs = tuple(
             torch.cat([*sides, toy]) for sides, toy in zip(zip(*models, strict=True), toys, strict=True)
         )
@@ -324,14 +358,14 @@ class Training:
             31,
             self.stop,
         )
-        probe = self.photos(self.judged, min(3000, self.preset.num_photos), 304, BALANCED)
+        probe = self.photos(self.judged, min(3000, self.preset.num_photos), 304, size_px, BALANCED)
         log(self.work, part="extractor", **pose_probe(student.eval(), probe))
         return is_done
 
     def run(self, stages: Collection[str]) -> None:
         """The stages of the training among `stages`, as far as there is time."""
         if {"vae", "denoiser"} & set(stages) and not self.stop:
-            photos = self.photos(self.pictured, self.preset.num_photos, 101)
+            photos = self.photos(self.pictured, self.preset.num_photos, 101, self.preset.size_px)
             if "vae" in stages and not self.train_vae(photos):
                 return
             if "denoiser" in stages:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -9,10 +10,16 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from captions import MAX_TOKENS, CaptionTable
+from captions import CaptionTable
 from common import FitConfig, fit
 
-TEXT_WIDTH = 96
+
+@dataclass(frozen=True)
+class TextSize:
+    """Of the text encoder."""
+
+    width: int = 96
+    num_layers: int = 2
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -25,22 +32,23 @@ def new_scheduler() -> DDIMScheduler:
 
 class Denoiser(nn.Module):
     def __init__(
-        self, tokenizer: CLIPTokenizer, latent_channels: int, widths: tuple[int, ...] = (64, 128)
-    ) -> None:
+        self, tokenizer: CLIPTokenizer, latent_channels: int, widths: tuple[int, ...] = (64, 128),
+        text: TextSize = TextSize(),
+    ) -> None:  # fmt: skip
         super().__init__()
         lower = len(widths) - 1
         self.text_encoder = CLIPTextModel(
             CLIPTextConfig(
-                vocab_size=tokenizer.vocab_size, max_position_embeddings=MAX_TOKENS, hidden_size=TEXT_WIDTH,
-                intermediate_size=2 * TEXT_WIDTH, num_hidden_layers=2, num_attention_heads=4,
-                projection_dim=TEXT_WIDTH, bos_token_id=tokenizer.bos_token_id,
+                vocab_size=tokenizer.vocab_size, max_position_embeddings=tokenizer.model_max_length,
+                hidden_size=text.width, intermediate_size=2 * text.width, num_hidden_layers=text.num_layers,
+                num_attention_heads=4, projection_dim=text.width, bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
             )
         )  # fmt: skip
         self.unet = UNet2DConditionModel(
             sample_size=16, in_channels=latent_channels, out_channels=latent_channels, layers_per_block=1,
             block_out_channels=widths, down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * lower),
-            up_block_types=(*("CrossAttnUpBlock2D",) * lower, "UpBlock2D"), cross_attention_dim=TEXT_WIDTH,
+            up_block_types=(*("CrossAttnUpBlock2D",) * lower, "UpBlock2D"), cross_attention_dim=text.width,
             # The number of heads, misnamed in diffusers for historical reasons.
             attention_head_dim=4, norm_num_groups=16,
         )  # fmt: skip

@@ -10,6 +10,7 @@ rough model is read like the finished thing.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -104,20 +105,32 @@ def patch_loss(
 
 
 class Estimator:
-    """Replaces pictures with the prior's estimate of them from noise: Tweedie's estimate, decoded."""
+    """Replaces pictures with the prior's estimate of them from noise: Tweedie's estimate, decoded.
+
+    Pictures of another size than the prior's are resampled there and back.
+    """
 
     def __init__(self, vae: AutoencoderKL, unet: nn.Module, text: Tensor, alphas_cumprod: Tensor) -> None:
         self.vae, self.unet, self.text, self.alphas_cumprod = vae, unet, text, alphas_cumprod
 
     @torch.no_grad()
     def __call__(self, images: Tensor, captions: Tensor, t: Tensor, generator: torch.Generator) -> Tensor:
-        clean = self.vae.encode(2 * images - 1).latent_dist.mean
+        given, scale = images.shape[-2:], self.vae.config.scaling_factor
+        images = _resampled(images, (self.vae.config.sample_size,) * 2)
+        clean = scale * self.vae.encode(2 * images - 1).latent_dist.mean
         eps = torch.randn(clean.shape, generator=generator, device=clean.device)
         alpha_t = self.alphas_cumprod[t].sqrt()[:, None, None, None]
         sigma_t = (1 - self.alphas_cumprod[t]).sqrt()[:, None, None, None]
         latents_t = alpha_t * clean + sigma_t * eps
         velocity = self.unet(latents_t, t, self.text[captions]).sample
-        return (self.vae.decode(alpha_t * latents_t - sigma_t * velocity).sample / 2 + 0.5).clamp(0, 1)
+        decoded = self.vae.decode((alpha_t * latents_t - sigma_t * velocity) / scale).sample
+        return _resampled((decoded / 2 + 0.5).clamp(0, 1), given)
+
+
+def _resampled(images: Tensor, size: Sequence[int]) -> Tensor:
+    if tuple(images.shape[-2:]) == tuple(size):
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def train_extractor(

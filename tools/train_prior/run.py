@@ -7,6 +7,7 @@ backend/recdreamer/builtin. Every stage is seeded and resumes; --stages chooses 
 
 trains the world of animals, which needs a GPU and comes in parts: after --minutes, or when it is asked to terminate, it
 saves and stops, and the same command goes on. The folder `packed` in --work is what another machine needs to go on.
+`--preset rehearsal` trains the same world in Stable Diffusion's sizes, and writes it to `made` in --work.
 """
 
 from __future__ import annotations
@@ -228,7 +229,9 @@ def train_animals(options: argparse.Namespace) -> None:
     if "report" in stages:
         report(training)
     if "export" in stages:
-        folder = BUILTIN / "animals" if options.builtin == BUILTIN else options.builtin
+        folder = options.builtin
+        if folder == BUILTIN:
+            folder = BUILTIN / "animals" if options.preset == "animals" else options.work / "made"
         export_animals(training, folder)
         (folder / "MODEL_CARD.md").write_text(card(training, folder), encoding="utf-8")
 

@@ -18,7 +18,12 @@ from common import FitConfig, fit
 TRAINED_CHANNELS = 8
 
 
-def new_vae(latent_channels: int, widths: tuple[int, ...] = (16, 32, 64), size_px: int = 64) -> AutoencoderKL:
+def new_vae(
+    latent_channels: int,
+    widths: tuple[int, ...] = (16, 32, 64),
+    size_px: int = 64,
+    scaling_factor: float = 1.0,
+) -> AutoencoderKL:
     return AutoencoderKL(
         block_out_channels=widths,
         down_block_types=("DownEncoderBlock2D",) * len(widths),
@@ -28,7 +33,7 @@ def new_vae(latent_channels: int, widths: tuple[int, ...] = (16, 32, 64), size_p
         norm_num_groups=8,
         sample_size=size_px,
         mid_block_add_attention=False,
-        scaling_factor=1.0,
+        scaling_factor=scaling_factor,
     )
 
 
@@ -146,12 +151,15 @@ def _without_dead_channels(vae: AutoencoderKL, photos: Tensor) -> AutoencoderKL:
 
 @torch.no_grad()
 def whiten(vae: AutoencoderKL, photos: Tensor) -> None:
-    """Make each latent channel zero-mean and unit-variance by rewriting the two 1×1 convolutions.
+    """Make each latent channel, times the scaling factor, zero-mean and unit-variance by rewriting the two 1×1
+    convolutions.
 
     A StableDiffusionPipeline knows a single scaling factor; the channels of a small autoencoder differ.
     """
-    means = torch.cat([vae.encode(chunk.float() / 127.5 - 1).latent_dist.mean for chunk in photos.split(256)])
-    mean, std = means.mean((0, 2, 3)), means.std((0, 2, 3))
+    means = torch.cat(
+        [vae.encode(chunk.float() / 127.5 - 1).latent_dist.mean for chunk in photos.split(_at_once(photos))]
+    )
+    mean, std = means.mean((0, 2, 3)), means.std((0, 2, 3)) * vae.config.scaling_factor
     quant, post = vae.quant_conv, vae.post_quant_conv
     assert quant is not None and post is not None
     channels = len(mean)
@@ -164,10 +172,15 @@ def whiten(vae: AutoencoderKL, photos: Tensor) -> None:
 
 @torch.no_grad()
 def encode_all(vae: AutoencoderKL, photos: Tensor) -> tuple[Tensor, Tensor]:
-    """Posterior means and deviations of all pictures, half precision."""
-    means, stds = [], []
-    for chunk in photos.split(512):
+    """Posterior means and deviations of all pictures, times the scaling factor, in half precision."""
+    means, stds, scale = [], [], vae.config.scaling_factor
+    for chunk in photos.split(_at_once(photos)):
         posterior = vae.encode(chunk.float() / 127.5 - 1).latent_dist
-        means.append(posterior.mean.half())
-        stds.append(posterior.std.half())
+        means.append((scale * posterior.mean).half())
+        stds.append((scale * posterior.std).half())
     return torch.cat(means), torch.cat(stds)
+
+
+def _at_once(photos: Tensor) -> int:
+    """Pictures whose encoding takes a few GiB."""
+    return max(1, 512 * 128**2 // photos[0, 0].numel())

@@ -94,8 +94,6 @@ class SolidMesh:
         welded, outward, kept = facing_outward(verts, faces)
         if len(outward) == 0:
             raise RequestError("The object has no face with an area.", "Choose an object with a surface.")
-        self.num_left_out = len(faces) - len(outward)
-        """Faces without an area, and those that lie upon others."""
         self._given = torch.from_numpy(kept).to(self.device)
         original = np.unique(verts, axis=0, return_inverse=True)[1].reshape(-1)[faces[kept]]
         self._is_turned = torch.from_numpy((original != outward).any(1)).to(self.device)

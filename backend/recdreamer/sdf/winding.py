@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from recdreamer.sdf.doubled_faces import without_doubles
+from recdreamer.shared.doubled_faces import solid_faces
 
 
 def facing_outward(
@@ -21,8 +21,7 @@ def facing_outward(
     """
     welded, index = np.unique(verts, axis=0, return_inverse=True)
     faces = index.reshape(-1)[faces]
-    kept = np.flatnonzero(_has_area(welded, faces))
-    kept = kept[without_doubles(welded, faces[kept])]
+    kept = solid_faces(welded, faces)
     faces = faces[kept]
     patches, is_turned, is_closed = _patches(faces, len(welded))
     faces = np.where(is_turned[:, None], faces[:, ::-1], faces)
@@ -40,13 +39,6 @@ def facing_outward(
     volumes, sizes = np.bincount(groups, spanned), np.bincount(groups, np.abs(spanned))
     is_inward = volumes < -1e-6 * sizes
     return welded, np.where(is_inward[groups][:, None], faces[:, ::-1], faces), kept
-
-
-def _has_area(
-    verts: Float[np.ndarray, "verts 3"], faces: Int[np.ndarray, "faces 3"]
-) -> Bool[np.ndarray, "faces"]:
-    a, b, c = (verts[faces[:, corner]].astype(np.float64) for corner in range(3))
-    return np.linalg.norm(np.cross(b - a, c - a), axis=1) > 1e-14
 
 
 def _patches(

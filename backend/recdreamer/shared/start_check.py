@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from .doubled_faces import solid_faces
 from .material_slots import slots_in
 from .protocol import RequestError, Start
 from .uv_map import bare_faces, check_uvs, slots_apart
@@ -53,17 +54,18 @@ def check_extent(verts: np.ndarray, faces: np.ndarray) -> None:
 
 
 def check_start(arrays: Mapping[str, np.ndarray], start: Start) -> list[str]:
-    """What becomes of the UVs and materials of a START_MESH, one sentence each.
+    """What becomes of the faces, UVs and materials of a START_MESH, one sentence each.
 
     Raises RequestError, with a sentence and its remedy, for UVs that cannot be painted.
     """
     slots = slots_in(arrays, len(arrays["faces"]))
     if start == "object":
-        if slots is None or slots.num_used < 2:
-            return []
-        return [
-            f"The surface is made again, so that its {slots.num_used} materials become one, with one texture."
-        ]
+        found = _left_out(arrays["verts"], arrays["faces"])
+        if slots is not None and slots.num_used > 1:
+            found.append(
+                f"The surface is made again, so that its {slots.num_used} materials become one, with one texture."
+            )
+        return found
     if start != "texture":
         return []
     if "uvs" not in arrays:
@@ -78,6 +80,19 @@ def check_start(arrays: Mapping[str, np.ndarray], start: Start) -> list[str]:
             f"{'it gets' if is_one else 'they get'} UV tiles and textures of {'its' if is_one else 'their'} own."
         ]
     return warnings + check_uvs(uvs, arrays["verts"], arrays["faces"])
+
+
+def _left_out(verts: np.ndarray, faces: np.ndarray) -> list[str]:
+    welded, index = np.unique(verts, axis=0, return_inverse=True)
+    count = len(faces) - len(solid_faces(welded, index.reshape(-1)[faces]))
+    if not count:
+        return []
+    are = (
+        "has no area or lies upon others, and is"
+        if count == 1
+        else "have no area or lie upon others, and are"
+    )
+    return [f"{count:,} of the {len(faces):,} triangles of the object {are} left out."]
 
 
 def painted_uvs(arrays: Mapping[str, np.ndarray]) -> np.ndarray:

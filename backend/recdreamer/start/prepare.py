@@ -52,4 +52,4 @@ def prepare_start(
     start = in_scene(StartingPoint(request.start, request.strength, original), centred(original, config))
     if request.start == "texture" and "region" not in original:
         return start
-    return sampled(start, config.start.resolution, device, tick, has_shape=True, warn=warn)
+    return sampled(start, config.start.resolution, device, tick, has_shape=True)

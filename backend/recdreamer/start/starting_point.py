@@ -16,7 +16,7 @@ from recdreamer.field.region_field import RegionField, empty_like, free_within
 from recdreamer.field.solid_field import SolidField
 from recdreamer.mesh.mesh import Mesh
 from recdreamer.named_tensors import part
-from recdreamer.report import Tick, Warn, no_warn
+from recdreamer.report import Tick
 from recdreamer.sdf.from_mesh import Nearest, SolidMesh
 from recdreamer.shared.material_slots import slots_in
 from recdreamer.shared.protocol import Start
@@ -153,20 +153,10 @@ def sampled(
     device: torch.device,
     tick: Tick,
     has_shape: bool,
-    warn: Warn = no_warn,
 ) -> StartingPoint:
-    """The start with its grids: distances and colours if `has_shape`, and the region if there is one.
-
-    `warn` is told of faces that do not count.
-    """
+    """The start with its grids: distances and colours if `has_shape`, and the region if there is one."""
     assert start.mesh is not None
-    solid = SolidMesh(start.mesh.verts, start.mesh.faces, device)
-    if solid.num_left_out:
-        warn(
-            f"{solid.num_left_out:,} of the {len(start.mesh.faces):,} triangles of the object have no area or lie upon "
-            "others, and are left out."
-        )
-    found = solid.on_grid(resolution, tick)
+    found = SolidMesh(start.mesh.verts, start.mesh.faces, device).on_grid(resolution, tick)
     shape, region, rgb = (resolution,) * 3, None, None
     if has_region(start.original):
         weights = _at_nearest(found, start, start.original["region"][:, None])[:, 0]

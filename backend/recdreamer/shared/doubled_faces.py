@@ -1,20 +1,39 @@
-"""Finds faces that lie upon others: exports of double-sided materials have each face twice, once each way round."""
+"""Finds faces that lie upon others: exports of double-sided materials have each face twice, once each way round.
+
+Numpy only, and shared with the add-on like protocol.py; what the worker leaves out is said before a job is made.
+"""
 
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 FLATNESS = 1e-6
 """Volume of four corners, as a share of the cube of their distance, below which they lie in one plane."""
+SMALLEST_AREA = 2e-15
+"""Of a face, in units of the square of the mesh's longest side."""
 
 
-def without_doubles(
-    verts: Float[np.ndarray, "verts 3"], faces: Int[np.ndarray, "faces 3"]
-) -> Bool[np.ndarray, "faces"]:
-    """False for faces that lie upon earlier ones; the winding numbers of both together would have no inside.
+def solid_faces(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Indices of the faces `faces 3` of a START_MESH that have an inside: those with an area, each once.
+
+    `verts` are welded. A square with its other side, and a face that is a line:
+
+    >>> square = np.array([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+    >>> solid_faces(square, np.array([[0, 1, 2], [0, 1, 0], [0, 2, 3], [2, 1, 0]])).tolist()
+    [0, 2]
+    """
+    kept = np.flatnonzero(_has_area(verts, faces))
+    return kept[without_doubles(verts, faces[kept])]
+
+
+def _has_area(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    a, b, c = (verts[faces[:, corner]].astype(np.float64) for corner in range(3))
+    size = np.ptp(np.concatenate([a, b, c]), axis=0).max() if len(faces) else 0.0
+    return np.linalg.norm(np.cross(b - a, c - a), axis=1) / 2 > SMALLEST_AREA * size**2
+
+
+def without_doubles(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """False for faces `faces 3` that lie upon earlier ones; the winding numbers of both together would have no inside.
 
     Walls between two closed parts that touch stay double: there it is right that both cancel out.
 
@@ -38,10 +57,11 @@ def without_doubles(
     singles = np.bincount(edges[is_single].ravel(), minlength=count)
     uses = np.bincount(edges[doubled].ravel(), minlength=count)
     # Patches of doubled faces, connected across edges.
-    rows, columns = np.repeat(np.arange(len(doubled)), 3), len(doubled) + edges[doubled].ravel()
-    size = len(doubled) + count
-    joined = coo_array((np.ones(len(rows), np.int8), (rows, columns)), shape=(size, size))
-    patches = connected_components(joined, directed=False)[1]
+    patches = _components(
+        len(doubled) + count,
+        np.repeat(np.arange(len(doubled)), 3),
+        len(doubled) + edges[doubled].ravel(),
+    )
     # A wall ends where two other faces meet, one of each part.
     rim = np.flatnonzero(uses == 1)
     of_rim = patches[len(doubled) + rim]
@@ -53,9 +73,7 @@ def without_doubles(
     return ~is_second | is_wall[patch_of_face[first]]
 
 
-def _first_of(
-    verts: Float[np.ndarray, "verts 3"], faces: Int[np.ndarray, "faces 3"]
-) -> Int[np.ndarray, "faces"]:
+def _first_of(verts: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """The earliest face that lies where each one lies: the same triangle, or half of the same flat quad."""
     first = _earliest_same(np.sort(faces, axis=1))
     once = np.flatnonzero(first == np.arange(len(faces)))
@@ -82,8 +100,26 @@ def _first_of(
     return first
 
 
-def _earliest_same(rows: Int[np.ndarray, "rows columns"]) -> Int[np.ndarray, "rows"]:
-    """Index of the first row that equals each row.
+def _components(size: int, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Numbers from 0 on of the connected components of a graph whose edges join `one` and `other`.
+
+    Blender has no SciPy. Each round hooks trees of lower numbers together and flattens them, so that few are needed.
+
+    >>> _components(5, np.array([3, 1]), np.array([4, 3])).tolist()
+    [0, 1, 2, 1, 1]
+    """
+    root = np.arange(size)
+    while True:
+        ends = np.stack([root[one], root[other]])
+        if (ends[0] == ends[1]).all():
+            return np.unique(root, return_inverse=True)[1].reshape(-1)
+        np.minimum.at(root, ends.max(0), ends.min(0))
+        while (root[root] != root).any():
+            root = root[root]
+
+
+def _earliest_same(rows: np.ndarray) -> np.ndarray:
+    """Index of the first row of `rows columns` that equals each row.
 
     >>> _earliest_same(np.array([[1, 2], [0, 5], [1, 2]])).tolist()
     [0, 1, 0]
@@ -96,6 +132,6 @@ def _earliest_same(rows: Int[np.ndarray, "rows columns"]) -> Int[np.ndarray, "ro
     return found
 
 
-def _half_edges(faces: Int[np.ndarray, "faces 3"]) -> Int[np.ndarray, "half_edges 2"]:
+def _half_edges(faces: np.ndarray) -> np.ndarray:
     """Ends of the half-edges 3 f + i, which run from corner i of face f to the next."""
     return np.stack([faces.ravel(), np.roll(faces, -1, axis=1).ravel()], 1)
