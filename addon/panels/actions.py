@@ -34,6 +34,7 @@ class RECDREAMER_MT_actions(ActionMenu, bpy.types.Menu):
         layout.operator("recdreamer.vary")
         layout.operator("recdreamer.random_seed")
         layout.operator("recdreamer.start_from_active")
+        layout.operator("recdreamer.check_start")
         layout.menu("RECDREAMER_MT_presets")
         layout.operator("recdreamer.add_preset", icon="ADD")
         layout.menu("RECDREAMER_MT_prior")

@@ -351,6 +351,8 @@ def test_card_menu(extension, addon, block_out):
         "recdreamer.move_template",
         "recdreamer.fly_to_template",
         "recdreamer.redo_template",
+        "recdreamer.mirror_template",
+        "recdreamer.remove_template",
         "recdreamer.draw_novel_views",
         "recdreamer.open_preferences",
     ]

@@ -61,10 +61,10 @@ class Room:
         """Take a picture of the tab alone."""
         yield from self.see(name, self.rectangle(self.sidebar))
 
-    def whole(self, name: str) -> Iterator[float]:
-        """Take a picture of the 3D view with the sidebar, and the status bar."""
-        left, top, _, _ = self.rectangle(self.area)
-        yield from self.see(name, [left, top, self.area.x + self.area.width, top + WHOLE_PX])
+    def whole(self, name: str, height_px: int = WHOLE_PX) -> Iterator[float]:
+        """Take a picture of the 3D view with the sidebar."""
+        left, top, right, bottom = self.rectangle(self.area)
+        yield from self.see(name, [left, top, right, min(bottom, top + height_px)])
 
     def see(self, name: str, rectangle: list[int]) -> Iterator[float]:
         self.area.tag_redraw()
@@ -99,6 +99,7 @@ def script() -> Iterator[float]:
     preferences = bpy.context.preferences.addons[MODULE].preferences
     preferences.backend_python, preferences.check_quietly = "", False
     bpy.context.preferences.system.use_online_access = True
+    bpy.context.preferences.view.show_tooltips = False  # One would hide the menu at the mouse.
     room.sidebar = yield from probe.open_sidebar(room.area)
     room.point(0.3, 0.95)
     session, settings = addon("session").session, bpy.context.scene.recdreamer
@@ -148,7 +149,7 @@ def first_asset(room: Room, session, settings) -> Iterator[float]:
 
 def enlarged(room: Room) -> Iterator[float]:
     bpy.ops.recdreamer.enlarge(state="ON")
-    yield from room.whole("enlarged")
+    yield from room.whole("enlarged", 2000)
     bpy.ops.recdreamer.enlarge(state="OFF")
 
 

@@ -9,29 +9,51 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-MARGIN_PX = 8
-COLORS = 256
+MARGIN_PX, SIDEBAR_PX, EDGE = 6, 400, 74
+"""Below the last panel; more than a sidebar is wide; brightness of the edge of a panel."""
+COLORS, GAP_PX, WHITE, MAX_PX = 256, 12, (255, 255, 255), 900
+SIDE_BY_SIDE = {"starts": ("start-object", "running", "done"), "shelf": ("check", "suggested")}
+"""Pictures of the README, beside the folder, and of what they are made."""
 
 
 def cropped(picture: Image.Image, rectangle: list[int]) -> Image.Image:
-    """The part of a screen in a rectangle, without the empty rows below what is drawn in it."""
+    """The part of a screen in a rectangle; of a sidebar, what is above the lower edge of its last panel."""
     part = picture.convert("RGB").crop(rectangle)
-    pixels = np.asarray(part).astype(int)
-    column = pixels[:, 4 : part.width // 2]  # Without the tabs at the right of a sidebar.
-    varied = np.flatnonzero(np.ptp(column, axis=1).max(1) > 12)
-    bottom = min(part.height, (int(varied[-1]) if len(varied) else 0) + MARGIN_PX)
-    return part.crop((0, 0, part.width, bottom))
+    if part.width > SIDEBAR_PX:
+        return part
+    line = np.asarray(part).astype(int)[:, 20 : part.width - 50]
+    is_edge = (np.ptp(line, axis=(1, 2)) == 0) & (abs(line[:, 0, 0] - EDGE) < 4)
+    bottom = int(np.flatnonzero(is_edge)[-1]) + MARGIN_PX if is_edge.any() else part.height
+    return part.crop((0, 0, part.width, min(part.height, bottom)))
+
+
+def side_by_side(pictures: list[Image.Image]) -> Image.Image:
+    """Pictures in a row, no taller than a page has room for."""
+    height = min(max(picture.height for picture in pictures), MAX_PX)
+    whole = Image.new("RGB", (sum(picture.width + GAP_PX for picture in pictures) - GAP_PX, height), WHITE)
+    left = 0
+    for picture in pictures:
+        whole.paste(picture.crop((0, 0, picture.width, min(picture.height, height))), (left, 0))
+        left += picture.width + GAP_PX
+    return whole
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    few = picture.quantize(COLORS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
+    print(path.name, picture.size)
 
 
 def main() -> None:
     out, folder = Path(sys.argv[1]), Path(sys.argv[2])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, rectangle in json.loads((out / "guide.json").read_text()).items():
-        picture = cropped(Image.open(out / f"{name}.png"), rectangle)
-        picture.quantize(COLORS, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE).save(
-            folder / f"{name}.png", optimize=True
-        )
-        print(name, picture.size)
+    rectangles = json.loads((out / "guide.json").read_text())
+    pictures = {name: cropped(Image.open(out / f"{name}.png"), place) for name, place in rectangles.items()}
+    for name, picture in pictures.items():
+        save(picture, folder / f"{name}.png")
+    for name, parts in SIDE_BY_SIDE.items():
+        if set(parts) <= pictures.keys():  # Not all are taken where jobs of an earlier run are given.
+            save(side_by_side([pictures[part] for part in parts]), folder.parent / f"{name}.png")
 
 
 if __name__ == "__main__":
