@@ -32,6 +32,7 @@ MODULES = (
     "operators.presets",
     "panels.model_lists",
     "panels.prompt",
+    "panels.start",
     "panels.enlarged",
     "panels.job_progress",
     "panels.jobs",

@@ -38,6 +38,7 @@ class RECDREAMER_MT_actions(ActionMenu, bpy.types.Menu):
         layout.menu("RECDREAMER_MT_presets")
         layout.operator("recdreamer.add_preset", icon="ADD")
         layout.menu("RECDREAMER_MT_prior")
+        layout.menu("RECDREAMER_MT_start_results")
         layout.menu("RECDREAMER_MT_words")
         layout.separator()
         layout.operator("recdreamer.import_result", icon="IMPORT")

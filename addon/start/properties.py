@@ -22,7 +22,7 @@ KINDS = (
     ("prompt", "From Prompt", "Start from the prompt alone", "TEXT", 0),
     ("object", "From Object", "Start from the shape of an object and let the prompt change it", "OBJECT_DATA", 1),
     ("texture", "Paint Only", "Keep the object as it is and paint a texture on it", "TPAINT_HLT", 2),
-    ("continue", "From Earlier Result", "Start from the result of an earlier job", "LOOP_FORWARDS", 3),
+    ("continue", "From Result", "Start from the result of an earlier job", "LOOP_FORWARDS", 3),
 )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def test_continue_and_result(draw, fake_backend, settle):
     assert draw().operators.count("recdreamer.continue_job") == 1
     bpy.ops.recdreamer.continue_job(job_id=job.id)
     seen = draw()
-    assert "job" in seen.props and "recdreamer.make_quads" not in seen.operators
+    assert "a bear" in seen.texts and "recdreamer.make_quads" not in seen.operators
     assert "Import the result to limit changes to a vertex group or a painted mask." in " ".join(seen.texts)
     bpy.ops.recdreamer.import_result()
     seen = draw()

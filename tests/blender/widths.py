@@ -211,8 +211,9 @@ class MeasuringLayout:
             return
         value, more = "", 0.0
         if rna.type == "ENUM":
-            items = {choice.identifier: choice.name for choice in rna.enum_items}
-            value, more = items.get(getattr(data, name), ""), UNIT_PX
+            choice = next((item for item in rna.enum_items if item.identifier == getattr(data, name)), None)
+            value = choice.name if choice is not None else ""
+            more = UNIT_PX + (UNIT_PX if choice is not None and choice.icon != "NONE" else 0)
         elif rna.type in ("FLOAT", "INT"):
             value, more = "0000.0", 0
         if rna.type == "BOOLEAN":

@@ -25,7 +25,7 @@ import probe  # noqa: E402
 
 MODULE = probe.MODULE
 EARLIER = HERE / "jobs"
-DRAFT_STEPS = 110
+DRAFT_STEPS, ZOOMED_OUT = 110, 5
 TIME_LIMIT_S = 1600
 WHOLE_PX = 1000
 """Height of a picture of the 3D view, from its top."""
@@ -57,8 +57,17 @@ class Room:
         top = self.window.height - region.y - region.height
         return [region.x, top, region.x + region.width, top + region.height]
 
+    def frame(self) -> None:
+        """Show the selected objects with some room around them. To be called `here`."""
+        bpy.ops.view3d.view_selected()
+        for _ in range(ZOOMED_OUT):
+            bpy.ops.view3d.zoom(delta=-1)
+
     def tab(self, name: str) -> Iterator[float]:
         """Take a picture of the tab alone."""
+        for _ in range(6):
+            self.area.tag_redraw()  # The panels slide into their places.
+            yield 0.3
         yield from self.see(name, self.rectangle(self.sidebar))
 
     def whole(self, name: str, height_px: int = WHOLE_PX) -> Iterator[float]:
@@ -110,8 +119,8 @@ def script() -> Iterator[float]:
     yield from until(lambda: session.models.is_known)
     yield from room.tab("new")
 
-    bear = yield from first_asset(room, session, settings)
     yield from templates(room, session, settings)
+    bear = yield from first_asset(room, session, settings)
     yield from starts(room, settings, bear)
     yield from variations(room, session, settings)
     yield from history(room, session, settings, bear)
@@ -123,8 +132,9 @@ def script() -> Iterator[float]:
 
 
 def first_asset(room: Room, session, settings) -> Iterator[float]:
-    settings.prompt, settings.quality, settings.seed = "a red bear", "quick", 3
+    settings.prompt = "a red bear"
     yield from room.tab("prompt")
+    settings.quality, settings.seed = "quick", 3
     yield from room.popup("presets", bpy.ops.wm.call_menu, name="RECDREAMER_MT_presets")
     job = find_earlier(session, "bear")
     if job is None:
@@ -142,6 +152,7 @@ def first_asset(room: Room, session, settings) -> Iterator[float]:
     room.area.spaces.active.shading.color_type = "MATERIAL"
     with room.here():
         assert bpy.ops.recdreamer.import_result("EXEC_DEFAULT", True) == {"FINISHED"}
+        room.frame()
     yield 1.5
     yield from room.whole("imported")
     return job
@@ -154,15 +165,12 @@ def enlarged(room: Room) -> Iterator[float]:
 
 
 def templates(room: Room, session, settings) -> Iterator[float]:
-    hidden = [obj for obj in bpy.data.objects if obj.name != "Cube"]  # Which the block-out replaces.
-    for obj in hidden:
-        obj.hide_set(True)
-    bpy.ops.object.select_all(action="DESELECT")
+    """Before the first job, so that the tab is short."""
+    settings.prompt = "a red bear"
     parts = probe.build_block_out()
-    session.shown_id = ""
     with room.here():
         assert bpy.ops.recdreamer.capture_turntable() == {"FINISHED"}
-        bpy.ops.view3d.view_selected()
+        room.frame()
     settings.show_front = True
     yield 1.0
     yield from room.whole("templates")
@@ -173,18 +181,17 @@ def templates(room: Room, session, settings) -> Iterator[float]:
     settings.shelf_view = "MASK"
     yield from room.tab("check")
     settings.shelf_view = "PICTURE"
-    if not EARLIER.exists() or os.environ.get("GALLERY"):
-        with room.here():
-            assert bpy.ops.recdreamer.draw_samples() == {"FINISHED"}
-        yield from wait_for_errand(session)
-        for index in (0, 1, 6):
-            bpy.ops.recdreamer.pick_sample(index=index, state="ON")
-        yield from room.tab("suggested")
-        bpy.ops.recdreamer.discard_gallery()
+    bpy.ops.recdreamer.clear_templates()
+    with room.here():
+        assert bpy.ops.recdreamer.draw_samples() == {"FINISHED"}
+    yield from wait_for_errand(session)
+    yield 3.0  # The pictures are read one after another.
+    for index in (0, 1, 6):
+        bpy.ops.recdreamer.pick_sample(index=index, state="ON")
+    yield from room.tab("suggested")
+    bpy.ops.recdreamer.discard_gallery()
     for part in parts:
-        part.hide_set(True)
-    for obj in hidden:
-        obj.hide_set(False)
+        bpy.data.objects.remove(part)
 
 
 def starts(room: Room, settings, bear) -> Iterator[float]:
@@ -206,8 +213,6 @@ def starts(room: Room, settings, bear) -> Iterator[float]:
 
 def variations(room: Room, session, settings) -> Iterator[float]:
     """Four drafts, of fewer steps than an artist would wait for."""
-    for template in settings.templates:
-        template.enabled = False
     siblings = addon("operators.queue").siblings
     drafts = [find_earlier(session, f"draft-{index}") for index in range(4)]
     if None in drafts:

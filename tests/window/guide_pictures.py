@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-MARGIN_PX, SIDEBAR_PX, EDGE = 6, 400, 74
-"""Below the last panel; more than a sidebar is wide; brightness of the edge of a panel."""
+MARGIN_PX, SIDEBAR_PX = 6, 400
+"""Below the last panel; more than a sidebar is wide."""
+PANEL, EDGE = 61, 74
+"""Brightness of a panel and of its edge."""
 COLORS, GAP_PX, WHITE, MAX_PX = 256, 12, (255, 255, 255), 900
 SIDE_BY_SIDE = {"starts": ("start-object", "running", "done"), "shelf": ("check", "suggested")}
 """Pictures of the README, beside the folder, and of what they are made."""
@@ -21,6 +23,8 @@ def cropped(picture: Image.Image, rectangle: list[int]) -> Image.Image:
     part = picture.convert("RGB").crop(rectangle)
     if part.width > SIDEBAR_PX:
         return part
+    if abs(np.asarray(part).astype(int)[-5, 20:30] - PANEL).max() < 2:
+        return part  # The tab is longer than the screen.
     line = np.asarray(part).astype(int)[:, 20 : part.width - 50]
     is_edge = (np.ptp(line, axis=(1, 2)) == 0) & (abs(line[:, 0, 0] - EDGE) < 4)
     bottom = int(np.flatnonzero(is_edge)[-1]) + MARGIN_PX if is_edge.any() else part.height
