@@ -297,18 +297,18 @@ class JobClient:
 
     def _explain_death(self, code: int) -> tuple[str, str, ErrorKind]:
         """One sentence on why a worker ended unexpectedly, what to do, and which kind of error it is."""
+        if code == -9:
+            return (
+                "The background process was killed, probably because the computer ran out of memory.",
+                "Close other programs and press Resume.",
+                "out_of_memory",
+            )
         last_line = read_last_line(self.folder.log)
         if not self._said_hello:
             return (
                 f"The backend did not start: {last_line or f'it exited with code {code}'}.",
                 CHECK_BACKEND,
                 "install",
-            )
-        if code == -9:
-            return (
-                "The background process was killed, probably because the computer ran out of memory.",
-                "Close other programs and press Resume.",
-                "out_of_memory",
             )
         return (
             f"The background process ended unexpectedly (code {code}{': ' + last_line if last_line else ''}).",

@@ -145,9 +145,12 @@ def test_a_worker_that_never_says_hello(start, settle, monkeypatch):
     assert "did not answer within" in job.state.message
 
 
-def test_killed_worker(registry, start, settle, wait_until):
-    job = start(steps=3000)
-    wait_until(lambda: registry.poll() and job.state.step > 0)
+@pytest.mark.parametrize("is_at_work", [True, False])
+def test_killed_worker(registry, start, settle, wait_until, is_at_work):
+    """Loading the libraries may need more memory than there is, too."""
+    job = start(steps=3000) if is_at_work else start(fake="mute")
+    if is_at_work:
+        wait_until(lambda: registry.poll() and job.state.step > 0)
     os.kill(job.client._process.pid, 9)
     settle(job)
     assert job.condition == "failed"

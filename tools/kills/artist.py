@@ -80,7 +80,8 @@ def act(jobs) -> str:
             note("refused.txt", f"damaged: {job.id} {job.problem}")
             return "damaged"
         if not job.why_not_resume:
-            if job.state.status == "failed":
+            if job.state.status == "failed" and job.state.kind != "out_of_memory":
+                # A worker that was killed looks like one without memory, as it should: systems kill it then.
                 note("refused.txt", f"failed: {job.id} {job.state.message} {job.state.hint}")
             press("resume", job_id=job.id)
             return "resume"
