@@ -215,7 +215,8 @@ def variations(room: Room, session, settings) -> Iterator[float]:
     """Four drafts, of fewer steps than an artist would wait for."""
     siblings = addon("operators.queue").siblings
     drafts = [find_earlier(session, f"draft-{index}") for index in range(4)]
-    if None in drafts:
+    drafts = [draft for draft in drafts if draft is not None]
+    if len(drafts) < 2:
         queue = addon("operators.queue")
         prepared = queue.prepared_request
 
