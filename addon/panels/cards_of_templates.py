@@ -39,13 +39,12 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
         # The recognized pose, right below the label; there is no room for more words.
         text = describe.with_share(verdict.reads_as, verdict.pose_probs.get(verdict.reads_as))
         layout.label(text=text, icon="ERROR" if verdict.warnings else "CHECKMARK")
-        for advice in verdict.warnings:
-            draw_advice(layout, advice, context, COLUMNS)
 
 
-def draw_advice(layout, advice: Advice, context, columns: int = 1):
-    icon = "ERROR" if columns == 1 else "NONE"
-    draw_text(layout, f"{advice.message} {advice.hint}".strip(), context, icon, columns)
+def draw_advice(layout, advice: Advice, context, label: str = ""):
+    """Draw an advice below the cards, where there is room for its words; of one card, with the label of that card."""
+    text = say(f"{advice.message} {advice.hint}".strip())
+    draw_text(layout, f"{describe.one_line(label, 30)}: {text}" if label else text, context, "ERROR")
 
 
 def _card_icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:

@@ -84,6 +84,10 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         for index, template in enumerate(settings.templates):
             verdict = check.verdicts.get(template.key) if check else None
             draw_card(grid.box().column(align=True), template, index, verdict, context)
+        for template in settings.templates if check is not None else ():
+            verdict = check.verdicts.get(template.key)
+            for advice in verdict.warnings if verdict is not None else ():
+                draw_advice(layout, advice, context, template.label)
         if check is not None and is_of_this_shelf(check, settings):
             for advice in check.warnings:
                 draw_advice(layout, advice, context)

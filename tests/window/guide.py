@@ -25,7 +25,13 @@ import probe  # noqa: E402
 
 MODULE = probe.MODULE
 EARLIER = HERE / "jobs"
-DRAFT_STEPS, ZOOMED_OUT = 110, 5
+ZOOMED_OUT = 5
+DRAFT = {
+    "optimize.num_steps": 110,
+    "mesh.resolution": 48,
+    "mesh.target_faces": 4000,
+    "mesh.texture_size_px": 256,
+}
 TIME_LIMIT_S = 1600
 WHOLE_PX = 1000
 """Height of a picture of the 3D view, from its top."""
@@ -65,15 +71,20 @@ class Room:
 
     def tab(self, name: str) -> Iterator[float]:
         """Take a picture of the tab alone."""
-        for _ in range(6):
-            self.area.tag_redraw()  # The panels slide into their places.
-            yield 0.3
+        yield from self.settle()
         yield from self.see(name, self.rectangle(self.sidebar))
 
     def whole(self, name: str, height_px: int = WHOLE_PX) -> Iterator[float]:
-        """Take a picture of the 3D view with the sidebar."""
+        """Take a picture of the 3D view with the sidebar, in which pictures are read one after another."""
+        yield from self.settle()
         left, top, right, bottom = self.rectangle(self.area)
         yield from self.see(name, [left, top, right, min(bottom, top + height_px)])
+
+    def settle(self) -> Iterator[float]:
+        """Let the panels slide into their places, and the timer read their pictures."""
+        for _ in range(10):
+            self.area.tag_redraw()
+            yield 0.3
 
     def see(self, name: str, rectangle: list[int]) -> Iterator[float]:
         self.area.tag_redraw()
@@ -222,7 +233,7 @@ def variations(room: Room, session, settings) -> Iterator[float]:
 
         def smaller(*arguments, **options):
             request, files = prepared(*arguments, **options)
-            return replace(request, overrides={"optimize.num_steps": DRAFT_STEPS}), files
+            return replace(request, overrides=DRAFT), files
 
         queue.prepared_request = smaller
         settings.start.run_geometry = settings.start.run_texture = False
