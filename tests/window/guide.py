@@ -33,8 +33,8 @@ DRAFT = {
     "mesh.texture_size_px": 256,
 }
 TIME_LIMIT_S = 1600
-WHOLE_PX = 1000
-"""Height of a picture of the 3D view, from its top."""
+WHOLE_PX, SETTINGS_PX = 1000, 480
+"""Height of a picture of the 3D view, from its top, and of one of the settings."""
 PANELS = ("list_of_jobs.RECDREAMER_PT_jobs", "jobs.RECDREAMER_PT_advanced")
 """Panels that are closed in a new tab."""
 
@@ -69,10 +69,11 @@ class Room:
         for _ in range(ZOOMED_OUT):
             bpy.ops.view3d.zoom(delta=-1)
 
-    def tab(self, name: str) -> Iterator[float]:
-        """Take a picture of the tab alone."""
+    def tab(self, name: str, height_px: int = 2000) -> Iterator[float]:
+        """Take a picture of the tab alone, or of the panels at its top that are so high."""
         yield from self.settle()
-        yield from self.see(name, self.rectangle(self.sidebar))
+        left, top, right, bottom = self.rectangle(self.sidebar)
+        yield from self.see(name, [left, top, right, min(bottom, top + height_px)])
 
     def whole(self, name: str, height_px: int = WHOLE_PX) -> Iterator[float]:
         """Take a picture of the 3D view with the sidebar, in which pictures are read one after another."""
@@ -218,7 +219,7 @@ def starts(room: Room, settings, bear) -> Iterator[float]:
         settings.start.kind = kind
         if kind == "continue":
             settings.start.job = bear.id
-        yield from room.tab(picture)
+        yield from room.tab(picture, SETTINGS_PX)
     settings.start.kind = "prompt"
 
 

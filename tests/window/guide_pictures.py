@@ -23,7 +23,9 @@ def cropped(picture: Image.Image, rectangle: list[int]) -> Image.Image:
     part = picture.convert("RGB").crop(rectangle)
     if part.width > SIDEBAR_PX:
         return part
-    if abs(np.asarray(part).astype(int)[-5, 20:30] - PANEL).max() < 2:
+    whole = picture.height
+    is_long = rectangle[3] > whole - 200 and abs(np.asarray(part).astype(int)[-5, 20:30] - PANEL).max() < 2
+    if is_long:
         return part  # The tab is longer than the screen.
     line = np.asarray(part).astype(int)[:, 20 : part.width - 50]
     is_edge = (np.ptp(line, axis=(1, 2)) == 0) & (abs(line[:, 0, 0] - EDGE) < 4)
