@@ -262,8 +262,18 @@ def _trees(checkout: Path) -> Iterator[tuple[str, ast.Module]]:
             yield name, tree if is_whole else told_in(tree)
 
 
+def kept_in(text: str) -> dict[str, str]:
+    """Translations of texts that no file has now, which a PO file keeps behind `#~` for when they come back.
+
+    >>> kept_in('msgid "Stop"\\nmsgstr "Stoppen"\\n\\n#~ msgid "Go"\\n#~ msgstr "Los"\\n')
+    {'Go': 'Los'}
+    """
+    lines = [line.removeprefix("#~").strip() if line.startswith("#~") else "" for line in text.splitlines()]
+    return messages.read_table("\n".join(lines))
+
+
 def written(found: dict[str, str], table: dict[str, str], head: str) -> str:
-    """A PO file with these messages and the translations that the table has of them."""
+    """A PO file with these messages, and the translations that there are of them and of others."""
     lines, place = [head.rstrip()], ""
     for message, name in found.items():
         lines.append("")
@@ -272,6 +282,9 @@ def written(found: dict[str, str], table: dict[str, str], head: str) -> str:
             lines.append(f"#: {name}")
         lines.append(f"msgid {quoted(message)}")
         lines.append(f"msgstr {quoted(table.get(message, ''))}")
+    for message in sorted(table.keys() - found.keys()):
+        if table[message]:
+            lines += ["", f"#~ msgid {quoted(message)}", f"#~ msgstr {quoted(table[message])}"]
     return "\n".join(lines) + "\n"
 
 
@@ -302,7 +315,8 @@ def main() -> int:
         text = path.read_text("utf-8")
         if sys.argv[1:] == ["update"]:
             head = text[: text.index("\n\n")] if "\n\n" in text else text
-            path.write_text(written(found, messages.read_table(text), head), "utf-8")
+            table = kept_in(text) | messages.read_table(text)
+            path.write_text(written(found, table, head), "utf-8")
             text = path.read_text("utf-8")
         faults += [f"{path.name}: {fault}" for fault in faults_of(messages.read_table(text), found)]
     print("\n".join(faults) or f"{len(found)} texts, each in every language.")
