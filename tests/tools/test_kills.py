@@ -36,13 +36,14 @@ ARTIST = """
     def tell(phase, is_busy):
         (out / "new").write_text(json.dumps(dict(phase=phase, is_up=True, is_busy=is_busy, doing="shape")))
         (out / "new").replace(out / "status.json")
-    while not (job / "result" / "mesh.npz").exists():
+    while not (job / "result" / "mesh.npz").exists() or not (out / "enough").exists():
         run = [backend, "-m", "recdreamer", "run", str(job)]
         workers = [subprocess.Popen(run) for _ in range(2 if fault == "twice" else 1)]
         while any(worker.poll() is None for worker in workers):
             tell("", True)
             time.sleep(0.02)
     (out / "imported.txt").write_text("one")
+    (out / "generated.txt").write_text("one")
     if fault == "stuck":
         (out / "refused.txt").write_text("resume: it is gray")
     if fault == "lost":
@@ -70,7 +71,7 @@ def prove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def prove(fault: str) -> proof.Report:
         (tmp_path / "fault").write_text(fault)
-        return proof.Proof(tmp_path / "out", programs["artist"], programs["worker"], 1, 3).run(2)
+        return proof.Proof(tmp_path / "out", programs["artist"], programs["worker"], 3).run(2)
 
     return prove
 

@@ -1,7 +1,7 @@
 """An artist in a Blender without a window, who may be killed at any time; see proof.py. The Python is one with bpy.
 
-Installs the extension if it is not there, then does what is to be done next: resume what was interrupted, generate until
-there are enough jobs, import each once. Writes what it does to OUT/status.json.
+Installs the extension if it is not there, then does what is to be done next: resume what was interrupted, import what is
+done, generate until OUT/enough is there. Writes what it does to OUT/status.json.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import bpy
 
-OUT, BACKEND, NUM_JOBS = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+OUT, BACKEND = Path(sys.argv[1]), sys.argv[2]
 MODULE = "bl_ext.user_default.recdreamer"
 SMALL = {
     "optimize.num_steps": 30, "optimize.preview_every": 5, "optimize.checkpoint_every_s": 1.0,
@@ -90,10 +90,11 @@ def act(jobs) -> str:
             if press("import_result", job_id=job.id) and len(bpy.context.scene.objects) == before + 1:
                 note("imported.txt", job.id)
             return "import"
-    if len(jobs) < NUM_JOBS:
+    if not (OUT / "enough").exists():
         settings = bpy.context.scene.recdreamer
         settings.seed, settings.keep_running = len(jobs) % 2, len(jobs) % 3 == 0
-        press("generate", overrides=json.dumps(SMALL))
+        if press("generate", overrides=json.dumps(SMALL)):
+            note("generated.txt", module("session").session.shown.id)
         return "generate"
     return "done"
 
