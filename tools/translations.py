@@ -30,6 +30,7 @@ WORDS = (
     "measuring…", "geometry", "texture", "shape", "and", "target", "paint", "seams", "model",
     "installed", "found", "added", "incomplete", "available", "refused",  # Models.
     "Image model", "Pose extractor", "Tiny decoder",  # Kinds of models.
+    "Figurines", "Animals",  # What the built-in models draw.
     "From", "Templates",  # Settings of a job, which are compared under the names of their fields.
 )  # fmt: skip
 """Texts of one word that begin with a small letter, which nobody can tell from names in the code."""

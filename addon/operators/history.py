@@ -153,6 +153,9 @@ class RECDREAMER_OT_clean_up(GuardedOperator, bpy.types.Operator):
         layout.prop(self, "kind")
         layout.prop(self, "days")
         jobs = to_clean_up(self.kind, self.days)
+        if not jobs:
+            layout.label(text="There is nothing to delete.", icon="INFO")
+            return
         size, is_known = session.folder_sizes.total(jobs)
         text = describe.gigabytes(size) if is_known else "measuring…"
         layout.label(text=say(f"{len(jobs)} jobs, {text}. This cannot be undone."), icon="TRASH")

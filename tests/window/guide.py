@@ -32,9 +32,9 @@ DRAFT = {
     "mesh.target_faces": 4000,
     "mesh.texture_size_px": 256,
 }
-TIME_LIMIT_S = 1600
-WHOLE_PX, SETTINGS_PX = 1000, 480
-"""Height of a picture of the 3D view, from its top, and of one of the settings."""
+TIME_LIMIT_S, ERROR_PX = 1600, 940
+WHOLE_PX, SETTINGS_PX, LAST_PX = 1000, 480, 900
+"""Height of a picture of the 3D view, from its top, of one of the settings, and of one of the last panels."""
 PANELS = ("list_of_jobs.RECDREAMER_PT_jobs", "jobs.RECDREAMER_PT_advanced")
 """Panels that are closed in a new tab."""
 
@@ -68,6 +68,17 @@ class Room:
         bpy.ops.view3d.view_selected()
         for _ in range(ZOOMED_OUT):
             bpy.ops.view3d.zoom(delta=-1)
+
+    def end_of_tab(self, name: str) -> Iterator[float]:
+        """Take a picture of the last panels of a tab that is longer than the screen."""
+        with bpy.context.temp_override(window=self.window, area=self.area, region=self.sidebar):
+            bpy.ops.view2d.pan(deltay=-3000)
+        yield from self.settle()
+        left, top, right, bottom = self.rectangle(self.sidebar)
+        yield from self.see(name, [left, top, right, bottom, LAST_PX])
+        with bpy.context.temp_override(window=self.window, area=self.area, region=self.sidebar):
+            bpy.ops.view2d.pan(deltay=3000)
+        yield from self.settle()
 
     def tab(self, name: str, height_px: int = 2000) -> Iterator[float]:
         """Take a picture of the tab alone, or of the panels at its top that are so high."""
@@ -267,10 +278,10 @@ def history(room: Room, session, settings, bear) -> Iterator[float]:
     bpy.ops.recdreamer.compare_job(job_id=bear.id, state="ON")
     session.shown_id = drafts[0].id
     yield 3.0
-    yield from room.tab("history")
+    yield from room.end_of_tab("history")
     session.shown_id = bear.id
     bpy.ops.recdreamer.compare_job(job_id=bear.id, state="OFF")
-    yield from room.popup("clean-up", bpy.ops.recdreamer.clean_up)
+    yield from room.popup("clean-up", bpy.ops.recdreamer.clean_up, kind="DRAFTS", days=0)
     for cls, new in zip(originals, opened, strict=True):
         bpy.utils.unregister_class(new)
         bpy.utils.register_class(cls)
@@ -285,11 +296,11 @@ def history(room: Room, session, settings, bear) -> Iterator[float]:
     drafts[1].folder.state.write_text(json.dumps(state))
     session.shown_id = drafts[1].id
     yield 3.0
-    yield from room.tab("error")
+    yield from room.tab("error", ERROR_PX)
     if bpy.context.preferences.view.language != "de_DE":
         bpy.context.preferences.view.language = "de_DE"
         yield 1.0
-        yield from room.tab("error-german")
+        yield from room.tab("error-german", ERROR_PX)
         bpy.context.preferences.view.language = "DEFAULT"
     drafts[1].folder.state.write_text(kept)
     session.shown_id = bear.id

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-MARGIN_PX, SIDEBAR_PX = 6, 400
-"""Below the last panel; more than a sidebar is wide."""
+MARGIN_PX, SIDEBAR_PX, BELOW_PX = 6, 400, 200
+"""Below the last panel; more than a sidebar is wide; more than there is below a sidebar."""
 PANEL, EDGE = 61, 74
 """Brightness of a panel and of its edge."""
 COLORS, GAP_PX, WHITE, MAX_PX = 256, 12, (255, 255, 255), 900
@@ -20,17 +20,18 @@ SIDE_BY_SIDE = {"starts": ("start-object", "running", "done"), "shelf": ("check"
 
 def cropped(picture: Image.Image, rectangle: list[int]) -> Image.Image:
     """The part of a screen in a rectangle; of a sidebar, what is above the lower edge of its last panel."""
-    part = picture.convert("RGB").crop(rectangle)
+    part = picture.convert("RGB").crop(rectangle[:4])
     if part.width > SIDEBAR_PX:
         return part
-    whole = picture.height
-    is_long = rectangle[3] > whole - 200 and abs(np.asarray(part).astype(int)[-5, 20:30] - PANEL).max() < 2
-    if is_long:
+    pixels = np.asarray(part).astype(int)
+    reaches_end = rectangle[3] > picture.height - BELOW_PX and not rectangle[4:]
+    if reaches_end and abs(pixels[-5, 20:30] - PANEL).max() < 2:
         return part  # The tab is longer than the screen.
-    line = np.asarray(part).astype(int)[:, 20 : part.width - 50]
+    line = pixels[:, 20 : part.width - 50]
     is_edge = (np.ptp(line, axis=(1, 2)) == 0) & (abs(line[:, 0, 0] - EDGE) < 4)
     bottom = int(np.flatnonzero(is_edge)[-1]) + MARGIN_PX if is_edge.any() else part.height
-    return part.crop((0, 0, part.width, min(part.height, bottom)))
+    bottom = min(part.height, bottom)
+    return part.crop((0, max(0, bottom - rectangle[4]) if rectangle[4:] else 0, part.width, bottom))
 
 
 def side_by_side(pictures: list[Image.Image]) -> Image.Image:
@@ -55,8 +56,10 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rectangles = json.loads((out / "guide.json").read_text())
     pictures = {name: cropped(Image.open(out / f"{name}.png"), place) for name, place in rectangles.items()}
+    page = (folder.parents[1] / "guide.md").read_text("utf-8")
     for name, picture in pictures.items():
-        save(picture, folder / f"{name}.png")
+        if f"images/guide/{name}.png" in page:
+            save(picture, folder / f"{name}.png")
     for name, parts in SIDE_BY_SIDE.items():
         if set(parts) <= pictures.keys():  # Not all are taken where jobs of an earlier run are given.
             save(side_by_side([pictures[part] for part in parts]), folder.parent / f"{name}.png")
