@@ -19,19 +19,23 @@ SIDE_BY_SIDE = {"starts": ("start-object", "running", "done"), "shelf": ("check"
 
 
 def cropped(picture: Image.Image, rectangle: list[int]) -> Image.Image:
-    """The part of a screen in a rectangle; of a sidebar, what is above the lower edge of its last panel."""
+    """The part of a screen in a rectangle; of a sidebar, what is above the lower edge of its last panel.
+
+    A fifth number is the height of a picture of the last panels; if it is negative, all is shown.
+    """
     part = picture.convert("RGB").crop(rectangle[:4])
-    if part.width > SIDEBAR_PX:
+    last_px = rectangle[4] if rectangle[4:] else 0
+    if part.width > SIDEBAR_PX or last_px < 0:
         return part
     pixels = np.asarray(part).astype(int)
-    reaches_end = rectangle[3] > picture.height - BELOW_PX and not rectangle[4:]
+    reaches_end = rectangle[3] > picture.height - BELOW_PX and not last_px
     if reaches_end and abs(pixels[-5, 20:30] - PANEL).max() < 2:
         return part  # The tab is longer than the screen.
     line = pixels[:, 20 : part.width - 50]
     is_edge = (np.ptp(line, axis=(1, 2)) == 0) & (abs(line[:, 0, 0] - EDGE) < 4)
     bottom = int(np.flatnonzero(is_edge)[-1]) + MARGIN_PX if is_edge.any() else part.height
     bottom = min(part.height, bottom)
-    return part.crop((0, max(0, bottom - rectangle[4]) if rectangle[4:] else 0, part.width, bottom))
+    return part.crop((0, max(0, bottom - last_px) if last_px else 0, part.width, bottom))
 
 
 def side_by_side(pictures: list[Image.Image]) -> Image.Image:
