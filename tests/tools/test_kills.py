@@ -20,6 +20,7 @@ WORKER = """
     job = Path(sys.argv[-1])
     fault = (Path({root!r}) / "fault").read_text()
     (job / "tries").open("a").write("x")
+    lock = (job / "worker.lock").open("w")
     time.sleep(0.5)
     (job / "result").mkdir(exist_ok=True)
     again = len((job / "tries").read_text()) > 1

@@ -34,6 +34,8 @@ RECOVERY_S = 180.0
 """Time after a kill in which something must work again."""
 ORPHANS_S = 30.0
 """Time in which the last worker ends after its Blender has."""
+LOCK = "worker.lock"
+"""File in a job folder that its worker has open as long as the folder is its own."""
 COMPARED = ("mesh.npz", "model.glb", "albedo.png", "normal.png")
 """Files of a result that hold no time."""
 
@@ -50,7 +52,7 @@ class Report:
     wrong: list[str] = field(default_factory=list)
     """Jobs whose result is not that of an undisturbed run."""
     twice: list[str] = field(default_factory=list)
-    """Jobs with two workers at once."""
+    """Jobs that two workers had locked at once. One that has let go may take a second to end."""
     orphans: list[str] = field(default_factory=list)
     """Processes that were left behind."""
     stuck: list[str] = field(default_factory=list)
@@ -105,8 +107,8 @@ class Proof:
                 raise SystemExit("Blender does not run.")
             (self.out / "status.json").unlink(missing_ok=True)
             self.process = self.start()
-        workers = Counter(self.workers().values())
-        self.report.twice += [job for job, count in workers.items() if count > 1]
+        holders = Counter(job for pid, job in self.workers().items() if _has_open(pid, LOCK))
+        self.report.twice += [job for job, count in holders.items() if count > 1]
         try:
             return json.loads((self.out / "status.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -215,6 +217,15 @@ def _processes() -> dict[int, list[str]]:
                 words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
                 found[int(folder.name)] = words
     return found
+
+
+def _has_open(pid: int, name: str) -> bool:
+    files = []
+    with suppress(OSError):  # Process and files may be gone at any time.
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):
+                files.append(link.readlink().name)
+    return name in files
 
 
 def _parent(pid: int) -> int:
