@@ -32,7 +32,7 @@ DRAFT = {
     "mesh.target_faces": 4000,
     "mesh.texture_size_px": 256,
 }
-TIME_LIMIT_S, ERROR_PX = 1600, 940
+TIME_LIMIT_S, ERROR_PX, ALL_PX = 1600, 940, 1100
 WHOLE_PX, SETTINGS_PX, LAST_PX = 1000, 480, 900
 """Height of a picture of the 3D view, from its top, of one of the settings, and of one of the last panels."""
 PANELS = ("list_of_jobs.RECDREAMER_PT_jobs", "jobs.RECDREAMER_PT_advanced")
@@ -84,7 +84,8 @@ class Room:
         """Take a picture of the tab alone, or of the panels at its top that are so high."""
         yield from self.settle()
         left, top, right, bottom = self.rectangle(self.sidebar)
-        yield from self.see(name, [left, top, right, min(bottom, top + height_px)])
+        rectangle = [left, top, right, min(bottom, top + height_px)]
+        yield from self.see(name, [*rectangle, -1] if height_px == ALL_PX else rectangle)
 
     def whole(self, name: str, height_px: int = WHOLE_PX) -> Iterator[float]:
         """Take a picture of the 3D view with the sidebar, in which pictures are read one after another."""
@@ -211,7 +212,7 @@ def templates(room: Room, session, settings) -> Iterator[float]:
     yield 3.0  # The pictures are read one after another.
     for index in (0, 1, 6):
         bpy.ops.recdreamer.pick_sample(index=index, state="ON")
-    yield from room.tab("suggested")
+    yield from room.tab("suggested", ALL_PX)
     bpy.ops.recdreamer.discard_gallery()
     for part in parts:
         bpy.data.objects.remove(part)
