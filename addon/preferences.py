@@ -124,6 +124,11 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         description="Check new templates in the background when nothing else is to be done",
         default=True,
     )
+    live_mesh: BoolProperty(
+        name="Show Running Mesh",
+        description="Show the coarse mesh of the running job in the scene, at the place of the result. It is not saved",
+        default=True,
+    )
     pause_while_rendering: BoolProperty(
         name="Pause While Rendering",
         description="Pause running jobs when Blender renders, so that the render has the GPU. They go on afterwards",
@@ -175,6 +180,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
             self.layout.prop(self, "allow_remote")
             self.layout.prop(self, "storage", placeholder="optional: URL of a shared storage")
         self.layout.prop(self, "views_model", placeholder="optional: draws a picture from other sides")
+        self.layout.prop(self, "live_mesh")
         self.layout.prop(self, "pause_while_rendering")
         self.layout.prop(self, "check_quietly")
         draw_shortcuts(self.layout.box())

@@ -237,6 +237,10 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
     show_front: BoolProperty(
         name="Show Front", description="Show the front as an arrow in the 3D view; drag its ring to turn it"
     )
+    show_target: BoolProperty(
+        name="Show Target",
+        description="Show a box in the 3D view where the result will stand, with an arrow to change its height",
+    )
     shelf_view: EnumProperty(name="Show", description="What the templates show", items=SHELF_VIEWS)
 
     @property

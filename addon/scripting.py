@@ -81,11 +81,16 @@ class Handle:
         elif not self._job.why_not_stop:
             session.registry.ask_to_stop(self._job, "pause")
 
-    def import_result(self, *, hide_start: bool = True) -> list[bpy.types.Object]:
-        """Import the result, or update the objects that it has in the scene. Returns them. Raises RequestError."""
+    def import_result(
+        self, *, hide_start: bool = True, replaces: scene_import.Replaces = "EARLIER"
+    ) -> list[bpy.types.Object]:
+        """Import the result, or update the objects that it has in the scene, or that it replaces. Returns them.
+
+        Raises RequestError.
+        """
         if self._job.why_not_import:
             raise RequestError(self._job.why_not_import, "Wait for it.")
-        return scene_import.import_result(self.folder, hide_start=hide_start)
+        return scene_import.import_result(self.folder, hide_start=hide_start, replaces=replaces)
 
 
 def generate(prompt: str = "", *, overrides: dict[str, Any] | None = None, **fields: Any) -> Handle:

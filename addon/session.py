@@ -164,7 +164,7 @@ class Session:
                 task.cancel()
                 task.join()
         if self._registry is not None:
-            self._registry.shut_down()
+            self._registry.shut_down(kill=False)
         self.task = self.errand = self.gallery = self.check = self._registry = None
         self._costs = self.ended = None
         self.scrubbed, self.is_enlarged = ("", None), False
@@ -248,7 +248,7 @@ def pump() -> bool:
 def _note_end(job: Job) -> None:
     """Learn from a job whose worker has ended, and tell of it in the status bar."""
     if job.state.status == "done" and job.request is not None:
-        session.costs.learn(job.request, job.folder.root)
+        session.costs.learn_in_background(job.request, job.folder.root)
     session.ended = Ended(job, time.monotonic())
 
 

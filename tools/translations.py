@@ -72,9 +72,9 @@ NOT_TEXT = {
     "{0}, {1}", "an {0}", "black and white", "brown and white", "dark spotted", "dark brown", "no prompt yet",
     # Names of programs, packages, folders and Blender's data.
     "Library/Application Support/RecDreamer", "RecDreamer {0}", "UVMap", "Operator", "3D View Generic", "Library",
-    "Accept", "Darwin", "Linux", "Windows", "NVIDIA Corporation", "RecDreamer", "Stable Diffusion",
-    "QuadriFlow", "ConsDreamer",
-    "Perp-Neg", "Inpaint", "Upscale", "Debiased SDS", "CUDA 13", "CUDA 12.6", "Python", "Blender",
+    "RecDreamer Preview", "Color", "Accept", "Darwin", "Linux", "Windows", "NVIDIA Corporation", "RecDreamer",
+    "Stable Diffusion", "QuadriFlow", "ConsDreamer", "Perp-Neg",
+    "Inpaint", "Upscale", "Debiased SDS", "CUDA 13", "CUDA 12.6", "Python", "Blender",
     # Commands, and what other programs say.
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from addon.setup.__main__ import main; sys.exit(main())",
     "from {0} import scripting; scripting.generate({1})", "{0}\nerror: {1}", "Hash mismatch", "FAILED: {0}", "{0} quads",

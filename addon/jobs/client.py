@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...backend.recdreamer.shared.device_lock import DEVICES
-from ...backend.recdreamer.shared.folder_lock import Command
+from ...backend.recdreamer.shared.folder_lock import LEAVE, STAY, Command
 from ...backend.recdreamer.shared.json_values import parse_json
 from ...backend.recdreamer.shared.protocol import (
     PROTOCOL_VERSION,
@@ -117,10 +117,13 @@ class JobClient:
         backend: Path,
         options: Sequence[str] = (),
         data_folder: Path | None = None,
+        keeps_running: bool = False,
     ) -> None:
         """Start `[*command, "run", folder, *options]` with the models of `data_folder`. Raises OSError if it cannot be
         started, RequestError if the folder has something else where its log belongs."""
         self.folder = folder
+        self.keeps_running = keeps_running
+        """Whether the worker goes on when Blender closes; at first as its request says."""
         self._before = folder.read_state()
         # Keep the preview and progress of an earlier run, but not its status and message.
         self.state = replace(
@@ -179,24 +182,38 @@ class JobClient:
 
     def ask_to_stop(self, command: Command) -> None:
         """Ask the worker to save and exit, as paused or as cancelled. Either job can be resumed."""
-        assert self._process.stdin is not None
         self.stopping = command
         self._deadline = time.monotonic() + STOP_GRACE_S
+        self._say(command)
+
+    def _say(self, command: str) -> None:
+        assert self._process.stdin is not None
         with suppress(OSError, ValueError):  # The process may have ended; the reader thread notices.
             self._process.stdin.write(command.encode() + b"\n")
             self._process.stdin.flush()
 
-    def shut_down(self, timeout_s: float) -> None:
-        """Make the worker save and exit, and kill it if that takes longer than `timeout_s`. The job is paused."""
+    def keep_running(self, keeps: bool) -> None:
+        """Choose what the worker does when Blender closes: go on, or save and exit."""
+        self.keeps_running = keeps
+        self._say(STAY if keeps else LEAVE)
+
+    def shut_down(self, timeout_s: float, *, kill: bool = True) -> bool:
+        """Make the worker save and exit; the job is paused. True if it has ended within `timeout_s`, or was killed then.
+
+        One that is left alone saves and exits by itself.
+        """
         self._close_stdin()
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
+            if not kill:
+                return False
             kill_process(self._process)
         self._finish(lost_status="paused")
+        return True
 
     def let_go(self) -> None:
-        """Close the pipe, so that the worker continues alone if its request says so, else saves and exits."""
+        """Close the pipe, so that the worker continues alone if that was chosen, else saves and exits."""
         self._close_stdin()
 
     def _read(self) -> None:

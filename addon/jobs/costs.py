@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class Costs:
     def __init__(self, data_folder: Path) -> None:
         self.path = data_folder / FILE
         self._known: dict[str, Cost] = {}
+        self._lock = threading.Lock()
         with suppress(OSError, RequestError, ValueError, TypeError, AttributeError):
             for kind, (seconds, size) in list(read_json(self.path).items())[-MAX_KINDS:]:
                 self._known[str(kind)] = (max(0.0, float(seconds)), max(0, int(size)))
@@ -42,16 +44,24 @@ class Costs:
         """What the last job of this kind has cost; None if there was none."""
         return self._known.get(kind_of(request))
 
+    def learn_in_background(self, request: JobRequest, folder: Path) -> threading.Thread:
+        """Like `learn`, which measures a folder, in a thread of its own."""
+        thread = threading.Thread(
+            target=self.learn, args=(request, folder), name="recdreamer costs", daemon=True
+        )
+        thread.start()
+        return thread
+
     def learn(self, request: JobRequest, folder: Path) -> None:
         """Remember what a job that is done has cost. Its own report says how long its stages took."""
         with suppress(OSError, RequestError, ValueError, TypeError, AttributeError, KeyError):
             seconds = read_json(confined(folder, "result/report.json"))["seconds"]
             total = sum(float(value) for value in seconds.values())
-            kind = kind_of(request)
-            self._known.pop(kind, None)
-            self._known[kind] = (total, size_of(folder))
-            self._known = dict(list(self._known.items())[-MAX_KINDS:])
-            write_atomically(self.path, json.dumps(self._known))
+            kind, size = kind_of(request), size_of(folder)
+            with self._lock:
+                known = {other: cost for other, cost in self._known.items() if other != kind}
+                self._known = dict([*known.items(), (kind, (total, size))][-MAX_KINDS:])
+                write_atomically(self.path, json.dumps(self._known))
 
 
 def size_of(folder: Path) -> int:

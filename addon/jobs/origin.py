@@ -15,6 +15,8 @@ ORIGIN = "origin.json"
 """In the job folder. The backend does not read it."""
 MAX_GROUP = 16
 How = Literal["", "vary", "refine", "retry"]
+BETTER = ("refine", "retry")
+"""How a job comes from another one whose result it is meant to replace."""
 
 
 @dataclass(frozen=True)
@@ -40,3 +42,18 @@ def origin_of(folder: JobFolder, request: JobRequest | None) -> Origin:
         return Origin(read.how, str(read.of) or earlier, group)
     except (RequestError, OSError, ValueError, TypeError):
         return Origin("", earlier)
+
+
+def earlier_versions(folder: JobFolder, request: JobRequest | None) -> list[str]:
+    """The jobs whose results this one is meant to replace, latest first: the draft of *Refine*, one that was retried."""
+    own, found = folder.root.name, []
+    while len(found) < MAX_GROUP:
+        origin = origin_of(folder, request)
+        if origin.how not in BETTER or not origin.of or origin.of in (own, *found):
+            break
+        found.append(origin.of)
+        try:
+            folder, request = JobFolder(confined(folder.root.parent, origin.of)), None
+        except RequestError:
+            break
+    return found

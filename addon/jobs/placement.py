@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 
 from ...backend.recdreamer.shared.json_values import known_fields, read_json
-from ...backend.recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
-from ...backend.recdreamer.shared.safe_files import confined, reason_of
+from ...backend.recdreamer.shared.protocol import START_MESH, JobFolder, JobRequest, RequestError
+from ...backend.recdreamer.shared.safe_files import confined, read_bounded, reason_of
 
 # Inside the job folder, beside START_MESH, which alone the backend reads.
 START_FACES, PLACEMENT = "start/faces.npz", "start/placement.json"
+MAX_START_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,9 @@ class StartPlacement:
 def start_job_id(request: JobRequest) -> str:
     """The name of the job that this one continued; empty if it continued none. Its path may be of another computer."""
     return PurePosixPath(request.start_job.replace("\\", "/")).name
+
+
+def start_files_of(folder: JobFolder) -> dict[str, bytes]:
+    """The files of a job's start by their names in its folder. Raises RequestError."""
+    paths = {name: confined(folder.root, name) for name in (START_MESH, START_FACES, PLACEMENT)}
+    return {name: read_bounded(path, MAX_START_BYTES) for name, path in paths.items() if path.is_file()}

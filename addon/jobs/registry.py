@@ -8,7 +8,8 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +26,11 @@ from .client import CHECK_BACKEND, JobClient
 from .job import Job
 from .waiting import Queue, Turn
 
-SHUT_DOWN_S = 10.0
-"""Longest wait for workers to save and exit when the add-on is disabled."""
-OPENED_AT_ONCE, OPENED_PER_POLL, LOOKS_PER_POLL = 50, 3, 20
-"""Job folders that are opened with the data folder and in each poll, and how many idle ones a poll looks at, so that
-thousands of them cost the user interface no more than a few."""
+SHUT_DOWN_S = 0.3
+"""Longest wait for workers to save and exit when Blender closes, which is to close at once; they need no Blender."""
+OPENED_AT_ONCE, OPENED_PER_POLL, LOOKS_PER_POLL, NAMES_PER_POLL = 50, 2, 20, 1000
+"""Job folders that are opened with the data folder and in each poll; how many idle ones a poll looks at, and how many
+names it reads, so that thousands of them cost the user interface no more than a few."""
 RACY_S = 2.0
 """A folder that has changed so recently may change again without another time stamp, so its entries are read once
 more after this time."""
@@ -76,6 +77,8 @@ class JobRegistry:
         """Of all folders that were seen."""
         self._seen_at: tuple[int, float] | None = None
         """Time stamp of the folder of jobs when its entries were read, and when that was."""
+        self._reading: tuple[Iterator[os.DirEntry[str]], dict[str, os.DirEntry[str]], set[str]] | None = None
+        """The entries of the folder of jobs that are still to be read, those that were, and the names known before."""
         self._next_look = 0
         self._ours: list[Job] = []
         """Jobs with a worker of this Blender. Looking for them among thousands would cost each poll milliseconds."""
@@ -89,8 +92,8 @@ class JobRegistry:
 
     @property
     def is_behind(self) -> bool:
-        """Whether there are folders that the next polls will open."""
-        return bool(self._unopened)
+        """Whether there are folders that the next polls will find or open."""
+        return bool(self._unopened) or self._reading is not None
 
     def find(self, job_id: str) -> Job | None:
         """The job of this ID; its folder is opened now if it was not yet."""
@@ -161,7 +164,8 @@ class JobRegistry:
             raise RequestError(reason, "Choose another job.")
         options = ["--again", again, "--seed", str(seed)] if again else []
         try:
-            job.client = JobClient(job.folder, command, backend, [*where, *options], self.data_folder)
+            keeps = job.request is not None and job.request.keep_running
+            job.client = JobClient(job.folder, command, backend, [*where, *options], self.data_folder, keeps)
         except OSError as error:
             if error.errno in trouble.FULL:
                 raise RequestError("The disk is full.", "Free some space, and resume the job.") from error
@@ -207,14 +211,15 @@ class JobRegistry:
                 job.client = None
                 self._ours.remove(job)
             job.update()
-        return self.refresh() or changed
+        return self.refresh(names=NAMES_PER_POLL) or changed
 
-    def refresh(self, opened: int = OPENED_PER_POLL) -> bool:
+    def refresh(self, opened: int = OPENED_PER_POLL, names: int | None = None) -> bool:
         """Read changes from disk: all of jobs that run elsewhere, and a part of the others. True if something changed.
 
-        At most `opened` new folders are opened, newest first; the next polls open the rest.
+        At most `opened` new folders are opened, newest first, and of a folder that has changed that many `names` are read
+        (None: all); the next polls do the rest.
         """
-        changed = self._read_names()
+        changed = self._read_names(names)
         if self._unopened:
             self._unopened, now = self._unopened[:-opened], self._unopened[-opened:]
             self._add(now)
@@ -235,24 +240,33 @@ class JobRegistry:
                 job.is_waiting = True
         return changed
 
-    def _read_names(self) -> bool:
-        """Find new folders, and drop those that are gone. True if there are any."""
-        try:
-            stamp = self.root.stat().st_mtime_ns
-        except OSError:
-            stamp = 0
-        now_s = time.time()
-        if self._seen_at is not None and self._seen_at[0] == stamp:
-            was_racy = self._seen_at[1] < stamp / 1e9 + RACY_S
-            if not was_racy or now_s < stamp / 1e9 + RACY_S:
-                return False
-        self._seen_at = (stamp, now_s)
-        try:
-            with os.scandir(self.root) as entries:
-                kinds = {entry.name: entry for entry in entries}
-        except OSError:
-            kinds = {}
-        gone = self._names - kinds.keys()
+    def _read_names(self, most: int | None = None) -> bool:
+        """Find new folders, and drop those that are gone, if the folder of jobs has changed. True if there are any.
+
+        At most `most` entries are read; the next call goes on.
+        """
+        if self._reading is None or most is None:
+            stamp, now_s = self._stamp_of_names(), time.time()
+            if self._reading is None and self._seen_at is not None and self._seen_at[0] == stamp:
+                was_racy = self._seen_at[1] < stamp / 1e9 + RACY_S
+                if not was_racy or now_s < stamp / 1e9 + RACY_S:
+                    return False
+            self._seen_at = (stamp, now_s)
+            self._end_reading()
+            try:
+                entries: Iterator[os.DirEntry[str]] = os.scandir(self.root)
+            except OSError:
+                entries = iter(())
+            self._reading = (entries, {}, set(self._names))
+        entries, kinds, before = self._reading
+        with suppress(OSError):
+            for entry in entries:
+                kinds[entry.name] = entry
+                if most is not None and len(kinds) % most == 0:
+                    return False
+        self._reading = None
+        # What we have made meanwhile may have been missed, and is known.
+        gone = before - kinds.keys()
         new = [name for name in kinds.keys() - self._names if kinds[name].is_dir()]
         if not gone and not new:
             return False
@@ -262,13 +276,29 @@ class JobRegistry:
         self._unopened = sorted([*(set(self._unopened) - gone), *new])
         return True
 
+    def _end_reading(self) -> None:
+        if self._reading is not None and hasattr(self._reading[0], "close"):
+            self._reading[0].close()
+        self._reading = None
+
+    def _stamp_of_names(self) -> int:
+        try:
+            return self.root.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def _add(self, names: Sequence[str]) -> None:
-        """Open these folders."""
-        jobs = [self._open(JobFolder(self.root / name)) for name in names]
+        """Open these folders, in the order of their names."""
+        # One that was deleted since its name was read is not there any more.
+        folders = [JobFolder(self.root / name) for name in reversed(names) if (self.root / name).is_dir()]
+        jobs = [self._open(folder) for folder in folders]
         for job in jobs:
             if not job.problem:
                 self._look_at(job)
-        self.jobs = sorted([*self.jobs, *jobs], key=lambda job: job.id, reverse=True)
+        is_last = not self.jobs or not jobs or jobs[0].id <= self.jobs[-1].id
+        self.jobs = [*self.jobs, *jobs]
+        if not is_last:  # To sort thousands takes a millisecond.
+            self.jobs.sort(key=lambda job: job.id, reverse=True)
 
     def _jobs_to_look_at(self) -> list[Job]:
         """Those with a worker of another Blender, and the next few of the others."""
@@ -277,8 +307,12 @@ class JobRegistry:
         chosen = {job.id: job for job in self.jobs[first : self._next_look]} | self._elsewhere
         return [job for job in chosen.values() if job.client is None and not job.problem]
 
-    def shut_down(self, timeout_s: float = SHUT_DOWN_S) -> None:
-        """Make every worker save and exit, except those whose request says to keep running."""
+    def shut_down(self, timeout_s: float = SHUT_DOWN_S, *, kill: bool = True) -> None:
+        """Make every worker save and exit, except those that are to keep running.
+
+        After `timeout_s` the others are killed, or left to do it by themselves.
+        """
+        self._end_reading()
         clients = [(job, job.client) for job in self._ours if job.client is not None]
         self._ours = []
         for job, client in clients:
@@ -286,9 +320,9 @@ class JobRegistry:
             job.client = None
         deadline = time.monotonic() + timeout_s
         for job, client in clients:
-            if not (job.request and job.request.keep_running):
-                client.shut_down(max(0.0, deadline - time.monotonic()))
-                job.state = client.state
+            if not client.keeps_running:
+                has_ended = client.shut_down(max(0.0, deadline - time.monotonic()), kill=kill)
+                job.state = client.state if has_ended else job.folder.read_state()
 
     def _open(self, folder: JobFolder) -> Job:
         try:

@@ -12,6 +12,8 @@ SLOT_KEY = "recdreamer_slot"
 """On a material of a result: its slot, from 0, among those that the mesh of the job has."""
 PAINTED_KEY = "recdreamer_painted_by"
 """The job that painted an artist's object last; on a material, the job whose texture it shows."""
+LIVE_KEY = "recdreamer_preview_of"
+"""On the one object that shows the coarse mesh of a running job: that job."""
 OBJECT_KEY = "recdreamer_object"
 """ID of an object that a job started from; it survives renaming."""
 

@@ -99,7 +99,7 @@ class RECDREAMER_OT_show_other(JobOperator, bpy.types.Operator):
             if objects_of(job, context):
                 continue
             made = scene_import.import_result(
-                job.folder.root, context, say=lambda text: self.tell("INFO", text)
+                job.folder.root, context, replaces="NOTHING", say=lambda text: self.tell("INFO", text)
             )
             if place is None:
                 place = made[0].matrix_world.copy()

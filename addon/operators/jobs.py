@@ -16,7 +16,7 @@ from ..jobs.model_tasks import EXTRACTOR
 from ..jobs.registry import Job
 from ..preference_access import get_preferences
 from ..properties import metres_per_unit
-from ..result import scene_import, viewing
+from ..result import live_mesh, scene_import, viewing
 from ..session import session, start_next
 from ..translation import hint, say
 from ..trouble import Reason
@@ -30,6 +30,17 @@ REPEATED = (
 )
 REDO = {"geometry": "Redo Geometry", "texture": "Redo Texture"}
 REPLACED = "The current result is replaced when the new one is finished. Import then updates the object"
+
+
+REPLACES = (
+    (
+        "EARLIER",
+        "Earlier Version",
+        "The draft that was refined, or the result of the job that was retried. Without one, a new object is added",
+    ),
+    ("ACTIVE", "Active Object", "The active object, which may be the result of any other job"),
+    ("NOTHING", "Nothing", "A new object is added, unless that of this job is in the scene"),
+)
 
 
 NOT_OBJECT_MODE = Reason("Switch to Object Mode first.", "mode")
@@ -222,6 +233,12 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
         default=True,
     )
 
+    replaces: EnumProperty(
+        name="Replace",
+        description="What the result takes the place of",
+        items=REPLACES,
+        options={"SKIP_SAVE"},
+    )
     frame: BoolProperty(name="Frame", description="Move the view so that a new object is seen", default=True)
     show_texture: BoolProperty(
         name="Show Texture",
@@ -236,11 +253,13 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
     def act(self, context, job):
         if job.why_not_import:
             return job.why_not_import
+        live_mesh.remove()
         before = {obj.session_uid for obj in context.scene.objects}
         objects = scene_import.import_result(
             job.folder.root,
             context,
             hide_start=self.hide_start,
+            replaces=self.replaces,
             say=lambda text: self.tell("INFO", text),
         )
         is_new = any(obj.session_uid not in before for obj in objects)

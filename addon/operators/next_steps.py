@@ -8,10 +8,10 @@ import re
 import bpy
 from bpy.props import EnumProperty, StringProperty
 
-from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, START_MESH, JobRequest
-from ...backend.recdreamer.shared.safe_files import confined, read_bounded
+from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, JobRequest
+from ...backend.recdreamer.shared.safe_files import confined
 from ..jobs.origin import ORIGIN, Origin
-from ..jobs.placement import PLACEMENT, START_FACES
+from ..jobs.placement import start_files_of
 from ..jobs.registry import Job
 from ..jobs.retry import config_of, smaller
 from ..preference_access import get_preferences
@@ -23,7 +23,6 @@ from .jobs import JobOperator, random_seed, start_or_wait, why_not_start
 
 EXAMPLES = {True: "a red bear", False: "a wooden chair"}
 """A prompt that the image model can draw: the built-in one, another one."""
-MAX_START_BYTES = 1 << 30
 CHANGES = (
     ("smaller", "Smaller", "With less need of memory: Quick, then fewer and smaller pictures per step"),
     ("seed", "New Seed", "With another random seed"),
@@ -142,7 +141,7 @@ class RECDREAMER_OT_retry(JobOperator, bpy.types.Operator):
         if job.request is None:
             return job.problem
         request = changed(job, job.request, self.change)
-        files = start_files_of(job) | {ORIGIN: Origin("retry", job.id).to_json().encode()}
+        files = start_files_of(job.folder) | {ORIGIN: Origin("retry", job.id).to_json().encode()}
         again = session.registry.create(request, job.pictures, files)
         start_or_wait(self, again)
         return ""
@@ -154,13 +153,6 @@ def changed(job: Job, request: JobRequest, change: str) -> JobRequest:
         return dataclasses.replace(request, seed=random_seed())
     decoder = next((row.id for row in session.models.choices("decoder") if row.is_here), "")
     return smaller(request, config_of(job.folder.root), decoder)
-
-
-def start_files_of(job: Job) -> dict[str, bytes]:
-    """The files of a job's start by their names in its folder. Raises RequestError."""
-    names = (START_MESH, START_FACES, PLACEMENT)
-    paths = {name: confined(job.folder.root, name) for name in names}
-    return {name: read_bounded(path, MAX_START_BYTES) for name, path in paths.items() if path.is_file()}
 
 
 CLASSES = (

@@ -42,16 +42,14 @@ class RECDREAMER_OT_make_quads(GuardedOperator, bpy.types.Operator):
     def poll(cls, context):
         if context.mode != "OBJECT":
             return why_not(cls, NOT_OBJECT_MODE)
-        obj = context.object
-        is_result = obj is not None and obj.type == "MESH" and job_of(obj)
-        return why_not(cls, "" if is_result else NO_ACTIVE_RESULT)
+        return why_not(cls, "" if is_result(context.object) else NO_ACTIVE_RESULT)
 
     def invoke(self, context, event):
         return context.window_manager.invoke_props_dialog(self)
 
     def run(self, context):
         original, done = context.object, False
-        copy = add_bare_copy(original, context)
+        copy = add_bare_copy(original, " quads", context)
         try:
             remesh(copy, self.target_faces, self.remesher, context)
             done = True
@@ -64,12 +62,20 @@ class RECDREAMER_OT_make_quads(GuardedOperator, bpy.types.Operator):
         self.tell("INFO", NO_TEXTURE)
 
 
-def add_bare_copy(original: bpy.types.Object, context: bpy.types.Context) -> bpy.types.Object:
-    """Copy the evaluated surface without UV map, material and job; the copy is active and selected."""
+def is_result(obj: bpy.types.Object | None) -> bool:
+    """True if a job made or painted the mesh of this object."""
+    return obj is not None and obj.type == "MESH" and bool(job_of(obj))
+
+
+def add_bare_copy(original: bpy.types.Object, ending: str, context: bpy.types.Context) -> bpy.types.Object:
+    """Copy the evaluated surface without UV map, material and job; the copy is active and selected.
+
+    `ending` is that of its name.
+    """
     evaluated = original.evaluated_get(context.evaluated_depsgraph_get())
     copy = original.copy()
     copy.data = bpy.data.meshes.new_from_object(evaluated)
-    copy.name = copy.data.name = f"{original.name} quads"
+    copy.name = copy.data.name = f"{original.name}{ending}"
     copy.modifiers.clear()
     copy.data.materials.clear()
     for layer in list(copy.data.uv_layers):

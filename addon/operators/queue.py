@@ -10,6 +10,7 @@ from bpy.props import BoolProperty, FloatProperty, IntProperty
 
 from ...backend.recdreamer.shared.protocol import RequestError
 from ..jobs.origin import ORIGIN, Origin, origin_of
+from ..jobs.placement import start_files_of
 from ..jobs.registry import Job, new_job_id
 from ..preference_access import get_preferences
 from ..session import session, start_next
@@ -123,24 +124,34 @@ class RECDREAMER_OT_refine(JobOperator, bpy.types.Operator):
         return why_not(cls, why_not_start())
 
     def act(self, context, job):
-        if job.why_not_continue or job.request is None:
-            return job.why_not_continue or job.problem
-        request = dataclasses.replace(
-            job.request,
-            quality="standard",
-            start="continue",
-            start_job=str(job.folder.root.absolute()),
-            start_mesh="",
-            strength=self.strength,
-        )
+        reason = why_not_refine(job)
+        if reason or job.request is None:
+            return reason
+        request = dataclasses.replace(job.request, quality="standard")
         images = job.pictures
         files = {ORIGIN: Origin("refine", job.id).to_json().encode()}
+        if request.start == "texture":
+            files |= start_files_of(job.folder)  # It is painted again, on the same object.
+        else:
+            request = dataclasses.replace(
+                request,
+                start="continue",
+                start_job=str(job.folder.root.absolute()),
+                start_mesh="",
+                strength=self.strength,
+            )
         start_or_wait(self, session.registry.create(request, images, files))
         for other in siblings(job):
             # The others are not needed any more, but what they have made so far is there.
             if other is not job and other.is_waiting:
                 session.registry.leave_queue(other)
         return ""
+
+
+def why_not_refine(job: Job) -> str:
+    """Why no better version of a draft can be made; empty if one can. A painting is painted again."""
+    is_painting = job.request is not None and job.request.start == "texture"
+    return job.why_not_import if is_painting else job.why_not_continue
 
 
 def siblings(job: Job) -> list[Job]:

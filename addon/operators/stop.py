@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bpy
-from bpy.props import EnumProperty
+from bpy.props import BoolProperty, EnumProperty
 
 from ..jobs.finish import can_finish
 from ..jobs.registry import Job
@@ -71,6 +71,21 @@ class RECDREAMER_OT_cancel(JobOperator, bpy.types.Operator):
         return ""
 
 
+class RECDREAMER_OT_keep_running(JobOperator, bpy.types.Operator):
+    """Choose what this job does when Blender closes: continue, or save so that Resume continues it later"""
+
+    bl_idname = "recdreamer.keep_running"
+    bl_label = "Continue After Closing Blender"
+
+    keep: BoolProperty(name="Continue", description="Whether the job continues", default=True)
+
+    def act(self, context, job):
+        if job.client is None:
+            return "This job is not run by this Blender."
+        job.client.keep_running(self.keep)
+        return ""
+
+
 def why_nothing_to_import(job: Job) -> str:
     """Why there is nothing to make a mesh of; empty if there is."""
     if job.has_result or can_finish(job):
@@ -78,5 +93,5 @@ def why_nothing_to_import(job: Job) -> str:
     return "There is nothing to import yet. Wait until the first stage has begun, or keep the job for later."
 
 
-CLASSES = (RECDREAMER_OT_pause, RECDREAMER_OT_cancel)
+CLASSES = (RECDREAMER_OT_pause, RECDREAMER_OT_cancel, RECDREAMER_OT_keep_running)
 register, unregister = bpy.utils.register_classes_factory(CLASSES)

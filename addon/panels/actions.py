@@ -45,6 +45,7 @@ class RECDREAMER_MT_actions(ActionMenu, bpy.types.Menu):
         layout.operator("recdreamer.cancel", icon="X")
         layout.operator("recdreamer.pause", icon="PAUSE")
         layout.operator("recdreamer.resume", icon="PLAY")
+        layout.operator("recdreamer.keep_running")
         layout.operator("recdreamer.enlarge", icon="FULLSCREEN_ENTER")
         layout.menu("RECDREAMER_MT_next")
         layout.separator()
@@ -125,6 +126,7 @@ class RECDREAMER_MT_result(ActionMenu, bpy.types.Menu):
         layout.operator_context = "INVOKE_DEFAULT"
         layout.operator("recdreamer.continue_selected", icon="LOOP_FORWARDS")
         layout.operator("recdreamer.make_quads", icon="MOD_REMESH")
+        layout.operator("recdreamer.make_lods", icon="MOD_DECIM")
         layout.operator("recdreamer.bake_quads", icon="RENDER_STILL")
         layout.operator("recdreamer.inspect", icon="VIEWZOOM")
         layout.operator("recdreamer.mark_asset", icon="ASSET_MANAGER")

@@ -28,7 +28,8 @@ _handle = None
 def previews_of(job: Job) -> list[Path]:
     """All previews of a job, oldest first."""
     try:
-        paths = [path for path in (job.folder.root / "previews").iterdir() if not path.is_symlink()]
+        files = (job.folder.root / "previews").iterdir()
+        paths = [path for path in files if path.suffix == ".png" and not path.is_symlink()]
         return sorted(paths, key=lambda path: (path.lstat().st_mtime_ns, path.name))
     except OSError:
         return []

@@ -8,6 +8,7 @@ from ...backend.recdreamer.shared.protocol import MAX_CLASSES
 from .. import describe, previews
 from ..jobs.registry import Job
 from ..layout import draw_text
+from ..preference_access import get_preferences
 from ..session import session
 from ..translation import say
 from .enlarged import shown_preview
@@ -38,6 +39,8 @@ def draw_preview(layout, job: Job) -> None:
     layout.template_icon(icon_value=previews.icon(path), scale=PREVIEW_SCALE)
     row = layout.row(align=True)
     row.prop(bpy.context.window_manager, "recdreamer_preview", slider=True)
+    if job.client is not None:
+        row.prop(get_preferences(), "live_mesh", text="", icon="MESH_MONKEY")
     row.operator("recdreamer.enlarge", text="", icon="FULLSCREEN_ENTER", depress=session.is_enlarged)
 
 

@@ -12,6 +12,7 @@ import bpy
 from .. import compat, describe
 from ..jobs.registry import Job
 from ..layout import draw_text
+from ..objects.object_keys import JOB_KEY
 from ..operators.jobs import NOT_OBJECT_MODE, REDO, why_not_generate
 from ..operators.presets import RECDREAMER_MT_presets
 from ..preference_access import get_preferences
@@ -170,7 +171,7 @@ def draw_job(layout, job: Job, context):
         if job.condition == "failed":
             draw_cure(layout, job.state.kind, job.id)
     # Above the preview, which is so large that in a small window all below it has to be scrolled to.
-    _draw_actions(layout, job)
+    _draw_actions(layout, job, context)
     if job.has_result and context.mode != "OBJECT":
         draw_text(layout, NOT_OBJECT_MODE, context, "INFO")
         draw_cure(layout, NOT_OBJECT_MODE.kind)
@@ -178,7 +179,7 @@ def draw_job(layout, job: Job, context):
     draw_poses(layout, job, context)
 
 
-def _draw_actions(layout, job: Job):
+def _draw_actions(layout, job: Job, context):
     row = layout.row(align=True)
     if job.has_result:
         row.scale_y = 1.3
@@ -191,6 +192,12 @@ def _draw_actions(layout, job: Job):
                 repeat = row.operator("recdreamer.repeat_stage", text=REDO[stage], icon="FILE_REFRESH")
                 repeat.job_id, repeat.stage = job.id, stage
         row = layout.row(align=True)
+        again = row.operator("recdreamer.retry", text="New Seed", icon="FILE_REFRESH")
+        again.job_id, again.change = job.id, "seed"
+        if context.object is not None and context.object.get(JOB_KEY, job.id) != job.id:
+            put = row.operator("recdreamer.import_result", text="Replace Selected", icon="FILE_REFRESH")
+            put.job_id, put.replaces = job.id, "ACTIVE"
+        row = layout.row(align=True)
     if job.condition == "waiting":
         row.operator("recdreamer.leave_queue", icon="X").job_id = job.id
     elif not job.why_not_resume:
@@ -199,6 +206,12 @@ def _draw_actions(layout, job: Job):
         row.enabled = not job.why_not_stop
         row.operator("recdreamer.pause", icon="PAUSE").job_id = job.id
         row.operator("recdreamer.cancel", icon="X").job_id = job.id
+    if job.client is not None and job.condition in ("starting", "running"):
+        keeps = job.client.keeps_running
+        choice = layout.operator(
+            "recdreamer.keep_running", icon="CHECKBOX_HLT" if keeps else "CHECKBOX_DEHLT", emboss=False
+        )
+        choice.job_id, choice.keep = job.id, not keeps
 
 
 CLASSES = (

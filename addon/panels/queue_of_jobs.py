@@ -7,7 +7,7 @@ import bpy
 from .. import describe, previews
 from ..jobs.registry import Job
 from ..layout import draw_text, shortened
-from ..operators.queue import siblings
+from ..operators.queue import siblings, why_not_refine
 from ..session import session
 from .job_progress import name_of
 from .jobs import CONDITION_ICONS, SidebarPanel
@@ -83,7 +83,7 @@ class RECDREAMER_PT_variations(SidebarPanel, bpy.types.Panel):
                 depress=job is session.shown,
             )
             show.job_id = job.id
-            if not job.why_not_continue:
+            if not why_not_refine(job):
                 cell.operator("recdreamer.refine").job_id = job.id
 
 

@@ -30,6 +30,7 @@ class RECDREAMER_PT_result(SidebarPanel, bpy.types.Panel):
             # The operator asks for its settings first.
             layout.operator_context = "INVOKE_DEFAULT"
             layout.operator("recdreamer.make_quads", icon="MOD_REMESH")
+            layout.operator("recdreamer.make_lods", icon="MOD_DECIM")
             layout.operator("recdreamer.inspect", icon="VIEWZOOM")
             layout.operator("recdreamer.mark_asset", icon="ASSET_MANAGER")
         if is_painted(obj):

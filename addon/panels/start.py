@@ -85,9 +85,11 @@ def draw_height(layout, settings: RecDreamerSettings):
         return
     if start.kind in ("object", "continue"):
         layout.prop(start, "keep_size")
-    row = layout.row()
-    row.enabled = not start.keeps_size
-    row.prop(settings, "height")
+    row = layout.row(align=True)
+    height = row.row(align=True)
+    height.enabled = not start.keeps_size
+    height.prop(settings, "height")
+    row.prop(settings, "show_target", text="", icon="SHADING_BBOX")
 
 
 def _draw_region(column, start: RecDreamerStart, context):

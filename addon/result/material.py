@@ -36,13 +36,20 @@ def build_material(name: str, job: JobFolder, result: str = "result", uv_map: st
     if normal is not None:
         normal.colorspace_settings.is_data = True
         normal_node = _add_texture(material, principled, normal, name, NORMAL, uv_map)
-        turn = nodes.new("ShaderNodeNormalMap")
-        turn.space, turn.uv_map = "TANGENT", uv_map
-        turn.location = (principled.location.x - 200, normal_node.location.y)
-        links.new(normal_node.outputs["Color"], turn.inputs["Color"])
-        links.new(turn.outputs["Normal"], principled.inputs["Normal"])
+        add_normal_map(material, principled, normal_node, uv_map)
     nodes.active = albedo_node
     return material
+
+
+def add_normal_map(
+    material: bpy.types.Material, principled: bpy.types.Node, texture: bpy.types.Node, uv_map: str
+) -> None:
+    """Shade with the normals of a texture, in the tangent space of a UV map; empty: of the active one."""
+    turn = material.node_tree.nodes.new("ShaderNodeNormalMap")
+    turn.space, turn.uv_map = "TANGENT", uv_map
+    turn.location = (principled.location.x - 200, texture.location.y)
+    material.node_tree.links.new(texture.outputs["Color"], turn.inputs["Color"])
+    material.node_tree.links.new(turn.outputs["Normal"], principled.inputs["Normal"])
 
 
 def renewed(old: bpy.types.Material, new: bpy.types.Material, own_users: int) -> bpy.types.Material:

@@ -104,25 +104,28 @@ def _fill(mesh: bpy.types.Mesh, verts: np.ndarray, faces: np.ndarray, uvs: np.nd
 
 
 def renew_mesh(
-    obj: bpy.types.Object, arrays: tuple[np.ndarray, np.ndarray, np.ndarray], materials: SlotMaterials
+    obj: bpy.types.Object,
+    arrays: tuple[np.ndarray, np.ndarray, np.ndarray],
+    materials: SlotMaterials,
+    place_m: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> str:
-    """Renew the mesh of an object from the same job. Returns a remark for the artist, or an empty string.
+    """Renew the mesh of an object from its job, or from a later one. Returns a remark for the artist, or an empty string.
 
     If the faces are the same, all other mesh data is kept; if the vertices are the same, edits by hand are kept, too.
     Otherwise vertex groups and materials are transferred to the nearest vertices and faces. Other objects with the mesh
-    keep it.
+    keep it. `place_m` is the origin of the new mesh in the space of the job that made the object.
     """
     verts, faces, uvs = arrays
     if obj.data.users - obj.data.use_fake_user > 1:
         obj.data = obj.data.copy()
-    mesh, frame = obj.data, Matrix(frame_of(obj.data).tolist())
+    mesh, frame = obj.data, Matrix(frame_of(obj.data).tolist()) @ Matrix.Translation(place_m)
     if frame.determinant() < 0 and _is_wound_outward(mesh):
         # Blender 5.2 flips the faces when a mirroring transform is applied; each keeps its first corner.
         faces, uvs = (np.ascontiguousarray(array[:, [0, 2, 1]]) for array in (faces, uvs))
     if len(mesh.polygons) != len(faces) or not np.array_equal(read_loop_verts(mesh), faces.ravel()):
         return _replace_geometry(obj, (verts, faces, uvs), materials, frame)
     remarks = []
-    if not is_rest(mesh, verts):
+    if any(place_m) or not is_rest(mesh, verts):
         if is_moved_by_hand(mesh):
             remarks.append(f"{obj.name!r} has a new shape; vertices moved by hand were reset.")
         _move_verts(mesh, verts, frame)
@@ -130,7 +133,7 @@ def renew_mesh(
         mesh.uv_layers.get(RESULT_UV_MAP) or mesh.uv_layers.active or mesh.uv_layers.new(name=RESULT_UV_MAP)
     )
     layer.uv.foreach_set("vector", uvs.ravel())
-    if not _put_materials(mesh, materials):
+    if not _put_materials(obj, materials):
         remarks.append(f"{obj.name!r} keeps its own material; the new one is in its last slot.")
     mesh.update()
     return " ".join(remarks)
@@ -169,7 +172,7 @@ def _replace_geometry(
     else:
         slots = np.full(len(mesh.polygons), slots.max(initial=0), np.int32)
     mesh.polygons.foreach_set("material_index", slots)
-    keeps_own = not _put_materials(mesh, materials)
+    keeps_own = not _put_materials(obj, materials)
     if groups:
         nearest = _nearest(read_verts(mesh), old_verts)
     for group, weights in groups.items():
@@ -228,31 +231,35 @@ def listed(names: list[str], most: int = 5) -> str:
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def _put_materials(mesh: bpy.types.Mesh, materials: SlotMaterials) -> bool:
+def _put_materials(obj: bpy.types.Object, materials: SlotMaterials) -> bool:
     """Put each material into the slot that it had at the earlier import. Returns False if the first had to be added.
 
     The first may also go into an empty slot; of the others those whose slot the artist has given to something else are
     not needed.
     """
-    first, *others = materials
-    is_kept = _put_material(mesh, *first, is_needed=True)
+    (name, material), *others = materials
+    is_kept = _put_material(obj, name, material, is_needed=True)
     for name, material in others:
-        if not _put_material(mesh, name, material, is_needed=False):
+        if not _put_material(obj, name, material, is_needed=False):
             remove_material(material)
     return is_kept
 
 
-def _put_material(mesh: bpy.types.Mesh, name: str, material: bpy.types.Material, *, is_needed: bool) -> bool:
+def _put_material(obj: bpy.types.Object, name: str, material: bpy.types.Material, *, is_needed: bool) -> bool:
     """Put a material into its slot; one that is needed also into an empty one, else into a new one, for False."""
-    olds = list(mesh.materials)
-    key = (material.get(JOB_KEY), material.get(SLOT_KEY, 0))
+    mesh, olds = obj.data, list(obj.data.materials)
+    # Of the job that made the object, and of the later one that renews it.
+    job, slot = material[JOB_KEY], material[SLOT_KEY]
     slots = [
-        i for i, old in enumerate(olds) if old is not None and (old.get(JOB_KEY), old.get(SLOT_KEY, 0)) == key
+        i
+        for i, old in enumerate(olds)
+        if old is not None and old.get(JOB_KEY) in (job, obj[JOB_KEY]) and old.get(SLOT_KEY, 0) == slot
     ]
     slots += [i for i, old in enumerate(olds) if old is None and is_needed]
     if slots:
         old = olds[slots[0]]
         put = material if old is None else renewed(old, material, olds.count(old))
+        put[JOB_KEY] = job
         if put == old:
             return True
         mesh.materials[slots[0]] = material = put

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import bpy
 import numpy as np
@@ -44,8 +44,12 @@ def import_paint(
     name: str,
     scene: bpy.types.Scene,
     say: Callable[[str], None],
+    earlier: Sequence[str] = (),
 ) -> None:
-    """Put the texture on the object for which the job was made. `say` gets remarks. Raises RequestError."""
+    """Put the texture on the object for which the job was made. `say` gets remarks. Raises RequestError.
+
+    It takes the place of one that this job, or one of the `earlier` jobs, has painted on it.
+    """
     properties.check_object(obj, scene, "texture")
     faces = _read_faces(job, obj)
     uv_map, layers = placement.uv_map or PAINT_UV_MAP, obj.data.uv_layers
@@ -62,7 +66,8 @@ def import_paint(
         layer.uv.foreach_set("vector", np.ascontiguousarray(loop_uvs, np.float32).ravel())
     if "verts" in _changes(obj, placement):
         say(f"The shape of {obj.name!r} was edited since the job was made; the texture follows its UV map.")
-    _assign(obj, material, job.root.name, faces.get("is_painted", np.ones(len(obj.data.polygons), bool)))
+    is_painted = faces.get("is_painted", np.ones(len(obj.data.polygons), bool))
+    _assign(obj, material, [job.root.name, *earlier], is_painted)
     obj[PAINTED_KEY] = job.root.name
 
 
@@ -128,8 +133,13 @@ def _loop_uvs(
     return loop_uvs
 
 
-def _assign(obj: bpy.types.Object, material: bpy.types.Material, job_id: str, is_painted: np.ndarray) -> None:
-    """Put the material into the slot of an earlier import of this job, or a new one, and assign the faces."""
+def _assign(
+    obj: bpy.types.Object, material: bpy.types.Material, jobs: Sequence[str], is_painted: np.ndarray
+) -> None:
+    """Put the material into the slot that one of the jobs has painted, or a new one, and assign the faces.
+
+    It is then the first job's.
+    """
     mesh = obj.data
     if not mesh.materials:
         # An empty slot to which the faces can return.
@@ -139,7 +149,8 @@ def _assign(obj: bpy.types.Object, material: bpy.types.Material, job_id: str, is
     if FORMER not in mesh.attributes:
         former = mesh.attributes.new(FORMER, "INT", "FACE")
         former.data.foreach_set("value", indices)
-    slot = next((i for i, m in enumerate(mesh.materials) if m and m.get(PAINTED_KEY) == job_id), None)
+    slots = {m.get(PAINTED_KEY): i for i, m in reversed(list(enumerate(mesh.materials))) if m}
+    slot = next((slots[job_id] for job_id in jobs if job_id in slots), None)
     if slot is None:
         mesh.materials.append(material)
         slot = len(mesh.materials) - 1
@@ -151,7 +162,7 @@ def _assign(obj: bpy.types.Object, material: bpy.types.Material, job_id: str, is
             name = material.name if old.users else old.name
             remove_material(old)
             material.name = name
-    material[PAINTED_KEY] = job_id
+    material[PAINTED_KEY] = jobs[0]
     indices[is_painted] = slot
     mesh.polygons.foreach_set("material_index", indices)
     mesh.update()

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import bpy
 import numpy as np
-from mathutils import Matrix, Vector
+from mathutils import Matrix
 
 from ...backend.recdreamer.shared.json_values import read_json
 from ...backend.recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
 from ...backend.recdreamer.shared.safe_files import FileMissing, confined
 from .. import describe
+from ..jobs.origin import earlier_versions
 from ..jobs.placement import PLACEMENT, StartPlacement, start_job_id
 from ..objects.hiding import hide, show_in_local_view
 from ..objects.new_data import removed_on_error
-from ..objects.object_keys import JOB_KEY, PARTICLE_KEY, find_imported, find_start
-from ..objects.rest_positions import world_of_job
-from ..properties import metres_per_unit
+from ..objects.object_keys import JOB_KEY, PARTICLE_KEY, find_imported, find_start, job_of
 from . import paint_import
 from .material import build_material
 from .mesh import build_mesh, read_arrays, read_slots, renew_mesh, slot_materials
+from .target import GAP, boxes_of, place_of
 
 NAME_LENGTH = 40
-_GAP = 1.2
-"""Distance between neighbors in a row, in widths."""
+Replaces = Literal["EARLIER", "ACTIVE", "NOTHING"]
+"""What a result takes the place of: the result of which it is a better version, the active object, or nothing."""
 
 
 def import_result(
@@ -37,23 +37,29 @@ def import_result(
     context: bpy.types.Context | None = None,
     *,
     hide_start: bool = False,
+    replaces: Replaces = "EARLIER",
     say: Callable[[str], None] = print,
 ) -> list[bpy.types.Object]:
     """Import the result of a finished job: one object per particle, selected, the first one active.
 
     New objects stand in a row along X from the 3D cursor, beside what is there; or on the selected empty; or at the
     position of the object that the job started from, which `hide_start` hides. An object of the same job that is
-    already in the scene gets the new mesh and keeps its transform, modifiers, vertex groups and name. Meshes are in
+    already in the scene gets the new mesh and keeps its transform, modifiers, vertex groups and name; so does the one
+    that the result `replaces`, which is then of this job. Meshes are in
     metres and scaled to the scene's unit; the origin is at the base; the front faces -Y, or like that of the start
     object. A job that only paints assigns its material to the artist's object. `say` gets remarks for the artist.
     Raises RequestError if the folder has no complete result.
     """
     with removed_on_error():
-        return _import(JobFolder(Path(job_folder)), context or bpy.context, hide_start, say)
+        return _import(JobFolder(Path(job_folder)), context or bpy.context, hide_start, replaces, say)
 
 
 def _import(
-    job: JobFolder, context: bpy.types.Context, hide_start: bool, say: Callable[[str], None]
+    job: JobFolder,
+    context: bpy.types.Context,
+    hide_start: bool,
+    replaces: Replaces,
+    say: Callable[[str], None],
 ) -> list[bpy.types.Object]:
     request = job.read_request()
     name = describe.one_line(request.prompt, NAME_LENGTH) or "RecDreamer"
@@ -69,11 +75,13 @@ def _import(
         elif reason:
             say(f"{reason}, so the texture is on a copy of the original mesh; {canvas.name!r} is unchanged.")
         else:
-            paint_import.import_paint(job, placement, canvas, name, context.scene, say)
+            earlier = () if replaces == "NOTHING" else earlier_versions(job, request)
+            paint_import.import_paint(job, placement, canvas, name, context.scene, say, earlier)
             _select_only([canvas], context)
             return [canvas]
         hide_start = False
     # Do everything that can fail before changing the first object.
+    versions = _versions(job, request, replaces, context)
     folders = _result_folders(job)
     arrays = [read_arrays(job, folder) for folder in folders]
     slots = [
@@ -84,21 +92,28 @@ def _import(
 
     results, right, is_new = [], 0.0, False
     earlier = find_imported(start_job_id(request), context.scene) if request.start_job else None
+    if placement is None and earlier is None:
+        placement = _placement_of_draft(job, request)
     for index, (mesh_arrays, material) in enumerate(zip(arrays, materials, strict=True)):
         material[JOB_KEY] = job.root.name
         in_slots = slot_materials(material, name, slots[index])
-        result = find_imported(job.root.name, context.scene, index)
+        result = _in_scene(versions, index, context)
         if result is not None:
-            remark = renew_mesh(result, mesh_arrays, in_slots)
+            follows = placement is not None and result[JOB_KEY] == start_job_id(request)
+            remark = renew_mesh(
+                result, mesh_arrays, in_slots, placement.place_m if follows else (0.0, 0.0, 0.0)
+            )
             if remark:
                 say(remark)
+            if not result.visible_get():
+                say(f"{result.name!r} is hidden.")
         else:
             result = bpy.data.objects.new(name, build_mesh(name, *mesh_arrays, in_slots, slots[index]))
             _place(result, placement, earlier, context)
             result.location.x += right * result.scale.x
             collection.objects.link(result)
             is_new = True
-        right += _GAP * float(np.ptp(mesh_arrays[0][:, 0]))
+        right += (1 + GAP) * float(np.ptp(mesh_arrays[0][:, 0]))
         _stamp(result, job.root.name, index, request)
         if seeds:
             result["recdreamer_repeated_seeds"] = seeds
@@ -109,6 +124,51 @@ def _import(
         say("The position of the start object is unknown, so the result is at the 3D cursor.")
     _select_only(results, context)
     return results
+
+
+def _versions(
+    job: JobFolder, request: JobRequest, replaces: Replaces, context: bpy.types.Context
+) -> list[str | bpy.types.Object]:
+    """The jobs, or the object, whose place in the scene the result takes, best first. Raises RequestError."""
+    own = job.root.name
+    if replaces == "NOTHING":
+        return [own]
+    if replaces == "EARLIER":
+        return [own, *earlier_versions(job, request)]
+    active = context.object
+    if active is None or active.type != "MESH" or JOB_KEY not in active:
+        raise RequestError("The active object is not an imported result.", "Select the one to replace.")
+    if not (active.is_editable and active.data.is_editable):
+        raise RequestError(
+            f"{active.name!r} is linked from another file.", "Make it local first (Object › Relations)."
+        )
+    return [active, job_of(active), own]
+
+
+def _placement_of_draft(job: JobFolder, request: JobRequest) -> StartPlacement | None:
+    """Where the object stood from which the draft of *Refine* began, if it began from one."""
+    for job_id in earlier_versions(job, request):
+        try:
+            draft = JobFolder(confined(job.root.parent, job_id))
+            if draft.read_request().start == "object":
+                return StartPlacement.read(draft)
+        except RequestError:
+            return None
+    return None
+
+
+def _in_scene(
+    versions: list[str | bpy.types.Object], particle: int, context: bpy.types.Context
+) -> bpy.types.Object | None:
+    """The object of the scene whose place a particle of a result takes, or None."""
+    for version in versions:
+        if isinstance(version, str):
+            version = find_imported(version, context.scene, particle)
+        elif version.get(PARTICLE_KEY, 0) != particle:
+            continue
+        if version is not None and version.is_editable and version.data.is_editable:
+            return version
+    return None
 
 
 def _result_folders(job: JobFolder) -> list[str]:
@@ -157,49 +217,16 @@ def _place(
     earlier: bpy.types.Object | None,
     context: bpy.types.Context,
 ) -> None:
-    """Place the result like the start object or the earlier result, else at the 3D cursor."""
-    scale = 1 / metres_per_unit(context.scene)
-    result.scale = (scale,) * 3
-    world = placement.world if placement is not None else []
-    if earlier is not None:
-        world = world_of_job(earlier, context).tolist()
-    if world:
-        keeps_size, place_m = (
-            (True, (0, 0, 0)) if placement is None else (placement.keep_size, placement.place_m)
-        )
-        result.matrix_world = Matrix(world) @ Matrix.Translation(place_m)
-        if not keeps_size:
-            result.scale = (scale,) * 3
-    elif placement is None or not placement.object:
-        target = context.object
-        if target is not None and target.type == "EMPTY" and target.select_get():
-            result.matrix_world = target.matrix_world @ result.matrix_world
-            return
-        result.location = context.scene.cursor.location
-        result.location.x += _way_out(result, context)
-    else:
-        result.location = [scale * value for value in placement.place_m]
-        result.rotation_euler.z = math.radians(placement.front_deg)
-
-
-def _way_out(result: bpy.types.Object, context: bpy.types.Context) -> float:
-    """How far a new object has to go along X, so that it does not stand inside of another one."""
-    context.view_layer.update()
-    corners = np.array([result.matrix_basis @ Vector(corner) for corner in result.bound_box])
-    low, high = corners.min(0), corners.max(0)
+    """Place the result like the start object or the earlier result, else on the empty or at the 3D cursor."""
     own = result.data.materials[0].get(JOB_KEY)
-    others = [
-        obj
-        for obj in context.visible_objects
-        if obj.type == "MESH" and obj.data.vertices and obj.get(JOB_KEY) != own
-    ]
-    boxes = [np.array([obj.matrix_world @ Vector(corner) for corner in obj.bound_box]) for obj in others]
-    moved = 0.0
-    for box in sorted(boxes, key=lambda box: box[:, 0].min()):
-        step = np.array((moved, 0, 0))
-        if (low + step < box.max(0)).all() and (high + step > box.min(0)).all():
-            moved = float(box[:, 0].max() - low[0] + (_GAP - 1) * (high[0] - low[0]))
-    return moved
+    corners = np.array(result.bound_box)
+
+    def neighbors() -> np.ndarray:
+        context.view_layer.update()
+        return boxes_of(context, lambda obj: obj.get(JOB_KEY) != own)
+
+    box = corners.min(0), corners.max(0)
+    result.matrix_world = Matrix(place_of(placement, earlier, box, neighbors, context).tolist())
 
 
 def _starts(

@@ -15,6 +15,7 @@ from mathutils import Matrix, Vector
 
 from ...backend.recdreamer.shared.protocol import RequestError
 from .. import compat
+from ..objects.object_keys import LIVE_KEY
 from .pictures import fill_outline, load_pixels, new_picture, save_png
 from .studio import (
     FOV_DEG,
@@ -200,7 +201,8 @@ def visible(
     return [
         obj
         for obj in dict.fromkeys(objects)
-        if (obj.type in kinds or (obj.instance_type == "COLLECTION" and kinds is RENDERABLE))
+        if LIVE_KEY not in obj
+        and (obj.type in kinds or (obj.instance_type == "COLLECTION" and kinds is RENDERABLE))
         and obj.visible_get(view_layer=context.view_layer, viewport=viewport)
     ]
 

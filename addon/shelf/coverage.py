@@ -67,14 +67,15 @@ def draw() -> None:
     radius = RING_RADIUS * max([*sizes, 1.0]) / 2
     is_covered = np.array(covered(card.azimuth_deg for card in cards if card.has_camera))
     lines = ring_lines(place, radius, settings.front)
-    _draw_lines(lines[is_covered], (*COLOR, 0.9), 4.0)
-    _draw_lines(lines[~is_covered], (*MISSING, 0.6), 2.0)
+    draw_lines(lines[is_covered], (*COLOR, 0.9), 4.0)
+    draw_lines(lines[~is_covered], (*MISSING, 0.6), 2.0)
     for camera in cameras:
         size = GHOST_SIZE * max((camera.c2w.translation - place).length, 1e-3)
-        _draw_lines(ghost_lines(camera.c2w, camera.projection, size), (*COLOR, 0.5), 1.5)
+        draw_lines(ghost_lines(camera.c2w, camera.projection, size), (*COLOR, 0.5), 1.5)
 
 
-def _draw_lines(lines: np.ndarray, color: tuple[float, ...], width_px: float) -> None:
+def draw_lines(lines: np.ndarray, color: tuple[float, ...], width_px: float) -> None:
+    """Draw lines, `lines 2 3`, in a handler of a 3D view, behind what is in front of them."""
     if not len(lines):
         return
     shader = gpu.shader.from_builtin("POLYLINE_UNIFORM_COLOR")

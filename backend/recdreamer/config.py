@@ -192,6 +192,8 @@ class StepConfig:
     guidance: GuidanceConfig
     preview_every: int
     """Steps between two preview pictures."""
+    coarse_cells: int
+    """See GenerateConfig."""
     checkpoint_every_s: float
 
 
@@ -218,6 +220,9 @@ class GenerateConfig:
     """Processes that share the views of a step, each with a GPU or a core. The result is the same within rounding; a
     stage with fewer views in a step is run by one. 0: as many as there are GPUs or cores, up to a process for each view
     of the first stage."""
+    coarse_cells: int = 48
+    """Cells along a side of the cube for the coarse mesh that is written while a stage runs, beside the preview pictures
+    and at a fiftieth of the time at most; it shows parts of a twentieth of the cube. 0: none is written."""
     stages: tuple[str, ...] = get_args(Stage)
     start: StartConfig = StartConfig()
     optimize: OptimizeConfig = OptimizeConfig()
@@ -263,6 +268,7 @@ class GenerateConfig:
             cameras=self.cameras,
             guidance=guidance,
             preview_every=self.optimize.preview_every,
+            coarse_cells=self.coarse_cells,
             checkpoint_every_s=self.optimize.checkpoint_every_s,
         )
 

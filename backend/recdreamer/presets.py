@@ -71,7 +71,7 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "base_resolution": (1, 1024), "features_per_level": (1, 16), "hidden_width": (1, 1024), "interval": (1, 10**9),
     "num_intervals": (1, 1000), "lora_rank": (1, 1024), "lora_every": (1, 10**9), "segment_samples": (1, 1024),
     "padding_px": (0, 1024), "smoothing_steps": (0, 10**6), "template_copies": (0, 1024), "query_copies": (0, 1024),
-    "extractor_px": (0, 4096),
+    "extractor_px": (0, 4096), "coarse_cells": (0, 256),
 }  # fmt: skip
 """Of whole numbers, by the last part of their names, so that no job fails by them much later."""
 MAX_NUMBER = 10**9

@@ -32,10 +32,15 @@ def send(kind: str, /, **values: object) -> None:
     print(json.dumps({"type": kind, **values}), flush=True)
 
 
-def listen() -> None:
+def listen(stays: bool) -> None:
     for line in sys.stdin:
-        ASKED["command"] = line.strip()
-    ASKED["command"] = ASKED["command"] or "pause"
+        word = line.strip()
+        if word in ("stay", "leave"):
+            stays = word == "stay"
+        else:
+            ASKED["command"] = word
+    if not stays:
+        ASKED["command"] = ASKED["command"] or "pause"
 
 
 def write_state(folder: Path, **values: object) -> None:
@@ -129,6 +134,15 @@ def write_preview(folder: Path, step: int) -> str:
     return name
 
 
+def write_coarse(folder: Path, step: int) -> None:
+    """A box in scene units that grows with the steps, replaced at once."""
+    mesh = box(1.0 + 0.01 * step)
+    rgb = np.full((8, 3), (200, 40, 30), np.uint8)
+    with (folder / "previews/.coarse.npz").open("wb") as file:
+        np.savez(file, verts=mesh["verts"] - np.float32(0.5), faces=mesh["faces"], rgb=rgb)
+    (folder / "previews/.coarse.npz").replace(folder / "previews/coarse.npz")
+
+
 def main() -> int:
     if "templates" in sys.argv:
         with turn("auto", lambda: time.sleep(0.05)):
@@ -147,7 +161,7 @@ def main() -> int:
         steps = 3000 if mode == "long" else steps
         if mode not in ("refuse", "busy"):
             begin_again(folder, *sys.argv[sys.argv.index("--again") :][1::2])
-    threading.Thread(target=listen, daemon=True).start()
+    threading.Thread(target=listen, args=(request["keep_running"],), daemon=True).start()
     lock = FolderLock(folder)
     if mode == "refuse":
         print("ModuleNotFoundError: No module named 'torch'", file=sys.stderr)
@@ -205,6 +219,8 @@ def work(folder: Path, request: dict, mode: str, steps: int, lock: FolderLock) -
         probs = {"front": 0.4, "right": 0.2, "back": 0.22, "left": 0.18}
         now = {"step": step, "total": steps, "it_per_s": 4.0, "eta_s": (steps - step) / 4.0}
         preview = write_preview(folder, step)
+        if overrides.get("coarse"):
+            write_coarse(folder, step)
         write_state(folder, stage="shape", preview=preview, pose_distribution=probs, **now)
         send("progress", **now)
         send("preview", path=preview)

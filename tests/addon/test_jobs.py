@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -182,6 +183,32 @@ def test_switching_off_leaves_no_process(registry, start, wait_until):
     assert not is_alive(pid)
     assert job.folder.read_state().status == "paused"
     assert job.condition == "paused"
+
+
+def test_closing_blender_does_not_wait_for_a_worker_that_is_slow(registry, start, wait_until):
+    """It is left to save and exit by itself."""
+    job = start(fake="mute")
+    pid, began = job.client._process.pid, time.monotonic()
+    registry.shut_down(kill=False)
+    assert time.monotonic() - began < 3 and is_alive(pid) and job.client is None
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_alive(pid))
+
+
+@pytest.mark.parametrize("choice", ["stay", "leave"])
+def test_what_a_job_does_at_the_end_can_be_chosen_while_it_runs(registry, fake_command, wait_until, choice):
+    request = JobRequest(
+        prompt="a red bear", keep_running=choice == "leave", overrides={"steps": 60, "step_s": 0.02}
+    )
+    job = registry.create(request, [])
+    registry.start(job, fake_command, BACKEND)
+    wait_until(lambda: registry.poll() and job.state.step > 0)
+    assert job.client.keeps_running == (choice == "leave")
+    job.client.keep_running(choice == "stay")
+    pid = job.client._process.pid
+    registry.shut_down(kill=False)
+    wait_until(lambda: not is_alive(pid))
+    assert job.folder.read_state().status == ("done" if choice == "stay" else "paused")
 
 
 def test_a_job_can_continue_without_blender(registry, fake_command, wait_until):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -101,6 +102,51 @@ def test_new_and_removed_folders_are_seen_at_once(many):
     (new / "job.json").unlink()
     new.rmdir()
     assert registry.poll() and registry.jobs[0].id != new.name
+
+
+def test_a_changed_folder_is_read_in_parts(many, monkeypatch):
+    """What is made or deleted meanwhile is right when all is read, and what is known is never dropped."""
+    registry = settled(many)
+    monkeypatch.setattr(registry_module, "NAMES_PER_POLL", 50)
+    before, new = {job.id for job in registry.jobs}, many / "jobs/20270101-000000-new"
+    new.mkdir()
+    (new / "job.json").write_text(JobRequest(prompt="a blue bird").to_json())
+    registry.poll()
+    assert registry.is_behind and registry._reading is not None and len(registry._reading[1]) == 50
+    ours = registry.create(JobRequest(prompt="a green fox"), [])
+    shutil.rmtree(many / "jobs/20260101-000005-a-red-bear")
+    polls = 1
+    while registry.is_behind:
+        registry.poll()
+        polls += 1
+        assert ours in registry.jobs
+    assert NUM_JOBS // 50 <= polls <= 2 * NUM_JOBS // 50 + 4
+    os.utime(many / "jobs", (time.time() - 30, time.time() - 30))
+    registry.refresh()
+    gone = "20260101-000005-a-red-bear"
+    assert {job.id for job in registry.jobs} == (before - {gone}) | {new.name, ours.id}
+    assert not [job for job in registry.jobs if job.problem]
+    assert [job.id for job in registry.jobs] == sorted((job.id for job in registry.jobs), reverse=True)
+
+
+def test_a_full_look_finds_what_was_made_while_it_was_read_in_parts(many, monkeypatch):
+    registry = settled(many)
+    monkeypatch.setattr(registry_module, "NAMES_PER_POLL", 50)
+    (many / "jobs/20270101-000000-a").mkdir()
+    registry.poll()
+    new = many / "jobs/20270101-000001-b"
+    new.mkdir()
+    (new / "job.json").write_text(JobRequest(prompt="a blue bird").to_json())
+    registry.refresh()
+    assert registry.find(new.name) is not None
+
+
+def test_a_folder_that_is_gone_before_it_is_opened_is_no_damaged_job(many):
+    registry = JobRegistry(many)
+    shutil.rmtree(many / "jobs/20260101-000000-a-red-bear")
+    while registry._unopened:
+        registry.poll()
+    assert len(registry.jobs) == NUM_JOBS - 1 and not [job for job in registry.jobs if job.problem]
 
 
 def test_a_poll_takes_no_more_than_one_event_of_each_type(tmp_path, fake_command, wait_until, monkeypatch):

@@ -60,7 +60,7 @@ def test_the_scene_holds_no_job_state(extension):
     names = set(bpy.context.scene.recdreamer.bl_rna.properties.keys()) - {"rna_type", "name"}
     assert names == {
         "prompt", "method", "pose_mode", "quality", "seed", "height", "keep_running", "templates",
-        "front", "show_front", "shelf_view", "start", "texture_px", "face_count",
+        "front", "show_front", "show_target", "shelf_view", "start", "texture_px", "face_count",
     }  # fmt: skip
 
 

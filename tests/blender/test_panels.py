@@ -97,7 +97,9 @@ def test_continue_and_result(draw, fake_backend, settle):
     bpy.ops.recdreamer.import_result()
     seen = draw()
     assert "region_item" in seen.props
-    assert {"recdreamer.make_quads", "recdreamer.continue_selected"} <= set(seen.operators)
+    assert {"recdreamer.make_quads", "recdreamer.make_lods", "recdreamer.continue_selected"} <= set(
+        seen.operators
+    )
     assert "recdreamer.restore_materials" not in seen.operators
     bpy.ops.recdreamer.make_quads(target_faces=400)
     seen = draw()

@@ -50,11 +50,12 @@ def test_all_that_a_preset_has_is_in_ours(addon):
         assert [saved for saved in presets.SAVED if f"{saved} = " not in text] == []
 
 
-def test_what_a_job_has_cost(settings, settle, draw, addon, preferences):
+def test_what_a_job_has_cost(settings, settle, draw, addon, preferences, pump_until):
     sentence = "The first job measures its time."
     assert sentence in " ".join(draw().texts)
     bpy.ops.recdreamer.generate(overrides=json.dumps({"seconds": {"shape": 200.0, "texture": 47.0}}))
     settle()
+    pump_until((preferences.folder / "costs.json").is_file)  # It is measured in the background.
     settings.prompt = "a blue bird"
     assert "≈ 4 min 10 s · 1 MB" in " ".join(draw().texts)
     settings.quality = "quick"

@@ -117,6 +117,9 @@ def test_the_order_of_the_tab_and_one_screen(laid_out, fake_backend, settings, s
     bpy.ops.recdreamer.cancel()
     settle()
     assert height() <= SCREEN_PX - AROUND_PX
+    bpy.ops.recdreamer.generate()
+    settle()
+    assert height() <= SCREEN_PX - AROUND_PX, "a finished job has the most buttons"
     labels = [cls.bl_label for cls, _ in laid_out()]
     assert labels == ["RecDreamer", "Result", "Pose Templates", "History", "Advanced"]
 
@@ -170,6 +173,10 @@ def test_jobs(cut, fake_backend, settings, settle, fake):
         assert cut() == []
     if fake == "work":
         bpy.ops.recdreamer.import_result()
+        assert cut() == []
+        # Another job may replace the selected result.
+        bpy.ops.recdreamer.generate()
+        settle()
         assert cut() == []
 
 

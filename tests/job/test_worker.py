@@ -161,6 +161,36 @@ def test_keep_running_outlives_its_parent(job):
     expect_result(job)
 
 
+@pytest.mark.parametrize("stays", [True, False])
+def test_what_a_worker_does_without_its_parent_can_be_said_while_it_runs(job, stays):
+    write(job, keep_running=not stays, step_s=0.01)
+    process = start(job)
+    wait_for_step(job, 5)
+    process.stdin.write(b"stay\n" if stays else b"leave\n")
+    process.stdin.close()
+    process.stdout.close()
+    assert process.wait(60) == (0 if stays else 3)
+    process.stderr.close()
+    assert recorded(job)[-1]["type"] == ("result" if stays else "paused")
+
+
+def test_a_worker_that_hangs_without_its_parent_exits(tmp_path):
+    """Nobody else would end it, and it holds the device."""
+    program = (
+        "import os, time\n"
+        "from recdreamer.job import process\n"
+        "process.ALONE_S = 0.3\n"
+        "process.StopRequests().listen(stop_at_end=True)\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"ready\n"
+    process.stdin.close()
+    assert process.wait(30) == 1
+    process.stdout.close()
+
+
 @pytest.mark.parametrize("kind", ["terminal", "/dev/null", "closed"])
 def test_only_the_end_of_a_pipe_means_that_the_parent_died(job, kind):
     write(job)

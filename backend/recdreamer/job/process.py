@@ -9,15 +9,18 @@ import signal
 import stat
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from recdreamer.shared.folder_lock import COMMANDS
+from recdreamer.shared.folder_lock import COMMANDS, LEAVE, STAY
 from recdreamer.shared.safe_files import open_regular
 
 DRAIN_S = 5.0
 """Time for the reader to take the last events before the worker exits."""
+ALONE_S = 120.0
+"""Time for a worker to save and exit after its parent has ended: nobody else ends one that hangs on a device."""
 
 
 def stay_offline() -> None:
@@ -108,7 +111,7 @@ class StopRequests:
         """Listen for signals, and for commands on standard input if it is a pipe.
 
         Only the end of a pipe means that the parent ended: a terminal, a file or /dev/null means nothing.
-        `stop_at_end`: pause when the pipe ends.
+        `stop_at_end`: pause when the pipe ends, and exit within ALONE_S, unless the parent has said otherwise by then.
         """
         if threading.current_thread() is threading.main_thread():
             for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
@@ -146,5 +149,10 @@ class StopRequests:
                 command = line.decode("utf-8", "replace").strip()
                 if command in COMMANDS:
                     self.ask(command)
+                elif command in (STAY, LEAVE):
+                    stop_at_end = command == LEAVE
         if stop_at_end:
             self.ask("pause")
+            # Checkpoints survive this at any moment, and the folder is found as interrupted.
+            time.sleep(ALONE_S)
+            os._exit(1)

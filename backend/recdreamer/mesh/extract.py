@@ -16,6 +16,7 @@ from recdreamer.mesh.level import (
     Density,
     Point,
     SurfaceLevel,
+    choose_threshold,
     crossing_along,
     find_surface,
     sample_box,
@@ -75,6 +76,27 @@ def extract_mesh(
     # Decimation may leave specks where it separates pinches.
     mesh = without_small_parts(decimate(mesh, config.target_faces), config.min_component_share)
     return without_unused_verts(mesh)
+
+
+def rough_mesh(
+    density: Density, cells: int, threshold: float | None = None, *, device: torch.device | str = "cpu"
+) -> Mesh | None:
+    """The level set of a field on `cells`³ cells of the cube [-1, 1]^3, as it is: a preview. None if there is none.
+
+    `threshold` is the density at the surface; None: that which looks most like the renders. Raises JobError
+    "non_finite".
+    """
+    cell = 2 / cells
+    sigmas = sample_box(density, CUBE_LO, (cells, cells, cells), cell, device=device)
+    if not sigmas.max() > 0:
+        return None
+    if threshold is None:
+        threshold = choose_threshold(sigmas, cell)[0]
+    signed = np.clip(sigmas / threshold, 0, 2) - 1
+    if not (signed > 0).any():
+        return None
+    verts, faces = _marching_cubes(np.pad(signed, 1, constant_values=-1.0))
+    return _facing_outward(Mesh((-1 + (verts - 0.5) * cell).astype(np.float32), faces.astype(np.int32)))
 
 
 def cell_size(level: SurfaceLevel, config: MeshConfig) -> float:

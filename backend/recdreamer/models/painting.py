@@ -57,7 +57,7 @@ class Painting:
         self, config: GenerateConfig, mesh: Mesh, field: RadianceField | RegionField, device: torch.device
     ) -> None:
         """`field` has the initial colours; it is copied."""
-        self.config, self.device = config, device
+        self.config, self.device, self.mesh = config, device, mesh
         settings = config.texture
         self.caster = MeshCaster(mesh.verts, mesh.faces, device)
         self.field = deepcopy(field).to(device)

@@ -17,6 +17,8 @@ from .safe_files import RequestError, open_regular, printable, read_bounded, rea
 
 Command = Literal["cancel", "pause"]
 COMMANDS = get_args(Command)
+STAY, LEAVE = "stay", "leave"
+"""Over the pipe: go on, or save and exit, when the parent process has ended."""
 
 LOCK, STOP = "worker.lock", "stop"
 """Files in the job folder: locked while a worker runs; asks the worker to stop."""

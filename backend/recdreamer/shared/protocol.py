@@ -87,6 +87,9 @@ START_MESH = "start/mesh.npz"
 #   slot_names  uint8 (bytes,)      with slots; UTF-8, the name of a slot's material per line
 #   notes   uint8 (bytes,)          optional; UTF-8, a sentence per line: what was changed or left out of the artist's
 #                                   mesh. The worker says them when the job begins.
+COARSE_MESH = "previews/coarse.npz"
+# While a job runs: its coarse mesh, replaced now and then, in scene units; its front is at -Y unless the job chooses one.
+# Like START_MESH, with verts, faces and rgb, which is uint8 (verts, 3) here, sRGB.
 RESULT_ROUGHNESS = 0.9
 """Of the material of a result, wherever it is made."""
 MAX_HEIGHT_M = 1e30
@@ -358,7 +361,8 @@ class JobFolder:
 #   error(kind, message, hint)            paused()      cancelled()
 # The kinds of errors are those of ErrorKind.
 # The worker reads "cancel" and "pause" lines from stdin, where end of file means that the parent process ended, and from
-# a file of the job folder (folder_lock.py). Readers ignore unknown types and fields.
+# a file of the job folder (folder_lock.py). On stdin, "stay" and "leave" say what it does at the end of the file, instead
+# of keep_running. Readers ignore unknown types and fields.
 
 
 def _validate_template(template: Template) -> None:

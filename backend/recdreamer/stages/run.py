@@ -25,6 +25,7 @@ from recdreamer.recorded_step import RecordedSteps
 from recdreamer.report import JobError, Report
 from recdreamer.shared.protocol import JobFolder
 from recdreamer.shared.safe_files import reason_of
+from recdreamer.stages.coarse_mesh import CoarseMeshes
 
 
 @runtime_checkable
@@ -192,6 +193,7 @@ def run_stage(
     steps_before, steps_in_all = counted or (0, num_steps)
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
     steps = RecordedSteps(config, context.prior, guide, lora, report.warning)
+    coarse = CoarseMeshes(job, config.coarse_cells, context.device)
 
     def after_step(step: int) -> None:
         team.check()
@@ -201,6 +203,7 @@ def run_stage(
         if step % config.preview_every == 0 or step == num_steps:
             path = job.previews / f"{name}-{step:06d}.png"
             report.preview(write_preview(theta.shown(), config.cameras, context.device, path))
+            coarse.offer(theta.shown()[0])
             if rectifiers:
                 report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal)
         report.progress(steps_before + step, steps_in_all)
