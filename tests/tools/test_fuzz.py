@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,20 @@ def test_an_escape_is_seen(kind, tmp_path):
         readers.Reader("toy", "a", (b"abc",), (lambda data, rng: data,), read), [1], tmp_path
     )
     assert len(found.escapes) == 1
+
+
+@pytest.mark.parametrize(("name", "does"), [("TIME_S", "work"), ("WAIT_S", "wait")])
+def test_a_reader_that_works_or_waits_too_long_is_seen(name, does, monkeypatch, tmp_path):
+    def read(job: readers.JobFolder, path: Path) -> None:
+        if does == "wait":
+            time.sleep(0.3)
+        end = time.process_time() + 0.3
+        while does == "work" and time.process_time() < end:
+            pass
+
+    monkeypatch.setattr(fuzz, name, 0.1)
+    reader = readers.Reader("toy", "a", (b"abc",), (lambda data, rng: data,), read)
+    (escape,) = fuzz.try_reader(reader, [1], tmp_path).escapes
+    assert "took" in escape
+    monkeypatch.setattr(fuzz, name, 60.0)
+    assert not fuzz.try_reader(reader, [1], tmp_path).escapes

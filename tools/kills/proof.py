@@ -254,9 +254,9 @@ def main() -> int:
     if options.out.exists():
         parser.error(f"{options.out} exists already; name a new folder.")
     out = options.out.absolute()
-    report = Proof(
-        out, options.blender.absolute(), options.backend.absolute(), options.jobs, options.seed
-    ).run(options.kills)
+    report = Proof(out, options.blender.absolute(), options.backend.absolute(), options.seed).run(
+        options.kills
+    )
     text = json.dumps(vars(report), indent=1)
     (out / "report.json").write_text(text, encoding="utf-8")
     print(text)
