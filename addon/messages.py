@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import re
 import string
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from pathlib import Path
@@ -54,8 +55,14 @@ def read_table(text: str) -> dict[str, str]:
 
 
 def read_tables(folder: Path = LOCALE) -> dict[str, dict[str, str]]:
-    """Language -> its table."""
-    return {path.stem: read_table(path.read_text("utf-8")) for path in sorted(folder.glob("*.po"))}
+    """Language -> its table. A damaged one is left out, with a line to the console: the interface stays English."""
+    tables = {}
+    for path in sorted(folder.glob("*.po")):
+        try:
+            tables[path.stem] = read_table(path.read_text("utf-8"))
+        except (OSError, ValueError, SyntaxError) as error:
+            print(f"{path.name} is left out: {error}", file=sys.stderr)
+    return tables
 
 
 class Templates:

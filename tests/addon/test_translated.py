@@ -84,6 +84,15 @@ def test_each_translation_is_formatted():
             assert "{" not in german(text), (message, german(text))
 
 
+def test_a_damaged_table_is_left_out(tmp_path, capsys):
+    (tmp_path / "de_DE.po").write_text('msgid "Stop"\nmsgstr "Stoppen"\n', "utf-8")
+    (tmp_path / "fr_FR.po").write_text("<<<<<<< HEAD\n", "utf-8")
+    (tmp_path / "it_IT.po").write_bytes(b'msgid "\xff"\n')
+    (tmp_path / "nl_NL.po").write_text('msgid "Stop\n', "utf-8")
+    assert messages.read_tables(tmp_path) == {"de_DE": {"Stop": "Stoppen"}}
+    assert capsys.readouterr().err.count("is left out") == 3
+
+
 def test_a_table_that_is_none():
     with pytest.raises(ValueError, match="no line of a PO file: nonsense"):
         messages.read_table("nonsense")
