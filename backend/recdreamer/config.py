@@ -192,9 +192,9 @@ class StepConfig:
     guidance: GuidanceConfig
     preview_every: int
     """Steps between two preview pictures."""
-    coarse_cells: int
-    """See GenerateConfig."""
     checkpoint_every_s: float
+    coarse_cells: int = 0
+    """See GenerateConfig."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from recdreamer.generate import SHARES, generate
 from recdreamer.job.checkpoint import CheckpointStore
 from recdreamer.presets import resolve
 from recdreamer.report import JobError
-from recdreamer.shared.protocol import Stage
+from recdreamer.shared.protocol import COARSE_MESH, Stage
 
 from .small_jobs import Finished, Recorder, albedo_of, job_of
 
@@ -27,6 +27,8 @@ def test_from_a_prompt_to_a_textured_mesh(finished: Finished) -> None:
     job, report = finished
     assert report.stages == list(SHARES)
     assert report.previews and all(path.exists() for path in report.previews)
+    with np.load(job.root / COARSE_MESH) as coarse:
+        assert len(coarse["faces"]) and coarse["rgb"].shape == coarse["verts"].shape
     assert report.distributions and sum(report.distributions[-1].values()) == pytest.approx(1, abs=1e-3)
     mesh = np.load(job.result / "mesh.npz")
     assert len(mesh["faces"]) > 100 and mesh["uvs"].shape == (len(mesh["faces"]), 3, 2)
