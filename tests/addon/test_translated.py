@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import pytest
 from recdreamer_extension.addon import messages, trouble
 from recdreamer_extension.addon.jobs import environment
@@ -96,3 +98,8 @@ def test_a_damaged_table_is_left_out(tmp_path, capsys):
 def test_a_table_that_is_none():
     with pytest.raises(ValueError, match="no line of a PO file: nonsense"):
         messages.read_table("nonsense")
+
+
+def test_examples():
+    found = doctest.testmod(messages)
+    assert found.failed == 0 and found.attempted >= 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import sys
 from pathlib import Path
 
@@ -81,3 +82,8 @@ def test_a_text_that_comes_back_has_its_translation_again():
 def test_what_is_written_is_read_again():
     table = {'say "no"\n': 'sag „"nein"“\n', "a\\b": "ü"}
     assert tables.read_table(translations.written(dict.fromkeys(table, "a.py"), table, HEAD)) == table
+
+
+def test_examples():
+    found = doctest.testmod(translations)
+    assert found.failed == 0 and found.attempted >= 5

@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 VICTIMS = ("worker", "blender", "both")
 LOOK_S = 0.1
-WAIT_S = 12.0
+WAIT_S = 40.0
 """Longest time between a recovery and the next kill."""
 RECOVERY_S = 180.0
 """Time after a kill in which something must work again."""
