@@ -77,7 +77,7 @@ NOT_TEXT = {
     "Inpaint", "Upscale", "Debiased SDS", "CUDA 13", "CUDA 12.6", "Python", "Blender",
     # Commands, and what other programs say.
     "import sys; sys.path.insert(0, sys.argv.pop(1)); from addon.setup.__main__ import main; sys.exit(main())",
-    "from {0} import scripting; scripting.generate({1})", "{0}\nerror: {1}", "Hash mismatch", "FAILED: {0}", "{0} quads",
+    "from {0} import scripting; scripting.generate({1})", "{0}\nerror: {1}", "Hash mismatch", "FAILED: {0}",
     "No matching distribution found for uv", "missing wheel", "disk full", "error: {0} (os error {1})",
     "{0} (os error {1})", "{0}, {1}, [N/A], {2}", "uv, 20 MB", "Python {0}, 30 MB", "world is no matrix",
     # Of the report for developers, and of tables that nobody but a developer breaks.
