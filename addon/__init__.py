@@ -6,6 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 MODULES = (
+    "translation",
     "preferences",
     "start.fitness",
     "start.properties",
@@ -32,12 +33,15 @@ MODULES = (
     "operators.presets",
     "panels.model_lists",
     "panels.prompt",
+    "panels.start",
     "panels.enlarged",
     "panels.job_progress",
     "panels.jobs",
     "panels.queue_of_jobs",
     "panels.list_of_jobs",
     "panels.shelf",
+    "panels.actions",
+    "panels.shortcuts",
     "result.live_mesh",
     "panels.result",
     "panels.target_box",

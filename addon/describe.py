@@ -42,10 +42,11 @@ def duration(seconds: float) -> str:
 
 def age(seconds: float) -> str:
     """A time in the past, in its largest unit."""
-    for unit_s, name in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= unit_s:
-            return f"{seconds // unit_s:.0f} {name} ago"
-    return "just now"
+    if seconds >= 86400:
+        return f"{seconds // 86400:.0f} d ago"
+    if seconds >= 3600:
+        return f"{seconds // 3600:.0f} h ago"
+    return f"{seconds // 60:.0f} min ago" if seconds >= 60 else "just now"
 
 
 def stage_title(stage: str) -> str:
@@ -81,29 +82,26 @@ def whole_progress(state: JobState, stages: Sequence[str]) -> tuple[float, str]:
     index = names.index(state.stage) if state.stage in names else 0
     share = min(1.0, max(0.0, state.step / state.total)) if state.total > 0 else 0.0
     left = "" if state.eta_s is None else f"  ·  {duration(state.eta_s)} left"
-    return (index + share) / len(names), f"Stage {index + 1} of {len(names)}{left}"
+    return (index + share) / len(names), f"Stage {index + 1} of {len(names)}" + left
 
 
-def status_line(name: str, state: JobState, since_s: float | None = None) -> str:
-    """A running job in one line.
+def status_line(state: JobState, since_s: float | None = None) -> str:
+    """How far a running job is, in one line.
 
-    >>> status_line("a red bear", JobState(stage="shape", step=5, total=100, eta_s=90))
-    'a red bear: Shape  5 / 100  ·  1 min 30 s left'
+    >>> status_line(JobState(stage="shape", step=5, total=100, eta_s=90))
+    'Shape  5 / 100  ·  1 min 30 s left'
     """
-    left = "" if state.eta_s is None else f"  ·  {duration(state.eta_s)} left"
-    return f"{one_line(name, 40)}: {progress(state, since_s)[1]}{left}"
+    return progress(state, since_s)[1] + ("" if state.eta_s is None else f"  ·  {duration(state.eta_s)} left")
 
 
-def end_line(name: str, condition: str, message: str) -> str:
-    """A job that has ended in one line.
+def end_line(condition: str, message: str) -> str:
+    """How a job has ended, in one line.
 
-    >>> end_line("a red bear", "done", "")
-    'a red bear is ready to import'
+    >>> end_line("done", ""), end_line("failed", "The disk is full.")
+    ('ready to import', 'failed  ·  The disk is full.')
     """
-    if condition == "done":
-        return f"{one_line(name, 40)} is ready to import"
-    words = {"cancelled": "stopped"}.get(condition, condition)
-    return one_line(f"{one_line(name, 40)}: {words}{'. ' + message if message else ''}", 120)
+    words = {"cancelled": "stopped", "done": "ready to import"}.get(condition, condition)
+    return words if condition == "done" or not message else f"{words}  ·  {message}"
 
 
 def pose_bars(distribution: dict[str, float]) -> list[tuple[str, float]]:
@@ -148,9 +146,10 @@ def download(done: int, total: int, eta_s: float | None) -> str:
     >>> download(1_200_000_000, 2_680_000_000, 130.0)
     '1.2 of 2.7 GB  ·  2 min 10 s left'
     """
-    unit, name = (1e9, "GB") if total >= 1e8 else (1e6, "MB")
-    digits = 1 if unit == 1e9 else 0
-    text = f"{done / unit:.{digits}f} of {total / unit:.{digits}f} {name}"
+    if total >= 1e8:
+        text = f"{done / 1e9:.1f} of {total / 1e9:.1f} GB"
+    else:
+        text = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB"
     return text if eta_s is None else f"{text}  ·  {duration(eta_s)} left"
 
 

@@ -6,9 +6,10 @@ import blf
 import bpy
 
 from . import describe
+from .translation import say
 
-MARGIN_PX, CARD_PX, ICON_PX = 80, 16, 22
-"""What panel, scroll bar and a box take of the width of a region; the frame of a card; an icon. At a scale of 1."""
+MARGIN_PX, ICON_PX = 80, 22
+"""What panel, scroll bar and a box take of the width of a region, and an icon, at a scale of 1."""
 FONT, FONT_POINTS = 0, 11.0
 """Blender's own, in which it draws labels."""
 MIN_WIDTH_PX = 60
@@ -19,12 +20,11 @@ def draw_text(
     text: str,
     context: bpy.types.Context,
     icon: str = "NONE",
-    columns: int = 1,
 ) -> None:
-    """Draw text in as many lines as the region, or one of its equal columns, needs."""
+    """Draw text, translated, in as many lines as the region needs."""
     column = layout.column(align=True)
-    width_px = room_px(context, columns) - (ICON_PX if icon != "NONE" else 0)
-    for index, line in enumerate(describe.wrap(text, max(MIN_WIDTH_PX, width_px), text_px)):
+    width_px = room_px(context) - (ICON_PX if icon != "NONE" else 0)
+    for index, line in enumerate(describe.wrap(say(text), max(MIN_WIDTH_PX, width_px), text_px)):
         column.label(text=line, icon=icon if index == 0 else ("BLANK1" if icon != "NONE" else "NONE"))
 
 
@@ -33,11 +33,11 @@ def shortened(text: str, context: bpy.types.Context, other_px: float = 0.0) -> s
     return describe.shortened(text, max(MIN_WIDTH_PX, room_px(context) - other_px), text_px)
 
 
-def room_px(context: bpy.types.Context, columns: int = 1) -> float:
-    """Width of text in the region, or on cards in equal columns, at a scale of 1; by default that of a new sidebar."""
+def room_px(context: bpy.types.Context) -> float:
+    """Width of text in the region, at a scale of 1; by default that of a new sidebar."""
     scale = context.preferences.system.ui_scale or 1.0
     width_px = context.region.width / scale if context.region else 292.0
-    return (width_px - MARGIN_PX) / columns - (CARD_PX if columns > 1 else 0)
+    return width_px - MARGIN_PX
 
 
 def text_px(text: str) -> float:

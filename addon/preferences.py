@@ -14,6 +14,7 @@ from .jobs import environment
 from .jobs.registry import default_data_folder
 from .panels.backend import draw_backend
 from .panels.model_lists import draw_models
+from .panels.shortcuts import draw_shortcuts
 from .preference_access import DEVICES, absolute_path, model_in_full
 from .trouble import Reason
 
@@ -182,6 +183,7 @@ class RecDreamerPreferences(bpy.types.AddonPreferences):
         self.layout.prop(self, "live_mesh")
         self.layout.prop(self, "pause_while_rendering")
         self.layout.prop(self, "check_quietly")
+        draw_shortcuts(self.layout.box())
 
 
 def register() -> None:

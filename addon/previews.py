@@ -14,6 +14,8 @@ from .picture_files import check_picture
 
 MAX_LOADED = 200
 """A long job makes many previews; beyond this number all loaded pictures are released."""
+ICON_PX = 32
+"""Side of an icon in a list."""
 LOOKS_AGAIN_AFTER_S = 1.0
 """A drawn picture is looked for on the disk at most this often."""
 
@@ -75,10 +77,31 @@ def _load(path: Path, mirrored: bool) -> str:
         pixels = np.empty(width * height * 4, np.float32)
         preview.image_pixels_float.foreach_get(pixels)
         pixels = pixels.reshape(height, width, 4)
-        pixels = fold(pixels) if is_strip and width == 4 * height else pixels[:, ::-1]
-        preview.image_size = pixels.shape[1::-1]
-        preview.image_pixels_float.foreach_set(np.ascontiguousarray(pixels).ravel())
+        if is_strip and width == 4 * height:
+            _set(
+                preview, "icon", small(pixels[:, :height])
+            )  # In a list, where four views would be a thin line.
+            pixels = fold(pixels)
+        else:
+            pixels = pixels[:, ::-1]
+        _set(preview, "image", pixels)
     return name
+
+
+def _set(preview: bpy.types.ImagePreview, kind: str, pixels: np.ndarray) -> None:
+    """Give a preview its large "image" or its small "icon", `height width 4`."""
+    setattr(preview, f"{kind}_size", pixels.shape[1::-1])
+    getattr(preview, f"{kind}_pixels_float").foreach_set(np.ascontiguousarray(pixels).ravel())
+
+
+def small(view: np.ndarray) -> np.ndarray:
+    """A square picture `side side 4` as an icon, by every n-th pixel.
+
+    >>> small(np.zeros((100, 100, 4))).shape
+    (32, 32, 4)
+    """
+    places = np.arange(ICON_PX) * len(view) // ICON_PX
+    return view[np.ix_(places, places)]
 
 
 def fold(strip: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ from .preference_access import get_preferences, model_overrides
 from .shelf import studio
 from .shelf.captures import Camera
 from .start.properties import RecDreamerStart
+from .translation import say
 
 TEXTURE_SIZE, FACE_COUNT = "mesh.texture_size_px", "mesh.target_faces"
 """Settings of the backend that the panel has, too."""
@@ -285,9 +286,9 @@ class RecDreamerSettings(bpy.types.PropertyGroup):
             rna, value = self.bl_rna.properties[name], getattr(self, name)
             if value != rna.default:
                 text = rna.enum_items[value].name if rna.type == "ENUM" else f"{value:,}"
-                changed.append(f"{rna.name}: {text}")
+                changed.append(f"{say(rna.name)}: {say(text)}")
         skipped = [stage.capitalize() for stage in get_args(Stage) if not getattr(self.start, f"run_{stage}")]
-        return [*changed, *(f"without {stage}" for stage in skipped)]
+        return [*changed, *(say(f"without {stage}") for stage in skipped)]
 
     def to_request(
         self,

@@ -84,10 +84,9 @@ def choose(machine: Machine, accelerator: str) -> Choice:
     label = builds.CUDA[accelerator].label
     if able:
         return Choice(build, able[0], f"{able[0].name}: PyTorch for {label}, as chosen.")
-    reasons = " ".join(f"{card.name} {builds.why_not(card, accelerator)}." for card in machine.cards)
-    return Choice(
-        build, None, f"No card here can use PyTorch for {label}. {reasons}".strip(), "Choose Automatic."
-    )
+    reasons = [builds.unused(card, accelerator) for card in machine.cards]
+    sentence = " ".join([f"No card here can use PyTorch for {label}.", *reasons])
+    return Choice(build, None, sentence, "Choose Automatic.")
 
 
 def find_interpreter(chosen: str, data_folder: Path) -> Path:

@@ -161,8 +161,8 @@ class ModelTask(Task):
             case {"type": "warning", "message": str(text)}:
                 self._grow("told", text)
             case {"type": "verified", "id": str(name), "wrong": list(wrong)}:
-                damaged = "1 damaged file was" if len(wrong) == 1 else f"{len(wrong)} damaged files were"
-                bad = f"{name}: {damaged} removed. Get it again to repair it."
+                files = f"{len(wrong)} damaged {'file was' if len(wrong) == 1 else 'files were'}"
+                bad = f"{name}: {files} removed. Get it again to repair it."
                 self._grow("told", bad if wrong else f"{name}: every byte is right.")
             case {"type": "error", "message": str(text)}:
                 self._error = f"{text} {message.get('hint', '')}".strip()

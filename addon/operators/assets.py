@@ -45,7 +45,7 @@ class RECDREAMER_OT_mark_asset(GuardedOperator, bpy.types.Operator):
             set_picture(obj, first_view(str(job.preview)))
         else:
             obj.asset_generate_preview()
-        self.report({"INFO"}, f"{obj.name!r} is an asset of this file.")
+        self.tell("INFO", f"{obj.name!r} is an asset of this file.")
 
 
 def first_view(path: str) -> np.ndarray:

@@ -224,7 +224,7 @@ class RECDREAMER_OT_add_files(CaptureOperator):
             *others, last = problems
             raise RequestError(" ".join([*map(str, others), last.message]), last.hint)
         for problem in problems:
-            self.report({"WARNING"}, str(problem))
+            self.tell("WARNING", str(problem))
 
 
 class RECDREAMER_OT_paste_picture(CaptureOperator):

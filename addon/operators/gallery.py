@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bpy
-from bpy.props import BoolProperty, IntProperty
+from bpy.props import BoolProperty, EnumProperty, IntProperty
 
 from ...backend.recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG, NO_PROMPT, RequestError
 from .. import describe
@@ -18,7 +18,7 @@ from ..preference_access import absolute_path, get_preferences
 from ..session import session
 from ..shelf import pictures
 from .cards import CaptureOperator, CardOperator, add_template
-from .guarded import GuardedOperator, why_not
+from .guarded import STATES, GuardedOperator, switched, why_not
 from .jobs import why_not_start
 
 
@@ -162,11 +162,14 @@ class RECDREAMER_OT_pick_sample(GalleryOperator):
     bl_label = "Select Picture"
 
     index: IntProperty(options={"SKIP_SAVE"})
+    state: EnumProperty(name="State", items=STATES, options={"SKIP_SAVE"})
 
     def run(self, context):
         if not 0 <= self.index < len(session.gallery.samples):
             return f"There is no picture {self.index}."
-        session.gallery.picked ^= {self.index}
+        is_picked = self.index in session.gallery.picked
+        if switched(self.state, is_picked) != is_picked:
+            session.gallery.picked ^= {self.index}
         return ""
 
 

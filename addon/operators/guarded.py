@@ -10,10 +10,29 @@ from ...backend.recdreamer.shared.protocol import RequestError
 from .. import trouble
 from ..objects.new_data import removed_on_error
 from ..preference_access import get_preferences
+from ..translation import CONTEXT, hint, tell
+
+STATES = (
+    ("TOGGLE", "Toggle", "On if it is off, and off if it is on"),
+    ("ON", "On", "Whatever it is now"),
+    ("OFF", "Off", "Whatever it is now"),
+)
+"""Choices of an operator that switches something."""
+
+
+def switched(state: str, is_on: bool) -> bool:
+    """What something becomes that is on or off now, by the choice of an operator."""
+    return not is_on if state == "TOGGLE" else state == "ON"
 
 
 class GuardedOperator:
     """Base of all operators: no error of `run` reaches Blender, which would show a traceback."""
+
+    bl_translation_context = CONTEXT
+
+    def tell(self, kind: str, message: str) -> None:
+        """Report in the language of the interface; an operator's own `report` cannot be replaced."""
+        self.report({kind}, tell(message))
 
     def execute(self, context):
         try:
@@ -24,7 +43,7 @@ class GuardedOperator:
             if not isinstance(error, RequestError):
                 trouble.log(error, self.bl_label, get_preferences().folder)
         if reason:
-            self.report({"ERROR"}, reason)
+            self.tell("ERROR", reason)
             return {"CANCELLED"}
         return {"FINISHED"}
 
@@ -45,5 +64,5 @@ def open_outside(path: Path) -> str:
 def why_not(cls: type[bpy.types.Operator], reason: str) -> bool:
     """Result of a poll function; the reason becomes the tooltip of the grayed-out button."""
     if reason:
-        cls.poll_message_set(reason)
+        cls.poll_message_set(hint(reason))
     return not reason

@@ -15,7 +15,8 @@ from ..objects.object_keys import JOB_KEY
 from ..result import scene_import
 from ..session import session
 from ..setup.progress import tree_size
-from .guarded import GuardedOperator, why_not
+from ..translation import say
+from .guarded import STATES, GuardedOperator, switched, why_not
 from .jobs import NOT_OBJECT_MODE, JobOperator
 
 KINDS = (
@@ -45,8 +46,12 @@ class RECDREAMER_OT_compare_job(JobOperator, bpy.types.Operator):
     bl_idname = "recdreamer.compare_job"
     bl_label = "Compare"
 
+    state: EnumProperty(name="State", items=STATES, options={"SKIP_SAVE"})
+
     def act(self, context, job):
-        session.compared_id = "" if session.compared_id == job.id else job.id
+        is_marked = session.compared_id == job.id
+        if switched(self.state, is_marked) != is_marked:
+            session.compared_id = "" if is_marked else job.id
         return ""
 
 
@@ -94,7 +99,7 @@ class RECDREAMER_OT_show_other(JobOperator, bpy.types.Operator):
             if objects_of(job, context):
                 continue
             made = scene_import.import_result(
-                job.folder.root, context, replaces="NOTHING", say=lambda text: self.report({"INFO"}, text)
+                job.folder.root, context, replaces="NOTHING", say=lambda text: self.tell("INFO", text)
             )
             if place is None:
                 place = made[0].matrix_world.copy()
@@ -148,13 +153,16 @@ class RECDREAMER_OT_clean_up(GuardedOperator, bpy.types.Operator):
         layout.prop(self, "kind")
         layout.prop(self, "days")
         jobs = to_clean_up(self.kind, self.days)
+        if not jobs:
+            layout.label(text="There is nothing to delete.", icon="INFO")
+            return
         size, is_known = session.folder_sizes.total(jobs)
         text = describe.gigabytes(size) if is_known else "measuring…"
-        layout.label(text=f"{len(jobs)} jobs, {text}. This cannot be undone.", icon="TRASH")
+        layout.label(text=say(f"{len(jobs)} jobs, {text}. This cannot be undone."), icon="TRASH")
         for job in jobs[:5]:
             layout.label(text=name_and_size(job), icon="DOT")
         if len(jobs) > 5:
-            layout.label(text=f"and {len(jobs) - 5} more")
+            layout.label(text=say(f"and {len(jobs) - 5} more"))
 
     def run(self, context):
         jobs, size, kept = to_clean_up(self.kind, self.days), 0, 0
@@ -166,7 +174,10 @@ class RECDREAMER_OT_clean_up(GuardedOperator, bpy.types.Operator):
             except Exception:
                 kept += 1  # Another program uses it, or a worker has begun just now.
         text = f"{len(jobs) - kept} jobs were deleted, {describe.gigabytes(size)}."
-        self.report({"WARNING" if kept else "INFO"}, f"{text} {kept} cannot be deleted." if kept else text)
+        self.tell(
+            "WARNING" if kept else "INFO",
+            " ".join([text, *([f"{kept} cannot be deleted."] if kept else [])]),
+        )
 
 
 def to_clean_up(kind: str, days: int) -> list[Job]:
@@ -199,7 +210,7 @@ class RECDREAMER_OT_delete_job(JobOperator, bpy.types.Operator):
         if job is None:
             return self.execute(context)
         return context.window_manager.invoke_confirm(
-            self, event, title="Delete Job", message=question(job), confirm_text="Delete"
+            self, event, title="Delete Job", message=say(question(job)), confirm_text="Delete"
         )
 
     def act(self, context, job):

@@ -18,9 +18,13 @@ from .jobs import NOT_OBJECT_MODE
 
 
 class RECDREAMER_OT_inspect(GuardedOperator, bpy.types.Operator):
-    """Look at the active object from all sides: which side each view shows, and how many fronts there are. The report
-    opens in the browser. Templates of the shelf say what each side looks like; without any, the prompt does"""
+    """Find out which side each view of the active object shows"""
 
+    bl_description = (
+        "Look at the active object from all sides: which side each view shows, and how many fronts there are. The "
+        "report opens in the browser. Templates of the shelf say what each side looks like; without any, the prompt "
+        "does"
+    )
     bl_idname = "recdreamer.inspect"
     bl_label = "Inspect Sides"
 
@@ -92,21 +96,5 @@ def show(folder) -> None:
     bpy.ops.wm.url_open(url=report.as_uri())
 
 
-def draw_in_menu(menu, context) -> None:
-    """In the menu Object, because any object can be inspected."""
-    menu.layout.separator()
-    menu.layout.operator(RECDREAMER_OT_inspect.bl_idname, icon="VIEWZOOM")
-
-
 CLASSES = (RECDREAMER_OT_inspect,)
-register_classes, unregister_classes = bpy.utils.register_classes_factory(CLASSES)
-
-
-def register() -> None:
-    register_classes()
-    bpy.types.VIEW3D_MT_object.append(draw_in_menu)
-
-
-def unregister() -> None:
-    bpy.types.VIEW3D_MT_object.remove(draw_in_menu)
-    unregister_classes()
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

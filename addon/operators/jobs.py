@@ -18,6 +18,7 @@ from ..preference_access import get_preferences
 from ..properties import metres_per_unit
 from ..result import live_mesh, scene_import, viewing
 from ..session import session, start_next
+from ..translation import hint, say
 from ..trouble import Reason
 from . import start_files, use_settings
 from .capture import renew_turntable
@@ -27,6 +28,7 @@ REPEATED = (
     ("geometry", "Geometry", "Refine the surface and paint it again, with a new seed"),
     ("texture", "Texture", "Paint the surface again, with a new seed"),
 )
+REDO = {"geometry": "Redo Geometry", "texture": "Redo Texture"}
 REPLACED = "The current result is replaced when the new one is finished. Import then updates the object"
 
 
@@ -82,7 +84,7 @@ def start_or_wait(operator: bpy.types.Operator, job: Job, again: str = "", seed:
     start_next(job.id)
     if job.is_waiting:
         place = 1 + [turn.job_id for turn in session.registry.queue.turns].index(job.id)
-        operator.report({"INFO"}, f"The job waits for its turn: it is number {place} in the queue.")
+        operator.tell("INFO", f"The job waits for its turn: it is number {place} in the queue.")
 
 
 def random_seed() -> int:
@@ -199,16 +201,16 @@ class RECDREAMER_OT_repeat_stage(JobOperator, bpy.types.Operator):
     @classmethod
     def description(cls, context, properties):
         text = next(text for stage, _, text in REPEATED if stage == properties.stage)
-        return f"{text}. {REPLACED}"
+        return f"{hint(text)}. {hint(REPLACED)}"
 
     @classmethod
     def poll(cls, context):
         return why_not(cls, why_not_start())
 
     def invoke(self, context, event):
-        title = f"Redo {self.stage.capitalize()}"
+        title = say(REDO[self.stage])
         return context.window_manager.invoke_confirm(
-            self, event, title=title, message=f"{REPLACED}.", confirm_text=title
+            self, event, title=title, message=f"{say(REPLACED)}.", confirm_text=title
         )
 
     def act(self, context, job):
@@ -258,7 +260,7 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
             context,
             hide_start=self.hide_start,
             replaces=self.replaces,
-            say=lambda text: self.report({"INFO"}, text),
+            say=lambda text: self.tell("INFO", text),
         )
         is_new = any(obj.session_uid not in before for obj in objects)
         if self.show_texture:
@@ -266,7 +268,7 @@ class RECDREAMER_OT_import_result(JobOperator, bpy.types.Operator):
         if is_new and self.frame:
             viewing.frame_selected(context)
         names = ", ".join(obj.name for obj in objects)
-        self.report({"INFO"}, f"{'Imported' if is_new else 'Updated'}: {names}")
+        self.tell("INFO", f"{'Imported' if is_new else 'Updated'}: {names}")
         return ""
 
 
@@ -292,7 +294,7 @@ class RECDREAMER_OT_use_settings(JobOperator, bpy.types.Operator):
         if job.request is None:
             return job.problem
         for problem in use_settings.use_settings(job.folder, job.request, context.scene.recdreamer):
-            self.report({"WARNING"}, problem)
+            self.tell("WARNING", problem)
         return ""
 
 

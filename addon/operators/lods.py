@@ -67,7 +67,7 @@ class RECDREAMER_OT_make_lods(GuardedOperator, bpy.types.Operator):
             hide(level)
             level.select_set(False)
         counts = ", ".join(f"{len(level.data.polygons):,}" for level in made)
-        self.report({"INFO"}, f"Levels of detail with {counts} triangles were added. They are hidden.")
+        self.tell("INFO", f"Levels of detail with {counts} triangles were added. They are hidden.")
 
     def _add_level(
         self, original: bpy.types.Object, number: int, share: float, context: bpy.types.Context

@@ -13,6 +13,7 @@ from ..jobs.model_tasks import KINDS, RECOMMENDED, RECOMMENDED_TITLE, ModelTask
 from ..jobs.registry import writable_folder
 from ..preference_access import absolute_path, get_preferences, use_model
 from ..session import session
+from ..translation import hint, say
 from ..trouble import Reason
 from .guarded import GuardedOperator, why_not
 from .jobs import JOB_IS_RUNNING
@@ -145,8 +146,8 @@ class RECDREAMER_OT_read_license(GuardedOperator, bpy.types.Operator):
         pages = license_pages(license.text)
         number = min(self.page, len(pages))
         row = self.layout.row()
-        row.label(text=f"{license.title}, for {', '.join(license.models)}")
-        row.prop(self, "page", text=f"Page (of {len(pages)})")
+        row.label(text=say(f"{license.title}, for {', '.join(license.models)}"))
+        row.prop(self, "page", text=say(f"Page (of {len(pages)})"))
         column = self.layout.column(align=True)
         column.scale_y = 0.75
         for line in pages[number - 1]:
@@ -211,7 +212,7 @@ class RECDREAMER_OT_choose_model(GuardedOperator, bpy.types.Operator):
     @classmethod
     def description(cls, context, properties):
         row = session.models.find(properties.name) if properties.name else None
-        return (row.reason or row.about or row.path) if row is not None else "Use this model"
+        return hint((row.reason or row.about or row.path) if row is not None else "Use this model")
 
     def run(self, context):
         row = session.models.find(self.name) if self.name else None
@@ -256,7 +257,7 @@ class RECDREAMER_OT_remove_model(GuardedOperator, bpy.types.Operator):
             f"{title} is taken off the list; its files stay." if is_own else f"{title}, {size}, is deleted."
         )
         return context.window_manager.invoke_confirm(
-            self, event, title="Remove Model", message=message, confirm_text="Remove"
+            self, event, title="Remove Model", message=say(message), confirm_text="Remove"
         )
 
     def run(self, context):

@@ -17,6 +17,7 @@ from ..jobs.retry import config_of, smaller
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings
 from ..session import session
+from ..translation import hint
 from .guarded import GuardedOperator, open_outside, why_not
 from .jobs import JobOperator, random_seed, start_or_wait, why_not_start
 
@@ -39,7 +40,7 @@ class RECDREAMER_OT_example_prompt(GuardedOperator, bpy.types.Operator):
 
     @classmethod
     def description(cls, context, properties):
-        return f"Set the prompt to “{properties.prompt}”" if properties.prompt else cls.__doc__
+        return hint(f"Set the prompt to “{properties.prompt}”" if properties.prompt else cls.__doc__)
 
     def run(self, context):
         is_builtin = get_preferences().image_model == BUILTIN_PRIOR
@@ -130,7 +131,7 @@ class RECDREAMER_OT_retry(JobOperator, bpy.types.Operator):
     @classmethod
     def description(cls, context, properties):
         text = next(text for change, _, text in CHANGES if change == properties.change)
-        return f"Run this job again as a new one. {text}"
+        return f"{hint('Run this job again as a new one')}. {hint(text)}"
 
     @classmethod
     def poll(cls, context):

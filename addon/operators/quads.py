@@ -59,7 +59,7 @@ class RECDREAMER_OT_make_quads(GuardedOperator, bpy.types.Operator):
                 original.select_set(True)
                 context.view_layer.objects.active = original
         hide(original)
-        self.report({"INFO"}, NO_TEXTURE)
+        self.tell("INFO", NO_TEXTURE)
 
 
 def is_result(obj: bpy.types.Object | None) -> bool:

@@ -109,9 +109,7 @@ class RECDREAMER_OT_copy_command(JobOperator, bpy.types.Operator):
         context.window_manager.clipboard = text
         left = len(job.request.templates)
         if left:
-            self.report(
-                {"WARNING"}, f"The {left} templates are not in the command; the panel can restore them."
-            )
+            self.tell("WARNING", f"The {left} templates are not in the command; the panel can restore them.")
         return ""
 
 

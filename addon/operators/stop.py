@@ -8,6 +8,7 @@ from bpy.props import BoolProperty, EnumProperty
 from ..jobs.finish import can_finish
 from ..jobs.registry import Job
 from ..session import session
+from ..translation import hint, say
 from .jobs import JobOperator
 
 CHOICES = (
@@ -43,8 +44,8 @@ class RECDREAMER_OT_cancel(JobOperator, bpy.types.Operator):
     @classmethod
     def description(cls, context, properties):
         if not properties.is_property_set("then"):
-            return cls.__doc__
-        return next(text for name, _, text, *_ in CHOICES if name == properties.then)
+            return hint(cls.__doc__)
+        return hint(next(text for name, _, text, *_ in CHOICES if name == properties.then))
 
     def invoke(self, context, event):
         if self.properties.is_property_set("then"):
@@ -56,7 +57,7 @@ class RECDREAMER_OT_cancel(JobOperator, bpy.types.Operator):
                 choice = menu.layout.operator(self.bl_idname, text=label, icon=icon)
                 choice.job_id, choice.then = job_id, name
 
-        context.window_manager.popup_menu(draw, title="Stop This Job?")
+        context.window_manager.popup_menu(draw, title=say("Stop This Job?"))
         return {"FINISHED"}
 
     def act(self, context, job):

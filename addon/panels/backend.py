@@ -11,6 +11,7 @@ from ..operators.setup import why_not_install
 from ..preference_access import get_preferences
 from ..session import session
 from ..setup import builds, installation, storage
+from ..translation import say
 from .cure_buttons import draw_cure
 
 WHAT = "Jobs run in a program of their own, the backend, which is not on this computer yet."
@@ -100,9 +101,8 @@ def _draw_install(layout: bpy.types.UILayout, preferences: bpy.types.AddonPrefer
         draw_text(layout, choice.remedy, context, "ERROR")
     if choice.build is None:
         return
-    draw_text(
-        layout, f"{installation.describe_size(choice.build)}, in {preferences.folder}.", context, "IMPORT"
-    )
+    draw_text(layout, f"{installation.describe_size(choice.build)}.", context, "IMPORT")
+    draw_text(layout, f"Goes into {preferences.folder}.", context, "FILE_FOLDER")
     layout.prop(preferences, "wheels_folder", placeholder="optional: installs without network")
     _draw_install_button(layout, context, choice.build)
 
@@ -110,7 +110,7 @@ def _draw_install(layout: bpy.types.UILayout, preferences: bpy.types.AddonPrefer
 def _draw_running(layout: bpy.types.UILayout, task, context) -> None:
     row = layout.row(align=True)
     factor = getattr(task, "factor", (task.index + 0.5) / len(task.steps))
-    row.progress(factor=factor, text=task.title)
+    row.progress(factor=factor, text=say(task.title))
     row.operator("recdreamer.cancel_backend_task", text="", icon="X")
     draw_text(layout, task.line, context, "NONE")
 
@@ -127,13 +127,15 @@ def _draw_state(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferen
     elif problem:
         draw_text(layout, problem, context, "INFO")
     else:
-        draw_text(layout, f"Ready: {preferences.find_interpreter()}", context, "CHECKMARK")
+        draw_text(layout, say("Ready: {0}").format(preferences.find_interpreter()), context, "CHECKMARK")
 
 
 def _draw_rows(layout: bpy.types.UILayout, rows, preferences: bpy.types.AddonPreferences, context) -> None:
     """Each check with its sentence, and below a failed one what may cure it."""
     for row in rows:
-        draw_text(layout, f"{row.check}: {row.text}", context, "CHECKMARK" if row.is_ok else "ERROR")
+        draw_text(
+            layout, f"{say(row.check)}: {say(row.text)}", context, "CHECKMARK" if row.is_ok else "ERROR"
+        )
         if row.fix == "install":
             layout.operator("recdreamer.set_up_backend", text="Install Again", icon="IMPORT")
         elif row.fix == "data_folder":
@@ -149,5 +151,5 @@ def _draw_storage(layout: bpy.types.UILayout, preferences: bpy.types.AddonPrefer
     for part in storage.parts(preferences.folder):
         if sizes.get(part.name):
             row = layout.row()
-            row.label(text=f"{part.label}: {sizes[part.name] / 1e9:.2f} GB", icon="DISK_DRIVE")
+            row.label(text=f"{say(part.label)}: {sizes[part.name] / 1e9:.2f} GB", icon="DISK_DRIVE")
             row.operator("recdreamer.remove_backend", icon="TRASH").part = part.name

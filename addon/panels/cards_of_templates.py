@@ -7,6 +7,7 @@ from ..jobs.errands import Advice, Verdict
 from ..layout import draw_text
 from ..properties import RecDreamerTemplate
 from ..session import session
+from ..translation import say
 
 COLUMNS = 2
 """Cards or suggested pictures per row."""
@@ -28,7 +29,7 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
     row.menu("RECDREAMER_MT_card", text="", icon="DOWNARROW_HLT")
     row = layout.row(align=True)
     source = template.bl_rna.properties["source"].enum_items[template.source]
-    text = f"{template.azimuth_deg:.0f}°" if template.has_camera else source.name
+    text = f"{template.azimuth_deg:.0f}°" if template.has_camera else say(source.name)
     row.label(text=text, icon=source.icon)
     row.operator("recdreamer.mirror_template", text="", icon="MOD_MIRROR", emboss=False).index = index
     row.operator("recdreamer.remove_template", text="", icon="X", emboss=False).index = index
@@ -38,13 +39,12 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
         # The recognized pose, right below the label; there is no room for more words.
         text = describe.with_share(verdict.reads_as, verdict.pose_probs.get(verdict.reads_as))
         layout.label(text=text, icon="ERROR" if verdict.warnings else "CHECKMARK")
-        for advice in verdict.warnings:
-            draw_advice(layout, advice, context, COLUMNS)
 
 
-def draw_advice(layout, advice: Advice, context, columns: int = 1):
-    icon = "ERROR" if columns == 1 else "NONE"
-    draw_text(layout, f"{advice.message} {advice.hint}".strip(), context, icon, columns)
+def draw_advice(layout, advice: Advice, context, label: str = ""):
+    """Draw an advice below the cards, where there is room for its words; of one card, with the label of that card."""
+    text = say(f"{advice.message} {advice.hint}".strip())
+    draw_text(layout, f"{describe.one_line(label, 30)}: {text}" if label else text, context, "ERROR")
 
 
 def _card_icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:

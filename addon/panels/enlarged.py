@@ -7,13 +7,13 @@ from pathlib import Path
 import bpy
 import gpu
 import numpy as np
-from bpy.props import FloatProperty
+from bpy.props import EnumProperty, FloatProperty
 from gpu_extras.presets import draw_texture_2d
 
 from ...backend.recdreamer.shared.protocol import RequestError
 from .. import previews
 from ..jobs.registry import Job
-from ..operators.guarded import GuardedOperator, why_not
+from ..operators.guarded import STATES, GuardedOperator, switched, why_not
 from ..picture_files import check_picture
 from ..session import session
 
@@ -98,13 +98,15 @@ class RECDREAMER_OT_enlarge(GuardedOperator, bpy.types.Operator):
     bl_idname = "recdreamer.enlarge"
     bl_label = "Enlarge"
 
+    state: EnumProperty(name="State", items=STATES, options={"SKIP_SAVE"})
+
     @classmethod
     def poll(cls, context):
         job = session.shown
         return why_not(cls, "" if job is not None and job.preview is not None else "There is no preview yet.")
 
     def run(self, context):
-        session.is_enlarged = not session.is_enlarged
+        session.is_enlarged = switched(self.state, session.is_enlarged)
         load()
         for window in context.window_manager.windows:
             for area in window.screen.areas:

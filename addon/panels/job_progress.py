@@ -10,6 +10,7 @@ from ..jobs.registry import Job
 from ..layout import draw_text
 from ..preference_access import get_preferences
 from ..session import session
+from ..translation import say
 from .enlarged import shown_preview
 
 PREVIEW_SCALE = 8
@@ -24,10 +25,10 @@ def draw_progress(layout, job: Job) -> None:
     stages = job.request.stages_to_run if job.request else ()
     factor, text = describe.whole_progress(job.state, stages)
     column = layout.column(align=True)
-    column.progress(factor=factor, text=text)
+    column.progress(factor=factor, text=say(text))
     factor, text = describe.progress(job.state, session.since(job))
     speed = describe.speed(job.state)
-    column.progress(factor=factor, text=f"{text}  ·  {speed}" if speed else text)
+    column.progress(factor=factor, text=say(f"{text}  ·  {speed}" if speed else text))
 
 
 def draw_preview(layout, job: Job) -> None:
@@ -51,7 +52,7 @@ def draw_poses(layout, job: Job, context) -> None:
     target = 1 / len(bars)
     draw_text(layout, "Poses seen; equal shares are best:", context)
     column = layout.column(align=True)
-    column.progress(factor=target, text=f"target  {100 * target:.0f} %")
+    column.progress(factor=target, text=say(f"target  {100 * target:.0f} %"))
     for label, share in bars:
         column.progress(factor=share, text=f"{describe.one_line(label, 30)}  {100 * share:.0f} %")
 
@@ -60,12 +61,14 @@ def status_line() -> tuple[str, str]:
     """Text and icon for the status bar; an empty text if there is nothing to tell."""
     running = session.registry.running
     if running is not None:
-        return describe.status_line(name_of(running), running.state, session.since(running)), "SHADERFX"
+        text = describe.status_line(running.state, session.since(running))
+        return f"{describe.one_line(name_of(running), 40)}: {say(text)}", "SHADERFX"
     ended = session.ended
     if ended is None:
         return "", "NONE"
     icon = {"done": "CHECKMARK", "failed": "ERROR"}.get(ended.job.condition, "INFO")
-    return describe.end_line(name_of(ended.job), ended.job.condition, ended.job.state.message), icon
+    text = say(describe.end_line(ended.job.condition, ended.job.state.message))
+    return describe.one_line(f"{describe.one_line(name_of(ended.job), 40)}: {text}", 120), icon
 
 
 def draw_status_bar(header, context) -> None:

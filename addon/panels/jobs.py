@@ -13,10 +13,11 @@ from .. import compat, describe
 from ..jobs.registry import Job
 from ..layout import draw_text
 from ..objects.object_keys import JOB_KEY
-from ..operators.jobs import NOT_OBJECT_MODE, why_not_generate
+from ..operators.jobs import NOT_OBJECT_MODE, REDO, why_not_generate
 from ..operators.presets import RECDREAMER_MT_presets
 from ..preference_access import get_preferences
 from ..session import CATEGORY, session
+from ..translation import CONTEXT, say
 from .backend import draw_card_of_backend
 from .cure_buttons import draw_cure
 from .job_progress import draw_poses, draw_preview, draw_progress, name_of
@@ -54,6 +55,7 @@ class SidebarPanel:
     bl_space_type = "VIEW_3D"
     bl_region_type = "UI"
     bl_category = CATEGORY
+    bl_translation_context = CONTEXT
 
 
 class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
@@ -93,7 +95,7 @@ class RECDREAMER_PT_request(SidebarPanel, bpy.types.Panel):
             draw_text(layout, describe.cost(session.cost_of(context.scene)), context, "TIME")
         changes = context.scene.recdreamer.changes
         if changes:
-            draw_text(layout, " · ".join(changes), context, "PRESET")
+            draw_text(layout, ", ".join(changes), context, "PRESET")
         button = layout.split(factor=0.7, align=True)
         button.scale_y = 1.5
         button.operator("recdreamer.generate", icon="SHADERFX")
@@ -158,7 +160,7 @@ def draw_job(layout, job: Job, context):
     condition = CONDITION_WORDS.get(job.condition, job.condition)
     if job.running_on not in ("", socket.gethostname()):
         condition = f"running on {describe.one_line(job.running_on, 40)}"
-    draw_text(layout, f"{name} · {condition}", context, CONDITION_ICONS[job.condition])
+    draw_text(layout, f"{name} · {say(condition)}", context, CONDITION_ICONS[job.condition])
     is_idle = job.condition in ("paused", "interrupted") and job.state.total
     if job.client is not None or job.condition == "running elsewhere" or is_idle:
         draw_progress(layout, job)
@@ -187,8 +189,7 @@ def _draw_actions(layout, job: Job, context):
         if job.stages_to_repeat:
             row = layout.row(align=True)
             for stage in job.stages_to_repeat:
-                text = f"Redo {stage.capitalize()}"
-                repeat = row.operator("recdreamer.repeat_stage", text=text, icon="FILE_REFRESH")
+                repeat = row.operator("recdreamer.repeat_stage", text=REDO[stage], icon="FILE_REFRESH")
                 repeat.job_id, repeat.stage = job.id, stage
         row = layout.row(align=True)
         again = row.operator("recdreamer.retry", text="New Seed", icon="FILE_REFRESH")

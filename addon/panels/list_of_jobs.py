@@ -14,6 +14,7 @@ from ..jobs.origin import origin_of
 from ..layout import draw_text, shortened, text_px
 from ..preference_access import get_preferences
 from ..session import session
+from ..translation import say
 from .jobs import CONDITION_ICONS, SidebarPanel, name_of
 
 ROWS = 6
@@ -100,7 +101,7 @@ class RECDREAMER_UL_jobs(bpy.types.UIList):
             return
         age = describe.age(time.time() - job.state.updated_s) if job.state.updated_s else ""
         size = session.folder_sizes.of(job)
-        side = "  ".join(filter(None, (describe.gigabytes(size) if size is not None else "", age)))
+        side = "  ".join(filter(None, (describe.gigabytes(size) if size is not None else "", say(age))))
         name = shortened(name_of(job), context, ROW_OTHER_PX + text_px(side))
         picture = previews.icon(job.preview) if job.preview is not None else 0
         row = layout.row(align=True)
@@ -183,7 +184,7 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
     def _draw_selected(self, layout, job: Job, context) -> None:
         earlier = session.registry.find(origin_of(job.folder, job.request).of)
         if earlier is not None:
-            name = shortened(f"From {name_of(earlier)}", context, ROW_OTHER_PX)
+            name = shortened(say("From {0}").format(name_of(earlier)), context, ROW_OTHER_PX)
             layout.operator("recdreamer.show_job", text=name, icon="LOOP_BACK").job_id = earlier.id
         row = layout.row(align=True)
         row.operator("recdreamer.use_settings", icon="LOOP_BACK").job_id = job.id
@@ -201,7 +202,9 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
         if first.request is not None and second.request is not None:
             lines = differences(first.request, second.request)
             for name, one, two in lines[:MAX_SHOWN]:
-                words = f"{name.capitalize()}: {describe.one_line(one, 30)} → {describe.one_line(two, 30)}"
+                words = (
+                    f"{say(name.capitalize())}: {describe.one_line(one, 30)} → {describe.one_line(two, 30)}"
+                )
                 draw_text(box, words, context)
             if not lines:
                 box.label(text="Same settings.")

@@ -13,6 +13,7 @@ from ..layout import draw_text, shortened
 from ..operators.models import why_not_get
 from ..preference_access import get_preferences
 from ..session import session
+from ..translation import say
 from .cure_buttons import draw_cure
 
 BUTTON_PX = 40
@@ -39,7 +40,7 @@ def ask_for_models() -> None:
 def draw_choice(layout: bpy.types.UILayout, context) -> None:
     """The chosen image model, as a menu."""
     title = session.models.title_of(get_preferences().image_model)
-    layout.menu("RECDREAMER_MT_prior", text=shortened(title, context, CHOICE_PX), icon="IMAGE_DATA")
+    layout.menu("RECDREAMER_MT_prior", text=shortened(say(title), context, CHOICE_PX), icon="IMAGE_DATA")
 
 
 def draw_models(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferences, context) -> None:
@@ -58,7 +59,7 @@ def draw_models(layout: bpy.types.UILayout, preferences: bpy.types.AddonPreferen
     ):
         row = layout.split(factor=0.4, align=True)
         row.label(text=text)
-        row.menu(menu, text=session.models.title_of(chosen))
+        row.menu(menu, text=say(session.models.title_of(chosen)))
     draw_download(layout, context)
     if session.models.problem:
         draw_text(layout, session.models.problem, context, "ERROR")
@@ -77,7 +78,7 @@ def _draw_row(layout: bpy.types.UILayout, model: ModelRow, context) -> None:
     """One model on this computer, with its size and what can be done with it."""
     row = layout.row()
     size = f", {describe.gigabytes(model.bytes)}" if model.bytes else ""
-    row.label(text=f"{model.title}{size} ({model.state})", icon=STATE_ICONS[model.state])
+    row.label(text=f"{model.title}{size} ({say(model.state)})", icon=STATE_ICONS[model.state])
     if model.state == "incomplete":
         row.operator("recdreamer.get_model", text="Continue", icon="IMPORT").name = model.id
     if model.state in ("installed", "incomplete", "added"):
@@ -111,12 +112,12 @@ def draw_download(layout: bpy.types.UILayout, context, is_brief: bool = False) -
     if task.is_running:
         row = box.row(align=True)
         waiting = "Asking for the size…" if task.is_dry else "Starting…"
-        row.progress(factor=task.factor, text=shortened(task.line or waiting, context, BUTTON_PX))
+        row.progress(factor=task.factor, text=shortened(say(task.line or waiting), context, BUTTON_PX))
         row.operator("recdreamer.cancel_models", text="", icon="X")
         draw_text(box, task.title, context)
         return
     row = box.row()
-    row.label(text=shortened(task.title, context, BUTTON_PX))
+    row.label(text=shortened(say(task.title), context, BUTTON_PX))
     row.operator("recdreamer.dismiss_models", text="", icon="X", emboss=False)
     for sentence in task.told:
         draw_text(box, sentence, context, "INFO")
@@ -150,9 +151,11 @@ def _draw_offer(layout: bpy.types.UILayout, task: ModelTask, context) -> None:
         draw_text(layout, what, context, "INFO")
         layout.operator("recdreamer.read_license", icon="TEXT").index = index
     if task.licenses:
-        layout.operator("recdreamer.accept_license", text=f"Accept and Download ({size})", icon="IMPORT")
+        layout.operator("recdreamer.accept_license", text=say(f"Accept and Download ({size})"), icon="IMPORT")
     else:
-        layout.operator("recdreamer.get_model", text=f"Download ({size})", icon="IMPORT").name = task.do[1]
+        layout.operator("recdreamer.get_model", text=say(f"Download ({size})"), icon="IMPORT").name = task.do[
+            1
+        ]
 
 
 class ModelMenu:

@@ -23,9 +23,9 @@ def draw_model_and_words(layout: bpy.types.UILayout, settings: RecDreamerSetting
     column = layout.column(align=True)
     draw_choice(column, context)
     if is_builtin:
-        if not session.registry.jobs:  # Who has made something knows it.
-            draw_text(column, DEFAULT_WORLD.about, context)
         column.menu("RECDREAMER_MT_words", icon="OUTLINER_OB_FONT")
+        if not session.registry.jobs:  # Who has made something knows it.
+            draw_text(layout, DEFAULT_WORLD.about, context)
     doubt = dropped_words(settings.prompt, settings.method, is_builtin)
     if doubt:
         draw_text(layout, doubt, context, "ERROR")

@@ -11,6 +11,7 @@ from ..layout import draw_text
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings
 from ..session import session
+from ..translation import say
 from .cards_of_templates import COLUMNS, draw_advice, draw_card
 from .jobs import SidebarPanel
 
@@ -37,8 +38,9 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         if settings.templates:
             self._draw_shelf(layout, context, settings)
         if settings.wants_turntable:
-            when = ", if it has changed" if settings.enabled_templates else ""
-            draw_text(layout, f"Generate first captures a turntable of the object{when}.", context, "INFO")
+            is_renewed = bool(settings.enabled_templates)
+            text = f"Generate first captures a turntable of the object{', if it has changed' if is_renewed else ''}."
+            draw_text(layout, text, context, "INFO")
         elif not settings.templates:
             draw_text(layout, "No templates: poses are drawn automatically.", context, "INFO")
 
@@ -62,7 +64,7 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         if task.is_running:
             row = layout.row(align=True)
             factor = describe.fraction(task.line)
-            row.progress(factor=factor or 0.0, text=task.title if factor else task.line or f"{task.title} …")
+            row.progress(factor=factor or 0.0, text=say(task.title if factor else task.line or task.title))
             row.operator("recdreamer.cancel_errand", text="", icon="X")
         elif task.problem:
             draw_text(layout, task.problem, context, "INFO" if task.problem == CANCELED else "ERROR")
@@ -82,6 +84,10 @@ class RECDREAMER_PT_templates(SidebarPanel, bpy.types.Panel):
         for index, template in enumerate(settings.templates):
             verdict = check.verdicts.get(template.key) if check else None
             draw_card(grid.box().column(align=True), template, index, verdict, context)
+        for template in settings.templates if check is not None else ():
+            verdict = check.verdicts.get(template.key)
+            for advice in verdict.warnings if verdict is not None else ():
+                draw_advice(layout, advice, context, template.label)
         if check is not None and is_of_this_shelf(check, settings):
             for advice in check.warnings:
                 draw_advice(layout, advice, context)
@@ -107,7 +113,7 @@ def draw_gallery(layout, gallery: Gallery):
         )
         pick.index = index
     row = layout.row(align=True)
-    row.operator("recdreamer.add_picked", text=f"Add Selected ({len(gallery.picked)})", icon="ADD")
+    row.operator("recdreamer.add_picked", text=say(f"Add Selected ({len(gallery.picked)})"), icon="ADD")
     row.operator("recdreamer.discard_gallery", icon="X")
 
 
@@ -147,6 +153,8 @@ class RECDREAMER_MT_card(bpy.types.Menu):
         layout.separator()
         layout.prop(template, "weight")
         layout.operator("recdreamer.redo_template", icon="FILE_REFRESH").index = index
+        layout.operator("recdreamer.mirror_template", icon="MOD_MIRROR").index = index
+        layout.operator("recdreamer.remove_template", icon="X").index = index
         layout.operator("recdreamer.draw_novel_views", icon="CAMERA_DATA").index = index
         if not get_preferences().views_model:
             layout.operator("recdreamer.open_preferences", text="Choose Multi-View Model", icon="PREFERENCES")

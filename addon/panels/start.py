@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from typing import get_args
+
+import bpy
 
 from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, Stage
 from ...backend.recdreamer.shared.start_check import seen_px
 from .. import describe
-from ..layout import draw_text
+from ..layout import draw_text, shortened
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings, metres_per_unit
+from ..session import session
 from ..start.fitness import is_unread, said_of_size, verdict_of
 from ..start.properties import RecDreamerStart
+from ..translation import CONTEXT, say
+from .job_progress import name_of
+
+LABEL_SHARE, CHOICE_PX, MAX_RESULTS = 0.4, 130, 20
+"""Share of the labels with property split; what stands beside the text of the choice; results in the menu."""
 
 
 def draw_start(layout, settings: RecDreamerSettings, context):
@@ -24,11 +33,7 @@ def draw_start(layout, settings: RecDreamerSettings, context):
     if start.kind == "object" and start.object is not None and start.object.children:
         column.prop(start, "use_children")
     if start.kind == "continue":
-        row = column.row(align=True)
-        row.prop(start, "job")
-        row.operator("recdreamer.continue_selected", text="", icon="RESTRICT_SELECT_OFF")
-        if start.source_job is not None and start.source_job.request is not None:
-            column.label(text=describe.one_line(start.source_job.request.prompt), icon="CHECKMARK")
+        _draw_result(column, start, context)
     if start.kind in ("object", "continue"):
         column.prop(start, "strength")
     _draw_region(column, start, context)
@@ -36,6 +41,32 @@ def draw_start(layout, settings: RecDreamerSettings, context):
         column.prop(start, "auto_turntable")
     if start.needs_object:
         _draw_hints(column, settings, context)
+
+
+def _draw_result(layout, start: RecDreamerStart, context) -> None:
+    """The earlier result by its prompt, which says more than the name of its folder."""
+    row = layout.split(factor=LABEL_SHARE)
+    label = row.row()
+    label.alignment = "RIGHT"
+    label.label(text="Result")
+    row = row.row(align=True)
+    job = start.source_job
+    text = shortened(name_of(job), context, CHOICE_PX) if job is not None else "Choose Result"
+    row.menu("RECDREAMER_MT_start_results", text=text)
+    row.operator("recdreamer.continue_selected", text="", icon="RESTRICT_SELECT_OFF")
+
+
+class RECDREAMER_MT_start_results(bpy.types.Menu):
+    """Finished jobs to start from, newest first"""
+
+    bl_label = "Choose Result"
+    bl_translation_context = CONTEXT
+
+    def draw(self, context):
+        for job in [job for job in session.registry.jobs if not job.why_not_continue][:MAX_RESULTS]:
+            age = describe.age(time.time() - job.state.updated_s) if job.state.updated_s else ""
+            text = "  ".join(filter(None, (describe.one_line(name_of(job), 40), say(age))))
+            self.layout.operator("recdreamer.continue_job", text=text).job_id = job.id
 
 
 def draw_stages(layout, settings: RecDreamerSettings):
@@ -100,3 +131,7 @@ def _draw_hints(column, settings: RecDreamerSettings, context):
     for text in (*verdict_of(start.objects, kind).warnings, *sizes, start.left_out):
         if text:
             draw_text(column, text, context, "ERROR")
+
+
+CLASSES = (RECDREAMER_MT_start_results,)
+register, unregister = bpy.utils.register_classes_factory(CLASSES)

@@ -112,6 +112,14 @@ def why_not(card: Card, accelerator: str) -> str:
     return "" if card.capability is not None else "does not tell its compute capability"
 
 
+def unused(card: Card, accelerator: str) -> str:
+    """
+    >>> unused(Card("GTX 1080", (580, 88), (6, 1)), "cuda13")
+    'GTX 1080 stays unused: it is too old for CUDA 13.'
+    """
+    return f"{card.name} stays unused: it {why_not(card, accelerator)}."
+
+
 def choose(machine: Machine) -> Choice:
     """The build that fits the machine best."""
     possible = builds_for(machine)
@@ -129,7 +137,7 @@ def choose(machine: Machine) -> Choice:
         best = max(able, key=lambda card: card.memory_mib)
         others = [card for card in machine.cards if card not in able]
         sentence = f"{_describe(best)}: PyTorch for {cuda.label}."
-        sentence += "".join(f" {card.name} stays unused: it {why_not(card, accelerator)}." for card in others)
+        sentence += "".join(f" {unused(card, accelerator)}" for card in others)
         build = find_build(machine.system, machine.processor, accelerator)
         # A newer driver is no cure for a card that is too old.
         newer = accelerator != "cuda13" and best.capability is not None and best.capability >= TURING
@@ -153,7 +161,6 @@ def _why_nothing_runs(machine: Machine) -> tuple[str, str]:
 
 
 def _why_no_card(machine: Machine) -> tuple[str, str]:
-    where = " inside WSL" if machine.is_wsl else ""
     if machine.cards:
         card = max(machine.cards, key=lambda card: card.memory_mib)
         capability = card.capability or TURING
@@ -161,12 +168,13 @@ def _why_no_card(machine: Machine) -> tuple[str, str]:
         needed = CUDA["cuda13" if card.capability and capability >= TURING else "cuda12"].driver
         can_be_cured = capability >= CUDA["cuda12"].lowest and card.driver[0] < needed
         remedy = f"Update the NVIDIA driver to {needed} or newer, and look again." if can_be_cured else ""
-        return f"Jobs run on the CPU: {card.name} {why_not(card, accelerator)}.", remedy
-    if machine.driver_problem:
+        return f"Jobs run on the CPU. {unused(card, accelerator)}", remedy
+    is_wsl, problem = machine.is_wsl, machine.driver_problem
+    if problem:
         return (
-            f"Jobs run on the CPU: the NVIDIA driver{where} does not answer ({machine.driver_problem}).",
-            "Restart the computer, or install the NVIDIA driver again" + (" in Windows." if where else "."),
+            f"Jobs run on the CPU: the NVIDIA driver{' inside WSL' if is_wsl else ''} does not answer ({problem}).",
+            f"Restart the computer, or install the NVIDIA driver again{' in Windows' if is_wsl else ''}.",
         )
     if machine.has_amd:
         return "Jobs run on the CPU: the backend's kernels are for NVIDIA cards, not for AMD's.", ""
-    return f"Jobs run on the CPU: no NVIDIA card was found{where}.", ""
+    return f"Jobs run on the CPU: no NVIDIA card was found{' inside WSL' if is_wsl else ''}.", ""

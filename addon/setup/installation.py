@@ -97,10 +97,9 @@ def describe_size(build: Build) -> str:
     'Downloads 3.0 GB (4 min at 100 Mbit/s), takes 5.5 GB on the disk'
     """
     download, unpacked, is_measured = sizes(build)
-    about = "" if is_measured else "about "
     minutes = f"{max(download * 8 / LINE_BIT_S / 60, 1):.0f} min at {LINE_BIT_S / 1e6:.0f} Mbit/s"
-    size = f"{about}{unpacked / 1e9:.1f} GB on the disk"
-    return f"Downloads {about}{download / 1e9:.1f} GB ({minutes}), takes {size}"
+    size = f"{'' if is_measured else 'about '}{unpacked / 1e9:.1f} GB on the disk"
+    return f"Downloads {'' if is_measured else 'about '}{download / 1e9:.1f} GB ({minutes}), takes {size}"
 
 
 @dataclass(frozen=True)
@@ -250,7 +249,7 @@ class Installation:
         reason = f"{failure.sentence[0].lower()}{failure.sentence[1:]}"
         raise SetupError(
             f"{missing_python}, and none could be fetched: {reason}",
-            f"{failure.cure} Or install one of these versions yourself.",
+            " ".join([failure.cure, "Or install one of these versions yourself."]),
         )
 
     def _pythons(self) -> list[tuple[str, str]]:

@@ -82,7 +82,7 @@ class ByteProgress:
         '0.00 of 3.00 GB'
         """
         text = f"{self.factor * self.download / 1e9:.2f} of {self.download / 1e9:.2f} GB"
-        return text if self.remaining_s is None else f"{text}, {duration(self.remaining_s)} left"
+        return text if self.remaining_s is None else f"{text}  ·  {duration(self.remaining_s)} left"
 
 
 def duration(seconds: float) -> str:

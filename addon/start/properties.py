@@ -22,7 +22,7 @@ KINDS = (
     ("prompt", "From Prompt", "Start from the prompt alone", "TEXT", 0),
     ("object", "From Object", "Start from the shape of an object and let the prompt change it", "OBJECT_DATA", 1),
     ("texture", "Paint Only", "Keep the object as it is and paint a texture on it", "TPAINT_HLT", 2),
-    ("continue", "From Earlier Result", "Start from the result of an earlier job", "LOOP_FORWARDS", 3),
+    ("continue", "From Result", "Start from the result of an earlier job", "LOOP_FORWARDS", 3),
 )  # fmt: skip
 
 
@@ -206,7 +206,7 @@ class RecDreamerStart(bpy.types.PropertyGroup):
         hidden = len(self.children) + 1 - len(self.objects)
         if not hidden:
             return ""
-        objects = "1 hidden object" if hidden == 1 else f"{hidden} hidden objects"
+        objects = f"{hidden} hidden {'object' if hidden == 1 else 'objects'}"
         return f"Of {self.object.name!r}, {objects} below it {'is' if hidden == 1 else 'are'} left out."
 
     def to_fields(self) -> dict[str, Any]:
@@ -276,8 +276,11 @@ class RecDreamerStart(bpy.types.PropertyGroup):
 def check_object(obj: bpy.types.Object | None, scene: bpy.types.Scene, kind: str) -> None:
     """Raise RequestError unless a job of this kind can start from the object."""
     if obj is None:
-        purpose = "paint" if kind == "texture" else "start from"
-        raise RequestError(f"No object is picked to {purpose}.", "Pick one with the eyedropper.", "start")
+        raise RequestError(
+            f"No object is picked to {'paint' if kind == 'texture' else 'start from'}.",
+            "Pick one with the eyedropper.",
+            "start",
+        )
     name = repr(obj.name)
     if scene.objects.get(obj.name) != obj:
         raise RequestError(f"{name} is no longer in this scene.", "Pick another object.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import bpy
 import numpy as np
 
@@ -14,19 +16,47 @@ SCULPT_MASK, SELECTION = ".sculpt_mask", ".select_vert"
 STEP = 1 / 255
 """Resolution of a painted byte."""
 
+
+class Words(NamedTuple):
+    """What is said of a kind of region; of all but the hints, `name` and `object` are put in."""
+
+    empty: str
+    full: str
+    lost: str
+    mark: str
+    unmark: str
+
+
 WORDS = {
-    "group": ("The vertex group {!r}", "is empty", "contains every vertex", "Assign", "Remove from it"),
-    "paint": (
-        "The color attribute {!r}",
-        "is black all over",
-        "is white all over",
-        "Paint white",
-        "Paint black",
+    "group": Words(
+        "The vertex group {name} of {object} is empty, so nothing may change.",
+        "The vertex group {name} of {object} contains every vertex, so everything may change.",
+        "The vertex group {name} of {object} is lost in its modifiers.",
+        "Assign what may change, or choose Everything.",
+        "Remove from it what must stay, or choose Everything.",
     ),
-    SCULPT_MASK: ("The sculpt mask", "covers all", "covers nothing", "Unmask", "Mask"),
-    SELECTION: ("The selection", "is empty", "contains every vertex", "Select", "Deselect"),
+    "paint": Words(
+        "The color attribute {name} of {object} is black all over, so nothing may change.",
+        "The color attribute {name} of {object} is white all over, so everything may change.",
+        "The color attribute {name} of {object} is lost in its modifiers.",
+        "Paint white what may change, or choose Everything.",
+        "Paint black what must stay, or choose Everything.",
+    ),
+    SCULPT_MASK: Words(
+        "The sculpt mask of {object} covers all, so nothing may change.",
+        "The sculpt mask of {object} covers nothing, so everything may change.",
+        "The sculpt mask of {object} is lost in its modifiers.",
+        "Unmask what may change, or choose Everything.",
+        "Mask what must stay, or choose Everything.",
+    ),
+    SELECTION: Words(
+        "The selection of {object} is empty, so nothing may change.",
+        "The selection of {object} contains every vertex, so everything may change.",
+        "The selection of {object} is lost in its modifiers.",
+        "Select what may change, or choose Everything.",
+        "Deselect what must stay, or choose Everything.",
+    ),
 }
-"""Texts for each kind: name, description if empty or full, and how to mark or unmark parts."""
 
 
 def choices(obj: bpy.types.Object) -> list[tuple[str, str, str, str]]:
@@ -84,21 +114,13 @@ def faces_in(obj: bpy.types.Object, name: str) -> np.ndarray:
 def check_region(obj: bpy.types.Object, name: str, weights: np.ndarray) -> None:
     """Raise RequestError if the region contains nothing or everything."""
     kind = name if name in WORDS else "group" if name in obj.vertex_groups else "paint"
-    what, empty, full, mark, unmark = WORDS[kind]
-    region = f"{what.format(name)} of {obj.name!r}"
+    words, of = WORDS[kind], {"name": repr(name), "object": repr(obj.name)}
     if weights.max() < STEP / 2:
         if obj.type == "MESH" and obj.modifiers and region_weights(obj, obj.data, name).max() >= STEP / 2:
-            raise RequestError(
-                f"{region} is lost in its modifiers.",
-                "Apply or disable them, and mark the region again.",
-            )
-        raise RequestError(
-            f"{region} {empty}, so nothing may change.", f"{mark} what may change, or choose Everything."
-        )
+            raise RequestError(words.lost.format(**of), "Apply or disable them, and mark the region again.")
+        raise RequestError(words.empty.format(**of), words.mark)
     if weights.min() > 1 - STEP / 2:
-        raise RequestError(
-            f"{region} {full}, so everything may change.", f"{unmark} what must stay, or choose Everything."
-        )
+        raise RequestError(words.full.format(**of), words.unmark)
 
 
 def _group_weights(mesh: bpy.types.Mesh, index: int) -> np.ndarray:

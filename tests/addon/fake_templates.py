@@ -81,7 +81,11 @@ def write_check(folder: Path, request: dict, write_png) -> int:
         pictures = {name: f"check/{name}-{index}.png" for name in ("overlay", "match")}
         for picture in pictures.values():
             write_png(folder / picture, np.full((32, 32, 3), 200, np.uint8))
-        warning = {"message": "This picture reads as front.", "hint": f"Is it {template['label']}?"}
+        text = f"This view looks like front, but its label is {template['label']}."
+        warning = {
+            "message": text,
+            "hint": "Change its label, mirror it if it faces the other way, or use another picture.",
+        }
         templates.append(
             {
                 "image": template["image"],
@@ -93,7 +97,9 @@ def write_check(folder: Path, request: dict, write_png) -> int:
                 **pictures,
             }
         )
-    warnings = [{"message": "No template shows the left.", "hint": "Mirror the right one."}]
+    warnings = [
+        {"message": "Front and left cannot be told apart.", "hint": "Mirror one of them, or remove it."}
+    ]
     report = {"templates": templates, "warnings": warnings}
     (folder / "check" / "check.json").write_text(json.dumps(report), encoding="utf-8")
     return 0

@@ -182,7 +182,11 @@ def main() -> int:
         os._exit(7)
     if mode == "fail":
         kind = overrides.get("kind", "out_of_memory")
-        text = {"message": "The GPU has no memory left.", "hint": "Choose Quick.", "kind": kind}
+        text = {
+            "message": "There is not enough memory for this job.",
+            "hint": "Close other programs, or use the quick quality or fewer views per step.",
+            "kind": kind,
+        }
         write_state(folder, status="failed", **text)
         send("error", **text)
         return 1

@@ -122,7 +122,8 @@ def test_a_build_that_no_card_can_use_is_refused_with_the_reason():
     old = Card("GTX 1080", (580, 95), (6, 1), 8192)
     choice = module.choose(Machine("linux", "x86_64", cards=(old,)), "cuda13")
     assert (
-        choice.sentence.endswith("GTX 1080 is too old for CUDA 13.") and choice.remedy == "Choose Automatic."
+        choice.sentence.endswith("GTX 1080 stays unused: it is too old for CUDA 13.")
+        and choice.remedy == "Choose Automatic."
     )
     assert module.choose(Machine("macos", "arm64", (15,)), "cuda13").build is None
     with pytest.raises(RequestError, match="no such build"):

@@ -24,7 +24,7 @@ MACHINES = {
     ),
     "RTX 5070 with the driver that it came with": (
         WINDOWS, "NVIDIA GeForce RTX 5070, 572.16, 12.0, 12227\r\n",
-        "windows-cpu", "NVIDIA GeForce RTX 5070 has driver 572.16, and CUDA 13 needs 580 or newer.",
+        "windows-cpu", "NVIDIA GeForce RTX 5070 stays unused: it has driver 572.16, and CUDA 13 needs 580 or newer.",
         "Update the NVIDIA driver to 580 or newer, and look again.",
     ),
     "RTX 4090 on Linux": (
@@ -48,11 +48,11 @@ MACHINES = {
     ),
     "GTX 680": (
         LINUX, "NVIDIA GeForce GTX 680, 470.256.02, 3.0, 2048\n",
-        "linux-cpu", "NVIDIA GeForce GTX 680 is too old for CUDA 12.6.", "",
+        "linux-cpu", "NVIDIA GeForce GTX 680 stays unused: it is too old for CUDA 12.6.", "",
     ),
     "RTX 2070 with a driver from 2020": (
         LINUX, "GeForce RTX 2070, 450.80.02, [N/A], 7982 MiB\n",
-        "linux-cpu", "GeForce RTX 2070 has driver 450.80.02", "Update the NVIDIA driver",
+        "linux-cpu", "GeForce RTX 2070 stays unused: it has driver 450.80.02", "Update the NVIDIA driver",
     ),
     "two cards": (
         LINUX, "NVIDIA GeForce GTX 1070, 580.95.05, 6.1, 8192\nNVIDIA RTX A4000, 580.95.05, 8.6, 16376\n",

@@ -122,7 +122,11 @@ def test_a_worker_that_ignores_a_stop_is_killed(registry, start, settle, wait_un
         ),
         ("die", "ended unexpectedly (code 7: Segmentation fault). Press Resume"),
         ("other protocol", "uses protocol 99, but this add-on needs 1. Install the add-on and the backend"),
-        ("fail", "The GPU has no memory left. Choose Quick."),
+        (
+            "fail",
+            "There is not enough memory for this job. Close other programs, or use the quick quality or fewer views "
+            "per step.",
+        ),
     ],
 )
 def test_trouble_is_one_sentence_and_what_to_do(start, settle, mode, sentence):

@@ -12,11 +12,11 @@ def test_remaining_time_follows_the_speed_of_the_last_seconds():
         progress.update(second * 10_000_000, float(second))
     # 300 MB of 5 GB in 30 s: 470 s for the rest.
     assert abs(progress.remaining_s - 470) < 1
-    assert progress.text == "0.18 of 3.00 GB, 8 min left"
+    assert progress.text == "0.18 of 3.00 GB  ·  8 min left"
     for second in range(31, 91):
         progress.update(300_000_000 + (second - 30) * 50_000_000, float(second))
     assert abs(progress.remaining_s - 34) < 1
-    assert progress.text == "1.98 of 3.00 GB, 34 s left"
+    assert progress.text == "1.98 of 3.00 GB  ·  34 s left"
 
 
 def test_the_remaining_time_is_unknown_until_the_speed_is_known():

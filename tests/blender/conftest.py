@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -81,6 +81,27 @@ def extension(installed: Path, tmp_path: Path) -> ModuleType:
 def addon(extension: ModuleType) -> Callable[[str], ModuleType]:
     """A module of the installed add-on by its name."""
     return lambda name: importlib.import_module(f"{MODULE}.addon.{name}")
+
+
+@pytest.fixture
+def speak(addon, monkeypatch) -> Callable[[str], Callable[[str], str]]:
+    """Sets the language of the interface; Blender without a window has English alone. Returns what looks up a text.
+
+    In the language "marked" each text of a table stands between ⟦ and ⟧.
+    """
+    tables = addon("messages").read_tables()
+
+    def speak(code: str) -> Callable[[str], str]:
+        def look_up(text: str, context: str | None = None) -> str:
+            if code == "marked":
+                return f"⟦{text}⟧" if text in tables["de_DE"] else text
+            return tables.get(code, {}).get(text, text)
+
+        kinds = dict.fromkeys(("pgettext_iface", "pgettext_rpt", "pgettext_tip"), look_up)
+        monkeypatch.setattr(addon("translation"), "_blender", SimpleNamespace(locale=code, **kinds))
+        return look_up
+
+    return speak
 
 
 @pytest.fixture

@@ -76,3 +76,21 @@ def test_the_ghost_of_a_camera(extension, addon):
     assert np.allclose(
         sorted(map(tuple, lines[:4, 1])), [(-0.5, -0.5, 4), (-0.5, 0.5, 4), (0.5, -0.5, 4), (0.5, 0.5, 4)]
     )
+
+
+def test_a_list_shows_the_front_view_alone(addon, tmp_path):
+    """Four views side by side would be a thin line in a row of History."""
+    previews, path = addon("previews"), tmp_path / "strip.png"
+    image = bpy.data.images.new("strip", 256, 64)
+    pixels = np.zeros((64, 256, 4), np.float32)
+    pixels[..., 3] = 1
+    pixels[:, :64, 0] = 1  # The front is red, the other views are black.
+    image.pixels.foreach_set(pixels.ravel())
+    image.filepath_raw, image.file_format = str(path), "PNG"
+    image.save()
+    name = previews._load(path, False)
+    preview = previews._collection[name]
+    assert tuple(preview.icon_size) == (32, 32) and tuple(preview.image_size) == (128, 128)
+    icon = np.empty(32 * 32 * 4, np.float32)
+    preview.icon_pixels_float.foreach_get(icon)
+    assert (icon.reshape(-1, 4)[:, 0] > 0.9).all(), "red all over"

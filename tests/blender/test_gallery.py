@@ -132,7 +132,9 @@ def test_check(settings, session, run, block_out):
     front, right, back, left = settings.templates
     assert right.key not in check.verdicts, "a disabled card is not checked"
     assert check.verdicts[front.key].reads_as == "front" and not check.verdicts[front.key].warnings
-    assert check.verdicts[back.key].warnings[0].hint == "Is it back?"
+    assert check.verdicts[back.key].warnings[0].hint == (
+        "Change its label, mirror it if it faces the other way, or use another picture."
+    )
     assert check.verdicts[left.key].overlay.is_file() and check.verdicts[left.key].match.is_file()
     assert bpy.ops.recdreamer.generate.poll(), "a warning does not block Generate"
 

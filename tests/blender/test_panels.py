@@ -92,7 +92,7 @@ def test_continue_and_result(draw, fake_backend, settle):
     assert draw().operators.count("recdreamer.continue_job") == 1
     bpy.ops.recdreamer.continue_job(job_id=job.id)
     seen = draw()
-    assert "job" in seen.props and "recdreamer.make_quads" not in seen.operators
+    assert "a bear" in seen.texts and "recdreamer.make_quads" not in seen.operators
     assert "Import the result to limit changes to a vertex group or a painted mask." in " ".join(seen.texts)
     bpy.ops.recdreamer.import_result()
     seen = draw()
@@ -156,17 +156,17 @@ def test_the_status_bar_tells_of_a_job_and_of_its_end(settings, addon, pump_unti
     text, _ = line()
     assert text.startswith("a red bear: Shape  ") and text.endswith(" left")
     settle()
-    assert line() == ("a red bear is ready to import", "CHECKMARK")
+    assert line() == ("a red bear: ready to import", "CHECKMARK")
     monkeypatch.setattr(addon("session"), "TOLD_S", 0.0)
     addon("session").pump()
     assert line() == ("", "NONE")
     monkeypatch.undo()
     bpy.ops.recdreamer.generate(overrides=json.dumps({"fake": "fail"}))
     settle()
-    assert line() == ("a red bear: failed. The GPU has no memory left.", "ERROR")
+    assert line() == ("a red bear: failed · There is not enough memory for this job.", "ERROR")
     header = SimpleNamespace(layout=RecorderLayout())
     addon("panels.job_progress").draw_status_bar(header, bpy.context)
-    assert header.layout.record.texts == ["a red bear: failed. The GPU has no memory left."]
+    assert header.layout.record.texts == ["a red bear: failed · There is not enough memory for this job."]
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_ended(draw, fake_backend, settle, mode, word, operator):
     assert f"a bear · {word}" in seen.texts
     assert operator in seen.operators
     assert seen.operators.count("recdreamer.repeat_stage") == (2 if mode == "work" else 0)
-    assert ("The GPU has no memory left." in " ".join(seen.texts)) == (mode == "fail")
+    assert ("There is not enough memory for this job." in " ".join(seen.texts)) == (mode == "fail")
 
 
 def test_damaged_job(draw, fake_backend, addon, settle):
@@ -314,8 +314,8 @@ def test_verdicts_on_the_cards(draw, fake_backend, block_out, addon, pump_until,
     seen = draw()
     assert seen.texts.count("front  75 %") == 2
     assert {"ERROR", "CHECKMARK"} <= set(seen.icons)
-    assert "This picture reads as front. Is it back?" in " ".join(seen.texts)
-    assert "No template shows the left. Mirror the right one." in " ".join(seen.texts)
+    assert "This view looks like front, but its label is back. Change its label" in " ".join(seen.texts)
+    assert "Front and left cannot be told apart. Mirror one of them, or remove it." in " ".join(seen.texts)
     for view, name in (("MASK", "overlay"), ("MATCH", "match"), ("PICTURE", "")):
         bpy.context.scene.recdreamer.shelf_view = view
         shown.clear()
@@ -324,7 +324,7 @@ def test_verdicts_on_the_cards(draw, fake_backend, block_out, addon, pump_until,
     bpy.context.scene.recdreamer.templates[1].label = "left"
     seen = draw()
     assert seen.texts.count("front  75 %") == 1
-    assert "No template shows the left." not in " ".join(seen.texts)
+    assert "Front and left cannot be told apart." not in " ".join(seen.texts)
 
 
 def test_gallery(draw, fake_backend, addon, pump_until):
@@ -353,6 +353,8 @@ def test_card_menu(extension, addon, block_out):
         "recdreamer.move_template",
         "recdreamer.fly_to_template",
         "recdreamer.redo_template",
+        "recdreamer.mirror_template",
+        "recdreamer.remove_template",
         "recdreamer.draw_novel_views",
         "recdreamer.open_preferences",
     ]

@@ -1,8 +1,13 @@
-"""No label of the tab is cut in a sidebar of Blender's default width, in any state; measured with Blender's font."""
+"""No label of the tab is cut in a sidebar of Blender's default width, in any state and language, and all are translated.
+
+Measured with Blender's font.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import time
 from types import SimpleNamespace
 
@@ -21,11 +26,11 @@ PANELS = ("panels.jobs", "panels.shelf", "panels.result", "panels.queue_of_jobs"
 
 
 @pytest.fixture
-def laid_out(addon):
+def laid_out(addon, speak):
     """The panels of the tab as they are now, at a scale of the interface, in order."""
 
-    def laid_out(scale: float = 1.0) -> list[tuple[type, Group]]:
-        widths.scale = scale
+    def laid_out(scale: float = 1.0, language: str = "") -> list[tuple[type, Group]]:
+        widths.scale, widths.translate = scale, speak(language)
         found = []
         for name in PANELS:
             for cls in addon(name).CLASSES:
@@ -43,22 +48,51 @@ def laid_out(addon):
                     )  # fmt: skip
                     cls.draw(fake, context)
                     found.append((cls, root))
-        widths.scale = 1.0
+        widths.scale, widths.translate = 1.0, speak("")
         return sorted(found, key=lambda pair: pair[0].bl_order)
 
     return laid_out
 
 
 @pytest.fixture
-def cut(laid_out):
-    """The labels of the tab that are cut now, at any of three scales of the interface."""
+def bare(laid_out, addon, monkeypatch):
+    """What the tab shows in English whatever the language is: texts that bypass the table."""
+
+    def bare() -> list[str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(addon("describe"), "wrap", lambda text, *_: [text])
+            patch.setattr(addon("describe"), "shortened", lambda text, *_: text)
+            texts = [text for _, root in laid_out(language="marked") for text in root.texts()]
+        return [f"not translated: {text!r}" for text in texts if is_bare(text)]
+
+    return bare
+
+
+DATA = (
+    "a red bear( with a very long prompt that no panel has room for)?|fine-tune-with-a-long-name-v12.safetens…|base|"
+    r"a photorealistic bear that is longer than the panel is wide|front|right|back|left|top|\d+|GB|MB|CPU|it/s|min|"
+    "Cube|Sphere|Cone|Draft|Final|Front|SDS|Debiased|Stable Diffusion"
+)
+"""Words of the artist, names and units in these tests."""
+
+
+def is_bare(text: str) -> bool:
+    """Whether a text has words that are neither translated nor data."""
+    while (inner := re.sub(r"⟦[^⟦⟧]*⟧", "", text)) != text:
+        text = inner
+    return bool(re.search("[A-Za-z]{2}", re.sub(DATA, "", text)))
+
+
+@pytest.fixture
+def cut(laid_out, bare):
+    """The labels of the tab that are cut now, at any of three scales of the interface, or that are not translated."""
 
     def cut() -> list[str]:
-        found = []
-        for scale in SCALES:
-            for _, root in laid_out(scale):
+        found = bare()
+        for language, scale in itertools.product(("", "de_DE"), SCALES):
+            for _, root in laid_out(scale, language):
                 widths.scale = scale
-                found += [f"{text} at a scale of {scale}" for text in root.cut(SIDEBAR_PX)]
+                found += [f"{text} at a scale of {scale} in {language!r}" for text in root.cut(SIDEBAR_PX)]
         widths.scale = 1.0
         return found
 
@@ -102,6 +136,14 @@ def test_a_cut_label_is_seen(extension):
     layout.operator("recdreamer.use_settings", text="Restore All Settings", icon="LOOP_BACK")
     layout.label(text="a word")
     assert root.cut(SIDEBAR_PX) == []
+
+
+def test_a_text_that_is_not_translated_is_seen(extension):
+    assert (
+        is_bare("3 jobs wait")
+        and is_bare("⟦Quality⟧: Quick")
+        and not is_bare("a red bear · ⟦running ⟦on⟧ x⟧")
+    )
 
 
 def test_without_a_backend(cut, addon):

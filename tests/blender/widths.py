@@ -6,6 +6,7 @@ are those of the default theme at a scale of 1; text is measured with Blender's 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -31,6 +32,10 @@ GAP_PX, PANEL_PX = 2, 36
 """Between two lines; header and margins of a panel."""
 scale = 1.0
 """Of the interface. Numbers are for a scale of 1, but the font is hinted for the one that is set."""
+
+
+translate: Callable[[str], str] = str
+"""What Blender does with each text that it draws."""
 
 
 def text_px(text: str) -> float:
@@ -102,6 +107,14 @@ class Group:
                 found.append(f"{part.text!r} needs {part.least_px:.0f} px and has {width:.0f}")
         return found
 
+    def texts(self) -> Iterator[str]:
+        """All that is drawn."""
+        for part in self.parts:
+            if isinstance(part, Group):
+                yield from part.texts()
+            elif part.text:
+                yield part.text
+
 
 def is_fixed(part: Item | Group) -> bool:
     """Icons alone keep their width."""
@@ -129,7 +142,7 @@ class MeasuringLayout:
 
     def _item(self, text: str | None, icon: str = "NONE", more_px: float = 0.0) -> None:
         extra_px = (UNIT_PX if icon not in ("NONE", "") else 0) + more_px
-        self.group.parts.append(Item(text or "", extra_px, UNIT_PX * self.scale_y))
+        self.group.parts.append(Item(translate(text or ""), extra_px, UNIT_PX * self.scale_y))
 
     def row(self, **_):
         return self._nested("row")
@@ -198,8 +211,9 @@ class MeasuringLayout:
             return
         value, more = "", 0.0
         if rna.type == "ENUM":
-            items = {choice.identifier: choice.name for choice in rna.enum_items}
-            value, more = items.get(getattr(data, name), ""), UNIT_PX
+            choice = next((item for item in rna.enum_items if item.identifier == getattr(data, name)), None)
+            value = choice.name if choice is not None else ""
+            more = UNIT_PX + (UNIT_PX if choice is not None and choice.icon != "NONE" else 0)
         elif rna.type in ("FLOAT", "INT"):
             value, more = "0000.0", 0
         if rna.type == "BOOLEAN":
@@ -209,6 +223,8 @@ class MeasuringLayout:
             row._item(label)
             row._item(value, icon, more)
         else:
-            self._item(f"{label}  {value}".strip() if rna.type != "STRING" else "", icon, more)
+            self._item(
+                f"{translate(label)}  {translate(value)}".strip() if rna.type != "STRING" else "", icon, more
+            )
 
     def prop_search(self, *_, **__): ...

@@ -8,7 +8,8 @@ export HOME=/root LC_ALL=C.UTF-8 DISPLAY=:79 LIBGL_ALWAYS_SOFTWARE=1 OMP_NUM_THR
 scratch=$(mktemp -d)
 export XDG_RUNTIME_DIR=$scratch BLENDER_USER_RESOURCES=$scratch/blender XDG_DATA_HOME=$scratch/data
 
-Xvfb $DISPLAY -screen 0 1600x1000x24 +extension GLX -noreset > out/xvfb.log 2>&1 &
+size=${SIZE:-1600x1000}
+Xvfb $DISPLAY -screen 0 ${size}x24 +extension GLX -noreset > out/xvfb.log 2>&1 &
 screen=$!
 trap 'kill $screen; rm -rf "$scratch"' EXIT
 for _ in $(seq 100); do [ -S /tmp/.X11-unix/X79 ] && break; sleep 0.1; done
@@ -20,6 +21,8 @@ if [ "$1" = install.py ]; then
     [ "${FROM:-}" != python ] || export PATH=$PATH:$(dirname "$(realpath "$BACKEND_PYTHON")")
 fi
 [ ! -s certificates.pem ] || export SSL_CERT_FILE=/opt/recdreamer/certificates.pem
+# Nothing is fetched; but a button that fetches is gray offline.
+[ "$1" != guide.py ] || options=
 if [ "$1" = clicks.py ]; then
     # There is no other computer in this network; the hub is on 127.0.0.1, which is yet to be switched on.
     options=
@@ -31,7 +34,7 @@ s = socket.socket(); fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 1 | 64
     for _ in $(seq 1200); do [ -s endpoint ] && break; sleep 0.1; done
     export HF_ENDPOINT=$(cat endpoint)
 fi
-timeout 1800 blender --factory-startup $options --no-window-focus -p 0 0 1600 1000 \
+timeout 3600 blender --factory-startup $options --no-window-focus -p 0 0 ${size/x/ } \
     --python "$1" > out/blender.log 2>&1 &
 blender=$!
 while kill -0 $blender 2>/dev/null; do

@@ -6,12 +6,14 @@
 #   WALK=install run.sh CHROOT OUT [BACKEND_PYTHON]    Install Backend on the network of this computer, as far as it comes;
 #                                                      with FROM=python where there is a Python that fits
 #   WALK=cluster run.sh CHROOT OUT [BACKEND_PYTHON]    a job on a Ray cluster on this computer, by mouse and keys
+#   WALK=guide run.sh CHROOT OUT [BACKEND_PYTHON]      every picture of docs/guide.md, into docs/images/guide; takes a
+#                                                      quarter of an hour, with FROM=OUT of an earlier run two minutes
 # CHROOT comes from setup_chroot.sh, OUT gets empty.png, idle.png, running.png, finished.png and the logs.
 # BACKEND_PYTHON is a Python with the backend's dependencies, default .venv/backend/bin/python.
 # NUM_STEPS in the environment, default 40; increase it for screenshots of good results.
 # Needs root: the backend's Python is mounted into the chroot at its own path, read-only.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,13s/^# //p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,15s/^# //p' "$0"; exit 2; }
 here=$(dirname "$(realpath "$0")")
 checkout=$(realpath "$here/../..")
 root=$(realpath "$1")
@@ -56,6 +58,11 @@ rm -rf "$root/opt/recdreamer"
 mkdir -p "$root/opt/recdreamer/out"
 cp "$here"/*.sh "$here"/*.py "$checkout"/tests/catalog/{local_hub,models_on_disk}.py "$archive" "$root/opt/recdreamer/"
 script=probe.py alone=() address=
+size=
+if [ "${WALK:-}" = guide ]; then
+    script=guide.py size=1600x1500
+    [ -z "${FROM:-}" ] || cp -r "$FROM/jobs" "$root/opt/recdreamer/jobs"
+fi
 if [ "${WALK:-}" = install ]; then
     script=install.py
     [ -z "${SSL_CERT_FILE:-}" ] || cp "$SSL_CERT_FILE" "$root/opt/recdreamer/certificates.pem"
@@ -82,8 +89,11 @@ if [ "${WALK:-}" = clicks ]; then
     cp -r "$checkout/backend/recdreamer" "$root/opt/recdreamer/backend/"
 fi
 status=0
-env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin BACKEND_PYTHON="$python" NUM_STEPS="${NUM_STEPS:-40}" FROM="${FROM:-}" CLUSTER="$address" \
+env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin BACKEND_PYTHON="$python" NUM_STEPS="${NUM_STEPS:-40}" FROM="${FROM:-}" CLUSTER="$address" SIZE="$size" \
     "${alone[@]}" chroot "$root" bash /opt/recdreamer/inside.sh $script || status=$?
 cp -r "$root/opt/recdreamer/out/." "$out/"
+if [ "${WALK:-}" = guide ] && [ $status = 0 ]; then
+    "$python" "$here/guide_pictures.py" "$out" "$checkout/docs/images/guide"
+fi
 ls "$out"
 exit $status

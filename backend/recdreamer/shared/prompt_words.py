@@ -149,9 +149,9 @@ def doubts(read: ReadPrompt, model: str) -> str:
     elif lines:
         lines.append("Describe the object in English.")
     if left_out := dict.fromkeys(read.left_out):
-        verb = "is" if len(left_out) == 1 else "are"
         lines.append(
-            f"The prompt is longer than the {read.room} tokens that the {who} reads: {_named(left_out)} {verb} left out."
+            f"The prompt is longer than the {read.room} tokens that the {who} reads: "
+            f"{_named(left_out)} {'is' if len(left_out) == 1 else 'are'} left out."
         )
     return " ".join(lines)
 

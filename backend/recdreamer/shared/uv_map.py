@@ -102,10 +102,10 @@ def check_uvs(uvs: np.ndarray, verts: np.ndarray, faces: np.ndarray) -> list[str
     warnings, bare = [], bare_faces(uvs)
     if bare.any() and not bare.all():
         count, tile = int(bare.sum()), tile_for_the_rest(uvs)
-        verb, they = ("has", "It gets") if count == 1 else ("have", "They get")
         warnings.append(
-            f"{_faces(count)} of {len(faces):,} {verb} no UVs. {they} UV tile {tile}, with a texture of its own; all "
-            "others keep theirs."
+            f"{_faces(count)} of {len(faces):,} {'has' if count == 1 else 'have'} no UVs. "
+            f"{'It gets' if count == 1 else 'They get'} UV tile {tile}, with a texture of its own; all others keep "
+            "theirs."
         )
         uvs, faces = uvs[~bare], faces[~bare]
     tiles = tile_numbers(uvs)
@@ -136,10 +136,9 @@ def check_uvs(uvs: np.ndarray, verts: np.ndarray, faces: np.ndarray) -> list[str
     is_surface = np.cross(b - a, c - a).any(1)
     flat = int((is_surface & ~is_painted).sum())
     if flat:
-        verb = "has" if flat == 1 else "have"
         warnings.append(
-            f"{_faces(flat)} of {len(faces):,} {verb} no area in the UV map: they show no more than a point of "
-            "the texture."
+            f"{_faces(flat)} of {len(faces):,} {'has' if flat == 1 else 'have'} no area in the UV map: they show no "
+            "more than a point of the texture."
         )
     share = overlap(uvs[is_painted], tiles[is_painted])
     if share > OVERLAPPING:
