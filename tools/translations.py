@@ -25,7 +25,7 @@ from addon import messages  # noqa: E402
 
 LOCALE = CHECKOUT / "addon" / "locale"
 SOURCES = ("addon", "backend/recdreamer/shared")
-WORDS = (
+WORDS: tuple[str, ...] = (
     "starting", "running", "interrupted", "queued", "paused", "done", "failed", "damaged", "stopped", "saving…",  # Jobs.
     "measuring…", "geometry", "texture", "shape", "and", "target", "paint", "seams", "model",
     "installed", "found", "added", "incomplete", "available", "refused",  # Models.
@@ -100,21 +100,17 @@ def templates_of(node: ast.expr) -> list[str]:
         return pieces_of(node.value) if isinstance(node.value, str) else []
     if not isinstance(node, ast.JoinedStr):
         return []
-    choices: dict[str, None] = {}
-    for part in node.values:
-        if isinstance(part, ast.FormattedValue) and _is_choice(part.value):
-            choices.setdefault(ast.unparse(part.value.test))
+    choices = dict.fromkeys(test for part in node.values if (test := _choice(part)[0]))
     found = []
     for taken in itertools.product((True, False), repeat=len(choices)):
         is_true = dict(zip(choices, taken, strict=True))
         text, count = "", 0
         for part in node.values:
+            test, words = _choice(part)
             if isinstance(part, ast.Constant):
-                text += part.value.replace("{", "{{").replace("}", "}}")
-            elif _is_choice(part.value):
-                text += (
-                    part.value.body if is_true[ast.unparse(part.value.test)] else part.value.orelse
-                ).value
+                text += str(part.value).replace("{", "{{").replace("}", "}}")
+            elif test:
+                text += words[not is_true[test]]
             else:
                 text += f"{{{count}}}"
                 count += 1
@@ -135,11 +131,19 @@ def pieces_of(template: str) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def _is_choice(value: ast.expr) -> bool:
-    """A choice between two words, as of singular and plural."""
-    return isinstance(value, ast.IfExp) and all(
-        isinstance(side, ast.Constant) and isinstance(side.value, str) for side in (value.body, value.orelse)
-    )
+def _choice(part: ast.expr) -> tuple[str, tuple[str, str]]:
+    """The test of a part of an f-string that chooses between two words, as of singular and plural, and the words.
+
+    Empty strings if it does not.
+    """
+    match part:
+        case ast.FormattedValue(
+            value=ast.IfExp(
+                test=test, body=ast.Constant(value=str(word)), orelse=ast.Constant(value=str(other))
+            )
+        ):
+            return ast.unparse(test), (word, other)
+    return "", ("", "")
 
 
 def is_text(template: str) -> bool:
@@ -191,7 +195,7 @@ def strings_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
                         skip(argument)
             case ast.JoinedStr():
                 for part in node.values:
-                    if isinstance(part, ast.Constant) or _is_choice(getattr(part, "value", None)):
+                    if isinstance(part, ast.Constant) or _choice(part)[0]:
                         skip(part)
                     elif isinstance(part, ast.FormattedValue) and part.format_spec is not None:
                         skip(part.format_spec)
@@ -218,7 +222,8 @@ def tooltips_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and re.match(r"RECDREAMER_(OT|MT|PT|UL)_", node.name):
             is_said = any(
-                isinstance(line, ast.Assign) and line.targets[0].id == "bl_description" for line in node.body
+                isinstance(line, ast.Assign) and getattr(line.targets[0], "id", "") == "bl_description"
+                for line in node.body
             )
             text = ast.get_docstring(node)
             if text and not is_said:
@@ -227,7 +232,7 @@ def tooltips_of(tree: ast.Module) -> Iterator[tuple[int, str]]:
 
 def messages_of(checkout: Path = CHECKOUT) -> dict[str, str]:
     """Message -> the first file that has it, in the order of the files."""
-    found = dict.fromkeys(WORDS, "tools/translations.py")
+    found: dict[str, str] = dict.fromkeys(WORDS, "tools/translations.py")
     for path, tree in _trees(checkout):
         for _, text in sorted([*strings_of(tree), *tooltips_of(tree)]):
             if is_text(text) and text not in NOT_TEXT:

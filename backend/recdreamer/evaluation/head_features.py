@@ -9,7 +9,7 @@ outside of that figure, and the ears still stand out of it.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.spatial import KDTree
 
 from recdreamer.evaluation.figurines import Figurines, rows_on_head
@@ -61,8 +61,7 @@ def fitted_body(
         shift = base * (1 - scale)
         for _ in range(FIT_ROUNDS):
             moved = some * scale + shift
-            there, goal_of = tree.query(moved)
-            back, point_of = KDTree(moved).query(goal)
+            (there, goal_of), (back, point_of) = _nearest(tree, moved), _nearest(KDTree(moved), goal)
             near, far = there <= np.quantile(there, TRIMMED), back <= np.quantile(back, TRIMMED)
             # Pairs of both directions: with one alone a smaller copy would fit, too.
             one = np.concatenate([some[near], some[point_of[far]]])
@@ -73,6 +72,14 @@ def fitted_body(
         found.append((float(there[near].mean() + back[far].mean()), scale, shift))
     _, scale, shift = min(found, key=lambda fit: fit[0])
     return points * scale + shift
+
+
+def _nearest(
+    tree: KDTree, points: Float[np.ndarray, "points 3"]
+) -> tuple[Float[np.ndarray, "points"], Int[np.ndarray, "points"]]:
+    """Distance and index of the nearest point of the tree."""
+    distance, index = tree.query(points)
+    return np.asarray(distance), np.asarray(index)
 
 
 def relief_from_above(
@@ -150,4 +157,4 @@ def count_on_head(points: Float[np.ndarray, "points 3"], figure: Figurines, kind
 
 def _is_inside(figure: Figurines, points: Float[np.ndarray, "points 3"]) -> Bool[np.ndarray, "points"]:
     is_part = figure.radii[0].amin(-1).numpy() > 1e-6
-    return (part_levels(figure, points)[:, is_part] < 0).any(1)
+    return np.asarray((part_levels(figure, points)[:, is_part] < 0).any(1))
