@@ -6,7 +6,7 @@ from importlib import import_module
 from types import ModuleType
 
 MODULES = (
-    "translation",
+    "language.translation",
     "preferences",
     "start.fitness",
     "start.properties",

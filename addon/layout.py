@@ -6,7 +6,7 @@ import blf
 import bpy
 
 from . import describe
-from .translation import say
+from .language.translation import say
 
 MARGIN_PX, ICON_PX = 80, 22
 """What panel, scroll bar and a box take of the width of a region, and an icon, at a scale of 1."""

@@ -14,7 +14,7 @@ from bpy.app.handlers import persistent
 
 from ..backend.recdreamer.shared.protocol import RequestError, write_atomically
 from .jobs.registry import writable_folder
-from .picture_files import MAX_FILE_BYTES, parse_header
+from .pictures.files import MAX_FILE_BYTES, parse_header
 from .properties import RecDreamerTemplate, templates_folder
 from .shelf.pictures import new_names
 

@@ -28,13 +28,13 @@ from ..backend.recdreamer.shared.protocol import (
     Stage,
     Template,
 )
-from . import previews
 from .jobs.errands import CardKey
+from .language.translation import say
+from .pictures import previews
 from .preference_access import get_preferences, model_overrides
 from .shelf import studio
 from .shelf.captures import Camera
 from .start.properties import RecDreamerStart
-from .translation import say
 
 TEXTURE_SIZE, FACE_COUNT = "mesh.texture_size_px", "mesh.target_faces"
 """Settings of the backend that the panel has, too."""

@@ -15,7 +15,7 @@ import bpy
 
 from ..backend.recdreamer.shared.folder_lock import is_locked
 from ..backend.recdreamer.shared.protocol import RequestError
-from . import previews, trouble
+from . import trouble
 from .jobs import environment
 from .jobs.costs import Cost, Costs
 from .jobs.environment import Hardware
@@ -26,6 +26,7 @@ from .jobs.model_tasks import EXTRACTOR, Models, ModelTask
 from .jobs.registry import Job, JobRegistry
 from .jobs.task import BACKEND, Task
 from .jobs.turns import next_turn
+from .pictures import previews
 from .preference_access import MODEL_PROPERTIES, get_preferences, use_model
 from .setup.storage import Sizes
 

@@ -20,8 +20,8 @@ BACKEND_ROOMS = (
 )  # fmt: skip
 """Folders and files of the package, lowest first: each may import those before it, at any depth and however late."""
 ADDON_ROOMS = (
-    "messages", "translation",
-    "compat", "describe", "setup", "trouble", "cures", "picture_files", "previews", "preference_access", "layout", "jobs",
+    "language",
+    "compat", "describe", "setup", "trouble", "cures", "pictures", "preference_access", "layout", "jobs",
     "session", "objects", "start", "shelf", "properties", "packed_pictures",
     "result", "operators", "scripting", "panels", "preferences", "__init__",
 )  # fmt: skip

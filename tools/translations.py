@@ -1,4 +1,4 @@
-"""Extract every text of the interface, and keep the tables of translations in addon/locale/ in step with it.
+"""Extract every text of the interface, and keep the tables of translations in addon/language/locale/ in step with it.
 
     python3 tools/translations.py            print what the tables lack, and what they have too much
     python3 tools/translations.py update     add and remove it; then translate what is empty, in any PO editor
@@ -21,9 +21,9 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from addon import messages  # noqa: E402
+from addon.language import messages  # noqa: E402
 
-LOCALE = CHECKOUT / "addon" / "locale"
+LOCALE = CHECKOUT / "addon" / "language" / "locale"
 SOURCES = ("addon", "backend/recdreamer/shared")
 WORDS: tuple[str, ...] = (
     "starting", "running", "interrupted", "queued", "paused", "done", "failed", "damaged", "stopped", "saving…",  # Jobs.

@@ -8,9 +8,9 @@ import bpy
 
 from ...backend.recdreamer.shared.protocol import RequestError
 from .. import trouble
+from ..language.translation import CONTEXT, hint, tell
 from ..objects.new_data import removed_on_error
 from ..preference_access import get_preferences
-from ..translation import CONTEXT, hint, tell
 
 STATES = (
     ("TOGGLE", "Toggle", "On if it is off, and off if it is on"),

@@ -11,11 +11,11 @@ from bpy.props import BoolProperty, EnumProperty, IntProperty, StringProperty
 from .. import describe
 from ..jobs.adopt import adopt
 from ..jobs.job import Job
+from ..language.translation import say
 from ..objects.object_keys import JOB_KEY
 from ..result import scene_import
 from ..session import session
 from ..setup.progress import tree_size
-from ..translation import say
 from .guarded import STATES, GuardedOperator, switched, why_not
 from .jobs import NOT_OBJECT_MODE, JobOperator
 

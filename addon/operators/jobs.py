@@ -14,11 +14,11 @@ from bpy.props import BoolProperty, EnumProperty, StringProperty
 from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, START_MESH, JobRequest, RequestError
 from ..jobs.model_tasks import EXTRACTOR
 from ..jobs.registry import Job
+from ..language.translation import hint, say
 from ..preference_access import get_preferences
 from ..properties import metres_per_unit
 from ..result import live_mesh, scene_import, viewing
 from ..session import session, start_next
-from ..translation import hint, say
 from ..trouble import Reason
 from . import start_files, use_settings
 from .capture import renew_turntable

@@ -11,9 +11,9 @@ from ...backend.recdreamer.shared.protocol import RequestError
 from .. import describe
 from ..jobs.model_tasks import KINDS, RECOMMENDED, RECOMMENDED_TITLE, ModelTask
 from ..jobs.registry import writable_folder
+from ..language.translation import hint, say
 from ..preference_access import absolute_path, get_preferences, use_model
 from ..session import session
-from ..translation import hint, say
 from ..trouble import Reason
 from .guarded import GuardedOperator, why_not
 from .jobs import JOB_IS_RUNNING

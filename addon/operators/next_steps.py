@@ -14,10 +14,10 @@ from ..jobs.origin import ORIGIN, Origin
 from ..jobs.placement import start_files_of
 from ..jobs.registry import Job
 from ..jobs.retry import config_of, smaller
+from ..language.translation import hint
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings
 from ..session import session
-from ..translation import hint
 from .guarded import GuardedOperator, open_outside, why_not
 from .jobs import JobOperator, random_seed, start_or_wait, why_not_start
 

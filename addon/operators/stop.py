@@ -7,8 +7,8 @@ from bpy.props import BoolProperty, EnumProperty
 
 from ..jobs.finish import can_finish
 from ..jobs.registry import Job
+from ..language.translation import hint, say
 from ..session import session
-from ..translation import hint, say
 from .jobs import JobOperator
 
 CHOICES = (

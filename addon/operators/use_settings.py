@@ -10,7 +10,7 @@ from ...backend.recdreamer.shared.safe_files import confined, read_bounded, writ
 from ..jobs.placement import PLACEMENT, StartPlacement
 from ..jobs.registry import writable_folder
 from ..objects.object_keys import find_start
-from ..picture_files import MAX_FILE_BYTES, check_picture
+from ..pictures.files import MAX_FILE_BYTES, check_picture
 from ..preference_access import DEVICES, get_preferences
 from ..properties import (
     FACE_COUNT,

@@ -8,9 +8,9 @@ from __future__ import annotations
 import bpy
 
 from .. import describe
+from ..language.translation import CONTEXT
 from ..operators.jobs import REDO
 from ..session import session
-from ..translation import CONTEXT
 from .job_progress import name_of
 
 MENU = "RECDREAMER_MT_actions"

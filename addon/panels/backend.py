@@ -6,12 +6,12 @@ import bpy
 
 from ..jobs import environment
 from ..jobs.task import CANCELED
+from ..language.translation import say
 from ..layout import draw_text
 from ..operators.setup import why_not_install
 from ..preference_access import get_preferences
 from ..session import session
 from ..setup import builds, installation, storage
-from ..translation import say
 from .cure_buttons import draw_cure
 
 WHAT = "Jobs run in a program of their own, the backend, which is not on this computer yet."

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .. import describe, previews
+from .. import describe
 from ..jobs.errands import Advice, Verdict
+from ..language.translation import say
 from ..layout import draw_text
+from ..pictures import previews
 from ..properties import RecDreamerTemplate
 from ..session import session
-from ..translation import say
 
 COLUMNS = 2
 """Cards or suggested pictures per row."""

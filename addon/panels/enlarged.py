@@ -11,10 +11,10 @@ from bpy.props import EnumProperty, FloatProperty
 from gpu_extras.presets import draw_texture_2d
 
 from ...backend.recdreamer.shared.protocol import RequestError
-from .. import previews
 from ..jobs.registry import Job
 from ..operators.guarded import STATES, GuardedOperator, switched, why_not
-from ..picture_files import check_picture
+from ..pictures import previews
+from ..pictures.files import check_picture
 from ..session import session
 
 PLACE_PX, LARGEST_PX, SHARE = (70, 40), 768, 0.7

@@ -5,12 +5,13 @@ from __future__ import annotations
 import bpy
 
 from ...backend.recdreamer.shared.protocol import MAX_CLASSES
-from .. import describe, previews
+from .. import describe
 from ..jobs.registry import Job
+from ..language.translation import say
 from ..layout import draw_text
+from ..pictures import previews
 from ..preference_access import get_preferences
 from ..session import session
-from ..translation import say
 from .enlarged import shown_preview
 
 PREVIEW_SCALE = 8

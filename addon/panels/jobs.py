@@ -11,13 +11,13 @@ import bpy
 
 from .. import compat, describe
 from ..jobs.registry import Job
+from ..language.translation import CONTEXT, say
 from ..layout import draw_text
 from ..objects.object_keys import JOB_KEY
 from ..operators.jobs import NOT_OBJECT_MODE, REDO, why_not_generate
 from ..operators.presets import RECDREAMER_MT_presets
 from ..preference_access import get_preferences
 from ..session import CATEGORY, session
-from ..translation import CONTEXT, say
 from .backend import draw_card_of_backend
 from .cure_buttons import draw_cure
 from .job_progress import draw_poses, draw_preview, draw_progress, name_of

@@ -7,14 +7,15 @@ import time
 import bpy
 from bpy.props import CollectionProperty, EnumProperty, IntProperty, StringProperty
 
-from .. import describe, previews
+from .. import describe
 from ..jobs.comparison import differences
 from ..jobs.job import Job
 from ..jobs.origin import origin_of
+from ..language.translation import say
 from ..layout import draw_text, shortened, text_px
+from ..pictures import previews
 from ..preference_access import get_preferences
 from ..session import session
-from ..translation import say
 from .jobs import CONDITION_ICONS, SidebarPanel, name_of
 
 ROWS = 6

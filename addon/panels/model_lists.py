@@ -9,11 +9,11 @@ from ...backend.recdreamer.shared.worlds import DEFAULT_WORLD
 from .. import describe
 from ..jobs.model_tasks import EXTRACTOR, ModelRow, ModelTask
 from ..jobs.task import CANCELED
+from ..language.translation import say
 from ..layout import draw_text, shortened
 from ..operators.models import why_not_get
 from ..preference_access import get_preferences
 from ..session import session
-from ..translation import say
 from .cure_buttons import draw_cure
 
 BUTTON_PX = 40

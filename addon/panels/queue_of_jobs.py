@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import bpy
 
-from .. import describe, previews
+from .. import describe
 from ..jobs.registry import Job
 from ..layout import draw_text, shortened
 from ..operators.queue import siblings, why_not_refine
+from ..pictures import previews
 from ..session import session
 from .job_progress import name_of
 from .jobs import CONDITION_ICONS, SidebarPanel

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import bpy
 
-from .. import describe, previews
+from .. import describe
 from ..jobs.errands import Check, Gallery
 from ..jobs.task import CANCELED
+from ..language.translation import say
 from ..layout import draw_text
+from ..pictures import previews
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings
 from ..session import session
-from ..translation import say
 from .cards_of_templates import COLUMNS, draw_advice, draw_card
 from .jobs import SidebarPanel
 

@@ -10,13 +10,13 @@ import bpy
 from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, Stage
 from ...backend.recdreamer.shared.start_check import seen_px
 from .. import describe
+from ..language.translation import CONTEXT, say
 from ..layout import draw_text, shortened
 from ..preference_access import get_preferences
 from ..properties import RecDreamerSettings, metres_per_unit
 from ..session import session
 from ..start.fitness import is_unread, said_of_size, verdict_of
 from ..start.properties import RecDreamerStart
-from ..translation import CONTEXT, say
 from .job_progress import name_of
 
 LABEL_SHARE, CHOICE_PX, MAX_RESULTS = 0.4, 130, 20

@@ -10,7 +10,7 @@ import bpy
 from ...backend.recdreamer.shared.protocol import RESULT_ROUGHNESS, JobFolder, RequestError
 from ...backend.recdreamer.shared.safe_files import confined
 from .. import compat
-from ..picture_files import check_picture
+from ..pictures.files import check_picture
 
 ALBEDO, NORMAL = "albedo", "normal"
 """Stems of the image files: albedo.png, or with tile numbers albedo.1001.png, albedo.1002.png …"""

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...backend.recdreamer.shared.protocol import MIN_COVERAGE, MIN_SIDE_PX, RequestError
 from ..objects.pixels import read_srgb
-from ..picture_files import read_header
+from ..pictures.files import read_header
 
 MAX_SIDE_PX = 2048
 """Larger pictures are scaled down on import; the backend uses far fewer pixels."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from recdreamer_extension.addon.jobs import errands
 from recdreamer_extension.addon.jobs.placement import PLACEMENT, StartPlacement, start_job_id
-from recdreamer_extension.addon.picture_files import PictureHeader, check_picture, parse_header, read_header
+from recdreamer_extension.addon.pictures.files import PictureHeader, check_picture, parse_header, read_header
 from recdreamer_extension.backend.recdreamer.shared.protocol import JobFolder, JobRequest, RequestError
 
 TURNED = sorted(Path(__file__).parents[1].glob("blender/turned/*"))
@@ -126,7 +126,7 @@ def test_an_earlier_job_is_known_by_its_name(path, name):
     assert start_job_id(request) == name
 
 
-@pytest.mark.parametrize("name", ["picture_files", "describe", "trouble", "jobs.task"])
+@pytest.mark.parametrize("name", ["pictures.files", "describe", "trouble", "jobs.task"])
 def test_examples(name):
     found = doctest.testmod(importlib.import_module(f"recdreamer_extension.addon.{name}"))
     assert found.attempted and not found.failed

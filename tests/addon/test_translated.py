@@ -5,8 +5,9 @@ from __future__ import annotations
 import doctest
 
 import pytest
-from recdreamer_extension.addon import messages, trouble
+from recdreamer_extension.addon import trouble
 from recdreamer_extension.addon.jobs import environment
+from recdreamer_extension.addon.language import messages
 from recdreamer_extension.addon.setup import builds, hardware, installation, remedies
 from recdreamer_extension.backend.recdreamer.shared.prompt_words import ReadPrompt, doubts
 from recdreamer_extension.backend.recdreamer.shared.protocol import JobRequest, RequestError, Template

@@ -89,7 +89,7 @@ def speak(addon, monkeypatch) -> Callable[[str], Callable[[str], str]]:
 
     In the language "marked" each text of a table stands between ⟦ and ⟧.
     """
-    tables = addon("messages").read_tables()
+    tables = addon("language.messages").read_tables()
 
     def speak(code: str) -> Callable[[str], str]:
         def look_up(text: str, context: str | None = None) -> str:
@@ -98,7 +98,7 @@ def speak(addon, monkeypatch) -> Callable[[str], Callable[[str], str]]:
             return tables.get(code, {}).get(text, text)
 
         kinds = dict.fromkeys(("pgettext_iface", "pgettext_rpt", "pgettext_tip"), look_up)
-        monkeypatch.setattr(addon("translation"), "_blender", SimpleNamespace(locale=code, **kinds))
+        monkeypatch.setattr(addon("language.translation"), "_blender", SimpleNamespace(locale=code, **kinds))
         return look_up
 
     return speak

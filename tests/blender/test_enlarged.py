@@ -80,7 +80,7 @@ def test_the_ghost_of_a_camera(extension, addon):
 
 def test_a_list_shows_the_front_view_alone(addon, tmp_path):
     """Four views side by side would be a thin line in a row of History."""
-    previews, path = addon("previews"), tmp_path / "strip.png"
+    previews, path = addon("pictures.previews"), tmp_path / "strip.png"
     image = bpy.data.images.new("strip", 256, 64)
     pixels = np.zeros((64, 256, 4), np.float32)
     pixels[..., 3] = 1

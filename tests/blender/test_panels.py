@@ -237,14 +237,14 @@ def test_preferences(draw_preferences, addon, preferences, fake_backend):
 
 def test_four_views_in_a_strip_are_shown_as_two_rows(addon):
     views = [np.full((3, 3, 4), number) for number in range(4)]
-    folded = addon("previews").fold(np.concatenate(views, axis=1))
+    folded = addon("pictures.previews").fold(np.concatenate(views, axis=1))
     assert folded.shape == (6, 6, 4)
     # Rows count from the bottom, so the first two views are on top.
     assert [folded[row, column, 0] for row in (5, 0) for column in (0, 5)] == [0, 1, 2, 3]
 
 
 def test_pictures_of_a_file(addon, fake_backend, settle):
-    previews = addon("previews")
+    previews = addon("pictures.previews")
     bpy.context.scene.recdreamer.prompt = "a bear"
     bpy.ops.recdreamer.generate()
     path = settle().preview
@@ -264,7 +264,7 @@ def test_pictures_of_a_file(addon, fake_backend, settle):
 
 def test_no_picture_is_read_in_a_draw(draw, fake_backend, block_out, addon, pump_until, monkeypatch):
     """Sixteen cards took 376 ms of the first draw."""
-    previews = addon("previews")
+    previews = addon("pictures.previews")
     bpy.ops.recdreamer.capture_turntable(num_views=4)
     read = []
     load = previews._load
@@ -305,7 +305,7 @@ def test_verdicts_on_the_cards(draw, fake_backend, block_out, addon, pump_until,
     bpy.ops.recdreamer.capture_turntable(num_views=2)
     bpy.context.scene.recdreamer.prompt = "a bear"
     shown = []
-    monkeypatch.setattr(addon("previews"), "icon", lambda path, **_: shown.append(path) or 1)
+    monkeypatch.setattr(addon("pictures.previews"), "icon", lambda path, **_: shown.append(path) or 1)
     assert "recdreamer.check_templates" in draw().operators
     bpy.ops.recdreamer.check_templates()
     session = addon("session").session

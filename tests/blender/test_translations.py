@@ -63,7 +63,7 @@ def own_properties() -> list[bpy.types.Property]:
 
 
 def test_every_text_of_every_class_is_in_the_tables(extension, addon):
-    tables = addon("messages").read_tables()
+    tables = addon("language.messages").read_tables()
     texts = {text for cls in classes() for text in texts_of(cls)}
     texts |= {text for prop in own_properties() for text in (prop.name, prop.description)}
     texts -= {prop.identifier for prop in own_properties()}
@@ -76,7 +76,7 @@ def test_every_text_of_every_class_is_in_the_tables(extension, addon):
 
 def test_operators_and_panels_look_up_their_own_words(extension, addon):
     """In Blender's German, "History" and "Pin" of other editors mean something else."""
-    context = addon("translation").CONTEXT
+    context = addon("language.translation").CONTEXT
     for cls in classes():
         if issubclass(cls, (bpy.types.Operator, bpy.types.Panel)):
             assert cls.bl_translation_context == context, cls
@@ -107,7 +107,11 @@ def test_the_shown_text_is_not_what_is_kept(extension, addon, speak, settings):
     settings.start.kind = "object"
     with pytest.raises(ValueError, match="No object is picked") as error:
         settings.to_request()
-    assert addon("translation").say(str(error.value)).startswith("Es ist kein Objekt als Start gewählt.")
+    assert (
+        addon("language.translation")
+        .say(str(error.value))
+        .startswith("Es ist kein Objekt als Start gewählt.")
+    )
 
 
 def test_reports_go_through_the_table():
@@ -126,12 +130,12 @@ def test_the_table_goes_with_the_extension(extension, addon, monkeypatch):
     blender = SimpleNamespace(
         locale="", register=lambda name, table: done.append((name, len(table))), unregister=done.append
     )
-    monkeypatch.setattr(addon("translation"), "_blender", blender)
-    package = addon("translation").__package__
+    monkeypatch.setattr(addon("language.translation"), "_blender", blender)
+    package = addon("language.translation").__package__
     addon_utils.disable(MODULE, default_set=True)
     assert done == [package]
-    addon("translation").register()
+    addon("language.translation").register()
     assert done[1:] == [(package, 1)]
-    addon("translation").unregister()
+    addon("language.translation").unregister()
     monkeypatch.undo()
     addon_utils.enable(MODULE, default_set=True)

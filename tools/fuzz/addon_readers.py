@@ -82,7 +82,7 @@ def _check(job: JobFolder, path: Path) -> None:
 
 
 def _header(job: JobFolder, path: Path) -> None:
-    addon("addon.picture_files").check_picture(path)
+    addon("addon.pictures.files").check_picture(path)
 
 
 def _log(job: JobFolder, path: Path) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..backend.recdreamer.shared.protocol import RequestError
-from ..backend.recdreamer.shared.safe_files import open_regular, printable, reason_of
+from ...backend.recdreamer.shared.protocol import RequestError
+from ...backend.recdreamer.shared.safe_files import open_regular, printable, reason_of
 
 HEADER_BYTES = 1 << 20
 """Read of a file; metadata in front of the pixels can be long."""

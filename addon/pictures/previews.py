@@ -9,8 +9,8 @@ from pathlib import Path
 import bpy.utils.previews
 import numpy as np
 
-from ..backend.recdreamer.shared.protocol import RequestError
-from .picture_files import check_picture
+from ...backend.recdreamer.shared.protocol import RequestError
+from .files import check_picture
 
 MAX_LOADED = 200
 """A long job makes many previews; beyond this number all loaded pictures are released."""

@@ -1,0 +1,1 @@
+"""Picture files: read within bounds, and shown as icons."""
