@@ -11,6 +11,8 @@ from .guarded import GuardedOperator
 
 SUBDIR = "recdreamer"
 FOLDER = Path(__file__).resolve().parents[2] / "presets"
+OURS = ("Draft", "Standard", "Final")
+"""From rough to fine; Blender itself would sort them by their names."""
 SAVED = (
     "settings.quality",
     "settings.texture_px",
@@ -31,7 +33,21 @@ class RECDREAMER_MT_presets(bpy.types.Menu):
     preset_subdir = SUBDIR
     preset_operator = "script.execute_preset"
 
-    draw = bpy.types.Menu.draw_preset
+    def draw(self, context):
+        for name in OURS:
+            choice = self.layout.operator(self.preset_operator, text=name)
+            choice.filepath = str(FOLDER / SUBDIR / f"{name}.py")
+            choice.menu_idname = type(self).__name__
+        own = [path for path in bpy.utils.preset_paths(SUBDIR) if Path(path) != FOLDER / SUBDIR]
+        if own:
+            self.layout.separator()
+            self.path_menu(
+                own,
+                self.preset_operator,
+                props_default={"menu_idname": type(self).__name__},
+                filter_ext=lambda ending: ending == ".py",
+                display_name=lambda name: bpy.path.display_name(name, title_case=False),
+            )
 
 
 class RECDREAMER_OT_add_preset(GuardedOperator, AddPresetBase, bpy.types.Operator):

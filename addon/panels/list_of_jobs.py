@@ -203,9 +203,9 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
         if first.request is not None and second.request is not None:
             lines = differences(first.request, second.request)
             for name, one, two in lines[:MAX_SHOWN]:
-                words = (
-                    f"{say(name.capitalize())}: {describe.one_line(one, 30)} → {describe.one_line(two, 30)}"
-                )
+                # Settings of the backend are named as they are written.
+                label = name if "." in name else say(name.capitalize())
+                words = f"{label}: {describe.one_line(one, 30)} → {describe.one_line(two, 30)}"
                 draw_text(box, words, context)
             if not lines:
                 box.label(text="Same settings.")

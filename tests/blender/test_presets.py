@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import bpy
 
@@ -40,6 +42,28 @@ def test_a_preset_of_the_artist(extension, settings):
     ]  # fmt: skip
     bpy.ops.recdreamer.add_preset(name="For the game", remove_active=True)
     assert bpy.utils.preset_find("For the game", "recdreamer", display_name=True) is None
+
+
+def test_the_menu_goes_from_rough_to_fine_and_ends_with_the_artists_own(extension, settings, addon):
+    from .recorder import RecorderLayout
+
+    def shown() -> list[str]:
+        layout = RecorderLayout()
+        menu = addon("operators.presets").RECDREAMER_MT_presets
+        stand_in = SimpleNamespace(layout=layout, preset_operator=menu.preset_operator)
+        stand_in.path_menu = lambda folders, *_, **options: layout.record.texts.extend(
+            options["display_name"](path.name)
+            for folder in folders
+            for path in Path(folder).iterdir()
+            if options["filter_ext"](path.suffix)
+        )
+        menu.draw(stand_in, bpy.context)
+        return layout.record.texts
+
+    assert shown() == [*OURS]
+    bpy.ops.recdreamer.add_preset(name="A for the game")
+    assert shown() == [*OURS, "A for the game"]
+    bpy.ops.recdreamer.add_preset(name="A for the game", remove_active=True)
 
 
 def test_all_that_a_preset_has_is_in_ours(addon):
