@@ -128,17 +128,22 @@ def gigabytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{max(count / 1e6, 1):.0f} MB"
 
 
-def cost(found: tuple[float, int] | None) -> str:
-    """What a job takes, in seconds and bytes.
+def cost(found: tuple[float, int, int, int] | None) -> str:
+    """What a job takes: seconds, bytes of the disk, bytes of the GPU's memory, and those of the whole GPU.
 
-    >>> cost((247.0, 38_200_000)), cost(None)
-    ('≈ 4 min 10 s · 38 MB', 'The first job measures its time.')
+    >>> cost((247.0, 38_200_000, 0, 0)), cost((247.0, 38_200_000, 6_100_000_000, 8_000_000_000))
+    ('≈ 4 min 10 s · 38 MB', '≈ 4 min 10 s · 6.1 of 8 GB GPU · 38 MB')
+    >>> cost(None)
+    'The first job measures its time.'
     """
     if found is None:
         return "The first job measures its time."
-    seconds, size = found
+    seconds, size, gpu, gpu_total = found
     rounded = seconds if seconds < 10 else round(seconds, -1)
-    return f"≈ {duration(rounded)} · {gigabytes(size)}"
+    parts = [f"≈ {duration(rounded)}", gigabytes(size)]
+    if gpu and gpu_total:
+        parts.insert(1, f"{gpu / 1e9:.1f} of {gpu_total / 1e9:.0f} GB GPU")
+    return " · ".join(parts)
 
 
 def download(done: int, total: int, eta_s: float | None) -> str:

@@ -1,4 +1,7 @@
-"""What jobs have cost on this computer: minutes and disk space, learned from those that were done. No bpy here."""
+"""What jobs have cost on this computer: minutes, memory of the GPU and disk space, as those that are done report it.
+
+No bpy here.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ...backend.recdreamer.shared.json_values import read_json
 from ...backend.recdreamer.shared.protocol import JobRequest, RequestError, write_atomically
@@ -16,8 +20,22 @@ FILE = "costs.json"
 MAX_KINDS = 200
 """The least recently measured kinds of jobs are forgotten beyond this number."""
 
-Cost = tuple[float, int]
-"""Seconds and bytes."""
+
+class Cost(NamedTuple):
+    """What a job takes."""
+
+    seconds: float
+    size: int
+    """Bytes on the disk."""
+    gpu: int = 0
+    """Bytes of the GPU's memory at most; 0 without a GPU."""
+    gpu_total: int = 0
+    """Bytes of the whole GPU."""
+
+    @staticmethod
+    def of(seconds: float, *sizes: float) -> Cost:
+        """From the numbers of a file. Raises TypeError and ValueError."""
+        return Cost(max(0.0, float(seconds)), *(max(0, int(size)) for size in sizes))
 
 
 def kind_of(request: JobRequest) -> str:
@@ -37,8 +55,8 @@ class Costs:
         self._known: dict[str, Cost] = {}
         self._lock = threading.Lock()
         with suppress(OSError, RequestError, ValueError, TypeError, AttributeError):
-            for kind, (seconds, size) in list(read_json(self.path).items())[-MAX_KINDS:]:
-                self._known[str(kind)] = (max(0.0, float(seconds)), max(0, int(size)))
+            for kind, numbers in list(read_json(self.path).items())[-MAX_KINDS:]:
+                self._known[str(kind)] = Cost.of(*numbers)
 
     def of(self, request: JobRequest) -> Cost | None:
         """What the last job of this kind has cost; None if there was none."""
@@ -55,12 +73,14 @@ class Costs:
     def learn(self, request: JobRequest, folder: Path) -> None:
         """Remember what a job that is done has cost. Its own report says how long its stages took."""
         with suppress(OSError, RequestError, ValueError, TypeError, AttributeError, KeyError):
-            seconds = read_json(confined(folder, "result/report.json"))["seconds"]
-            total = sum(float(value) for value in seconds.values())
-            kind, size = kind_of(request), size_of(folder)
+            report = read_json(confined(folder, "result/report.json"))
+            memory = report.get("gpu_memory", {})
+            seconds = sum(float(value) for value in report["seconds"].values())
+            cost = Cost.of(seconds, size_of(folder), memory.get("peak", 0), memory.get("total", 0))
+            kind = kind_of(request)
             with self._lock:
-                known = {other: cost for other, cost in self._known.items() if other != kind}
-                self._known = dict([*known.items(), (kind, (total, size))][-MAX_KINDS:])
+                known = {other: found for other, found in self._known.items() if other != kind}
+                self._known = dict([*known.items(), (kind, cost)][-MAX_KINDS:])
                 write_atomically(self.path, json.dumps(self._known))
 
 

@@ -55,6 +55,14 @@ def what_is_here() -> str:
     return f"this machine has a CPU and {gpus or 'no CUDA GPU'}"
 
 
+def gpu_memory(device: torch.device) -> dict[str, int]:
+    """Bytes that this process has taken of a GPU at most, and those of the whole GPU; empty for a CPU."""
+    if device.type != "cuda":
+        return {}
+    total = torch.cuda.get_device_properties(device).total_memory
+    return {"peak": torch.cuda.max_memory_reserved(device), "total": total}
+
+
 @contextmanager
 def tensor_floats(is_on: bool) -> Iterator[None]:
     """Let matrix products of float32 use a GPU's tensor cores, with 10 bits of fraction instead of 23 (TF32).

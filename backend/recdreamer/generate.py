@@ -16,7 +16,7 @@ import torch
 from recdreamer.catalog.entries import Kind
 from recdreamer.catalog.locate import located
 from recdreamer.config import GenerateConfig, as_json
-from recdreamer.device import choose_device, choose_dtype
+from recdreamer.device import choose_device, choose_dtype, gpu_memory
 from recdreamer.job.repeat import empty_result, repeated_seeds, take_result
 from recdreamer.mesh import dress_mesh
 from recdreamer.parallel import team
@@ -177,6 +177,7 @@ def write_result(run: JobRun, pieces: Sequence[Workpiece]) -> None:
         "seeds": {stage: run.seeds[stage] for stage in config.stages},
         "stages": list(config.stages),
         "seconds": run.seconds,
+        "gpu_memory": gpu_memory(run.device),
         "steps": config.optimize.num_steps,
         "device": str(run.device),
         "models": run.models,

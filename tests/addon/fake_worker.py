@@ -85,7 +85,7 @@ def box(height_m: float) -> dict[str, np.ndarray]:
 
 def write_results(folder: Path, request: dict) -> None:
     (folder / "result").mkdir(exist_ok=True)
-    report = {"seconds": request["overrides"].get("seconds", {})}
+    report = {name: request["overrides"].get(name, {}) for name in ("seconds", "gpu_memory")}
     (folder / "result/report.json").write_text(json.dumps(report))
     mesh = painted(folder, request) if request["start"] == "texture" else box(request["height_m"])
     for index in range(request["overrides"].get("optimize.num_particles", 1)):

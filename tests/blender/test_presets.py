@@ -88,6 +88,14 @@ def test_what_a_job_has_cost(settings, settle, draw, addon, preferences, pump_un
     session = addon("session").session
     session._costs = None  # As after a restart.
     assert "≈ 4 min 10 s · 1 MB" in " ".join(draw().texts)
+    settings.quality = "quick"
+    memory = {"peak": 6_100_000_000, "total": 8_000_000_000}
+    bpy.ops.recdreamer.generate(overrides=json.dumps({"seconds": {"shape": 60.0}, "gpu_memory": memory}))
+    settle()
+    said = "≈ 1 min 0 s · 6.1 of 8 GB GPU · 1 MB"
+    pump_until(lambda: said in " ".join(draw().texts))
+    session._costs = None
+    assert said in " ".join(draw().texts)
     session._costs = None
     (preferences.folder / "costs.json").write_text('{"a": [1], "b": "x"}')
     assert sentence in " ".join(draw().texts)

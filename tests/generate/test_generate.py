@@ -38,6 +38,7 @@ def test_from_a_prompt_to_a_textured_mesh(finished: Finished) -> None:
     other = np.load(job.result / "particle-1" / "mesh.npz")
     assert not np.array_equal(other["verts"], mesh["verts"])
     written = json.loads((job.result / "report.json").read_text(encoding="utf-8"))
+    assert written["gpu_memory"] == {}, "on a CPU"
     assert written["prompt"] == "a red bear" and len(written["meshes"]) == 2
     assert all(summary["is_watertight"] for summary in written["meshes"])
     config = json.loads((job.root / "config.json").read_text(encoding="utf-8"))
