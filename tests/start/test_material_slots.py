@@ -32,7 +32,8 @@ def test_the_materials_of_an_obj_become_slots_in_the_order_in_which_faces_use_th
     assert materials_of_faces(found) == ["", "red  paint", "red  paint", "Stoff ü", "red  paint"]
     assert found["slots"].tolist() == [2, 0, 0, 1, 0], "faces without a material have the last slot"
     assert check_start(found, "object") == [
-        "The surface is made again, so that its 3 materials become one, with one texture."
+        "2 of the 5 triangles of the object have no area or lie upon others, and are left out.",
+        "The surface is made again, so that its 3 materials become one, with one texture.",
     ]
     assert "slots" not in read(tmp_path, "plain.obj", squares + "f 1 2 3 4\n")
 
