@@ -97,7 +97,7 @@ def test_a_bad_picture_gets_one_sentence_and_the_others_are_added(
     assert not shelf
     warnings = []
     operator = addon("operators.capture").RECDREAMER_OT_add_files
-    stand_in = type("Operator", (), {"report": lambda self, kinds, text: warnings.append(text)})()
+    stand_in = type("Operator", (), {"tell": lambda self, kind, text: warnings.append(text)})()
     stand_in.directory, stand_in.are_sketches = str(tmp_path), False
     stand_in.files = [type("File", (), {"name": file}) for file in ("front.png", name, "left.png")]
     folder = addon("properties").templates_folder()
