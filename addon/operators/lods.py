@@ -7,9 +7,7 @@ from bpy.props import BoolProperty, FloatProperty, IntProperty
 
 from ..objects.hiding import hide
 from ..objects.new_data import removed_on_error
-from .guarded import GuardedOperator, why_not
-from .jobs import NO_ACTIVE_RESULT, NOT_OBJECT_MODE
-from .quads import add_bare_copy, is_result
+from .quads import ResultOperator, add_bare_copy
 from .quads_bake import bake_textures
 
 MAX_LEVELS, MIN_FACES = 6, 12
@@ -17,7 +15,7 @@ LOD_KEY = "recdreamer_lod"
 """On a level of detail: its number; the result itself is number 0."""
 
 
-class RECDREAMER_OT_make_lods(GuardedOperator, bpy.types.Operator):
+class RECDREAMER_OT_make_lods(ResultOperator, bpy.types.Operator):
     """Add hidden copies with fewer and fewer triangles, which shade like the active object. Blender freezes meanwhile"""
 
     bl_idname = "recdreamer.make_lods"
@@ -42,15 +40,6 @@ class RECDREAMER_OT_make_lods(GuardedOperator, bpy.types.Operator):
     size_px: IntProperty(
         name="Size", description="Width and height of the textures in pixels", default=1024, min=64, max=8192
     )
-
-    @classmethod
-    def poll(cls, context):
-        if context.mode != "OBJECT":
-            return why_not(cls, NOT_OBJECT_MODE)
-        return why_not(cls, "" if is_result(context.object) else NO_ACTIVE_RESULT)
-
-    def invoke(self, context, event):
-        return context.window_manager.invoke_props_dialog(self)
 
     def run(self, context):
         original = context.object

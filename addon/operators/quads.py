@@ -26,7 +26,20 @@ REMESHERS = (
 NO_TEXTURE = "The quads have no texture yet. Bake it from the original, or paint them (Start › Paint Only)."
 
 
-class RECDREAMER_OT_make_quads(GuardedOperator, bpy.types.Operator):
+class ResultOperator(GuardedOperator):
+    """Base of operators on the active result that ask for their options first."""
+
+    @classmethod
+    def poll(cls, context):
+        if context.mode != "OBJECT":
+            return why_not(cls, NOT_OBJECT_MODE)
+        return why_not(cls, "" if is_result(context.object) else NO_ACTIVE_RESULT)
+
+    def invoke(self, context, event):
+        return context.window_manager.invoke_props_dialog(self)
+
+
+class RECDREAMER_OT_make_quads(ResultOperator, bpy.types.Operator):
     """Add a copy of the active object made of quads, and hide the original. The copy has no texture yet"""
 
     bl_idname = "recdreamer.make_quads"
@@ -37,15 +50,6 @@ class RECDREAMER_OT_make_quads(GuardedOperator, bpy.types.Operator):
         name="Faces", description="Approximate number of quads", default=5000, min=50, soft_max=100_000
     )
     remesher: EnumProperty(name="Remesher", items=REMESHERS)
-
-    @classmethod
-    def poll(cls, context):
-        if context.mode != "OBJECT":
-            return why_not(cls, NOT_OBJECT_MODE)
-        return why_not(cls, "" if is_result(context.object) else NO_ACTIVE_RESULT)
-
-    def invoke(self, context, event):
-        return context.window_manager.invoke_props_dialog(self)
 
     def run(self, context):
         original, done = context.object, False
