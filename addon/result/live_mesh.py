@@ -13,8 +13,8 @@ import numpy as np
 from bpy.app.handlers import persistent
 
 from ...backend.recdreamer.shared.protocol import COARSE_MESH, RequestError
-from ...backend.recdreamer.shared.safe_files import confined, read_npz
 from .. import compat
+from ..jobs.coarse_mesh import read_coarse
 from ..jobs.origin import earlier_versions
 from ..jobs.placement import PLACEMENT, StartPlacement, start_job_id
 from ..jobs.registry import Job
@@ -25,8 +25,6 @@ from ..session import session
 from .target import MAX_NEIGHBORS, boxes_of, place_of
 
 NAME, COLOR = "RecDreamer Preview", "Color"
-MAX_FACES, MAX_BYTES = 8_000, 1 << 20
-"""Of a file in the job folder, which a stranger may have written."""
 PLAYING = {"SCREEN_OT_animation_step", "SCREEN_OT_animation_play"}
 """Modal operators that hold no objects."""
 _shown: tuple[str, int] = ("", 0)
@@ -82,24 +80,6 @@ def remove() -> bool:
         bpy.data.meshes.remove(mesh)
         bpy.data.batch_remove([material for material in materials if material and not material.users])
     return True
-
-
-def read_coarse(job: Job) -> dict[str, np.ndarray]:
-    """`verts` (verts 3) in metres, on the origin; `faces` (faces 3); `rgb` (verts 3), bytes. Raises RequestError."""
-    arrays = read_npz(confined(job.folder.root, COARSE_MESH), ("verts", "faces", "rgb"), MAX_BYTES)
-    verts, faces, rgb = (arrays.get(name, np.empty(0)) for name in ("verts", "faces", "rgb"))
-    fits = verts.shape[1:] == (3,) == faces.shape[1:] and rgb.shape == verts.shape
-    kinds = verts.dtype.kind == "f" and faces.dtype.kind in "iu" and rgb.dtype == np.uint8
-    if not (fits and kinds and 0 < len(faces) <= MAX_FACES and len(verts)):
-        raise RequestError("The preview of this job cannot be used.", "Wait for the next one.")
-    verts = verts.astype(np.float64)
-    low, high = verts.min(0), verts.max(0)
-    is_right = faces.min() >= 0 and faces.max() < len(verts) and np.abs(verts).max() <= 2 and high[2] > low[2]
-    if not is_right or job.request is None:
-        raise RequestError("The preview of this job cannot be used.", "Wait for the next one.")
-    base = np.array(((low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]))
-    verts = (verts - base) * (job.request.height_m / (high[2] - low[2]))
-    return {"verts": verts.astype(np.float32), "faces": faces.astype(np.int32), "rgb": rgb}
 
 
 def _job() -> Job | None:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 from reader import Reader
 
 from recdreamer.shared.protocol import JobFolder, JobState
@@ -89,6 +90,23 @@ def _log(job: JobFolder, path: Path) -> None:
     assert len(addon("addon.jobs.client").read_last_line(path)) <= 200
 
 
+def _origin(job: JobFolder, path: Path) -> None:
+    addon("addon.jobs.origin").origin_of(job, None)
+
+
+def _costs(job: JobFolder, path: Path) -> None:
+    from readers import REQUEST
+
+    costs = addon("addon.jobs.costs").Costs(job.root)
+    addon("addon.describe").cost(costs.of(REQUEST))
+
+
+def _coarse(job: JobFolder, path: Path) -> None:
+    from readers import REQUEST
+
+    addon("addon.jobs.coarse_mesh").read_coarse(addon("addon.jobs.job").Job(job, REQUEST, ""))
+
+
 def _marker(job: JobFolder, path: Path) -> None:
     installation = addon("addon.setup.installation")
     interpreter = addon("addon.setup.uv").interpreter_of(installation.Places(job.root).environment)
@@ -129,6 +147,18 @@ PLACEMENT = json.dumps(
 ).encode()  # fmt: skip
 
 
+def _kind() -> str:
+    from readers import REQUEST
+
+    return addon("addon.jobs.costs").kind_of(REQUEST)
+
+
+def _whole_mesh() -> bytes:
+    from readers import CUBE, npz
+
+    return npz(verts=CUBE["verts"], faces=CUBE["faces"], rgb=np.zeros(CUBE["verts"].shape, np.uint8))
+
+
 def addon_readers(pictures: tuple[bytes, ...]) -> Iterator[Reader]:
     """All readers of the add-on that need no Blender."""
     as_json, as_bytes = (mutators.json_changed, mutators.bytes_changed), (mutators.bytes_changed,)
@@ -140,6 +170,12 @@ def addon_readers(pictures: tuple[bytes, ...]) -> Iterator[Reader]:
     yield Reader("add-on: gallery", "gallery.json", (GALLERY,), as_json, _gallery)
     yield Reader("add-on: check", "check/check.json", (CHECK,), as_json, _check)
     yield Reader("add-on: picture", "front.png", pictures, as_bytes, _header)
+    origin = b'{"how": "vary", "of": "a", "group": ["a", "b"]}'
+    yield Reader("add-on: origin", "origin.json", (origin,), as_json, _origin)
+    costs = json.dumps({_kind(): [247.0, 38_200_000, 6_100_000_000, 8_000_000_000]}).encode()
+    yield Reader("add-on: costs", "costs.json", (costs,), as_json, _costs)
+    arrays = (mutators.npz_changed, mutators.bytes_changed)
+    yield Reader("add-on: coarse mesh", "previews/coarse.npz", (_whole_mesh(),), arrays, _coarse)
     yield Reader("add-on: log", "log.txt", (b"Traceback\nValueError: x\n" * 40,), as_bytes, _log)
     yield Reader(
         "add-on: installed",
