@@ -17,7 +17,7 @@ from recdreamer.mesh.mesh import face_cross
 from recdreamer.mesh.raster import rasterize_uvs
 from recdreamer.mesh.uv import unwrap
 from recdreamer.mesh.xatlas_process import ask_xatlas
-from recdreamer.report import JobError, Tick
+from recdreamer.report import JobError, Tick, no_tick
 
 from .fields import SMALL, ball, nose_field
 
@@ -253,6 +253,22 @@ def test_where_xatlas_gives_up_a_mesh_is_unwrapped_without_it(
     mesh, _ = unwrap(many_parts(3), SMALL)
     uvs = mesh.uvs_or_error().astype(float)
     assert uvs.min() >= 0 and uvs.max() <= 1 and overlaps(uvs) == 0 and np.abs(double_areas(uvs)).min() > 0
+
+
+def test_a_child_that_starts_slowly_gets_its_whole_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a busy computer. A pipe holds 64 KiB until the child begins to read."""
+    source = Path(xatlas_child.__file__).read_text(encoding="utf-8")
+    start = 'if __name__ == "__main__":\n'
+    assert start in source
+    (tmp_path / "child.py").write_text(source.replace(start, f"{start}    import time; time.sleep(1)\n"))
+    monkeypatch.setattr("recdreamer.mesh.xatlas_process.CHILD", tmp_path / "child.py")
+    monkeypatch.setattr("recdreamer.mesh.xatlas_process.LIMIT_S", 60.0)
+    sphere = trimesh.creation.icosphere(subdivisions=4)
+    task = {"verts": sphere.vertices.astype(np.float32), "faces": sphere.faces.astype(np.uint32)}
+    assert sum(values.nbytes for values in task.values()) > 2**16
+    assert len(ask_xatlas("cut", task, no_tick)["charts"]) == len(sphere.faces)
 
 
 def test_without_xatlas_the_error_says_what_is_missing(

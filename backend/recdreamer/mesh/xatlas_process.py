@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -31,22 +31,22 @@ def ask_xatlas(
 
     Raises GivenUp, and JobError where xatlas cannot be run.
     """
-    stream = io.BytesIO()
-    np.savez(stream, allow_pickle=False, **task)
-    data: bytes | None = stream.getvalue()
-    # "-P", because code of the folder where the job was started must not be imported.
-    child = subprocess.Popen(
-        [sys.executable, "-P", str(CHILD), kind],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-    )  # fmt: skip
+    # The task goes by a file: a pipe that `communicate` could not fill within its time limit is never filled.
+    with tempfile.TemporaryFile() as stream:
+        np.savez(stream, allow_pickle=False, **task)
+        stream.seek(0)
+        # "-P", because code of the folder where the job was started must not be imported.
+        child = subprocess.Popen(
+            [sys.executable, "-P", str(CHILD), kind],
+            stdin=stream, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )  # fmt: skip
     try:
         for _ in range(round(LIMIT_S / TICK_S)):
             tick()
             try:
-                outcome, said = child.communicate(data, timeout=TICK_S)
+                outcome, said = child.communicate(timeout=TICK_S)
             except subprocess.TimeoutExpired:
-                data = None  # Has been taken.
                 continue
             if child.returncode == 1:
                 reason = said.decode("utf-8", errors="replace").strip().rpartition("\n")[2][:200]
