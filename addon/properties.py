@@ -29,7 +29,7 @@ from ..backend.recdreamer.shared.protocol import (
     Template,
 )
 from .jobs.errands import CardKey
-from .language.translation import say
+from .language.translation import pose, pose_named, say
 from .pictures import previews
 from .preference_access import get_preferences, model_overrides
 from .shelf import studio
@@ -109,7 +109,15 @@ SHELF_VIEWS = (
 
 
 def _suggest_labels(template: RecDreamerTemplate, context: bpy.types.Context, text: str) -> list[str]:
-    return list(CLASS_AZIMUTHS_DEG)
+    return [pose(label) for label in CLASS_AZIMUTHS_DEG]
+
+
+def _get_pose(template: RecDreamerTemplate) -> str:
+    return pose(template.label)
+
+
+def _set_pose(template: RecDreamerTemplate, shown: str) -> None:
+    template.label = pose_named(shown)
 
 
 class RecDreamerTemplate(bpy.types.PropertyGroup):
@@ -121,10 +129,16 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
     )
     packed_of: StringProperty(name="Packed File", description="File name of the packed picture")
     label: StringProperty(
+        name="Pose", description="The pose that this picture shows. Pictures of the same pose share a name"
+    )
+    shown_label: StringProperty(
         name="Pose",
         description="The pose that this picture shows. Pictures of the same pose share a name",
+        get=_get_pose,
+        set=_set_pose,
         search=_suggest_labels,
         search_options={"SUGGESTION"},
+        options={"SKIP_SAVE"},
     )
     enabled: BoolProperty(name="Use", description="Use this template", default=True)
     weight: FloatProperty(

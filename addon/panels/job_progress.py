@@ -7,7 +7,7 @@ import bpy
 from ...backend.recdreamer.shared.protocol import MAX_CLASSES
 from .. import describe
 from ..jobs.registry import Job
-from ..language.translation import say
+from ..language.translation import pose, say
 from ..layout import draw_text
 from ..pictures import previews
 from ..preference_access import get_preferences
@@ -55,7 +55,7 @@ def draw_poses(layout, job: Job, context) -> None:
     column = layout.column(align=True)
     column.progress(factor=target, text=say(f"target  {100 * target:.0f} %"))
     for label, share in bars:
-        column.progress(factor=share, text=f"{describe.one_line(label, 30)}  {100 * share:.0f} %")
+        column.progress(factor=share, text=f"{describe.one_line(pose(label), 30)}  {100 * share:.0f} %")
 
 
 def status_line() -> tuple[str, str]:

@@ -7,7 +7,7 @@ import bpy
 from .. import describe
 from ..jobs.errands import Check, Gallery
 from ..jobs.task import CANCELED
-from ..language.translation import say
+from ..language.translation import pose, say
 from ..layout import draw_text
 from ..pictures import previews
 from ..preference_access import get_preferences
@@ -108,7 +108,7 @@ def draw_gallery(layout, gallery: Gallery):
         is_picked = index in gallery.picked
         pick = cell.operator(
             "recdreamer.pick_sample",
-            text=describe.with_share(sample.label, sample.share),
+            text=describe.with_share(pose(sample.label), sample.share),
             icon="CHECKBOX_HLT" if is_picked else "CHECKBOX_DEHLT",
             depress=is_picked,
         )
