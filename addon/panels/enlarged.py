@@ -16,8 +16,9 @@ from ..operators.guarded import STATES, GuardedOperator, switched, why_not
 from ..pictures import previews
 from ..session import session
 
-PLACE_PX, LARGEST_PX, SHARE = (70, 40), 768, 0.7
-"""Lower left corner of the enlarged picture, its side at most, and its share of the region's shorter side."""
+PLACE_PX, LARGEST_PX, SHARE = (70, 40), 2 * previews.VIEW_PX, 0.7
+"""Lower left corner of the enlarged picture; its side at a scale of 1, which shows a view pixel by pixel; and its share
+of the region's shorter side at most."""
 _pixels: tuple[Path, np.ndarray] | None = None
 """The enlarged picture, `height width 4`, bottom row first."""
 _copied_into: list[np.ndarray] = []
@@ -82,7 +83,7 @@ def draw() -> None:
         data = gpu.types.Buffer("FLOAT", pixels.size, np.ascontiguousarray(pixels).ravel())
         _texture = (path, gpu.types.GPUTexture((width, height), format="RGBA16F", data=data))
     region = bpy.context.region
-    side = min(LARGEST_PX, SHARE * min(region.width, region.height))
+    side = min(LARGEST_PX * bpy.context.preferences.system.ui_scale, SHARE * min(region.width, region.height))
     draw_texture_2d(
         _texture[1], PLACE_PX, side * width / max(width, height), side * height / max(width, height)
     )
