@@ -33,8 +33,8 @@ def test_every_view_asks_for_something_whatever_the_classes() -> None:
         assert (wanted_classes(azimuth_deg, torch.tensor(classes)).sum(1) > 0).all()
 
 
-def posterior(memory: int = 100) -> YawPosterior:
-    return YawPosterior(AZIMUTHS, memory)
+def posterior(memory: int = 100, are_sides_known: bool = True) -> YawPosterior:
+    return YawPosterior(AZIMUTHS, memory, are_sides_known)
 
 
 def views_of(yaw_deg: float, azimuth_deg: Tensor = ALL_AROUND, share: float = 0.9) -> Tensor:
@@ -69,6 +69,22 @@ def test_views_tell_the_yaw_and_get_the_class_that_lies_there(yaw_deg: float) ->
     wanted = wanted_classes(ALL_AROUND + yaw_deg, AZIMUTHS)
     is_clear = wanted.amax(1) == 1
     assert (yaw.target(ALL_AROUND)[is_clear] - wanted[is_clear]).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("yaw_deg", [0.0, 130.0])
+@pytest.mark.parametrize("are_exchanged", [False, True])
+@pytest.mark.parametrize("are_sides_known", [True, False])
+def test_views_tell_whether_the_sides_of_the_templates_are_exchanged(
+    yaw_deg: float, are_exchanged: bool, are_sides_known: bool
+) -> None:
+    """Walking around the object, such templates show its sides in reverse order, which no yaw explains."""
+    azimuth_deg = -ALL_AROUND if are_exchanged else ALL_AROUND
+    yaw = posterior(are_sides_known=are_sides_known)
+    yaw.update(ALL_AROUND, views_of(yaw_deg, azimuth_deg), uniform(24))
+    wanted = wanted_classes(azimuth_deg + yaw_deg, AZIMUTHS)
+    is_clear = wanted.amax(1) == 1
+    error = (yaw.target(ALL_AROUND)[is_clear] - wanted[is_clear]).abs().max()
+    assert error > 0.5 if are_exchanged and are_sides_known else error < 0.1
 
 
 def test_evidence_is_the_sum_of_theorem_1_over_the_views() -> None:

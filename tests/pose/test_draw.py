@@ -10,8 +10,15 @@ import torch
 
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
-from recdreamer.pose.draw import DrawConfig, draw_gallery, draw_templates, facing_left, side_doubt
-from recdreamer.pose.features import FeatureExtractor
+from recdreamer.pose.draw import (
+    DrawConfig,
+    draw_gallery,
+    draw_templates,
+    heads_on_the_left,
+    looking_alike,
+    side_doubt,
+)
+from recdreamer.pose.features import PATCHES, FeatureExtractor, Features
 from recdreamer.pose.templates import load_templates
 from recdreamer.presets import EMBEDDED_DRAWING
 from recdreamer.prior.diffusion import DiffusionPrior
@@ -89,8 +96,11 @@ def test_existing_pictures_are_not_drawn_again(prior: DiffusionPrior, tmp_path: 
     assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
 
 
-def drawn_sides(prior: DiffusionPrior, mirrored: list[bool], folder: Path, monkeypatch: pytest.MonkeyPatch):
-    """Templates of a bear whose pictures of the side were mirrored, and the words that were asked for."""
+def drawn_sides(
+    prior: DiffusionPrior, mirrored: list[bool], folder: Path, monkeypatch: pytest.MonkeyPatch,
+    prompt: str = "a red bear",
+):  # fmt: skip
+    """Templates whose pictures of the side were mirrored, and the words that were asked for."""
     obedient, asked = prior.sample, []
 
     def sample(prompts: list[str], generator: torch.Generator, *settings: float) -> torch.Tensor:
@@ -102,7 +112,7 @@ def drawn_sides(prior: DiffusionPrior, mirrored: list[bool], folder: Path, monke
         return samples
 
     monkeypatch.setattr(prior, "sample", sample)
-    return draw_templates(folder, prior, FeatureExtractor(), "a red bear", 2, DISOBEYED), asked
+    return draw_templates(folder, prior, FeatureExtractor(), prompt, 2, DISOBEYED), asked
 
 
 def seen_sides(drawn: tuple[Template, ...], folder: Path) -> list[str]:
@@ -118,17 +128,61 @@ def test_the_majority_says_which_side_is_left_where_words_are_obeyed_in_part(
     drawn, asked = drawn_sides(prior, mirrored, tmp_path, monkeypatch)
     assert asked[:2] == ["a red bear, facing left", "a red bear, facing right"]
     assert seen_sides(drawn, tmp_path) == [template.label for template in drawn]
-    assert json.loads((tmp_path / "sides.json").read_text()) == {"left": 12, "in_all": 16}
+    found = json.loads((tmp_path / "sides.json").read_text())
+    assert (found["left"], found["in_all"]) == (12, 16)
     assert not side_doubt(tmp_path)
 
 
-def test_sides_that_nobody_obeys_look_one_way_and_are_doubted(
+HALF = [index % 4 < 2 for index in range(16)]
+
+
+@pytest.mark.parametrize("are_all_turned", [False, True])
+def test_heads_say_which_side_is_left_where_words_do_not(
+    prior: DiffusionPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, are_all_turned: bool
+) -> None:
+    """Half of all look to either side, so that either group may come first."""
+    mirrored = [half != are_all_turned for half in HALF]
+    drawn, _ = drawn_sides(prior, mirrored, tmp_path, monkeypatch, "a blue bird")
+    assert seen_sides(drawn, tmp_path) == [template.label for template in drawn]
+    assert json.loads((tmp_path / "sides.json").read_text())["heads"] > 0.1
+
+
+def test_sides_without_a_clear_head_look_one_way_and_are_doubted(
     prior: DiffusionPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, _ = drawn_sides(prior, [index % 4 < 2 for index in range(16)], tmp_path, monkeypatch)
+    drawn, _ = drawn_sides(prior, HALF, tmp_path, monkeypatch)
     sides = [pose for pose in seen_sides(drawn, tmp_path) if pose in ("right", "left")]
     assert sides in (["right"] * 2 + ["left"] * 2, ["left"] * 2 + ["right"] * 2)
     assert "8 of 16" in side_doubt(tmp_path)
+
+
+class Colors(FeatureExtractor):
+    """A patch is its color, and the ground has one of its own."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+
+    def forward(self, images: torch.Tensor) -> Features:
+        patches = torch.nn.functional.adaptive_avg_pool2d(images, PATCHES).flatten(2).transpose(1, 2)
+        return Features(patches.mean(1), torch.nn.functional.normalize(patches + 0.05, dim=-1))
+
+
+def painted(left: int, right: int) -> torch.Tensor:
+    """An object of two colors, by channel, on a ground of the third."""
+    picture = torch.zeros(1, 3, 64, 64)
+    picture[:, 2] = 1
+    picture[:, :, 16:48, 16:48] = 0
+    picture[:, left, 16:48, 16:32] = picture[:, right, 16:48, 32:48] = 1
+    return picture
+
+
+def test_the_head_is_where_a_side_is_like_the_front() -> None:
+    """A step in the middle of eight columns: its correlation with their places is 4 / √21."""
+    front, back = painted(0, 0), painted(1, 1)
+    heads = heads_on_the_left(Colors(), torch.cat([painted(0, 1)] * 3), front, back)
+    assert heads == pytest.approx(4 / 21**0.5, abs=1e-3)
+    assert heads_on_the_left(Colors(), painted(1, 0), front, back) == pytest.approx(-heads, abs=1e-3)
+    assert heads_on_the_left(Colors(), painted(0, 0), front, back) == pytest.approx(0, abs=1e-3)
 
 
 def test_pictures_of_the_side_are_turned_alike_by_matching(prior: DiffusionPrior) -> None:
@@ -137,4 +191,4 @@ def test_pictures_of_the_side_are_turned_alike_by_matching(prior: DiffusionPrior
     flips = torch.arange(8) % 3 == 0
     mixed = torch.where(flips[:, None, None, None], samples.flip(-1), samples)
     truth = load_oracle().pose_probs(mixed).argmax(1) == POSES.index("right")
-    assert 0 < int(truth.sum()) < 8 and torch.equal(facing_left(FeatureExtractor(), mixed), truth)
+    assert 0 < int(truth.sum()) < 8 and torch.equal(looking_alike(FeatureExtractor(), mixed), truth)

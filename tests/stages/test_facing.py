@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recdreamer.cameras import Cameras
 from recdreamer.mesh.mesh import turned
-from recdreamer.pose.control import wanted_classes
+from recdreamer.pose.control import YawPosterior, wanted_classes
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.presets import resolve
 from recdreamer.shared.protocol import JobFolder, JobRequest
@@ -74,6 +74,21 @@ def test_the_job_s_own_classifier_says_it_where_it_knows_cameras() -> None:
     assert (
         yaw_of(Turned(40.0), nowhere, config.cameras, 8) == 0 == yaw_of(Turned(40.0), [], config.cameras, 8)
     )
+
+
+class ByExchangedAzimuth(ByAzimuth):
+    """Its templates of the sides are exchanged."""
+
+    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return super().__call__(images)[:, [0, 3, 2, 1]]
+
+
+@pytest.mark.parametrize(("are_sides_known", "expected"), [(True, 0.0), (False, 40.0)])
+def test_exchanged_sides_do_not_hide_where_the_front_is(are_sides_known: bool, expected: float) -> None:
+    config = resolve(JobRequest("a red bear"))
+    yaw = YawPosterior(CLASSES, 100, are_sides_known)
+    rectifiers = [Rectifier(ByExchangedAzimuth(), "marginal", CLASSES, 10, 100, yaw=yaw)]
+    assert yaw_of(Turned(40.0), rectifiers, config.cameras, 8) == pytest.approx(expected, abs=1)
 
 
 def test_turning_by_the_yaw_brings_the_front_to_the_front() -> None:

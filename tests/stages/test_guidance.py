@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from recdreamer.distillation.debiasing import PromptDebiaser
 from recdreamer.evaluation.figurines import POSES
 from recdreamer.evaluation.oracle import load_oracle
 from recdreamer.images import write_picture
+from recdreamer.pose.draw import SIDES, draw_templates
 from recdreamer.pose.templates import PoseTemplate, class_azimuths
 from recdreamer.presets import resolve
 from recdreamer.prior.diffusion import DiffusionPrior
@@ -73,8 +76,10 @@ def test_templates_that_show_nothing_leave_the_reading_to_the_prior_and_say_so(
 ) -> None:
     job, request = job_with_cubes(tmp_path, tuple(CLASS_AZIMUTHS_DEG))
     said: list[str] = []
-    classifier, templates = guidance.prepare_classifier(job, resolve(request), prior, said.append)
-    assert len(said) == 1 and "do not match" in said[0]
+    classifier, templates, are_sides_known = guidance.prepare_classifier(
+        job, resolve(request), prior, said.append
+    )
+    assert len(said) == 1 and "do not match" in said[0] and are_sides_known
     assert classifier.labels == tuple(CLASS_AZIMUTHS_DEG) and len(templates) == 12
     images = torch.stack([template.image for template in templates])
     seen = [POSES[pose] for pose in load_oracle().pose_probs(images).argmax(1)]
@@ -86,8 +91,33 @@ def test_templates_are_taken_as_they_are_where_that_is_asked_for(
 ) -> None:
     job, request = job_with_cubes(tmp_path, tuple(CLASS_AZIMUTHS_DEG), {"rectifier.anchor": False})
     said: list[str] = []
-    _, templates = guidance.prepare_classifier(job, resolve(request), prior, said.append)
-    assert not said and len(templates) == 4 and not (job.templates / "drawn").exists()
+    _, templates, are_sides_known = guidance.prepare_classifier(job, resolve(request), prior, said.append)
+    assert not said and are_sides_known and len(templates) == 4 and not (job.templates / "drawn").exists()
+
+
+@pytest.mark.parametrize("looking_left", [8, 16])
+@pytest.mark.parametrize("is_given", [False, True])
+def test_sides_that_no_words_decide_are_left_open(
+    prior: DiffusionPrior, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, looking_left: int, is_given: bool
+) -> None:
+    """Eight of sixteen pictures look one way, and neither heads nor the artist's pictures can tell; or all of them do."""
+    if is_given:
+        job, request = job_with_cubes(tmp_path, tuple(CLASS_AZIMUTHS_DEG))
+    else:
+        job, request = job_of(tmp_path, {}, method="usd", pose_mode="marginal")
+
+    def draw(folder: Path, *given: object) -> tuple[Template, ...]:
+        drawn = draw_templates(folder, *given)  # pyright: ignore[reportArgumentType]
+        (folder / SIDES).write_text(json.dumps({"left": looking_left, "in_all": 16, "heads": 0.1}))
+        return drawn
+
+    monkeypatch.setattr(guidance, "draw_templates", draw)
+    is_open = looking_left == 8
+    (rectifier,) = guidance.prepare_rectifiers(job, resolve(request), prior)
+    assert rectifier.yaw is not None and len(rectifier.yaw.signs) == (2 if is_open else 1)
+    said: list[str] = []
+    guidance.prepare_rectifiers(job, replace(resolve(request), pose_mode="camera"), prior, said.append)
+    assert any("left and right" in line for line in said) == is_open
 
 
 def test_classes_without_a_camera_have_neither_stand_ins_nor_a_yaw(

@@ -82,10 +82,10 @@ def easy(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
             super().__init__(tuple(classes))
             made.update(name=name, classes=classes)
 
-    def prepare(*given: object) -> tuple[Read, list[PoseTemplate]]:
+    def prepare(*given: object) -> tuple[Read, list[PoseTemplate], bool]:
         azimuths = {**CLASS_AZIMUTHS_DEG, "right": 80.0}
         image = torch.zeros(3, 8, 8)
-        return Read(), [PoseTemplate(label, image, None, azimuth) for label, azimuth in azimuths.items()]
+        return Read(), [PoseTemplate(label, image, None, place) for label, place in azimuths.items()], True
 
     monkeypatch.setattr(guidance, "prepare_classifier", prepare)
     monkeypatch.setattr(guidance, "AttributeClassifier", Attribute)
@@ -305,7 +305,7 @@ def test_a_fixed_marginal_is_measured_on_as_many_pictures_as_the_settings_say(
 
     monkeypatch.setattr(prior, "sample", sample)
     templates = [PoseTemplate(label, torch.zeros(3, 8, 8), None, None) for label in CLASS_AZIMUTHS_DEG]
-    monkeypatch.setattr(guidance, "prepare_classifier", lambda *given: (Counting(), templates))
+    monkeypatch.setattr(guidance, "prepare_classifier", lambda *given: (Counting(), templates, True))
     config = config_of(
         seed=9,
         rectifier__marginal="sampled",

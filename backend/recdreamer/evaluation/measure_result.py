@@ -113,7 +113,7 @@ def measure_result(
                                azimuth_deg, world, job)  # fmt: skip
         write_pose_trace(job, device, world)
         return found
-    classifier, _ = prepare_classifier(job, config, prior)
+    classifier, *_ = prepare_classifier(job, config, prior)
     with torch.no_grad():
         probs = torch.cat([classifier(picture[None]).exp() for picture in pictures])
     return found | {"judge": "pose classifier"} | classified(probs, classifier.labels, azimuth_deg)

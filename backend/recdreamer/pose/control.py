@@ -13,6 +13,8 @@ RAMP_DEG = 10.0
 turned by about 15 degrees."""
 NUM_YAWS = 72
 """Resolution of the yaw: every 5 degrees."""
+SIGNS = (1.0, -1.0)
+"""Of the azimuth at which a side is seen: the second one where the templates of the sides may be exchanged."""
 
 
 def wanted_classes(
@@ -58,12 +60,19 @@ class YawPosterior(nn.Module):
 
     log_evidence: Tensor
 
-    def __init__(self, class_azimuth_deg: Float[Tensor, "classes"], memory: int) -> None:
-        """`memory`: number of latest samples that carry 90 % of the evidence; a forming object may still turn."""
+    def __init__(
+        self, class_azimuth_deg: Float[Tensor, "classes"], memory: int, are_sides_known: bool = True
+    ) -> None:
+        """`memory`: number of latest samples that carry 90 % of the evidence; a forming object may still turn.
+
+        If the sides are not known, whether they are exchanged is a part of ψ.
+        """
         super().__init__()
         self.rate = 1 - 0.1 ** (1 / memory)
         self.class_azimuth_deg = class_azimuth_deg
-        self.register_buffer("log_evidence", torch.zeros(NUM_YAWS, device=class_azimuth_deg.device))
+        self.signs = SIGNS if not are_sides_known else SIGNS[:1]
+        count = len(self.signs) * NUM_YAWS
+        self.register_buffer("log_evidence", torch.zeros(count, device=class_azimuth_deg.device))
 
     def target(self, azimuth_deg: Float[Tensor, "batch"]) -> Float[Tensor, "batch classes"]:
         """f(c | a): the mean over q of the target of each yaw."""
@@ -81,8 +90,8 @@ class YawPosterior(nn.Module):
         log_ratios = torch.logsumexp(log_probs.detach()[:, None] + log_weights, dim=-1)
         self.log_evidence.mul_((1 - self.rate) ** len(azimuth_deg)).add_(log_ratios.sum(0))
 
-    def _targets(self, azimuth_deg: Float[Tensor, "batch"]) -> Float[Tensor, "batch yaws classes"]:
+    def _targets(self, azimuth_deg: Float[Tensor, "batch"]) -> Float[Tensor, "batch hypotheses classes"]:
         yaw_deg = torch.arange(NUM_YAWS, device=azimuth_deg.device) * (360 / NUM_YAWS)
-        seen_from = (azimuth_deg[:, None] + yaw_deg).flatten()
-        wanted = wanted_classes(seen_from, self.class_azimuth_deg)
-        return (wanted / wanted.sum(-1, keepdim=True)).unflatten(0, (-1, NUM_YAWS))
+        seen_from = torch.cat([sign * azimuth_deg[:, None] + yaw_deg for sign in self.signs], dim=1)
+        wanted = wanted_classes(seen_from.flatten(), self.class_azimuth_deg)
+        return (wanted / wanted.sum(-1, keepdim=True)).unflatten(0, seen_from.shape)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recdreamer.cameras import CameraConfig, orbit
 from recdreamer.models.model import Pictured
+from recdreamer.pose.control import SIGNS
 from recdreamer.pose.rectifier import Rectifier
 
 NUM_VIEWS = 36
@@ -51,6 +52,9 @@ def yaw_of(pictured: Pictured, rectifiers: Sequence[Rectifier], ranges: CameraCo
                 cameras = orbit(1, ranges, classes.device, view * 360 / NUM_VIEWS)
                 azimuths.append(cameras.azimuth_deg)
                 probs.append(rectifier.classifier(pictured.picture(cameras, min(size_px, MAX_PX))).exp())
-            yaw_deg, agreement = yaw_of_views(torch.cat(azimuths), torch.cat(probs), classes)
+            # Where the sides may be exchanged, the views agree on the front in one of the two orders.
+            signs = SIGNS[:1] if rectifier.yaw is None else rectifier.yaw.signs
+            found = [yaw_of_views(torch.cat(azimuths), torch.cat(probs), sign * classes) for sign in signs]
+            yaw_deg, agreement = max(found, key=lambda each: each[1])
             return yaw_deg if agreement >= LEAST_AGREEMENT else 0.0
     return 0.0

@@ -141,13 +141,13 @@ def prepare_rectifiers(
         num_timesteps=prior.schedule.num_timesteps, device=prior.device,
     )  # fmt: skip
     if settings.pose:
-        classifier, templates = prepare_classifier(job, config, prior, warn)
+        classifier, templates, are_sides_known = prepare_classifier(job, config, prior, warn)
         is_camera = config.pose_mode == "camera"
         azimuths = yaw = None
         if are_placed(templates):
             azimuths = class_azimuths(templates, classifier.labels, prior.device)
         if azimuths is not None and not is_camera and settings.yaw == "inferred" and not settings.target:
-            yaw = YawPosterior(azimuths, settings.yaw_memory)
+            yaw = YawPosterior(azimuths, settings.yaw_memory, are_sides_known)
         rectifiers.append(build(classifier, config.pose_mode, azimuths, target=settings.target, yaw=yaw))
     if settings.attribute:
         attribute = AttributeClassifier(settings.attribute_classifier, settings.attribute).to(prior.device)
@@ -164,10 +164,11 @@ def prepare_rectifiers(
 
 def prepare_classifier(
     job: JobFolder, config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn
-) -> tuple[PoseClassifier, list[PoseTemplate]]:
-    """The pose classifier and its templates; if the job has none, the prior draws them first.
+) -> tuple[PoseClassifier, list[PoseTemplate], bool]:
+    """The pose classifier, its templates, and whether it is known which side is which.
 
-    Templates from other sources are compared with pictures that the prior draws (`pose.anchoring`).
+    If the job has no templates, the prior draws them first. Templates from other sources are compared with pictures that
+    the prior draws (`pose.anchoring`).
     """
     extractor = FeatureExtractor(config.extractor, config.extractor_px).to(prior.device)
     given = job.read_request().templates
@@ -175,7 +176,7 @@ def prepare_classifier(
     build = partial(_classifier_of, extractor=extractor, config=config, prior=prior)
     are_foreign = any(template.source != "prior" for template in given)
     if given and not (config.rectifier.anchor and are_foreign and are_placed(loaded)):
-        return build(loaded), loaded
+        return build(loaded), loaded, True
     job.templates.mkdir(exist_ok=True)
     folder = job.templates / "drawn" if given else job.templates
     drawing = config.rectifier.drawing
@@ -183,21 +184,23 @@ def prepare_classifier(
     drawn = Drawn(
         load_templates(JobFolder(folder), own, prior.image_px), [template.image for template in own]
     )
+    doubt_of_sides = side_doubt(folder)
     if not given:
-        if config.pose_mode == "camera" and (doubt := side_doubt(folder)):
-            warn(doubt)
-        return build(drawn.templates), drawn.templates
+        if doubt_of_sides and config.pose_mode == "camera":
+            warn(doubt_of_sides)
+        return build(drawn.templates), drawn.templates, not doubt_of_sides
     read = lambda each: read_drawn(build([*loaded, *each.templates]), loaded, each)  # noqa: E731
     reading = read(drawn)
     if drawing.right and reading is not None:
         drawn, reading = anchoring.with_known_sides(drawn, reading, read)
-    if reading is not None:
-        if doubt := anchoring.doubts(reading):
-            warn(" ".join(doubt))
-            if config.pose_mode == "camera" and (doubt := side_doubt(folder)):
-                warn(doubt)
-        loaded = anchored(loaded, drawn, reading)
-    return build(loaded), loaded
+    if reading is None:
+        return build(loaded), loaded, True
+    if doubt := anchoring.doubts(reading):
+        warn(" ".join(doubt))
+        if doubt_of_sides and config.pose_mode == "camera":
+            warn(doubt_of_sides)
+    loaded = anchored(loaded, drawn, reading)
+    return build(loaded), loaded, reading.is_trusted or not doubt_of_sides
 
 
 def _classifier_of(
