@@ -85,15 +85,13 @@ def _load(path: Path, mirrored: bool, is_large: bool = False) -> str:
         header = check_picture(path)
     except (OSError, RequestError):
         return ""
-    preview = _collection.load(name, str(path), "IMAGE")
     is_strip = header.width == 4 * header.height
-    if is_strip and is_large:
-        pixels = pixels_of(path)
-        if pixels is not None:
-            side = len(pixels) // 2
-            _set(preview, "icon", small(pixels[side:, :side]))
-            _set(preview, "image", pixels)
-            return name
+    if is_strip and is_large and (pixels := pixels_of(path)) is not None:
+        preview, side = _collection.new(name), len(pixels) // 2  # Blender has nothing to read here.
+        _set(preview, "icon", small(pixels[side:, :side]))
+        _set(preview, "image", pixels)
+        return name
+    preview = _collection.load(name, str(path), "IMAGE")
     if mirrored or is_strip:  # Otherwise Blender reads it by itself, when and where it has time.
         width, height = preview.image_size
         pixels = np.empty(width * height * 4, np.float32)
