@@ -112,12 +112,24 @@ def _suggest_labels(template: RecDreamerTemplate, context: bpy.types.Context, te
     return [pose(label) for label in CLASS_AZIMUTHS_DEG]
 
 
-def _get_pose(template: RecDreamerTemplate) -> str:
-    return pose(template.label)
+def show_pose(template: RecDreamerTemplate) -> bool:
+    """Let the card show its pose in the language of the interface. True if it did not."""
+    shown = pose(template.label)
+    if template.shown_label == shown:
+        return False
+    template.shown_label = shown
+    return True
 
 
-def _set_pose(template: RecDreamerTemplate, shown: str) -> None:
-    template.label = pose_named(shown)
+def _show_pose(template: RecDreamerTemplate, context: bpy.types.Context) -> None:
+    show_pose(template)
+
+
+def _name_pose(template: RecDreamerTemplate, context: bpy.types.Context) -> None:
+    """Keep the name of the pose that was typed."""
+    if template.shown_label != pose(template.label):
+        template.label = pose_named(template.shown_label)
+        show_pose(template)
 
 
 class RecDreamerTemplate(bpy.types.PropertyGroup):
@@ -129,16 +141,17 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
     )
     packed_of: StringProperty(name="Packed File", description="File name of the packed picture")
     label: StringProperty(
-        name="Pose", description="The pose that this picture shows. Pictures of the same pose share a name"
+        name="Pose",
+        description="The pose that this picture shows. Pictures of the same pose share a name",
+        update=_show_pose,
     )
+    # Kept, not computed by a `get`, so that a draw, or Blender while it undoes, calls no function of ours.
     shown_label: StringProperty(
         name="Pose",
         description="The pose that this picture shows. Pictures of the same pose share a name",
-        get=_get_pose,
-        set=_set_pose,
         search=_suggest_labels,
         search_options={"SUGGESTION"},
-        options={"SKIP_SAVE"},
+        update=_name_pose,
     )
     enabled: BoolProperty(name="Use", description="Use this template", default=True)
     weight: FloatProperty(
