@@ -188,17 +188,23 @@ def _material() -> bpy.types.Material:
 
 
 @persistent
-def before_save(*_) -> None:
-    """It is not saved; the next tick adds it again."""
+def leave(*_) -> None:
+    """Leave the scene; the next tick adds it again. It is not saved, and it is in no undo step: Blender frees what is in
+    none, keeps what has not changed from step to step, and would crash where that still points to it."""
     remove()
+
+
+HANDLERS = ("save_pre", "undo_pre", "redo_pre")
 
 
 def register() -> None:
     session.on_tick.append(update)
-    bpy.app.handlers.save_pre.append(before_save)
+    for name in HANDLERS:
+        getattr(bpy.app.handlers, name).append(leave)
 
 
 def unregister() -> None:
-    bpy.app.handlers.save_pre.remove(before_save)
+    for name in HANDLERS:
+        getattr(bpy.app.handlers, name).remove(leave)
     session.on_tick.remove(update)
     remove()
