@@ -111,10 +111,10 @@ def script() -> Iterator[float]:
     yield from watched(session, lambda: bear.condition == "done")
     yield 1.5
     session.shown_id = bird.id
-    yield from walk.press("recdreamer.import_result")
+    yield from walk.press("recdreamer.import_result", columns=(0.25,))
     yield from until(lambda: "a blue bird" in bpy.data.objects, 30)
     session.shown_id = bear.id
-    yield from walk.press("recdreamer.import_result")
+    yield from walk.press("recdreamer.import_result", columns=(0.25,))
     yield from until(lambda: "a red bear" in bpy.data.objects, 30)
     yield from walk.see("10-both-imported")
 
