@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sys
@@ -31,7 +32,10 @@ from parts import PartsConfig, Recorded, Stop, fit_in_parts, unpack
 
 from recdreamer.evaluation.animal_meshes import Animal
 
+from augment import foreign, recolor
 from captions import VIEWS, build_tokenizer
+from extractor import contrast_loss
+from vae import draw_pictures, new_vae
 
 CONFIG = PartsConfig(10, 0.05, warmup_steps=1, max_steps=6, weight_decay=0, ema_decay=0.5)
 
@@ -71,10 +75,11 @@ def line() -> nn.Linear:
 
 
 @pytest.fixture(autouse=True)
-def _terminates_as_before():
-    before = signal.getsignal(signal.SIGTERM)
+def _terminates_and_multiplies_as_before():
+    before, precision = signal.getsignal(signal.SIGTERM), torch.get_float32_matmul_precision()
     yield
     signal.signal(signal.SIGTERM, before)
+    torch.set_float32_matmul_precision(precision)
 
 
 def test_a_terminated_part_saves_and_the_next_goes_on(line: nn.Linear, tmp_path: Path) -> None:
@@ -214,3 +219,40 @@ def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path, 
     assert oracle.pose_probs(samples).sum().item() == pytest.approx(1)
     stored = load_file(tmp_path / "made" / "prior" / "unet" / "diffusion_pytorch_model.safetensors")
     assert {values.dtype for values in stored.values()} == {torch.float16}
+
+
+def test_foreign_pictures_keep_their_place_and_lose_their_colors() -> None:
+    """A gray square in the middle: its shape is still there, whatever else has changed."""
+    images = torch.full((64, 3, 32, 32), 0.9)
+    images[..., 8:24, 8:24] = 0.2
+    for change in (recolor, foreign):
+        changed = change(images, torch.Generator().manual_seed(1))
+        assert torch.equal(changed, change(images, torch.Generator().manual_seed(1)))
+        assert changed.min() >= 0 and changed.max() <= 1 and changed.shape == images.shape
+        inside, around = changed[..., 12:20, 12:20].mean((2, 3)), changed[..., :6].mean((2, 3))
+        # Two colors can become alike by chance.
+        assert ((inside - around).norm(dim=1) > 0.1).float().mean() > 0.9
+        spread = inside.std(1)
+        assert (spread > 0.05).float().mean() > 0.5, "a gray square would be gray"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_share_of_the_autoencoder_s_pictures_is_foreign(share: float) -> None:
+    photos = (255 * torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))).byte()
+    vae = new_vae(4, (8, 8), 32)
+    drawn, noise = draw_pictures(vae, photos, 8, torch.Generator().manual_seed(3), share)
+    plain = photos.float() / 127.5 - 1
+    is_photo = [
+        any(torch.allclose(each, way[0], atol=1e-6) for way in (plain, plain.flip(-1))) for each in drawn
+    ]
+    assert is_photo == [False] * round(share * 8) + [True] * (8 - round(share * 8))
+    assert noise.shape == (8, 4, 16, 16)
+
+
+def test_contrast_tells_a_picture_from_all_others() -> None:
+    rows = torch.nn.functional.normalize(
+        torch.randn(16, 8, generator=torch.Generator().manual_seed(4)), dim=-1
+    )
+    alike = rows[:1].expand(16, -1)
+    assert contrast_loss(rows, rows) < 0.2 < contrast_loss(rows, rows.roll(1, 0))
+    assert contrast_loss(alike, alike).item() == pytest.approx(math.log(16), abs=1e-4)

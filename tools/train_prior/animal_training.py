@@ -30,12 +30,14 @@ from recdreamer.evaluation.animals import COATS, KINDS, POSES
 from recdreamer.evaluation.figurines import pose_class
 from recdreamer.prior.pipeline import clip_tokenizer
 
-from augment import degrade
+from augment import degrade, recolor
 from captions import build_tokenizer
 from denoiser import Denoiser, TextSize, draw_latents, new_scheduler, velocity_loss
 from extractor import Estimator, Student, draw_views, student_loss
 from vae import draw_pictures, encode_all, new_vae, vae_loss, whiten
 
+UNKNOWN = -100
+"""Coat of an animal in colours that no coat has."""
 BALANCED = dict.fromkeys(POSES, 0.25)
 SUBJECT_WEIGHT = 5.0
 """Of the animal's pixels against the background's in the autoencoder's loss."""
@@ -71,6 +73,11 @@ class AnimalPreset:
     text: TextSize = field(default_factory=TextSize)
     has_clip_words: bool = False
     """The tokenizer is CLIP's with its 49,408 tokens, not one of the animals' words alone."""
+    foreign_share: float = 0.5
+    """Of the autoencoder's pictures: what an object looks like that is still forming (`augment.foreign`). Half as many of
+    the oracle's are recolored."""
+    contrast: float = 1.0
+    """Weight of telling each picture from all others, in the extractor's loss."""
     samples_per_look: int = 6
 
 
@@ -172,7 +179,8 @@ class Training:
             return True
 
         def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
-            return draw_pictures(vae, photos.images, self.preset.vae_batch, generator)
+            preset = self.preset
+            return draw_pictures(vae, photos.images, preset.vae_batch, generator, preset.foreign_share)
 
         def loss_of(images: Tensor, noise: Tensor) -> Tensor:
             with self.mixed():
@@ -254,14 +262,18 @@ class Training:
             rows = torch.randint(
                 len(bins), (self.preset.judge_batch,), generator=generator, device=self.device
             )
-            images = degrade(photos.images[rows].float() / 255, generator)
-            return images, bins[rows], kind[rows], coat[rows]
+            images, coats = photos.images[rows].float() / 255, coat[rows]
+            if num_foreign := round(self.preset.foreign_share * len(rows) / 2):
+                images = torch.cat((recolor(images[:num_foreign], generator), images[num_foreign:]))
+                coats = torch.cat((torch.full_like(coats[:num_foreign], UNKNOWN), coats[num_foreign:]))
+            return degrade(images, generator), bins[rows], kind[rows], coats
 
         def loss_of(images: Tensor, *targets: Tensor) -> Tensor:
             with self.mixed():
                 logits = oracle(images)
             losses = [
-                F.cross_entropy(guess.float(), target) for guess, target in zip(logits, targets, strict=True)
+                F.cross_entropy(guess.float(), target, ignore_index=UNKNOWN)
+                for guess, target in zip(logits, targets, strict=True)
             ]
             return torch.stack(losses).sum()
 
@@ -347,7 +359,7 @@ class Training:
             )  # fmt: skip
 
         def loss_of(*views: Tensor) -> Tensor:
-            return student_loss(student, *views)
+            return student_loss(student, *views, contrast=self.preset.contrast)
 
         is_done = fit_in_parts(
             "extractor",

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from augment import foreign
 from common import FitConfig, fit
 
 TRAINED_CHANNELS = 8
@@ -94,13 +95,19 @@ def _fit_vae(
 
 
 def draw_pictures(
-    vae: AutoencoderKL, photos: Tensor, batch: int, generator: torch.Generator
+    vae: AutoencoderKL, photos: Tensor, batch: int, generator: torch.Generator, foreign_share: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """A random batch of uint8 pictures in [-1, 1], and noise for the posterior."""
+    """A random batch of uint8 pictures in [-1, 1], and noise for the posterior.
+
+    `foreign_share` of them are changed to what no photo shows (`augment.foreign`).
+    """
     rows = torch.randint(len(photos), (batch,), generator=generator, device=photos.device)
     images = photos[rows].float() / 127.5 - 1
     if torch.rand((), generator=generator, device=photos.device) < 0.5:
         images = images.flip(-1)
+    if num_foreign := round(foreign_share * batch):
+        changed = 2 * foreign((images[:num_foreign] + 1) / 2, generator) - 1
+        images = torch.cat((changed, images[num_foreign:]))
     side = images.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
     shape = (batch, vae.config.latent_channels, side, side)
     return images, torch.randn(shape, generator=generator, device=photos.device)
