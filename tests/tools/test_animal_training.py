@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -35,7 +36,7 @@ from recdreamer.evaluation.animal_meshes import Animal
 from augment import foreign, recolor
 from captions import VIEWS, build_tokenizer
 from extractor import contrast_loss
-from vae import draw_pictures, new_vae
+from vae import Encoder, draw_disturbed, draw_pictures, hardening_loss, new_vae
 
 CONFIG = PartsConfig(10, 0.05, warmup_steps=1, max_steps=6, weight_decay=0, ema_decay=0.5)
 
@@ -195,6 +196,7 @@ def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path, 
         "vae",
         "denoiser",
         "oracle",
+        "encoder",
         "extractor",
     }
     assert {row["of"] for row in rows if "of" in row} == {"known coats", "held-out coats"}
@@ -211,6 +213,15 @@ def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path, 
     samples = prior.sample(["a striped tiger"], torch.Generator().manual_seed(1), num_steps=2)
     assert samples.shape == (1, 3, preset.size_px, preset.size_px)
     assert prior.vae.config.scaling_factor == preset.scaling_factor
+    learnt, shipped = training.vae(), training.hardened_vae()
+    assert learnt is not None and shipped is not None
+    changed = {
+        name.split(".")[0]
+        for name, values in learnt.state_dict().items()
+        if not torch.equal(values, shipped.state_dict()[name])
+    }
+    assert "encoder" in changed and changed <= {"encoder", "quant_conv"}
+    assert torch.allclose(prior.vae.encoder.conv_in.weight, shipped.encoder.conv_in.weight, atol=1e-3)
     assert prior.read("a striped tiger, facing left").unknown == ()
     extractor = FeatureExtractor(str(tmp_path / "made" / "extractor"))
     assert extractor.model.dtype == torch.float32, "however it is stored"
@@ -256,3 +267,56 @@ def test_contrast_tells_a_picture_from_all_others() -> None:
     alike = rows[:1].expand(16, -1)
     assert contrast_loss(rows, rows) < 0.2 < contrast_loss(rows, rows.roll(1, 0))
     assert contrast_loss(alike, alike).item() == pytest.approx(math.log(16), abs=1e-4)
+
+
+class Linear(nn.Module):
+    """Latents are sums of pixels: the worst change is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images * self.weight[:, None, None]).sum(1, keepdim=True)
+
+
+def test_hardening_finds_the_change_that_moves_the_latents_most() -> None:
+    """One pixel of two channels: a change of length 0.3 along the weights moves the latent by 0.3 √5. Half of the
+    pictures are also there without a change."""
+    encoder, images = Linear(), torch.zeros(2, 2, 1, 1)
+    begin = 0.01 * encoder.weight.detach()[None, :, None, None].expand(2, -1, -1, -1)
+    for radius in (0.0, 0.3):
+        loss = hardening_loss(
+            encoder, images, torch.zeros(2, 1, 1, 1), images, begin.clone(), torch.full((2, 1, 1, 1), radius)
+        )
+        assert loss.item() == pytest.approx(5 * radius**2 * 2 / 3, abs=1e-6)
+    loss.backward()
+    assert encoder.weight.grad is not None and (encoder.weight.grad * encoder.weight).sum() > 0
+
+
+def test_a_hardened_encoder_is_moved_less_and_keeps_its_latents() -> None:
+    torch.manual_seed(5)
+    vae = new_vae(4, (8, 8), 16)
+    teacher, student = Encoder(vae), Encoder(copy.deepcopy(vae))
+    generator = torch.Generator().manual_seed(6)
+
+    def errors() -> list[float]:
+        """Without any change, and under noise and the worst change."""
+        dice = torch.Generator().manual_seed(7)
+        images, latents, disturbed, begin, radius = draw_disturbed(teacher, pictures(dice), dice)
+        nothing = torch.zeros_like(begin)
+        plain = hardening_loss(student, images, latents, images, nothing + 1e-6, 0 * radius)
+        return [plain.item(), hardening_loss(student, images, latents, disturbed, begin, radius).item()]
+
+    def pictures(dice: torch.Generator) -> Tensor:
+        coarse = torch.rand(8, 3, 4, 4, generator=dice)
+        return 2 * torch.nn.functional.interpolate(coarse, (16, 16), mode="bilinear") - 1
+
+    before, optimizer = errors(), torch.optim.Adam(student.parameters(), 2e-3)
+    spread = teacher(pictures(generator)).var().item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        hardening_loss(student, *draw_disturbed(teacher, pictures(generator), generator)).backward()
+        optimizer.step()
+    after = errors()
+    assert before[0] < 1e-6 and after[1] < 0.8 * before[1] and after[0] < 0.5 * spread
