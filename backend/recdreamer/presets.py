@@ -197,7 +197,7 @@ def embedded(request: JobRequest) -> GenerateConfig:
             inversion_scale=-1.0,
         ),
         rectifier=RectifierConfig(
-            weight=300.0, n_ema=30, attribute_classifier="builtin", drawing=EMBEDDED_DRAWING
+            weight=300.0, n_ema=30, attribute_classifier="builtin", drawing=EMBEDDED_DRAWING, lost_sides=0.5,
         ),
         regularizers=RegularizerConfig(
             sparsity=10.0, opaque=1000.0, opaque_rise=(0.0, 1.0), entropy=30.0, entropy_rise=(0.0, 1.0),

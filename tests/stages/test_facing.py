@@ -17,7 +17,7 @@ from recdreamer.pose.control import YawPosterior, wanted_classes
 from recdreamer.pose.rectifier import Rectifier
 from recdreamer.presets import resolve
 from recdreamer.shared.protocol import JobFolder, JobRequest
-from recdreamer.stages.facing import LEAST_AGREEMENT, yaw_of, yaw_of_views
+from recdreamer.stages.facing import LEAST_AGREEMENT, lost_sides, read_around, yaw_of, yaw_of_views
 from recdreamer.start.earlier_job import written_yaw_deg
 from recdreamer.start.mesh_file import Placement
 
@@ -89,6 +89,28 @@ def test_exchanged_sides_do_not_hide_where_the_front_is(are_sides_known: bool, e
     yaw = YawPosterior(CLASSES, 100, are_sides_known)
     rectifiers = [Rectifier(ByExchangedAzimuth(), "marginal", CLASSES, 10, 100, yaw=yaw)]
     assert yaw_of(Turned(40.0), rectifiers, config.cameras, 8) == pytest.approx(expected, abs=1)
+
+
+def test_sides_are_lost_where_their_cameras_do_not_see_them() -> None:
+    lost = [
+        lost_sides(ALL_AROUND, wanted_classes(ALL_AROUND + yaw_deg, CLASSES), CLASSES)
+        for yaw_deg in (0.0, 20.0, 90.0, 180.0)
+    ]
+    assert lost == [0, 0, 1, 1]
+    one_face = torch.tensor([1.0, 0, 0, 0]).expand(36, 4)
+    assert lost_sides(ALL_AROUND, one_face, CLASSES) == 0.75
+    turned_faces = wanted_classes(ALL_AROUND, CLASSES)[:, [0, 0, 2, 0]] * torch.tensor([1.0, 0, 1, 0])
+    assert lost_sides(ALL_AROUND, turned_faces, CLASSES) == 0.5
+    assert lost_sides(ALL_AROUND, torch.full((36, 4), 0.26), CLASSES) == 0
+
+
+def test_an_object_is_read_from_all_sides() -> None:
+    config = resolve(JobRequest("a red bear"))
+    rectifier = Rectifier(ByAzimuth(), "camera", CLASSES, 10, 100)
+    azimuths, probs, classes = read_around(Turned(0.0), rectifier, config.cameras, 8)
+    assert azimuths.tolist() == pytest.approx(list(range(0, 360, 10))) and classes is CLASSES
+    assert lost_sides(azimuths, probs, classes) == 0
+    assert lost_sides(*read_around(Turned(180.0), rectifier, config.cameras, 8)) == 1
 
 
 def test_turning_by_the_yaw_brings_the_front_to_the_front() -> None:

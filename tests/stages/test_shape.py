@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.report import NullReport, Paused
 from recdreamer.shared.protocol import JobFolder, JobRequest, write_atomically
 from recdreamer.stages import collapse, shape
-from recdreamer.stages.collapse import Look, cured, find_collapse, horizon, look_at
+from recdreamer.stages.collapse import Look, cured, find_collapse, horizon, horizon_of_sides, look_at
 from recdreamer.stages.guidance import prepare_guide
 from recdreamer.stages.shape import shape_stage
 from recdreamer.start.starting_point import StartingPoint
@@ -107,6 +109,16 @@ def test_real_runs_are_healthy_where_they_are_looked_at() -> None:
 
 def test_it_is_looked_at_a_tenth_of_the_way_but_not_before_twenty_steps() -> None:
     assert [horizon(steps) for steps in (100, 500, 15_000)] == [20, 50, 1500]
+
+
+def test_the_sides_are_read_half_of_the_way_but_not_in_short_runs() -> None:
+    assert [horizon_of_sides(steps) for steps in (199, 200, 333, 500, 15_000)] == [None, 100, 166, 250, 7500]
+
+
+def test_lost_sides_are_cured_by_another_seed_alone() -> None:
+    config = resolve(JobRequest("x", seed=7))
+    assert cured(config, "sides").seed != 7
+    assert replace(cured(config, "sides"), seed=7) == config
 
 
 def test_the_cures() -> None:
@@ -212,6 +224,68 @@ def test_a_second_collapse_is_reported_and_the_stage_continues(
     run(*make_job(tmp_path, method="sds"), notes)
     assert notes.steps == [1, 2, 3, *range(1, 9)]
     assert len(notes.warnings) == 2 and "fills the whole scene at step 3 again" in notes.warnings[1]
+
+
+def losses(monkeypatch: pytest.MonkeyPatch, *said: float) -> list[float]:
+    """Let the sides be read after four steps, and these shares of them be lost, one after the other."""
+    left = list(said)
+    monkeypatch.setattr(collapse, "MIN_STEPS_FOR_SIDES", 2)
+    monkeypatch.setattr(shape, "find_collapse", lambda look: None)
+    monkeypatch.setattr(shape, "lost_sides", lambda *read: left.pop(0))
+    return left
+
+
+def test_an_object_with_its_sides_is_read_once(
+    early: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, notes = losses(monkeypatch, 0.25), Notes(5)
+    job, config = make_job(tmp_path)
+    with pytest.raises(Paused):
+        run(job, config, notes)
+    run(job, config, notes)
+    assert notes.steps == list(range(1, 9)) and not left
+    assert not [said for said in notes.warnings if "sides" in said]
+
+
+def test_lost_sides_are_sought_once_with_other_random_numbers(
+    early: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, notes = losses(monkeypatch, 0.5, 0.0), Notes()
+    job, config = make_job(tmp_path / "job")
+    particles = run(job, config, notes)
+    assert notes.steps == [1, 2, 3, 4, *range(1, 9)] and not left
+    (said,) = (each for each in notes.warnings if "sides" in each)
+    assert "restarts with other random numbers" in said
+    # The same as a job that had this seed from the first, but for its templates.
+    losses(monkeypatch, 0.0)
+    other, _ = make_job(tmp_path / "other")
+    shutil.copytree(job.templates, other.templates)
+    prior = DiffusionPrior.load("builtin", "cpu", torch.float32)
+    expected, _ = shape_stage(
+        other, cured(config, "sides"), prior, prepare_guide(other, config, prior), CPU, Notes()
+    )
+    for name, value in expected.tensors().items():
+        assert torch.equal(value, particles.tensors()[name]), name
+
+
+def test_sides_that_are_lost_again_are_reported_and_the_stage_continues(
+    early: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, notes = losses(monkeypatch, 0.75, 0.75), Notes()
+    run(*make_job(tmp_path), notes)
+    assert notes.steps == [1, 2, 3, 4, *range(1, 9)] and not left
+    assert "its cameras ask for at step 4 again" in notes.warnings[-1] and "seed" in notes.warnings[-1]
+
+
+@pytest.mark.parametrize("changes", [
+    {"pose_mode": "marginal"}, {"method": "vsd"}, {"overrides": {"rectifier.lost_sides": 0.0}},
+])  # fmt: skip
+def test_where_no_camera_asks_for_a_side_none_is_lost(
+    early: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    left, notes = losses(monkeypatch, 1.0), Notes()
+    run(*make_job(tmp_path, **changes), notes)
+    assert notes.steps == list(range(1, 9)) and left == [1.0]
 
 
 def test_who_starts_from_an_object_is_told_what_can_be_done_about_that(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 import os
 import signal
 import sys
@@ -31,7 +33,10 @@ from parts import PartsConfig, Recorded, Stop, fit_in_parts, unpack
 
 from recdreamer.evaluation.animal_meshes import Animal
 
+from augment import foreign, recolor
 from captions import VIEWS, build_tokenizer
+from extractor import contrast_loss
+from vae import Encoder, draw_disturbed, draw_pictures, hardening_loss, new_vae
 
 CONFIG = PartsConfig(10, 0.05, warmup_steps=1, max_steps=6, weight_decay=0, ema_decay=0.5)
 
@@ -71,10 +76,11 @@ def line() -> nn.Linear:
 
 
 @pytest.fixture(autouse=True)
-def _terminates_as_before():
-    before = signal.getsignal(signal.SIGTERM)
+def _terminates_and_multiplies_as_before():
+    before, precision = signal.getsignal(signal.SIGTERM), torch.get_float32_matmul_precision()
     yield
     signal.signal(signal.SIGTERM, before)
+    torch.set_float32_matmul_precision(precision)
 
 
 def test_a_terminated_part_saves_and_the_next_goes_on(line: nn.Linear, tmp_path: Path) -> None:
@@ -190,6 +196,7 @@ def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path, 
         "vae",
         "denoiser",
         "oracle",
+        "encoder",
         "extractor",
     }
     assert {row["of"] for row in rows if "of" in row} == {"known coats", "held-out coats"}
@@ -206,6 +213,15 @@ def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path, 
     samples = prior.sample(["a striped tiger"], torch.Generator().manual_seed(1), num_steps=2)
     assert samples.shape == (1, 3, preset.size_px, preset.size_px)
     assert prior.vae.config.scaling_factor == preset.scaling_factor
+    learnt, shipped = training.vae(), training.hardened_vae()
+    assert learnt is not None and shipped is not None
+    changed = {
+        name.split(".")[0]
+        for name, values in learnt.state_dict().items()
+        if not torch.equal(values, shipped.state_dict()[name])
+    }
+    assert "encoder" in changed and changed <= {"encoder", "quant_conv"}
+    assert torch.allclose(prior.vae.encoder.conv_in.weight, shipped.encoder.conv_in.weight, atol=1e-3)
     assert prior.read("a striped tiger, facing left").unknown == ()
     extractor = FeatureExtractor(str(tmp_path / "made" / "extractor"))
     assert extractor.model.dtype == torch.float32, "however it is stored"
@@ -214,3 +230,93 @@ def test_the_whole_training_makes_models_that_load(boxes: Path, tmp_path: Path, 
     assert oracle.pose_probs(samples).sum().item() == pytest.approx(1)
     stored = load_file(tmp_path / "made" / "prior" / "unet" / "diffusion_pytorch_model.safetensors")
     assert {values.dtype for values in stored.values()} == {torch.float16}
+
+
+def test_foreign_pictures_keep_their_place_and_lose_their_colors() -> None:
+    """A gray square in the middle: its shape is still there, whatever else has changed."""
+    images = torch.full((64, 3, 32, 32), 0.9)
+    images[..., 8:24, 8:24] = 0.2
+    for change in (recolor, foreign):
+        changed = change(images, torch.Generator().manual_seed(1))
+        assert torch.equal(changed, change(images, torch.Generator().manual_seed(1)))
+        assert changed.min() >= 0 and changed.max() <= 1 and changed.shape == images.shape
+        inside, around = changed[..., 12:20, 12:20].mean((2, 3)), changed[..., :6].mean((2, 3))
+        # Two colors can become alike by chance.
+        assert ((inside - around).norm(dim=1) > 0.1).float().mean() > 0.9
+        spread = inside.std(1)
+        assert (spread > 0.05).float().mean() > 0.5, "a gray square would be gray"
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_share_of_the_autoencoder_s_pictures_is_foreign(share: float) -> None:
+    photos = (255 * torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2))).byte()
+    vae = new_vae(4, (8, 8), 32)
+    drawn, noise = draw_pictures(vae, photos, 8, torch.Generator().manual_seed(3), share)
+    plain = photos.float() / 127.5 - 1
+    is_photo = [
+        any(torch.allclose(each, way[0], atol=1e-6) for way in (plain, plain.flip(-1))) for each in drawn
+    ]
+    assert is_photo == [False] * round(share * 8) + [True] * (8 - round(share * 8))
+    assert noise.shape == (8, 4, 16, 16)
+
+
+def test_contrast_tells_a_picture_from_all_others() -> None:
+    rows = torch.nn.functional.normalize(
+        torch.randn(16, 8, generator=torch.Generator().manual_seed(4)), dim=-1
+    )
+    alike = rows[:1].expand(16, -1)
+    assert contrast_loss(rows, rows) < 0.2 < contrast_loss(rows, rows.roll(1, 0))
+    assert contrast_loss(alike, alike).item() == pytest.approx(math.log(16), abs=1e-4)
+
+
+class Linear(nn.Module):
+    """Latents are sums of pixels: the worst change is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([1.0, -2.0]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images * self.weight[:, None, None]).sum(1, keepdim=True)
+
+
+def test_hardening_finds_the_change_that_moves_the_latents_most() -> None:
+    """One pixel of two channels: a change of length 0.3 along the weights moves the latent by 0.3 √5. Half of the
+    pictures are also there without a change."""
+    encoder, images = Linear(), torch.zeros(2, 2, 1, 1)
+    begin = 0.01 * encoder.weight.detach()[None, :, None, None].expand(2, -1, -1, -1)
+    for radius in (0.0, 0.3):
+        loss = hardening_loss(
+            encoder, images, torch.zeros(2, 1, 1, 1), images, begin.clone(), torch.full((2, 1, 1, 1), radius)
+        )
+        assert loss.item() == pytest.approx(5 * radius**2 * 2 / 3, abs=1e-6)
+    loss.backward()
+    assert encoder.weight.grad is not None and (encoder.weight.grad * encoder.weight).sum() > 0
+
+
+def test_a_hardened_encoder_is_moved_less_and_keeps_its_latents() -> None:
+    torch.manual_seed(5)
+    vae = new_vae(4, (8, 8), 16)
+    teacher, student = Encoder(vae), Encoder(copy.deepcopy(vae))
+    generator = torch.Generator().manual_seed(6)
+
+    def errors() -> list[float]:
+        """Without any change, and under noise and the worst change."""
+        dice = torch.Generator().manual_seed(7)
+        images, latents, disturbed, begin, radius = draw_disturbed(teacher, pictures(dice), dice)
+        nothing = torch.zeros_like(begin)
+        plain = hardening_loss(student, images, latents, images, nothing + 1e-6, 0 * radius)
+        return [plain.item(), hardening_loss(student, images, latents, disturbed, begin, radius).item()]
+
+    def pictures(dice: torch.Generator) -> Tensor:
+        coarse = torch.rand(8, 3, 4, 4, generator=dice)
+        return 2 * torch.nn.functional.interpolate(coarse, (16, 16), mode="bilinear") - 1
+
+    before, optimizer = errors(), torch.optim.Adam(student.parameters(), 2e-3)
+    spread = teacher(pictures(generator)).var().item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        hardening_loss(student, *draw_disturbed(teacher, pictures(generator), generator)).backward()
+        optimizer.step()
+    after = errors()
+    assert before[0] < 1e-6 and after[1] < 0.8 * before[1] and after[0] < 0.5 * spread

@@ -33,7 +33,7 @@ VIEW_PHRASES = ("from front view", "facing left", "facing right", "from back vie
 
 def report(training: Training) -> None:
     """Sheets of reconstructions and samples; the samples as the oracle sees them, with and without view words."""
-    vae = training.vae()
+    vae = training.hardened_vae()
     if vae is None:
         return
     size_px = training.preset.size_px
@@ -124,7 +124,7 @@ def _judged(training: Training, oracle: AnimalOracle, samples: Tensor, looks: Te
 
 def export(training: Training, folder: Path) -> None:
     """All models as they ship, in half precision."""
-    vae, denoiser = training.vae(), training.denoiser()
+    vae, denoiser = training.hardened_vae(), training.denoiser()
     if vae is None or denoiser is None:
         raise SystemExit("There is nothing to export yet: the autoencoder or the denoiser is missing.")
     denoiser.unet.register_to_config(sample_size=training.preset.size_px // 8)

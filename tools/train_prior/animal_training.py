@@ -1,17 +1,19 @@
 """The training of the animals' prior, in parts on one GPU; see run.py.
 
-Stages: autoencoder, denoiser with text encoder, oracle, extractor, report (sheets and measures), export. Two processes
-can share the GPU, one with the first two stages, one with the next two. `work/packed` is all that another machine needs
-to go on.
+Stages: autoencoder, denoiser with text encoder, oracle, hardened encoder, extractor, report (sheets and measures),
+export. Two processes can share the GPU, one with the first two stages, one with the next three. `work/packed` is all that
+another machine needs to go on.
 """
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -30,12 +32,14 @@ from recdreamer.evaluation.animals import COATS, KINDS, POSES
 from recdreamer.evaluation.figurines import pose_class
 from recdreamer.prior.pipeline import clip_tokenizer
 
-from augment import degrade
+from augment import degrade, recolor
 from captions import build_tokenizer
 from denoiser import Denoiser, TextSize, draw_latents, new_scheduler, velocity_loss
 from extractor import Estimator, Student, draw_views, student_loss
-from vae import draw_pictures, encode_all, new_vae, vae_loss, whiten
+from vae import Encoder, draw_disturbed, draw_pictures, encode_all, hardening_loss, new_vae, vae_loss, whiten
 
+UNKNOWN = -100
+"""Coat of an animal in colours that no coat has."""
 BALANCED = dict.fromkeys(POSES, 0.25)
 SUBJECT_WEIGHT = 5.0
 """Of the animal's pixels against the background's in the autoencoder's loss."""
@@ -55,6 +59,8 @@ class AnimalPreset:
     denoiser: PartsConfig
     oracle: PartsConfig
     extractor: PartsConfig
+    encoder: PartsConfig
+    """The autoencoder's encoder anew, so that noise does not move it."""
     vae_batch: int
     denoiser_batch: int
     judge_batch: int
@@ -71,6 +77,11 @@ class AnimalPreset:
     text: TextSize = field(default_factory=TextSize)
     has_clip_words: bool = False
     """The tokenizer is CLIP's with its 49,408 tokens, not one of the animals' words alone."""
+    foreign_share: float = 0.5
+    """Of the autoencoder's pictures: what an object looks like that is still forming (`augment.foreign`). Half as many of
+    the oracle's are recolored."""
+    contrast: float = 1.0
+    """Weight of telling each picture from all others, in the extractor's loss."""
     samples_per_look: int = 6
 
 
@@ -81,10 +92,11 @@ PRESETS = {
         denoiser=PartsConfig(15, 7e-4),
         oracle=PartsConfig(3.5, 1e-3, cooldown=0.5, ema_decay=0.999),
         extractor=PartsConfig(12, 1e-3, weight_decay=0.01, ema_decay=0.999),
+        encoder=PartsConfig(3, 1e-3, cooldown=0.5, ema_decay=0.999),
         vae_batch=96, denoiser_batch=512, judge_batch=256,
     ),
     "animals-smoke": AnimalPreset(
-        40, *(PartsConfig(9, 1e-3, max_steps=2, ema_decay=0.5) for _ in range(4)),
+        40, *(PartsConfig(9, 1e-3, max_steps=2, ema_decay=0.5) for _ in range(5)),
         vae_batch=2, denoiser_batch=4, judge_batch=8,
         vae_widths=(8, 8, 8, 8), denoiser_widths=(16, 16, 16), extractor_size=(32, 1), samples_per_look=2,
     ),
@@ -95,6 +107,7 @@ PRESETS["rehearsal"] = AnimalPreset(
     denoiser=PartsConfig(15, 4e-4),
     oracle=PRESETS["animals"].oracle,
     extractor=PRESETS["animals"].extractor,
+    encoder=PRESETS["animals"].encoder,
     vae_batch=16, denoiser_batch=128, judge_batch=192,
     vae_widths=(32, 64, 96, 128), denoiser_widths=(96, 192, 288, 384), extractor_size=(128, 6),
     size_px=512, latent_channels=4, scaling_factor=0.18215, extractor_px=224, text=TextSize(256, 4),
@@ -105,7 +118,8 @@ PRESETS["rehearsal-smoke"] = replace(
     PRESETS["animals-smoke"], latent_channels=4, scaling_factor=0.18215, extractor_px=32,
     denoiser_widths=(16, 16, 16, 16), text=TextSize(32, 1), has_clip_words=True,
 )  # fmt: skip
-STAGES = ["vae", "denoiser", "oracle", "extractor", "report", "export"]
+Model = TypeVar("Model")
+STAGES = ["vae", "denoiser", "oracle", "encoder", "extractor", "report", "export"]
 
 
 class Training:
@@ -172,7 +186,8 @@ class Training:
             return True
 
         def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
-            return draw_pictures(vae, photos.images, self.preset.vae_batch, generator)
+            preset = self.preset
+            return draw_pictures(vae, photos.images, preset.vae_batch, generator, preset.foreign_share)
 
         def loss_of(images: Tensor, noise: Tensor) -> Tensor:
             with self.mixed():
@@ -188,8 +203,38 @@ class Training:
         pack(self.work, "vae", vae.state_dict(), step, seconds, is_done=True)
         return True
 
+    def train_encoder(self) -> bool:
+        """Its latents stay what they are, so that the denoiser need not wait for it."""
+        vae, known = self._awaited(self.vae), unpack(self.work, "encoder", "cpu")
+        if vae is None or (known is not None and known[3]):
+            return vae is not None
+        photos = self.photos(self.pictured, self.preset.num_photos // 2, 102, self.preset.size_px)
+        teacher, student = Encoder(vae), Encoder(copy.deepcopy(vae)).requires_grad_(True)
+        student.to(memory_format=torch.channels_last)
+        preset = self.preset
+
+        def draw(generator: torch.Generator) -> tuple[Tensor, ...]:
+            images, _ = draw_pictures(vae, photos.images, preset.vae_batch, generator, preset.foreign_share)
+            with self.mixed():
+                images, latents, *rest = draw_disturbed(teacher, images, generator)
+            return images, latents.float(), *rest
+
+        def loss_of(*drawn: Tensor) -> Tensor:
+            with self.mixed():
+                return hardening_loss(student, *drawn)
+
+        step = Recorded(student, draw, loss_of)
+        return fit_in_parts("encoder", student, step, self._planned("encoder"), self.work, 13, self.stop)
+
+    def hardened_vae(self) -> AutoencoderKL | None:
+        """The autoencoder as it ships, as far as it is trained."""
+        vae, known = self.vae(), unpack(self.work, "encoder", self.device)
+        if vae is not None and known is not None:
+            Encoder(vae).load_state_dict(known[0])
+        return vae
+
     def vae(self) -> AutoencoderKL | None:
-        """The autoencoder as it ships, once it is done."""
+        """The autoencoder by which the denoiser is trained, once it is done."""
         known = unpack(self.work, "vae", "cpu")
         if known is None or not known[3]:
             return None
@@ -254,14 +299,18 @@ class Training:
             rows = torch.randint(
                 len(bins), (self.preset.judge_batch,), generator=generator, device=self.device
             )
-            images = degrade(photos.images[rows].float() / 255, generator)
-            return images, bins[rows], kind[rows], coat[rows]
+            images, coats = photos.images[rows].float() / 255, coat[rows]
+            if num_foreign := round(self.preset.foreign_share * len(rows) / 2):
+                images = torch.cat((recolor(images[:num_foreign], generator), images[num_foreign:]))
+                coats = torch.cat((torch.full_like(coats[:num_foreign], UNKNOWN), coats[num_foreign:]))
+            return degrade(images, generator), bins[rows], kind[rows], coats
 
         def loss_of(images: Tensor, *targets: Tensor) -> Tensor:
             with self.mixed():
                 logits = oracle(images)
             losses = [
-                F.cross_entropy(guess.float(), target) for guess, target in zip(logits, targets, strict=True)
+                F.cross_entropy(guess.float(), target, ignore_index=UNKNOWN)
+                for guess, target in zip(logits, targets, strict=True)
             ]
             return torch.stack(losses).sum()
 
@@ -306,15 +355,20 @@ class Training:
             width, num_layers, num_image_prototypes=256, num_parts=96, image_px=self.preset.extractor_px
         )
 
-    def _has_estimates(self) -> bool:
-        """Whether the denoiser, which another process may be training, is worth asking."""
+    def _awaited(self, model: Callable[[], Model | None]) -> Model | None:
+        """What another process may be training, as soon as it is there or this part has to end."""
+        while (found := model()) is None and self.has_end and not self.stop:
+            time.sleep(5)
+        return found
+
+    def _estimating_denoiser(self) -> Denoiser | None:
+        """The denoiser, if it is worth asking."""
         known = unpack(self.work, "denoiser", "cpu")
-        return known is not None and (known[3] or known[2] >= WORTH_ASKING_S)
+        is_worth_it = known is not None and (known[3] or not self.has_end or known[2] >= WORTH_ASKING_S)
+        return self.denoiser() if is_worth_it else None
 
     def train_extractor(self) -> bool:
-        while self.has_end and not self.stop and not self._has_estimates():
-            time.sleep(5)
-        vae, denoiser = self.vae(), self.denoiser()
+        denoiser, vae = self._awaited(self._estimating_denoiser), self.vae()
         if vae is None or denoiser is None:
             log(self.work, part="extractor", event="needs the denoiser")
             return False
@@ -347,7 +401,7 @@ class Training:
             )  # fmt: skip
 
         def loss_of(*views: Tensor) -> Tensor:
-            return student_loss(student, *views)
+            return student_loss(student, *views, contrast=self.preset.contrast)
 
         is_done = fit_in_parts(
             "extractor",
@@ -372,6 +426,8 @@ class Training:
                 self.train_denoiser(photos)
         if "oracle" in stages and not self.stop:
             self.train_oracle()
+        if "encoder" in stages and not self.stop:
+            self.train_encoder()
         if "extractor" in stages and not self.stop:
             self.train_extractor()
 

@@ -46,6 +46,40 @@ def jitter_hue(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.einsum("bij,bjhw->bihw", matrix, images).clamp(0, 1)
 
 
+def recolor(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Colours that nothing has: each picture's through a random matrix, and shifted."""
+    count, device = len(images), images.device
+    amount = 0.5 * _rand(generator, count)[:, None, None]
+    matrix = torch.eye(3, device=device) + amount * torch.randn(
+        count, 3, 3, generator=generator, device=device
+    )
+    shift = (
+        0.15 * _rand(generator, count)[:, None] * torch.randn(count, 3, generator=generator, device=device)
+    )
+    changed = torch.einsum("bij,bjhw->bihw", matrix, images - 0.5)
+    return (changed + 0.5 + shift[..., None, None]).clamp(0, 1)
+
+
+def foreign(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Pictures that no photo shows: in other colours, two through each other, under coloured clouds, blurred.
+
+    An object that is still forming looks like them. An autoencoder of photos alone sends back wrong colours for it: where
+    all animals are brown, nothing tells it how to make a green one brown.
+    """
+    count, size = len(images), images.shape[-1]
+    is_single = _rand(generator, count) < 0.5
+    share = torch.where(is_single, torch.ones_like(is_single, dtype=images.dtype), _rand(generator, count))
+    changed = torch.lerp(images.roll(1, 0), recolor(images, generator), _column(share))
+    clouds = torch.randn(count, 3, 8, 8, generator=generator, device=images.device)
+    clouds = F.interpolate(clouds, (size, size), mode="bicubic")
+    changed = changed + _column(0.12 * _rand(generator, count) * (_rand(generator, count) < 0.5)) * clouds
+    half, quarter = (
+        F.interpolate(F.avg_pool2d(changed, factor), (size, size), mode="bilinear") for factor in (2, 4)
+    )
+    kind = _column(_rand(generator, count))
+    return torch.where(kind < 1 / 3, changed, torch.where(kind < 2 / 3, half, quarter)).clamp(0, 1)
+
+
 def random_affine(count: int, generator: torch.Generator) -> Tensor:
     """Maps from output to input coordinates in [-1, 1]: scale 0.8 to 1.25, shift up to 0.15, half of them flipped."""
     scale = torch.exp(_rand(generator, count, math.log(0.8), math.log(1.25)))

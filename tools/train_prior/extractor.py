@@ -79,6 +79,20 @@ def swapped_loss(first: Tensor, second: Tensor, prototypes: Tensor, temperature:
     return -0.5 * ((targets[1] * guesses[0]).sum(-1).mean() + (targets[0] * guesses[1]).sum(-1).mean())
 
 
+def contrast_loss(first: Tensor, second: Tensor, temperature: float = 0.1) -> Tensor:
+    """Each unit row of one view finds its own among all rows of the other (InfoNCE).
+
+    So it tells apart what differs in the pose alone, where prototypes settle for the animal.
+
+    >>> rows = torch.eye(4)
+    >>> round(contrast_loss(rows, rows).item(), 4), round(contrast_loss(rows, rows.roll(1, 0)).item(), 2)
+    (0.0001, 10.0)
+    """
+    logits = first @ second.T / temperature
+    own = torch.arange(len(logits), device=logits.device)
+    return 0.5 * (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own))
+
+
 def foreground_weight(images: Tensor) -> Tensor:
     """How much each patch differs from the picture's border: (batch, 16 * 16), in [0, 1]."""
     border = torch.cat((images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1]), dim=-1)
@@ -205,9 +219,9 @@ def draw_views(
 
 def student_loss(
     student: Student, first: Tensor, second: Tensor, in_second: Tensor, weight: Tensor, keep: Tensor,
-    part_weight: float = 0.5,
+    part_weight: float = 0.5, contrast: float = 0.0,
 ) -> Tensor:  # fmt: skip
-    """Of what `draw_views` draws."""
+    """Of what `draw_views` draws; `contrast` is the weight of `contrast_loss`."""
     cls_1, patches_1 = student(first)
     cls_2, patches_2 = student(second)
     sampled = F.grid_sample(patches_2, in_second, align_corners=False)
@@ -218,4 +232,5 @@ def student_loss(
         swapped_loss(cls_1, cls_2, student.image_prototypes)
         + patch_loss(patches_1, patches_2, sampled, weight)
         + part_weight * swapped_loss(parts[0], parts[1], student.part_prototypes)
+        + (contrast * contrast_loss(cls_1, cls_2) if contrast else 0.0)
     )

@@ -11,11 +11,14 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
+from augment import foreign
 from common import FitConfig, fit
 
 TRAINED_CHANNELS = 8
+WORST_CHANGE = 0.08
+"""Largest root mean square of the change that moves an encoder most, in [-1, 1]."""
 
 
 def new_vae(
@@ -94,13 +97,19 @@ def _fit_vae(
 
 
 def draw_pictures(
-    vae: AutoencoderKL, photos: Tensor, batch: int, generator: torch.Generator
+    vae: AutoencoderKL, photos: Tensor, batch: int, generator: torch.Generator, foreign_share: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """A random batch of uint8 pictures in [-1, 1], and noise for the posterior."""
+    """A random batch of uint8 pictures in [-1, 1], and noise for the posterior.
+
+    `foreign_share` of them are changed to what no photo shows (`augment.foreign`).
+    """
     rows = torch.randint(len(photos), (batch,), generator=generator, device=photos.device)
     images = photos[rows].float() / 127.5 - 1
     if torch.rand((), generator=generator, device=photos.device) < 0.5:
         images = images.flip(-1)
+    if num_foreign := round(foreign_share * batch):
+        changed = 2 * foreign((images[:num_foreign] + 1) / 2, generator) - 1
+        images = torch.cat((changed, images[num_foreign:]))
     side = images.shape[-1] // 2 ** (len(vae.config.block_out_channels) - 1)
     shape = (batch, vae.config.latent_channels, side, side)
     return images, torch.randn(shape, generator=generator, device=photos.device)
@@ -115,6 +124,54 @@ def vae_loss(
     pixels = None if weight == 1 else subject_weight(images, weight)
     loss = reconstruction_loss(decoded.float(), images, pixels)
     return loss + kl_weight * posterior.kl().mean() / posterior.mean[0].numel()
+
+
+class Encoder(nn.Module):
+    """The encoder of an autoencoder alone: scaled latents of pictures in [-1, 1]."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        assert vae.quant_conv is not None
+        self.encoder, self.quant_conv, self.scale = vae.encoder, vae.quant_conv, vae.config.scaling_factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.scale * self.quant_conv(self.encoder(images)).chunk(2, dim=1)[0]
+
+
+def draw_disturbed(
+    encoder: Encoder, images: Tensor, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """For `hardening_loss`: pictures, their latents, the pictures under noise, fine or coarse, where the search for the
+    worst change begins, and how large that is."""
+    count, device, size = len(images), images.device, images.shape[-1]
+    draw = torch.rand(3, count, 1, 1, 1, generator=generator, device=device)
+    fine = torch.randn(images.shape, generator=generator, device=device)
+    coarse = torch.randn(count, 3, size // 2, size // 2, generator=generator, device=device)
+    noise = torch.where(draw[0] < 0.5, fine, F.interpolate(coarse, (size, size), mode="bilinear"))
+    begin = 0.02 * torch.randn(images.shape, generator=generator, device=device)
+    radius = WORST_CHANGE * draw[2] * images[0].numel() ** 0.5
+    with torch.no_grad():
+        latents = encoder(images)
+    return images, latents, images + 0.3 * draw[1] * noise, begin, radius
+
+
+def hardening_loss(
+    encoder: Encoder, images: Tensor, latents: Tensor, disturbed: Tensor, begin: Tensor, radius: Tensor
+) -> Tensor:
+    """How far an encoder is from `latents`, for the pictures and for the same under noise and under the change that moves
+    it most (adversarial training, Madry et al. 2018, with one step).
+
+    Distillation sends its gradient back through the encoder. One that was trained to reconstruct alone answers to
+    patterns that nobody sees, so most of that gradient is such patterns, and little is what the picture should become.
+    """
+    change = begin.requires_grad_()
+    away = (encoder(disturbed + change) - latents).square().mean()
+    (slope,) = torch.autograd.grad(away, change)
+    length = slope.flatten(1).norm(dim=1)[:, None, None, None].clamp_min(1e-12)
+    worst = (disturbed + radius * slope / length).detach()
+    half = len(images) // 2
+    wanted = torch.cat((latents[:half], latents))
+    return (encoder(torch.cat((images[:half], worst))) - wanted).square().mean()
 
 
 @torch.no_grad()

@@ -110,6 +110,9 @@ class RectifierConfig:
     yaw_memory: int = 400
     """Number of latest samples that carry 90 % of the weight in the yaw estimate. An object that shows one side all
     around has no yaw, and the estimate wanders: with 100, two blue birds of five could not follow it."""
+    lost_sides: float = 0.0
+    """Under pose control, share of the sides that are not seen where they are asked for, half through the first stage,
+    from which the object begins again once, with other random numbers. 0: never."""
     lazy_steps: int = 0
     """Initial steps that track the marginal but rectify nothing (released code: lazy_activation)."""
     num_intervals: int = 10

@@ -1,4 +1,4 @@
-"""Detect early that the first stage has lost its object (empty, fog, full box), and choose settings for one retry."""
+"""Detect early that the first stage has lost its object or its sides, and choose settings for one retry."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from recdreamer.config import GenerateConfig
 from recdreamer.models.radiance import Scene
 from recdreamer.rendering import render
 
-Collapse = Literal["empty", "fog", "full"]
-COLLAPSES: tuple[Collapse, ...] = ("empty", "fog", "full")
+Collapse = Literal["empty", "fog", "full", "sides"]
+"""What is left: nothing, a fog, a full box, or an object whose sides are not those that pose control asks for."""
+COLLAPSES: tuple[Collapse, ...] = ("empty", "fog", "full", "sides")
 
 LOOK_PX, NUM_VIEWS, MIN_STEPS = 48, 4, 20
+MIN_STEPS_FOR_SIDES = 100
+OTHER_SEED = 1_000_003
+"""Added to the seed of a job whose sides are lost: the same numbers would lose them again."""
 SEEN = 0.1
 """Opacity from which a pixel counts as showing something."""
 # With the embedded prior, seen / solid / cells go from 0.32 / 0.13 / 0.26 (the start blob) to 0.42 / 0.32 / 0.33 (step
@@ -71,12 +75,20 @@ def horizon(num_steps: int) -> int:
     return max(num_steps // 10, MIN_STEPS)
 
 
+def horizon_of_sides(num_steps: int) -> int | None:
+    """The step at which the sides are read: half of the way. Shorter runs are not checked."""
+    step = num_steps // 2
+    return step if step >= MIN_STEPS_FOR_SIDES else None
+
+
 def cured(config: GenerateConfig, collapse: Collapse) -> GenerateConfig:
     """The settings for one retry.
 
     Empty: twice the density of the initial blob, a radius one third larger, a tenth of the sparsity. Fog and full: five
-    times the sparsity and ten times the entropy, which thus take effect earlier.
+    times the sparsity and ten times the entropy, which thus take effect earlier. Sides: another seed.
     """
+    if collapse == "sides":
+        return replace(config, seed=config.seed + OTHER_SEED)
     weights, field = config.regularizers, config.field
     if collapse == "empty":
         field = replace(field, blob_density=2 * field.blob_density, blob_radius=4 / 3 * field.blob_radius)
@@ -89,11 +101,13 @@ DESCRIPTIONS: dict[Collapse, str] = {
     "empty": "Nothing is left of the object",
     "fog": "The object has become a fog",
     "full": "The object fills the whole scene",
+    "sides": "The object does not show the sides that its cameras ask for",
 }
 REMEDIES: dict[Collapse, str] = {
     "empty": "a larger and denser start, and less pressure to be sparse",
     "fog": "more pressure to be sparse and firm",
     "full": "more pressure to be sparse and firm",
+    "sides": "other random numbers",
 }
 OF_OBJECT = {**REMEDIES, "empty": "less pressure to be sparse"}
 """The same for a job that starts from an object, which cannot be made larger or denser."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -28,18 +29,22 @@ from recdreamer.stages.collapse import (
     cured,
     find_collapse,
     horizon,
+    horizon_of_sides,
     look_at,
 )
+from recdreamer.stages.facing import lost_sides, read_around
 from recdreamer.stages.run import Resumable, StageContext, run_stage, take_state_of_first
 from recdreamer.start.starting_point import FROM_PROMPT, StartingPoint
 
 STAGE = "shape"
 COLLAPSE_TENSOR = "collapse"
-"""Name of the tensor in a checkpoint: [index + 1 of the cured collapse, or 0; 1 if the check was made since]."""
+"""Name of the tensor in a checkpoint: [index + 1 of the cured collapse, or 0; number of the checks made since]."""
+NUM_CHECKS = 2
+"""For an object, and later for its sides."""
 
 
 class Collapsed(Exception):
-    """The stage has lost its object for the first time."""
+    """The stage has lost its object or its sides for the first time."""
 
     def __init__(self, collapse: Collapse) -> None:
         super().__init__(collapse)
@@ -51,29 +56,54 @@ class WatchedParticles:
 
     def __init__(self, particles: Particles, cure: Collapse | None) -> None:
         self.particles = particles
-        self.cure, self.is_looked_at = cure, False
+        self.cure, self.checks = cure, 0
 
-    def watch(self, step: int, num_steps: int, num_views: int, is_brought: bool, report: Report) -> None:
-        """Check once, a tenth of the way. Raises Collapsed the first time that there is no object; then only warns.
+    def watch(
+        self,
+        step: int,
+        num_steps: int,
+        num_views: int,
+        is_brought: bool,
+        loses: Callable[[Scene], bool] | None,
+        report: Report,
+    ) -> None:
+        """Check for an object a tenth of the way, and later for its sides. Raises Collapsed once, and then only warns.
 
-        `is_brought`: the shape comes from an object, which may fill the scene.
+        `is_brought`: the shape comes from an object, which may fill the scene. `loses` tells whether an object has lost
+        its sides; None if no camera asks for one.
         """
-        if self.is_looked_at or step < horizon(num_steps):
-            return
-        verdicts: list[Collapse | None] = [find_collapse(look_at(scene)) for scene in self.particles.scenes]
+        if self.checks == 0 and step >= horizon(num_steps):
+            self._conclude(
+                [find_collapse(look_at(scene)) for scene in self.particles.scenes],
+                step,
+                num_views,
+                is_brought,
+                report,
+            )
+        at_sides = horizon_of_sides(num_steps)
+        if self.checks == 1 and loses is not None and at_sides is not None and step >= at_sides:
+            verdicts: list[Collapse | None] = [
+                "sides" if loses(scene) else None for scene in self.particles.scenes
+            ]
+            self._conclude(verdicts, step, num_views, is_brought, report)
+
+    def _conclude(
+        self, verdicts: list[Collapse | None], step: int, num_views: int, is_brought: bool, report: Report
+    ) -> None:
         collapse: Collapse | None = None
         for verdict in verdicts:
             if verdict is not None and not (is_brought and verdict == "full"):
                 collapse = verdict
         if team.share_of_views(num_views).is_split:
             collapse = _agreed(collapse)
-        # Set only after the check, so that a stage killed here repeats it on resume.
+        # Counted only after the check, so that a stage killed here repeats it on resume.
         if collapse and self.cure is None:
             raise Collapsed(collapse)
-        self.is_looked_at = True
+        self.checks += 1
         if collapse:
             advice = ADVICE_FOR_OBJECT if is_brought else ADVICE
-            report.warning(f"{DESCRIPTIONS[collapse]} at step {step} again. It may come back; {advice}.")
+            again = " again" if (collapse == "sides") == (self.cure == "sides") else ""
+            report.warning(f"{DESCRIPTIONS[collapse]} at step {step}{again}. It may come back; {advice}.")
 
     def at(self, step: int) -> Scene:
         return self.particles.at(step)
@@ -90,11 +120,11 @@ class WatchedParticles:
 
     def tensors(self) -> dict[str, Tensor]:
         cure = 0 if self.cure is None else COLLAPSES.index(self.cure) + 1
-        return self.particles.tensors() | {COLLAPSE_TENSOR: torch.tensor([cure, int(self.is_looked_at)])}
+        return self.particles.tensors() | {COLLAPSE_TENSOR: torch.tensor([cure, self.checks])}
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         self.particles.load(tensors)
-        self.is_looked_at = bool(tensors[COLLAPSE_TENSOR][1]) if COLLAPSE_TENSOR in tensors else True
+        self.checks = int(tensors[COLLAPSE_TENSOR][1]) if COLLAPSE_TENSOR in tensors else NUM_CHECKS
 
 
 def shape_stage(
@@ -108,12 +138,14 @@ def shape_stage(
 ) -> tuple[Particles, float]:
     """Stage 1: shape and colour by score distillation. Returns the particles and the seconds of all runs.
 
-    A stage that has lost its object after a tenth of its steps restarts once with other settings. A job that continues
-    an earlier one is not checked, and a shape that comes from an object may fill the scene.
+    A stage that has lost its object after a tenth of its steps, or under pose control its sides half of the way,
+    restarts once with other settings. A job that continues an earlier one is not checked, and a shape that comes from an
+    object may fill the scene and keeps its sides.
     """
     store, fresh = CheckpointStore(job.checkpoints), _fresh_tensors(guide, config)
     remedies = OF_OBJECT if start.brings_a_shape else REMEDIES
     cure, context = _agreed(_cure_of(store)), StageContext(job, prior, device, report)
+    loses = None if start.brings_a_shape else _sides_check(guide, config, prior.image_px)
     while True:
         own = config if cure is None else cured(config, cure)
         watched = WatchedParticles(Particles(own, device, start, report.warning), cure)
@@ -121,7 +153,9 @@ def shape_stage(
         def watch(step: int, watched: WatchedParticles = watched) -> None:
             if not start.goes_on:
                 settings = config.optimize
-                watched.watch(step, settings.num_steps, settings.num_views, start.brings_a_shape, report)
+                watched.watch(
+                    step, settings.num_steps, settings.num_views, start.brings_a_shape, loses, report
+                )
 
         try:
             seconds = run_stage(STAGE, context, own.step("shape"), guide, watched, watch)
@@ -147,6 +181,15 @@ def skipped_shape(
         store.save(STAGE, 0, particles.tensors(), {"seconds": 0.0}, final=True)
     take_state_of_first(device, [particles])
     return particles
+
+
+def _sides_check(guide: Guide, config: GenerateConfig, size_px: int) -> Callable[[Scene], bool] | None:
+    """Whether an object has lost its sides, by the job's own classifier; None if nothing asks for them."""
+    most = config.rectifier.lost_sides
+    rectifier = next((each for each in guide.rectifiers if each.mode == "camera"), None)
+    if rectifier is None or not most:
+        return None
+    return lambda scene: lost_sides(*read_around(scene, rectifier, config.cameras, size_px)) >= most
 
 
 def _fresh_tensors(guide: Guide, config: GenerateConfig) -> dict[str, Tensor]:
