@@ -5,7 +5,8 @@
 #                                                      with FROM=models without the first asset, which takes minutes
 #   WALK=install run.sh CHROOT OUT [BACKEND_PYTHON]    Install Backend on the network of this computer, as far as it comes;
 #                                                      with FROM=python where there is a Python that fits
-#   WALK=undo run.sh CHROOT OUT [BACKEND_PYTHON]       undo and redo of everything that changes a scene, and the coarse mesh
+#   WALK=undo run.sh CHROOT OUT [BACKEND_PYTHON]       undo and redo of everything that changes a scene, and the coarse mesh;
+#                                                      with FROM=job without templates and target box
 #   WALK=two run.sh CHROOT OUT [BACKEND_PYTHON]        two Blenders on one data folder; Quit while a job runs
 #   WALK=cluster run.sh CHROOT OUT [BACKEND_PYTHON]    a job on a Ray cluster on this computer, by mouse and keys
 #   WALK=guide run.sh CHROOT OUT [BACKEND_PYTHON]      every picture of docs/guide.md, into docs/images/guide; takes a
