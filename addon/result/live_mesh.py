@@ -191,7 +191,11 @@ def _material() -> bpy.types.Material:
 def leave(*_) -> None:
     """Leave the scene; the next tick adds it again. It is not saved, and it is in no undo step: Blender frees what is in
     none, keeps what has not changed from step to step, and would crash where that still points to it."""
-    remove()
+    scenes = [scene for scene in bpy.data.scenes if NAME in scene.objects]
+    if remove():
+        for scene in scenes:
+            for view_layer in scene.view_layers:
+                view_layer.update()  # So that nothing that Blender has evaluated points to it, either.
 
 
 HANDLERS = ("save_pre", "undo_pre", "redo_pre")

@@ -257,12 +257,14 @@ def test_it_is_gone_before_anything_is_undone_or_redone(start, end, pump_until):
     there = []
 
     def look(*_) -> None:
-        there.append(of_ours())
+        evaluated = [obj.name for obj in bpy.context.view_layer.depsgraph.objects]
+        there.append(of_ours() + [name for name in evaluated if name == NAME])
 
     for name in ("undo_pre", "redo_pre"):
         handlers = getattr(bpy.app.handlers, name)
         handlers.append(look)  # After ours.
         assert NAME in bpy.data.objects
+        bpy.context.view_layer.update()  # As a window does when it draws.
         (bpy.ops.ed.undo if name == "undo_pre" else bpy.ops.ed.redo)()
         handlers.remove(look)
         pump_until(lambda: NAME in bpy.data.objects)
