@@ -7,7 +7,8 @@
 #                                                      with FROM=python where there is a Python that fits
 #   WALK=undo run.sh CHROOT OUT [BACKEND_PYTHON]       undo and redo of everything that changes a scene, and the coarse mesh;
 #                                                      with FROM=job without templates and target box
-#   WALK=two run.sh CHROOT OUT [BACKEND_PYTHON]        two Blenders on one data folder; Quit while a job runs
+#   WALK=two run.sh CHROOT OUT [BACKEND_PYTHON]        two Blenders on one data folder; Quit while a job runs;
+#                                                      with FROM=quit the last part alone
 #   WALK=cluster run.sh CHROOT OUT [BACKEND_PYTHON]    a job on a Ray cluster on this computer, by mouse and keys
 #   WALK=guide run.sh CHROOT OUT [BACKEND_PYTHON]      every picture of docs/guide.md, into docs/images/guide; takes a
 #                                                      quarter of an hour, with FROM=OUT of an earlier run two minutes
@@ -16,7 +17,7 @@
 # NUM_STEPS in the environment, default 40; increase it for screenshots of good results.
 # Needs root: the backend's Python is mounted into the chroot at its own path, read-only.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,17s/^# //p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,18s/^# //p' "$0"; exit 2; }
 here=$(dirname "$(realpath "$0")")
 checkout=$(realpath "$here/../..")
 root=$(realpath "$1")
