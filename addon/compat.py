@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import bpy
 
 from ..backend.recdreamer.shared.protocol import RequestError
@@ -78,3 +80,33 @@ def set_preview_engine(scene: bpy.types.Scene, samples: int) -> None:
             "Without a window, Material Preview needs the Cycles add-on.", "Enable it, or choose Solid."
         ) from None
     scene.cycles.device, scene.cycles.samples = "CPU", samples
+
+
+GIZMO_HAS_UNDO = "use_undo" in bpy.types.Gizmo.bl_rna.properties
+"""Since 5.0 a gizmo whose value is a function of ours can make an undo step of each drag."""
+_dragged = ""
+"""What was dragged by such a gizmo before 5.0, and is no undo step yet."""
+
+
+def let_undo(gizmo: bpy.types.Gizmo) -> None:
+    """Make each drag of a gizmo a step that can be undone; before 5.0 `note_drag` and `push_drag` do it."""
+    if GIZMO_HAS_UNDO:
+        gizmo.use_undo = True
+
+
+def note_drag(what: str) -> None:
+    """Remember what a gizmo is changing."""
+    global _dragged
+    if not GIZMO_HAS_UNDO:
+        _dragged = what
+
+
+def push_drag() -> bool:
+    """Make the undo step of a drag that has ended. Returns False: there is nothing to show. Called by the timer."""
+    global _dragged
+    windows = bpy.context.window_manager.windows
+    if _dragged and not any(window.modal_operators for window in windows):
+        what, _dragged = _dragged, ""
+        with bpy.context.temp_override(window=windows[0]) if windows else nullcontext():
+            bpy.ops.ed.undo_push(message=what)
+    return False

@@ -13,6 +13,9 @@ MARGIN_PX, ICON_PX = 80, 22
 FONT, FONT_POINTS = 0, 11.0
 """Blender's own, in which it draws labels."""
 MIN_WIDTH_PX = 60
+AROUND_PICTURE_PX, UNIT_PX = 132, 20
+"""What is left beside a picture, so that the tab of a new sidebar fits on a screen, and the side of an icon; at a scale
+of 1."""
 
 
 def draw_text(
@@ -35,9 +38,18 @@ def shortened(text: str, context: bpy.types.Context, other_px: float = 0.0) -> s
 
 def room_px(context: bpy.types.Context) -> float:
     """Width of text in the region, at a scale of 1; by default that of a new sidebar."""
+    return _width_px(context) - MARGIN_PX
+
+
+def icon_scale(context: bpy.types.Context, picture_px: int) -> float:
+    """Scale of an icon that shows a square picture pixel by pixel, or as large as the region has room for."""
+    picture_px /= context.preferences.system.ui_scale or 1.0
+    return min(picture_px, max(MIN_WIDTH_PX, _width_px(context) - AROUND_PICTURE_PX)) / UNIT_PX
+
+
+def _width_px(context: bpy.types.Context) -> float:
     scale = context.preferences.system.ui_scale or 1.0
-    width_px = context.region.width / scale if context.region else 292.0
-    return width_px - MARGIN_PX
+    return context.region.width / scale if context.region else 292.0
 
 
 def text_px(text: str) -> float:

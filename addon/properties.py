@@ -29,7 +29,7 @@ from ..backend.recdreamer.shared.protocol import (
     Template,
 )
 from .jobs.errands import CardKey
-from .language.translation import say
+from .language.translation import pose, pose_named, say
 from .pictures import previews
 from .preference_access import get_preferences, model_overrides
 from .shelf import studio
@@ -109,7 +109,27 @@ SHELF_VIEWS = (
 
 
 def _suggest_labels(template: RecDreamerTemplate, context: bpy.types.Context, text: str) -> list[str]:
-    return list(CLASS_AZIMUTHS_DEG)
+    return [pose(label) for label in CLASS_AZIMUTHS_DEG]
+
+
+def show_pose(template: RecDreamerTemplate) -> bool:
+    """Let the card show its pose in the language of the interface. True if it did not."""
+    shown = pose(template.label)
+    if template.shown_label == shown:
+        return False
+    template.shown_label = shown
+    return True
+
+
+def _show_pose(template: RecDreamerTemplate, context: bpy.types.Context) -> None:
+    show_pose(template)
+
+
+def _name_pose(template: RecDreamerTemplate, context: bpy.types.Context) -> None:
+    """Keep the name of the pose that was typed."""
+    if template.shown_label != pose(template.label):
+        template.label = pose_named(template.shown_label)
+        show_pose(template)
 
 
 class RecDreamerTemplate(bpy.types.PropertyGroup):
@@ -123,8 +143,15 @@ class RecDreamerTemplate(bpy.types.PropertyGroup):
     label: StringProperty(
         name="Pose",
         description="The pose that this picture shows. Pictures of the same pose share a name",
+        update=_show_pose,
+    )
+    # Kept, not computed by a `get`, so that a draw, or Blender while it undoes, calls no function of ours.
+    shown_label: StringProperty(
+        name="Pose",
+        description="The pose that this picture shows. Pictures of the same pose share a name",
         search=_suggest_labels,
         search_options={"SUGGESTION"},
+        update=_name_pose,
     )
     enabled: BoolProperty(name="Use", description="Use this template", default=True)
     weight: FloatProperty(

@@ -230,9 +230,8 @@ def pump() -> bool:
     changed |= _check_quietly()
     changed |= previews.trim()
     if changed and session.shown is not None and session.shown.preview is not None:
-        previews.icon(
-            session.shown.preview
-        )  # So that the panel never shows an empty place between two previews.
+        # So that the panel never shows an empty place between two previews.
+        previews.icon(session.shown.preview, is_large=True)
     changed |= previews.load_next()
     for act in session.on_tick:
         if act():

@@ -22,6 +22,20 @@ def test_a_png_keeps_every_pixel() -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(png_bytes(pixels)))), pixels)
 
 
+def test_a_jpeg_is_smaller_and_nearly_the_same(tmp_path) -> None:
+    steps = torch.linspace(0, 1, 64)
+    picture = torch.stack((steps.expand(64, 64), steps[:, None].expand(64, 64), torch.full((64, 64), 0.3)))
+    picture = (picture + 0.02 * torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))).clamp(
+        0, 1
+    )
+    for name in ("a.jpg", "a.png"):
+        write_picture(tmp_path / name, picture)
+    with Image.open(tmp_path / "a.jpg") as jpeg, Image.open(tmp_path / "a.png") as png:
+        assert (jpeg.format, png.format) == ("JPEG", "PNG")
+        difference = np.asarray(jpeg).astype(int) - np.asarray(png)
+    assert abs(difference).mean() < 5 and (tmp_path / "a.jpg").stat().st_size < 6000
+
+
 def test_a_picture_has_its_rows_from_the_top_and_its_channels_in_order(tmp_path) -> None:
     picture = torch.zeros(3, 2, 4)
     picture[0, 0, 3] = 1.0

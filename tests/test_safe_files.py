@@ -212,7 +212,8 @@ def test_a_file_has_the_permissions_of_the_umask(umask, mode, tmp_path):
 
 def test_what_killed_writers_left_is_swept(tmp_path):
     """The names of this version and of earlier ones; what others hide is left alone."""
-    swept = (".config.json.0123456789ab", ".state.json.x_1y2z3w", ".shape-000001.png.0123456789ab")
+    swept = (".config.json.0123456789ab", ".state.json.x_1y2z3w", ".shape-000001.png.0123456789ab",
+             ".shape-000001.jpg.0123456789ab")  # fmt: skip
     for name in (*swept, ".profile", ".notes.12345678", "config.json", ".stop.0123456789ab"):
         (tmp_path / name).write_text("")
     sweep_temporaries(tmp_path, tmp_path / "nothing")
@@ -222,9 +223,9 @@ def test_what_killed_writers_left_is_swept(tmp_path):
 
 def test_the_temporary_name_of_a_writer_is_one_that_is_swept(tmp_path, monkeypatch):
     monkeypatch.setattr(safe_files, "_replace", lambda source, target: None)
-    for name in ("config.json", "preview.png", f"{'a' * 100}.json"):
+    for name in ("config.json", "preview.png", "preview.jpg", f"{'a' * 100}.json"):
         write_atomically(tmp_path / name, "x")
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 4
     sweep_temporaries(tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -28,6 +28,7 @@ SOURCES = ("addon", "backend/recdreamer/shared")
 WORDS: tuple[str, ...] = (
     "starting", "running", "interrupted", "queued", "paused", "done", "failed", "damaged", "stopped", "saving…",  # Jobs.
     "measuring…", "geometry", "texture", "shape", "and", "target", "paint", "seams", "model",
+    "front", "right", "back", "left",  # Poses.
     "installed", "found", "added", "incomplete", "available", "refused",  # Models.
     "Image model", "Pose extractor", "Tiny decoder",  # Kinds of models.
     "Figurines", "Animals",  # What the built-in models draw.

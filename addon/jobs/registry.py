@@ -28,7 +28,7 @@ from .waiting import Queue, Turn
 
 SHUT_DOWN_S = 0.3
 """Longest wait for workers to save and exit when Blender closes, which is to close at once; they need no Blender."""
-OPENED_AT_ONCE, OPENED_PER_POLL, LOOKS_PER_POLL, NAMES_PER_POLL = 50, 2, 20, 1000
+OPENED_AT_ONCE, OPENED_PER_POLL, LOOKS_PER_POLL, NAMES_PER_POLL = 50, 4, 20, 1000
 """Job folders that are opened with the data folder and in each poll; how many idle ones a poll looks at, and how many
 names it reads, so that thousands of them cost the user interface no more than a few."""
 RACY_S = 2.0

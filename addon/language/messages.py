@@ -143,7 +143,14 @@ def translated(
         return whole if text else text
 
     def part(inner: str) -> str:
-        return translated(inner, look_up, templates, is_part=True)
+        if len(inner) > 2 and inner[0] == inner[-1] == "'":
+            return f"'{part(inner[1:-1])}'"
+        found = translated(inner, look_up, templates, is_part=True)
+        if found == inner and inner[:1].isupper():  # At the beginning of a sentence.
+            small = inner[0].lower() + inner[1:]
+            found = translated(small, look_up, templates, is_part=True)
+            found = inner if found == small else found[0].upper() + found[1:]
+        return found
 
     if "  " in text:
         return "  ".join(translated(piece, look_up, templates) for piece in text.split("  "))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bpy
 
+from ...backend.recdreamer.shared.protocol import CLASS_AZIMUTHS_DEG
 from . import messages
 
 CONTEXT = "RecDreamer"
@@ -38,6 +39,22 @@ def tell(text: str) -> str:
 def hint(text: str) -> str:
     """A tooltip."""
     return _translated(text, _blender.pgettext_tip)
+
+
+def pose(label: str) -> str:
+    """How a pose is shown. Its name is data: the four sides are kept in English, others are what the artist has typed."""
+    return say(label) if label in CLASS_AZIMUTHS_DEG else label
+
+
+def poses(labels: str) -> str:
+    """The same of poses with commas between them."""
+    return ", ".join(map(pose, labels.split(", ")))
+
+
+def pose_named(shown: str) -> str:
+    """The inverse of `pose`: the name of the pose that an artist has typed."""
+    typed = shown.strip().casefold()
+    return next((label for label in CLASS_AZIMUTHS_DEG if pose(label).casefold() == typed), shown)
 
 
 def _translated(text: str, look_up) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bpy
 
 from .. import describe
-from ..language.translation import CONTEXT
+from ..language.translation import CONTEXT, pose
 from ..operators.jobs import REDO
 from ..session import session
 from .job_progress import name_of
@@ -94,7 +94,7 @@ class RECDREAMER_MT_templates(ActionMenu, bpy.types.Menu):
         for template in settings.templates:
             column = layout.column()
             column.context_pointer_set("recdreamer_template", template)
-            column.menu("RECDREAMER_MT_card", text=describe.one_line(template.label, 30) or "Template")
+            column.menu("RECDREAMER_MT_card", text=describe.one_line(pose(template.label), 30) or "Template")
 
 
 class RECDREAMER_MT_pictures(ActionMenu, bpy.types.Menu):
@@ -109,7 +109,7 @@ class RECDREAMER_MT_pictures(ActionMenu, bpy.types.Menu):
             is_picked = index in session.gallery.picked
             layout.operator(
                 "recdreamer.pick_sample",
-                text=f"{index + 1}  {describe.with_share(sample.label, sample.share)}",
+                text=f"{index + 1}  {describe.with_share(pose(sample.label), sample.share)}",
                 icon="CHECKBOX_HLT" if is_picked else "CHECKBOX_DEHLT",
             ).index = index
         layout.operator("recdreamer.add_picked", icon="ADD")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import describe
 from ..jobs.errands import Advice, Verdict
-from ..language.translation import say
+from ..language.translation import pose, say
 from ..layout import draw_text
 from ..pictures import previews
 from ..properties import RecDreamerTemplate
@@ -25,7 +25,8 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
         picture.template_icon(icon_value=_card_icon(template, verdict, context), scale=4.5)
     row = layout.row(align=True)
     row.prop(template, "enabled", text="")
-    row.prop(template, "label", text="")
+    is_up_to_date = template.shown_label == pose(template.label)
+    row.prop(template, "shown_label" if is_up_to_date else "label", text="")
     row.context_pointer_set("recdreamer_template", template)
     row.menu("RECDREAMER_MT_card", text="", icon="DOWNARROW_HLT")
     row = layout.row(align=True)
@@ -38,14 +39,14 @@ def draw_card(layout, template: RecDreamerTemplate, index: int, verdict: Verdict
         layout.prop(template, "weight")
     if verdict is not None:
         # The recognized pose, right below the label; there is no room for more words.
-        text = describe.with_share(verdict.reads_as, verdict.pose_probs.get(verdict.reads_as))
+        text = describe.with_share(pose(verdict.reads_as), verdict.pose_probs.get(verdict.reads_as))
         layout.label(text=text, icon="ERROR" if verdict.warnings else "CHECKMARK")
 
 
 def draw_advice(layout, advice: Advice, context, label: str = ""):
     """Draw an advice below the cards, where there is room for its words; of one card, with the label of that card."""
     text = say(f"{advice.message} {advice.hint}".strip())
-    draw_text(layout, f"{describe.one_line(label, 30)}: {text}" if label else text, context, "ERROR")
+    draw_text(layout, f"{describe.one_line(pose(label), 30)}: {text}" if label else text, context, "ERROR")
 
 
 def _card_icon(template: RecDreamerTemplate, verdict: Verdict | None, context) -> int:

@@ -10,17 +10,18 @@ import numpy as np
 from bpy.props import EnumProperty, FloatProperty
 from gpu_extras.presets import draw_texture_2d
 
-from ...backend.recdreamer.shared.protocol import RequestError
+from ...backend.recdreamer.shared.protocol import PREVIEW_SUFFIXES
 from ..jobs.registry import Job
 from ..operators.guarded import STATES, GuardedOperator, switched, why_not
 from ..pictures import previews
-from ..pictures.files import check_picture
 from ..session import session
 
-PLACE_PX, LARGEST_PX, SHARE = (70, 40), 768, 0.7
-"""Lower left corner of the enlarged picture, its side at most, and its share of the region's shorter side."""
+PLACE_PX, LARGEST_PX, SHARE = (70, 40), 2 * previews.VIEW_PX, 0.7
+"""Lower left corner of the enlarged picture; its side at a scale of 1, which shows a view pixel by pixel; and its share
+of the region's shorter side at most."""
 _pixels: tuple[Path, np.ndarray] | None = None
 """The enlarged picture, `height width 4`, bottom row first."""
+_copied_into: list[np.ndarray] = []
 _texture: tuple[Path, gpu.types.GPUTexture] | None = None
 _handle = None
 
@@ -29,7 +30,7 @@ def previews_of(job: Job) -> list[Path]:
     """All previews of a job, oldest first."""
     try:
         files = (job.folder.root / "previews").iterdir()
-        paths = [path for path in files if path.suffix == ".png" and not path.is_symlink()]
+        paths = [path for path in files if path.suffix in PREVIEW_SUFFIXES and not path.is_symlink()]
         return sorted(paths, key=lambda path: (path.lstat().st_mtime_ns, path.name))
     except OSError:
         return []
@@ -55,23 +56,19 @@ def _scrub(manager: bpy.types.WindowManager, context: bpy.types.Context) -> None
 def load() -> bool:
     """Read the picture to enlarge, if it is another one. True if it is. Called by the timer."""
     global _pixels
+    path = session.scrubbed[1]
+    if path is not None and not path.exists():  # The worker keeps fewer pictures of a long stage.
+        _scrub(bpy.context.window_manager, bpy.context)
     job = session.shown if session.is_enlarged else None
     path = shown_preview(job) if job is not None else None
     if path is None or (_pixels is not None and _pixels[0] == path):
         return False
-    try:
-        check_picture(path)
-        image = bpy.data.images.load(str(path))
-    except (OSError, RequestError, RuntimeError):
+    pixels = previews.pixels_of(path)
+    if pixels is None:
         return False
-    try:
-        width, height = image.size
-        pixels = np.empty(width * height * 4, np.float32)
-        image.pixels.foreach_get(pixels)
-        pixels = pixels.reshape(height, width, 4)
-    finally:
-        bpy.data.images.remove(image)
-    _pixels = (path, previews.fold(pixels) if width == 4 * height else pixels)
+    own = previews.reused(_copied_into, pixels.shape)
+    np.copyto(own, pixels)
+    _pixels = (path, own)
     return True
 
 
@@ -86,7 +83,7 @@ def draw() -> None:
         data = gpu.types.Buffer("FLOAT", pixels.size, np.ascontiguousarray(pixels).ravel())
         _texture = (path, gpu.types.GPUTexture((width, height), format="RGBA16F", data=data))
     region = bpy.context.region
-    side = min(LARGEST_PX, SHARE * min(region.width, region.height))
+    side = min(LARGEST_PX * bpy.context.preferences.system.ui_scale, SHARE * min(region.width, region.height))
     draw_texture_2d(
         _texture[1], PLACE_PX, side * width / max(width, height), side * height / max(width, height)
     )
@@ -136,5 +133,6 @@ def unregister() -> None:
     session.on_tick.remove(load)
     bpy.types.SpaceView3D.draw_handler_remove(_handle, "WINDOW")
     _handle = _pixels = _texture = None
+    _copied_into.clear()
     del bpy.types.WindowManager.recdreamer_preview
     bpy.utils.unregister_class(RECDREAMER_OT_enlarge)

@@ -7,14 +7,12 @@ import bpy
 from ...backend.recdreamer.shared.protocol import MAX_CLASSES
 from .. import describe
 from ..jobs.registry import Job
-from ..language.translation import say
-from ..layout import draw_text
+from ..language.translation import pose, say
+from ..layout import draw_text, icon_scale
 from ..pictures import previews
 from ..preference_access import get_preferences
 from ..session import session
 from .enlarged import shown_preview
-
-PREVIEW_SCALE = 8
 
 
 def name_of(job: Job) -> str:
@@ -32,12 +30,13 @@ def draw_progress(layout, job: Job) -> None:
     column.progress(factor=factor, text=say(f"{text}  ·  {speed}" if speed else text))
 
 
-def draw_preview(layout, job: Job) -> None:
+def draw_preview(layout, job: Job, context) -> None:
     """Draw the newest preview, or the earlier one that the slider below it chooses."""
     path = shown_preview(job)
     if path is None:
         return
-    layout.template_icon(icon_value=previews.icon(path), scale=PREVIEW_SCALE)
+    scale = icon_scale(context, 2 * previews.VIEW_PX)
+    layout.template_icon(icon_value=previews.icon(path, is_large=True), scale=scale)
     row = layout.row(align=True)
     row.prop(bpy.context.window_manager, "recdreamer_preview", slider=True)
     if job.client is not None:
@@ -55,7 +54,7 @@ def draw_poses(layout, job: Job, context) -> None:
     column = layout.column(align=True)
     column.progress(factor=target, text=say(f"target  {100 * target:.0f} %"))
     for label, share in bars:
-        column.progress(factor=share, text=f"{describe.one_line(label, 30)}  {100 * share:.0f} %")
+        column.progress(factor=share, text=f"{describe.one_line(pose(label), 30)}  {100 * share:.0f} %")
 
 
 def status_line() -> tuple[str, str]:

@@ -175,7 +175,7 @@ def draw_job(layout, job: Job, context):
     if job.has_result and context.mode != "OBJECT":
         draw_text(layout, NOT_OBJECT_MODE, context, "INFO")
         draw_cure(layout, NOT_OBJECT_MODE.kind)
-    draw_preview(layout, job)
+    draw_preview(layout, job, context)
     draw_poses(layout, job, context)
 
 

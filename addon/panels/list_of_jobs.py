@@ -11,7 +11,7 @@ from .. import describe
 from ..jobs.comparison import differences
 from ..jobs.job import Job
 from ..jobs.origin import origin_of
-from ..language.translation import say
+from ..language.translation import poses, say
 from ..layout import draw_text, shortened, text_px
 from ..pictures import previews
 from ..preference_access import get_preferences
@@ -205,6 +205,8 @@ class RECDREAMER_PT_jobs(SidebarPanel, bpy.types.Panel):
             for name, one, two in lines[:MAX_SHOWN]:
                 # Settings of the backend are named as they are written.
                 label = name if "." in name else say(name.capitalize())
+                if name == "templates":
+                    one, two = poses(one), poses(two)
                 words = f"{label}: {describe.one_line(one, 30)} → {describe.one_line(two, 30)}"
                 draw_text(box, words, context)
             if not lines:

@@ -7,11 +7,11 @@ import bpy
 from .. import describe
 from ..jobs.errands import Check, Gallery
 from ..jobs.task import CANCELED
-from ..language.translation import say
+from ..language.translation import pose, say
 from ..layout import draw_text
 from ..pictures import previews
 from ..preference_access import get_preferences
-from ..properties import RecDreamerSettings
+from ..properties import RecDreamerSettings, show_pose
 from ..session import session
 from .cards_of_templates import COLUMNS, draw_advice, draw_card
 from .jobs import SidebarPanel
@@ -108,7 +108,7 @@ def draw_gallery(layout, gallery: Gallery):
         is_picked = index in gallery.picked
         pick = cell.operator(
             "recdreamer.pick_sample",
-            text=describe.with_share(sample.label, sample.share),
+            text=describe.with_share(pose(sample.label), sample.share),
             icon="CHECKBOX_HLT" if is_picked else "CHECKBOX_DEHLT",
             depress=is_picked,
         )
@@ -161,5 +161,22 @@ class RECDREAMER_MT_card(bpy.types.Menu):
             layout.operator("recdreamer.open_preferences", text="Choose Multi-View Model", icon="PREFERENCES")
 
 
+def show_poses() -> bool:
+    """Let the cards show their poses after the language has changed, or in an older file. Called by the timer."""
+    windows = bpy.context.window_manager.windows
+    scene = windows[0].scene if windows else bpy.context.scene
+    return scene.is_editable and sum(map(show_pose, scene.recdreamer.templates)) > 0
+
+
 CLASSES = (RECDREAMER_MT_sources, RECDREAMER_MT_card, RECDREAMER_PT_templates)
-register, unregister = bpy.utils.register_classes_factory(CLASSES)
+register_classes, unregister_classes = bpy.utils.register_classes_factory(CLASSES)
+
+
+def register() -> None:
+    register_classes()
+    session.on_tick.append(show_poses)
+
+
+def unregister() -> None:
+    session.on_tick.remove(show_poses)
+    unregister_classes()

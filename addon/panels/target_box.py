@@ -6,6 +6,7 @@ import bpy
 import numpy as np
 from mathutils import Matrix
 
+from .. import compat
 from ..properties import metres_per_unit
 from ..result.target import MAX_NEIGHBORS, Target, box_lines, boxes_of, target_of_settings
 from ..session import session
@@ -78,6 +79,7 @@ class RECDREAMER_GGT_height(bpy.types.GizmoGroup):
         self.arrow.color, self.arrow.alpha = COLOR, 0.8
         self.arrow.color_highlight, self.arrow.alpha_highlight = HIGHLIGHT, 1.0
         self.arrow.line_width = 3
+        compat.let_undo(self.arrow)
         self.arrow.length = 0.3
 
     def draw_prepare(self, context):
@@ -100,6 +102,7 @@ def _get_height() -> float:
 
 def _set_height(offset: float) -> None:
     bpy.context.scene.recdreamer.height = offset / max(_scale(), 1e-9)
+    compat.note_drag("Height")
     if bpy.context.area is not None:
         bpy.context.area.tag_redraw()  # The sidebar shows the number.
 
@@ -108,12 +111,13 @@ def register() -> None:
     global _handle
     bpy.utils.register_class(RECDREAMER_GGT_height)
     _handle = bpy.types.SpaceView3D.draw_handler_add(draw, (), "WINDOW", "POST_VIEW")
-    session.on_tick.append(look)
+    session.on_tick += [look, compat.push_drag]
 
 
 def unregister() -> None:
     global _handle, _neighbors
-    session.on_tick.remove(look)
+    for act in (look, compat.push_drag):
+        session.on_tick.remove(act)
     bpy.types.SpaceView3D.draw_handler_remove(_handle, "WINDOW")
     _handle, _neighbors = None, np.empty((0, 2, 3))
     bpy.utils.unregister_class(RECDREAMER_GGT_height)

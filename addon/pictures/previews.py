@@ -6,6 +6,7 @@ import math
 import time
 from pathlib import Path
 
+import bpy
 import bpy.utils.previews
 import numpy as np
 
@@ -19,8 +20,13 @@ ICON_PX = 32
 LOOKS_AGAIN_AFTER_S = 1.0
 """A drawn picture is looked for on the disk at most this often."""
 
-Key = tuple[Path, bool]
-"""A picture, and whether it is mirrored."""
+VIEW_PX = 256
+"""Side of a view of a large preview."""
+MAX_LARGE, UNSEEN_S = 12, 5.0
+"""Pictures in full size, each with some MB, are released beyond this number if they were not drawn for that long."""
+
+Key = tuple[Path, bool, bool]
+"""A picture, whether it is mirrored, and whether its views are shown in full size."""
 
 _collection: bpy.utils.previews.ImagePreviewCollection | None = None
 _names: dict[Key, str] = {}
@@ -28,14 +34,19 @@ _names: dict[Key, str] = {}
 _looked_s: dict[Key, float] = {}
 _wanted: dict[Key, None] = {}
 """Pictures that were drawn and are to be read."""
+_read_into: list[np.ndarray] = []
+_folded_into: list[np.ndarray] = []
+_decoded: tuple[str, np.ndarray] = ("", np.empty(0))
+"""Path and time of the picture that `pixels_of` has read last, which panel and 3D view may both show."""
 
 
-def icon(path: Path, *, mirrored: bool = False) -> int:
+def icon(path: Path, *, mirrored: bool = False, is_large: bool = False) -> int:
     """Icon number of a picture; 0 as long as it is not read, or if it cannot be shown (missing file, or no window).
 
-    Nothing is read while Blender draws: `load_next` does that, and the newest version that it knows is shown until then.
+    Blender makes pictures smaller than a view of a preview is; with `is_large` a preview is shown as it is. Nothing is
+    read while Blender draws: `load_next` does that, and the newest version that it knows is shown until then.
     """
-    key = (path, mirrored)
+    key = (path, mirrored, is_large)
     if time.monotonic() - _looked_s.get(key, -math.inf) > LOOKS_AGAIN_AFTER_S:
         _wanted[key] = None
     name = _names.get(key, "")
@@ -50,6 +61,10 @@ def is_behind() -> bool:
 def load_next() -> bool:
     """Read at most one of the pictures that were drawn. True if another one can be shown. Called by the timer."""
     for key in list(_wanted):
+        if key[2] and not _read_into:  # To get memory takes half of the time in which a picture can be read.
+            reused(_read_into, (VIEW_PX, 4 * VIEW_PX, 4)).fill(0.0)
+            reused(_folded_into, (2 * VIEW_PX, 2 * VIEW_PX, 4)).fill(0.0)
+            return False
         del _wanted[key]
         _looked_s[key] = time.monotonic()
         before, _names[key] = _names.get(key), _load(*key)
@@ -58,20 +73,25 @@ def load_next() -> bool:
     return False
 
 
-def _load(path: Path, mirrored: bool) -> str:
+def _load(path: Path, mirrored: bool, is_large: bool = False) -> str:
     """Read a picture unless its newest version is read already. Its name in the collection; empty if that fails."""
     global _collection
     if _collection is None:
         _collection = bpy.utils.previews.new()
     try:
-        name = f"{path}|{path.stat().st_mtime_ns}|{mirrored}"
+        name = f"{path}|{path.stat().st_mtime_ns}|{mirrored}|{is_large}"
         if name in _collection:
             return name
         header = check_picture(path)
     except (OSError, RequestError):
         return ""
-    preview = _collection.load(name, str(path), "IMAGE")
     is_strip = header.width == 4 * header.height
+    if is_strip and is_large and (pixels := pixels_of(path)) is not None:
+        preview, side = _collection.new(name), len(pixels) // 2  # Blender has nothing to read here.
+        _set(preview, "icon", small(pixels[side:, :side]))
+        _set(preview, "image", pixels)
+        return name
+    preview = _collection.load(name, str(path), "IMAGE")
     if mirrored or is_strip:  # Otherwise Blender reads it by itself, when and where it has time.
         width, height = preview.image_size
         pixels = np.empty(width * height * 4, np.float32)
@@ -104,27 +124,74 @@ def small(view: np.ndarray) -> np.ndarray:
     return view[np.ix_(places, places)]
 
 
-def fold(strip: np.ndarray) -> np.ndarray:
+def fold(strip: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Rearrange four views side by side into two rows of two, because icons are square.
 
     `height 4*height 4` to `2*height 2*height 4`; rows of pixels count from the bottom.
     """
     left, right = np.split(strip, 2, axis=1)
-    return np.concatenate([right, left], axis=0)
+    return np.concatenate([right, left], axis=0, out=out)
+
+
+def pixels_of(path: Path) -> np.ndarray | None:
+    """A picture `height width 4` in full size, sRGB, bottom row first, a preview folded; None if it cannot be read.
+
+    The array is overwritten by the next call. Not while drawing.
+    """
+    global _decoded
+    try:
+        version = f"{path}|{path.stat().st_mtime_ns}"
+        if version == _decoded[0]:
+            return _decoded[1]
+        header = check_picture(path)
+        image = bpy.data.images.load(str(path))
+    except (OSError, RequestError, RuntimeError):
+        return None
+    try:
+        width, height = image.size
+        pixels = reused(_read_into, (height, width, 4))
+        image.pixels.foreach_get(pixels.reshape(-1))
+    finally:
+        bpy.data.images.remove(image)
+    if header.width == 4 * header.height and width == 4 * height:
+        pixels = fold(pixels, reused(_folded_into, (2 * height, 2 * height, 4)))
+    _decoded = version, pixels
+    return pixels
+
+
+def reused(buffer: list[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """The array in a list of one, made anew for another shape: to get new memory takes longer than to fill it."""
+    if not buffer or buffer[0].shape != shape:
+        buffer[:] = [np.empty(shape, np.float32)]
+    return buffer[0]
 
 
 def trim() -> bool:
     """Release old pictures; True if it did. Never call this while drawing: the layout may hold their icon numbers."""
-    if _collection is None or len(_collection) <= MAX_LOADED:
+    if _collection is None:
         return False
+    if len(_collection) <= MAX_LOADED:
+        return _trim_large()
     _collection.clear()
     _forget()
     return True
 
 
+def _trim_large() -> bool:
+    """Release pictures in full size that were not drawn lately, if there are many."""
+    large = sorted((key for key, name in _names.items() if key[2] and name), key=lambda key: _looked_s[key])
+    old = [key for key in large[:-MAX_LARGE] if time.monotonic() - _looked_s[key] > UNSEEN_S]
+    for key in old:
+        del _collection[_names.pop(key)]
+        del _looked_s[key]
+    return bool(old)
+
+
 def _forget() -> None:
-    for record in (_names, _looked_s, _wanted):
+    global _decoded
+    for record in (_names, _looked_s, _wanted, _read_into, _folded_into):
         record.clear()
+    _decoded = ("", np.empty(0))
 
 
 def clear() -> None:

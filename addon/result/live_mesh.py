@@ -188,17 +188,27 @@ def _material() -> bpy.types.Material:
 
 
 @persistent
-def before_save(*_) -> None:
-    """It is not saved; the next tick adds it again."""
-    remove()
+def leave(*_) -> None:
+    """Leave the scene; the next tick adds it again. It is not saved, and it is in no undo step: Blender frees what is in
+    none, keeps what has not changed from step to step, and would crash where that still points to it."""
+    scenes = [scene for scene in bpy.data.scenes if NAME in scene.objects]
+    if remove():
+        for scene in scenes:
+            for view_layer in scene.view_layers:
+                view_layer.update()  # So that nothing that Blender has evaluated points to it, either.
+
+
+HANDLERS = ("save_pre", "undo_pre", "redo_pre")
 
 
 def register() -> None:
     session.on_tick.append(update)
-    bpy.app.handlers.save_pre.append(before_save)
+    for name in HANDLERS:
+        getattr(bpy.app.handlers, name).append(leave)
 
 
 def unregister() -> None:
-    bpy.app.handlers.save_pre.remove(before_save)
+    for name in HANDLERS:
+        getattr(bpy.app.handlers, name).remove(leave)
     session.on_tick.remove(update)
     remove()

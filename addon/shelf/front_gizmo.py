@@ -7,6 +7,8 @@ import math
 import bpy
 from mathutils import Matrix, Vector
 
+from .. import compat
+
 COLOR = (1.0, 0.65, 0.1)
 HIGHLIGHT = (1.0, 0.85, 0.5)
 
@@ -47,6 +49,7 @@ class RECDREAMER_GGT_front(bpy.types.GizmoGroup):
             gizmo.color, gizmo.alpha = COLOR, 0.8
             gizmo.color_highlight, gizmo.alpha_highlight = HIGHLIGHT, 1.0
             gizmo.line_width = 3
+            compat.let_undo(gizmo)
 
     def draw_prepare(self, context):
         place = place_of_front(context)
@@ -61,6 +64,7 @@ def _get_front() -> float:
 
 def _set_front(angle: float) -> None:
     bpy.context.scene.recdreamer.front = -angle % math.tau
+    compat.note_drag("Front")
     if bpy.context.area is not None:
         bpy.context.area.tag_redraw()  # The sidebar shows the number.
 

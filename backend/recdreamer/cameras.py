@@ -38,6 +38,13 @@ class Cameras:
         """All cameras, in order."""
         return Cameras(*(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(Cameras)))
 
+    def singly(self) -> list[Cameras]:
+        """Each camera as a batch of its own."""
+        return [
+            Cameras(*(getattr(self, each.name)[index : index + 1] for each in fields(self)))
+            for index in range(len(self))
+        ]
+
     def of(self, share: Share) -> Cameras:
         """The cameras of this process's views, from those of all."""
         return Cameras(*(share.own(getattr(self, each.name)) for each in fields(self)))

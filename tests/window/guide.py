@@ -170,6 +170,8 @@ def first_asset(room: Room, session, settings) -> Iterator[float]:
         yield from enlarged(room)
         yield from room.popup("stop", bpy.ops.recdreamer.cancel)
         yield from until(lambda: job.client is None)
+    else:
+        yield from enlarged(room)
     assert job.condition == "done", f"{job.condition}: {job.state.message} {job.state.hint}"
     name(job, "bear")
     yield from room.tab("done")
@@ -184,7 +186,7 @@ def first_asset(room: Room, session, settings) -> Iterator[float]:
 
 def enlarged(room: Room) -> Iterator[float]:
     bpy.ops.recdreamer.enlarge(state="ON")
-    yield from room.whole("enlarged", 2000)
+    yield from room.whole("enlarged")
     bpy.ops.recdreamer.enlarge(state="OFF")
 
 

@@ -34,7 +34,8 @@ s = socket.socket(); fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 1 | 64
     for _ in $(seq 1200); do [ -s endpoint ] && break; sleep 0.1; done
     export HF_ENDPOINT=$(cat endpoint)
 fi
-timeout 3600 blender --factory-startup $options --no-window-focus -p 0 0 ${size/x/ } \
+window=${WINDOW:-$size}  # Smaller where there is another Blender beside it.
+timeout 3600 blender --factory-startup $options --no-window-focus -p 0 0 ${window/x/ } \
     --python "$1" > out/blender.log 2>&1 &
 blender=$!
 while kill -0 $blender 2>/dev/null; do

@@ -5,6 +5,10 @@
 #                                                      with FROM=models without the first asset, which takes minutes
 #   WALK=install run.sh CHROOT OUT [BACKEND_PYTHON]    Install Backend on the network of this computer, as far as it comes;
 #                                                      with FROM=python where there is a Python that fits
+#   WALK=undo run.sh CHROOT OUT [BACKEND_PYTHON]       undo and redo of everything that changes a scene, and the coarse mesh;
+#                                                      with FROM=job without templates and target box
+#   WALK=two run.sh CHROOT OUT [BACKEND_PYTHON]        two Blenders on one data folder; Quit while a job runs;
+#                                                      with FROM=quit the last part alone
 #   WALK=cluster run.sh CHROOT OUT [BACKEND_PYTHON]    a job on a Ray cluster on this computer, by mouse and keys
 #   WALK=guide run.sh CHROOT OUT [BACKEND_PYTHON]      every picture of docs/guide.md, into docs/images/guide; takes a
 #                                                      quarter of an hour, with FROM=OUT of an earlier run two minutes
@@ -13,7 +17,7 @@
 # NUM_STEPS in the environment, default 40; increase it for screenshots of good results.
 # Needs root: the backend's Python is mounted into the chroot at its own path, read-only.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,15s/^# //p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,18s/^# //p' "$0"; exit 2; }
 here=$(dirname "$(realpath "$0")")
 checkout=$(realpath "$here/../..")
 root=$(realpath "$1")
@@ -58,7 +62,8 @@ rm -rf "$root/opt/recdreamer"
 mkdir -p "$root/opt/recdreamer/out"
 cp "$here"/*.sh "$here"/*.py "$checkout"/tests/catalog/{local_hub,models_on_disk}.py "$archive" "$root/opt/recdreamer/"
 script=probe.py alone=() address=
-size=
+size= window=
+case ${WALK:-} in undo) script=undo.py alone=(unshare --net);; two) script=two.py size=2200x1000 window=1100x1000;; esac
 if [ "${WALK:-}" = guide ]; then
     script=guide.py size=1600x1500
     [ -z "${FROM:-}" ] || cp -r "$FROM/jobs" "$root/opt/recdreamer/jobs"
@@ -89,7 +94,7 @@ if [ "${WALK:-}" = clicks ]; then
     cp -r "$checkout/backend/recdreamer" "$root/opt/recdreamer/backend/"
 fi
 status=0
-env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin BACKEND_PYTHON="$python" NUM_STEPS="${NUM_STEPS:-40}" FROM="${FROM:-}" CLUSTER="$address" SIZE="$size" \
+env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin BACKEND_PYTHON="$python" NUM_STEPS="${NUM_STEPS:-40}" FROM="${FROM:-}" CLUSTER="$address" SIZE="$size" WINDOW="$window" \
     "${alone[@]}" chroot "$root" bash /opt/recdreamer/inside.sh $script || status=$?
 cp -r "$root/opt/recdreamer/out/." "$out/"
 if [ "${WALK:-}" = guide ] && [ $status = 0 ]; then

@@ -52,7 +52,7 @@ from recdreamer.pose.features import FeatureExtractor
 from recdreamer.presets import EMBEDDED_CAMERAS
 from recdreamer.prior.diffusion import DiffusionPrior
 from recdreamer.report import JobError
-from recdreamer.shared.protocol import JobFolder
+from recdreamer.shared.protocol import PREVIEW_SUFFIXES, JobFolder
 from recdreamer.shared.worlds import DEFAULT_WORLD, World, world_of
 from recdreamer.stages.guidance import prepare_classifier
 
@@ -309,7 +309,9 @@ def recounted(job: JobFolder, prompt: str, world: World) -> dict[str, Any] | Non
 def write_pose_trace(job: JobFolder, device: torch.device, world: World = DEFAULT_WORLD) -> None:
     """Write poses.json: the oracle's shares of the poses in each preview of the first stage, with its step."""
     oracle, trace = oracle_of(world, device), []
-    for path in sorted(job.previews.glob("shape-*.png")):
+    for path in sorted(job.previews.glob("shape-*")):
+        if path.suffix not in PREVIEW_SUFFIXES:
+            continue
         views = split_row(path, 4).to(device)
         shares = oracle.pose_probs(views).mean(0)
         trace.append({"step": int(path.stem.split("-")[1]), **dict(zip(POSES, shares.tolist(), strict=True))})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import is_dataclass
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -107,8 +108,14 @@ def known_fields(cls: type, raw: Any) -> dict[str, Any]:
     """
     if not isinstance(raw, dict):
         raise TypeError(f"expected an object, not {type(raw).__name__}")
-    hints = get_type_hints(cls)
+    hints = _types_of_fields(cls)
     return {name: _converted(name, value, hints[name]) for name, value in raw.items() if name in hints}
+
+
+@cache
+def _types_of_fields(cls: type) -> dict[str, Any]:
+    """Names and types of a dataclass's fields. Kept, because to evaluate them takes longer than to read a file."""
+    return get_type_hints(cls)
 
 
 def _converted(name: str, value: Any, hint: Any) -> Any:

@@ -87,6 +87,8 @@ START_MESH = "start/mesh.npz"
 #   slot_names  uint8 (bytes,)      with slots; UTF-8, the name of a slot's material per line
 #   notes   uint8 (bytes,)          optional; UTF-8, a sentence per line: what was changed or left out of the artist's
 #                                   mesh. The worker says them when the job begins.
+PREVIEW_SUFFIXES = (".jpg", ".png")
+"""Of the pictures in previews/: now, and in jobs of earlier versions."""
 COARSE_MESH = "previews/coarse.npz"
 # While a job runs: its coarse mesh, replaced now and then, in scene units; its front is at -Y unless the job chooses one.
 # Like START_MESH, with verts, faces and rgb, which is uint8 (verts, 3) here, sRGB.

@@ -26,7 +26,7 @@ MAX_ENTRIES = 64
 """Of an .npz."""
 MAX_FILES = 100_000
 """Of a job folder, which has some hundreds."""
-LEFTOVER = re.compile(r"\..*\.(json|png|npz|glb|md|safetensors)\.[0-9a-z_]{8,12}")
+LEFTOVER = re.compile(r"\..*\.(json|png|jpg|npz|glb|md|safetensors)\.[0-9a-z_]{8,12}")
 """Temporary names of `write_atomically`, now and in earlier versions."""
 MAX_HEADER = 10_000
 """Bytes of the header of an array."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from recdreamer.cameras import CameraConfig, Cameras, orbit
+from recdreamer.cameras import Cameras
 from recdreamer.config import StepConfig
 from recdreamer.distillation.methods import LORA_METHODS, Guide
-from recdreamer.images import write_sheet
 from recdreamer.job.checkpoint import Checkpoint, CheckpointStore
 from recdreamer.models.model import Model, Pictured
 from recdreamer.parallel import team
@@ -26,6 +24,7 @@ from recdreamer.report import JobError, Report
 from recdreamer.shared.protocol import JobFolder
 from recdreamer.shared.safe_files import reason_of
 from recdreamer.stages.coarse_mesh import CoarseMeshes
+from recdreamer.stages.previews import Previews
 
 
 @runtime_checkable
@@ -134,9 +133,6 @@ def report_poses(report: Report, labels: Sequence[str], marginal: PoseMarginal) 
     report.pose_distribution(dict(zip(labels, marginal.overall().tolist(), strict=True)))
 
 
-PREVIEW_PX = 96
-
-
 @runtime_checkable
 class Theta(Protocol):
     """The parameters that a stage optimizes."""
@@ -193,6 +189,7 @@ def run_stage(
     steps_before, steps_in_all = counted or (0, num_steps)
     lora = branch and LoraTrainer(branch, guidance.lora_learning_rate, guidance.lora_warmup_steps)
     steps = RecordedSteps(config, context.prior, guide, lora, report.warning)
+    previews = Previews(job.previews, name, config.preview_every, config.cameras, context.device)
     coarse = CoarseMeshes(job, config.coarse_cells, context.device)
 
     def after_step(step: int) -> None:
@@ -201,8 +198,7 @@ def run_stage(
             watch(step)
             return
         if step % config.preview_every == 0 or step == num_steps:
-            path = job.previews / f"{name}-{step:06d}.png"
-            report.preview(write_preview(theta.shown(), config.cameras, context.device, path))
+            report.preview(previews.write(theta.shown(), step, is_last=step == num_steps))
             coarse.offer(theta.shown()[0])
             if rectifiers:
                 report_poses(report, rectifiers[0].classifier.labels, rectifiers[0].marginal)
@@ -233,13 +229,3 @@ def run_stage(
 def particle_name(stage: str, index: int) -> str:
     """Name of a stage's run for one of several particles."""
     return f"{stage}_{index}" if index else stage
-
-
-def write_preview(
-    shown: Sequence[Pictured], ranges: CameraConfig, device: torch.device, path: Path, num_views: int = 4
-) -> Path:
-    """Write front, right, back and left side by side, in a row for each particle."""
-    path.parent.mkdir(exist_ok=True)
-    cameras = orbit(num_views, ranges, device)
-    write_sheet(path, torch.cat([one.picture(cameras, PREVIEW_PX) for one in shown]), num_views)
-    return path
