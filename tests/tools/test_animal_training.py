@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tools" / "train_prior"))
 import animal_table
 from animal_captions import PHRASES, VOCABULARY, AnimalCaptions
 from animal_card import card
+from animal_presets import PRESETS
 from animal_report import export, report
-from animal_training import PRESETS, STAGES, Training
+from animal_training import STAGES, Training
 from animals import save_animals
 from parts import PartsConfig, Recorded, Stop, fit_in_parts, unpack
 

@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import animal_presets
 import animal_training
 import torch
 from animal_card import card
@@ -99,7 +100,7 @@ def photos_of(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", choices=[*PRESETS, *animal_training.PRESETS], default="cpu")
+    parser.add_argument("--preset", choices=[*PRESETS, *animal_presets.PRESETS], default="cpu")
     parser.add_argument("--work", type=Path, default=Path("out/prior"))
     parser.add_argument("--builtin", type=Path, default=BUILTIN)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -115,7 +116,7 @@ def main() -> None:
         "--pair-share", type=float, default=0.4, help="share of toys in the extractor's batches"
     )
     options = parser.parse_args()
-    if options.preset in animal_training.PRESETS:
+    if options.preset in animal_presets.PRESETS:
         if options.animals is None or not options.animals.exists():
             parser.error(
                 "--preset animals needs --animals FILE; tools/train_prior/animals.py --fetch writes it."
@@ -221,7 +222,7 @@ def main() -> None:
 
 def train_animals(options: argparse.Namespace) -> None:
     """One part of the animals' training."""
-    preset, stages = animal_training.PRESETS[options.preset], options.stages or animal_training.STAGES
+    preset, stages = animal_presets.PRESETS[options.preset], options.stages or animal_training.STAGES
     training = animal_training.Training(
         preset, options.animals, options.work, options.device, options.minutes
     )

@@ -102,8 +102,10 @@ class WatchedParticles:
         self.checks += 1
         if collapse:
             advice = ADVICE_FOR_OBJECT if is_brought else ADVICE
-            again = " again" if (collapse == "sides") == (self.cure == "sides") else ""
-            report.warning(f"{DESCRIPTIONS[collapse]} at step {step}{again}. It may come back; {advice}.")
+            if (collapse == "sides") == (self.cure == "sides"):
+                report.warning(f"{DESCRIPTIONS[collapse]} at step {step} again. It may come back; {advice}.")
+            else:
+                report.warning(f"{DESCRIPTIONS[collapse]} at step {step}. It may come back; {advice}.")
 
     def at(self, step: int) -> Scene:
         return self.particles.at(step)
