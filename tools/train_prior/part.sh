@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # One part of the animals' training: bash tools/train_prior/part.sh ANIMALS.npz WORK MINUTES OUT
-# Autoencoder and denoiser in one process, oracle, encoder and extractor in another, on a GPU of its own if there are two. Then a
-# report of about a minute. OUT gets, while it runs and at the end, what another machine needs to go on (copy it into
-# WORK/packed there), the log and the sheets. PYTHON, PRESET and DEVICE are taken from the environment.
+# Autoencoder and denoiser in one process, oracle, encoder and extractor in another, on a GPU of its own if there are two.
+# Then a report of about a minute. OUT gets, while it runs and at the end, what another machine needs to go on (copy it
+# into WORK/packed there), the log and the sheets. PYTHON, PRESET and DEVICE are taken from the environment.
 set -u
 animals=$1 work=$2 minutes=$3 out=$4
 run=("${PYTHON:-python3}" "$(dirname "$0")/run.py" --preset "${PRESET:-animals}" --animals "$animals" --work "$work" --device "${DEVICE:-cuda}")

@@ -26,7 +26,7 @@ SIDES = "sides.json"
 """How sure it is that the drawn sides look to the left, where that had to be found."""
 CLEAR_HEADS = 0.2
 """Correlation from which the heads decide. Of 22 drawn animals and figurines, the heads were right in 19, and in all 6
-with this one (docs/animals.md)."""
+with this one, which was read off the same pictures (docs/animals.md)."""
 
 
 @dataclass(frozen=True)
