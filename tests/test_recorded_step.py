@@ -95,6 +95,7 @@ class Run:
             else None
         )
         self.scene = Scene(config, torch.device("cpu"))
+        self.fields_replayed = 0
         self.steps = RecordedSteps(
             config.step("shape"), prior, self.guide, self.lora, self.warnings.append, recorder
         )
@@ -102,6 +103,7 @@ class Run:
     def run(self, steps: range) -> dict[str, Tensor]:
         for step in steps:
             self.steps.run(step, self.scene)
+            self.fields_replayed += self.steps.scene is not None and self.steps.scene.view is not None
         return self.tensors()
 
     def parts(self) -> list:
@@ -135,6 +137,10 @@ def test_recorded_steps_end_where_written_ones_end(
     # Something was recorded at all, once per case.
     made = [recording for recording in recorded.steps.recordings.values() if recording is not None]
     assert len(made) == {"sds_bridge": 2, "usd, lazy, every other step": 3}.get(case, 1)
+    # And so was the field, where there is memory for it.
+    is_short_of_memory = case.endswith(("checkpointing", "one view at once"))
+    assert (recorded.steps.scene is None) == is_short_of_memory
+    assert is_short_of_memory or recorded.fields_replayed > 0
 
 
 @pytest.mark.parametrize("case", ["usd", "usd, lazy, every other step", "usd, samples in buffers"])
@@ -203,3 +209,26 @@ def test_the_comparison_would_see_a_number_that_is_stuck(
     )
     stuck = Run(tmp_path / "stuck", templates, Rerun, **case).run(range(4))
     assert any(name.startswith("lora.") for name in differing(stuck, written))
+
+
+def test_the_comparison_would_see_rates_of_the_field_that_are_stuck(
+    tmp_path: Path, templates: tuple[Template, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Negative control for the recordings of the field."""
+    case = {"method": "sds"}
+    written = Run(tmp_path / "written", templates, None, **case).run(range(6))
+    begin = Scene.begin_descent
+    monkeypatch.setattr(Scene, "begin_descent", lambda self, step: begin(self, min(step, 1)))
+    stuck = Run(tmp_path / "stuck", templates, Rerun, **case).run(range(6))
+    assert "field.grid.table" in differing(stuck, written)
+
+
+def test_particles_that_take_turns_are_not_recorded(
+    tmp_path: Path, templates: tuple[Template, ...]
+) -> None:
+    """Their buffers would add up."""
+    run = Run(tmp_path, templates, Rerun, method="sds")
+    other = Scene(resolve(JobFolder(tmp_path).read_request()), torch.device("cpu"))
+    for step in range(6):
+        run.steps.run(step, (run.scene, other)[step % 2])
+        assert run.steps.scene is None or run.steps.scene.view is None

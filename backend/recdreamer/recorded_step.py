@@ -1,8 +1,8 @@
 """Algorithm 1 as a CUDA graph: from a step's picture to the gradient on its pixels.
 
 What is recorded is `optimize_step` itself, with a picture in the place of θ. Rendering θ before it and moving θ after it
-are not part of the recording, because the number of their samples differs from step to step, and with it the size of
-their buffers.
+are recordings of their own (`models.recorded_scene`), because the number of their samples differs from step to step, and
+with it the size of their buffers.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from recdreamer.device import step_seed
 from recdreamer.distillation.methods import Guide
 from recdreamer.graphs import CudaGraph, Recorder, Recording
 from recdreamer.models.model import Model
+from recdreamer.models.radiance import Scene
+from recdreamer.models.recorded_scene import RecordedScene
 from recdreamer.optimize import (
     Found,
     distill,
@@ -118,6 +120,8 @@ class RecordedSteps:
         """By case; None for those that ran once, and will be recorded the next time."""
         self.found: dict[Case, Found] = {}
         """What lines 5 and 6 need, by case; in the memory of a recording."""
+        self.scene: RecordedScene | None = None
+        """The θ of the latest step."""
 
     def run(self, step: int, model: Model, cameras: Cameras | None = None) -> None:
         """One step of Algorithm 1; `model` is θ, and `cameras`, those of all views, are drawn if none are given."""
@@ -135,13 +139,32 @@ class RecordedSteps:
         # As in `optimize_step`, up to the picture and its timesteps.
         if cameras is None:
             cameras = drawn_cameras(config, generator, self.share, model.device)
-        rendering = model.render(cameras, step, generator)
+        theta = self._recorded(model)
+        rendering = theta.render(cameras, step, generator)
         t = drawn_timesteps(step, config, self.prior.schedule, generator, self.share)
         grad = self._grad_in_parts(step, rendering.rgb, t, cameras)
         # The loss that follows a gradient on latents follows one on pixels as well.
-        model.descend(rendering, rendering.rgb, grad, step, self.generator)
+        theta.descend(rendering, rendering.rgb, grad, step, generator)
         if not self.is_whole:
             settle(step, self.all_found, self.guide, self.lora)
+
+    def _recorded(self, model: Model) -> Model:
+        """θ as recordings, if that can be and if there is memory for it: recordings keep theirs from step to step."""
+        if (
+            not isinstance(model, Scene)
+            or self.recorder is None
+            or not self.is_whole
+            or self.config.guidance.checkpointing
+        ):
+            return model
+        if self.scene is None or self.scene.scene is not model:
+            # Particles take turns, so that none of them comes to be recorded: their buffers would add up.
+            self.scene = RecordedScene(model, self.recorder, self._warn)
+        return self.scene
+
+    def _warn(self, error: RuntimeError) -> None:
+        reason = str(error).splitlines()[0][:200]
+        self.warn(f"The GPU cannot replay the steps as a whole, so each takes longer ({reason}).")
 
     def _case(self, step: int, part: Share) -> Case:
         """What is decided before a step, and stuck in a recording: what is asked, whether the branch learns, and of how
@@ -216,7 +239,6 @@ class RecordedSteps:
         except torch.OutOfMemoryError:
             raise  # The job can go on with less.
         except RuntimeError as error:
-            reason = str(error).splitlines()[0][:200]
-            self.warn(f"The GPU cannot replay the steps as a whole, so each takes longer ({reason}).")
+            self._warn(error)
             self.recorder = None
             return None

@@ -181,64 +181,37 @@ def scene_step(device: torch.device, backend: str, size_px: int) -> Repetition:
     if backend == "torch" and size_px > MAX_REFERENCE_PX:
         raise ValueError("The reference takes minutes for a step.")
     scene, grad = _training(device, size_px)
-    number = itertools.count()
-
-    def run() -> None:
-        step = next(number)
-        cameras, generator = _view_of(scene, step)
-        rendering = scene.render(cameras, step, generator)
-        scene.descend(rendering, rendering.rgb, grad, step, generator)
-
-    # Until the buffers have the size that these views need.
-    for _ in range(2 * scene.config.occupancy.interval + 1 if device.type == "cuda" else 0):
-        run()
-    return run
+    return _steps(scene, scene, grad)
 
 
 def recorded_step(device: torch.device, backend: str, size_px: int) -> Repetition:
-    """The same as CUDA graphs, one up to the picture and one from its gradient on. Buffers stay as they are."""
+    """The same as CUDA graphs, one up to the picture and one from its gradient on."""
+    from recdreamer.graphs import CudaGraph
+    from recdreamer.models.recorded_scene import RecordedScene
+
     if device.type != "cuda" or backend != "warp":
         raise ValueError("Only Warp's kernels can be recorded, on a GPU.")
     scene, grad = _training(device, size_px)
-    warm_up = 2 * scene.config.occupancy.interval + 1
-    generator = torch.Generator(device)
-    cameras, _ = _view_of(scene, 0)
-    graphs = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-    for graph in graphs:
-        graph.register_generator_state(generator)
 
-    def begin(step: int) -> None:
-        drawn, _ = _view_of(scene, step)
-        for name, value in vars(cameras).items():
-            value.copy_(getattr(drawn, name))
-        generator.manual_seed(step)
-        scene.begin(step, generator)
+    def give_up(error: RuntimeError) -> None:
+        raise error
 
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for step in range(warm_up):
-            begin(step)
-            rendering = scene.view(cameras, generator)
-            scene.capacity.send()
-            scene.begin_descent(step)
-            scene.move(rendering, rendering.rgb, grad, generator)
-            del rendering
-    torch.cuda.current_stream().wait_stream(stream)
-    with torch.cuda.graph(graphs[0], stream=stream):
-        rendering = scene.view(cameras, generator)
-    with torch.cuda.graph(graphs[1], pool=graphs[0].pool(), stream=stream):
-        scene.move(rendering, rendering.rgb, grad, generator)
-    number = itertools.count(warm_up)
+    return _steps(scene, RecordedScene(scene, CudaGraph, give_up), grad)
+
+
+def _steps(scene: Any, theta: Any, grad: Tensor) -> Repetition:
+    """Steps of a scene, or of a recording of it."""
+    generator, number = torch.Generator(scene.device), itertools.count()
 
     def run() -> None:
         step = next(number)
-        begin(step)
-        graphs[0].replay()
-        scene.capacity.send()
-        scene.begin_descent(step)
-        graphs[1].replay()
+        cameras = sample_cameras(scene.config.cameras, 1, generator.manual_seed(step), scene.device)
+        rendering = theta.render(cameras, step, generator)
+        theta.descend(rendering, rendering.rgb, grad, step, generator)
 
+    # Until the buffers have the size that these views need.
+    for _ in range(2 * scene.config.occupancy.interval + 3 if scene.device.type == "cuda" else 0):
+        run()
     return run
 
 
@@ -254,11 +227,6 @@ def _training(device: torch.device, size_px: int) -> tuple[Any, Tensor]:
     scene = Scene(resolve(JobRequest("x", prior="any Stable Diffusion", overrides=overrides)), device)
     grad = torch.randn(1, 3, size_px, size_px, generator=torch.Generator().manual_seed(0))
     return scene, (0.01 * grad).to(device)
-
-
-def _view_of(scene: Any, step: int) -> tuple[Any, torch.Generator]:
-    generator = torch.Generator(scene.device).manual_seed(step)
-    return sample_cameras(scene.config.cameras, 1, generator, scene.device), generator
 
 
 PARTS = {

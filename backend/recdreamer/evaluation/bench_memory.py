@@ -20,7 +20,8 @@ from recdreamer.stages.memory import GIB, fitted
 
 CONTEXT_GIB = 0.5
 """Of CUDA itself and of a desktop, beside the 93 % of a card's memory that are usable."""
-STEPS = 5
+STEPS, WARM_UP_STEPS = 12, 4
+"""The first steps run as written, or are recorded."""
 
 
 def bench_memory(
@@ -88,7 +89,7 @@ def _steps(
         "checkpointing": config.guidance.checkpointing,
         "peak_gib": round(torch.cuda.max_memory_allocated(device) / GIB, 2),
         "reserved_gib": round(torch.cuda.max_memory_reserved(device) / GIB, 2),
-        "ms": round(statistics.median(walls[2:]), 1),
+        "ms": round(statistics.median(walls[WARM_UP_STEPS:]), 1),
     }
 
 

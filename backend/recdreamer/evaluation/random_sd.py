@@ -54,11 +54,16 @@ class RandomPrior(DiffusionPrior):
 def random_sd21(device: torch.device, dtype: torch.dtype) -> RandomPrior:
     """A prior with 865 million random weights."""
     torch.manual_seed(0)
-    with torch.device(device):
-        parts: list[Any] = [UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)]
-    unet, vae = parts
-    for part in parts:
-        freeze(part.to(dtype), device)
+    usual = torch.get_default_dtype()
+    # As files are loaded: in single precision first, it would not fit into a small card.
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device(device):
+            unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
+    finally:
+        torch.set_default_dtype(usual)
+    for part in (unet, vae):
+        freeze(part, device)
     scheduler = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
     schedule = NoiseSchedule(scheduler.alphas_cumprod.to(device), "epsilon")
     return RandomPrior(unet, vae, None, torch.nn.Identity(), schedule, image_px=512)
