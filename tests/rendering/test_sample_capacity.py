@@ -2,7 +2,7 @@
 
 import torch
 
-from recdreamer.rendering.sample_capacity import MARGIN, SampleCapacity, rounded_up
+from recdreamer.rendering.sample_capacity import MARGIN, START_SAMPLES, SampleCapacity, rounded_up
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def test_steps_without_a_sample_leave_it_alone():
 def test_an_overflow_is_said_once_and_mended():
     said = []
     capacity = SampleCapacity(10, CPU, said.append)
-    assert after(capacity, capacity.size) > 640 and not said
+    assert after(capacity, capacity.size) > START_SAMPLES * 10 and not said
     too_many = capacity.size + 1
     assert after(capacity, too_many) > too_many
     assert len(said) == 1 and str(too_many) in said[0]
@@ -61,3 +61,20 @@ def test_a_checkpoint_holds_size_and_count():
     one.choose()
     other.choose()
     assert other.size == one.size == rounded_up(MARGIN * 100_000)
+
+
+def test_a_limit_is_kept_without_a_word():
+    said = []
+    capacity = SampleCapacity(1000, CPU, said.append, limit=50_000)
+    assert capacity.size == 50_000
+    assert [after(capacity, count) for count in (400_000, 49_000, 50_001)] == 3 * [50_000] and not said
+    assert after(capacity, 10_000) == rounded_up(MARGIN * 10_000)
+    # Below the limit, too little room is told as ever.
+    assert after(capacity, 40_000) == rounded_up(MARGIN * 40_000) and len(said) == 1
+
+
+def test_a_checkpoint_of_a_larger_gpu_keeps_the_limit_of_this_one():
+    large, small = SampleCapacity(1000, CPU), SampleCapacity(1000, CPU, limit=50_000)
+    after(large, 300_000)
+    small.load(large.tensor())
+    assert small.size == 50_000

@@ -74,6 +74,20 @@ def test_the_free_memory_decides_and_is_told(
         assert ("1 of 4 views" in said[-1]) == (at_once == 1)
 
 
+@pytest.mark.parametrize(
+    ("free_gib", "per_ray"), [(90.0, 0), (14.0, 0), (9.0, 78), (8.0, 51), (6.0, 92), (5.0, 66), (3.0, 48)]
+)
+def test_the_samples_of_the_start_blob_have_the_room_that_is_left(
+    free_gib: float, per_ray: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0: as many as it wants. With activations computed again (below 7.9 GiB) there is more room."""
+    gpu_of(monkeypatch, free_gib)
+    config = fitted(config_of(1), prior_on_gpu())
+    assert config.render.max_samples // (config.optimize.num_views * config.optimize.render_px**2) == per_ray
+    takes = next(ways(config)).gib("usd", 1.0) + (config.render.max_samples - 48 * 256**2) * 580 / GIB
+    assert free_gib < 4 or takes <= 0.93 * free_gib + 0.01
+
+
 def test_a_limit_of_the_process_counts_like_a_smaller_card(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu_of(monkeypatch, 90.0, limit=0.08)
     assert memory.free_gib(torch.device("cuda")) == pytest.approx(6.5)
@@ -155,3 +169,8 @@ def test_a_job_that_can_take_no_less_fails(
     config = config_of(1, **{"guidance.checkpointing": device == "cuda"})
     with pytest.raises(torch.OutOfMemoryError):
         run_out_of_memory(1, config, monkeypatch, tmp_path, device)
+
+
+def test_large_pictures_go_through_the_autoencoder_few_at_a_time() -> None:
+    few = {px: prior_on_gpu(image_px=px, on="cpu").decoded_at_once for px in (64, 256, 512, 768, 1024)}
+    assert few == {64: 8, 256: 8, 512: 2, 768: 1, 1024: 1}

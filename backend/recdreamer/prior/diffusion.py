@@ -24,7 +24,10 @@ from recdreamer.report import JobError
 from recdreamer.shared.worlds import world_of
 
 AT_ONCE = 8
-"""Pictures that go through the networks together where there are many: of Stable Diffusion's, 8 take about 4 GiB."""
+"""Pictures that go through the denoiser or the extractor together where there are many: of Stable Diffusion's, 8 take
+about 1 GiB."""
+DECODED_PX = 2 * 512**2
+"""Pixels that go through the autoencoder together where there are many pictures: about 0.8 GiB of Stable Diffusion's."""
 
 
 @dataclass
@@ -75,6 +78,11 @@ class DiffusionPrior:
     def latent_side(self) -> int:
         """Side of the latents of a picture of the trained size. The U-Net's own number is that of its family."""
         return self.image_px // 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def decoded_at_once(self) -> int:
+        """Pictures that go through the autoencoder together where there are many."""
+        return min(AT_ONCE, max(1, DECODED_PX // self.image_px**2))
 
     def read(self, prompt: str, endings: Sequence[str] = ()) -> ReadPrompt:
         """The prompt as far as the text encoder has room for it, in front of each of the endings."""
@@ -175,7 +183,7 @@ class DiffusionPrior:
             latents = self.schedule.add_noise(
                 self.schedule.x0_hat(latents, eps, t), eps, torch.full_like(t, then)
             )
-        return self.decode(latents).clamp(0, 1)
+        return torch.cat([self.decode(few).clamp(0, 1) for few in latents.split(self.decoded_at_once)])
 
 
 def sized(

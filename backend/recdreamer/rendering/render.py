@@ -28,6 +28,9 @@ class RenderConfig:
     """Transmittance below which a ray stops; the largest share of a pixel that may be lost."""
     haze_steps: int = 1
     """Steps that are one sample in training where they absorb less than 1 % each; 1: always one by one."""
+    max_samples: int = 0
+    """The most samples of a step's views together, on a GPU; where more are wanted, they lie farther apart. 0: no limit
+    but what is wanted. A job on a small GPU chooses it by the free memory (`stages.memory`)."""
 
 
 @dataclass(frozen=True)

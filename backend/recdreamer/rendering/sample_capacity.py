@@ -12,8 +12,9 @@ from recdreamer.parallel.team import largest
 from recdreamer.parallel.view_shares import ALL_VIEWS, Share
 from recdreamer.report import Warn, no_warn
 
-START_SAMPLES = 64
-"""Samples per ray before any were counted: those of a start blob that fills the view, at the default step."""
+START_SAMPLES = 144
+"""Samples per ray before any were counted: those of a start blob that fills the view, at the default step (134 were
+wanted by the first step of Stable Diffusion's preset)."""
 MARGIN = 1.15
 """Capacity relative to the most samples of the latest steps. Cameras near the object want about that much more."""
 SHRINK_BELOW = 0.6
@@ -28,16 +29,17 @@ class SampleCapacity:
 
     >>> capacity = SampleCapacity(1000, torch.device("cpu"))
     >>> capacity.size
-    65536
+    155904
     >>> capacity.note(torch.tensor(20_000, dtype=torch.int32))
     >>> capacity.choose()
     >>> capacity.size  # the next power of 2^(1/4) above 1.15 · 20,000
     23296
     """
 
-    def __init__(self, num_rays: int, device: torch.device, warn: Warn = no_warn) -> None:
-        """`warn` is told once if more samples were wanted than there was room for."""
-        self.size = rounded_up(START_SAMPLES * num_rays)
+    def __init__(self, num_rays: int, device: torch.device, warn: Warn = no_warn, limit: int = 0) -> None:
+        """`warn` is told once if more samples were wanted than there was room for, below the limit; 0: no limit."""
+        self.limit = limit or math.inf
+        self.size = self._within(rounded_up(START_SAMPLES * num_rays))
         self.most: Int[Tensor, ""] = torch.zeros((), dtype=torch.int32, device=device)
         """The most samples that a step wanted since the latest choice."""
         self.warn = warn
@@ -70,16 +72,19 @@ class SampleCapacity:
     def choose(self) -> None:
         """Set `size` for the next steps. The number was sent a step ago, so that this has nothing to wait for."""
         most = self._read()
-        if most > self.size:
+        if self.size < most and self.size < self.limit:
             self.warn(
                 f"A view took {most} samples, for which there was no room; its picture is coarser. There is room now."
             )
             self.warn = no_warn
-        needed = rounded_up(MARGIN * most)
-        if most and (most > self.size or not SHRINK_BELOW * self.size < needed <= self.size):
+        needed = self._within(rounded_up(MARGIN * most))
+        if most and not SHRINK_BELOW * self.size < needed <= self.size:
             self.size = needed
         self.most.zero_()
         self._is_sent = False
+
+    def _within(self, size: int) -> int:
+        return int(min(size, self.limit))
 
     def _read(self) -> int:
         if self._sent is None or not self._is_sent:
@@ -93,7 +98,8 @@ class SampleCapacity:
         return torch.stack([torch.tensor(self.size, dtype=torch.int32), self.most.cpu()])
 
     def load(self, tensor: Int[Tensor, "2"]) -> None:
-        self.size, most = tensor.tolist()
+        size, most = tensor.tolist()
+        self.size = self._within(size)
         self.most.fill_(most)
         self._is_sent = False
 

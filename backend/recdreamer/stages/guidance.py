@@ -26,7 +26,7 @@ from recdreamer.pose.rectifier import Rectifier
 from recdreamer.pose.templates import PoseTemplate, are_placed, class_azimuths, load_templates
 from recdreamer.prior.attention import attention_to_prompt
 from recdreamer.prior.denoiser import Denoiser
-from recdreamer.prior.diffusion import AT_ONCE, DiffusionPrior, TinyDecoder, TinyEncoder
+from recdreamer.prior.diffusion import DiffusionPrior, TinyDecoder, TinyEncoder
 from recdreamer.prior.lora import LoraBranch
 from recdreamer.prior.prompts import VIEWS, Prompts
 from recdreamer.prior.words import Read, Words, doubts
@@ -226,11 +226,12 @@ def _fix_marginals(
         samples = prior.sample(
             [prompt] * count, generator, config.guidance.guidance_scale, config.rectifier.drawing.num_steps
         )
-        latents = torch.cat([prior.encode(few) for few in samples.split(AT_ONCE)])
+        few_at_once = prior.decoded_at_once
+        latents = torch.cat([prior.encode(few) for few in samples.split(few_at_once)])
 
         def estimates(t: Tensor) -> Tensor:
             noised = add_noise(latents, t.expand(count), None, 0, 1, prior.schedule, generator)
-            parts = zip(*(rows.split(AT_ONCE) for rows in (noised.latents_t, noised.t, text)), strict=True)
+            parts = zip(*(rows.split(few_at_once) for rows in (noised.latents_t, noised.t, text)), strict=True)
             return torch.cat([estimate(*part) for part in parts])
 
         def estimate(latents_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
