@@ -223,9 +223,7 @@ def test_the_comparison_would_see_rates_of_the_field_that_are_stuck(
     assert "field.grid.table" in differing(stuck, written)
 
 
-def test_particles_that_take_turns_are_not_recorded(
-    tmp_path: Path, templates: tuple[Template, ...]
-) -> None:
+def test_particles_that_take_turns_are_not_recorded(tmp_path: Path, templates: tuple[Template, ...]) -> None:
     """Their buffers would add up."""
     run = Run(tmp_path, templates, Rerun, method="sds")
     other = Scene(resolve(JobFolder(tmp_path).read_request()), torch.device("cpu"))

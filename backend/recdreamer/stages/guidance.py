@@ -231,7 +231,9 @@ def _fix_marginals(
 
         def estimates(t: Tensor) -> Tensor:
             noised = add_noise(latents, t.expand(count), None, 0, 1, prior.schedule, generator)
-            parts = zip(*(rows.split(few_at_once) for rows in (noised.latents_t, noised.t, text)), strict=True)
+            parts = zip(
+                *(rows.split(few_at_once) for rows in (noised.latents_t, noised.t, text)), strict=True
+            )
             return torch.cat([estimate(*part) for part in parts])
 
         def estimate(latents_t: Tensor, t: Tensor, text: Tensor) -> Tensor:
