@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import bpy
 
 from ...backend.recdreamer.shared.protocol import MAX_CLASSES
@@ -20,13 +22,15 @@ def name_of(job: Job) -> str:
 
 
 def draw_progress(layout, job: Job) -> None:
-    """Draw a bar for the whole job and one for its stage."""
+    """Draw a bar for the whole job and one for its stage; with speed and remaining time while it runs."""
     stages = job.request.stages_to_run if job.request else ()
-    factor, text = describe.whole_progress(job.state, stages)
+    is_running = job.client is not None or job.condition == "running elsewhere"
+    state = job.state if is_running else replace(job.state, it_per_s=0.0, eta_s=None)
+    factor, text = describe.whole_progress(state, stages)
     column = layout.column(align=True)
     column.progress(factor=factor, text=say(text))
-    factor, text = describe.progress(job.state, session.since(job))
-    speed = describe.speed(job.state)
+    factor, text = describe.progress(state, session.since(job))
+    speed = describe.speed(state)
     column.progress(factor=factor, text=say(f"{text}  ·  {speed}" if speed else text))
 
 
