@@ -9,6 +9,7 @@ import bpy
 from ...backend.recdreamer.shared.protocol import MAX_CLASSES
 from .. import describe
 from ..jobs.registry import Job
+from ..jobs.turns import one_before
 from ..language.translation import pose, say
 from ..layout import draw_text, icon_scale
 from ..pictures import previews
@@ -32,6 +33,21 @@ def draw_progress(layout, job: Job) -> None:
     factor, text = describe.progress(state, session.since(job))
     speed = describe.speed(state)
     column.progress(factor=factor, text=say(f"{text}  ·  {speed}" if speed else text))
+
+
+def why_waiting(job: Job) -> str:
+    """What a job waits for that starts by itself, in one sentence."""
+    registry = session.registry
+    if registry.queue.is_held:
+        return "The queue is held."
+    if session.paused_for_render is not None:
+        return "It starts after the render."
+    before = one_before(registry, job)
+    if before is not None:
+        return f"It starts after “{name_of(before)}”."
+    if session.errand is not None and session.errand.task.is_running:
+        return f"It starts when this is done: {session.errand.task.title}."
+    return "Another Blender uses its device."
 
 
 def draw_preview(layout, job: Job, context) -> None:
