@@ -42,6 +42,7 @@ CONDITION_ICONS = {
 }
 CONDITION_WORDS = {
     "running elsewhere": "running in the background",
+    "queued": "not started",
     "waiting": "waiting for its turn",
     "cancelling": "saving…",
     "pausing": "saving…",

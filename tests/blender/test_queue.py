@@ -72,11 +72,12 @@ def test_a_held_queue_starts_nothing_until_it_goes_on(press, addon, pump_until, 
     assert job.condition == "starting" and settle() is job and job.condition == "done"
 
 
-def test_a_job_that_leaves_the_queue_can_be_resumed(press, addon, settle):
+def test_a_job_that_leaves_the_queue_can_be_resumed(press, addon, settle, draw):
     bpy.ops.recdreamer.hold_queue()
     job = press()
     bpy.ops.recdreamer.leave_queue(job_id=job.id)
     assert job.condition == "queued" and bpy.ops.recdreamer.leave_queue.poll()
+    assert "a red bear · not started" in draw().texts
     assert "does not wait" in reported(bpy.ops.recdreamer.leave_queue, job_id=job.id)
     bpy.ops.recdreamer.hold_queue(hold=False)
     assert bpy.ops.recdreamer.resume(job_id=job.id) == {"FINISHED"}
