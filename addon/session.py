@@ -237,7 +237,7 @@ def pump() -> bool:
         if act():
             _redraw("VIEW_3D", "")
     if changed:
-        _redraw("VIEW_3D", CATEGORY)
+        redraw_tab()
     if working or session.ended is not None:
         if session.ended is not None and time.monotonic() - session.ended.at_s > TOLD_S:
             session.ended = None
@@ -329,6 +329,11 @@ def _use_new_models(task: ModelTask) -> None:
     elif task.do[0] == "add":
         for row in [row for row in task.rows if row.is_here][:1]:
             use_model(row.kind, row.id)
+
+
+def redraw_tab() -> None:
+    """Let Blender draw our tab again."""
+    _redraw("VIEW_3D", CATEGORY)
 
 
 def _redraw(area_type: str, category: str) -> None:

@@ -26,7 +26,7 @@ from addon.language import messages  # noqa: E402
 LOCALE = CHECKOUT / "addon" / "language" / "locale"
 SOURCES = ("addon", "backend/recdreamer/shared")
 WORDS: tuple[str, ...] = (
-    "starting", "running", "interrupted", "queued", "paused", "done", "failed", "damaged", "stopped", "saving…",  # Jobs.
+    "starting", "running", "interrupted", "paused", "done", "failed", "damaged", "stopped", "saving…",  # Jobs.
     "measuring…", "geometry", "texture", "shape", "and", "target", "paint", "seams", "model",
     "front", "right", "back", "left",  # Poses.
     "installed", "found", "added", "incomplete", "available", "refused",  # Models.

@@ -125,11 +125,15 @@ class JobClient:
         self.keeps_running = keeps_running
         """Whether the worker goes on when Blender closes; at first as its request says."""
         self._before = folder.read_state()
-        # Keep the preview and progress of an earlier run, but not its status and message.
+        # Keep the preview and the poses of an earlier run, but not its status, message and count of steps.
         self.state = replace(
             self._before,
             status="queued",
             stage="starting",
+            step=0,
+            total=0,
+            it_per_s=0.0,
+            eta_s=None,
             message="",
             hint="",
             kind="",

@@ -82,8 +82,8 @@ class JobRegistry:
         self._next_look = 0
         self._ours: list[Job] = []
         """Jobs with a worker of this Blender. Looking for them among thousands would cost each poll milliseconds."""
-        self._elsewhere: dict[str, Job] = {}
-        """Jobs with a worker of another Blender."""
+        self.elsewhere: dict[str, Job] = {}
+        """ID -> job with a worker of another Blender."""
         self.refresh(OPENED_AT_ONCE)
 
     @property
@@ -271,7 +271,7 @@ class JobRegistry:
         if not gone and not new:
             return False
         self.jobs = [job for job in self.jobs if job.folder.root.name not in gone or job.client is not None]
-        self._elsewhere = {job_id: job for job_id, job in self._elsewhere.items() if job_id not in gone}
+        self.elsewhere = {job_id: job for job_id, job in self.elsewhere.items() if job_id not in gone}
         self._names = (self._names - gone) | set(new)
         self._unopened = sorted([*(set(self._unopened) - gone), *new])
         return True
@@ -304,7 +304,7 @@ class JobRegistry:
         """Those with a worker of another Blender, and the next few of the others."""
         first = self._next_look if self._next_look < len(self.jobs) else 0
         self._next_look = first + LOOKS_PER_POLL
-        chosen = {job.id: job for job in self.jobs[first : self._next_look]} | self._elsewhere
+        chosen = {job.id: job for job in self.jobs[first : self._next_look]} | self.elsewhere
         return [job for job in chosen.values() if job.client is None and not job.problem]
 
     def shut_down(self, timeout_s: float = SHUT_DOWN_S, *, kill: bool = True) -> None:
@@ -339,9 +339,9 @@ class JobRegistry:
             self._read_state(job)
             job.update()
             if job.running_on:
-                self._elsewhere[job.id] = job
+                self.elsewhere[job.id] = job
             else:
-                self._elsewhere.pop(job.id, None)
+                self.elsewhere.pop(job.id, None)
         except Exception as error:
             job.problem = trouble.explain(error, "Reading this job")
             return True

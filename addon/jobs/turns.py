@@ -1,6 +1,9 @@
-"""Whose turn it is: the first waiting job whose device nobody uses. No bpy here."""
+"""Whose turn it is: the first waiting job whose device nobody uses; and what the others wait for. No bpy here."""
 
 from __future__ import annotations
+
+import socket
+from itertools import takewhile
 
 from ...backend.recdreamer.shared.device_lock import is_busy, locks_of
 from .client import devices_folder
@@ -26,6 +29,22 @@ def next_turn(registry: JobRegistry) -> Turn | None:
                 return turn
             used |= set(locks_of(_device(job)))
     return None
+
+
+def one_before(registry: JobRegistry, job: Job) -> Job | None:
+    """The job after which a waiting one starts: the last one before it that needs its device; None if there is none.
+
+    Of those that run elsewhere, the ones on other computers do not use it.
+    """
+    earlier = takewhile(lambda turn: turn.job_id != job.id, registry.queue.turns)
+    waiting = (registry.find(turn.job_id) for turn in earlier)
+    here = socket.gethostname()
+    elsewhere = (one for one in registry.elsewhere.values() if one.running_on == here)
+    needed, found = set(locks_of(_device(job))), None
+    for one in (*elsewhere, *registry.working, *waiting):
+        if one is not None and one is not job and not needed.isdisjoint(locks_of(_device(one))):
+            found = one
+    return found
 
 
 def _device(job: Job) -> str:

@@ -11,6 +11,7 @@ from .. import trouble
 from ..language.translation import CONTEXT, hint, tell
 from ..objects.new_data import removed_on_error
 from ..preference_access import get_preferences
+from ..session import redraw_tab
 
 STATES = (
     ("TOGGLE", "Toggle", "On if it is off, and off if it is on"),
@@ -45,6 +46,7 @@ class GuardedOperator:
         if reason:
             self.tell("ERROR", reason)
             return {"CANCELLED"}
+        redraw_tab()  # Blender does it where the mouse is, which a menu or a shortcut may leave elsewhere.
         return {"FINISHED"}
 
     def run(self, context: bpy.types.Context) -> str | None:

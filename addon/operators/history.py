@@ -13,7 +13,7 @@ from ..jobs.adopt import adopt
 from ..jobs.job import Job
 from ..language.translation import say
 from ..objects.object_keys import JOB_KEY
-from ..result import scene_import
+from ..result import scene_import, viewing
 from ..session import session
 from ..setup.progress import tree_size
 from .guarded import STATES, GuardedOperator, switched, why_not
@@ -90,11 +90,15 @@ class RECDREAMER_OT_show_other(JobOperator, bpy.types.Operator):
         return ""
 
     def _import_missing(self, context, *jobs: Job) -> None:
-        """Import results that are not in the scene, at the place of the one that is. Raises RequestError."""
+        """Import results that are not in the scene, at the place of the one that is, and show them as Import does.
+
+        Raises RequestError.
+        """
         place = next(
             (objects_of(job, context)[0].matrix_world.copy() for job in jobs if objects_of(job, context)),
             None,
         )
+        are_new = place is None
         for job in reversed(jobs):
             if objects_of(job, context):
                 continue
@@ -105,6 +109,9 @@ class RECDREAMER_OT_show_other(JobOperator, bpy.types.Operator):
                 place = made[0].matrix_world.copy()
             elif len(made) == 1:
                 made[0].matrix_world = place
+        viewing.show_textures(context)
+        if are_new:
+            viewing.frame_selected(context)
 
 
 def objects_of(job: Job, context: bpy.types.Context) -> list[bpy.types.Object]:

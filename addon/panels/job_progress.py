@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import bpy
 
 from ...backend.recdreamer.shared.protocol import MAX_CLASSES
 from .. import describe
 from ..jobs.registry import Job
+from ..jobs.turns import one_before
 from ..language.translation import pose, say
 from ..layout import draw_text, icon_scale
 from ..pictures import previews
@@ -20,14 +23,31 @@ def name_of(job: Job) -> str:
 
 
 def draw_progress(layout, job: Job) -> None:
-    """Draw a bar for the whole job and one for its stage."""
+    """Draw a bar for the whole job and one for its stage; with speed and remaining time while it runs."""
     stages = job.request.stages_to_run if job.request else ()
-    factor, text = describe.whole_progress(job.state, stages)
+    is_running = job.client is not None or job.condition == "running elsewhere"
+    state = job.state if is_running else replace(job.state, it_per_s=0.0, eta_s=None)
+    factor, text = describe.whole_progress(state, stages)
     column = layout.column(align=True)
     column.progress(factor=factor, text=say(text))
-    factor, text = describe.progress(job.state, session.since(job))
-    speed = describe.speed(job.state)
+    factor, text = describe.progress(state, session.since(job))
+    speed = describe.speed(state)
     column.progress(factor=factor, text=say(f"{text}  ·  {speed}" if speed else text))
+
+
+def why_waiting(job: Job) -> str:
+    """What a job waits for that starts by itself, in one sentence."""
+    registry = session.registry
+    if registry.queue.is_held:
+        return "The queue is held."
+    if session.paused_for_render is not None:
+        return "It starts after the render."
+    before = one_before(registry, job)
+    if before is not None:
+        return f"It starts after “{name_of(before)}”."
+    if session.errand is not None and session.errand.task.is_running:
+        return f"It starts when this is done: {session.errand.task.title}."
+    return "Another Blender uses its device."
 
 
 def draw_preview(layout, job: Job, context) -> None:

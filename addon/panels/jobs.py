@@ -20,7 +20,7 @@ from ..preference_access import get_preferences
 from ..session import CATEGORY, session
 from .backend import draw_card_of_backend
 from .cure_buttons import draw_cure
-from .job_progress import draw_poses, draw_preview, draw_progress, name_of
+from .job_progress import draw_poses, draw_preview, draw_progress, name_of, why_waiting
 from .prompt import draw_model_and_words
 from .start import draw_height, draw_stages, draw_start
 
@@ -42,6 +42,7 @@ CONDITION_ICONS = {
 }
 CONDITION_WORDS = {
     "running elsewhere": "running in the background",
+    "queued": "not started",
     "waiting": "waiting for its turn",
     "cancelling": "saving…",
     "pausing": "saving…",
@@ -164,6 +165,8 @@ def draw_job(layout, job: Job, context):
     is_idle = job.condition in ("paused", "interrupted") and job.state.total
     if job.client is not None or job.condition == "running elsewhere" or is_idle:
         draw_progress(layout, job)
+    if job.condition == "waiting":
+        draw_text(layout, why_waiting(job), context, "INFO")
     trouble = job.problem or " ".join(filter(None, (job.state.message, job.state.hint)))
     if trouble:
         icon = "ERROR" if job.condition in ("failed", "damaged") else "INFO"

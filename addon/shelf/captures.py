@@ -60,7 +60,7 @@ def capture_view(
     """Capture the 3D view or, without a window, the view of the scene's camera.
 
     Shows only the subjects, without overlays and background, in the central square of the region. `camera` replaces
-    that of the view; `is_sketch` shows only Grease Pencil, on white paper.
+    that of the view; `is_sketch` shows only Grease Pencil, on white paper. Raises RequestError if nothing is in it.
     """
     camera = camera or current_camera(context)
     objects = subjects(context, GREASE_PENCIL if is_sketch else RENDERABLE)
@@ -72,8 +72,15 @@ def capture_view(
         with studio(objects, context) as scene:
             place_camera(scene, camera.c2w, bounding_sphere(scene), camera.projection)
             render(scene, path)
+    pixels = load_pixels(path)
+    if not pixels[..., 3].any():
+        path.unlink()
+        raise RequestError(
+            "There is nothing in the middle of this view.",
+            "Move the view to the object, or select another one.",
+        )
     if is_sketch:
-        save_png(fill_outline(load_pixels(path)), path)
+        save_png(fill_outline(pixels), path)
     return View(path, camera, *direction_of(camera.c2w, front_deg))
 
 

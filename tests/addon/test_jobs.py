@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from recdreamer_extension.addon import describe
 from recdreamer_extension.addon.jobs import client
 from recdreamer_extension.addon.jobs import registry as module
 from recdreamer_extension.addon.jobs.client import worker_environment
@@ -93,9 +94,11 @@ def test_pause_and_resume(registry, start, settle, wait_until, fake_command):
     assert job.condition == "pausing" and job.why_not_stop
     settle(job)
     assert job.condition == "paused"
-    before = job.state.step
+    before = job.state
     registry.start(job, fake_command, BACKEND)
-    assert job.condition == "starting" and job.state.step == before, "earlier progress stays visible"
+    assert job.condition == "starting" and job.state.preview == before.preview, "the picture stays visible"
+    assert before.total > 0 and describe.status_line(job.state, 3.0) == "Starting the backend  3 s"
+    assert not describe.speed(job.state), "nothing runs yet"
     registry.ask_to_stop(job, "cancel")
     settle(job)
     assert job.condition == "cancelled"

@@ -7,7 +7,7 @@ import json
 import pytest
 from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.task import BACKEND
-from recdreamer_extension.addon.jobs.turns import next_turn
+from recdreamer_extension.addon.jobs.turns import next_turn, one_before
 from recdreamer_extension.addon.jobs.waiting import Queue
 from recdreamer_extension.backend.recdreamer.shared.protocol import JobRequest, RequestError
 
@@ -129,6 +129,22 @@ def test_a_job_of_another_blender_is_waited_for(registries, fake_command, wait_u
     wait_until(lambda: there.poll() and theirs.client is None)
     assert start_next(here, fake_command) is ours
     wait_until(lambda: here.poll() and ours.condition == "done")
+
+
+def test_which_job_a_waiting_one_comes_after(registries, fake_command, wait_until):
+    here, there = registries
+    theirs = new_job(there, "cuda", steps=3000)
+    assert start_next(there, fake_command) is theirs
+    wait_until(lambda: there.poll() and theirs.state.step > 1)
+    running, on_gpu = new_job(here, "cpu", steps=3000), new_job(here, "cuda")
+    assert start_next(here, fake_command) is running
+    second, third = new_job(here, "cpu"), new_job(here, "cpu")
+    wait_until(lambda: here.poll() and here.elsewhere)
+    assert [one_before(here, job) for job in (second, third)] == [running, second]
+    assert one_before(here, on_gpu).id == theirs.id, "it is that of another Blender"
+    assert one_before(here, new_job(here, "cuda:1")) is None, "nothing is before it"
+    here.elsewhere[theirs.id].running_on = "another computer"
+    assert one_before(here, on_gpu) is None, "it does not use the GPU of this one"
 
 
 def test_two_workers_that_are_started_at_once_do_not_work_at_once(registries, fake_command, wait_until):

@@ -56,6 +56,14 @@ def test_every_operator_is_guarded(addon):
         assert cls.run is not guarded.run, name
 
 
+def test_the_tab_shows_what_an_action_has_changed(extension, addon, monkeypatch):
+    """One that was chosen from the menu left the old prompt there until the mouse came near."""
+    drawn = []
+    monkeypatch.setattr(addon("operators.guarded"), "redraw_tab", lambda: drawn.append(1))
+    bpy.ops.recdreamer.example_prompt(prompt="a blue bird")
+    assert bpy.context.scene.recdreamer.prompt == "a blue bird" and drawn
+
+
 def test_what_a_failed_action_has_made_is_removed(fake_backend, addon, monkeypatch, settle):
     settings = bpy.context.scene.recdreamer
     settings.prompt, settings.method = "a red bear", "vsd"

@@ -122,6 +122,18 @@ def test_a_and_b_take_turns_at_one_place(jobs):
     assert "Mark another job" in reported(bpy.ops.recdreamer.show_other, job_id=jobs[1].id)
 
 
+def test_a_and_b_that_are_new_are_seen_with_their_textures(jobs, view):
+    bpy.context.scene.cursor.location = (50, 0, 0)
+    with view() as space:
+        space.region_3d.view_location = (0, 0, 0)
+        bpy.ops.recdreamer.show_other(job_id=jobs[1].id, other_id=jobs[0].id)
+        assert space.shading.color_type == "TEXTURE"
+        assert space.region_3d.view_location.x == pytest.approx(50, abs=1)
+        space.shading.color_type = "RANDOM"
+        bpy.ops.recdreamer.show_other(job_id=jobs[1].id, other_id=jobs[0].id)
+        assert space.shading.color_type == "RANDOM"
+
+
 def test_a_deletion_names_what_it_deletes(jobs, addon):
     assert (
         addon("operators.history").question(jobs[0])

@@ -127,7 +127,12 @@ def test_running(draw, fake_backend, addon, pump_until):
     bpy.ops.recdreamer.pause()
     assert "a bear · saving…" in draw().texts
     pump_until(lambda: session.registry.running is None)
-    assert "recdreamer.resume" in draw().operators
+    seen = draw()
+    assert "recdreamer.resume" in seen.operators
+    assert any(text.startswith("Shape  ") for text in seen.texts), "how far it is"
+    # Of a worker that was killed, as of a computer that was switched off.
+    session.shown.state.it_per_s, session.shown.state.eta_s = 4.0, 100.0
+    assert not any("it/s" in text or " s left" in text for text in draw().texts), "nothing runs"
 
 
 def test_a_bar_without_steps_moves(settings, addon, pump_until, draw, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import bpy
 import pytest
@@ -28,12 +29,37 @@ def test_generate_waits_and_the_next_starts_by_itself(press, addon, pump_until, 
     assert [job.condition for job in (first, second, third)] == ["starting", "waiting", "waiting"]
     texts = draw().texts
     assert "Hold Queue" in texts and "a red bear · waiting for its turn" in texts and "Show Job" in texts
+    assert "It starts after “a red bear”." in texts
     bpy.ops.recdreamer.move_in_queue(job_id=third.id, by=-1)
     pump_until(lambda: first.state.step > 1)
     assert second.condition == "waiting"
     bpy.ops.recdreamer.cancel(job_id=first.id)
     pump_until(lambda: second.condition == "done" and session.registry.running is None)
     assert third.condition == "done" and third.state.updated_s < second.state.updated_s
+
+
+def test_a_waiting_job_says_what_it_waits_for(press, settings, addon, pump_until, settle, monkeypatch):
+    session, why = addon("session").session, addon("panels.job_progress").why_waiting
+    press(steps=3000)
+    settings.prompt = "a blue bird"
+    second = press()
+    settings.prompt = "a yellow robot"
+    third = press()
+    assert (why(second), why(third)) == ("It starts after “a red bear”.", "It starts after “a blue bird”.")
+    bpy.ops.recdreamer.hold_queue()
+    assert why(second) == "The queue is held."
+    bpy.ops.recdreamer.hold_queue(hold=False)
+    session.paused_for_render = []
+    assert why(second) == "It starts after the render."
+    session.paused_for_render = None
+    monkeypatch.setattr(addon("panels.job_progress"), "one_before", lambda registry, job: None)
+    assert why(second) == "Another Blender uses its device."
+    task = SimpleNamespace(
+        is_running=True, title="Checking the templates", cancel=lambda: None, join=lambda: None
+    )
+    session.errand = SimpleNamespace(task=task, is_quiet=False)
+    assert why(second) == "It starts when this is done: Checking the templates."
+    session.errand = None
 
 
 def test_a_held_queue_starts_nothing_until_it_goes_on(press, addon, pump_until, settle):
@@ -46,11 +72,12 @@ def test_a_held_queue_starts_nothing_until_it_goes_on(press, addon, pump_until, 
     assert job.condition == "starting" and settle() is job and job.condition == "done"
 
 
-def test_a_job_that_leaves_the_queue_can_be_resumed(press, addon, settle):
+def test_a_job_that_leaves_the_queue_can_be_resumed(press, addon, settle, draw):
     bpy.ops.recdreamer.hold_queue()
     job = press()
     bpy.ops.recdreamer.leave_queue(job_id=job.id)
     assert job.condition == "queued" and bpy.ops.recdreamer.leave_queue.poll()
+    assert "a red bear · not started" in draw().texts
     assert "does not wait" in reported(bpy.ops.recdreamer.leave_queue, job_id=job.id)
     bpy.ops.recdreamer.hold_queue(hold=False)
     assert bpy.ops.recdreamer.resume(job_id=job.id) == {"FINISHED"}

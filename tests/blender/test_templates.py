@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from mathutils import Matrix
 
+from .objects import reported
+
 
 @pytest.fixture
 def shelf(extension):
@@ -159,6 +161,14 @@ def test_view_is_taken_from_the_camera_where_there_is_no_window(addon, block_out
         assert template.azimuth_deg == pytest.approx(azimuth_deg, abs=1e-3)
         assert template.elevation_deg == pytest.approx(20, abs=1e-3)
         assert 0.01 < silhouette(addon, template).mean() < 0.8
+
+
+def test_a_view_without_the_object_makes_no_card(front_camera, block_out, shelf, preferences):
+    for obj in block_out:
+        obj.location.x += 50
+    bpy.context.view_layer.update()
+    assert "nothing in the middle of this view" in reported(bpy.ops.recdreamer.capture_view)
+    assert not len(shelf) and not list((preferences.folder / "templates").glob("*.png"))
 
 
 @pytest.mark.parametrize("azimuth_deg", [0, 37, 90, 180, 270, 359])
