@@ -26,8 +26,6 @@ MODULE = probe.MODULE
 TIME_LIMIT_S = 1500
 SETTLE_S = 0.12
 """Time for Blender to notice where the mouse is."""
-REDRAW_S = 0.4
-"""Time for a tab to move that became shorter by what was pressed before."""
 STEP_PX = 9
 """Less than half of the height of a button."""
 REST = (500, 500)
@@ -101,9 +99,7 @@ def find(hand: Hand, area: bpy.types.Area, kind: str, name: str, columns=(0.5, 0
             hand.move(*place)
             yield SETTLE_S
             if name in under_mouse(hand, area, region):
-                yield REDRAW_S
-                if name in under_mouse(hand, area, region):
-                    return place
+                return place
     return None
 
 
