@@ -49,6 +49,15 @@ class Cameras:
         """The cameras of this process's views, from those of all."""
         return Cameras(*(share.own(getattr(self, each.name)) for each in fields(self)))
 
+    def copied(self) -> Cameras:
+        """The same in memory of its own, from which a recording can read."""
+        return Cameras(*(getattr(self, each.name).clone() for each in fields(self)))
+
+    def fill(self, others: Cameras) -> None:
+        """Take over as many others, in the same memory."""
+        for each in fields(self):
+            getattr(self, each.name).copy_(getattr(others, each.name))
+
 
 @dataclass(frozen=True)
 class CameraConfig:

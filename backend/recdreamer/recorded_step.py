@@ -7,7 +7,7 @@ with it the size of their buffers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float, Int
@@ -68,14 +68,12 @@ class _Inputs:
 
     @staticmethod
     def like(rgb: Tensor, t: Tensor, cameras: Cameras) -> _Inputs:
-        copies = {field.name: getattr(cameras, field.name).clone() for field in fields(cameras)}
-        return _Inputs(rgb.detach().clone(), t.clone(), replace(cameras, **copies))
+        return _Inputs(rgb.detach().clone(), t.clone(), cameras.copied())
 
     def fill(self, rgb: Tensor, t: Tensor, cameras: Cameras) -> None:
         self.rgb.copy_(rgb.detach())
         self.t.copy_(t)
-        for field in fields(cameras):
-            getattr(self.cameras, field.name).copy_(getattr(cameras, field.name))
+        self.cameras.fill(cameras)
 
 
 Case = tuple[str, bool, int]

@@ -6,7 +6,6 @@ Between them lies the guidance, which is a recording of its own (`recorded_step`
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
 
 import torch
 from jaxtyping import Float
@@ -47,8 +46,7 @@ class RecordedScene:
         if self.view is None:
             rendering = self.scene.view(cameras, generator)
         else:
-            for field in fields(cameras):
-                getattr(self.cameras, field.name).copy_(getattr(cameras, field.name))
+            self.cameras.fill(cameras)
             self.view.replay()
             assert self.rendering is not None
             rendering = self.rendering
@@ -75,8 +73,7 @@ class RecordedScene:
     def _record(self, cameras: Cameras, generator: torch.Generator) -> None:
         """Both together, so that neither is left alone if the other fails."""
         assert self.recorder is not None
-        copies = {field.name: getattr(cameras, field.name).clone() for field in fields(cameras)}
-        self.cameras, px = replace(cameras, **copies), self.scene.config.optimize.render_px
+        self.cameras, px = cameras.copied(), self.scene.config.optimize.render_px
         self.grad = torch.zeros(len(cameras), 3, px, px, device=self.device)
 
         def view() -> Tensor:
