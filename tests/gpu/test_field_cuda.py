@@ -17,6 +17,8 @@ from recdreamer.rendering.composite import composite, composite_reference
 from recdreamer.rendering.march import Samples, march, march_reference
 from recdreamer.shared.protocol import JobRequest
 
+from .no_waits import no_waits
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
@@ -214,13 +216,10 @@ def test_no_step_waits_not_even_where_occupancy_and_capacity_change(azimuth_prob
     for step in range(2):
         one_step(scene, step)
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         # While all cells of the occupancy are due, and later.
         for step in (*range(2, 36), *range(143, 146)):
             one_step(scene, step)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert 8 * 32**2 < scene.capacity.size < 512 * 32**2
     assert scene.descent.first_bad_step == torch.inf
 

@@ -25,6 +25,8 @@ from recdreamer.report import NullReport
 from recdreamer.shared.protocol import JobFolder, JobRequest, Method, Template, write_atomically
 from recdreamer.stages.guidance import prepare_guide
 
+from .no_waits import no_waits
+
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device"),
@@ -113,7 +115,6 @@ def test_half_precision_points_the_same_way(tmp_path: Path, templates: tuple[Tem
     )
 
 
-@pytest.mark.filterwarnings("ignore")  # Torch warns that it does not know of every wait.
 @pytest.mark.parametrize("method", METHODS)
 def test_the_guidance_never_waits_for_the_device(
     method: Method, tmp_path: Path, templates: tuple[Template, ...]
@@ -130,11 +131,8 @@ def test_the_guidance_never_waits_for_the_device(
         guide.observe(x, answers.log_probs)
 
     lines_4_and_5()
-    try:
-        torch.cuda.set_sync_debug_mode("error")
+    with no_waits():
         lines_4_and_5()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_whole_job(tmp_path: Path, templates: tuple[Template, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,13 +105,19 @@ def farthest(found: Run, wanted: Run) -> float:
 
 
 @pytest.fixture(autouse=True)
-def exact_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
+def exact_arithmetic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Otherwise convolutions choose their algorithm by the memory that is free, and round to 10 bits (TF32)."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    wanted = [(products, "allow_tf32", False), (cudnn, "allow_tf32", False), (cudnn, "deterministic", True)]
+    wanted.append((cudnn, "benchmark", False))
+    before = [(where, name, getattr(where, name)) for where, name, _ in wanted]
+    for where, name, value in wanted:
+        setattr(where, name, value)
+    yield
+    # Monkeypatch would delete what it does not find in their dictionaries.
+    for where, name, value in before:
+        setattr(where, name, value)
 
 
 @dataclass(frozen=True)
