@@ -28,6 +28,9 @@ SETTLE_S = 0.12
 """Time for Blender to notice where the mouse is."""
 STEP_PX = 9
 """Less than half of the height of a button."""
+MARGIN_PX = 5
+"""Below the place where a button was first met, which may be its very edge: a click there misses it if the tab moves by a
+pixel meanwhile."""
 REST = (500, 500)
 """Where the mouse waits while a picture is taken: in the 3D view."""
 
@@ -53,8 +56,10 @@ class Hand:
 
     def click(self, name: str, place: tuple[float, float]) -> Iterator[float]:
         self.move(*place)
-        yield 0.3
-        self.do("click", 1)
+        yield 0.5
+        self.do("mousedown", 1)
+        yield 0.1
+        self.do("mouseup", 1)
         self.clicks.append(name)
         yield 0.6
 
@@ -99,7 +104,10 @@ def find(hand: Hand, area: bpy.types.Area, kind: str, name: str, columns=(0.5, 0
             hand.move(*place)
             yield SETTLE_S
             if name in under_mouse(hand, area, region):
-                return place
+                within = (place[0], y - MARGIN_PX)
+                hand.move(*within)
+                yield SETTLE_S
+                return within if name in under_mouse(hand, area, region) else place
     return None
 
 

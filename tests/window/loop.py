@@ -96,7 +96,7 @@ def stopped(walk: Tab) -> Iterator[float]:
     yield from walk.over_view()
     yield from walk.keys("ctrl+alt+n")
     job = yield from walk.at_work(12)
-    yield from walk.press("recdreamer.cancel(", columns=(0.6, 0.7))
+    yield from walk.ask("recdreamer.cancel(", columns=(0.6, 0.7))
     yield from probe.see("05-stop-asks")
     yield from walk.keys("i")
     walk.hand.rest()
@@ -199,7 +199,7 @@ def deleted(walk: Tab) -> Iterator[float]:
     assert walk.session.shown is job
     before = walk.folders()
     objects = sorted(obj.name for obj in bpy.data.objects if obj.name != PREVIEW)
-    yield from walk.press("recdreamer.cancel(", columns=(0.6, 0.7))
+    yield from walk.ask("recdreamer.cancel(", columns=(0.6, 0.7))
     yield from probe.see("14-stop-asks")
     yield from walk.keys("d")
     walk.hand.rest()
