@@ -28,9 +28,7 @@ SETTLE_S = 0.12
 """Time for Blender to notice where the mouse is."""
 STEP_PX = 9
 """Less than half of the height of a button."""
-MARGIN_PX = 5
-"""Below the place where a button was first met, which may be its very edge: a click there misses it if the tab moves by a
-pixel meanwhile."""
+FINE_PX = 3
 REST = (500, 500)
 """Where the mouse waits while a picture is taken: in the 3D view."""
 
@@ -96,7 +94,8 @@ def under_mouse(hand: Hand, area: bpy.types.Area, region: bpy.types.Region) -> s
 
 
 def find(hand: Hand, area: bpy.types.Area, kind: str, name: str, columns=(0.5, 0.3, 0.8)) -> Iterator[float]:
-    """Move the mouse over a region until the button `name` is below it. Returns the place, or None."""
+    """Move the mouse over a region until the button `name` is below it. Returns the middle of its height, or None: at
+    its edge a click would miss it if the tab moves by a pixel."""
     region = next(region for region in area.regions if region.type == kind)
     for column in columns:
         for y in range(region.y + region.height - 6, region.y + 4, -STEP_PX):
@@ -104,10 +103,17 @@ def find(hand: Hand, area: bpy.types.Area, kind: str, name: str, columns=(0.5, 0
             hand.move(*place)
             yield SETTLE_S
             if name in under_mouse(hand, area, region):
-                within = (place[0], y - MARGIN_PX)
-                hand.move(*within)
-                yield SETTLE_S
-                return within if name in under_mouse(hand, area, region) else place
+                ends = []
+                for step in (FINE_PX, -FINE_PX):
+                    end = y
+                    for _ in range(10):
+                        hand.move(place[0], end + step)
+                        yield SETTLE_S
+                        if name not in under_mouse(hand, area, region):
+                            break
+                        end += step
+                    ends.append(end)
+                return (place[0], sum(ends) / 2)
     return None
 
 
