@@ -65,7 +65,7 @@ def test_a_checkpoint_holds_size_and_count():
 
 def test_a_limit_is_kept_without_a_word():
     said = []
-    capacity = SampleCapacity(1000, CPU, said.append, limit=50_000)
+    capacity = SampleCapacity(1000, CPU, said.append, per_ray=50)
     assert capacity.size == 50_000
     assert [after(capacity, count) for count in (400_000, 49_000, 50_001)] == 3 * [50_000] and not said
     assert after(capacity, 10_000) == rounded_up(MARGIN * 10_000)
@@ -74,7 +74,7 @@ def test_a_limit_is_kept_without_a_word():
 
 
 def test_a_checkpoint_of_a_larger_gpu_keeps_the_limit_of_this_one():
-    large, small = SampleCapacity(1000, CPU), SampleCapacity(1000, CPU, limit=50_000)
+    large, small = SampleCapacity(1000, CPU), SampleCapacity(1000, CPU, per_ray=50)
     after(large, 300_000)
     small.load(large.tensor())
     assert small.size == 50_000

@@ -72,7 +72,7 @@ class Scene:
         self.capacity = None
         if device.type == "cuda" or config.render.haze_steps > 1:
             num_rays = settings.num_views * settings.render_px**2
-            self.capacity = SampleCapacity(num_rays, device, warn, config.render.max_samples)
+            self.capacity = SampleCapacity(num_rays, device, warn, config.render.samples_per_ray)
         """Of the samples of a step; None: as many as there are, which the host has to wait for."""
 
     def _look_at_start(self, start: StartingPoint, seed: int) -> None:

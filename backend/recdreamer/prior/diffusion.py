@@ -118,6 +118,11 @@ class DiffusionPrior:
         # Nothing but articles has no words; then the end speaks for all.
         return (places >= first) & (self.padding_has_meaning | (places < max(end, first + 1)))
 
+    @property
+    def text_encoder_bytes(self) -> int:
+        """The memory that `free_text_encoder` gives back."""
+        return sum(tensor.nbytes for tensor in self.text_encoder.parameters())
+
     def free_text_encoder(self) -> None:
         """Release the text encoder's memory once all prompts are encoded."""
         self.text_encoder = torch.nn.Identity()

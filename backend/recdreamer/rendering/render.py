@@ -28,9 +28,11 @@ class RenderConfig:
     """Transmittance below which a ray stops; the largest share of a pixel that may be lost."""
     haze_steps: int = 1
     """Steps that are one sample in training where they absorb less than 1 % each; 1: always one by one."""
-    max_samples: int = 0
-    """The most samples of a step's views together, on a GPU; where more are wanted, they lie farther apart. 0: no limit
-    but what is wanted. A job on a small GPU chooses it by the free memory (`stages.memory`)."""
+    samples_per_ray: int = 48
+    """The most samples of a ray on a GPU, as the mean over a step's rays; where a view wants more, they lie farther apart.
+    An object that fills 40 % of the view wants fewer. The start blob wants 134 at Stable Diffusion's settings, and has
+    45 then: it is smooth, and a step takes 67 ms instead of 79. 0: no limit. A job on a small GPU may choose fewer
+    (`stages.memory`)."""
 
 
 @dataclass(frozen=True)

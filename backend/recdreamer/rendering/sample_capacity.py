@@ -13,8 +13,7 @@ from recdreamer.parallel.view_shares import ALL_VIEWS, Share
 from recdreamer.report import Warn, no_warn
 
 START_SAMPLES = 144
-"""Samples per ray before any were counted: those of a start blob that fills the view, at the default step (134 were
-wanted by the first step of Stable Diffusion's preset)."""
+"""Samples per ray before any were counted, where there is no limit: those of a start blob that fills the view."""
 MARGIN = 1.15
 """Capacity relative to the most samples of the latest steps. Cameras near the object want about that much more."""
 SHRINK_BELOW = 0.6
@@ -36,9 +35,10 @@ class SampleCapacity:
     23296
     """
 
-    def __init__(self, num_rays: int, device: torch.device, warn: Warn = no_warn, limit: int = 0) -> None:
-        """`warn` is told once if more samples were wanted than there was room for, below the limit; 0: no limit."""
-        self.limit = limit or math.inf
+    def __init__(self, num_rays: int, device: torch.device, warn: Warn = no_warn, per_ray: int = 0) -> None:
+        """`per_ray` limits the mean over the rays; 0: no limit. `warn` is told once if below it more samples were wanted
+        than there was room for."""
+        self.limit = per_ray * num_rays or math.inf
         self.size = self._within(rounded_up(START_SAMPLES * num_rays))
         self.most: Int[Tensor, ""] = torch.zeros((), dtype=torch.int32, device=device)
         """The most samples that a step wanted since the latest choice."""

@@ -15,7 +15,7 @@ import torch
 from recdreamer.config import GenerateConfig
 from recdreamer.distillation.methods import LORA_METHODS, USD_METHODS
 from recdreamer.prior.diffusion import DiffusionPrior
-from recdreamer.rendering.sample_capacity import MARGIN, START_SAMPLES
+from recdreamer.rendering.sample_capacity import START_SAMPLES
 from recdreamer.report import Warn, no_warn
 from recdreamer.shared.protocol import Method
 from recdreamer.shared.worlds import world_of
@@ -23,12 +23,12 @@ from recdreamer.shared.worlds import world_of
 GIB = 2**30
 USABLE = 0.93
 """Share of the free memory that a job may plan with; the rest is lost between blocks."""
-FIELD_GIB = 2.0
+FIELD_GIB = 1.2
 """Of the field, its optimizer and the fewest samples of a view at 256 pixels, beside the prior."""
 SAMPLE_BYTES = 580
 """Of a sample of the field, with its gradient, in half precision (2.7 GiB for buffers of 5.0 million)."""
-MIN_SAMPLES = 48
-"""For each ray, however little memory there is: what an object that fills 40 % of the view may want."""
+MIN_SAMPLES = 24
+"""For each ray, however little memory there is: half of the default."""
 VIEW_GIB: dict[str, tuple[float, float]] = {"usd": (5.3, 2.0), "branch": (1.9, 1.0), "plain": (0.5, 0.4)}
 """Of a view that the prior sees: with activations kept, and computed again. Measured with Stable Diffusion 2.1 at 512
 pixels in half precision, for USD, the other methods with a branch, and those without one."""
@@ -45,7 +45,7 @@ class Way:
         """What it takes beside the prior's weights; `scale` is that of the activations relative to the table's.
 
         >>> round(Way(1, False).gib("usd", 1.0), 1), round(Way(4, True).gib("usd", 1.0), 1)
-        (7.3, 10.0)
+        (6.5, 9.2)
         """
         kind = "usd" if method in USD_METHODS else "branch" if method in LORA_METHODS else "plain"
         return FIELD_GIB + self.views_at_once * scale * VIEW_GIB[kind][self.checkpointing]
@@ -89,7 +89,9 @@ def fitted(config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn) 
     """
     if prior.device.type != "cuda" or world_of(config.prior) is not None:
         return config
-    free, scale, views = free_gib(prior.device), _scale(prior), most_views(config)
+    # The text encoder goes before the first step.
+    free = free_gib(prior.device) + prior.text_encoder_bytes / GIB
+    scale, views = _scale(prior), most_views(config)
     first = way = None
     for way in ways(config):
         first = first or way
@@ -111,16 +113,16 @@ def fitted(config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn) 
 
 
 def with_fewer_samples(config: GenerateConfig, left_gib: float) -> GenerateConfig:
-    """The configuration with a limit on the samples of a step, if more than those of the table may not fit.
+    """The configuration with fewer samples of a ray, if as many as it has may not fit beside what a way takes.
 
-    The start blob wants four times as many as an object later. Where there is no room for that many, the first steps see
-    it with samples farther apart, which shows nothing: it is smooth. `left_gib` is what the way leaves.
+    `left_gib` is what the way leaves, with the fewest samples of one view.
     """
-    num_rays = config.optimize.num_views * config.optimize.render_px**2
-    room = int(MIN_SAMPLES * num_rays + max(0.0, left_gib) * GIB / SAMPLE_BYTES)
-    if room >= MARGIN * START_SAMPLES * num_rays:
+    rays_of_a_view = config.optimize.render_px**2
+    samples = MIN_SAMPLES * rays_of_a_view + max(0.0, left_gib) * GIB / SAMPLE_BYTES
+    room = max(MIN_SAMPLES, int(samples / rays_of_a_view / config.optimize.num_views))
+    if room >= (config.render.samples_per_ray or START_SAMPLES):
         return config
-    return replace(config, render=replace(config.render, max_samples=room))
+    return replace(config, render=replace(config.render, samples_per_ray=room))
 
 
 def stepped_down(config: GenerateConfig) -> GenerateConfig | None:
