@@ -77,8 +77,13 @@ POSE_MODES = (
     ),
 )
 QUALITIES = (
-    ("quick", "Quick", "A rough result in a fraction of the time"),
-    ("standard", "Standard", "The full number of iterations"),
+    ("quick", "Draft", "A rough result in a fraction of the time"),
+    ("standard", "Standard", "For most objects"),
+    (
+        "final",
+        "Final",
+        "As many iterations as in the publication of the method. The embedded model needs no more than Standard",
+    ),
 )
 TEXTURE_SIZES = (
     ("AUTO", "Automatic", "As large as the image model and the quality deserve"),

@@ -48,12 +48,27 @@ def test_quick_is_quicker_and_another_prior_is_larger() -> None:
     assert quick.optimize.num_steps < standard.optimize.num_steps < large.optimize.num_steps
     work = [c.optimize.num_steps * c.optimize.num_views for c in (quick, standard)]
     assert work[0] == pytest.approx(work[1] / 3, rel=0.01)
-    quick_large = resolve(JobRequest("x", prior="somewhere", quality="quick"))
-    assert (
-        quick_large.optimize.num_steps == large.optimize.num_steps // 3
-        and quick_large.optimize.num_views == 1
-    )
+    assert resolve(JobRequest("x", quality="final")) == standard
     assert large.optimize.render_px > standard.optimize.render_px
+
+
+@pytest.mark.parametrize("method", ["usd", "vsd", "sds"])
+def test_with_stable_diffusion_the_quality_chooses_a_share_of_the_published_schedule(method: Method) -> None:
+    quick, standard, final = (
+        resolve(JobRequest("x", prior="some/model", method=method, quality=quality))
+        for quality in ("quick", "standard", "final")
+    )
+    as_published = resolve(JobRequest("x", prior="some/model", method=method, kind="particles"))
+    assert final.optimize == as_published.optimize, "2D particles keep the paper's schedule"
+    for config, share in ((quick, 0.06), (standard, 0.35)):
+        for name in ("shape", "geometry", "texture"):
+            assert config.step(name).num_steps == share * final.step(name).num_steps
+            assert config.step(name).guidance.lora_warmup_steps == share * 500
+        travel = config.geometry.num_steps * config.geometry.learning_rate
+        assert travel == pytest.approx(final.geometry.num_steps * final.geometry.learning_rate)
+    assert quick.mesh.target_faces < standard.mesh.target_faces == final.mesh.target_faces
+    pictures = [c.rectifier.drawing.num_samples * c.rectifier.drawing.num_steps for c in (quick, standard)]
+    assert 5 * pictures[0] < pictures[1]
 
 
 @pytest.mark.parametrize("method", get_args(Method))
@@ -65,7 +80,7 @@ def test_every_method_has_its_published_setting(method: Method) -> None:
         "sds_bridge": (100.0, 25_000, True), "consdreamer": (101.0, 10_000, True), "sdi": (8.5, 10_000, True),
         "usd_sdi": (8.5, 10_000, False),
     }[method]  # fmt: skip
-    config = resolve(JobRequest("x", method=method, prior="some/model"))
+    config = resolve(JobRequest("x", method=method, prior="some/model", quality="final"))
     guidance = config.guidance
     assert (guidance.guidance_scale, config.optimize.num_steps, guidance.view_prompts) == expected
     assert bool(guidance.auxiliary_prompt) == (method in USD_METHODS)
@@ -82,7 +97,7 @@ def test_a_distribution_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize("prior", ["builtin", "some/model"])
-@pytest.mark.parametrize("quality", ["standard", "quick"])
+@pytest.mark.parametrize("quality", get_args(Quality))
 def test_what_the_request_says_of_the_job_arrives(prior: str, quality: Quality) -> None:
     request = JobRequest(
         " a red bear ", prior=prior, quality=quality, method="vsd", pose_mode="marginal", seed=7, device="cuda:1",

@@ -18,7 +18,7 @@ MIN_RENDER_PX = 64
 def smaller(request: JobRequest, config: Mapping[str, Any], tiny_decoder: str = "") -> JobRequest:
     """The request with less need of memory than it had; `config` is what the job has run with, as config.json.
 
-    First Quick, then the tiny decoder if there is one, then half the views of a step, or pictures of half the width.
+    First Draft, then the tiny decoder if there is one, then half the views of a step, or pictures of half the width.
     Raises RequestError if it is as small as it gets.
 
     >>> small = smaller(JobRequest("a red bear"), {})

@@ -21,7 +21,7 @@ from .jobs import NOT_OBJECT_MODE, JobOperator
 
 KINDS = (
     ("UNFINISHED", "Without a Result", "Jobs that failed, were stopped or never ran"),
-    ("DRAFTS", "Quick Jobs", "Also drafts that have a result"),
+    ("DRAFTS", "Drafts", "Also drafts that have a result"),
     ("ALL", "All", "Everything that is not pinned"),
 )
 NOTHING_TO_COMPARE = "Mark another job to compare with first."

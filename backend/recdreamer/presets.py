@@ -2,8 +2,8 @@
 
 Each function below is one answer to where a value comes from, in this order: the defaults of the fields are those for
 Stable Diffusion (see config.py); `as_published` sets what the method's publication has; `embedded` what the embedded
-prior needs instead, `animals` what is different for the world of animals; `quick` cuts the work; the overrides of a
-request come last.
+prior needs instead, `animals` what is different for the world of animals; the quality cuts the work (`quick`, `within`); the
+overrides of a request come last.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from recdreamer.mesh import MeshConfig
 from recdreamer.pose.draw import DrawConfig
 from recdreamer.prior.prompts import ViewConfig
 from recdreamer.rendering import RenderConfig
-from recdreamer.shared.protocol import JobRequest, RequestError
+from recdreamer.shared.protocol import JobRequest, Quality, RequestError
 from recdreamer.shared.safe_files import printable, reason_of
 from recdreamer.shared.worlds import world_of
 
@@ -35,6 +35,12 @@ WIDE_VIEWS = ViewConfig(front_width_deg=90.0)
 VSD, and what runs on that, ESD and SDS-Bridge, has the 60 degrees of ProlificDreamer."""
 PARTICLES_INTERVALS = 10
 """n_i for several particles (paper, B.3)."""
+
+SCHEDULE_SHARES: dict[Quality, float] = {"quick": 0.06, "standard": 0.35, "final": 1.0}
+"""Of the published steps that a job with Stable Diffusion takes: so that an H200 needs about 4, 19 and 48 minutes
+(docs/performance.md). What is lost by fewer steps has not been seen with real weights."""
+DRAFT_DRAWING = DrawConfig(num_samples=8, num_steps=25)
+"""With Stable Diffusion; as many pictures as for a job would take half of a draft's time."""
 
 EMBEDDED_DRAWING = DrawConfig(
     side="facing left", left="", right="", num_samples=8, guidance_scale=3.0, num_steps=25
@@ -91,8 +97,10 @@ def resolve(request: JobRequest) -> GenerateConfig:
         config = animals(request)
     else:
         config = embedded(request)
+    if world is None and request.kind == "object":
+        config = within(config, SCHEDULE_SHARES[request.quality])
     if request.quality == "quick":
-        config = quick(config)
+        config = quick(config) if world else draft(config)
     particles = request.overrides.get("optimize.num_particles", 1)
     if world is None and config.method in ("usd", "usd_sdi") and type(particles) is int and particles > 1:
         config = replace(config, guidance=replace(config.guidance, num_intervals=PARTICLES_INTERVALS))
@@ -233,12 +241,13 @@ def quick(config: GenerateConfig) -> GenerateConfig:
 
     Views are cut before steps: a schedule cut to a third leaves no time for the details.
     """
-    return replace(
-        config,
-        optimize=_shortened(config.optimize),
-        geometry=_shortened(config.geometry),
-        texture=_shortened(config.texture),
-        mesh=replace(config.mesh, resolution=96, target_faces=5000, texture_size_px=512, bake_samples=1),
+    return with_coarse_mesh(
+        replace(
+            config,
+            optimize=_shortened(config.optimize),
+            geometry=_shortened(config.geometry),
+            texture=_shortened(config.texture),
+        )
     )
 
 
@@ -246,6 +255,35 @@ def _shortened(stage: Steps) -> Steps:
     """A third of the work of a stage."""
     num_views, share = (stage.num_views // 2, 2 / 3) if stage.num_views > 1 else (1, 1 / 3)
     return replace(stage, num_views=num_views, num_steps=round(share * stage.num_steps))
+
+
+def within(config: GenerateConfig, share: float) -> GenerateConfig:
+    """A share of the published steps of each stage; the branch warms up as much sooner, and the surface can travel as
+    far, in longer steps."""
+    if share == 1.0:
+        return config
+    steps = lambda count: max(1, round(share * count))  # noqa: E731
+    optimize, geometry, texture, guidance = config.optimize, config.geometry, config.texture, config.guidance
+    return replace(
+        config,
+        optimize=replace(optimize, num_steps=steps(optimize.num_steps)),
+        geometry=replace(
+            geometry, num_steps=steps(geometry.num_steps), learning_rate=geometry.learning_rate / share
+        ),
+        texture=replace(texture, num_steps=steps(texture.num_steps)),
+        guidance=replace(guidance, lora_warmup_steps=steps(guidance.lora_warmup_steps)),
+    )
+
+
+def draft(config: GenerateConfig) -> GenerateConfig:
+    """What else a draft with Stable Diffusion leaves out."""
+    return with_coarse_mesh(replace(config, rectifier=replace(config.rectifier, drawing=DRAFT_DRAWING)))
+
+
+def with_coarse_mesh(config: GenerateConfig) -> GenerateConfig:
+    """The mesh of a draft."""
+    mesh = replace(config.mesh, resolution=96, target_faces=5000, texture_size_px=512, bake_samples=1)
+    return replace(config, mesh=mesh)
 
 
 def _check_detail(texture: TextureConfig) -> None:

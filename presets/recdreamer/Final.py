@@ -3,7 +3,7 @@ import bpy
 settings = bpy.context.scene.recdreamer
 start = settings.start
 
-settings.quality = "standard"
+settings.quality = "final"
 settings.texture_px = "4096"
 settings.face_count = 100000
 settings.method = "usd"

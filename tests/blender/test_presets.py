@@ -20,8 +20,8 @@ def test_our_presets(extension, settings):
         changes[name] = settings.changes
         settings.to_request()
     assert changes["Standard"] == []
-    assert changes["Draft"] == ["Quality: Quick"]
-    assert changes["Final"] == ["Texture: 4096 px", "Faces: 100,000"]
+    assert changes["Draft"] == ["Quality: Draft"]
+    assert changes["Final"] == ["Quality: Final", "Texture: 4096 px", "Faces: 100,000"]
     assert settings.to_request().overrides == {"mesh.texture_size_px": 4096, "mesh.target_faces": 100_000}
 
 
@@ -37,7 +37,7 @@ def test_a_preset_of_the_artist(extension, settings):
     assert bpy.ops.recdreamer.use_preset(name="For the game") == {"FINISHED"}
     assert settings.prompt == "a blue bird" and settings.face_count == 777
     assert settings.changes == [
-        "Quality: Quick", "Texture: 1024 px", "Faces: 777", "Method: Simple (SDS)", "Views: Free Front",
+        "Quality: Draft", "Texture: 1024 px", "Faces: 777", "Method: Simple (SDS)", "Views: Free Front",
         "without Geometry",
     ]  # fmt: skip
     bpy.ops.recdreamer.add_preset(name="For the game", remove_active=True)

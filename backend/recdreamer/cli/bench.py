@@ -115,7 +115,8 @@ class BenchJanus:
     """One method, prompt and seed of the suite with a few small steps: whether all of it works, in minutes."""
     prior: str = ""
     """An embedded world, a Stable Diffusion folder, or a model from `recdreamer models list`; by default the suite's."""
-    quality: Quality = "standard"
+    quality: Quality = "final"
+    """`final`: with the steps that each method was published with."""
     whole: bool = False
     """All stages, not the first alone, which decides the shape."""
     workers: int = 1

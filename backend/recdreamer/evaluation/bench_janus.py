@@ -58,7 +58,7 @@ class JanusBench:
     device: str = "auto"
     workers: int = 1
     threads: int = 1
-    quality: Quality = "standard"
+    quality: Quality = "final"
     is_whole: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
     templates: tuple[str, ...] = ()
