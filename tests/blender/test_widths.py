@@ -141,7 +141,7 @@ def test_a_cut_label_is_seen(extension):
 def test_a_text_that_is_not_translated_is_seen(extension):
     assert (
         is_bare("3 jobs wait")
-        and is_bare("⟦Quality⟧: Draft")
+        and is_bare("⟦Quality⟧: Quick")
         and not is_bare("a red bear · ⟦running ⟦on⟧ x⟧")
     )
 
