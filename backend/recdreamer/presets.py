@@ -2,8 +2,8 @@
 
 Each function below is one answer to where a value comes from, in this order: the defaults of the fields are those for
 Stable Diffusion (see config.py); `as_published` sets what the method's publication has; `embedded` what the embedded
-prior needs instead, `animals` what is different for the world of animals; the quality cuts the work (`quick`, `within`); the
-overrides of a request come last.
+prior needs instead, `animals` what is different for the world of animals; the quality cuts the work (`quick`, `within`);
+the overrides of a request come last.
 """
 
 from __future__ import annotations

@@ -54,7 +54,10 @@ class EvaluateJanus:
     prompt: str = ""
     """What it is, for CLIP and for the embedded oracle: "a red bear"."""
     oracle: OracleName = "auto"
-    """Who says which side is seen. auto: templates if given, embedded for a prompt of its world, else CLIP."""
+    """Who says which side is seen. auto: templates or Orient Anything if given, embedded for a prompt of its world, else
+    CLIP."""
+    orient: Path | None = None
+    """Weights of Orient Anything, its dino_weight.pt as .safetensors."""
     templates: Path | None = None
     """Folder of pictures named front.png, back.png, left.png …"""
     extractor: str = "builtin"
@@ -143,7 +146,7 @@ def evaluate_janus(command: EvaluateJanus) -> None:
     out = given_path(command.out) if command.out else default_folder(file)
     found = inspect_mesh(
         file, out, command.prompt, command.oracle, command.templates, command.extractor, command.clip,
-        command.device,
+        command.device, command.orient,
     )  # fmt: skip
     print(json.dumps(found, indent=2, ensure_ascii=False))
     print(f"{found['verdict']}\nWritten: {out / 'report.html'}")

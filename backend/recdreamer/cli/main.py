@@ -71,7 +71,7 @@ class Generate(OnCluster):
     pose_mode: PoseMode = "camera"
     """usd only: `camera` wants the class of each view's azimuth, `marginal` is the paper's rectifier."""
     quality: Quality = "standard"
-    """quick: a draft. final: with Stable Diffusion, as many steps as in the publication."""
+    """quick: a draft. final: with Stable Diffusion, as many steps as in the publication of the method."""
     seed: int = 0
     templates: Path | None = None
     """Folder of pictures named front.png, back.png, left.png …; by default the prior draws its own."""

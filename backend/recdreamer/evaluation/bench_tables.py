@@ -6,5 +6,5 @@ from typing import Literal
 
 FieldTable = Literal["hash-grid", "resolution", "samples", "grid-size", "faces", "step"]
 """Of `recdreamer bench field`."""
-OracleName = Literal["auto", "templates", "embedded", "clip", "none"]
+OracleName = Literal["auto", "templates", "embedded", "clip", "orient", "none"]
 """Of `recdreamer evaluate janus`."""

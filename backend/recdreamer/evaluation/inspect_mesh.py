@@ -27,6 +27,7 @@ from recdreamer.evaluation.measure_result import measure_views
 from recdreamer.evaluation.mesh_distance import figure_or_none
 from recdreamer.evaluation.mesh_views import ColorAt, colored_views, texture_colors
 from recdreamer.evaluation.oracle import load_oracle
+from recdreamer.evaluation.orient_anything import load_orient_anything
 from recdreamer.evaluation.view_metrics import DIRECTIONS, ClipJudge
 from recdreamer.images import write_sheet
 from recdreamer.mesh.mesh import Mesh
@@ -42,6 +43,8 @@ from recdreamer.start.gltf_file import BaseColor, read_base_colors
 from recdreamer.start.mesh_file import GIVE, MAX_FILE_BYTES, Y_UP, beside, read_parts
 
 NUM_VIEWS = 24
+QUARTERS_DEG = ((0.0,), (90.0,), (180.0,), (270.0,))
+"""Azimuths of POSES."""
 VIEW_PX = 128
 SIZE = 1.56
 """Longest side of the mesh in scene units: that of the figures of the embedded world."""
@@ -77,6 +80,7 @@ class PoseOracle:
 def inspect_mesh(
     file: Path, out: Path, prompt: str = "", oracle: OracleName = "auto", templates: Path | None = None,
     extractor_name: str = "builtin", clip_name: str = "builtin", device_name: str = "auto",
+    orient: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Look at a mesh and write sheet.png, inspection.json and report.html to `out`. Returns what was found.
 
@@ -84,7 +88,7 @@ def inspect_mesh(
     """
     device = choose_device(device_name)
     colored = read_colored(file)
-    judge = choose_oracle(oracle, prompt, templates, extractor_name, clip_name, device)
+    judge = choose_oracle(oracle, prompt, templates, extractor_name, clip_name, device, orient)
     # Half a step off the borders between two poses.
     azimuth_deg = torch.arange(NUM_VIEWS) * (360.0 / NUM_VIEWS) + 180 / NUM_VIEWS
     elevation_deg = torch.full((NUM_VIEWS,), sum(EMBEDDED_CAMERAS.elevation_deg) / 2)
@@ -142,21 +146,27 @@ def verdict_of(found: dict[str, Any]) -> str:
 
 def choose_oracle(
     name: OracleName, prompt: str, templates: Path | None, extractor_name: str, clip_name: str,
-    device: torch.device,
+    device: torch.device, orient: Path | None = None,
 ) -> PoseOracle | None:  # fmt: skip
-    """Who says which side is seen. `auto`: templates if there are any, the embedded oracle for a prompt of its world,
-    CLIP for any other prompt, nobody without one. Raises RequestError and JobError."""
+    """Who says which side is seen. `auto`: templates if there are any, Orient Anything if its weights are given, the
+    embedded oracle for a prompt of its world, CLIP for any other prompt, nobody without one. Raises RequestError and
+    JobError."""
     if name == "auto":
-        is_known = figure_or_none(prompt) is not None
-        name = "templates" if templates else "embedded" if is_known else "clip" if prompt else "none"
+        by_prompt = "embedded" if figure_or_none(prompt) is not None else "clip" if prompt else "none"
+        name = "templates" if templates else "orient" if orient else by_prompt
     match name:
         case "none":
             return None
         case "embedded":
-            network = load_oracle(device)
-            return PoseOracle(
-                "embedded oracle", POSES, ((0.0,), (90.0,), (180.0,), (270.0,)), network.pose_probs
-            )
+            return PoseOracle("embedded oracle", POSES, QUARTERS_DEG, load_oracle(device).pose_probs)
+        case "orient":
+            if orient is None:
+                raise RequestError(
+                    "Orient Anything's weights are missing.",
+                    "Give its dino_weight.pt as .safetensors with --orient.",
+                )
+            network = load_orient_anything(orient, device)
+            return PoseOracle("Orient Anything", POSES, QUARTERS_DEG, network.pose_probs)
         case "clip":
             if not prompt:
                 raise RequestError(

@@ -52,7 +52,6 @@ USD_METHODS = ("usd", "usd_sdi")
 """Those that rectify the distribution of poses."""
 PoseMode = Literal["marginal", "camera"]
 Quality = Literal["quick", "standard", "final"]
-"""`final` has the steps that a method was published with; on the embedded priors it is as `standard`."""
 Kind = Literal["object", "particles"]
 Stage = Literal["shape", "geometry", "texture"]
 Start = Literal["prompt", "object", "texture", "continue"]
