@@ -29,10 +29,10 @@ class RenderConfig:
     haze_steps: int = 1
     """Steps that are one sample in training where they absorb less than 1 % each; 1: always one by one."""
     samples_per_ray: int = 48
-    """The most samples of a ray on a GPU, as the mean over a step's rays; where a view wants more, they lie farther apart.
-    An object that fills 40 % of the view wants fewer. The start blob wants 134 at Stable Diffusion's settings, and has
-    45 then: it is smooth, and a step takes 67 ms instead of 79. 0: no limit. A job on a small GPU may choose fewer
-    (`stages.memory`)."""
+    """The most samples of a ray on a GPU, as the mean over a step's rays; where a view wants more, they lie farther
+    apart. An object that fills 40 % of the view wants fewer. The start blob wants 134 at Stable Diffusion's settings,
+    and has 45 then: it is smooth, and a step takes 67 ms instead of 79. 0: no limit. A job on a small GPU may choose
+    fewer (`stages.memory`)."""
 
 
 @dataclass(frozen=True)
