@@ -17,6 +17,8 @@ MEAN_FACING = 0.5
 """Average cosine between the normal of a visible point and the direction to the camera."""
 HESSIAN_SCALE = 0.05
 """Curvature, in units of 1 / cell, below which the loss is quadratic."""
+SIGNS = ((1, 1), (-1, -1), (1, -1), (-1, 1))
+"""Of a mixed second difference's four places along two axes."""
 ALBEDO_SCALE = 0.01
 """Colour difference below which the loss is quadratic."""
 
@@ -101,8 +103,17 @@ class DistanceGrid(nn.Module):
 
     def neighbours(self, near: Int[Tensor, "near"]) -> Float[Tensor, "2 3 near"]:
         """Distances at the upper and lower neighbours of vertices along each axis."""
-        steps = torch.tensor(self.steps, device=near.device)[:, None]
-        return self.distances.view(-1)[torch.stack([near + steps, near - steps])]
+        x, y, z = self.steps
+        return self.around(near, (x, y, z, -x, -y, -z)).view(2, 3, -1)
+
+    def around(self, near: Int[Tensor, "near"], offsets: tuple[int, ...]) -> Float[Tensor, "offsets near"]:
+        """Distances at vertices that lie so many places after others in the flat grid.
+
+        All by one `index_select`: each gather's way back makes a gradient of the whole grid, and that of an index in
+        brackets sorts its entries on a GPU.
+        """
+        places = near + torch.tensor(offsets, device=near.device)[:, None]
+        return self.distances.view(-1).index_select(0, places.flatten()).view(len(offsets), -1)
 
     @property
     def steps(self) -> tuple[int, int, int]:
@@ -157,15 +168,14 @@ def hessian_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor,
     >>> [round(hessian_loss(uncolored(d), middle).item(), 2) for d in (z, z.abs())]  # √(4 + 0.05²) - 0.05
     [0.0, 1.95]
     """
-    distances, (x, y, z) = grid.distances.view(-1), grid.steps
-    here = 2 * distances[near]
-    squares = torch.zeros_like(here)
-    for step in (x, y, z):
-        squares = squares + (distances[near + step] - here + distances[near - step]).square()
-    for one, other in ((x, y), (y, z), (z, x)):
-        along = distances[near + one + other] + distances[near - one - other]
-        across = distances[near + one - other] + distances[near - one + other]
-        squares = squares + 2 * ((along - across) / 4).square()
+    x, y, z = grid.steps
+    pairs = ((x, y), (y, z), (z, x))
+    diagonals = [sign * one + turn * other for one, other in pairs for sign, turn in SIGNS]
+    here, *_ = found = grid.around(near, (0, x, y, z, -x, -y, -z, *diagonals))
+    upper, lower = found[1:7].view(2, 3, -1)
+    along, opposite, across, opposite_across = found[7:].view(3, 4, -1).unbind(1)
+    mixed = (along + opposite - across - opposite_across) / 4
+    squares = (upper - 2 * here + lower).square().sum(0) + 2 * mixed.square().sum(0)
     return ((squares / grid.cell**2 + HESSIAN_SCALE**2).sqrt() - HESSIAN_SCALE).mean()
 
 
@@ -182,9 +192,9 @@ def albedo_variation(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Ten
     >>> round(albedo_variation(grid, torch.tensor([62])).item(), 3)
     0.24
     """
-    albedo = grid.albedo.flatten(1)
-    here = albedo[:, near]
-    squares = torch.stack([(albedo[:, near + step] - here).square().sum(0) for step in grid.steps])
+    places = near + torch.tensor((0, *grid.steps), device=near.device)[:, None]
+    found = grid.albedo.flatten(1).index_select(1, places.flatten()).view(len(grid.albedo), 4, -1)
+    squares = (found[:, 1:] - found[:, :1]).square().sum(0)
     return ((squares + ALBEDO_SCALE**2).sqrt() - ALBEDO_SCALE).sum(0).mean()
 
 
@@ -196,7 +206,7 @@ def anchor_loss(grid: DistanceGrid, near: Int[Tensor, "near"]) -> Float[Tensor, 
     >>> anchor_loss(grid, torch.tensor([62])).item()
     4.0
     """
-    apart = (grid.distances.view(-1)[near] - grid.start.view(-1)[near]) / grid.cell
+    apart = (grid.around(near, (0,))[0] - grid.start.view(-1)[near]) / grid.cell
     return apart.square().mean()
 
 
