@@ -186,7 +186,7 @@ def first_asset(room: Room, session, settings) -> Iterator[float]:
 
 def enlarged(room: Room) -> Iterator[float]:
     bpy.ops.recdreamer.enlarge(state="ON")
-    yield from room.whole("enlarged")
+    yield from room.whole("enlarged", 2000)  # The overlay is in the lower corner.
     bpy.ops.recdreamer.enlarge(state="OFF")
 
 
