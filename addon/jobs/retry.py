@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ...backend.recdreamer.shared.json_values import read_json
-from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR, JobRequest, RequestError
+from ...backend.recdreamer.shared.protocol import JobRequest, RequestError
+from ...backend.recdreamer.shared.worlds import world_of
 
 STAGES = {"shape": "optimize", "geometry": "geometry", "texture": "texture"}
 """Stage -> section of its settings."""
@@ -18,17 +19,19 @@ MIN_RENDER_PX = 64
 def smaller(request: JobRequest, config: Mapping[str, Any], tiny_decoder: str = "") -> JobRequest:
     """The request with less need of memory than it had; `config` is what the job has run with, as config.json.
 
-    First Draft, then the tiny decoder if there is one, then half the views of a step, or pictures of half the width.
-    Raises RequestError if it is as small as it gets.
+    First Draft with an embedded model, whose drafts have half the views of a step (Stable Diffusion's only have fewer
+    steps); then the tiny decoder if there is one, then half the views, or pictures of half the width. Raises RequestError
+    if it is as small as it gets.
 
     >>> small = smaller(JobRequest("a red bear"), {})
     >>> small.quality, smaller(small, {"optimize": {"num_views": 4}}).overrides
     ('quick', {'optimize.num_views': 2})
     """
-    if request.quality != "quick":
+    is_embedded = world_of(request.prior) is not None
+    if is_embedded and request.quality != "quick":
         return replace(request, quality="quick")
     overrides = dict(request.overrides)
-    needs_decoder = request.method == "usd" and request.prior != BUILTIN_PRIOR
+    needs_decoder = request.method == "usd" and not is_embedded
     if needs_decoder and tiny_decoder and not overrides.get("rectifier.tiny_decoder"):
         return replace(request, overrides=overrides | {"rectifier.tiny_decoder": tiny_decoder})
     for name in (STAGES[stage] for stage in request.stages_to_run):

@@ -24,7 +24,7 @@ from .jobs import JobOperator, random_seed, start_or_wait, why_not_start
 EXAMPLES = {True: "a red bear", False: "a wooden chair"}
 """A prompt that the image model can draw: the built-in one, another one."""
 CHANGES = (
-    ("smaller", "Smaller", "With less need of memory: Draft, then fewer and smaller pictures per step"),
+    ("smaller", "Smaller", "With less need of memory: fewer and smaller pictures per step"),
     ("seed", "New Seed", "With another random seed"),
 )
 

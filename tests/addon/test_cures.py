@@ -36,9 +36,8 @@ def test_retry_smaller_asks_for_less_each_time():
     request = JobRequest("a bear", quality="standard", prior="sd", overrides={"a.b": 1})
     config = {name: {"num_views": 4, "render_px": 256} for name in ("optimize", "geometry", "texture")}
     request = smaller(request, config, "taesd")
-    assert (request.quality, request.overrides) == ("quick", {"a.b": 1})
-    request = smaller(request, config, "taesd")
-    assert request.overrides == {"a.b": 1, "rectifier.tiny_decoder": "taesd"}
+    # A draft of it would take as much.
+    assert (request.quality, request.overrides) == ("standard", {"a.b": 1, "rectifier.tiny_decoder": "taesd"})
     request = smaller(request, config, "taesd")
     views = {f"{name}.num_views": 2 for name in config}
     assert request.overrides == {"a.b": 1, "rectifier.tiny_decoder": "taesd"} | views
