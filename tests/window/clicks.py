@@ -123,6 +123,17 @@ def press(hand: Hand, area: bpy.types.Area, name: str, kind: str = "UI", **optio
     yield from hand.click(name, place)
 
 
+def ask(hand: Hand, area: bpy.types.Area, name: str, **options) -> Iterator[float]:
+    """Press a button of the sidebar that opens a menu. A click that comes while Blender draws the tab anew is lost."""
+    sidebar = next(region for region in area.regions if region.type == "UI")
+    for _ in range(3):
+        area.tag_redraw()
+        yield from press(hand, area, name, **options)
+        if name not in under_mouse(hand, area, sidebar):
+            return
+    raise AssertionError(f"{name} opens no menu")
+
+
 def see(hand: Hand, name: str) -> Iterator[float]:
     hand.rest()
     yield from probe.see(name)
@@ -281,7 +292,7 @@ def stable_diffusion(hand: Hand, area, session, settings) -> Iterator[float]:
     yield from until(lambda: job.client is None or job.state.stage not in ("", "starting"), 300)
     yield from see(hand, "13-own-prompt")
     assert job.request.prior == "stable-diffusion-2-1-base" and job.condition == "running", job.state.message
-    yield from press(hand, area, "recdreamer.cancel(", columns=(0.6, 0.7))
+    yield from ask(hand, area, "recdreamer.cancel(", columns=(0.6, 0.7))
     yield from probe.see("13-stop-asks")
     yield from hand.key("k")  # Keep for Later.
     yield from until(lambda: job.client is None, 120)

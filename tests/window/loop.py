@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE))
 import clicks  # noqa: E402
 import probe  # noqa: E402
 import undo  # noqa: E402
-from clicks import find, until  # noqa: E402
+from clicks import ask, find, until  # noqa: E402
 from tab import ROW_PX, Tab  # noqa: E402
 from undo import MODULE, addon, done, note, ready, type_prompt  # noqa: E402
 
@@ -96,7 +96,7 @@ def stopped(walk: Tab) -> Iterator[float]:
     yield from walk.over_view()
     yield from walk.keys("ctrl+alt+n")
     job = yield from walk.at_work(12)
-    yield from walk.ask("recdreamer.cancel(", columns=(0.6, 0.7))
+    yield from ask(walk.hand, walk.area, "recdreamer.cancel(", columns=(0.6, 0.7))
     yield from probe.see("05-stop-asks")
     yield from walk.keys("i")
     walk.hand.rest()
@@ -199,7 +199,7 @@ def deleted(walk: Tab) -> Iterator[float]:
     assert walk.session.shown is job
     before = walk.folders()
     objects = sorted(obj.name for obj in bpy.data.objects if obj.name != PREVIEW)
-    yield from walk.ask("recdreamer.cancel(", columns=(0.6, 0.7))
+    yield from ask(walk.hand, walk.area, "recdreamer.cancel(", columns=(0.6, 0.7))
     yield from probe.see("14-stop-asks")
     yield from walk.keys("d")
     walk.hand.rest()

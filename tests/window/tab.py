@@ -61,14 +61,6 @@ class Tab(Walk):
         assert job.condition == "running", f"{job.condition}: {job.state.message} {job.state.hint}"
         return job
 
-    def ask(self, name: str, **options) -> Iterator[float]:
-        """Press a button that opens a menu. A click that comes while Blender draws the tab anew is lost."""
-        for _ in range(3):
-            yield from self.press(name, **options)
-            if name not in under_mouse(self.hand, self.area, self.sidebar):
-                return
-        raise AssertionError(f"{name} opens no menu")
-
     def dialog(self, name: str, picture: str, ok_px: int, typed: str = "") -> Iterator[float]:
         """Press a button whose dialog opens with its first field at the mouse, type into that, and press OK."""
         self.area.tag_redraw()

@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE))
 import clicks  # noqa: E402
 import probe  # noqa: E402
 import undo  # noqa: E402
-from clicks import until  # noqa: E402
+from clicks import ask, until  # noqa: E402
 from undo import MODULE, Walk, addon, note, ready, type_prompt  # noqa: E402
 
 PLACE = ("1100", "0", "1100", "1000")
@@ -173,7 +173,7 @@ def second() -> Iterator[float]:
     say("bird waits")
     yield from hear("stop the bear")
     session.shown_id = bear.id
-    yield from walk.press("recdreamer.cancel(", columns=(0.6, 0.7))
+    yield from ask(walk.hand, walk.area, "recdreamer.cancel(", columns=(0.6, 0.7))
     yield from probe.see("02-stop-asks")
     yield from walk.hand.key("k")  # Keep for Later.
     walk.hand.rest()

@@ -136,7 +136,7 @@ def side_doubt(folder: Path) -> str:
     return (
         f"The model does not follow words for left and right: {lookers} of {in_all} pictures of the side look the way "
         "that was asked for, and no head can be told in them, so that may be the wrong one. Capture a turntable of any "
-        "object like it as templates, or choose the pose mode 'marginal', which finds out."
+        "object like it as templates, or choose the pose mode 'marginal' (Free Front in Blender), which finds out."
     )
 
 
