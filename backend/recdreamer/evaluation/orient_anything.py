@@ -8,6 +8,7 @@ all. Tried with random weights only, as its own could not be had.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -106,10 +107,11 @@ def load_orient_anything(file: Path, device: torch.device | str = "cpu") -> Orie
         )  # fmt: skip
         network = OrientAnything(config, num_outputs)
         # By transformers' own way, which knows the names of its earlier versions.
-        network.dinov2, loaded = Dinov2Model.from_pretrained(
+        loaded: Any = Dinov2Model.from_pretrained(
             None, config=config, state_dict=backbone, output_loading_info=True
         )
-        if lost := sorted(set(loaded["missing_keys"]) - {"embeddings.mask_token"}):
+        network.dinov2, report = loaded
+        if lost := sorted(set(report["missing_keys"]) - {"embeddings.mask_token"}):
             raise KeyError(f"{lost[0]} is missing")
         network.down_sampler.load_state_dict(top)
     except UNREADABLE as error:
