@@ -20,7 +20,6 @@ from transformers import Dinov2Config, Dinov2Model
 from recdreamer.catalog.headers import PICKLES
 from recdreamer.named_tensors import part
 from recdreamer.paths import given_path
-from recdreamer.report import JobError
 from recdreamer.shared.protocol import RequestError
 from recdreamer.shared.safe_files import printable
 
@@ -85,7 +84,7 @@ def pose_probs(outputs: Float[Tensor, "views outputs"]) -> Float[Tensor, "views 
 def load_orient_anything(file: Path, device: torch.device | str = "cpu") -> OrientAnything:
     """The network of its authors' weights (dino_weight.pt) as .safetensors.
 
-    Raises RequestError for another kind of file, JobError for other weights.
+    Raises RequestError for any other file.
     """
     file = given_path(file)
     if file.suffix.lower() in PICKLES:
@@ -115,8 +114,7 @@ def load_orient_anything(file: Path, device: torch.device | str = "cpu") -> Orie
             raise KeyError(f"{lost[0]} is missing")
         network.down_sampler.load_state_dict(top)
     except UNREADABLE as error:
-        raise JobError(
-            "model",
+        raise RequestError(
             f"{printable(file.name)} has no weights of Orient Anything ({str(error).splitlines()[0][:150]}).",
             "Give its dino_weight.pt as .safetensors.",
         ) from error
