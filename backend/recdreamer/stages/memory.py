@@ -23,12 +23,12 @@ from recdreamer.shared.worlds import world_of
 GIB = 2**30
 USABLE = 0.93
 """Share of the free memory that a job may plan with; the rest is lost between blocks."""
-FIELD_GIB = 1.2
-"""Of the field, its optimizer and the fewest samples of a view at 256 pixels, beside the prior."""
+FIELD_GIB = 2.0
+"""Of the field, its optimizer and the samples of a view at 256 pixels, beside the prior."""
 SAMPLE_BYTES = 580
 """Of a sample of the field, with its gradient, in half precision (2.7 GiB for buffers of 5.0 million)."""
 MIN_SAMPLES = 24
-"""For each ray, however little memory there is: half of the default."""
+"""For each ray where not even the last way leaves room for more: half of the default."""
 VIEW_GIB: dict[str, tuple[float, float]] = {"usd": (5.3, 2.0), "branch": (1.9, 1.0), "plain": (0.5, 0.4)}
 """Of a view that the prior sees: with activations kept, and computed again. Measured with Stable Diffusion 2.1 at 512
 pixels in half precision, for USD, the other methods with a branch, and those without one."""
@@ -45,7 +45,7 @@ class Way:
         """What it takes beside the prior's weights; `scale` is that of the activations relative to the table's.
 
         >>> round(Way(1, False).gib("usd", 1.0), 1), round(Way(4, True).gib("usd", 1.0), 1)
-        (6.5, 9.2)
+        (7.3, 10.0)
         """
         kind = "usd" if method in USD_METHODS else "branch" if method in LORA_METHODS else "plain"
         return FIELD_GIB + self.views_at_once * scale * VIEW_GIB[kind][self.checkpointing]
@@ -91,7 +91,7 @@ def fitted(config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn) 
         return config
     # The text encoder goes before the first step.
     free = free_gib(prior.device) + prior.text_encoder_bytes / GIB
-    scale, views = _scale(prior), most_views(config)
+    given, scale, views = config, _scale(prior), most_views(config)
     first = way = None
     for way in ways(config):
         first = first or way
@@ -99,30 +99,31 @@ def fitted(config: GenerateConfig, prior: DiffusionPrior, warn: Warn = no_warn) 
             break
     else:
         assert way is not None
-        needed = way.gib(config.method, scale) / USABLE
-        warn(
-            f"The GPU has {free:.1f} GiB free, and the job needs about {needed:.1f}: it may run out of memory."
-        )
+        config, missing = with_fewer_samples(config, way.gib(config.method, scale) - USABLE * free)
+        if missing > 0:
+            needed = free + missing / USABLE
+            warn(
+                f"The GPU has {free:.1f} GiB free, and the job needs about {needed:.1f}: it may run out of memory."
+            )
     assert way is not None
-    config = with_fewer_samples(config, USABLE * free - way.gib(config.method, scale))
-    if way == first:
+    if way == first and config is given:
         return config
     compact()
-    warn(f"The GPU has {free:.1f} GiB free, so {way.words(views)}; the result is the same, and takes longer.")
+    result = "the same" if config is given else "a little coarser"
+    warn(f"The GPU has {free:.1f} GiB free, so {way.words(views)}; the result is {result}, and takes longer.")
     return along(config, way)
 
 
-def with_fewer_samples(config: GenerateConfig, left_gib: float) -> GenerateConfig:
-    """The configuration with fewer samples of a ray, if as many as it has may not fit beside what a way takes.
+def with_fewer_samples(config: GenerateConfig, missing_gib: float) -> tuple[GenerateConfig, float]:
+    """The configuration with so many samples of a ray less as make up for what is missing, and what still is.
 
-    `left_gib` is what the way leaves, with the fewest samples of one view.
+    The last resort, as it is the only one that changes the result: samples lie farther apart.
     """
-    rays_of_a_view = config.optimize.render_px**2
-    samples = MIN_SAMPLES * rays_of_a_view + max(0.0, left_gib) * GIB / SAMPLE_BYTES
-    room = max(MIN_SAMPLES, int(samples / rays_of_a_view / config.optimize.num_views))
-    if room >= (config.render.samples_per_ray or START_SAMPLES):
-        return config
-    return replace(config, render=replace(config.render, samples_per_ray=room))
+    gib_per_sample = SAMPLE_BYTES * config.optimize.render_px**2 / GIB  # Of one view, as in the table.
+    now = config.render.samples_per_ray or START_SAMPLES
+    fewer = min(now, max(MIN_SAMPLES, int(now - missing_gib / gib_per_sample)))
+    config = replace(config, render=replace(config.render, samples_per_ray=fewer))
+    return config, missing_gib - (now - fewer) * gib_per_sample
 
 
 def stepped_down(config: GenerateConfig) -> GenerateConfig | None:
