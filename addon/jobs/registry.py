@@ -28,7 +28,7 @@ from .waiting import Queue, Turn
 
 SHUT_DOWN_S = 0.3
 """Longest wait for workers to save and exit when Blender closes, which is to close at once; they need no Blender."""
-OPENED_AT_ONCE, OPENED_PER_POLL, LOOKS_PER_POLL, NAMES_PER_POLL = 50, 4, 20, 1000
+OPENED_AT_ONCE, OPENED_PER_POLL, LOOKS_PER_POLL, NAMES_PER_POLL = 50, 2, 20, 1000
 """Job folders that are opened with the data folder and in each poll; how many idle ones a poll looks at, and how many
 names it reads, so that thousands of them cost the user interface no more than a few."""
 RACY_S = 2.0
@@ -214,7 +214,8 @@ class JobRegistry:
         return self.refresh(names=NAMES_PER_POLL) or changed
 
     def refresh(self, opened: int = OPENED_PER_POLL, names: int | None = None) -> bool:
-        """Read changes from disk: all of jobs that run elsewhere, and a part of the others. True if something changed.
+        """Read changes from disk: all of jobs that run elsewhere, and a part of the others when no folder is left to be
+        opened. True if something changed.
 
         At most `opened` new folders are opened, newest first, and of a folder that has changed that many `names` are read
         (None: all); the next polls do the rest.
@@ -301,10 +302,12 @@ class JobRegistry:
             self.jobs.sort(key=lambda job: job.id, reverse=True)
 
     def _jobs_to_look_at(self) -> list[Job]:
-        """Those with a worker of another Blender, and the next few of the others."""
-        first = self._next_look if self._next_look < len(self.jobs) else 0
-        self._next_look = first + LOOKS_PER_POLL
-        chosen = {job.id: job for job in self.jobs[first : self._next_look]} | self.elsewhere
+        """Those with a worker of another Blender, and when every folder is opened, the next few of the others."""
+        chosen = dict(self.elsewhere)
+        if not self._unopened:
+            first = self._next_look if self._next_look < len(self.jobs) else 0
+            self._next_look = first + LOOKS_PER_POLL
+            chosen |= {job.id: job for job in self.jobs[first : self._next_look]}
         return [job for job in chosen.values() if job.client is None and not job.problem]
 
     def shut_down(self, timeout_s: float = SHUT_DOWN_S, *, kill: bool = True) -> None:

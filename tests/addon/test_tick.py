@@ -70,6 +70,7 @@ def test_folders_are_opened_a_few_at_a_time_newest_first(many, counted):
     assert registry.jobs[0].id.startswith("20260101-000299") and registry.is_behind
     assert registry.poll()
     assert counted["opened"] == OPENED_AT_ONCE + OPENED_PER_POLL
+    assert counted["looked"] == counted["opened"]  # The idle ones wait until all are open.
     assert registry.find("20260101-000000-a-red-bear").state.step == 0  # On demand, out of turn.
     while registry.is_behind:
         registry.poll()
