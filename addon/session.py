@@ -158,6 +158,7 @@ class Session:
 
     def stop(self) -> None:
         """End everything that runs, except jobs that continue without Blender."""
+        self.hardware.stop()
         self.models.stop()
         self.models = Models()
         for task in (self.task, self.errand and self.errand.task):
@@ -248,7 +249,7 @@ def pump() -> bool:
 def _note_end(job: Job) -> None:
     """Learn from a job whose worker has ended, and tell of it in the status bar."""
     if job.state.status == "done" and job.request is not None:
-        session.costs.learn_in_background(job.request, job.folder.root)
+        session.costs.learn(job.request, job.folder.root)
     session.ended = Ended(job, time.monotonic())
 
 
@@ -358,7 +359,8 @@ def _tick() -> float:
     """Never raises: Blender drops a timer that does, and the panel would never update again."""
     try:
         pump()
-        if session.registry.is_behind or previews.is_behind():
+        measures = session.sizes.is_behind or session.folder_sizes.is_behind
+        if measures or session.registry.is_behind or previews.is_behind():
             return BEHIND_S
         return BUSY_S if _is_busy() else IDLE_S
     except Exception as error:
@@ -369,7 +371,7 @@ def _tick() -> float:
 
 def _is_busy() -> bool:
     tasks = (session.task, session.errand and session.errand.task, session.models.task)
-    if session.models.is_listing:
+    if session.models.is_listing or session.hardware.is_asking:
         return True
     return session.registry.running is not None or any(task and task.is_running for task in tasks)
 

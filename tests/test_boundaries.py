@@ -93,6 +93,13 @@ def test_the_addon_needs_blender_and_the_standard_library_only(path):
 
 
 @pytest.mark.parametrize("path", [*ADDON, ROOT / "__init__.py"], ids=relative)
+def test_no_thread_runs_in_blender(path):
+    """Blender crashes with them, see child_process.py. The installation is a process of its own."""
+    threads = {"threading", "_thread", "concurrent", "multiprocessing", "asyncio"}
+    assert not roots_of(path) & threads or path == ROOT / "addon/setup/installation.py"
+
+
+@pytest.mark.parametrize("path", [*ADDON, ROOT / "__init__.py"], ids=relative)
 def test_of_the_backend_the_addon_knows_the_shared_files_only(path):
     """Relatively, as a part of the extension: its full name depends on the repository it was installed to."""
     for level, module in imports_of(path):

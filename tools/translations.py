@@ -77,7 +77,10 @@ NOT_TEXT = {
     "Stable Diffusion", "QuadriFlow", "ConsDreamer", "Perp-Neg",
     "Inpaint", "Upscale", "Debiased SDS", "CUDA 13", "CUDA 12.6", "Python", "Blender",
     # Commands, and what other programs say.
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from addon.setup.__main__ import main; sys.exit(main())",
+    (
+        "import importlib, sys; sys.path.insert(0, sys.argv.pop(1)); "
+        "sys.exit(importlib.import_module(sys.argv.pop(1)).main())"
+    ),
     "from {0} import scripting; scripting.generate({1})", "{0}\nerror: {1}", "Hash mismatch", "FAILED: {0}",
     "No matching distribution found for uv", "missing wheel", "disk full", "error: {0} (os error {1})",
     "{0} (os error {1})", "{0}, {1}, [N/A], {2}", "uv, 20 MB", "Python {0}, 30 MB", "world is no matrix",

@@ -1,18 +1,14 @@
 """The background process of one job, from start to end. No bpy here.
 
-The process is `python -m recdreamer run <job folder>`. It writes JSON lines to its standard output; a thread
-keeps the newest event of each type, and `poll` (called by Blender's timer or by a test) applies them.
+The process is `python -m recdreamer run <job folder>`. It writes JSON lines to its standard output; `poll`, called by
+Blender's timer or by a test, applies the newest event of each type.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +16,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ...backend.recdreamer.shared.device_lock import DEVICES
 from ...backend.recdreamer.shared.folder_lock import LEAVE, STAY, Command
 from ...backend.recdreamer.shared.json_values import parse_json
 from ...backend.recdreamer.shared.protocol import (
@@ -32,6 +27,7 @@ from ...backend.recdreamer.shared.protocol import (
     write_atomically,
 )
 from ...backend.recdreamer.shared.safe_files import open_regular, printable
+from .child_process import ChildProcess
 
 HELLO_TIMEOUT_S = 180.0
 """A cold start imports torch from a slow disk, but nobody waits longer than this."""
@@ -41,70 +37,9 @@ EVENTS = (
     "hello", "stage", "progress", "preview", "pose_distribution", "warning", "result", "error", "cancelled", "paused"
 )  # fmt: skip
 """Types of events that say something to us. Of each, the newest counts, so a poll has no more work than this."""
-TYPE = re.compile(rb'"type": ?"(\w{1,40})"', re.ASCII)
-FOREIGN = ("PYTHON", "PIP_", "CONDA", "VIRTUAL_ENV", "UV_")
-"""Prefixes of variables that would change where Python looks and where pip installs to."""
-NETWORK = ("PIP_CERT", "PIP_PROXY", "PIP_CLIENT_CERT")
 ENDED = ("paused", "done", "failed", "cancelled")
 CHECK_BACKEND = "Check the Python interpreter, or install the backend, in the RecDreamer preferences."
 """Remedy if the backend cannot be started."""
-
-
-MODELS = "RECDREAMER_MODELS"
-"""Variable of the backend with the folder of installed models."""
-
-
-def models_folder(data_folder: Path) -> Path:
-    """The folder of installed models: that of the environment variable, or `models` in the data folder."""
-    return Path(os.environ.get(MODELS) or data_folder / "models")
-
-
-def devices_folder(data_folder: Path) -> Path:
-    """The folder with the locks of the devices, see device_lock.py."""
-    return data_folder / "devices"
-
-
-def worker_environment(backend: Path) -> dict[str, str]:
-    """Environment variables of a child process: no settings of other Pythons, and the bundled backend first.
-
-    PYTHONSAFEPATH keeps the working folder out of the import path, where `-m` and `-c` would put it first. How the
-    network is reached stays: proxies and certificates.
-    """
-    environment = {
-        name: value for name, value in os.environ.items() if name in NETWORK or not name.startswith(FOREIGN)
-    } | {"PIP_CONFIG_FILE": os.devnull}
-    ours = {"PYTHONPATH": str(backend), "PYTHONUTF8": "1", "PYTHONNOUSERSITE": "1", "PYTHONSAFEPATH": "1"}
-    return environment | ours
-
-
-def start_process(
-    command: Sequence[str], backend: Path, data_folder: Path | None = None, **options: Any
-) -> subprocess.Popen[bytes]:
-    """Start a process in its own group, so that its whole tree can be killed, without a console window.
-
-    It works in the bundled backend: nobody else's files are there, neither a job's nor those beside a .blend file. It
-    finds the models of `data_folder`, and the locks of the devices.
-    """
-    ours = {}
-    if data_folder:
-        ours = {MODELS: str(models_folder(data_folder)), DEVICES: str(devices_folder(data_folder))}
-    options = {"cwd": backend, "env": worker_environment(backend) | ours} | options
-    if sys.platform == "win32":
-        flags = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
-        return subprocess.Popen(command, creationflags=flags, **options)
-    return subprocess.Popen(command, start_new_session=True, **options)
-
-
-def kill_process(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process from `start_process` and its children, and wait for it."""
-    if process.poll() is None:
-        if sys.platform == "win32":
-            # By its full path: Windows would search the working folder first.
-            taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
-            subprocess.run([taskkill, "/F", "/T", "/PID", str(process.pid)], capture_output=True, check=False)
-        else:
-            os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 class JobClient:
@@ -149,37 +84,23 @@ class JobClient:
         """True once the process has ended and the state is final."""
         self._said_hello = False
         self._failure: tuple[str, str, ErrorKind] | None = None
-        self._events: dict[str, bytes] = {}
-        """Lines with events since the last poll, the newest of each type, in their order. The thread does not parse them:
-        where it works, Blender waits."""
-        self._lock = threading.Lock()
-        self._has_ended = False
         with os.fdopen(open_regular(folder.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as log:
             # Written before the worker can write its own state.
             self._write_state()
             try:
-                self._process = start_process(
-                    [*command, "run", str(folder.root.absolute()), *options],
-                    backend,
-                    data_folder,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                )
+                run = [*command, "run", str(folder.root.absolute()), *options]
+                self._process = ChildProcess(run, backend, data_folder, stderr=log, stdin=subprocess.PIPE)
             except OSError:
                 self.state = self._before
                 self._write_state()
                 raise
-        threading.Thread(target=self._read, name=f"recdreamer {folder.root.name}", daemon=True).start()
 
     def poll(self) -> bool:
         """Process the events from the worker. True if something changed."""
-        with self._lock:
-            events, self._events = self._events, {}
-            has_ended = self._has_ended
-        for line in events.values():
+        events = newest_events(self._process.read())
+        for line in events:
             self._apply(line)
-        if has_ended:
+        if self._process.has_ended:
             self._finish()
             return True
         return self._watch_clock() or bool(events)
@@ -188,55 +109,29 @@ class JobClient:
         """Ask the worker to save and exit, as paused or as cancelled. Either job can be resumed."""
         self.stopping = command
         self._deadline = time.monotonic() + STOP_GRACE_S
-        self._say(command)
-
-    def _say(self, command: str) -> None:
-        assert self._process.stdin is not None
-        with suppress(OSError, ValueError):  # The process may have ended; the reader thread notices.
-            self._process.stdin.write(command.encode() + b"\n")
-            self._process.stdin.flush()
+        self._process.say(command.encode())
 
     def keep_running(self, keeps: bool) -> None:
         """Choose what the worker does when Blender closes: go on, or save and exit."""
         self.keeps_running = keeps
-        self._say(STAY if keeps else LEAVE)
+        self._process.say((STAY if keeps else LEAVE).encode())
 
     def shut_down(self, timeout_s: float, *, kill: bool = True) -> bool:
         """Make the worker save and exit; the job is paused. True if it has ended within `timeout_s`, or was killed then.
 
         One that is left alone saves and exits by itself.
         """
-        self._close_stdin()
-        try:
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        self.let_go()
+        if self._process.wait(timeout_s) is None:
             if not kill:
                 return False
-            kill_process(self._process)
+            self._process.kill()
         self._finish(lost_status="paused")
         return True
 
     def let_go(self) -> None:
         """Close the pipe, so that the worker continues alone if that was chosen, else saves and exits."""
-        self._close_stdin()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as stream:
-            for line in stream:
-                kind = kind_of(line)
-                if kind in EVENTS:
-                    with self._lock:
-                        self._events.pop(kind, None)  # The newest comes last.
-                        self._events[kind] = line
-        self._process.wait()  # In this thread, so that a detached worker is reaped, too.
-        with self._lock:
-            self._has_ended = True
-
-    def _close_stdin(self) -> None:
-        assert self._process.stdin is not None
-        with suppress(OSError):  # A broken pipe cannot be flushed.
-            self._process.stdin.close()
+        self._process.let_go()
 
     def _apply(self, line: bytes) -> None:
         try:
@@ -266,7 +161,7 @@ class JobClient:
         if (self._said_hello and not self.stopping) or time.monotonic() < self._deadline or self._failure:
             return False
         if self.stopping:
-            kill_process(self._process)
+            self._process.kill()
         else:
             self._fail(
                 f"The backend did not answer within {HELLO_TIMEOUT_S:.0f} seconds.",
@@ -277,12 +172,13 @@ class JobClient:
 
     def _fail(self, message: str, hint: str, kind: ErrorKind) -> None:
         self._failure = (message, hint, kind)
-        kill_process(self._process)
+        self._process.kill()
 
     def _finish(self, lost_status: str = "failed") -> None:
         """Determine the final state after the process has ended, and write it if the worker did not."""
-        self._close_stdin()
+        self._process.close_stdin()
         code = self._process.wait()
+        assert code is not None
         self.is_settled = True
         on_disk = self.folder.read_state()
         if self._failure is None and on_disk.status in ENDED:
@@ -338,14 +234,20 @@ class JobClient:
         )
 
 
-def kind_of(line: bytes) -> str:
-    """The type of the event in a line from a worker; empty if it has none.
+def newest_events(text: bytes) -> list[bytes]:
+    """The last line of each type of event among the lines of a worker, in their order.
 
-    >>> kind_of(b'{"type": "result", "path": "result"}'), kind_of(b"Loading weights")
-    ('result', '')
+    >>> newest_events(b'{"type": "hello"}\n{"type": "stage"}\nLoading\n{"type": "hello"}\n')
+    [b'{"type": "stage"}', b'{"type": "hello"}']
     """
-    found = TYPE.search(line)
-    return found[1].decode() if found else ""
+    found = []
+    for kind in EVENTS:
+        # To look at each of thousands of lines would take milliseconds.
+        begin = text.rfind(b'\n{"type": "%s"' % kind.encode()) + 1
+        if begin or text.startswith(b'{"type": "%s"' % kind.encode()):
+            end = text.find(b"\n", begin)
+            found.append((begin, text[begin:end] if end > 0 else text[begin:]))
+    return [line for _, line in sorted(found)]
 
 
 def apply_event(state: JobState, event: dict[str, Any]) -> None:

@@ -6,8 +6,6 @@ No bpy here.
 from __future__ import annotations
 
 import json
-import os
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +13,7 @@ from typing import NamedTuple
 from ...backend.recdreamer.shared.json_values import read_json
 from ...backend.recdreamer.shared.protocol import JobRequest, RequestError, write_atomically
 from ...backend.recdreamer.shared.safe_files import confined
+from ..setup.tree_sizes import tree_size
 
 FILE = "costs.json"
 MAX_KINDS = 200
@@ -53,7 +52,6 @@ class Costs:
     def __init__(self, data_folder: Path) -> None:
         self.path = data_folder / FILE
         self._known: dict[str, Cost] = {}
-        self._lock = threading.Lock()
         with suppress(OSError, RequestError, ValueError, TypeError, AttributeError):
             for kind, numbers in list(read_json(self.path).items())[-MAX_KINDS:]:
                 self._known[str(kind)] = Cost.of(*numbers)
@@ -62,33 +60,14 @@ class Costs:
         """What the last job of this kind has cost; None if there was none."""
         return self._known.get(kind_of(request))
 
-    def learn_in_background(self, request: JobRequest, folder: Path) -> threading.Thread:
-        """Like `learn`, which measures a folder, in a thread of its own."""
-        thread = threading.Thread(
-            target=self.learn, args=(request, folder), name="recdreamer costs", daemon=True
-        )
-        thread.start()
-        return thread
-
     def learn(self, request: JobRequest, folder: Path) -> None:
         """Remember what a job that is done has cost. Its own report says how long its stages took."""
         with suppress(OSError, RequestError, ValueError, TypeError, AttributeError, KeyError):
             report = read_json(confined(folder, "result/report.json"))
             memory = report.get("gpu_memory", {})
             seconds = sum(float(value) for value in report["seconds"].values())
-            cost = Cost.of(seconds, size_of(folder), memory.get("peak", 0), memory.get("total", 0))
+            cost = Cost.of(seconds, tree_size(folder), memory.get("peak", 0), memory.get("total", 0))
             kind = kind_of(request)
-            with self._lock:
-                known = {other: found for other, found in self._known.items() if other != kind}
-                self._known = dict([*known.items(), (kind, cost)][-MAX_KINDS:])
-                write_atomically(self.path, json.dumps(self._known))
-
-
-def size_of(folder: Path) -> int:
-    """Bytes of all files in a folder; links are not followed."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(Path(root, name)).st_size
-    return total
+            known = {other: found for other, found in self._known.items() if other != kind}
+            self._known = dict([*known.items(), (kind, cost)][-MAX_KINDS:])
+            write_atomically(self.path, json.dumps(self._known))

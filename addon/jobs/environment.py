@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ...backend.recdreamer.shared.json_values import parse_json
@@ -28,46 +28,69 @@ OUTDATED = (
     "Press Update Backend in the preferences.",
     "outdated",
 )
-RUN_SETUP = (
-    "import sys; sys.path.insert(0, sys.argv.pop(1)); from addon.setup.__main__ import main; sys.exit(main())"
+RUN_MODULE = (
+    "import importlib, sys; sys.path.insert(0, sys.argv.pop(1)); "
+    "sys.exit(importlib.import_module(sys.argv.pop(1)).main())"
 )
 
 
+class Detection(Task):
+    """What this machine has, found out in a process of its own: a sleeping card takes seconds to answer."""
+
+    def __init__(self) -> None:
+        self.machine: Machine | None = None
+        super().__init__([Step("Looking at this computer", own_python("setup.hardware"))])
+
+    def _hear(self, line: str) -> None:
+        with suppress(KeyError, TypeError):
+            self.machine = Machine.of(_object(line))
+        super()._hear(line)
+
+
 class Hardware:
-    """This machine, asked in the background: a sleeping card takes seconds to answer."""
+    """This machine, when it is known."""
 
     def __init__(self) -> None:
         self.machine: Machine | None = None
         """None until it is known."""
-        self._thread: threading.Thread | None = None
-        self._is_new = False
+        self._detection: Detection | None = None
 
     def poll(self) -> bool:
         """True once after the machine became known."""
-        is_new, self._is_new = self._is_new, False
-        return is_new
+        detection = self._detection
+        if detection is None or not detection.poll() or detection.is_running:
+            return False
+        self._detection = None
+        if self.machine is None:
+            self.machine = detection.machine or hardware.with_cards((), detection.problem)
+        return True
+
+    @property
+    def is_asking(self) -> bool:
+        return self._detection is not None
 
     def ask(self) -> Machine | None:
         """The machine, if it is known; else begin to ask."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="recdreamer hardware", daemon=True)
-            self._thread.start()
+        if self.machine is None and not self.is_asking:
+            self._detection = Detection()
         return self.machine
 
     def wait(self) -> Machine:
-        """The machine, when it is known."""
-        self.ask()
-        if self._thread is not None:
-            self._thread.join()
-        return self.machine or hardware.detect()
+        """The machine, found out now if it is not known."""
+        self.machine = self.machine or hardware.detect()
+        return self.machine
 
     def forget(self) -> None:
         """Ask again the next time, such as after a new driver."""
-        self.machine = self._thread = None
+        self.stop()
+        self.machine = None
 
-    def _run(self) -> None:
-        self.machine = hardware.detect()
-        self._is_new = True
+    def stop(self) -> None:
+        """End what still asks."""
+        if self._detection is not None:
+            self._detection.cancel()
+            self._detection.join()
+            self._detection = None
 
 
 def choose(machine: Machine, accelerator: str) -> Choice:
@@ -115,6 +138,11 @@ def run_command(interpreter: Path) -> list[str]:
     return [str(interpreter), "-m", "recdreamer"]
 
 
+def own_python(module: str) -> list[str]:
+    """The first words of a command line that runs a module of the add-on in Blender's own Python."""
+    return [sys.executable, "-c", RUN_MODULE, str(BACKEND.parent), f"addon.{module}"]
+
+
 class Install(Task):
     """The installation in a process of its own, with its progress."""
 
@@ -123,7 +151,7 @@ class Install(Task):
         """How far it is, 0 to 1."""
         self.stage = ""
         self._said = ""
-        command = [sys.executable, "-c", RUN_SETUP, str(BACKEND.parent), "--data", str(data_folder)]
+        command = [*own_python("setup.__main__"), "--data", str(data_folder)]
         command += ["--backend", str(BACKEND), "--build", build.name]
         command += ["--wheels", str(wheels)] if wheels else []
         super().__init__([Step("Installing the backend", command)])
@@ -137,9 +165,9 @@ class Install(Task):
         if "problem" in message:
             self._said = str(message["problem"])
         elif "title" in message:
-            self._news.put(("stage", str(message["title"])))
-            self._news.put(("line", str(message["text"])))
-            self._news.put(("factor", float(str(message["factor"]))))
+            self.stage = str(message["title"])
+            self.line = str(message["text"])
+            self.factor = float(str(message["factor"]))
         else:
             super()._hear(line)
 
@@ -152,7 +180,6 @@ class Diagnosis(Task):
 
     def __init__(self, interpreter: Path, data_folder: Path, device: str) -> None:
         self.rows: tuple[Row, ...] = ()
-        self._heard: list[Row] = []
         command = [
             *run_command(interpreter),
             "doctor",
@@ -167,16 +194,15 @@ class Diagnosis(Task):
     def _hear(self, line: str) -> None:
         message = _object(line)
         if "check" in message:
-            self._heard.append(Row.of(message))
-            self._news.put(("rows", tuple(self._heard)))
-            self._news.put(("line", self._heard[-1].check))
-        elif not self._heard:
+            self.rows = (*self.rows, Row.of(message))
+            self.line = self.rows[-1].check
+        elif not self.rows:
             super()._hear(line)  # What keeps it from starting.
 
     def _why_failed(self, step: Step, line: str, code: int) -> str:
-        failed = [row for row in self._heard if not row.is_ok]
+        failed = [row for row in self.rows if not row.is_ok]
         if failed:
-            return f"{len(failed)} of {len(self._heard)} checks failed."
+            return f"{len(failed)} of {len(self.rows)} checks failed."
         return super()._why_failed(step, line, code)
 
 

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import subprocess
-import threading
+import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from ...backend.recdreamer.shared.protocol import BUILTIN_PRIOR
 from ...backend.recdreamer.shared.worlds import DEFAULT_WORLD
 from .. import describe
 from ..trouble import Reason
-from .client import kill_process, models_folder
+from .child_process import models_folder
 from .environment import run_command
 from .task import Step, Task
 
@@ -111,7 +110,8 @@ class ModelTask(Task):
         self.told: tuple[str, ...] = ()
         """Sentences about what was done."""
         self._error = ""
-        self._heard: dict[str, tuple[object, ...]] = {}
+        self._kill_at_s: float | None = None
+        """When a canceled download is killed that has not ended by itself."""
         name, *arguments = do
         options = ["--json", "--folder", str(models_folder(data_folder))]
         command = [*run_command(interpreter), "models", name, *options, *arguments]
@@ -123,18 +123,16 @@ class ModelTask(Task):
         return "--dry-run" in self.do
 
     def cancel(self) -> None:
-        """Ask the download to stop; kill it if it does not."""
-        with self._lock:
-            self._is_cancelled = True
-            process = self._process
-        if process is None or process.stdin is None:
-            return
-        with suppress(OSError, ValueError):
-            process.stdin.write(b"cancel\n")
-            process.stdin.flush()
-        timer = threading.Timer(CANCEL_GRACE_S, kill_process, [process])
-        timer.daemon = True
-        timer.start()
+        """Ask the download to stop; it is killed if it does not."""
+        self._is_cancelled = True
+        if self._process is not None:
+            self._process.say(b"cancel")
+            self._kill_at_s = time.monotonic() + CANCEL_GRACE_S
+
+    def poll(self) -> bool:
+        if self._kill_at_s is not None and time.monotonic() > self._kill_at_s and self._process is not None:
+            self._process.kill()
+        return super().poll()
 
     def _hear(self, line: str) -> None:
         try:
@@ -143,34 +141,31 @@ class ModelTask(Task):
             return  # A library's own.
         match message:
             case {"type": "model", "state": str()}:
-                self._grow("rows", ModelRow.of(message))
+                self.rows = (*self.rows, ModelRow.of(message))
             case {"type": "model" | "here", "id": str(name), "kind": str(kind)}:
-                self._grow("fetched", (name, kind))
+                self.fetched = (*self.fetched, (name, kind))
             case {"type": "license", "title": str(title), "url": str(url), "text": str(text)}:
-                self._grow("licenses", License(title, url, text, tuple(map(str, message["models"]))))
+                found = License(title, url, text, tuple(map(str, message["models"])))
+                self.licenses = (*self.licenses, found)
             case {"type": "plan", "models": list(models)}:
                 numbers = (int(message[name]) for name in ("bytes", "present_bytes", "free_bytes"))
                 plan = Plan(tuple(str(model["title"]) for model in models), *numbers)
-                self._news.put(("plan", plan))
-                self._news.put(("factor", plan.present_bytes / max(1, plan.bytes)))
+                self.plan = plan
+                self.factor = plan.present_bytes / max(1, plan.bytes)
             case {"type": "progress", "bytes": int(done), "total": int(total)}:
-                self._news.put(("factor", min(1.0, done / max(1, total))))
-                self._news.put(("line", describe.download(done, total, message.get("eta_s"))))
+                self.factor = min(1.0, done / max(1, total))
+                self.line = describe.download(done, total, message.get("eta_s"))
             case {"type": "checking", "file": str(file)}:
-                self._news.put(("line", f"Checking {file}"))
+                self.line = f"Checking {file}"
             case {"type": "warning", "message": str(text)}:
-                self._grow("told", text)
+                self.told = (*self.told, text)
             case {"type": "verified", "id": str(name), "wrong": list(wrong)}:
                 files = f"{len(wrong)} damaged {'file was' if len(wrong) == 1 else 'files were'}"
                 bad = f"{name}: {files} removed. Get it again to repair it."
-                self._grow("told", bad if wrong else f"{name}: every byte is right.")
+                self.told = (*self.told, bad if wrong else f"{name}: every byte is right.")
             case {"type": "error", "message": str(text)}:
                 self._error = f"{text} {message.get('hint', '')}".strip()
-                self._news.put(("kind", str(message.get("kind", ""))))
-
-    def _grow(self, name: str, item: object) -> None:
-        self._heard[name] = (*self._heard.get(name, ()), item)
-        self._news.put((name, self._heard[name]))
+                self.kind = str(message.get("kind", ""))
 
     def _why_failed(self, step: Step, line: str, code: int) -> str:
         if self._error or line.startswith("{"):

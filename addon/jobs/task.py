@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import queue
 import re
 import subprocess
-import threading
+import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from .client import kill_process, start_process
+from .child_process import ChildProcess
 
 BACKEND = Path(__file__).resolve().parents[2] / "backend"
 """The bundled package. Workers import it from here, so that add-on and backend always match."""
 CANCELED = "Canceled."
 """`Task.problem` after the artist canceled the task."""
+LOOK_S = 0.01
+"""Time between two looks at a task that is waited for."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,12 @@ class Task:
         """Why it failed; empty while it runs and after success."""
         self.is_running = True
         self._is_cancelled = False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._lock = threading.Lock()
-        self._news: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="recdreamer backend", daemon=True)
-        self._thread.start()
+        self._process: ChildProcess | None = None
+        self._not_started = ""
+        """Why the command of the step could not be started, which the next poll tells."""
+        self._last, self._reason = "", ""
+        """The last line of the running command that says something, and its first error."""
+        self._start()
 
     @property
     def title(self) -> str:
@@ -59,74 +60,61 @@ class Task:
         return not self.is_running and not self.problem
 
     def poll(self) -> bool:
-        """Process news from the thread. True if something changed."""
-        changed = False
-        while True:
-            try:
-                name, value = self._news.get_nowait()
-            except queue.Empty:
-                return changed
-            setattr(self, name, value)
-            changed = True
+        """Read what the running command has said, and start the next one after its end. True if something changed."""
+        if not self.is_running:
+            return False
+        if self._process is None:
+            self._end(self._not_started)
+            return True
+        text = self._process.read()
+        for line in filter(None, map(str.strip, text.decode("utf-8", "replace").split("\n"))):
+            self._last = line
+            self._reason = self._reason or error_in(line)
+            self._hear(line)
+        if not self._process.has_ended:
+            return bool(text)
+        self._process.close_stdin()
+        code = self._process.wait()
+        if self._is_cancelled:
+            self._end(CANCELED)
+        elif code:
+            self._end(self._why_failed(self.steps[self.index], self._reason or self._last, code))
+        elif self.index + 1 == len(self.steps):
+            self._end()
+        else:
+            self.index += 1
+            self._start()
+        return True
 
     def cancel(self) -> None:
         """Kill the running command and all that it has started."""
-        with self._lock:
-            self._is_cancelled = True
-            if self._process is not None:
-                kill_process(self._process)
+        self._is_cancelled = True
+        if self._process is not None:
+            self._process.kill()
 
     def join(self) -> None:
         """Wait for the end; used when the add-on is disabled, and by tests."""
-        self._thread.join()
-        self.poll()
+        while self.is_running:
+            self.poll()
+            time.sleep(LOOK_S)
 
-    def _run(self) -> None:
+    def _start(self) -> None:
+        """Start the command of the step."""
+        step = self.steps[self.index]
+        self._last = self._reason = ""
         try:
-            for index, step in enumerate(self.steps):
-                self._news.put(("index", index))
-                if not self._run_step(step):
-                    return
-        finally:
-            self._news.put(("is_running", False))
+            self._process = ChildProcess(step.command, BACKEND, self._data_folder, stdin=self._stdin)
+        except OSError as error:
+            self._process = None
+            self._not_started = f"{step.title} failed: {error.strerror or error}."
 
-    def _run_step(self, step: Step) -> bool:
-        with self._lock:
-            if self._is_cancelled:
-                self._news.put(("problem", CANCELED))
-                return False
-            try:
-                self._process = start_process(
-                    step.command,
-                    BACKEND,
-                    self._data_folder,
-                    stdin=self._stdin,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                )
-            except OSError as error:
-                self._news.put(("problem", f"{step.title} failed: {error.strerror or error}."))
-                return False
-        assert self._process.stdout is not None
-        line, reason = "", ""
-        with self._process.stdout as stream:
-            for raw in stream:
-                line = raw.decode("utf-8", "replace").strip() or line
-                reason = reason or error_in(line)
-                self._hear(line)
-        code = self._process.wait()
-        if self._process.stdin is not None:
-            with suppress(OSError, ValueError):  # What was written there last was not read.
-                self._process.stdin.close()
-        if self._is_cancelled:
-            self._news.put(("problem", CANCELED))
-        elif code:
-            self._news.put(("problem", self._why_failed(step, reason or line, code)))
-        return code == 0 and not self._is_cancelled
+    def _end(self, problem: str = "") -> None:
+        self.problem = problem
+        self.is_running = False
 
     def _hear(self, line: str) -> None:
         """A line of the running command."""
-        self._news.put(("line", line))
+        self.line = line
 
     def _why_failed(self, step: Step, line: str, code: int) -> str:
         """Why a step failed; `line` is its first error, or else its last line."""

@@ -6,7 +6,7 @@ import socket
 from itertools import takewhile
 
 from ...backend.recdreamer.shared.device_lock import is_busy, locks_of
-from .client import devices_folder
+from .child_process import devices_folder
 from .registry import Job, JobRegistry
 from .waiting import Turn
 

@@ -15,7 +15,7 @@ from ..language.translation import say
 from ..objects.object_keys import JOB_KEY
 from ..result import scene_import, viewing
 from ..session import session
-from ..setup.progress import tree_size
+from ..setup.tree_sizes import tree_size
 from .guarded import STATES, GuardedOperator, switched, why_not
 from .jobs import NOT_OBJECT_MODE, JobOperator
 

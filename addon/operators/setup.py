@@ -147,7 +147,7 @@ class RECDREAMER_OT_remove_backend(GuardedOperator, bpy.types.Operator):
         except SetupError as error:
             raise RequestError(error.sentence, error.cure) from error
         finally:
-            session.sizes.measure(wanted)
+            session.sizes.measure_parts(wanted)
         session.task = None
 
 
@@ -158,7 +158,7 @@ class RECDREAMER_OT_measure_backend(GuardedOperator, bpy.types.Operator):
     bl_label = "Show Sizes"
 
     def run(self, context):
-        session.sizes.measure(storage.parts(get_preferences().folder))
+        session.sizes.measure_parts(storage.parts(get_preferences().folder))
 
 
 class RECDREAMER_OT_open_log(GuardedOperator, bpy.types.Operator):

@@ -125,7 +125,10 @@ def _draw_hints(column, settings: RecDreamerSettings, context):
         )
     if is_unread(start.objects, kind):
         draw_text(
-            column, "Not checked yet: it has Geometry Nodes, instances or very many faces.", context, "INFO"
+            column,
+            "Not checked yet: it has Geometry Nodes, instances, very many faces, or UVs that lie upon each other.",
+            context,
+            "INFO",
         )
         column.operator("recdreamer.check_start")
     for text in (*verdict_of(start.objects, kind).warnings, *sizes, start.left_out):

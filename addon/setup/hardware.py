@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -9,8 +10,9 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 QUERY = ("--query-gpu=name,driver_version,compute_cap,memory.total", "--format=csv,noheader,nounits")
 """Arguments of nvidia-smi for `parse_cards`."""
@@ -55,6 +57,21 @@ class Machine:
     has_amd: bool = False
     is_wsl: bool = False
 
+    @staticmethod
+    def of(values: dict[str, Any]) -> Machine:
+        """From the values of `dataclasses.asdict`, also when they went through JSON. Raises KeyError and TypeError."""
+        cards = tuple(
+            Card(
+                **card
+                | {
+                    "driver": tuple(card["driver"]),
+                    "capability": card["capability"] and tuple(card["capability"]),
+                }
+            )
+            for card in values["cards"]
+        )
+        return Machine(**values | {"system_version": tuple(values["system_version"]), "cards": cards})
+
 
 def parse_cards(output: str) -> tuple[Card, ...]:
     """Cards in the output of nvidia-smi with `QUERY`; lines that are something else are skipped.
@@ -97,15 +114,19 @@ def numbers(version: str) -> tuple[int, ...]:
 
 def detect() -> Machine:
     """This machine. Takes up to `TIMEOUT_S`, so never while drawing."""
+    return with_cards(*_ask_nvidia())
+
+
+def with_cards(cards: tuple[Card, ...], driver_problem: str = "") -> Machine:
+    """This machine with the NVIDIA cards that were found."""
     system = SYSTEMS.get(platform.system(), platform.system())
     processor = platform.machine().lower()
-    cards, problem = _ask_nvidia()
     return Machine(
         system=system,
         processor=MACHINES.get(processor, processor),
         system_version=numbers(platform.mac_ver()[0]) if system == "macos" else (),
         cards=cards,
-        driver_problem=problem,
+        driver_problem=driver_problem,
         has_amd=_has_amd(system),
         is_wsl="microsoft" in platform.release().lower(),
     )
@@ -162,6 +183,11 @@ def _run(command: list[str]) -> tuple[int, str]:
     except OSError as error:
         return 1, error.strerror or str(error)
     return done.returncode, done.stdout + done.stderr
+
+
+def main() -> None:
+    """Print this machine as a JSON object."""
+    print(json.dumps(asdict(detect())))
 
 
 def _has_amd(system: str) -> bool:

@@ -23,8 +23,9 @@ from typing import TextIO
 
 from . import fetch_uv, locks
 from .builds import Build
-from .progress import ByteProgress, missing, tree_size
+from .progress import ByteProgress, missing
 from .remedies import SetupError, explain
+from .tree_sizes import tree_size
 from .uv import child_environment, interpreter_of, uv_program
 
 PREFERRED = tuple(reversed(locks.PYTHONS))

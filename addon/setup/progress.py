@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from .locks import Pin
@@ -14,20 +12,6 @@ WINDOW_S = 30.0
 """The remaining time follows from the speed of the last seconds."""
 MIN_S = 3.0
 """Before, there is no speed to speak of."""
-
-
-def tree_size(folder: Path) -> int:
-    """Bytes of all files below a folder, each file once; what vanishes meanwhile counts nothing."""
-    total, left = 0, [folder]
-    while left:
-        with suppress(OSError), os.scandir(left.pop()) as entries:
-            for entry in entries:
-                with suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        left.append(Path(entry.path))
-                    elif entry.is_file(follow_symlinks=False):
-                        total += entry.stat(follow_symlinks=False).st_size
-    return total
 
 
 def installed(environment: Path) -> set[tuple[str, str]]:

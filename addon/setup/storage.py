@@ -7,15 +7,13 @@ import os
 import shutil
 import stat
 import sys
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from .installation import Places
-from .progress import tree_size
 from .remedies import SetupError, explain
+from .tree_sizes import TreeSizes
 
 
 @dataclass(frozen=True)
@@ -70,33 +68,10 @@ def _retry(function, path, _) -> None:
     function(path)
 
 
-@dataclass
-class Sizes:
-    """Sizes of parts, measured in the background: a finished environment has 20,000 files."""
+class Sizes(TreeSizes[str]):
+    """Sizes of parts, by their names."""
 
-    bytes_of: dict[str, int] = field(default_factory=dict)
-    """By name of the part; what is not measured yet is missing."""
-    _thread: threading.Thread | None = None
-    _is_new: bool = False
-
-    def poll(self) -> bool:
-        """True once after something was measured."""
-        is_new, self._is_new = self._is_new, False
-        return is_new
-
-    def measure(self, wanted: tuple[Part, ...]) -> None:
-        """Start to measure, unless that is going on."""
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, args=(wanted,), daemon=True)
-            self._thread.start()
-
-    def wait(self) -> None:
-        """Until it is measured, for tests and dialogs."""
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self, wanted: tuple[Part, ...]) -> None:
+    def measure_parts(self, wanted: tuple[Part, ...]) -> None:
+        """Begin to measure them, anew if they were measured."""
         for part in wanted:
-            with suppress(OSError):
-                self.bytes_of[part.name] = sum(map(tree_size, part.folders))
-        self._is_new = True
+            self.measure(part.name, part.folders)

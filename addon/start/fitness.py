@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,19 +12,20 @@ from bpy.app.handlers import persistent
 
 from ...backend.recdreamer.shared.protocol import RequestError, Start
 from ...backend.recdreamer.shared.start_check import check_extent, check_size, check_start, painted_uvs
-from ...backend.recdreamer.shared.uv_map import tile_numbers
+from ...backend.recdreamer.shared.uv_map import rows_of_grid, tile_numbers
 from ..objects.evaluation import MESHABLE, has_faces
 from .fingerprint import digest
 from .mesh_capture import CapturedMesh, capture_mesh, front_turned, shown_mesh, uv_map_of
 
-WAIT_S = 0.3
-"""Longest wait of a redraw. Most maps take less; one with many overlaps takes seconds."""
 FRESH_S = 2.0
 """Time for which objects are not read again; longer if reading takes longer."""
 MOST_OF_THE_TIME = 20
 """Objects are not read again for this many times as long as that takes."""
-MAX_FACES = 200_000
+MAX_FACES = 100_000
 """Of objects that are read while the panel is drawn; a mesh of so many takes a third of a second."""
+MAX_WORK = 300_000
+"""Faces and, of a UV map, rows of the grid on which its overlaps are counted, that are judged while the panel is drawn:
+a quarter of a second. A map with many overlaps would take many."""
 MAX_KEPT = 32
 
 
@@ -60,7 +60,6 @@ NO_ROOM = (
 )
 _verdicts: dict[str, Verdict] = {}
 """By digest of the mesh; those that were asked for last, at the end."""
-_threads: dict[str, threading.Thread] = {}
 _shown: list[_Shown] = []
 """Of the only start that the panel shows."""
 _checked: list[_Shown] = []
@@ -70,8 +69,8 @@ _checked: list[_Shown] = []
 def verdict_of(objects: Sequence[bpy.types.Object], kind: Start) -> Verdict:
     """The verdict on the extent, the UVs and the materials of the objects that a job starts from.
 
-    Fit while it is not yet known, because this is called on every redraw; and for objects whose mesh can only be known by
-    evaluating them in a scene of their own, which Generate and *Check Object* do.
+    Fit where it takes too long for a redraw to know, and for objects whose mesh can only be known by evaluating them in a
+    scene of their own: Generate and *Check Object* do both.
     """
     found = _read(objects, kind)
     if found is None:
@@ -79,7 +78,7 @@ def verdict_of(objects: Sequence[bpy.types.Object], kind: Start) -> Verdict:
     if found.refusal:
         # No problem: it may have been mended since in a way that is not seen, and Generate evaluates it again.
         return Verdict(warnings=(found.refusal,))
-    verdict_on = verdict(found.key, found.arrays, kind, found.keeps_faces)
+    verdict_on = _known(found.key, found.arrays, kind, found.keeps_faces) or FIT
     # The panel says in words of its own what becomes of an object without a UV map.
     has_map = kind != "texture" or bool(uv_map_of(objects[0]))
     return verdict_on if has_map else Verdict(verdict_on.problem)
@@ -87,7 +86,12 @@ def verdict_of(objects: Sequence[bpy.types.Object], kind: Start) -> Verdict:
 
 def is_unread(objects: Sequence[bpy.types.Object], kind: Start) -> bool:
     """True if the panel cannot know what becomes of the objects until *Check Object* evaluates them."""
-    return _is_costly(objects) and not (_checked and _checked[0].of == _key(objects, kind))
+    if _checked and _checked[0].of == _key(objects, kind):
+        return False
+    if _is_costly(objects):
+        return True
+    found = _read(objects, kind)
+    return found is not None and _known(found.key, found.arrays, kind, found.keeps_faces) is None
 
 
 def check(objects: Sequence[bpy.types.Object], kind: Start, context: bpy.types.Context) -> None:
@@ -114,7 +118,7 @@ def check_captured(captured: CapturedMesh, obj: bpy.types.Object, kind: Start) -
             "Add a Realize Instances node to its Geometry Nodes, or apply them (Object › Apply › Make Instances Real).",
         )
     arrays, keeps_faces = captured.arrays, captured.triangle_loops is not None
-    problem = verdict(key_of(arrays), arrays, kind, keeps_faces, is_awaited=True).problem
+    problem = verdict(key_of(arrays), arrays, kind, keeps_faces).problem
     if problem is not None:
         raise RequestError(f"{obj.name!r}: {problem.message}", problem.hint)
 
@@ -138,22 +142,25 @@ def said_of_size(
     return check_size({"verts": corners, "faces": np.array([[0, 1, 1]])}, kind, seen_px, height_m)
 
 
-def verdict(
-    key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool, is_awaited: bool = False
-) -> Verdict:
-    """The verdict on a START_MESH, by its digest; fit while it is not yet known, unless it is awaited."""
-    key = f"{kind} {keeps_faces} {key}"
-    if key not in _verdicts:
-        is_new = key not in _threads
-        if is_new:
-            _threads[key] = threading.Thread(
-                target=_judge, args=(key, arrays, kind, keeps_faces), daemon=True
-            )
-            _threads[key].start()
-        _threads[key].join(None if is_awaited else WAIT_S * is_new)
-        if not _threads[key].is_alive():
-            del _threads[key]
-    return _verdicts.get(key, FIT)
+def verdict(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> Verdict:
+    """The verdict on a START_MESH, by its digest, however long it takes."""
+    name = f"{kind} {keeps_faces} {key}"
+    if name not in _verdicts:
+        found = _judge(arrays, kind, keeps_faces)
+        while len(_verdicts) >= MAX_KEPT:
+            _verdicts.pop(next(iter(_verdicts)))
+        _verdicts[name] = found
+    return _verdicts[name]
+
+
+def _known(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> Verdict | None:
+    """The verdict, if it is known or takes no time to speak of; else None."""
+    work = len(arrays["faces"])
+    if kind == "texture" and "uvs" in arrays:
+        work += rows_of_grid(arrays["uvs"])
+    if work > MAX_WORK:
+        return _verdicts.get(f"{kind} {keeps_faces} {key}")
+    return verdict(key, arrays, kind, keeps_faces)
 
 
 def key_of(arrays: Mapping[str, np.ndarray]) -> str:
@@ -207,7 +214,7 @@ def _is_easily_read(obj: bpy.types.Object) -> bool:
     return obj.mode != "EDIT" and not shows_instances and (obj.type not in MESHABLE or has_faces(obj))
 
 
-def _judge(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> None:
+def _judge(arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> Verdict:
     try:
         check_extent(arrays["verts"], arrays["faces"])
         if kind == "texture" and "uvs" in arrays:
@@ -215,12 +222,10 @@ def _judge(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces:
             tile_numbers(arrays["uvs"])
         found = Verdict(warnings=tuple(check_start(arrays, kind)))
         if kind == "texture" and not keeps_faces and moves_uvs(arrays):
-            found = Verdict(RequestError(*NO_ROOM))  # For a UV map that the result could bring.
+            return Verdict(RequestError(*NO_ROOM))  # For a UV map that the result could bring.
+        return found
     except RequestError as error:
-        found = Verdict(error)
-    while len(_verdicts) >= MAX_KEPT:
-        _verdicts.pop(next(iter(_verdicts)))
-    _verdicts[key] = found
+        return Verdict(error)
 
 
 @persistent

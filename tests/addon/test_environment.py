@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -214,16 +216,40 @@ def test_the_summary_names_the_device():
     assert module.summary([]) == "Everything is ready."
 
 
-def test_hardware_is_asked_once_in_the_background(monkeypatch, wait_until):
-    asked = []
-    monkeypatch.setattr(module.hardware, "detect", lambda: asked.append(1) or MACHINE)
+@pytest.fixture
+def card(tmp_path, monkeypatch):
+    """A program that tells of a card, as the driver's does, and of having been asked."""
+    program, asked = tmp_path / "bin/nvidia-smi", tmp_path / "asked"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\necho once >> {asked}\necho 'RTX 4090, 581.29, 8.9, 24564'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    monkeypatch.setattr(module.hardware, "find_nvidia_smi", lambda: str(program))
+    return asked
+
+
+def test_hardware_is_asked_once_in_the_background(card, wait_until):
+    there = Path("/usr/bin/nvidia-smi").exists()
     hardware = module.Hardware()
     assert not hardware.poll()
+    before = threading.active_count()
+    assert hardware.ask() is None and hardware.is_asking and threading.active_count() == before
+    assert hardware.ask() is None
+    wait_until(hardware.poll)
+    assert not hardware.poll() and not hardware.is_asking
+    assert hardware.ask() == hardware.wait() and hardware.machine.cards
+    assert there or (hardware.machine == module.hardware.detect() and card.read_text() == "once\nonce\n")
+    hardware.forget()
+    assert hardware.wait().cards[0].name == "RTX 4090"
+
+
+def test_hardware_that_cannot_be_asked_says_why(monkeypatch, wait_until):
+    monkeypatch.setattr(module, "own_python", lambda name: ["/no/such/python"])
+    hardware = module.Hardware()
     hardware.ask()
     wait_until(hardware.poll)
-    assert not hardware.poll() and hardware.ask() == hardware.wait() == MACHINE and len(asked) == 1
-    hardware.forget()
-    assert hardware.wait() == MACHINE and len(asked) == 2
+    assert hardware.machine.cards == () and "No such file" in hardware.machine.driver_problem
+    assert hardware.machine.system == module.hardware.detect().system
 
 
 def test_the_report_has_no_personal_paths(monkeypatch):
@@ -251,9 +277,8 @@ def test_each_part_is_removed_by_itself_with_its_size(tmp_path):
         (data / folder / "file").chmod(0o400)
     parts = storage.parts(data, {"XDG_CACHE_HOME": str(tmp_path / "cache")})
     sizes = storage.Sizes()
-    sizes.measure(parts)
-    sizes.wait()
-    assert sizes.poll() and not sizes.poll()
+    sizes.measure_parts(parts)
+    assert sizes.is_behind and sizes.poll(float("inf")) and not sizes.is_behind
     assert sizes.bytes_of == {"environment": 2000, "models": 1000, "caches": 0}
     storage.remove(parts[0])
     assert {path.name for path in data.iterdir()} == {"models", "jobs"}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,13 @@ def test_asking_the_driver(tmp_path, monkeypatch, script, cards, problem):
     machine = hardware.detect()
     assert len(machine.cards) == cards
     assert machine.driver_problem == problem
+
+
+@pytest.mark.parametrize("name", MACHINES)
+def test_a_machine_is_the_same_after_json(name):
+    machine, output, *_ = MACHINES[name]
+    machine = replace(machine, cards=parse_cards(output))
+    assert Machine.of(json.loads(json.dumps(asdict(machine)))) == machine
 
 
 def test_the_room_runs_in_any_python_without_the_rest():

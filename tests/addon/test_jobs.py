@@ -13,7 +13,7 @@ import pytest
 from recdreamer_extension.addon import describe
 from recdreamer_extension.addon.jobs import client
 from recdreamer_extension.addon.jobs import registry as module
-from recdreamer_extension.addon.jobs.client import worker_environment
+from recdreamer_extension.addon.jobs.child_process import worker_environment
 from recdreamer_extension.addon.jobs.placement import PLACEMENT, StartPlacement
 from recdreamer_extension.addon.jobs.registry import JobRegistry
 from recdreamer_extension.addon.jobs.task import BACKEND
@@ -353,11 +353,11 @@ def test_folder_without_state_is_queued(tmp_path):
 def test_a_job_elsewhere_has_the_same_worker_with_options(registry, fake_command, settle):
     job = registry.create(JobRequest("a red bear"), [])
     registry.start(job, fake_command, BACKEND, where=("--on=localhost:10001",))
-    assert job.client._process.args[-3:] == ["run", str(job.folder.root), "--on=localhost:10001"]
+    assert job.client._process.command[-3:] == ["run", str(job.folder.root), "--on=localhost:10001"]
     assert not job.client._repeats, "only a repeat keeps the earlier state"
     settle(job)
     assert job.condition == "done"
     registry.start(job, fake_command, BACKEND, "texture", 5, ("--on=localhost:10001",))
-    assert job.client._process.args[-4:] == ["--again", "texture", "--seed", "5"] and job.client._repeats
+    assert job.client._process.command[-4:] == ["--again", "texture", "--seed", "5"] and job.client._repeats
     settle(job)
     assert job.condition == "done"

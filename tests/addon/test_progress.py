@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from recdreamer_extension.addon.setup.locks import PYTHONS, Pin
-from recdreamer_extension.addon.setup.progress import ByteProgress, missing, tree_size
+from recdreamer_extension.addon.setup.progress import ByteProgress, missing
+from recdreamer_extension.addon.setup.tree_sizes import tree_size
 
 
 def test_remaining_time_follows_the_speed_of_the_last_seconds():

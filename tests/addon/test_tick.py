@@ -150,7 +150,7 @@ def test_a_folder_that_is_gone_before_it_is_opened_is_no_damaged_job(many):
     assert len(registry.jobs) == NUM_JOBS - 1 and not [job for job in registry.jobs if job.problem]
 
 
-def test_a_poll_takes_no_more_than_one_event_of_each_type(tmp_path, fake_command, wait_until, monkeypatch):
+def test_a_poll_takes_no_more_than_one_event_of_each_type(tmp_path, fake_command, monkeypatch):
     registry = JobRegistry(tmp_path)
     applied = []
     original = client_module.apply_event
@@ -161,7 +161,6 @@ def test_a_poll_takes_no_more_than_one_event_of_each_type(tmp_path, fake_command
     registry.start(job, fake_command, BACKEND)
     worker = job.client
     worker._process.wait()
-    wait_until(lambda: worker._has_ended)
     assert registry.poll()
     assert len(applied) <= len(client_module.EVENTS)
     assert [event["step"] for event in applied if event["type"] == "progress"] == [3]

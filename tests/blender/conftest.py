@@ -11,6 +11,7 @@ import os
 import runpy
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
@@ -73,8 +74,12 @@ def extension(installed: Path, tmp_path: Path) -> ModuleType:
     preferences.data_folder = str(tmp_path / "Dätä folder")
     preferences.device = "cpu"
     preferences.check_quietly = False  # Tests of it switch it on.
-    yield package
+    started = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda thread: started.append(thread.name))
+        yield package
     addon_utils.disable(MODULE, default_set=True)
+    assert not started, "Blender crashes with threads of an add-on, see child_process.py"
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def test_switching_off_ends_the_errand(settings, session, addon, pump_until):
     pump_until(lambda: session.errand.task.line)
     process = session.errand.task._process
     session.stop()
-    assert process.poll() is not None and session.errand is None
+    assert process.code is not None and session.errand is None
 
 
 def test_damaged_check(settings, session, run, addon, block_out, tmp_path):

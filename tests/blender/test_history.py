@@ -72,7 +72,7 @@ def test_rows_are_found_by_words_and_by_state(jobs, listed, addon, settings):
 def test_a_row_shows_picture_age_and_size(jobs, addon):
     session = addon("session").session
     session.folder_sizes.of(jobs[0])
-    session.folder_sizes.wait()
+    session.folder_sizes.poll(float("inf"))
     layout = RecorderLayout()
     row = next(r for r in bpy.context.window_manager.recdreamer_jobs if r.job_id == jobs[0].id)
     rows = addon("panels.list_of_jobs").RECDREAMER_UL_jobs

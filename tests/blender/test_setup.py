@@ -152,12 +152,12 @@ def test_removal_with_sizes(draw_preferences, addon, preferences, monkeypatch, t
     (preferences.folder / "jobs").mkdir(exist_ok=True)
     assert "recdreamer.measure_backend" in draw_preferences().operators
     bpy.ops.recdreamer.measure_backend()
-    session.sizes.wait()
+    session.sizes.poll(float("inf"))
     seen = draw_preferences()
     assert "Image models: 0.02 GB" in seen.texts and seen.operators.count("recdreamer.remove_backend") == 1
     assert bpy.ops.recdreamer.remove_backend(part="models") == {"FINISHED"}
     assert not (preferences.folder / "models").exists() and (preferences.folder / "jobs").exists()
-    session.sizes.wait()
+    session.sizes.poll(float("inf"))
     assert "recdreamer.remove_backend" not in draw_preferences().operators
 
 

@@ -59,7 +59,8 @@ def _events(job: JobFolder, path: Path) -> None:
             assert message.isprintable() and hint and kind
 
     listener = Listener()
-    for line in path.read_bytes().split(b"\n"):
+    text = path.read_bytes()
+    for line in (*text.split(b"\n"), *client.newest_events(text)):
         listener._apply(line)
     json.dumps(asdict(listener.state), ensure_ascii=False, allow_nan=False).encode()
 

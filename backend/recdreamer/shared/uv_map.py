@@ -220,6 +220,16 @@ def overlap(uvs: np.ndarray, tiles: np.ndarray) -> float:
     return int(np.count_nonzero(hits > 1)) / covered if covered else 0.0
 
 
+def rows_of_grid(uvs: np.ndarray) -> int:
+    """How many rows of the grid all faces `faces 3 2` cross together: what counting their overlaps takes.
+
+    >>> rows_of_grid(np.array([[[0, 0], [1, 0], [1, 0.5]], [[0, 0], [1, 0.5], [0, 0.5]]]))
+    256
+    """
+    heights = np.ptp(uvs[..., 1], axis=1)
+    return int(GRID * np.minimum(heights[np.isfinite(heights)], 1.0).sum())
+
+
 def _hits(uvs: np.ndarray, tiles: np.ndarray, kinds: np.ndarray) -> np.ndarray:
     """How many of the faces `faces 3 2` cover each point of a grid `kinds GRID GRID` in the tiles `kinds`."""
     rows, columns = np.divmod(tiles - FIRST_TILE, TILES_PER_ROW)
