@@ -53,9 +53,11 @@ def writable_folder(path: Path) -> Path:
         write_atomically(probe, "ok")
         probe.unlink()
     except OSError as error:
+        cure = "Make it writable, or choose another data folder in the preferences."
+        if error.errno in trouble.FULL:
+            cure = "Free some space, or choose another data folder in the preferences."
         raise RequestError(
-            f"The data folder {path} cannot be written ({error.strerror or error}).",
-            "Choose another data folder in the preferences, or free some space.",
+            f"The data folder {path} cannot be written ({error.strerror or error}).", cure
         ) from error
     return path
 

@@ -278,7 +278,7 @@ def test_a_request_that_cannot_run_makes_no_folder(registry, request_, sentence)
 def test_data_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     registry = JobRegistry(tmp_path / "file" / "data")
-    with pytest.raises(RequestError, match=r"data folder .* cannot be written .*Choose another data folder"):
+    with pytest.raises(RequestError, match=r"data folder .* cannot be written .*choose another data folder"):
         registry.create(JobRequest(prompt="a bear"), [])
 
 

@@ -220,7 +220,7 @@ def run(steps: Iterator[float]) -> None:
             os._exit(3)
         return None
 
-    bpy.app.timers.register(tick, first_interval=0.8)
+    bpy.app.timers.register(tick, first_interval=0.8, persistent=True)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@
 #                                                      with FROM=quit the last part alone
 #   WALK=loop run.sh CHROOT OUT [BACKEND_PYTHON]       Stop and its choices, History, cards, meshes, a render, keys alone;
 #                                                      with FROM=PART that part alone (see loop.py)
+#   WALK=hostile run.sh CHROOT OUT [BACKEND_PYTHON]    three scenes, a new file, a full disk and one that cannot be written
+#                                                      while a job runs; with FROM=PART from that part on
 #   WALK=cluster run.sh CHROOT OUT [BACKEND_PYTHON]    a job on a Ray cluster on this computer, by mouse and keys
 #   WALK=guide run.sh CHROOT OUT [BACKEND_PYTHON]      every picture of docs/guide.md, into docs/images/guide; takes a
 #                                                      quarter of an hour, with FROM=OUT of an earlier run two minutes
@@ -19,7 +21,7 @@
 # NUM_STEPS in the environment, default 40; increase it for screenshots of good results.
 # Needs root: the backend's Python is mounted into the chroot at its own path, read-only.
 set -euo pipefail
-[ $# -ge 2 ] || { sed -n '2,20s/^# //p' "$0"; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,22s/^# //p' "$0"; exit 2; }
 here=$(dirname "$(realpath "$0")")
 checkout=$(realpath "$here/../..")
 root=$(realpath "$1")
@@ -69,6 +71,7 @@ case ${WALK:-} in
     undo) script=undo.py alone=(unshare --net);;
     two) script=two.py size=2200x1000 window=1100x1000;;
     loop) script=loop.py size=1600x1400 alone=(unshare --net);;
+    hostile) script=hostile.py size=1600x1400 alone=(unshare --net --mount);;
 esac
 if [ "${WALK:-}" = guide ]; then
     script=guide.py size=1600x1500
