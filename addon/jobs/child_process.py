@@ -2,7 +2,8 @@
 
 Nothing in the add-on waits in a thread, because Blender may crash then: up to 5.0, with Python 3.11, it looks up what
 `temp_override` has set without the interpreter's lock while an operator runs and another thread holds it. So a process
-writes to a file, which takes whatever it says, on every system, however long nobody reads.
+writes to a file, which takes whatever it says, on every system, however long nobody reads. On Linux that is in memory, so
+that it can still say that the disk is full.
 """
 
 from __future__ import annotations
@@ -85,10 +86,7 @@ class ChildProcess:
         """Whether it has ended and `read` has returned all of its output."""
         self._rest = b""
         """The beginning of a line that is not complete yet."""
-        stdout, path = tempfile.mkstemp(prefix="recdreamer-", suffix=".txt")
-        self._path = Path(path)
-        self._output = self._path.open("rb", buffering=0)
-        self._forget_file()
+        stdout, self._output, self._path = _new_file()
         try:
             self._process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, **options)
         except OSError:
@@ -163,9 +161,22 @@ class ChildProcess:
 
     def _close(self) -> None:
         self._output.close()
-        self._forget_file()
+        if self._path is not None:
+            with suppress(OSError):  # One that was let go may still write to it.
+                self._path.unlink()
 
-    def _forget_file(self) -> None:
-        """Remove its name. Windows keeps it as long as the file is open anywhere."""
-        with suppress(OSError):
-            self._path.unlink()
+
+def _new_file() -> tuple[int, IO[bytes], Path | None]:
+    """Descriptor of a new file, a stream that reads it from its beginning, and its name if it cannot go without."""
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("recdreamer")
+        with suppress(OSError):  # Without /proc.
+            return handle, Path(f"/proc/self/fd/{handle}").open("rb", buffering=0), None
+        os.close(handle)
+    handle, name = tempfile.mkstemp(prefix="recdreamer-", suffix=".txt")
+    path = Path(name)
+    stream = path.open("rb", buffering=0)
+    if sys.platform == "win32":  # It removes no open file.
+        return handle, stream, path
+    path.unlink()
+    return handle, stream, None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import os
 import signal
 import subprocess
 import sys
@@ -36,11 +38,15 @@ def num_open() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
 
 
-@pytest.fixture
-def listed(tmp_path, monkeypatch) -> Path:
-    """Where the files for the output are made."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path
+@pytest.fixture(params=["in memory", "on the disk"], autouse=True)
+def listed(request, tmp_path, monkeypatch) -> Path:
+    """Where the files for the output are made, on systems that have none in memory."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    if request.param == "on the disk":
+        monkeypatch.delattr(child_process.os, "memfd_create", raising=False)
+    return folder
 
 
 def test_every_byte_arrives_in_whole_lines_and_no_thread_waits_for_it(listed):
@@ -144,3 +150,16 @@ def test_a_command_that_is_missing_leaves_no_file(listed):
 def test_the_newest_line_of_each_type_counts_in_their_order(text, found):
     lines = text.split(b"\n")
     assert newest_events(text) == [lines[index] for index in found]
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="only Linux has files in memory")
+def test_on_a_full_disk_it_can_still_say_so(monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "mkstemp", full)
+    if not hasattr(os, "memfd_create"):
+        with pytest.raises(OSError, match="No space left"):
+            start("print('full')")
+    else:
+        assert read_all(start("print('full')")) == b"full\n"
