@@ -53,11 +53,10 @@ def writable_folder(path: Path) -> Path:
         write_atomically(probe, "ok")
         probe.unlink()
     except OSError as error:
-        cure = "Make it writable, or choose another data folder in the preferences."
-        if error.errno in trouble.FULL:
-            cure = "Free some space, or choose another data folder in the preferences."
+        is_full = error.errno in trouble.FULL
         raise RequestError(
-            f"The data folder {path} cannot be written ({error.strerror or error}).", cure
+            f"The data folder {path} cannot be written ({error.strerror or error}).",
+            f"{'Free some space' if is_full else 'Make it writable'}, or choose another data folder in the preferences.",
         ) from error
     return path
 
@@ -216,8 +215,7 @@ class JobRegistry:
         return self.refresh(names=NAMES_PER_POLL) or changed
 
     def refresh(self, opened: int = OPENED_PER_POLL, names: int | None = None) -> bool:
-        """Read changes from disk: all of jobs that run elsewhere, and a part of the others when no folder is left to be
-        opened. True if something changed.
+        """Read changes from disk: all of jobs that run elsewhere, and a part of the others. True if something changed.
 
         At most `opened` new folders are opened, newest first, and of a folder that has changed that many `names` are read
         (None: all); the next polls do the rest.
