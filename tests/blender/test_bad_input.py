@@ -88,7 +88,7 @@ def test_data_folder_that_cannot_be_written(fake_backend, preferences, tmp_path)
     preferences.data_folder = str(tmp_path / "file/data")
     bpy.context.scene.recdreamer.prompt = "a bear"
     assert "cannot be written" in reported(bpy.ops.recdreamer.generate)
-    assert "Choose another data folder" in reported(bpy.ops.recdreamer.capture_turntable)
+    assert "or choose another data folder" in reported(bpy.ops.recdreamer.capture_turntable)
 
 
 def test_turntable_of_nothing(extension):
