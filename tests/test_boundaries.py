@@ -32,11 +32,12 @@ SHARED = [
         "doubled_faces",
         "start_check",
         "prompt_words",
+        "parent_process",
     )
 ]
 """What both sides import, lowest first: the contract between them, how its files are read and written, the words that
 embedded priors know, what UVs can be painted, the material slots of a mesh, which faces lie upon others, what becomes
-of an object that a job starts from, and which words of a prompt are read."""
+of an object that a job starts from, which words of a prompt are read, and how a child learns of its parent's end."""
 WITH_NUMPY = {"safe_files", "uv_map", "material_slots", "doubled_faces", "start_check"}
 JUDGES = [path for path in BACKEND if path.parent.name == "evaluation"]
 

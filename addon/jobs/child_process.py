@@ -3,7 +3,8 @@
 Nothing in the add-on waits in a thread, because Blender may crash then: up to 5.0, with Python 3.11, it looks up what
 `temp_override` has set without the interpreter's lock while an operator runs and another thread holds it. So a process
 writes to a file, which takes whatever it says, on every system, however long nobody reads. On Linux that is in memory, so
-that it can still say that the disk is full.
+that it can still say that the disk is full. As such a file never breaks, the end of its standard input is what tells a
+process that Blender has ended.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ from pathlib import Path
 from typing import IO, Any
 
 from ...backend.recdreamer.shared.device_lock import DEVICES
+from ...backend.recdreamer.shared.parent_process import ENDS_WITH_PARENT
 
 FOREIGN = ("PYTHON", "PIP_", "CONDA", "VIRTUAL_ENV", "UV_")
 """Prefixes of variables that would change where Python looks and where pip installs to."""
 NETWORK = ("PIP_CERT", "PIP_PROXY", "PIP_CLIENT_CERT")
 MODELS = "RECDREAMER_MODELS"
 """Variable of the backend with the folder of installed models."""
-MAX_UNREAD = 1 << 22
-"""Bytes of output; of more than that only the newest are read."""
+MAX_READ = 1 << 22
+"""Bytes of output that are read at once; what is left is read the next time."""
+KILL_S = 1.0
+"""Time for a process that was killed to be gone; one that hangs in a driver stays."""
 _let_go: list[subprocess.Popen[bytes]] = []
 """Those that nobody waits for, kept until they have ended."""
 
@@ -68,15 +72,20 @@ class ChildProcess:
         data_folder: Path | None = None,
         *,
         stderr: IO[bytes] | int = subprocess.STDOUT,
-        stdin: int = subprocess.DEVNULL,
+        ends_with_us: bool = True,
     ) -> None:
-        """`stderr` and `stdin` as for subprocess.Popen. Raises OSError if it cannot be started."""
-        options: dict[str, Any] = {"cwd": backend, "env": worker_environment(backend)}
+        """`stderr` as for subprocess.Popen; `ends_with_us` is for commands of ours that are not told anything
+        (`end_with_parent`). Raises OSError if it cannot be started.
+        """
+        environment = worker_environment(backend)
         if data_folder:
-            options["env"] |= {
+            environment |= {
                 MODELS: str(models_folder(data_folder)),
                 DEVICES: str(devices_folder(data_folder)),
             }
+        if ends_with_us:
+            environment[ENDS_WITH_PARENT] = "1"
+        options: dict[str, Any] = {"cwd": backend, "env": environment}
         if sys.platform == "win32":
             options["creationflags"] = subprocess.CREATE_NO_WINDOW | subprocess.CREATE_NEW_PROCESS_GROUP
         else:
@@ -86,14 +95,16 @@ class ChildProcess:
         """Whether it has ended and `read` has returned all of its output."""
         self._rest = b""
         """The beginning of a line that is not complete yet."""
-        stdout, self._output, self._path = _new_file()
-        try:
-            self._process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=stderr, **options)
-        except OSError:
-            self._close()
-            raise
-        finally:
-            os.close(stdout)
+        self._grace_s = KILL_S
+        written, self._output = _new_file()
+        with written:
+            try:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=written, stderr=stderr, **options
+                )
+            except OSError:
+                self._output.close()
+                raise
 
     @property
     def pid(self) -> int:
@@ -104,40 +115,30 @@ class ChildProcess:
         """Its exit status; None while it runs."""
         return self._process.poll()
 
-    def read(self) -> bytes:
-        """The lines that are new and complete; when the process has ended, all that is left."""
+    def read(self, most: int = MAX_READ) -> bytes:
+        """The lines that are new and complete, of `most` bytes; when the process has ended, all that is left."""
         if self._output.closed:
             return b""
         has_ended = self.code is not None  # Asked first: what it says at its end is then in the file.
-        unread = os.fstat(self._output.fileno()).st_size - self._output.tell()
-        if unread > MAX_UNREAD:
-            self._output.seek(unread - MAX_UNREAD, os.SEEK_CUR)
-            self._rest, unread = b"", MAX_UNREAD
-        text = self._rest + self._output.read(unread)
-        if has_ended:
+        new = self._output.read(most)
+        text = self._rest + new
+        if has_ended and len(new) < most:
             self.has_ended = True
             self._close()
             return text
         end = text.rfind(b"\n") + 1
-        self._rest = text[end:][-MAX_UNREAD:]
+        self._rest = text[end:][-MAX_READ:]
         return text[:end]
 
     def say(self, line: bytes) -> None:
         """Write a line to its standard input, if it still reads that."""
-        if self._process.stdin is not None:
-            with suppress(OSError, ValueError):
-                self._process.stdin.write(line + b"\n")
-                self._process.stdin.flush()
-
-    def close_stdin(self) -> None:
-        """Nothing more will be said. A broken pipe cannot be flushed."""
-        if self._process.stdin is not None:
-            with suppress(OSError, ValueError):
-                self._process.stdin.close()
+        assert self._process.stdin is not None
+        with suppress(OSError, ValueError):
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
 
     def let_go(self) -> None:
         """Neither talk nor listen to it any more, whatever it does then."""
-        self.close_stdin()
         self._close()
         _let_go[:] = [process for process in (*_let_go, self._process) if process.poll() is None]
 
@@ -147,36 +148,42 @@ class ChildProcess:
             return self._process.wait(timeout_s)
         return None
 
-    def kill(self) -> None:
-        """End it and its children, and wait for it."""
+    def kill(self) -> int | None:
+        """End it and its children. Its exit status; None if the system cannot end it, and only the first time waits."""
         if self.code is None:
-            if sys.platform == "win32":
-                # By its full path: Windows would search the working folder first.
-                taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
-                command = [taskkill, "/F", "/T", "/PID", str(self._process.pid)]
-                subprocess.run(command, capture_output=True, check=False)
-            else:
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+            # What has ended since then is not there any more, or macOS does not permit it.
+            with suppress(OSError, subprocess.TimeoutExpired):
+                if sys.platform == "win32":
+                    # By its full path: Windows would search the working folder first.
+                    taskkill = Path(os.environ.get("SYSTEMROOT", r"C:\Windows"), "System32", "taskkill.exe")
+                    null = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+                    command = [taskkill, "/F", "/T", "/PID", str(self._process.pid)]
+                    subprocess.run(command, timeout=KILL_S, check=False, **null)
+                else:
+                    os.killpg(self._process.pid, signal.SIGKILL)
+        grace_s, self._grace_s = self._grace_s, 0.0
+        return self.wait(grace_s)
 
     def _close(self) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError, ValueError):  # A broken pipe cannot be flushed.
+            self._process.stdin.close()
         self._output.close()
-        if self._path is not None:
-            with suppress(OSError):  # One that was let go may still write to it.
-                self._path.unlink()
 
 
-def _new_file() -> tuple[int, IO[bytes], Path | None]:
-    """Descriptor of a new file, a stream that reads it from its beginning, and its name if it cannot go without."""
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("recdreamer")
-        with suppress(OSError):  # Without /proc.
-            return handle, Path(f"/proc/self/fd/{handle}").open("rb", buffering=0), None
-        os.close(handle)
-    handle, name = tempfile.mkstemp(prefix="recdreamer-", suffix=".txt")
-    path = Path(name)
-    stream = path.open("rb", buffering=0)
-    if sys.platform == "win32":  # It removes no open file.
-        return handle, stream, path
-    path.unlink()
-    return handle, stream, None
+def _new_file() -> tuple[IO[bytes], IO[bytes]]:
+    """A new file to write, and to read from its beginning, which goes when nobody has it open any more."""
+    with suppress(AttributeError, OSError):  # Another system; or without /proc, or it is not permitted.
+        written = os.fdopen(os.memfd_create("recdreamer"), "wb", buffering=0)
+        try:
+            return written, Path(f"/proc/self/fd/{written.fileno()}").open("rb", buffering=0)
+        except OSError:
+            written.close()
+            raise
+    written = tempfile.NamedTemporaryFile(prefix="recdreamer-", buffering=0)  # noqa: SIM115
+    return written, open(written.name, "rb", buffering=0, opener=_open_temporary)
+
+
+def _open_temporary(path: str, flags: int) -> int:
+    """Windows opens no temporary file a second time but as one."""
+    return os.open(path, flags | getattr(os, "O_TEMPORARY", 0))

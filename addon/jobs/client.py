@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -38,6 +37,8 @@ EVENTS = (
 )  # fmt: skip
 """Types of events that say something to us. Of each, the newest counts, so a poll has no more work than this."""
 ENDED = ("paused", "done", "failed", "cancelled")
+KILLED = -9
+"""Exit status."""
 CHECK_BACKEND = "Check the Python interpreter, or install the backend, in the RecDreamer preferences."
 """Remedy if the backend cannot be started."""
 
@@ -89,7 +90,7 @@ class JobClient:
             self._write_state()
             try:
                 run = [*command, "run", str(folder.root.absolute()), *options]
-                self._process = ChildProcess(run, backend, data_folder, stderr=log, stdin=subprocess.PIPE)
+                self._process = ChildProcess(run, backend, data_folder, stderr=log, ends_with_us=False)
             except OSError:
                 self.state = self._before
                 self._write_state()
@@ -176,9 +177,9 @@ class JobClient:
 
     def _finish(self, lost_status: str = "failed") -> None:
         """Determine the final state after the process has ended, and write it if the worker did not."""
-        self._process.close_stdin()
-        code = self._process.wait()
-        assert code is not None
+        code = (
+            KILLED if self._process.code is None else self._process.code
+        )  # Not gone yet: it hangs in a driver.
         self.is_settled = True
         on_disk = self.folder.read_state()
         if self._failure is None and on_disk.status in ENDED:
@@ -214,7 +215,7 @@ class JobClient:
 
     def _explain_death(self, code: int) -> tuple[str, str, ErrorKind]:
         """One sentence on why a worker ended unexpectedly, what to do, and which kind of error it is."""
-        if code == -9:
+        if code == KILLED:
             return (
                 "The background process was killed, probably because the computer ran out of memory.",
                 "Close other programs and press Resume.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from ..setup.builds import Build, Choice
 from ..setup.hardware import Machine
 from ..setup.report import Row
 from ..setup.uv import interpreter_of
-from .task import BACKEND, Step, Task
+from .task import BACKEND, LOOK_S, Step, Task
 
 AUTOMATIC = "auto"
 """The choice of hardware that follows the machine."""
@@ -28,10 +29,12 @@ OUTDATED = (
     "Press Update Backend in the preferences.",
     "outdated",
 )
-RUN_MODULE = (
-    "import importlib, sys; sys.path.insert(0, sys.argv.pop(1)); "
-    "sys.exit(importlib.import_module(sys.argv.pop(1)).main())"
-)
+RUN_MODULE = """
+import importlib, sys
+sys.path.insert(0, sys.argv.pop(1))
+importlib.import_module("backend.recdreamer.shared.parent_process").end_with_parent()
+sys.exit(importlib.import_module(sys.argv.pop(1)).main())
+"""
 
 
 class Detection(Task):
@@ -76,9 +79,11 @@ class Hardware:
         return self.machine
 
     def wait(self) -> Machine:
-        """The machine, found out now if it is not known."""
-        self.machine = self.machine or hardware.detect()
-        return self.machine
+        """The machine, waited for if it is not known."""
+        while (machine := self.ask()) is None:
+            self.poll()
+            time.sleep(LOOK_S)
+        return machine
 
     def forget(self) -> None:
         """Ask again the next time, such as after a new driver."""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -115,7 +114,8 @@ class ModelTask(Task):
         name, *arguments = do
         options = ["--json", "--folder", str(models_folder(data_folder))]
         command = [*run_command(interpreter), "models", name, *options, *arguments]
-        super().__init__([Step(title, command)], data_folder, subprocess.PIPE)
+        # A download listens to what it is told, and to the end of that, by itself.
+        super().__init__([Step(title, command)], data_folder, ends_with_us=name != "get")
 
     @property
     def is_dry(self) -> bool:

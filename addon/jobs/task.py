@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,10 @@ CANCELED = "Canceled."
 """`Task.problem` after the artist canceled the task."""
 LOOK_S = 0.01
 """Time between two looks at a task that is waited for."""
+GIVE_UP_S = 5.0
+"""Time for a canceled task to end; one that hangs in a driver does not."""
+MAX_READ = 1 << 16
+"""Bytes of output that a poll reads: of the longest of our lines, some milliseconds' worth."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,12 @@ class Task:
     """Commands that run one after another in the background; the panel shows their newest output line."""
 
     def __init__(
-        self, steps: Sequence[Step], data_folder: Path | None = None, stdin: int = subprocess.DEVNULL
+        self, steps: Sequence[Step], data_folder: Path | None = None, *, ends_with_us: bool = True
     ) -> None:
-        """The commands find the models of `data_folder`; `stdin` is what they read, as for subprocess.Popen."""
+        """The commands find the models of `data_folder`; `ends_with_us` as for ChildProcess."""
         self.steps = steps
         self._data_folder = data_folder
-        self._stdin = stdin
+        self._ends_with_us = ends_with_us
         self.index = 0
         self.line = ""
         """The newest line of output."""
@@ -66,15 +69,14 @@ class Task:
         if self._process is None:
             self._end(self._not_started)
             return True
-        text = self._process.read()
+        text = self._process.read(MAX_READ)
         for line in filter(None, map(str.strip, text.decode("utf-8", "replace").split("\n"))):
             self._last = line
             self._reason = self._reason or error_in(line)
             self._hear(line)
         if not self._process.has_ended:
             return bool(text)
-        self._process.close_stdin()
-        code = self._process.wait()
+        code = self._process.code
         if self._is_cancelled:
             self._end(CANCELED)
         elif code:
@@ -94,8 +96,12 @@ class Task:
 
     def join(self) -> None:
         """Wait for the end; used when the add-on is disabled, and by tests."""
+        give_up_s = time.monotonic() + GIVE_UP_S
         while self.is_running:
             self.poll()
+            if self._is_cancelled and self._process is not None and time.monotonic() > give_up_s:
+                self._process.let_go()
+                self._end(CANCELED)
             time.sleep(LOOK_S)
 
     def _start(self) -> None:
@@ -103,7 +109,9 @@ class Task:
         step = self.steps[self.index]
         self._last = self._reason = ""
         try:
-            self._process = ChildProcess(step.command, BACKEND, self._data_folder, stdin=self._stdin)
+            self._process = ChildProcess(
+                step.command, BACKEND, self._data_folder, ends_with_us=self._ends_with_us
+            )
         except OSError as error:
             self._process = None
             self._not_started = f"{step.title} failed: {error.strerror or error}."

@@ -240,7 +240,9 @@ def test_hardware_is_asked_once_in_the_background(card, wait_until):
     assert hardware.ask() == hardware.wait() and hardware.machine.cards
     assert there or (hardware.machine == module.hardware.detect() and card.read_text() == "once\nonce\n")
     hardware.forget()
-    assert hardware.wait().cards[0].name == "RTX 4090"
+    machine = hardware.wait()
+    assert machine == hardware.machine and not hardware.is_asking
+    assert there or machine.cards[0].name == "RTX 4090"
 
 
 def test_hardware_that_cannot_be_asked_says_why(monkeypatch, wait_until):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from recdreamer_extension.addon.jobs import client as client_module
 from recdreamer_extension.addon.jobs import registry as registry_module
+from recdreamer_extension.addon.jobs.child_process import MAX_READ
 from recdreamer_extension.addon.jobs.registry import (
     LOOKS_PER_POLL,
     OPENED_AT_ONCE,
@@ -18,7 +20,7 @@ from recdreamer_extension.addon.jobs.registry import (
     JobRegistry,
 )
 from recdreamer_extension.addon.jobs.task import BACKEND
-from recdreamer_extension.backend.recdreamer.shared.protocol import JobFolder, JobRequest
+from recdreamer_extension.backend.recdreamer.shared.protocol import PROTOCOL_VERSION, JobFolder, JobRequest
 
 NUM_JOBS = 300
 
@@ -165,3 +167,31 @@ def test_a_poll_takes_no_more_than_one_event_of_each_type(tmp_path, fake_command
     assert len(applied) <= len(client_module.EVENTS)
     assert [event["step"] for event in applied if event["type"] == "progress"] == [3]
     assert job.condition == "done"  # In the first poll after the end, whatever was said before.
+
+
+def test_a_worker_that_nobody_has_looked_at_for_hours_is_not_taken_for_silent(tmp_path):
+    """A script renders an animation between Generate and the next poll; its events come five times a second."""
+    event = json.dumps({"type": "progress", "step": 7, "total": 9, "it_per_s": 5.0, "eta_s": 100.0})
+    script = tmp_path / "worker.py"
+    script.write_text(
+        f"""
+import time
+print({json.dumps({"type": "hello", "protocol": PROTOCOL_VERSION})!r})
+for _ in range({MAX_READ // len(event) + 1}):
+    print({event!r})
+print("x", flush=True)
+time.sleep(600)
+"""
+    )
+    registry = JobRegistry(tmp_path / "data")
+    job = registry.create(JobRequest(prompt="a red bear"), [])
+    registry.start(job, [sys.executable, str(script)], BACKEND)
+    worker = job.client
+    give_up_s = time.monotonic() + 60
+    while os.fstat(worker._process._output.fileno()).st_size <= MAX_READ:
+        assert time.monotonic() < give_up_s
+        time.sleep(0.01)
+    worker._deadline = time.monotonic()
+    assert registry.poll() and registry.poll()
+    assert job.condition == "running" and job.state.step == 7 and not job.state.message
+    registry.shut_down(kill=True)

@@ -29,6 +29,7 @@ from recdreamer.job.errors import explain
 from recdreamer.job.process import stay_offline
 from recdreamer.paths import given_path
 from recdreamer.shared.device_lock import turn
+from recdreamer.shared.parent_process import end_with_parent
 from recdreamer.shared.protocol import (
     BUILTIN_PRIOR,
     JobRequest,
@@ -160,6 +161,7 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command and exit with its code. Whatever goes wrong is one sentence and its remedy."""
+    end_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # A name may have letters that the terminal does not know.
             stream.reconfigure(errors="backslashreplace")

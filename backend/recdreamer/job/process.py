@@ -14,11 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from recdreamer.job.errors import DISK_FULL
 from recdreamer.shared.folder_lock import COMMANDS, LEAVE, STAY
 from recdreamer.shared.safe_files import open_regular
 
 DRAIN_S = 5.0
 """Time for the reader to take the last events before the worker exits."""
+AGAIN_S = 0.5
+"""Time until a line is written again that found no room."""
 ALONE_S = 120.0
 """Time for a worker to save and exit after its parent has ended: nobody else ends one that hangs on a device."""
 
@@ -66,8 +69,11 @@ class EventPipe:
             while line and self._handle is not None:
                 try:
                     line = line[os.write(self._handle, line) :]
-                except OSError:  # The reader is gone; events.jsonl still has every line.
-                    self._handle = None
+                except OSError as error:
+                    if error.errno in DISK_FULL:  # The reader gets a file where there is none in memory.
+                        time.sleep(AGAIN_S)
+                    else:  # The reader is gone; events.jsonl still has every line.
+                        self._handle = None
 
 
 def send_prints_to(log: Path) -> None:
