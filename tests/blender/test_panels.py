@@ -296,7 +296,8 @@ def test_preferences_open_at_the_add_on(extension):
     assert bpy.context.window_manager.addon_search == "RecDreamer"
 
 
-def test_installation_needs_online_access(draw_preferences):
+def test_installation_needs_online_access(draw_preferences, addon):
+    addon("session").session.hardware.wait()
     assert not bpy.app.online_access
     assert not bpy.ops.recdreamer.set_up_backend.poll()
     assert "Allow Online Access" in " ".join(draw_preferences().texts)
