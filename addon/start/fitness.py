@@ -25,7 +25,7 @@ MAX_FACES = 100_000
 """Of objects that are read while the panel is drawn; a mesh of so many takes a third of a second."""
 MAX_WORK = 300_000
 """Faces and, of a UV map, rows of the grid on which its overlaps are counted, that are judged while the panel is drawn:
-a quarter of a second. A map with many overlaps would take many."""
+a quarter of a second. A map with many overlaps, or one of many materials with many tiles, would take many."""
 MAX_KEPT = 32
 
 
@@ -49,6 +49,8 @@ class _Shown:
     key: str
     keeps_faces: bool
     """Whether modifiers leave the faces as they are."""
+    is_long: bool = False
+    """Whether a verdict takes too long while the panel is drawn."""
     refusal: str = ""
     """Why Generate would refuse objects that were checked."""
 
@@ -78,7 +80,7 @@ def verdict_of(objects: Sequence[bpy.types.Object], kind: Start) -> Verdict:
     if found.refusal:
         # No problem: it may have been mended since in a way that is not seen, and Generate evaluates it again.
         return Verdict(warnings=(found.refusal,))
-    verdict_on = _known(found.key, found.arrays, kind, found.keeps_faces) or FIT
+    verdict_on = _known(found, kind) or FIT
     # The panel says in words of its own what becomes of an object without a UV map.
     has_map = kind != "texture" or bool(uv_map_of(objects[0]))
     return verdict_on if has_map else Verdict(verdict_on.problem)
@@ -91,7 +93,7 @@ def is_unread(objects: Sequence[bpy.types.Object], kind: Start) -> bool:
     if _is_costly(objects):
         return True
     found = _read(objects, kind)
-    return found is not None and _known(found.key, found.arrays, kind, found.keeps_faces) is None
+    return found is not None and _known(found, kind) is None
 
 
 def check(objects: Sequence[bpy.types.Object], kind: Start, context: bpy.types.Context) -> None:
@@ -105,7 +107,7 @@ def check(objects: Sequence[bpy.types.Object], kind: Start, context: bpy.types.C
         refusal = error
     key, keeps_faces = key_of(captured.arrays), captured.triangle_loops is not None
     said = str(refusal or "")
-    _checked.append(_Shown(_key(objects, kind), 0.0, 0.0, captured.arrays, key, keeps_faces, said))
+    _checked.append(_Shown(_key(objects, kind), 0.0, 0.0, captured.arrays, key, keeps_faces, refusal=said))
     if refusal is not None:
         raise refusal
 
@@ -144,7 +146,7 @@ def said_of_size(
 
 def verdict(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> Verdict:
     """The verdict on a START_MESH, by its digest, however long it takes."""
-    name = f"{kind} {keeps_faces} {key}"
+    name = _name(key, kind, keeps_faces)
     if name not in _verdicts:
         found = _judge(arrays, kind, keeps_faces)
         while len(_verdicts) >= MAX_KEPT:
@@ -153,14 +155,22 @@ def verdict(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces
     return _verdicts[name]
 
 
-def _known(key: str, arrays: Mapping[str, np.ndarray], kind: Start, keeps_faces: bool) -> Verdict | None:
+def _known(found: _Shown, kind: Start) -> Verdict | None:
     """The verdict, if it is known or takes no time to speak of; else None."""
+    if found.is_long:
+        return _verdicts.get(_name(found.key, kind, found.keeps_faces))
+    return verdict(found.key, found.arrays, kind, found.keeps_faces)
+
+
+def _name(key: str, kind: Start, keeps_faces: bool) -> str:
+    return f"{kind} {keeps_faces} {key}"
+
+
+def _is_long(arrays: Mapping[str, np.ndarray], kind: Start) -> bool:
     work = len(arrays["faces"])
     if kind == "texture" and "uvs" in arrays:
-        work += rows_of_grid(arrays["uvs"])
-    if work > MAX_WORK:
-        return _verdicts.get(f"{kind} {keeps_faces} {key}")
-    return verdict(key, arrays, kind, keeps_faces)
+        work += rows_of_grid(arrays["uvs"], len(np.unique(arrays["slots"])) if "slots" in arrays else 1)
+    return work > MAX_WORK
 
 
 def key_of(arrays: Mapping[str, np.ndarray]) -> str:
@@ -193,7 +203,8 @@ def _read(objects: Sequence[bpy.types.Object], kind: Start) -> _Shown | None:
     if not len(arrays["faces"]):
         return None
     fresh_s = max(FRESH_S, MOST_OF_THE_TIME * (time.monotonic() - started)) if FRESH_S else 0.0
-    _shown.append(_Shown(of, time.monotonic(), fresh_s, arrays, key_of(arrays), keeps_faces))
+    is_long = _is_long(arrays, kind)
+    _shown.append(_Shown(of, time.monotonic(), fresh_s, arrays, key_of(arrays), keeps_faces, is_long))
     return _shown[0]
 
 

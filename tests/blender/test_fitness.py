@@ -236,6 +236,31 @@ def test_a_map_that_takes_long_to_judge_is_left_to_a_check(painted, sentence, sa
     assert UNKNOWN not in said() and "parts that overlap share their colors" in said()
 
 
+def test_the_work_of_many_materials_counts(painted, said, addon, monkeypatch):
+    monkeypatch.setattr(addon("start.fitness"), "MAX_WORK", 3000)
+    assert UNKNOWN not in said()
+    with_materials(painted, *"abcdef")
+    assert UNKNOWN not in said()
+    uvs = read_uvs(painted)
+    uvs[12:] += (1, 0)
+    layer = painted.data.uv_layers.active.uv
+    layer.foreach_set("vector", uvs.ravel())
+    painted.data.update()
+    assert UNKNOWN in said(), "six materials in two tiles"
+
+
+def test_a_redraw_does_not_look_at_the_map_again(painted, draw, addon, monkeypatch):
+    """However long a verdict on it would take."""
+    module, looks = addon("start.fitness"), []
+    look = module.rows_of_grid
+    monkeypatch.setattr(module, "rows_of_grid", lambda *args: looks.append(args) or look(*args))
+    monkeypatch.setattr(module, "FRESH_S", 60)
+    monkeypatch.setattr(module, "MAX_WORK", 10)
+    for _ in range(3):
+        assert UNKNOWN in " ".join(draw().texts)
+    assert len(looks) == 1
+
+
 @pytest.mark.parametrize("kind", ["object", "texture"])
 def test_an_object_without_extent_is_refused_before_there_is_a_job(settings, sentence, kind):
     cube = add_cube()

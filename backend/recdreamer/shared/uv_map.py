@@ -165,22 +165,23 @@ def slots_apart(uvs: np.ndarray, slots: np.ndarray) -> np.ndarray:
     Raises RequestError for UVs that tile_numbers refuses.
     """
     used = np.flatnonzero(~bare_faces(uvs))
-    names = np.unique(slots[used])
+    used = used[np.argsort(slots[used], kind="stable")]  # Those of a slot follow each other.
+    names, begins = np.unique(slots[used], return_index=True)
     if len(names) < 2:
         return uvs
-    tiles = tile_numbers(uvs[used])
+    sorted_uvs = uvs[used]
+    tiles = tile_numbers(sorted_uvs)
     kinds = np.unique(tiles)
     if len(kinds) > MAX_TILES:
         return uvs  # Refused by check_uvs.
     rows = int((kinds.max() - FIRST_TILE) // TILES_PER_ROW) + 1
-    is_painted = 2 * uv_areas(uvs[used]) >= SMALLEST
+    is_painted = 2 * uv_areas(sorted_uvs) >= SMALLEST
     layers: list[np.ndarray] = []
     layer_of_face = np.zeros(len(uvs), np.int64)
-    for name in names.tolist():
-        of_slot = slots[used] == name
-        painted = of_slot & is_painted
+    for begin, end in zip(begins.tolist(), [*begins[1:].tolist(), len(used)], strict=True):
+        painted = begin + np.flatnonzero(is_painted[begin:end])
         own = np.unique(tiles[painted])
-        covered, in_layer = _hits(uvs[used][painted], tiles[painted], own) > 0, np.searchsorted(kinds, own)
+        covered, in_layer = _hits(sorted_uvs[painted], tiles[painted], own) > 0, np.searchsorted(kinds, own)
         most = OVERLAPPING * np.count_nonzero(covered)
         place = next(
             (i for i, layer in enumerate(layers) if np.count_nonzero(layer[in_layer] & covered) <= most), None
@@ -195,7 +196,7 @@ def slots_apart(uvs: np.ndarray, slots: np.ndarray) -> np.ndarray:
             place = len(layers)
             layers.append(np.zeros((len(kinds), GRID, GRID), bool))
         layers[place][in_layer] |= covered
-        layer_of_face[used[of_slot]] = place
+        layer_of_face[used[begin:end]] = place
     if len(layers) == 1:
         return uvs
     moved = uvs.copy()
@@ -220,14 +221,24 @@ def overlap(uvs: np.ndarray, tiles: np.ndarray) -> float:
     return int(np.count_nonzero(hits > 1)) / covered if covered else 0.0
 
 
-def rows_of_grid(uvs: np.ndarray) -> int:
-    """How many rows of the grid all faces `faces 3 2` cross together: what counting their overlaps takes.
+def rows_of_grid(uvs: np.ndarray, num_slots: int = 1) -> int:
+    """How many rows of the grid are looked at to check UVs `faces 3 2`: what that takes.
 
-    >>> rows_of_grid(np.array([[[0, 0], [1, 0], [1, 0.5]], [[0, 0], [1, 0.5], [0, 0.5]]]))
-    256
+    Those that the faces cross, and, where materials may overlap, at most those of all their tiles.
+
+    >>> half = np.array([[[0, 0], [1, 0], [1, 0.5]], [[0, 0], [1, 0.5], [0, 0.5]]])
+    >>> rows_of_grid(half), rows_of_grid(half, num_slots=2)
+    (256, 768)
     """
-    heights = np.ptp(uvs[..., 1], axis=1)
-    return int(GRID * np.minimum(heights[np.isfinite(heights)], 1.0).sum())
+    uvs = uvs[np.isfinite(uvs).all((1, 2))]
+    low, high = uvs[..., 1].min(1), uvs[..., 1].max(1)
+    rows = GRID * float(np.minimum(high - low, 1.0).sum())
+    if num_slots > 1 and len(uvs):
+        tiles = np.unique(
+            np.floor(uvs[:, 0, 0].clip(0, TILES_PER_ROW)) + TILES_PER_ROW * np.floor(uvs[:, 0, 1])
+        )
+        rows += GRID * num_slots * min(len(tiles), MAX_TILES)
+    return int(rows)
 
 
 def _hits(uvs: np.ndarray, tiles: np.ndarray, kinds: np.ndarray) -> np.ndarray:
