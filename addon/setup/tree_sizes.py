@@ -11,27 +11,32 @@ from typing import Generic, TypeVar
 
 TICK_S = 0.002
 """Time for measuring in one tick of Blender's timer."""
+AT_ONCE = 128
+"""Entries of a folder that are looked at between two looks at the clock: half a millisecond."""
 Key = TypeVar("Key", bound=Hashable)
 
 
-def folder_sizes(root: Path) -> Iterator[int]:
-    """Bytes of the files in each folder from `root` down, links not followed; what vanishes meanwhile counts nothing."""
+def sizes_below(root: Path) -> Iterator[int]:
+    """Bytes of the files from `root` down, some at a time, links not followed; what vanishes meanwhile counts nothing."""
     left = [root]
     while left:
         total = 0
         with suppress(OSError), os.scandir(left.pop()) as entries:
-            for entry in entries:
+            for number, entry in enumerate(entries, 1):
                 with suppress(OSError):
                     if entry.is_dir(follow_symlinks=False):
                         left.append(Path(entry.path))
                     elif entry.is_file(follow_symlinks=False):
                         total += entry.stat(follow_symlinks=False).st_size
+                if number % AT_ONCE == 0:
+                    yield total
+                    total = 0
         yield total
 
 
 def tree_size(root: Path) -> int:
     """Bytes of all files below a folder, each file once."""
-    return sum(folder_sizes(root))
+    return sum(sizes_below(root))
 
 
 class TreeSizes(Generic[Key]):
@@ -50,10 +55,9 @@ class TreeSizes(Generic[Key]):
         return bool(self._left)
 
     def measure(self, key: Key, roots: Iterable[Path]) -> None:
-        """Begin to measure what is below some folders, anew if it was measured; not if that is going on."""
-        if key not in self._left:
-            self._left[key] = (size for root in [*roots] for size in folder_sizes(root))
-            self._sums[key] = 0
+        """Begin to measure what is below some folders; anew if that has begun. Until then the last size stays known."""
+        self._left[key] = (size for root in [*roots] for size in sizes_below(root))
+        self._sums[key] = 0
 
     def poll(self, most_s: float = TICK_S) -> bool:
         """Measure for some time. True if something became known."""

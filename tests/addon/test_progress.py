@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from recdreamer_extension.addon.setup.locks import PYTHONS, Pin
 from recdreamer_extension.addon.setup.progress import ByteProgress, missing
-from recdreamer_extension.addon.setup.tree_sizes import tree_size
 
 
 def test_remaining_time_follows_the_speed_of_the_last_seconds():
@@ -33,15 +32,6 @@ def test_more_than_expected_is_not_done():
     progress = ByteProgress(0, 0)
     progress.update(10**9, 0.0)
     assert progress.factor == 0.99
-
-
-def test_sizes_of_a_tree(tmp_path):
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "a" / "b" / "file").write_bytes(b"12345")
-    (tmp_path / "file").write_bytes(b"123")
-    (tmp_path / "link").symlink_to(tmp_path / "a")
-    assert tree_size(tmp_path) == 8
-    assert tree_size(tmp_path / "absent") == 0
 
 
 def test_what_an_environment_lacks(tmp_path):
