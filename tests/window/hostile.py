@@ -136,6 +136,7 @@ def full_disk(walk: Tab) -> Iterator[float]:
     assert walk.settings.prompt == RABBIT and not walk.session.queue_problem
     mount("-o", f"remount,size={LARGE_DISK}", str(disk()))
     yield from walk.press("recdreamer.resume")
+    yield from until(lambda: job.is_waiting or job.client is not None, 30)
     yield from done(job)
     yield from walk.press("recdreamer.import_result", columns=(0.25,))
     yield from until(lambda: RABBIT in bpy.data.objects, 30)
