@@ -104,7 +104,8 @@ def field_optimizer(
 ) -> torch.optim.Adam:
     """Adam as in Instant NGP, with one rate for hash grids (by their names) and one for everything else.
 
-    On a GPU the rates are tensors and the update is one kernel, so that a CUDA graph may record it.
+    The update is one kernel, also on a CPU, where it takes a tenth of the time. On a GPU the rates are tensors, so that a
+    CUDA graph may record it.
     """
     grid, network = [], []
     for name, parameter in named:
@@ -116,7 +117,7 @@ def field_optimizer(
     ]
     for group in groups if on_gpu else ():
         group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
-    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, capturable=on_gpu, fused=on_gpu or None)
+    return torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, capturable=on_gpu, fused=True)
 
 
 def distillation_loss(

@@ -50,7 +50,7 @@ class Surface:
             self.grid.albedo.requires_grad_()
             groups.append({"params": [self.grid.albedo], "lr": settings.albedo_learning_rate})
         self._learned: list[torch.Tensor] = [tensor for group in groups for tensor in group["params"]]
-        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
         self.descent = Descent(optimizer, settings.num_steps, settings.final_learning_rate, device)
 
     def render(self, cameras: Cameras, step: int, generator: torch.Generator) -> Rendering:
@@ -71,8 +71,9 @@ class Surface:
         generator: torch.Generator,
     ) -> None:
         """One optimizer step along `grad`, keeping the surface smooth and near its start."""
-        settings, grid = self.config.geometry, self.grid
-        near = grid.near_surface()
+        settings, grid, share = self.config.geometry, self.grid, share_of(generator)
+        everywhere = grid.near_surface()
+        near = everywhere[share.part_of(len(everywhere))]
         loss = distillation_loss(latents, grad)
         if len(near):
             holding = (
@@ -82,9 +83,9 @@ class Surface:
             )
             if grid.albedo.requires_grad:
                 holding = holding + settings.albedo_variation * albedo_variation(grid, near)
-            loss = loss + self.held * holding
+            loss = loss + self.held * holding * len(near) / len(everywhere) / share.weight
         before = None if self.freedom is None else [tensor.detach().clone() for tensor in self._learned]
-        self.descent.step(loss, step, share_of(generator))
+        self.descent.step(loss, step, share)
         if before is not None and self.freedom is not None:
             # Scale the step and not the gradient: Adam normalizes gradients.
             with torch.no_grad():

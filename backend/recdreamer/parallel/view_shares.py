@@ -59,6 +59,14 @@ class Share:
         starts = range(self.first, self.end, at_once or max(1, self.size))
         return [Share(first, min(first + (at_once or self.size), self.end), self.total) for first in starts]
 
+    def part_of(self, count: int) -> slice:
+        """This process's part of so many things that all processes have, and that belong to no view.
+
+        >>> [Share.of(5, rank, 2).part_of(11) for rank in (0, 1)]
+        [slice(0, 6, None), slice(6, 11, None)]
+        """
+        return slice(self.first * count // self.total, self.end * count // self.total)
+
     def own(self, values: Tensor) -> Tensor:
         """The rows of these views; all views have equally many.
 

@@ -140,7 +140,7 @@ class LoraTrainer:
         self.rate = Scalar(learning_rate, device)
         on_gpu = device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
-            branch.parameters(), lr=self.rate.tensor, betas=(0.9, 0.999), capturable=on_gpu, fused=on_gpu
+            branch.parameters(), lr=self.rate.tensor, betas=(0.9, 0.999), capturable=on_gpu, fused=True
         )
 
     def begin(self, step: int) -> None:

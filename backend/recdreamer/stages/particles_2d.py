@@ -58,7 +58,7 @@ class LatentParticles:
             torch.randn(shape, generator=generator, device=prior.device).requires_grad_()
             for _ in range(settings.num_particles)
         ]
-        self.optimizer = torch.optim.Adam(self.latents, settings.grid_learning_rate)
+        self.optimizer = torch.optim.Adam(self.latents, settings.grid_learning_rate, fused=True)
 
     def draw(self, generator: torch.Generator) -> Int[Tensor, "batch"]:
         """The indices of a step: `num_views` of them without repetition, or all if there are fewer."""
