@@ -38,7 +38,7 @@ EVENTS = (
 """Types of events that say something to us. Of each, the newest counts, so a poll has no more work than this."""
 ENDED = ("paused", "done", "failed", "cancelled")
 KILLED = -9
-"""Exit status."""
+"""Exit status of a process that was killed, where there are signals."""
 CHECK_BACKEND = "Check the Python interpreter, or install the backend, in the RecDreamer preferences."
 """Remedy if the backend cannot be started."""
 
@@ -177,9 +177,9 @@ class JobClient:
 
     def _finish(self, lost_status: str = "failed") -> None:
         """Determine the final state after the process has ended, and write it if the worker did not."""
-        code = (
-            KILLED if self._process.code is None else self._process.code
-        )  # Not gone yet: it hangs in a driver.
+        code = self._process.code
+        if code is None:
+            code = KILLED  # It hangs in a driver, and will not come back.
         self.is_settled = True
         on_disk = self.folder.read_state()
         if self._failure is None and on_disk.status in ENDED:

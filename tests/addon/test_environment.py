@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from recdreamer_extension.addon.jobs import environment as module
+from recdreamer_extension.addon.jobs import task as task_module
 from recdreamer_extension.addon.jobs.task import Step, Task
 from recdreamer_extension.addon.setup import builds, installation, locks, report, storage
 from recdreamer_extension.addon.setup.hardware import Card, Machine
@@ -78,6 +79,31 @@ def test_cancel_ends_the_running_command(wait_until):
     task.join()
     assert task.problem == "Canceled."
     assert not task.is_running
+
+
+def test_a_canceled_command_that_cannot_be_killed_is_given_up(wait_until, monkeypatch):
+    """It hangs in a driver; Blender must close all the same."""
+    task = Task([Step("Long", python("print('on', flush=True); import time; time.sleep(600)"))])
+    wait_until(lambda: task.poll() and task.line == "on")
+    process = task._process
+    monkeypatch.setattr(task_module, "GIVE_UP_S", 0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "kill", lambda: None)
+        task.cancel()
+        task.join()
+    assert task.problem == "Canceled." and process.code is None
+    process.kill()
+
+
+def test_a_flood_is_read_in_parts_and_its_first_error_is_the_reason():
+    code = "print('ERROR: no room'); print(('y' * 99 + chr(10)) * 5000); raise SystemExit(1)"
+    task = Task([Step("Fetching", python(code))])
+    task._process.wait()
+    polls = 0
+    while task.is_running:
+        assert task.poll()
+        polls += 1
+    assert polls > 500_000 // task_module.MAX_READ and task.problem == "Fetching failed: no room."
 
 
 def test_no_backend_yet(tmp_path):

@@ -198,6 +198,17 @@ def test_closing_blender_does_not_wait_for_a_worker_that_is_slow(registry, start
     wait_until(lambda: not is_alive(pid))
 
 
+def test_a_worker_that_cannot_be_killed_does_not_hold_blender_up(registry, start, monkeypatch):
+    """It hangs in a driver."""
+    job = start(fake="mute")
+    pid, worker = job.client._process.pid, job.client
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._process, "kill", lambda: None)
+        registry.shut_down(timeout_s=0)
+    assert is_alive(pid) and worker.is_settled and job.condition == "paused"
+    worker._process.kill()
+
+
 @pytest.mark.parametrize("choice", ["stay", "leave"])
 def test_what_a_job_does_at_the_end_can_be_chosen_while_it_runs(registry, fake_command, wait_until, choice):
     request = JobRequest(
