@@ -78,7 +78,8 @@ NOT_TEXT = {
     "Inpaint", "Upscale", "Debiased SDS", "CUDA 13", "CUDA 12.6", "Python", "Blender",
     # Commands, and what other programs say.
     (
-        "import importlib, sys; sys.path.insert(0, sys.argv.pop(1)); "
+        "import importlib, sys\nsys.path.insert(0, sys.argv.pop(1))\n"
+        'importlib.import_module("backend.recdreamer.shared.parent_process").end_with_parent()\n'
         "sys.exit(importlib.import_module(sys.argv.pop(1)).main())"
     ),
     "from {0} import scripting; scripting.generate({1})", "{0}\nerror: {1}", "Hash mismatch", "FAILED: {0}",

@@ -77,7 +77,7 @@ def test_only_the_shared_files_of_the_backend_are_imported(extension):
     }
     shared = {
         "protocol", "safe_files", "json_values", "folder_lock", "device_lock", "job_state", "worlds", "uv_map",
-        "material_slots", "doubled_faces", "start_check", "prompt_words",
+        "material_slots", "doubled_faces", "start_check", "prompt_words", "parent_process",
     }  # fmt: skip
     assert names == {"", ".recdreamer", ".recdreamer.shared"} | {
         f".recdreamer.shared.{name}" for name in shared
