@@ -14,6 +14,7 @@ from scipy.stats import binom, norm
 from recdreamer.evaluation import job_runs
 from recdreamer.evaluation.figurines import COLORS, KINDS
 from recdreamer.shared.protocol import JobRequest
+from recdreamer.shared.worlds import ANIMALS, WORLDS
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools" / "measure"))
@@ -31,8 +32,8 @@ FINISHED = {
 }
 
 
-def draw(number: int, num_runs: int = 24) -> list[sample_runs.SampledRun]:
-    return sample_runs.draw(number, num_runs, KINDS, list(COLORS))
+def draw(number: int, num_runs: int = 24, world: str = "figurines") -> list[sample_runs.SampledRun]:
+    return sample_runs.draw(number, num_runs, WORLDS[world].looks)
 
 
 def test_a_draw_is_the_same_again_and_another_is_not():
@@ -53,6 +54,24 @@ def test_kinds_and_colours_come_equally_often():
         assert {run.kind for run in sample[start : start + len(KINDS)]} == set(KINDS)
     counts = Counter(run.kind for run in draw(3, 10)).values()
     assert max(counts) - min(counts) <= 1
+
+
+def test_animals_are_drawn_in_their_own_coats():
+    sample = draw(3, 2 * len(ANIMALS), "animals")
+    assert Counter(run.kind for run in sample) == dict.fromkeys(ANIMALS, 2)
+    assert all(run.color in ANIMALS[run.kind] for run in sample)
+    assert all(
+        len({run.color for run in sample if run.kind == kind}) == min(2, len(coats))
+        for kind, coats in ANIMALS.items()
+    )
+
+
+def test_a_draw_is_that_of_earlier_versions():
+    """The documentation names results by the numbers of draws."""
+    assert [(run.prompt, run.seed) for run in draw(717, 2)] == [
+        ("a blue bird", 621664),
+        ("a green robot", 978594),
+    ]
 
 
 def test_seeds_are_fresh():

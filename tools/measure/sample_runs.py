@@ -2,6 +2,7 @@
 
     PYTHONPATH=backend python3 tools/measure/sample_runs.py --draw 7 --runs 24 --methods usd-marginal --workers 2
     … --templates "out/blockouts/solid/{kind}-grey-face"
+    … --world animals
 
 `--draw` is the number of the sample: the same number draws the same prompts and seeds, and more runs extend fewer. Each
 kind comes equally often, and so does each colour of a kind. Evaluate settings on another draw than they were chosen on.
@@ -16,7 +17,7 @@ import argparse
 import json
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -36,6 +37,7 @@ from recdreamer.evaluation.job_runs import (
     table_of,
     templates_from,
 )
+from recdreamer.shared.worlds import DEFAULT_WORLD, WORLDS, described
 
 SEEDS = range(1_000, 1_000_000)
 """Excludes the small seeds, on which the documentation and the presets were tuned."""
@@ -54,14 +56,15 @@ class SampledRun:
 
     @property
     def prompt(self) -> str:
-        return f"a {self.color} {self.kind}"
+        return described(self.kind, self.color)
 
 
-def draw(number: int, num_runs: int, kinds: Sequence[str], colors: Sequence[str]) -> list[SampledRun]:
-    """The first runs of sample `number`, without repeated seeds.
+def draw(number: int, num_runs: int, looks: Mapping[str, Sequence[str]]) -> list[SampledRun]:
+    """The first runs of sample `number` of the kinds in `looks` and their colours, without repeated seeds.
 
     In rounds in which each kind comes once, in random order; the colours of each kind also come in rounds.
     """
+    kinds = list(looks)
     # Unlike NumPy's, these methods are the same in all versions of Python.
     generator = random.Random(number)
     sample: list[SampledRun] = []
@@ -70,7 +73,7 @@ def draw(number: int, num_runs: int, kinds: Sequence[str], colors: Sequence[str]
     while len(sample) < num_runs:
         for kind in generator.sample(kinds, len(kinds)):
             if not colors_left[kind]:
-                colors_left[kind] = generator.sample(colors, len(colors))
+                colors_left[kind] = generator.sample(looks[kind], len(looks[kind]))
             seed = generator.choice(SEEDS)
             while seed in used:
                 seed = generator.choice(SEEDS)
@@ -145,7 +148,6 @@ def name_of(source: str) -> str:
 
 
 def main() -> None:
-    from recdreamer.evaluation.figurines import COLORS, KINDS
     from recdreamer.shared.protocol import JobRequest, Quality, RequestError, Stage
 
     parser = argparse.ArgumentParser(
@@ -153,6 +155,7 @@ def main() -> None:
     )
     parser.add_argument("--draw", type=int, required=True, help="number of the sample")
     parser.add_argument("--runs", type=int, default=24)
+    parser.add_argument("--world", default=DEFAULT_WORLD.name, choices=WORLDS)
     parser.add_argument("--methods", nargs="+", default=["usd-marginal"], choices=METHODS)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", dest="settings")
     parser.add_argument("--quality", default="standard", choices=get_args(Quality))
@@ -170,7 +173,7 @@ def main() -> None:
     options = parser.parse_args()
     out = options.out or Path("out") / f"sample-{options.draw}"
 
-    sample = draw(options.draw, options.runs, KINDS, list(COLORS))
+    sample = draw(options.draw, options.runs, WORLDS[options.world].looks)
     groups: dict[str, list[Path]] = {}
     for source, method in product(options.templates or [""], options.methods):
         group = "_".join(filter(None, (method, name_of(source))))
@@ -183,6 +186,7 @@ def main() -> None:
             request = JobRequest(
                 drawn.prompt,
                 seed=drawn.seed,
+                prior=options.world,
                 device=options.device,
                 quality=options.quality,
                 stages=get_args(Stage) if options.whole else FIRST_STAGE,
@@ -193,9 +197,9 @@ def main() -> None:
             slug = drawn.prompt.replace(" ", "-")
             groups[group].append(out / group / f"{index:02d}_{slug}_{drawn.seed}")
             prepare(groups[group][-1], request)
-    described = {name: value for name, value in vars(options).items() if name not in ("out", "workers")}
-    described["sample"] = [asdict(drawn) for drawn in sample]
-    (out / "sample.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
+    facts = {name: value for name, value in vars(options).items() if name not in ("out", "workers")}
+    facts["sample"] = [asdict(drawn) for drawn in sample]
+    (out / "sample.json").write_text(json.dumps(facts, indent=2), encoding="utf-8")
 
     run_all(
         [folder for folders in groups.values() for folder in folders],

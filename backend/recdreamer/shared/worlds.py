@@ -52,7 +52,7 @@ ANIMALS: dict[str, tuple[str, ...]] = {
 }
 """The coats of each animal that the prior has seen; tools/train_prior/animal_table.py has those kept for tests, too."""
 _COLORS: tuple[str, ...] = ("red", "green", "blue", "yellow", "purple", "teal")
-_FIGURINES: dict[str, tuple[str, ...]] = dict.fromkeys(("bear", "bird", "rabbit", "robot"), _COLORS)
+_FIGURINES: dict[str, tuple[str, ...]] = dict.fromkeys(("bear", "bird", "robot", "rabbit"), _COLORS)
 
 
 @dataclass(frozen=True)
