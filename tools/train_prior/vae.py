@@ -164,7 +164,7 @@ def hardening_loss(
     Distillation sends its gradient back through the encoder. One that was trained to reconstruct alone answers to
     patterns that nobody sees, so most of that gradient is such patterns, and little is what the picture should become.
     """
-    change = begin.requires_grad_()
+    change = begin.detach().requires_grad_()
     away = (encoder(disturbed + change) - latents).square().mean()
     (slope,) = torch.autograd.grad(away, change)
     length = slope.flatten(1).norm(dim=1)[:, None, None, None].clamp_min(1e-12)
