@@ -288,11 +288,12 @@ def test_hardening_finds_the_change_that_moves_the_latents_most() -> None:
     begin = 0.01 * encoder.weight.detach()[None, :, None, None].expand(2, -1, -1, -1)
     for radius in (0.0, 0.3):
         loss = hardening_loss(
-            encoder, images, torch.zeros(2, 1, 1, 1), images, begin.clone(), torch.full((2, 1, 1, 1), radius)
+            encoder, images, torch.zeros(2, 1, 1, 1), images, begin, torch.full((2, 1, 1, 1), radius)
         )
         assert loss.item() == pytest.approx(5 * radius**2 * 2 / 3, abs=1e-6)
     loss.backward()
     assert encoder.weight.grad is not None and (encoder.weight.grad * encoder.weight).sum() > 0
+    assert not begin.requires_grad, "A recorded step copies the next one into it."
 
 
 def test_a_hardened_encoder_is_moved_less_and_keeps_its_latents() -> None:
