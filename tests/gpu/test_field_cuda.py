@@ -251,7 +251,10 @@ def test_steps_on_cuda_move_the_field_like_those_on_the_cpu():
 
 def test_recorded_steps_are_the_steps():
     """Recorded anew whenever the buffers change their size, and as near to written steps as those to themselves."""
-    written, again, recorded = (small_scene() for _ in range(3))
+    written, again, recorded = scenes = [small_scene() for _ in range(3)]
+    for scene in scenes:
+        assert scene.capacity is not None
+        scene.capacity.size = 4096  # They grow.
     troubles: list[RuntimeError] = []
     theta, generator = RecordedScene(recorded, CudaGraph, troubles.append), torch.Generator("cuda")
     around = orbit(4, written.config.cameras, torch.device("cuda"))
